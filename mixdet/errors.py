@@ -1,0 +1,26 @@
+"""The one error class for everything that a user can mend, and how a tool prints it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+
+class MixDetError(Exception):
+    """A refusal: one line that names the file or key at fault and the remedy."""
+
+
+def run_tool(main: Callable[[], int | None]) -> None:
+    """Run a command-line tool; a `MixDetError` becomes one line on stderr and exit code 1.
+
+    Any other exception keeps its traceback: it is a bug, and the traceback is what helps.
+    """
+    try:
+        code = main()
+    except MixDetError as error:
+        print(f"error: {error}", file=sys.stderr)
+        code = 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        code = 130
+    sys.exit(code)

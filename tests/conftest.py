@@ -1,0 +1,22 @@
+"""Fixtures that more than one test file uses."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def coco_sample() -> Path:
+    """The folder of real COCO pictures that stands beside the checkout, in COCO's layout."""
+    folder = ROOT.parent / "shared" / "coco_sample"
+    if not (folder / "annotations" / "instances_val2017.json").is_file():
+        message = "the COCO sample is not at ../shared/coco_sample"
+        if os.environ.get("MIXDET_REQUIRE_COCO_SAMPLE") == "1":
+            pytest.fail(message)
+        pytest.skip(message)
+    return folder
