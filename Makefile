@@ -1,0 +1,48 @@
+# Two commands do all the set-up: `make train` and `make test`. `make help` lists the rest.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+CONFIG ?= configs/ssdlite_mixnet_s_digits.py
+ARGS   ?=
+
+.PHONY: help install train test test-all test-onedl lint doctor clean
+
+help:
+	@echo "make train     train MixNet-S SSDLite on the digit scenes and evaluate it (CONFIG=, ARGS=)"
+	@echo "make test      the fast tests"
+	@echo "make test-all  all tests"
+	@echo "make test-onedl  the core tests on the maintained continuation of mmdet, in .venv-onedl"
+	@echo "make lint      ruff, as pre-commit runs it"
+	@echo "make doctor    versions, devices, data sets, and what is wrong"
+	@echo "make clean     remove .venv, .venv-onedl and caches; data/ and work_dirs/ stay"
+
+install: $(VENV)/.installed
+
+# Made again when the requirements change. The stamp is written last: a broken install is repeated.
+$(VENV)/.installed: setup.py pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 10) and \
+	  "Python 3.10 or newer is needed, this is %d.%d: make PYTHON=python3.11 ..." % v[:2])'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+train: install
+	$(BIN)/python tools/train.py $(CONFIG) $(ARGS)
+
+test: install
+	$(BIN)/python -m pytest $(ARGS)
+
+test-all: install
+	$(BIN)/python -m pytest -m "heavy or not heavy" $(ARGS)
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+doctor: install
+	$(BIN)/python tools/doctor.py
+
+clean:
+	rm -rf $(VENV) .venv-onedl .pytest_cache .ruff_cache .hypothesis *.egg-info
+	find . -name __pycache__ -not -path './data/*' -prune -exec rm -rf {} +

@@ -1,0 +1,74 @@
+"""COCO 2017 at 320 x 320 with SSD's augmentation: expand, IoU crop, resize, flip, photometric.
+
+Expected under `data_root`: annotations/instances_{train,val}2017.json, train2017/, val2017/.
+"""
+
+data_root = "data/coco/"
+input_size = 320
+backend_args = None
+
+train_pipeline = [
+    dict(type="SeedSample"),  # the sample's randomness: a function of (seed, epoch, index)
+    dict(type="LoadImageFromFile", backend_args=backend_args),
+    dict(type="LoadAnnotations", with_bbox=True),
+    dict(type="Expand", mean=[123.675, 116.28, 103.53], to_rgb=True, ratio_range=(1, 4)),
+    dict(type="MinIoURandomCrop", min_ious=(0.1, 0.3, 0.5, 0.7, 0.9), min_crop_size=0.3),
+    dict(type="Resize", scale=(input_size, input_size), keep_ratio=False),
+    dict(type="RandomFlip", prob=0.5),
+    dict(
+        type="PhotoMetricDistortion",
+        brightness_delta=32,
+        contrast_range=(0.5, 1.5),
+        saturation_range=(0.5, 1.5),
+        hue_delta=18,
+    ),
+    dict(type="PackDetInputs"),
+]
+test_pipeline = [
+    dict(type="LoadImageFromFile", backend_args=backend_args),
+    dict(type="Resize", scale=(input_size, input_size), keep_ratio=False),
+    dict(type="LoadAnnotations", with_bbox=True),
+    dict(
+        type="PackDetInputs",
+        meta_keys=("img_id", "img_path", "ori_shape", "img_shape", "scale_factor"),
+    ),
+]
+
+train_dataloader = dict(
+    batch_size=24,
+    num_workers=4,
+    persistent_workers=True,
+    drop_last=True,  # batch norm on the 1x1 level needs more than one picture
+    sampler=dict(type="SeededSampler", shuffle=True),
+    dataset=dict(
+        type="CocoDataset",
+        data_root=data_root,
+        ann_file="annotations/instances_train2017.json",
+        data_prefix=dict(img="train2017/"),
+        filter_cfg=dict(filter_empty_gt=True, min_size=32),
+        pipeline=train_pipeline,
+        backend_args=backend_args,
+    ),
+)
+val_dataloader = dict(
+    batch_size=8,
+    num_workers=2,
+    persistent_workers=True,
+    drop_last=False,
+    sampler=dict(type="DefaultSampler", shuffle=False),
+    dataset=dict(
+        type="CocoDataset",
+        data_root=data_root,
+        ann_file="annotations/instances_val2017.json",
+        data_prefix=dict(img="val2017/"),
+        test_mode=True,
+        pipeline=test_pipeline,
+        backend_args=backend_args,
+    ),
+)
+test_dataloader = val_dataloader
+
+val_evaluator = dict(
+    type="CocoDetectionMetric", ann_file=data_root + "annotations/instances_val2017.json"
+)
+test_evaluator = val_evaluator

@@ -1,0 +1,40 @@
+"""What every run shares: registration, hooks, logging, seeds.
+
+A child config that sets `custom_imports.imports` replaces this list: repeat 'mixdet.plugin' there.
+Hooks of ours stand in `default_hooks`, a dict that merges; `custom_hooks`, a list, is the user's.
+"""
+
+default_scope = "mmdet"
+custom_imports = dict(imports=["mixdet.plugin"], allow_failed_imports=False)
+
+default_hooks = dict(
+    timer=dict(type="IterTimerHook"),
+    logger=dict(type="LoggerHook", interval=50),
+    param_scheduler=dict(type="ParamSchedulerHook"),
+    checkpoint=dict(
+        type="SafeCheckpointHook",  # written to the side and renamed
+        interval=1,
+        max_keep_ckpts=3,
+        save_best="coco/bbox_mAP",
+        rule="greater",
+    ),
+    sampler_seed=dict(type="DistSamplerSeedHook"),
+    seed_iteration=dict(type="SeedIterationHook"),  # a resumed run repeats itself exactly
+    interrupt=dict(type="InterruptHook"),  # Ctrl-C leaves a checkpoint to resume from
+    report=dict(type="ReportHook"),  # the table and the contact sheet at the end
+    visualization=dict(type="DetVisualizationHook"),
+)
+
+env_cfg = dict(
+    cudnn_benchmark=True,  # one input size: the fastest convolution is worth finding
+    mp_cfg=dict(mp_start_method="fork", opencv_num_threads=0),
+    dist_cfg=dict(backend="nccl"),
+)
+randomness = dict(seed=0)
+
+vis_backends = [dict(type="LocalVisBackend")]
+visualizer = dict(type="DetLocalVisualizer", vis_backends=vis_backends, name="visualizer")
+log_processor = dict(type="LogProcessor", window_size=50, by_epoch=True)
+log_level = "INFO"
+load_from = None
+resume = False

@@ -1,0 +1,18 @@
+"""`make train`: SSDLite with MixNet-S on the digit scenes, 160 x 160, from scratch, on a CPU."""
+
+_base_ = [
+    "_base_/models/ssdlite_digits.py",
+    "_base_/datasets/digits_160.py",
+    "_base_/schedules/digits.py",
+    "_base_/runtime.py",
+]
+
+model = dict(
+    backbone=dict(
+        type="MixNet",
+        arch="s",
+        taps=("stage3", "stage5"),  # strides 8 and 16
+        norm_cfg=dict(type="BN", momentum=0.1),
+    ),
+    bbox_head=dict(kernel_sizes=[(3, 5, 7), (3, 5, 7), (3, 5)]),
+)

@@ -1,0 +1,1 @@
+"""Looking at detectors: pictures of what they find, parameters and multiply-adds, comparisons."""

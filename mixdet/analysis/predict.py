@@ -1,0 +1,207 @@
+"""Run a detector over files, a video or a camera, and write pictures and one JSON.
+
+The JSON is a list with an entry a picture: `file`, `boxes` (x1, y1, x2, y2 in pixels), `scores`,
+`labels` and `names`; an entry of a video or a camera has `frame`, counted from 0, too.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from mixdet.analysis.drawing import draw_detections
+from mixdet.errors import MixDetError
+from mixdet.inference import Detector, as_rgb
+
+PICTURES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
+VIDEOS = {".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm"}
+
+
+def predict_files(
+    detector: Detector,
+    inputs: Iterable[str | os.PathLike],
+    out: str | os.PathLike,
+    *,
+    score_thr: float = 0.3,
+    batch_size: int = 8,
+) -> list[dict[str, Any]]:
+    """Detect in pictures, folders of pictures and videos; draw what is found.
+
+    Args:
+        detector: The detector.
+        inputs: Files and folders, which are searched with their subfolders.
+        out: Folder for the drawn pictures, the annotated videos and `predictions.json`.
+        score_thr: Detections below it are left out.
+        batch_size: Pictures computed at a time.
+
+    Returns:
+        What the JSON holds.
+
+    Raises:
+        MixDetError: An input is missing or cannot be read, or would be overwritten.
+    """
+    out = Path(out)
+    pairs = list(zip_with_targets(inputs, out))
+    pictures = [pair for pair in pairs if pair[0].suffix.lower() not in VIDEOS]
+    entries = []
+    with tqdm(total=len(pictures), unit="img", disable=not pictures) as bar:
+        for batch in _batches(pictures, batch_size):
+            images = [as_rgb(source) for source, _ in batch]
+            found = detector(images, score_thr=score_thr, batch_size=batch_size)
+            for (source, target), image, detections in zip(batch, images, found, strict=True):
+                entries.append({"file": str(source), **detections.as_dict()})
+                target.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(_drawn(image, detections)).save(target)
+                bar.update()
+    for source, target in pairs:
+        if (source, target) not in pictures:
+            entries += predict_video(
+                detector, source, target, score_thr=score_thr, batch_size=batch_size
+            )
+    write_json(entries, out)
+    return entries
+
+
+def predict_video(
+    detector: Detector,
+    source: str | os.PathLike | int,
+    target: str | os.PathLike,
+    *,
+    score_thr: float = 0.3,
+    batch_size: int = 8,
+    frames: int | None = None,
+) -> list[dict[str, Any]]:
+    """Detect in every frame and write an annotated video at the source's frame rate.
+
+    A camera is read until Ctrl-C or `frames`, a frame at a time.
+
+    Args:
+        detector: The detector.
+        source: A video file, or the number of a camera.
+        target: The video to write (`.mp4`).
+        score_thr: Detections below it are left out.
+        batch_size: Frames computed at a time.
+        frames: Stop after so many.
+
+    Returns:
+        One entry a frame, as in the JSON.
+
+    Raises:
+        MixDetError: The video or the camera cannot be read, or the target not written.
+    """
+    live = isinstance(source, int)
+    name = f"camera {source}" if live else str(source)
+    capture = cv2.VideoCapture(source if live else str(source))
+    writer, entries = None, []
+    try:
+        rate = capture.get(cv2.CAP_PROP_FPS) if capture.isOpened() else 0
+        rate = rate if math.isfinite(rate) and rate > 0 else 25.0
+        total = max(0, int(capture.get(cv2.CAP_PROP_FRAME_COUNT))) or None
+        stream = islice(_frames(capture), frames)
+        with tqdm(total=frames or total, unit="frame", desc=Path(name).name) as bar:
+            for batch in _batches(stream, 1 if live else batch_size):
+                for image, detections in zip(
+                    batch, detector(batch, score_thr=score_thr), strict=True
+                ):
+                    entries.append({"file": name, "frame": len(entries), **detections.as_dict()})
+                    drawn = _drawn(image, detections)
+                    writer = writer or _writer(Path(target), rate, drawn.shape)
+                    writer.write(np.ascontiguousarray(drawn[..., ::-1]))
+                    bar.update()
+    except KeyboardInterrupt:
+        if not live:
+            raise
+    finally:
+        capture.release()
+        if writer:
+            writer.release()
+    if not entries:
+        remedy = "is it connected and free?" if live else "damaged, or another kind of file"
+        raise MixDetError(f"cannot read a frame of {name}: {remedy}")
+    return entries
+
+
+def write_json(entries: list[dict[str, Any]], out: str | os.PathLike) -> Path:
+    """Write `predictions.json` into a folder."""
+    path = Path(out) / "predictions.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(entries, indent=1))
+    return path
+
+
+def zip_with_targets(inputs: Iterable[str | os.PathLike], out: Path) -> Iterator[tuple[Path, Path]]:
+    """The files among the inputs and in their folders, each with the file to write for it.
+
+    A folder's files keep their places below it. Two inputs of one name get `_2` and so on.
+
+    Raises:
+        MixDetError: An input is missing, a folder holds nothing to look at, or a target is an input.
+    """
+    taken: set[Path] = set()
+    for given in map(Path, inputs):
+        if given.is_dir():
+            files = [
+                file
+                for file in sorted(given.rglob("*"))
+                if file.suffix.lower() in PICTURES | VIDEOS and out not in file.parents
+            ]
+            if not files:
+                raise MixDetError(f"{given} holds neither pictures nor videos")
+        elif given.exists():
+            files = [given]
+        else:
+            raise MixDetError(f"{given}: no such file or folder")
+        for file in files:
+            target = out / (file.relative_to(given) if given.is_dir() else file.name)
+            known = PICTURES - {".tif", ".tiff"}
+            if file.suffix.lower() in VIDEOS:
+                target = target.with_suffix(".mp4")
+            elif file.suffix.lower() not in known:
+                target = target.with_suffix(".png")
+            stem, count = target.stem, 1
+            while target in taken:
+                count += 1
+                target = target.with_stem(f"{stem}_{count}")
+            taken.add(target)
+            if target.exists() and target.samefile(file):
+                raise MixDetError(f"{file} would be overwritten: choose another --out")
+            yield file, target
+
+
+def _batches(items: Iterable, size: int) -> Iterator[list]:
+    iterator = iter(items)
+    while batch := list(islice(iterator, size)):
+        yield batch
+
+
+def _frames(capture: cv2.VideoCapture) -> Iterator[np.ndarray]:
+    while True:
+        read, bgr = capture.read()
+        if not read:
+            return
+        yield np.ascontiguousarray(bgr[..., ::-1])
+
+
+def _writer(target: Path, rate: float, shape: tuple[int, ...]) -> cv2.VideoWriter:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    codec = cv2.VideoWriter.fourcc(*"mp4v")
+    writer = cv2.VideoWriter(str(target), codec, rate, (shape[1], shape[0]))
+    if not writer.isOpened():
+        raise MixDetError(f"cannot write {target}: OpenCV has no encoder for it here")
+    return writer
+
+
+def _drawn(image: np.ndarray, detections: Any) -> np.ndarray:
+    return draw_detections(
+        image, detections.boxes, detections.scores, detections.labels, detections.names
+    )

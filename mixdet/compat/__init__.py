@@ -1,0 +1,21 @@
+"""What lets mmdet 3.3 run on today's torch. Each module names one fault and when it can go.
+
+Importing this package costs nothing; `prepare()` does the work. It has to run before anything
+imports `mmdet.models`, `mmdet.apis` or `mmcv.ops`: `import mixdet.plugin`, which our configs name,
+and `python -m mixdet.run SCRIPT` both see to that.
+"""
+
+from __future__ import annotations
+
+
+def prepare() -> None:
+    """Apply every answer, in order. Calling it again changes nothing.
+
+    Raises:
+        ImportError: mmengine, mmcv or mmdet is not installed.
+    """
+    from mixdet.compat import checkpoint, mmcv_ops, ssd_head
+
+    mmcv_ops.install()  # first: mmdet.models cannot be imported without it
+    checkpoint.install()
+    ssd_head.install()  # imports mmdet.models

@@ -1,0 +1,135 @@
+"""The fault: mmcv-lite has `mmcv/ops/*.py` but no compiled `mmcv._ext`.
+
+Seen in mmcv-lite 2.1.0 and in onedl-mmcv built with MMCV_WITH_OPS=0: `import mmdet.models` fails,
+although a single-stage detector needs no more of it than NMS and, on a GPU, the sigmoid focal loss.
+The answer: a stand-in `mmcv._ext` that computes those with torch and torchvision, and whose other
+operators raise when they are called. A compiled mmcv is left alone.
+
+It can go when mmdet imports without `mmcv._ext`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from importlib.machinery import ModuleSpec
+from importlib.util import find_spec
+from types import ModuleType
+
+import torch
+import torchvision
+from torch import Tensor
+from torch.nn import functional as F
+
+from mixdet.errors import MixDetError
+
+NAME = "mmcv._ext"
+REMEDY = "`pip uninstall mmcv-lite`, then `mim install mmcv==2.1.0`"
+
+
+def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int = 0) -> Tensor:
+    """Non-maximum suppression by torchvision.
+
+    Args:
+        boxes: (N, 4), (x1, y1, x2, y2).
+        scores: (N,).
+        iou_threshold: Boxes that overlap a better one by more than this are dropped.
+        offset: What mmcv adds to widths and heights; torchvision knows 0 alone.
+
+    Returns:
+        Indices of the boxes that stay, (M,), by falling score.
+
+    Raises:
+        MixDetError: `offset` is not 0.
+    """
+    if offset != 0:
+        raise MixDetError(
+            f"nms with offset={offset} is in a compiled mmcv only: take offset out of the config, "
+            f"or install one ({REMEDY})"
+        )
+    return torchvision.ops.nms(boxes, scores, iou_threshold)
+
+
+def _signed(logits: Tensor, target: Tensor, weight: Tensor, alpha: float) -> tuple[Tensor, ...]:
+    """Write both branches of the loss as one: the logit of being right, its sign, its weight.
+
+    Half precision is computed in float32.
+    """
+    logits = logits if logits.dtype == torch.float64 else logits.float()
+    num_classes = logits.size(1)
+    positive = target[:, None] == torch.arange(num_classes, device=target.device)
+    sign = positive.to(logits.dtype) * 2 - 1
+    factor = torch.where(positive, alpha, 1 - alpha).to(logits.dtype)
+    if weight.numel():
+        # a row is weighted by its target's class; background has none, so 1
+        factor = factor * F.pad(weight.to(logits.dtype), (0, 1), value=1.0)[target][:, None]
+    return logits * sign, sign, factor
+
+
+def sigmoid_focal_loss_forward(
+    input: Tensor, target: Tensor, weight: Tensor, output: Tensor, gamma: float, alpha: float
+) -> None:
+    """Sigmoid focal loss (Lin et al., arXiv 1708.02002, eq. 5), written into `output`.
+
+    Args:
+        input: Logits, (N, C).
+        target: Class of each row, (N,), 0 to C; C is background.
+        weight: One weight a class, (C,), or empty.
+        output: Receives the loss, (N, C).
+        gamma: Exponent of the modulating factor.
+        alpha: Weight of the positives; the negatives have 1 - alpha.
+    """
+    z, _, factor = _signed(input, target, weight, alpha)
+    output.copy_(-factor * torch.sigmoid(-z) ** gamma * F.logsigmoid(z))
+
+
+def sigmoid_focal_loss_backward(
+    input: Tensor, target: Tensor, weight: Tensor, grad_input: Tensor, gamma: float, alpha: float
+) -> None:
+    """Derivative of `sigmoid_focal_loss_forward` by `input`, written into `grad_input`, (N, C)."""
+    z, sign, factor = _signed(input, target, weight, alpha)
+    wrong = torch.sigmoid(-z)
+    slope = gamma * torch.sigmoid(z) * F.logsigmoid(z) - wrong
+    grad_input.copy_(sign * factor * wrong**gamma * slope)
+
+
+def _not_compiled() -> str:
+    """Compiler and CUDA version, as mmcv's environment report asks for them."""
+    return "n/a (mmcv-lite)"
+
+
+class StandIn(ModuleType):
+    """A module in the place of `mmcv._ext`: unknown operators exist, and raise when called."""
+
+    nms = staticmethod(nms)
+    sigmoid_focal_loss_forward = staticmethod(sigmoid_focal_loss_forward)
+    sigmoid_focal_loss_backward = staticmethod(sigmoid_focal_loss_backward)
+    get_compiler_version = staticmethod(_not_compiled)
+    get_compiling_cuda_version = staticmethod(_not_compiled)
+
+    def __getattr__(self, name: str) -> Callable:
+        if name.startswith("__"):  # __path__, __file__: what makes a module, not an operator
+            raise AttributeError(name)
+
+        def missing(*args: object, **kwargs: object) -> None:
+            raise MixDetError(
+                f"operator {name!r} is in a compiled mmcv only, and this mmcv has none: {REMEDY}"
+            )
+
+        missing.__name__ = name
+        return missing
+
+
+def install() -> None:
+    """Put the stand-in where mmcv looks for its operators, unless compiled ones are there."""
+    if find_spec(NAME) is None:
+        module = StandIn(NAME, __doc__)
+        module.__spec__ = ModuleSpec(NAME, loader=None, origin=__file__)
+        sys.modules[NAME] = module
+
+
+def which_nms() -> str:
+    """Say which NMS mmdet runs on, once `install` has run."""
+    stand_in = isinstance(sys.modules.get(NAME), StandIn)
+    version = torchvision.__version__
+    return f"torchvision {version} (mmcv-lite stand-in)" if stand_in else "compiled mmcv"

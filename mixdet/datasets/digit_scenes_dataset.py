@@ -1,0 +1,66 @@
+"""The digit scenes as a data set of mmdet's, made on first use."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+from mmdet.datasets import CocoDataset
+from mmdet.registry import DATASETS
+from mmengine.dist import barrier, is_main_process
+
+from mixdet.datasets.digit_drawing import CLASSES
+from mixdet.datasets.digit_scenes import ensure_digit_scenes, read_parameters
+
+
+@DATASETS.register_module()
+class DigitScenes(CocoDataset):
+    """`CocoDataset` whose folder is made where it is missing (by rank 0; the others wait for it).
+
+    A folder that has the annotation file already is used as it is, so that `data_root` may name
+    scenes made with other arguments (`tools/make_digit_scenes.py`) or a data set of the user's own.
+
+    Args:
+        data_root: Folder of the data set.
+        ann_file: Annotation file, relative to `data_root`.
+        data_prefix: Folder of the pictures, relative to `data_root`.
+        **kwargs: Of `CocoDataset`.
+
+    Raises:
+        MixDetError: The folder holds something else and lacks the annotation file.
+    """
+
+    METAINFO: ClassVar[dict] = {
+        "classes": CLASSES,
+        "palette": [
+            (230, 25, 75),
+            (60, 180, 75),
+            (255, 225, 25),
+            (0, 130, 200),
+            (245, 130, 48),
+            (145, 30, 180),
+            (70, 240, 240),
+            (240, 50, 230),
+            (210, 245, 60),
+            (250, 190, 212),
+        ],
+    }
+
+    def __init__(
+        self,
+        *,
+        data_root: str = "data/digit_scenes",
+        ann_file: str = "annotations/instances_train.json",
+        data_prefix: dict | None = None,
+        **kwargs,
+    ) -> None:
+        ours = read_parameters(Path(data_root)) is not None
+        if is_main_process() and (ours or not Path(data_root, ann_file).is_file()):
+            ensure_digit_scenes(data_root)
+        barrier()
+        super().__init__(
+            data_root=data_root,
+            ann_file=ann_file,
+            data_prefix=data_prefix or {"img": "train/"},
+            **kwargs,
+        )

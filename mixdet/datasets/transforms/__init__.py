@@ -1,0 +1,5 @@
+"""Transforms that mmdet lacks."""
+
+from mixdet.datasets.transforms.seed import SeedSample, seed_generators
+
+__all__ = ["SeedSample", "seed_generators"]

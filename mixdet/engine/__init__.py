@@ -1,0 +1,21 @@
+"""What mmengine lacks: a loop that starts within an epoch, safe checkpoints, Ctrl-C, a report.
+
+Importing this package registers them. `launch` is what `tools/train.py` and `tools/test.py` call.
+"""
+
+from mixdet.engine.amp import CpuAmpOptimWrapper
+from mixdet.engine.file_backend import AtomicBackend, write_atomically, write_last_checkpoint
+from mixdet.engine.hooks import InterruptHook, ReportHook, SafeCheckpointHook, SeedIterationHook
+from mixdet.engine.loops import ResumableTrainLoop
+
+__all__ = [
+    "AtomicBackend",
+    "CpuAmpOptimWrapper",
+    "InterruptHook",
+    "ReportHook",
+    "ResumableTrainLoop",
+    "SafeCheckpointHook",
+    "SeedIterationHook",
+    "write_atomically",
+    "write_last_checkpoint",
+]

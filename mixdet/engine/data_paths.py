@@ -1,0 +1,99 @@
+"""Where a config looks for its data: pointing it elsewhere, and saying clearly what is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path, PurePath
+
+from mmdet.registry import DATASETS
+from mmengine.config import Config
+
+from mixdet.errors import MixDetError
+
+LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
+EVALUATORS = ("val_evaluator", "test_evaluator")
+
+
+def set_data_root(cfg: Config, root: str) -> None:
+    """Point every data set and every metric of a config at another folder in the same layout.
+
+    Args:
+        cfg: The config; changed in place. Data sets inside wrappers are found too.
+        root: The folder.
+
+    Raises:
+        MixDetError: A data set names no `data_root`, or a metric's annotation file is not under the
+            data sets' root, so that there is no saying which file is meant.
+    """
+    roots = []
+    for where, dataset in _leaves(cfg, LOADERS):
+        if "data_root" not in dataset:
+            raise MixDetError(f"--data-root: {where} has no data_root to point elsewhere")
+        roots.append(dataset["data_root"])
+        dataset["data_root"] = root
+    for where, metric in _leaves(cfg, EVALUATORS):
+        metric["ann_file"] = _moved(where, metric["ann_file"], roots, root)
+
+
+def check_data(cfg: Config, loaders: tuple[str, ...]) -> None:
+    """Check that the files which a run reads first are there.
+
+    Data sets whose class has a true `makes_its_data` are left out, as are remote paths.
+
+    Args:
+        cfg: The config.
+        loaders: Which data loaders the run uses.
+
+    Raises:
+        MixDetError: A file or folder is missing: which, how the folder must look, what else to do.
+    """
+    wanted: dict[str, list[PurePath]] = {}
+    missing = None
+    for where, dataset in _leaves(cfg, loaders):
+        if getattr(DATASETS.get(dataset["type"]), "makes_its_data", False):
+            continue
+        root = dataset.get("data_root") or ""
+        for part in (dataset["ann_file"], *(dataset.get("data_prefix") or {}).values()):
+            path = Path(root, part)
+            if part and "://" not in f"{root}{part}":
+                wanted.setdefault(root, []).append(path)
+                if not path.exists() and missing is None:
+                    missing = (where, root, path)
+    if missing is not None:
+        where, root, path = missing
+        layout = ", ".join(dict.fromkeys(_shown(part, root) for part in wanted[root]))
+        raise MixDetError(
+            f"{path} is missing ({where}): {root or 'the config'} must hold {layout}; --data-root "
+            "names another folder. To train without it: make train, or "
+            "tools/train.py configs/ssdlite_mixnet_s_digits.py"
+        )
+
+
+def _leaves(cfg: Config, keys: tuple[str, ...]) -> Iterator[tuple[str, dict]]:
+    """Every dict with a type and an annotation file below the keys, and where it stands."""
+
+    def visit(node, where: str) -> Iterator[tuple[str, dict]]:
+        if isinstance(node, dict):
+            if "type" in node and isinstance(node.get("ann_file"), str) and node["ann_file"]:
+                yield where, node
+            for key, child in node.items():
+                yield from visit(child, f"{where}.{key}")
+        elif isinstance(node, (list, tuple)):
+            for index, child in enumerate(node):
+                yield from visit(child, f"{where}.{index}")
+
+    for key in keys:
+        yield from visit(cfg.get(key), key)
+
+
+def _moved(where: str, file: str, roots: list[str], root: str) -> str:
+    for old in (root, *roots):  # a config may use one dict twice, the second time moved already
+        if PurePath(file).is_relative_to(old):
+            return str(Path(root, PurePath(file).relative_to(old)))
+    raise MixDetError(f"--data-root: {where}.ann_file ({file}) is not under a data_root")
+
+
+def _shown(path: PurePath, root: str) -> str:
+    """A path as it looks from the root, folders with a slash."""
+    inside = str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
+    return inside if path.suffix else f"{inside}/"

@@ -1,0 +1,50 @@
+"""Files that are either whole or not there: written to the side, synced, then renamed.
+
+mmengine's local backend writes in place, so a run that is killed while it saves leaves half a
+checkpoint under the right name.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from mmengine.fileio import LocalBackend, register_backend
+
+
+def write_atomically(path: str | os.PathLike, content: bytes) -> None:
+    """Write a file so that its name never stands for a part of it, not even after a power cut.
+
+    The folder is made where it is missing. What a killed run leaves is `.NAME.part`, which the next
+    write of the same file replaces.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.part")
+    try:
+        with part.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def write_last_checkpoint(work_dir: str | os.PathLike, checkpoint: str | os.PathLike) -> None:
+    """Name the checkpoint that `--resume` continues from, where mmengine looks for it."""
+    write_atomically(Path(work_dir, "last_checkpoint"), os.fspath(checkpoint).encode())
+
+
+@register_backend("atomic")
+class AtomicBackend(LocalBackend):
+    """mmengine's local files, written whole: `backend_args=dict(backend="atomic")`."""
+
+    def put(self, obj: bytes, filepath: str | Path) -> None:
+        """Write bytes."""
+        write_atomically(filepath, obj)
+
+    def put_text(self, obj: str, filepath: str | Path, encoding: str = "utf-8") -> None:
+        """Write text."""
+        write_atomically(filepath, obj.encode(encoding))

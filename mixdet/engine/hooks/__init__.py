@@ -1,0 +1,8 @@
+"""Hooks of ours; they stand in a config's `default_hooks`, which a child config merges into."""
+
+from mixdet.engine.hooks.checkpoint import SafeCheckpointHook
+from mixdet.engine.hooks.interrupt import InterruptHook
+from mixdet.engine.hooks.report import ReportHook
+from mixdet.engine.hooks.seed import SeedIterationHook
+
+__all__ = ["InterruptHook", "ReportHook", "SafeCheckpointHook", "SeedIterationHook"]

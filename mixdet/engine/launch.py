@@ -1,0 +1,230 @@
+"""Training and testing by a config's path: what `tools/train.py` and `tools/test.py` call.
+
+Nothing that matters for the result lives here, so that mmdet's own tools run the configs too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from mmengine.config import Config, DictAction
+from mmengine.registry import init_default_scope
+from mmengine.runner import Runner, find_latest_checkpoint
+from mmengine.utils import import_modules_from_strings
+
+import mixdet.plugin  # noqa: F401
+from mixdet.engine.amp import amp_wrapper_type
+from mixdet.engine.data_paths import check_data, set_data_root
+from mixdet.errors import MixDetError
+
+
+def train(
+    config: str,
+    *,
+    work_dir: str | None = None,
+    resume: str | None = None,
+    amp: bool = False,
+    launcher: str = "none",
+    seed: int | None = None,
+    data_root: str | None = None,
+    cfg_options: Sequence[str] = (),
+    trust_checkpoint: bool = False,
+    tensorboard: bool = False,
+) -> None:
+    """Train a config.
+
+    Args:
+        config: Path of the config.
+        work_dir: Where logs and checkpoints go; by default the config's, or `work_dirs/<config>`.
+        resume: A checkpoint to go on from, or `auto` for the latest in the work folder (where there
+            is none, training starts at the beginning).
+        amp: Mixed precision: float16 on a GPU, bfloat16 on a CPU.
+        launcher: `none`, `pytorch` or `slurm`.
+        seed: Seed of the run; by default the config's, or 0.
+        data_root: Another folder for all data sets and metrics.
+        cfg_options: `key=value` strings that override the config.
+        trust_checkpoint: Allow checkpoints that hold pickled objects: they can run any code.
+        tensorboard: Log to TensorBoard too.
+
+    Raises:
+        MixDetError: Something that the caller can mend: the message says what.
+    """
+    cfg = load_config(config, cfg_options, work_dir, launcher, data_root)
+    check_data(cfg, ("train_dataloader", "val_dataloader"))
+    randomness = cfg.get("randomness", {})
+    cfg.randomness = {**randomness, "seed": randomness.get("seed", 0) if seed is None else seed}
+    if amp:
+        cfg.optim_wrapper.type = amp_wrapper_type(cfg.optim_wrapper.get("type", "OptimWrapper"))
+    if tensorboard:
+        _add_tensorboard(cfg)
+    if resume is not None:
+        cfg.resume = True
+        cfg.load_from = _latest(cfg.work_dir) if resume == "auto" else _existing(resume)
+        cfg.resume = cfg.load_from is not None
+    if trust_checkpoint:
+        _trust_checkpoints()
+    with _refusals(config):
+        Runner.from_cfg(cfg).train()
+
+
+def evaluate(
+    config: str,
+    checkpoint: str,
+    *,
+    out: str | None = None,
+    sheet: str | None = None,
+    work_dir: str | None = None,
+    launcher: str = "none",
+    data_root: str | None = None,
+    cfg_options: Sequence[str] = (),
+    trust_checkpoint: bool = False,
+) -> dict[str, float]:
+    """Evaluate a checkpoint on a config's test set.
+
+    Args:
+        config: Path of the config.
+        checkpoint: Path or URL of the checkpoint.
+        out: Where to write the detections as COCO results JSON; `test_detections.json` in the work
+            folder by default.
+        sheet: Where to draw true and predicted boxes; `test_sheet.jpg` in the work folder by
+            default.
+        work_dir: As in `train`.
+        launcher: As in `train`.
+        data_root: As in `train`.
+        cfg_options: As in `train`.
+        trust_checkpoint: As in `train`.
+
+    Returns:
+        The metrics by name.
+
+    Raises:
+        MixDetError: Something that the caller can mend: the message says what.
+    """
+    cfg = load_config(config, cfg_options, work_dir, launcher, data_root)
+    cfg.load_from, cfg.resume = _existing(checkpoint), False
+    check_data(cfg, ("test_dataloader",))
+    if out is not None:
+        _name_results(cfg, out)
+    if sheet is not None:
+        cfg.default_hooks.report = {"type": "ReportHook", "sheet": sheet}
+    if trust_checkpoint:
+        _trust_checkpoints()
+    with _refusals(config):
+        return Runner.from_cfg(cfg).test()
+
+
+def load_config(
+    path: str,
+    cfg_options: Sequence[str] = (),
+    work_dir: str | None = None,
+    launcher: str = "none",
+    data_root: str | None = None,
+) -> Config:
+    """Read a config, import what it names, and apply the options that training and testing share.
+
+    Raises:
+        MixDetError: The config cannot be read, or an option does not fit it.
+    """
+    if not Path(path).is_file():
+        raise MixDetError(f"{path}: no such config file")
+    try:
+        cfg = Config.fromfile(path, import_custom_modules=False)
+    except Exception as error:  # a config is code: whatever it raises is the config's fault
+        raise MixDetError(f"{path}: cannot be read as a config: {_line(error)}") from error
+    if cfg.get("custom_imports"):
+        import_modules_from_strings(**cfg.custom_imports)
+    _merge_options(cfg, cfg_options)
+    init_default_scope(cfg.get("default_scope", "mmdet"))
+    cfg.work_dir = work_dir or cfg.get("work_dir") or str(Path("work_dirs", Path(path).stem))
+    cfg.launcher = launcher
+    if launcher != "none":
+        _prepare_processes(launcher)
+    if data_root is not None:
+        set_data_root(cfg, data_root)
+    return cfg
+
+
+def _merge_options(cfg: Config, options: Sequence[str]) -> None:
+    wrong = next((option for option in options if "=" not in option), None)
+    if wrong is not None:
+        raise MixDetError(f"--cfg-options: {wrong} is not of the form key=value")
+    if options:
+        parser = argparse.ArgumentParser()
+        parser.add_argument("--cfg-options", nargs="+", action=DictAction)
+        try:
+            cfg.merge_from_dict(parser.parse_args(["--cfg-options", *options]).cfg_options)
+        except (KeyError, TypeError, AssertionError, IndexError) as error:
+            raise MixDetError(f"--cfg-options do not fit the config: {_line(error)}") from error
+
+
+def _prepare_processes(launcher: str) -> None:
+    if not torch.cuda.is_available():
+        raise MixDetError(f"--launcher {launcher}: no GPU is seen; mmengine wants one a process")
+    if launcher == "pytorch" and "RANK" not in os.environ:
+        raise MixDetError("--launcher pytorch: start it with tools/dist_train.sh, or torchrun")
+    if launcher == "slurm" and "SLURM_PROCID" not in os.environ:
+        raise MixDetError("--launcher slurm: start it inside a Slurm step (srun)")
+
+
+def _add_tensorboard(cfg: Config) -> None:
+    if importlib.util.find_spec("tensorboard") is None:
+        raise MixDetError("--tensorboard: not installed; pip install 'mixdet[tensorboard]'")
+    visualizer = cfg.setdefault("visualizer", {"type": "DetLocalVisualizer"})
+    backends = visualizer.get("vis_backends") or []
+    if not any(backend["type"] == "TensorboardVisBackend" for backend in backends):
+        visualizer.vis_backends = [*backends, {"type": "TensorboardVisBackend"}]
+
+
+def _existing(checkpoint: str) -> str:
+    if "://" not in checkpoint and not Path(checkpoint).is_file():
+        raise MixDetError(f"{checkpoint}: no such checkpoint")
+    return checkpoint
+
+
+def _latest(work_dir: str) -> str | None:
+    """The checkpoint that `last_checkpoint` names, also where the work folder has moved since."""
+    named = find_latest_checkpoint(work_dir)
+    if not named:
+        return None
+    beside = Path(work_dir, Path(named).name)
+    return str(beside) if beside.is_file() and not Path(named).is_file() else _existing(named)
+
+
+def _trust_checkpoints() -> None:
+    from mixdet.compat.checkpoint import trust_checkpoints
+
+    trust_checkpoints()
+
+
+def _name_results(cfg: Config, path: str) -> None:
+    evaluator = cfg.test_evaluator
+    metrics = evaluator if isinstance(evaluator, (list, tuple)) else [evaluator]
+    ours = [metric for metric in metrics if metric["type"] == "CocoDetectionMetric"]
+    if not ours:
+        raise MixDetError("--out: test_evaluator has no CocoDetectionMetric to write them")
+    for metric in ours:
+        metric.results_file = path
+
+
+@contextmanager
+def _refusals(config: str) -> Iterator[None]:
+    """Turn a misspelt type or argument, which mmengine reports from deep inside, into one line."""
+    try:
+        yield
+    except (KeyError, TypeError) as error:
+        if re.search(r"is not in the .* registry|class `\w+` in .*argument", str(error), re.DOTALL):
+            raise MixDetError(f"{config}: {_line(error)}") from error
+        raise
+
+
+def _line(error: Exception) -> str:
+    """An exception as one line."""
+    text = error.args[0] if isinstance(error, KeyError) and error.args else error
+    return f"{type(error).__name__}: {' '.join(str(text).split())}"

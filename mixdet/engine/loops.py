@@ -1,0 +1,69 @@
+"""A training loop that can begin in the middle of an epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import islice
+
+import torch
+from mmdet.registry import LOOPS
+from mmengine.runner import EpochBasedTrainLoop
+from torch.utils.data import BatchSampler
+
+from mixdet.datasets.samplers import SeededSampler
+
+
+@LOOPS.register_module()
+class ResumableTrainLoop(EpochBasedTrainLoop):
+    """mmengine's epoch loop, with two differences after a resume.
+
+    - From a checkpoint written within an epoch, that epoch goes on at its next batch.
+    - From a checkpoint written at an epoch's end, that epoch is validated first where it is due:
+      the checkpoint was written before the validation, so its result is not in it.
+
+    So a run that was stopped and resumed goes through the same states as one that was not.
+    """
+
+    def run(self) -> torch.nn.Module:
+        """Train to the last epoch and return the model."""
+        self.runner.call_hook("before_train")
+        if self._epoch and not self._batches_done():
+            self._validate_if_due()
+        while self._epoch < self._max_epochs and not self.stop_training:
+            self.run_epoch()
+            self._decide_current_val_interval()
+            self._validate_if_due()
+        self.runner.call_hook("after_train")
+        return self.runner.model
+
+    def run_epoch(self) -> None:
+        """Train on what is left of the epoch."""
+        self.runner.call_hook("before_train_epoch")
+        self.runner.model.train()
+        done = self._batches_done()
+        for index, batch in enumerate(self._batches_from(done), start=done):
+            self.run_iter(index, batch)
+        self.runner.call_hook("after_train_epoch")
+        self._epoch += 1
+
+    def _batches_done(self) -> int:
+        """Batches of the current epoch that the checkpoint has behind it.
+
+        0 where the numbers do not fit, as after a change of the batch size or the number of GPUs:
+        then the epoch starts over.
+        """
+        done = self._iter - self._epoch * len(self.dataloader)
+        return done if 0 < done < len(self.dataloader) else 0
+
+    def _batches_from(self, first: int) -> Iterable[dict]:
+        sampler, batch_sampler = self.dataloader.sampler, self.dataloader.batch_sampler
+        if isinstance(sampler, SeededSampler) and type(batch_sampler) is BatchSampler:
+            sampler.skip(first * self.dataloader.batch_size)
+            return self.dataloader
+        # Other (batch) samplers keep state of their own: exact too, but reads what it drops.
+        return islice(self.dataloader, first, None)
+
+    def _validate_if_due(self) -> None:
+        due = self._epoch % self.val_interval == 0 or self._epoch == self._max_epochs
+        if self.runner.val_loop is not None and self._epoch >= self.val_begin and due:
+            self.runner.val_loop.run()

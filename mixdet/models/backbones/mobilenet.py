@@ -1,0 +1,150 @@
+"""MobileNetV1 and MobileNetV2 whose depthwise kernels are a parameter.
+
+These are the backbones of the MixConv paper's detection table (arXiv 1907.09595, table 1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from mmdet.models.utils import make_divisible
+from mmdet.registry import MODELS
+
+from mixdet.errors import MixDetError
+from mixdet.models.backbones.base import Row, StagedBackbone
+
+# The columns of the tables: blocks in the stage, stride of the first, expansion, channels.
+# Taps are 'stem', 'stageN', 'stageN.expansion' (V2 from stage2 on) and 'head' (V2); resolutions
+# are for a picture of 224 x 224.
+V1 = (
+    (1, 1, 1, 64),  # stage1, 112x112
+    (2, 2, 1, 128),  # stage2, 56x56
+    (2, 2, 1, 256),  # stage3, 28x28, stride 8
+    (6, 2, 1, 512),  # stage4, 14x14, stride 16; ends with TensorFlow's Conv2d_11_pointwise
+    (2, 2, 1, 1024),  # stage5, 7x7, stride 32; ends with Conv2d_13_pointwise
+)
+V2 = (
+    (1, 1, 1, 16),  # stage1, 112x112: no expansion
+    (2, 2, 6, 24),  # stage2, 56x56
+    (3, 2, 6, 32),  # stage3, 28x28, stride 8
+    (4, 2, 6, 64),  # stage4, 14x14
+    (3, 1, 6, 96),  # stage5, 14x14, stride 16
+    (3, 2, 6, 160),  # stage6, 7x7; its expansion: 576 channels at stride 16
+    (1, 1, 6, 320),  # stage7, 7x7, stride 32
+)
+STEM_CHANNELS = 32
+HEAD_CHANNELS = 1280  # V2
+RELU6 = dict(type="ReLU6", inplace=True)
+
+
+class _MixMobileNet(StagedBackbone):
+    """What the two have in common.
+
+    Args:
+        table: Architecture.
+        head_channels: Channels of the head before widening, below which it never falls, or None.
+        kernel_sizes: Depthwise kernels.
+        widen_factor: Factor on all widths.
+        act_cfg: Activation; None is ReLU6.
+        **kwargs: As for `StagedBackbone`.
+    """
+
+    timm_names: ClassVar[dict[float, str]]  # by widen_factor
+
+    def __init__(
+        self,
+        table: Sequence[tuple[int, int, int, int]],
+        head_channels: int | None,
+        kernel_sizes: int | Sequence[int],
+        widen_factor: float,
+        act_cfg: dict | None = None,
+        **kwargs,
+    ) -> None:
+        def widened(channels: int) -> int:
+            return make_divisible(channels * widen_factor, 8)
+
+        stages = [
+            [Row(repeats, kernel_sizes, stride, expand, widened(channels))]
+            for repeats, stride, expand, channels in table
+        ]
+        if head_channels:
+            head_channels = max(head_channels, widened(head_channels))
+        try:
+            super().__init__(
+                widened(STEM_CHANNELS), stages, head_channels, act_cfg=act_cfg or RELU6, **kwargs
+            )
+        except ValueError as error:
+            raise MixDetError(f"model.backbone.kernel_sizes={kernel_sizes!r}: {error}") from error
+        self.kernel_sizes = (
+            (kernel_sizes,) if isinstance(kernel_sizes, int) else tuple(kernel_sizes)
+        )
+        self.widen_factor = widen_factor
+
+    @property
+    def timm_name(self) -> str | None:
+        """The timm model whose ImageNet weights fit, or None."""
+        if self.kernel_sizes == (3,) and self.padding == "symmetric":
+            return self.timm_names.get(self.widen_factor)
+        return None
+
+
+@MODELS.register_module()
+class MixMobileNetV2(_MixMobileNet):
+    """MobileNetV2 (arXiv 1801.04381, table 2) with any depthwise kernels.
+
+    With `kernel_sizes=3` it equals torchvision's and timm's; parameters are called as in timm.
+
+    Args:
+        kernel_sizes: The kernels of every depthwise convolution: an odd number, or one for each of
+            the equal channel groups of a MixConv.
+        widen_factor: Factor on all widths, rounded to multiples of 8; the head has at least 1280.
+        taps: Names of the outputs: 'stem', 'stage1' to 'stage7', 'stage2.expansion' to
+            'stage7.expansion', 'head'. The default is the last stage at strides 8, 16 and 32.
+            ('stage5', 'head') are the taps of mmdet's SSDLite, ('stage6.expansion', 'head')
+            TensorFlow's.
+        **kwargs: `padding`, `frozen_stages`, `norm_eval`, `with_cp`, `norm_cfg` and `init_cfg` as
+            for `StagedBackbone`; `act_cfg`, by default ReLU6.
+
+    Raises:
+        MixDetError: If a kernel size, a tap, the padding or a frozen stage does not exist.
+    """
+
+    timm_names = {  # noqa: RUF012
+        0.5: "mobilenetv2_050.lamb_in1k",
+        1.0: "mobilenetv2_100.ra_in1k",
+        1.4: "mobilenetv2_140.ra_in1k",
+    }
+
+    def __init__(
+        self,
+        kernel_sizes: int | Sequence[int] = (3, 5, 7),
+        widen_factor: float = 1.0,
+        taps: Sequence[str] = ("stage3", "stage5", "stage7"),
+        **kwargs,
+    ) -> None:
+        super().__init__(V2, HEAD_CHANNELS, kernel_sizes, widen_factor, taps=taps, **kwargs)
+
+
+@MODELS.register_module()
+class MixMobileNetV1(_MixMobileNet):
+    """MobileNetV1 (arXiv 1704.04861, table 1) with any depthwise kernels.
+
+    With `kernel_sizes=3` it equals timm's `mobilenetv1_100`. Arguments as for `MixMobileNetV2`;
+    it has neither a head nor an expansion to tap: 'stem', 'stage1' to 'stage5'.
+    ('stage4', 'stage5') are the taps of TensorFlow's SSDLite.
+    """
+
+    timm_names = {  # noqa: RUF012
+        1.0: "mobilenetv1_100.ra4_e3600_r224_in1k",
+        1.25: "mobilenetv1_125.ra4_e3600_r224_in1k",
+    }
+
+    def __init__(
+        self,
+        kernel_sizes: int | Sequence[int] = 3,
+        widen_factor: float = 1.0,
+        taps: Sequence[str] = ("stage3", "stage4", "stage5"),
+        **kwargs,
+    ) -> None:
+        super().__init__(V1, None, kernel_sizes, widen_factor, taps=taps, residual=False, **kwargs)

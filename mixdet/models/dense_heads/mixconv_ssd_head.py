@@ -1,0 +1,296 @@
+"""The SSDLite head with MixConv predictors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from mmcv.cnn import build_activation_layer, build_norm_layer
+from mmcv.ops import batched_nms
+from mmdet.models.dense_heads import SSDHead
+from mmdet.models.losses import smooth_l1_loss
+from mmdet.registry import MODELS
+from mmengine.model import bias_init_with_prob
+from mmengine.structures import InstanceData
+from torch import Tensor, nn
+
+from mixdet.errors import MixDetError
+from mixdet.models.layers import MixConv2d
+
+KernelSizes = int | Sequence[int]
+
+
+@MODELS.register_module()
+class MixConvSSDHead(SSDHead):
+    """SSDLite predictors (depthwise, norm, activation, 1x1) whose depthwise part is a MixConv.
+
+    Class and box have predictors of their own on every level. With `kernel_sizes=3` this is plain
+    SSDLite (MobileNetV2, arXiv 1801.04381, section 6.2) and equals mmdet's
+    `SSDHead(use_depthwise=True)`, forward, loss and boxes.
+
+    Args:
+        num_classes: Classes without the background, which is column `num_classes`, the last of
+            the `num_classes + 1` outputs of an anchor.
+        in_channels: Channels of each level.
+        kernel_sizes: An int or a sequence of ints for all levels (3, or (3, 5, 7)), or a list
+            with one such entry a level, as [(3, 5, 7), (3, 5), 3, 3]: on a grid of 3x3 cells and
+            less a large kernel sees little but padding.
+        split: 'equal' or 'exponential': how MixConv shares out the channels.
+        padding: 'symmetric' or 'same' (TensorFlow's).
+        loss_cls: A softmax cross entropy, which trains with hard-negative mining
+            (`train_cfg.neg_pos_ratio` negatives for each positive, SSD, section 2.2), or a
+            sigmoid `FocalLoss`, which trains on all anchors. As in the TensorFlow Object Detection
+            API the background is then a sigmoid output of its own; `predict` drops it.
+        **kwargs: As for mmdet's `SSDHead`.
+
+    Raises:
+        MixDetError: If `kernel_sizes` has another number of levels than `in_channels`, or the
+            loss is a sigmoid cross entropy, which hard-negative mining is not defined for.
+    """
+
+    def __init__(
+        self,
+        num_classes: int = 80,
+        in_channels: Sequence[int] = (576, 1280, 512, 256, 256, 128),
+        kernel_sizes: KernelSizes | Sequence[KernelSizes] = 3,
+        split: str = "equal",
+        padding: str = "symmetric",
+        loss_cls: dict | None = None,
+        norm_cfg: dict | None = None,
+        act_cfg: dict | None = None,
+        **kwargs,
+    ) -> None:
+        # Plain values, set before SSDHead.__init__ calls _init_layers.
+        self.kernel_sizes = _kernel_sizes_of_levels(kernel_sizes, len(in_channels))
+        self.split = split
+        self.padding = padding
+        super().__init__(
+            num_classes=num_classes,
+            in_channels=in_channels,
+            use_depthwise=True,
+            norm_cfg=norm_cfg or dict(type="BN"),
+            act_cfg=act_cfg or dict(type="ReLU6"),
+            **kwargs,
+        )
+        loss_cls = loss_cls or dict(type="CrossEntropyLoss")
+        self.loss_cls = MODELS.build(loss_cls)
+        self.use_sigmoid_cls = self.loss_cls.use_sigmoid
+        self.cls_focal_loss = "Focal" in loss_cls["type"]
+        if self.use_sigmoid_cls and not self.cls_focal_loss:
+            raise MixDetError(
+                f"model.bbox_head.loss_cls: {loss_cls['type']} with use_sigmoid has no defined "
+                "background: use CrossEntropyLoss (softmax) or FocalLoss (sigmoid)"
+            )
+
+    def _init_layers(self) -> None:
+        """Build the predictors; called by SSDHead's `__init__`."""
+        levels = list(zip(self.in_channels, self.num_base_priors, self.kernel_sizes, strict=True))
+        self.cls_convs = nn.ModuleList(
+            self._predictor(channels, anchors * self.cls_out_channels, kernel_sizes)
+            for channels, anchors, kernel_sizes in levels
+        )
+        self.reg_convs = nn.ModuleList(
+            self._predictor(channels, anchors * 4, kernel_sizes)
+            for channels, anchors, kernel_sizes in levels
+        )
+
+    def _predictor(self, channels: int, outputs: int, kernel_sizes: KernelSizes) -> nn.Sequential:
+        return nn.Sequential(
+            MixConv2d(channels, kernel_sizes, split=self.split, padding=self.padding),
+            build_norm_layer(self.norm_cfg, channels)[1],
+            build_activation_layer(dict(inplace=True) | self.act_cfg),
+            nn.Conv2d(channels, outputs, 1),
+        )
+
+    def init_weights(self) -> None:
+        """Initialise; with focal loss every class starts at a probability of 0.01 (RetinaNet)."""
+        super().init_weights()
+        if self.cls_focal_loss:
+            for predictor in self.cls_convs:
+                nn.init.constant_(predictor[-1].bias, bias_init_with_prob(0.01))
+
+    def loss_by_feat(
+        self,
+        cls_scores: list[Tensor],
+        bbox_preds: list[Tensor],
+        batch_gt_instances: list[InstanceData],
+        batch_img_metas: list[dict],
+        batch_gt_instances_ignore: list[InstanceData] | None = None,
+    ) -> dict[str, Tensor]:
+        """Compute the losses of a batch.
+
+        Args:
+            cls_scores: (N, anchors * (classes + 1), H, W) a level.
+            bbox_preds: (N, anchors * 4, H, W) a level.
+            batch_gt_instances: One a picture, with `bboxes` (n, 4) in (x1, y1, x2, y2) pixels of
+                the input and `labels` (n,).
+            batch_img_metas: Meta information of the pictures.
+            batch_gt_instances_ignore: Boxes that are neither object nor background.
+
+        Returns:
+            `loss_cls` and `loss_bbox`, scalars, both divided by the positive anchors of the batch.
+        """
+        shapes = [score.shape[-2:] for score in cls_scores]
+        anchors, valid_flags = self.get_anchors(
+            shapes, batch_img_metas, device=cls_scores[0].device
+        )
+        *targets, avg_factor = self.get_targets(
+            anchors, valid_flags, batch_gt_instances, batch_img_metas, batch_gt_instances_ignore
+        )
+        labels, label_weights, bbox_targets, bbox_weights = (torch.cat(t, 1) for t in targets)
+
+        logits = self._flatten(cls_scores, self.cls_out_channels).float()
+        deltas = self._flatten(bbox_preds, 4).float()
+        if self.cls_focal_loss:
+            loss_cls = self.loss_cls(
+                logits.flatten(0, 1), labels.flatten(), label_weights.flatten(), avg_factor
+            )
+        else:
+            loss_cls = self._mined_loss(logits, labels, label_weights) / avg_factor
+        if self.reg_decoded_bbox:
+            priors = torch.stack([torch.cat(levels) for levels in anchors])
+            deltas = self.bbox_coder.decode(priors.flatten(0, 1), deltas.flatten(0, 1))
+            deltas = deltas.view_as(bbox_targets)
+        loss_bbox = smooth_l1_loss(
+            deltas,
+            bbox_targets,
+            bbox_weights,
+            beta=self.train_cfg["smoothl1_beta"],
+            avg_factor=avg_factor,
+        )
+        return dict(loss_cls=loss_cls, loss_bbox=loss_bbox)
+
+    def _mined_loss(self, logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
+        """Sum the cross entropy over the positives and the hardest negatives of each picture.
+
+        Args:
+            logits: (N, A, classes + 1).
+            labels: (N, A), `num_classes` for the background.
+            weights: (N, A), 0 for ignored anchors.
+        """
+        losses = self.loss_cls(logits.flatten(0, 1), labels.flatten(), reduction_override="none")
+        losses = losses.view_as(labels) * weights
+        positive = labels < self.num_classes
+        quota = self.train_cfg["neg_pos_ratio"] * positive.sum(1, keepdim=True)
+        # Rank the negatives of a picture by their loss; only those within the quota count.
+        hardness = losses.detach().masked_fill(positive, -1.0)
+        rank = hardness.argsort(1, descending=True).argsort(1)
+        return losses[positive | (rank < quota)].sum()
+
+    def predict_by_feat(
+        self,
+        cls_scores: list[Tensor],
+        bbox_preds: list[Tensor],
+        score_factors: None = None,
+        batch_img_metas: list[dict] | None = None,
+        cfg: dict | None = None,
+        rescale: bool = False,
+        with_nms: bool = True,
+    ) -> list[InstanceData]:
+        """Turn a batch of outputs into boxes, as mmdet's heads do.
+
+        On each level the `nms_pre` best pairs of anchor and class above `score_thr` are kept, all
+        of them are decoded at once, and class-aware NMS leaves `max_per_img` boxes a picture.
+
+        Args:
+            cls_scores: (N, anchors * (classes + 1), H, W) a level.
+            bbox_preds: (N, anchors * 4, H, W) a level.
+            score_factors: Unused; mmdet's signature.
+            batch_img_metas: With `img_shape`, and `scale_factor` if `rescale`.
+            cfg: In place of the head's `test_cfg`.
+            rescale: Give boxes in pixels of the original picture.
+            with_nms: False leaves the candidates as they are.
+
+        Returns:
+            One a picture: `bboxes` (n, 4) in (x1, y1, x2, y2) pixels, `scores` (n,), descending,
+            `labels` (n,), 0 to `num_classes - 1`.
+        """
+        cfg = self.test_cfg if cfg is None else cfg
+        priors = self.prior_generator.grid_priors(
+            [score.shape[-2:] for score in cls_scores], device=cls_scores[0].device
+        )
+        candidates = [
+            self._candidates(*level, cfg)
+            for level in zip(cls_scores, bbox_preds, priors, strict=True)
+        ]
+        scores, labels, deltas, anchors = (
+            torch.cat(parts, 1) for parts in zip(*candidates, strict=True)
+        )
+        boxes = self.bbox_coder.decode(anchors.flatten(0, 1), deltas.flatten(0, 1))
+        boxes = boxes.view_as(anchors)
+        return [
+            self._finish(*picture, cfg, rescale, with_nms)
+            for picture in zip(boxes, scores, labels, batch_img_metas, strict=True)
+        ]
+
+    def _candidates(
+        self, cls_score: Tensor, bbox_pred: Tensor, priors: Tensor, cfg: dict
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The best pairs of anchor and class of one level, for all pictures.
+
+        Returns:
+            Scores (N, k), descending, -1 where below the threshold; labels (N, k); deltas
+            (N, k, 4); anchors (N, k, 4).
+        """
+        logits = self._flatten([cls_score], self.cls_out_channels).detach().float()
+        scores = logits.sigmoid() if self.use_sigmoid_cls else logits.softmax(-1)
+        scores = scores[..., :-1].flatten(1)  # without the background
+        threshold = cfg.get("score_thr", 0)
+        k = scores.shape[1]
+        if cfg.get("nms_pre", -1) > 0:
+            k = min(k, cfg["nms_pre"])
+        # No more than the fullest picture needs: at a usual threshold few pairs are left.
+        k = min(k, int((scores > threshold).sum(1).max()))
+        scores, pairs = scores.topk(k)
+        scores = scores.masked_fill(scores <= threshold, -1.0)
+        rows, labels = pairs // self.num_classes, pairs % self.num_classes
+        deltas = self._flatten([bbox_pred], 4).detach().float()
+        deltas = deltas.gather(1, rows[..., None].expand(-1, -1, 4))
+        return scores, labels, deltas, priors[rows]
+
+    def _finish(
+        self,
+        boxes: Tensor,
+        scores: Tensor,
+        labels: Tensor,
+        meta: dict,
+        cfg: dict,
+        rescale: bool,
+        with_nms: bool,
+    ) -> InstanceData:
+        """Clip, rescale, filter and suppress the candidates of one picture."""
+        height, width = meta["img_shape"][:2]
+        boxes = boxes.clamp(min=0).minimum(boxes.new_tensor([width, height] * 2))
+        if rescale:
+            boxes = boxes / boxes.new_tensor(meta["scale_factor"]).repeat(2)
+        keep = scores >= 0
+        if cfg.get("min_bbox_size", -1) >= 0:
+            keep &= ((boxes[:, 2:] - boxes[:, :2]) > cfg["min_bbox_size"]).all(1)
+        results = InstanceData(bboxes=boxes[keep], scores=scores[keep], labels=labels[keep])
+        if with_nms and len(results):
+            kept, order = batched_nms(results.bboxes, results.scores, results.labels, cfg["nms"])
+            results = results[order]
+            results.scores = kept[:, -1]  # soft NMS changes the scores
+            results = results[: cfg["max_per_img"]]
+        return results
+
+    @staticmethod
+    def _flatten(levels: list[Tensor], channels: int) -> Tensor:
+        """Join (N, anchors * channels, H, W) levels into one (N, all anchors, channels) tensor."""
+        return torch.cat(
+            [level.permute(0, 2, 3, 1).reshape(len(level), -1, channels) for level in levels], 1
+        )
+
+
+def _kernel_sizes_of_levels(
+    kernel_sizes: KernelSizes | Sequence[KernelSizes], levels: int
+) -> list[KernelSizes]:
+    """One entry a level; a flat sequence of ints is one MixConv for all levels."""
+    if isinstance(kernel_sizes, int) or all(isinstance(size, int) for size in kernel_sizes):
+        return [kernel_sizes] * levels
+    if len(kernel_sizes) != levels:
+        raise MixDetError(
+            f"model.bbox_head.kernel_sizes has {len(kernel_sizes)} entries for {levels} levels: "
+            "give one entry a level, or one int or one sequence of ints for all"
+        )
+    return list(kernel_sizes)

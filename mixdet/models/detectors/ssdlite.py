@@ -1,0 +1,124 @@
+"""SSDLite: a single-stage detector in which no channel number is typed twice."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from mmdet.models.detectors import SingleStageDetector
+from mmdet.registry import MODELS
+from torch import Tensor, nn
+
+from mixdet.errors import MixDetError
+
+
+@MODELS.register_module()
+class SSDLite(SingleStageDetector):
+    """SSD with depthwise separable predictors (MobileNetV2, arXiv 1801.04381, section 6.2).
+
+    It differs from mmdet's `SingleStageDetector` in how it is put together: the backbone is built
+    first, and what it publishes (`out_channels`, `out_strides`) is handed to neck and head. A
+    config therefore names no channel of its backbone, and `--cfg-options model.backbone.arch=l`
+    is a whole change of backbone. A backbone that publishes nothing gets one dry run.
+
+    Args:
+        backbone: Config of any backbone whose outputs are (N, C, H, W) feature maps.
+        neck: Config of mmdet's `SSDNeck` with `extra_channels`, the channels of the levels that
+            it adds, in place of `in_channels` and `out_channels`; or of any neck that takes
+            `in_channels`; or None.
+        bbox_head: Config of an SSD head. `in_channels` is filled in, and so are the `strides` of
+            its `anchor_generator`, where not given, as `round(input_size / grid)` for each level.
+        train_cfg: Assigner, sampler and loss settings of the head.
+        test_cfg: Post-processing settings of the head.
+        data_preprocessor: Config of the data preprocessor.
+        input_size: Side in pixels of the square pictures that the anchors are made for.
+        channels_last: Keep weights and features in the NHWC memory format, in which depthwise
+            convolutions are faster on CPUs and with cuDNN. Results do not change.
+        init_cfg: Weight initialisation of the whole detector.
+
+    Raises:
+        MixDetError: If the anchor generator was given another number of levels than backbone and
+            neck make.
+    """
+
+    def __init__(
+        self,
+        backbone: dict,
+        neck: dict | None = None,
+        bbox_head: dict | None = None,
+        train_cfg: dict | None = None,
+        test_cfg: dict | None = None,
+        data_preprocessor: dict | None = None,
+        input_size: int = 320,
+        channels_last: bool = True,
+        init_cfg: dict | list[dict] | None = None,
+    ) -> None:
+        # SingleStageDetector builds all three from the config as it stands: skip its __init__.
+        super(SingleStageDetector, self).__init__(
+            data_preprocessor=data_preprocessor, init_cfg=init_cfg
+        )
+        # build_from_cfg must not see what we fill in: the user's config stays as written
+        neck, head = copy.deepcopy(neck), copy.deepcopy(bbox_head)
+        self.backbone = MODELS.build(backbone)
+        shapes = _published_shapes(self.backbone, input_size) or _dry_run(
+            self.backbone, torch.zeros(1, 3, input_size, input_size)
+        )
+        if neck is not None:
+            channels = tuple(channel for channel, _ in shapes)
+            if "extra_channels" in neck:
+                neck["out_channels"] = channels + tuple(neck.pop("extra_channels"))
+            neck["in_channels"] = channels
+            self.neck = MODELS.build(neck)
+            shapes = _dry_run(self.neck, [torch.zeros(1, c, g, g) for c, g in shapes])
+
+        head["in_channels"] = tuple(channel for channel, _ in shapes)
+        if "anchor_generator" in head:
+            anchors = head["anchor_generator"]
+            anchors.setdefault("strides", [round(input_size / grid) for _, grid in shapes])
+            for key in ("min_sizes", "max_sizes", "base_sizes"):
+                if key in anchors and len(anchors[key]) != len(shapes):
+                    raise MixDetError(
+                        f"model.bbox_head.anchor_generator.{key} has {len(anchors[key])} entries, "
+                        f"but backbone and neck make {len(shapes)} levels, with "
+                        f"{[grid for _, grid in shapes]} cells along a side: give one entry a level"
+                    )
+        head.update(train_cfg=train_cfg, test_cfg=test_cfg)
+        self.bbox_head = MODELS.build(head)
+        self.train_cfg = train_cfg
+        self.test_cfg = test_cfg
+        self.channels_last = channels_last
+        if channels_last:
+            self.to(memory_format=torch.channels_last)
+
+    def extract_feat(self, batch_inputs: Tensor) -> tuple[Tensor, ...]:
+        """Compute the feature maps that the head sees.
+
+        Args:
+            batch_inputs: Normalised pictures (N, 3, H, W).
+
+        Returns:
+            One (N, C, H, W) tensor a level, finest first.
+        """
+        if self.channels_last:
+            batch_inputs = batch_inputs.contiguous(memory_format=torch.channels_last)
+        return super().extract_feat(batch_inputs)
+
+
+def _published_shapes(backbone: nn.Module, size: int) -> list[tuple[int, int]] | None:
+    """(channels, cells along a side) of each output, as the backbone itself states it."""
+    if not (hasattr(backbone, "out_channels") and hasattr(backbone, "out_strides")):
+        return None
+    return [
+        (channels, -(-size // stride))
+        for channels, stride in zip(backbone.out_channels, backbone.out_strides, strict=True)
+    ]
+
+
+@torch.no_grad()
+def _dry_run(module: nn.Module, inputs: Tensor | list[Tensor]) -> list[tuple[int, int]]:
+    """(channels, cells along a side) of each output, found by running the module once."""
+    training = module.training
+    module.eval()  # batch norm statistics stay as they are
+    outputs = module(inputs)
+    module.train(training)
+    return [(output.shape[1], output.shape[2]) for output in outputs]

@@ -1,0 +1,180 @@
+"""The blocks of MobileNet and MixNet, with a MixConv where they have a depthwise convolution.
+
+Parameters are called as in timm (`conv_pw`, `bn1`, `conv_dw`, `se.conv_reduce`, ...), so that
+weights go both ways without renaming.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mmcv.cnn import build_activation_layer, build_norm_layer
+from torch import Tensor, nn
+
+from mixdet.models.layers.mixconv import MixConv2d, SplitConv2d, split_channels
+
+KernelSizes = int | Sequence[int]
+
+
+class SqueezeExcite(nn.Module):
+    """Scale each channel by a gate computed from the means of all (arXiv 1709.01507).
+
+    Args:
+        channels: Channels in and out.
+        reduced: Channels between the two 1x1 convolutions.
+        act_cfg: Activation between them.
+    """
+
+    def __init__(self, channels: int, reduced: int, act_cfg: dict) -> None:
+        super().__init__()
+        self.conv_reduce = nn.Conv2d(channels, reduced, 1)
+        self.act1 = build_activation_layer(act_cfg)
+        self.conv_expand = nn.Conv2d(reduced, channels, 1)
+        self.gate = nn.Sigmoid()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, C, H, W)."""
+        scale = self.conv_reduce(x.mean((2, 3), keepdim=True))
+        return x * self.gate(self.conv_expand(self.act1(scale)))
+
+
+class DepthwiseSeparable(nn.Module):
+    """Depthwise convolution, then 1x1 (MobileNetV1, arXiv 1704.04861).
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        kernel_sizes: Depthwise kernels, see `MixConv2d`.
+        stride: Of the depthwise convolution.
+        residual: MobileNetV2 and MixNet: no activation after the 1x1 convolution, and a shortcut
+            where input and output have one shape. MobileNetV1: False, an activation and none.
+        padding: 'symmetric' or 'same'.
+        norm_cfg: Normalisation after each convolution.
+        act_cfg: Activation.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_sizes: KernelSizes = 3,
+        stride: int = 1,
+        *,
+        residual: bool = True,
+        padding: str = "symmetric",
+        norm_cfg: dict,
+        act_cfg: dict,
+    ) -> None:
+        super().__init__()
+        self.has_shortcut = residual and stride == 1 and in_channels == out_channels
+        self.conv_dw = MixConv2d(in_channels, kernel_sizes, stride, padding=padding)
+        self.bn1 = build_norm_layer(norm_cfg, in_channels)[1]
+        self.act1 = build_activation_layer(act_cfg)
+        self.conv_pw = nn.Conv2d(in_channels, out_channels, 1, bias=False)
+        self.bn2 = build_norm_layer(norm_cfg, out_channels)[1]
+        self.act2 = nn.Identity() if residual else build_activation_layer(act_cfg)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, in_channels, H, W) -> (N, out_channels, ceil(H/stride), ceil(W/stride))."""
+        y = self.act1(self.bn1(self.conv_dw(x)))
+        y = self.act2(self.bn2(self.conv_pw(y)))
+        return y + x if self.has_shortcut else y
+
+
+class Expansion(nn.Module):
+    """The first third of an inverted residual block: 1x1 convolution, norm, activation.
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the output, the block's widened tensor.
+        groups: The 1x1 convolution is this many side by side, each on its share of the channels.
+        norm_cfg: Normalisation.
+        act_cfg: Activation.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, groups: int = 1, *, norm_cfg: dict, act_cfg: dict
+    ) -> None:
+        super().__init__()
+        self.conv_pw = _pointwise(in_channels, out_channels, groups)
+        self.bn1 = build_norm_layer(norm_cfg, out_channels)[1]
+        self.act1 = build_activation_layer(act_cfg)
+
+    def expand(self, x: Tensor) -> Tensor:
+        """(N, in_channels, H, W) -> (N, out_channels, H, W)."""
+        return self.act1(self.bn1(self.conv_pw(x)))
+
+    forward = expand
+
+
+class InvertedResidual(Expansion):
+    """1x1 expansion, depthwise convolution, squeeze-excite, linear 1x1 projection.
+
+    MobileNetV2, arXiv 1801.04381, section 3.3; with squeeze-excite as in MnasNet and MixNet.
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        kernel_sizes: Depthwise kernels, see `MixConv2d`.
+        stride: Of the depthwise convolution; at 1 there is a shortcut where the channels agree.
+        expand: The expansion multiplies the channels by this.
+        se_ratio: Squeeze-excite has int(in_channels * se_ratio) channels; 0 for none.
+        groups: Of the expansion and the projection: 1x1 convolutions side by side, each on its
+            share of the channels.
+        padding: 'symmetric' or 'same'.
+        norm_cfg: Normalisation after each convolution.
+        act_cfg: Activation, also inside squeeze-excite.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_sizes: KernelSizes = 3,
+        stride: int = 1,
+        expand: int = 6,
+        se_ratio: float = 0.0,
+        groups: tuple[int, int] = (1, 1),
+        *,
+        padding: str = "symmetric",
+        norm_cfg: dict,
+        act_cfg: dict,
+    ) -> None:
+        channels = in_channels * expand
+        super().__init__(in_channels, channels, groups[0], norm_cfg=norm_cfg, act_cfg=act_cfg)
+        self.has_shortcut = stride == 1 and in_channels == out_channels
+        self.conv_dw = MixConv2d(channels, kernel_sizes, stride, padding=padding)
+        self.bn2 = build_norm_layer(norm_cfg, channels)[1]
+        self.act2 = build_activation_layer(act_cfg)
+        self.se = nn.Identity()
+        if se_ratio:
+            self.se = SqueezeExcite(channels, int(in_channels * se_ratio), act_cfg)
+        self.conv_pwl = _pointwise(channels, out_channels, groups[1])
+        self.bn3 = build_norm_layer(norm_cfg, out_channels)[1]
+
+    def project(self, expanded: Tensor, x: Tensor) -> Tensor:
+        """Everything after the expansion.
+
+        Args:
+            expanded: (N, in_channels * expand, H, W).
+            x: The block's input (N, in_channels, H, W), for the shortcut.
+
+        Returns:
+            (N, out_channels, ceil(H/stride), ceil(W/stride)).
+        """
+        y = self.act2(self.bn2(self.conv_dw(expanded)))
+        y = self.bn3(self.conv_pwl(self.se(y)))
+        return y + x if self.has_shortcut else y
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, in_channels, H, W) -> (N, out_channels, ceil(H/stride), ceil(W/stride))."""
+        return self.project(self.expand(x), x)
+
+
+def _pointwise(in_channels: int, out_channels: int, groups: int) -> nn.Module:
+    if groups == 1:
+        return nn.Conv2d(in_channels, out_channels, 1, bias=False)
+    shares = zip(
+        split_channels(in_channels, groups), split_channels(out_channels, groups), strict=True
+    )
+    return SplitConv2d(nn.Conv2d(i, o, 1, bias=False) for i, o in shares)

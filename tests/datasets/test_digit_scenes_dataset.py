@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mmdet.registry import DATASETS
+
+import mixdet.plugin  # noqa: F401
+from mixdet.datasets import digit_scenes
+from mixdet.datasets.digit_scenes import make_digit_scenes
+from mixdet.datasets.digit_scenes_dataset import DigitScenes
+from mixdet.errors import MixDetError
+
+VAL = {"ann_file": "annotations/instances_val.json", "data_prefix": {"img": "val/"}}
+
+
+def build(root: Path, **kwargs) -> DigitScenes:
+    return DATASETS.build({"type": "DigitScenes", "data_root": str(root), "pipeline": [], **kwargs})
+
+
+@pytest.fixture
+def few(monkeypatch):
+    """Only a few scenes where the data set makes its own."""
+
+    def make(root, **kwargs):
+        return make_digit_scenes(root, **{"train": 8, "val": 3, "progress": False, **kwargs})
+
+    monkeypatch.setattr(digit_scenes, "make_digit_scenes", make)
+
+
+def test_made_on_first_use_and_read_as_written(tmp_path, few):
+    root = tmp_path / "scenes"
+    assert len(build(root)) == 8
+    dataset = build(root, **VAL)
+    assert len(dataset) == 3
+    assert dataset.metainfo["classes"] == tuple("0123456789")
+    written = json.loads((root / VAL["ann_file"]).read_text())
+    for index in range(3):
+        info = dataset.get_data_info(index)
+        assert Path(info["img_path"]).is_file()
+        want = [a for a in written["annotations"] if a["image_id"] == info["img_id"]]
+        assert [i["bbox_label"] for i in info["instances"]] == [a["category_id"] - 1 for a in want]
+        for instance, annotation in zip(info["instances"], want, strict=True):
+            x1, y1, x2, y2 = instance["bbox"]
+            assert np.allclose([x1, y1, x2 - x1, y2 - y1], annotation["bbox"])
+
+
+def test_scenes_made_with_other_arguments_are_used(tmp_path, few):
+    make_digit_scenes(tmp_path / "scenes", train=5, val=2, seed=9, progress=False)
+    assert len(build(tmp_path / "scenes")) == 5
+
+
+def test_a_users_own_folder_is_used_and_left_alone(tmp_path, few):
+    root = make_digit_scenes(tmp_path / "scenes", train=2, val=2, progress=False)
+    own = tmp_path / "own"
+    (own / "annotations").mkdir(parents=True)
+    shutil.copy(root / "annotations" / "instances_train.json", own / "annotations")
+    assert len(build(own)) == 2
+    assert [file.name for file in own.iterdir()] == ["annotations"]
+
+
+def test_a_folder_of_something_else_is_refused(tmp_path, few):
+    (tmp_path / "notes.txt").write_text("")
+    with pytest.raises(MixDetError, match=r"notes\.txt"):
+        build(tmp_path)
+
+
+def test_other_ranks_make_nothing(tmp_path, few, monkeypatch):
+    import mixdet.datasets.digit_scenes_dataset as module
+
+    waited = []
+    monkeypatch.setattr(module, "is_main_process", lambda: False)
+    monkeypatch.setattr(module, "barrier", lambda: waited.append(True))
+    with pytest.raises(FileNotFoundError):
+        build(tmp_path / "scenes")
+    assert waited == [True]
+    assert not list(tmp_path.iterdir())

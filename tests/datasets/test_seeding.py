@@ -1,0 +1,179 @@
+"""A sample's randomness is a function of (seed, epoch, index), and of nothing else."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import random
+
+import mixdet.plugin  # noqa: F401
+import numpy as np
+import pytest
+import torch
+from mixdet.datasets.samplers import SampleIndex, SeededSampler, seeded_sampler
+from mixdet.datasets.transforms.seed import SeedSample, seed_generators
+from mmcv.transforms import BaseTransform
+from mmdet.registry import TRANSFORMS
+from mmengine.dataset import sampler as mmengine_sampler
+from mmengine.runner import Runner
+
+from tests.tiny import CLASSES, PICTURES, write_pictures
+
+
+@TRANSFORMS.register_module()
+class RefuseSome(BaseTransform):
+    """Draw from all three generators and refuse about a third of the samples."""
+
+    def transform(self, results: dict) -> dict | None:
+        draws = random.random(), float(np.random.rand()), float(torch.rand(()))
+        results["draws"] = draws
+        return None if draws[1] < 0.35 else results
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    return write_pictures(tmp_path_factory.mktemp("pictures"))
+
+
+def dataset(pictures, pipeline):
+    return {
+        "type": "CocoDataset",
+        "data_root": str(pictures),
+        "metainfo": {"classes": CLASSES},
+        "ann_file": "annotations/instances_train2017.json",
+        "data_prefix": {"img": "train2017/"},
+        "pipeline": pipeline,
+    }
+
+
+AUGMENTED = [
+    {"type": "SeedSample"},
+    {"type": "LoadImageFromFile"},
+    {"type": "LoadAnnotations", "with_bbox": True},
+    {"type": "Expand", "ratio_range": (1, 2)},
+    {"type": "MinIoURandomCrop"},
+    {"type": "RandomFlip", "prob": 0.5},
+    {"type": "PhotoMetricDistortion"},
+    {"type": "PackDetInputs"},
+]
+DRAWS = [{"type": "SeedSample"}, {"type": "RefuseSome"}]
+
+
+def loader(config, workers, batch_size=4):
+    return Runner.build_dataloader(
+        {
+            "dataset": config,
+            "sampler": {"type": "SeededSampler"},
+            "batch_size": batch_size,
+            "num_workers": workers,
+            "persistent_workers": workers > 0,
+            # not mmengine's: whatever the workers start with must not matter
+            "worker_init_fn": {"type": seed_worker},
+        },
+        seed=5,
+    )
+
+
+def seed_worker(worker_id):
+    seed_generators("somewhere", torch.initial_seed() % 1000, worker_id)
+
+
+def epochs(loader, number=2):
+    """Batches of each epoch, flattened to lists of samples."""
+    for epoch in range(number):
+        loader.sampler.set_epoch(epoch)
+        batches = list(loader)
+        yield [sample for batch in batches for sample in zip(*batch.values(), strict=True)]
+
+
+def test_pictures_do_not_depend_on_the_number_of_workers(pictures):
+    runs = [list(epochs(loader(dataset(pictures, AUGMENTED), workers))) for workers in (0, 1, 2)]
+    by_picture = []
+    for run in runs:
+        for epoch, samples in enumerate(run):
+            for (image, sample), (other, other_sample) in zip(samples, runs[0][epoch], strict=True):
+                assert torch.equal(image, other)
+                assert sample.img_id == other_sample.img_id
+                boxes, other_boxes = (s.gt_instances.bboxes for s in (sample, other_sample))
+                assert torch.equal(boxes.tensor, other_boxes.tensor)
+        by_picture.append([{s.img_id: image for image, s in samples} for samples in run])
+    first, second = by_picture[0]
+    assert first.keys() == second.keys()
+    differs = [not torch.equal(first[image_id], second[image_id]) for image_id in first]
+    assert all(differs)
+
+
+def test_a_refetched_sample_is_determined(pictures):
+    runs = [list(epochs(loader(dataset(pictures, DRAWS), workers), 3)) for workers in (0, 2)]
+    assert runs[0] == runs[1]
+    fetched = [sample[2] for epoch in runs[0] for sample in epoch]  # img_id
+    assert len(set(fetched[:PICTURES])) < PICTURES  # some came in place of refused ones
+
+
+@pytest.mark.parametrize("wrap", ["RepeatDataset", "ConcatDataset"])
+def test_wrappers_keep_the_key(pictures, wrap):
+    inner = dataset(pictures, DRAWS)
+    config = (
+        {"type": wrap, "times": 2, "dataset": inner}
+        if wrap == "RepeatDataset"
+        else {"type": wrap, "datasets": [inner, inner]}
+    )
+    runs = [list(epochs(loader(config, workers), 1)) for workers in (0, 2)]
+    assert runs[0] == runs[1]
+    draws = [sample[-1] for sample in runs[0][0]]
+    assert len(set(draws)) == 2 * PICTURES  # a sample that comes twice is drawn anew
+
+
+def test_keys_do_not_depend_on_the_number_of_gpus(monkeypatch):
+    data = range(10)
+
+    def keys(world_size):
+        found = []
+        for rank in range(world_size):
+            for module in (mmengine_sampler, seeded_sampler):
+                monkeypatch.setattr(
+                    module, "get_dist_info", lambda rank=rank: (rank, world_size), raising=False
+                )
+            sampler = SeededSampler(data, seed=3)
+            sampler.set_epoch(4)
+            found += [index.key for index in sampler]
+        return found
+
+    assert sorted(keys(1)) == sorted(keys(2)) == [(3, 4, index) for index in range(10)]
+    assert keys(1) != sorted(keys(1))
+
+
+def test_skip_leaves_out_the_first_samples_once():
+    sampler = SeededSampler(range(10), seed=3)
+    whole = list(sampler)
+    sampler.skip(4)
+    assert list(sampler) == whole[4:]
+    assert list(sampler) == whole
+    assert len(sampler) == 10
+
+
+@pytest.mark.parametrize("travel", [copy.copy, copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
+def test_an_index_travels_with_its_key(travel):
+    index = travel(SampleIndex(7, (1, 2, 7)))
+    assert index == 7
+    assert index.key == (1, 2, 7)
+
+
+def test_an_index_without_a_key_is_warned_about_once(caplog, capsys):
+    transform = SeedSample()
+    state = random.getstate()
+    for _ in range(2):
+        assert transform({"sample_idx": 3}) == {"sample_idx": 3}
+    assert random.getstate() == state
+    assert (caplog.text + capsys.readouterr().err).count("carries no seed") == 1
+
+
+def test_every_part_of_the_key_counts():
+    keys = [("sample", 0, 1, 2), ("sample", 0, 2, 1), ("sample", 1, 0, 2), ("iteration", 0, 1, 2)]
+    draws = set()
+    for key in keys:
+        seed_generators(*key)
+        draws.add((random.random(), np.random.rand(), torch.rand(()).item()))
+        seed_generators(*key)
+        assert (random.random(), np.random.rand(), torch.rand(()).item()) in draws
+    assert len(draws) == len(keys)

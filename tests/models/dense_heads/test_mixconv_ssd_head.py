@@ -1,0 +1,283 @@
+"""MixConvSSDHead against mmdet's SSDHead, torchvision's NMS, and what a loss must do."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torchvision
+from mmengine.config import ConfigDict
+from mmengine.structures import InstanceData
+
+from mixdet.errors import MixDetError
+from mixdet.models import MixConvSSDHead
+
+CHANNELS = (12, 16, 8)
+GRIDS = (8, 4, 2)
+SIZE = 64
+CLASSES = 5
+
+COMMON = dict(
+    num_classes=CLASSES,
+    in_channels=CHANNELS,
+    norm_cfg=dict(type="BN"),
+    act_cfg=dict(type="ReLU6"),
+    anchor_generator=dict(
+        type="SSDAnchorGenerator",
+        scale_major=False,
+        strides=[8, 16, 32],
+        min_sizes=[8, 20, 40],
+        max_sizes=[20, 40, 64],
+        ratios=[[2], [2, 3], [2]],
+    ),
+    bbox_coder=dict(
+        type="DeltaXYWHBBoxCoder", target_means=[0.0] * 4, target_stds=[0.1, 0.1, 0.2, 0.2]
+    ),
+    train_cfg=ConfigDict(
+        assigner=dict(
+            type="MaxIoUAssigner",
+            pos_iou_thr=0.5,
+            neg_iou_thr=0.5,
+            min_pos_iou=0.0,
+            ignore_iof_thr=-1,
+            gt_max_assign_all=False,
+        ),
+        sampler=dict(type="PseudoSampler"),
+        smoothl1_beta=1.0,
+        allowed_border=-1,
+        pos_weight=-1,
+        neg_pos_ratio=3,
+    ),
+    test_cfg=ConfigDict(
+        nms_pre=60,
+        nms=dict(type="nms", iou_threshold=0.45),
+        min_bbox_size=0,
+        score_thr=0.02,
+        max_per_img=40,
+    ),
+)
+METAS = [
+    dict(img_shape=(SIZE, SIZE), pad_shape=(SIZE, SIZE), scale_factor=(0.5, 0.25)),
+    dict(img_shape=(SIZE, SIZE), pad_shape=(SIZE, SIZE), scale_factor=(2.0, 2.0)),
+]
+FOCAL = dict(type="FocalLoss", use_sigmoid=True, gamma=2.0, alpha=0.75)
+
+
+def make_head(**changes) -> MixConvSSDHead:
+    head = MixConvSSDHead(**(COMMON | changes))
+    head.init_weights()
+    return head
+
+
+def features(pictures: int = 2) -> list[torch.Tensor]:
+    return [
+        torch.randn(pictures, channels, grid, grid)
+        for channels, grid in zip(CHANNELS, GRIDS, strict=True)
+    ]
+
+
+def truth(boxes: list[list[float]], labels: list[int]) -> InstanceData:
+    return InstanceData(
+        bboxes=torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
+        labels=torch.tensor(labels, dtype=torch.long),
+    )
+
+
+TRUTHS = [truth([[4, 4, 30, 40], [30, 10, 42, 22]], [0, 4]), truth([[10, 20, 60, 60]], [2])]
+
+
+def pair_with_mmdet() -> tuple[MixConvSSDHead, torch.nn.Module]:
+    """Our head and mmdet's own with the same random weights, in evaluation mode."""
+    from mmdet.models.dense_heads import SSDHead
+
+    ours, theirs = make_head(kernel_sizes=3), SSDHead(use_depthwise=True, **COMMON)
+    weights = [torch.randn_like(value.float()) * 0.3 for value in theirs.state_dict().values()]
+    for head in (ours, theirs):
+        values = head.state_dict().values()
+        assert [v.shape for v in values] == [w.shape for w in weights]
+        for value, weight in zip(values, weights, strict=True):
+            value.copy_(weight.abs() + 0.5 if value.dim() == 1 else weight)
+        head.eval()
+    return ours, theirs
+
+
+def test_plain_head_equals_mmdet_forward_and_loss():
+    ours, theirs = pair_with_mmdet()
+    inputs = features()
+    outputs, expected = ours(inputs), theirs(inputs)
+    for output, reference in zip(outputs[0] + outputs[1], expected[0] + expected[1], strict=True):
+        torch.testing.assert_close(output, reference, rtol=1e-5, atol=1e-5)
+    losses = ours.loss_by_feat(*outputs, TRUTHS, METAS)
+    reference = theirs.loss_by_feat(*expected, TRUTHS, METAS)
+    for name, loss in losses.items():
+        torch.testing.assert_close(loss, sum(reference[name]).squeeze(), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("rescale", [False, True])
+@pytest.mark.parametrize("threshold", [0.02, 0.3, 0.999])
+def test_boxes_equal_mmdet(rescale, threshold):
+    ours, theirs = pair_with_mmdet()
+    outputs = ours(features())
+    cfg = ConfigDict(COMMON["test_cfg"] | dict(score_thr=threshold))
+    arguments = dict(batch_img_metas=METAS, cfg=cfg, rescale=rescale)
+    results = ours.predict_by_feat(*outputs, **arguments)
+    theirs.loss_cls = ours.loss_cls  # mmdet 3.3.0 forgets it, see mixdet.compat.ssd_head
+    for result, expected in zip(
+        results, theirs.predict_by_feat(*outputs, **arguments), strict=True
+    ):
+        torch.testing.assert_close(result.bboxes, expected.bboxes, rtol=1e-5, atol=1e-4)
+        torch.testing.assert_close(result.scores, expected.scores)
+        assert torch.equal(result.labels, expected.labels)
+
+
+@pytest.mark.parametrize("loss_cls", [None, FOCAL], ids=["softmax", "focal"])
+def test_postprocessing_against_torchvision(loss_cls):
+    """Everything above the threshold goes into torchvision's class-aware NMS."""
+    head = make_head(loss_cls=loss_cls).eval()
+    scores = [
+        torch.randn(2, n * (CLASSES + 1), g, g) * 2 for n, g in zip((4, 6, 4), GRIDS, strict=True)
+    ]
+    deltas = [torch.randn(2, n * 4, g, g) for n, g in zip((4, 6, 4), GRIDS, strict=True)]
+    cfg = ConfigDict(COMMON["test_cfg"] | dict(nms_pre=-1, max_per_img=10_000, score_thr=0.2))
+    results = head.predict_by_feat(scores, deltas, batch_img_metas=METAS, cfg=cfg)
+
+    anchors = torch.cat(head.prior_generator.grid_priors([(g, g) for g in GRIDS], device="cpu"))
+    for i, result in enumerate(results):
+        logits = torch.cat([s[i].permute(1, 2, 0).reshape(-1, CLASSES + 1) for s in scores])
+        chances = logits.softmax(-1) if loss_cls is None else logits.sigmoid()
+        offsets = torch.cat([d[i].permute(1, 2, 0).reshape(-1, 4) for d in deltas])
+        boxes = head.bbox_coder.decode(anchors, offsets, max_shape=(SIZE, SIZE))
+        rows, labels = (chances[:, :CLASSES] > 0.2).nonzero(as_tuple=True)
+        kept = torchvision.ops.batched_nms(boxes[rows], chances[rows, labels], labels, 0.45)
+        valid = ((boxes[rows[kept], 2:] - boxes[rows[kept], :2]) > 0).all(1)
+        kept = kept[valid]
+        torch.testing.assert_close(result.scores, chances[rows, labels][kept])
+        torch.testing.assert_close(result.bboxes, boxes[rows[kept]], rtol=1e-5, atol=1e-4)
+        assert torch.equal(result.labels, labels[kept])
+
+
+@pytest.mark.parametrize("loss_cls", [None, FOCAL], ids=["softmax", "focal"])
+def test_labels_stay_below_the_number_of_classes(loss_cls):
+    """Also where the background column has the highest score of all."""
+    head = make_head(loss_cls=loss_cls).eval()
+    scores, deltas = head(features())
+    for level in scores:
+        level.view(2, -1, CLASSES + 1, *level.shape[-2:])[:, :, CLASSES] = 1.0
+    cfg = ConfigDict(COMMON["test_cfg"] | dict(score_thr=0.001))
+    results = head.predict_by_feat(scores, deltas, batch_img_metas=METAS, cfg=cfg)
+    assert all(len(result) > 0 for result in results)
+    assert all(result.labels.max() < CLASSES for result in results)
+
+
+def test_anchors_by_hand():
+    """SSD, section 2.2: squares of s and sqrt(s s'), and s in the ratios 2 and 1/2; two cells."""
+    head = make_head()
+    level = head.prior_generator.grid_priors([(g, g) for g in GRIDS], device="cpu")[0]
+    wide, tall, middle = 8 * 2**0.5, 8 / 2**0.5, (8 * 20) ** 0.5
+    sizes = torch.tensor([[8, 8], [middle, middle], [tall, wide], [wide, tall]])
+    for cell, centre in ((0, (4.0, 4.0)), (8 * 3 + 5, (44.0, 28.0))):  # first; row 3, column 5
+        expected = torch.cat(
+            [torch.tensor(centre) - sizes / 2, torch.tensor(centre) + sizes / 2], 1
+        )
+        found = level[4 * cell : 4 * cell + 4]
+        assert sorted(found.round(decimals=3).tolist()) == sorted(
+            expected.round(decimals=3).tolist()
+        )
+
+
+def test_coder_round_trip():
+    head = make_head()
+    anchors = torch.cat(head.prior_generator.grid_priors([(g, g) for g in GRIDS], device="cpu"))
+    corners = torch.rand(len(anchors), 2, 2) * SIZE
+    boxes = torch.cat([corners.amin(1), corners.amax(1) + 1], 1)
+    decoded = head.bbox_coder.decode(anchors, head.bbox_coder.encode(anchors, boxes))
+    # the coder clips the log of a size ratio at log(1000 / 16)
+    torch.testing.assert_close(decoded, boxes, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("loss_cls", [None, FOCAL], ids=["softmax", "focal"])
+def test_loss_of_pictures_without_objects(loss_cls):
+    head = make_head(loss_cls=loss_cls)
+    losses = head.loss_by_feat(*head(features()), [truth([], [])] * 2, METAS)
+    assert losses["loss_bbox"] == 0
+    assert torch.isfinite(losses["loss_cls"])
+    # without positives there is no quota of negatives; focal loss trains on all anchors
+    assert (losses["loss_cls"] == 0) == (loss_cls is None)
+
+
+@pytest.mark.parametrize("loss_cls", [None, FOCAL], ids=["softmax", "focal"])
+def test_loss_falls_towards_the_truth(loss_cls):
+    """From a random prediction in steps to the targets themselves, both losses only fall."""
+    head = make_head(loss_cls=loss_cls)
+    shapes = [(g, g) for g in GRIDS]
+    anchors, flags = head.get_anchors(shapes, METAS, device="cpu")
+    labels, _, deltas, *_ = head.get_targets(anchors, flags, TRUTHS, METAS)
+    one_hot = [torch.nn.functional.one_hot(level, CLASSES + 1) for level in labels]
+
+    def as_maps(levels, channels):
+        return [
+            level.reshape(2, g, g, -1).permute(0, 3, 1, 2).float()
+            for level, g in zip(levels, GRIDS, strict=True)
+        ]
+
+    true_scores = as_maps([hot * 20.0 - 10.0 for hot in one_hot], CLASSES + 1)
+    true_deltas = as_maps(deltas, 4)
+    scores, boxes = (
+        [torch.randn_like(s) for s in true_scores],
+        [torch.randn_like(d) for d in true_deltas],
+    )
+    previous = None
+    for step in (0.0, 0.25, 0.5, 0.75, 1.0):
+        losses = head.loss_by_feat(
+            [s.lerp(t, step) for s, t in zip(scores, true_scores, strict=True)],
+            [b.lerp(t, step) for b, t in zip(boxes, true_deltas, strict=True)],
+            TRUTHS,
+            METAS,
+        )
+        if previous is not None:
+            assert losses["loss_cls"] < previous["loss_cls"]
+            assert losses["loss_bbox"] < previous["loss_bbox"]
+        previous = losses
+    assert previous["loss_cls"] < 1e-2
+    assert previous["loss_bbox"] < 1e-6
+
+
+def test_focal_loss_against_torchvision():
+    """The background, too, is a sigmoid output: 1 on every negative anchor."""
+    head = make_head(loss_cls=FOCAL)
+    outputs = head(features())
+    anchors, flags = head.get_anchors([(g, g) for g in GRIDS], METAS, device="cpu")
+    labels, *_, positives = head.get_targets(anchors, flags, TRUTHS, METAS)
+    logits = torch.cat([s.permute(0, 2, 3, 1).reshape(2, -1, CLASSES + 1) for s in outputs[0]], 1)
+    targets = torch.nn.functional.one_hot(torch.cat(labels, 1), CLASSES + 1).float()
+    expected = torchvision.ops.sigmoid_focal_loss(logits, targets, 0.75, 2.0, "sum") / positives
+    loss = head.loss_by_feat(*outputs, TRUTHS, METAS)["loss_cls"]
+    torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_ignored_boxes_give_no_gradient():
+    """Anchors that lie on an ignored box are neither object nor background."""
+    train_cfg = ConfigDict(COMMON["train_cfg"])
+    train_cfg.assigner = dict(train_cfg.assigner, ignore_iof_thr=0.5)
+    head = make_head(train_cfg=train_cfg)
+    outputs = head(features())
+    everything = [InstanceData(bboxes=torch.tensor([[0.0, 0.0, SIZE, SIZE]]))] * 2
+    losses = head.loss_by_feat(*outputs, [truth([], [])] * 2, METAS, everything)
+    assert losses["loss_cls"] == 0
+
+
+def test_kernel_sizes_by_level():
+    head = make_head(kernel_sizes=[(3, 5), 5, 3])
+    kernels = [
+        sorted({m.kernel_size[0] for m in conv[0].modules() if isinstance(m, torch.nn.Conv2d)})
+        for conv in head.cls_convs
+    ]
+    if kernels[1] == []:  # a MixConv2d of one kernel may be a convolution itself
+        kernels = [kernels[0], [head.cls_convs[1][0].weight.shape[-1]], [3]]
+    assert kernels == [[3, 5], [5], [3]]
+    with pytest.raises(MixDetError, match=r"kernel_sizes has 2 entries for 3 levels"):
+        make_head(kernel_sizes=[(3, 5), 3])
+
+
+def test_sigmoid_cross_entropy_is_refused():
+    with pytest.raises(MixDetError, match="loss_cls"):
+        make_head(loss_cls=dict(type="CrossEntropyLoss", use_sigmoid=True))

@@ -1,0 +1,160 @@
+"""SSDLite hands channels and strides on; the baseline equals mmdet's own model."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+
+import mixdet.plugin  # noqa: F401
+from mixdet.errors import MixDetError
+from tests.conftest import ROOT
+
+init_default_scope("mmdet")
+
+from mmdet.registry import MODELS  # noqa: E402
+
+
+def model_config(name: str = "ssdlite_mixnet_m_coco") -> dict:
+    return Config.fromfile(ROOT / f"configs/{name}.py").model
+
+
+# The model part of mmdet 3.3.0's ssdlite_mobilenetv2-scratch_8xb24-600e_coco, in its own classes.
+CHANNELS = (96, 1280, 512, 256, 256, 128)
+NORM = dict(type="BN", eps=0.001, momentum=0.03)
+
+
+def mmdet_baseline() -> torch.nn.Module:
+    ours = model_config("ssdlite_mobilenet_v2_coco")
+    head = copy.deepcopy(ours.bbox_head)
+    head.pop("kernel_sizes")
+    head.update(type="SSDHead", use_depthwise=True, in_channels=CHANNELS)
+    head.anchor_generator.strides = [16, 32, 64, 107, 160, 320]
+    neck = copy.deepcopy(ours.neck)
+    neck.pop("extra_channels")
+    neck.update(in_channels=CHANNELS[:2], out_channels=CHANNELS)
+    return MODELS.build(
+        dict(
+            type="SingleStageDetector",
+            data_preprocessor=ours.data_preprocessor,
+            backbone=dict(type="MobileNetV2", out_indices=(4, 7), norm_cfg=NORM),
+            neck=neck,
+            bbox_head=head,
+            train_cfg=ours.train_cfg,
+            test_cfg=ours.test_cfg,
+        )
+    )
+
+
+def test_baseline_equals_mmdets_own_model():
+    """Same parameters in the same order; same scores, offsets and boxes before NMS."""
+    ours, theirs = MODELS.build(model_config("ssdlite_mobilenet_v2_coco")), mmdet_baseline()
+    count = sum(p.numel() for p in theirs.parameters())
+    assert sum(p.numel() for p in ours.parameters()) == count
+    torch.manual_seed(0)
+    state = theirs.state_dict()
+    for value in state.values():
+        if value.dim() == 1:
+            value.copy_(torch.rand_like(value) * 0.4 + 0.8)
+    # the two name their parts differently, but list them in the same order
+    names = list(ours.state_dict())
+    assert len(names) == len(state)
+    ours.load_state_dict(dict(zip(names, state.values(), strict=True)))
+    ours.eval(), theirs.eval()
+
+    pictures = torch.randn(2, 3, 320, 320)
+    metas = [dict(img_shape=(320, 320))] * 2
+    with torch.no_grad():
+        outputs, expected = ours.bbox_head(ours.extract_feat(pictures)), theirs(pictures)
+        for level, reference in zip(
+            outputs[0] + outputs[1], expected[0] + expected[1], strict=True
+        ):
+            torch.testing.assert_close(level, reference, rtol=1e-5, atol=1e-5)
+        theirs.bbox_head.loss_cls = ours.bbox_head.loss_cls
+        arguments = dict(batch_img_metas=metas, with_nms=False)
+        for result, reference in zip(
+            ours.bbox_head.predict_by_feat(*outputs, **arguments),
+            theirs.bbox_head.predict_by_feat(*expected, **arguments),
+            strict=True,
+        ):
+            assert len(result) == len(reference) > 100
+            torch.testing.assert_close(
+                result.bboxes.sum(0), reference.bboxes.sum(0), rtol=1e-5, atol=1e-3
+            )
+            torch.testing.assert_close(
+                result.scores.sort().values, reference.scores.sort().values, rtol=1e-5, atol=1e-5
+            )
+
+
+@pytest.mark.parametrize(
+    "backbone",
+    [
+        dict(type="MixNet", arch="l", taps=("stage3", "stage5", "head")),
+        dict(type="MixMobileNetV2", kernel_sizes=(3, 5, 7), taps=("stage6.expansion", "head")),
+        dict(type="MobileNetV2", out_indices=(4, 7)),  # mmdet's: publishes nothing
+        dict(type="ResNet", depth=18, out_indices=(2, 3)),
+    ],
+    ids=["mixnet", "expansion", "mmdet", "resnet"],
+)
+def test_any_backbone_fits_without_a_channel(backbone):
+    config = model_config()
+    config.backbone = backbone
+    anchors = config.bbox_head.anchor_generator
+    if len(backbone.get("taps", ())) == 3:
+        config.neck.update(
+            extra_channels=(256, 128, 128), level_strides=(2,) * 3, level_paddings=(1,) * 3
+        )
+    before = copy.deepcopy(config.to_dict())
+    model = MODELS.build(config)
+    assert config.to_dict() == before
+    assert anchors.get("strides") is None
+
+    levels = model.eval().extract_feat(torch.zeros(1, 3, 320, 320))
+    assert model.bbox_head.in_channels == tuple(level.shape[1] for level in levels)
+    strides = [stride[0] for stride in model.bbox_head.prior_generator.strides]
+    assert strides == [round(320 / level.shape[-1]) for level in levels]
+    scores, _ = model.bbox_head(levels)
+    assert len(scores) == 6
+
+
+def test_arch_is_the_whole_change():
+    """What --cfg-options model.backbone.arch=l does."""
+    config = Config.fromfile(ROOT / "configs/ssdlite_mixnet_s_coco.py")
+    config.merge_from_dict({"model.backbone.arch": "l"})
+    large = MODELS.build(config.model)
+    expected = MODELS.build(model_config("ssdlite_mixnet_l_coco"))
+    assert [p.shape for p in large.parameters()] == [p.shape for p in expected.parameters()]
+
+
+def test_dry_run_leaves_statistics_and_mode():
+    config = model_config()
+    config.backbone = dict(type="MobileNetV2", out_indices=(4, 7))
+    model = MODELS.build(config)
+    assert model.training
+    assert model.backbone.training
+    for name, value in model.named_buffers():
+        if "running" in name:
+            assert torch.equal(value, torch.full_like(value, float("var" in name))), name
+
+
+def test_wrong_number_of_levels_is_refused():
+    config = model_config()
+    config.neck.update(extra_channels=(512, 256), level_strides=(2, 2), level_paddings=(1, 1))
+    with pytest.raises(MixDetError, match=r"min_sizes has 6 entries.* 4 levels"):
+        MODELS.build(config)
+
+
+def test_channels_last_changes_no_result():
+    torch.manual_seed(0)
+    config = model_config("ssdlite_mixnet_s_coco")
+    model = MODELS.build(config).eval()
+    picture = torch.randn(1, 3, 320, 320)
+    with torch.no_grad():
+        fast = model(picture)
+        model.channels_last = False
+        plain = model.to(memory_format=torch.contiguous_format)(picture)
+    for a, b in zip(fast[0] + fast[1], plain[0] + plain[1], strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)

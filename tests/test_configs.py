@@ -1,0 +1,133 @@
+"""Every shipped config loads, builds, and runs loss and predict once; what differs is limited."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config, ConfigDict
+from mmengine.registry import init_default_scope
+
+import mixdet.plugin  # noqa: F401
+from tests.conftest import ROOT
+
+init_default_scope("mmdet")
+
+from mmdet.registry import MODELS  # noqa: E402
+from mmdet.structures import DetDataSample  # noqa: E402
+from mmengine.structures import InstanceData  # noqa: E402
+
+FOLDER = ROOT / "configs"
+CONFIGS = sorted(path for path in FOLDER.rglob("*.py") if "_base_" not in path.parts)
+
+
+def load(name: str) -> Config:
+    return Config.fromfile(FOLDER / f"{name}.py")
+
+
+def test_basenames_are_unique():
+    """Work folders are named after them."""
+    names = [path.stem for path in CONFIGS]
+    assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_config_builds_and_runs(path: Path):
+    config = Config.fromfile(path)
+    if config.model.backbone.get("init_cfg", {}).get("type") == "TimmPretrained":
+        config.model.backbone.init_cfg = None  # weights are tested with the initialiser
+    model = MODELS.build(config.model)
+    size = resize_scale(config)
+    torch.manual_seed(0)
+    samples = []
+    for _ in range(2):
+        sample = DetDataSample(
+            metainfo=dict(
+                img_shape=size,
+                pad_shape=size,
+                ori_shape=size,
+                batch_input_shape=size,
+                scale_factor=(1.0, 1.0),
+                img_id=0,
+            )
+        )
+        sample.gt_instances = InstanceData(
+            bboxes=torch.tensor([[10.0, 10.0, 60.0, 80.0]]), labels=torch.tensor([3])
+        )
+        samples.append(sample)
+    pictures = torch.randint(0, 256, (2, 3, *size), dtype=torch.uint8)
+    data = dict(inputs=list(pictures), data_samples=samples)
+
+    losses = model.loss(**unpack(model, data, True))
+    total, _ = model.parse_losses(losses)
+    total.backward()
+    assert torch.isfinite(total)
+    without = [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
+    assert without == [], "parameters that no loss reaches break distributed training"
+
+    model.eval()
+    with torch.no_grad():
+        results = model.predict(**unpack(model, data, False))
+    classes = model.bbox_head.num_classes
+    assert all((r.pred_instances.labels < classes).all() for r in results)
+
+
+def unpack(model: torch.nn.Module, data: dict, training: bool) -> dict:
+    data = model.data_preprocessor(data, training)
+    return dict(batch_inputs=data["inputs"], batch_data_samples=data["data_samples"])
+
+
+def resize_scale(config: Config) -> tuple[int, int]:
+    """(height, width) that the test pipeline makes."""
+    step = next(s for s in config.test_dataloader.dataset.pipeline if s["type"] == "Resize")
+    width, height = step["scale"]
+    return height, width
+
+
+@pytest.mark.parametrize(
+    "path", [p for p in CONFIGS if Config.fromfile(p).model.type == "SSDLite"], ids=lambda p: p.stem
+)
+def test_input_size_is_one(path: Path):
+    config = Config.fromfile(path)
+    assert resize_scale(config) == (config.model.input_size,) * 2
+
+
+def differences(a: dict, b: dict, prefix: str = "") -> set[str]:
+    """The keys, dotted, in which two configs differ."""
+    found = set()
+    for key in a.keys() | b.keys():
+        name = f"{prefix}{key}"
+        if key not in a or key not in b:
+            found.add(name)
+        elif isinstance(a[key], dict) and isinstance(b[key], dict):
+            found |= differences(a[key], b[key], name + ".")
+        elif a[key] != b[key]:
+            found.add(name)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("name", "allowed"),
+    [
+        ("ssdlite_mixnet_s_coco", {"model.backbone.arch"}),
+        ("ssdlite_mixnet_l_coco", {"model.backbone.arch"}),
+        ("ssdlite_mixnet_m_plainhead_coco", {"model.bbox_head.kernel_sizes"}),
+        ("ssdlite_mobilenet_v2_coco", {"model.backbone", "model.bbox_head.kernel_sizes"}),
+    ],
+)
+def test_compared_configs_differ_in_backbone_and_kernels_alone(name: str, allowed: set[str]):
+    ours, other = (ConfigDict(load(n).to_dict()) for n in ("ssdlite_mixnet_m_coco", name))
+    found = differences(ours, other)
+    assert found, "the two are the same"
+    assert {key for key in found if not any(key.startswith(a) for a in allowed)} == set()
+
+
+def test_kernels_of_the_baseline_are_plain():
+    model = MODELS.build(load("ssdlite_mobilenet_v2_coco").model)
+    depthwise = [
+        m.kernel_size
+        for m in model.modules()
+        if isinstance(m, torch.nn.Conv2d) and m.groups == m.in_channels > 1
+    ]
+    assert set(depthwise) == {(3, 3)}

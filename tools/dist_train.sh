@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# Train on the GPUs of one machine, or of several (run it on each):
+#   tools/dist_train.sh CONFIG GPUS [options of tools/train.py]
+#   NNODES=2 NODE_RANK=0 MASTER_ADDR=host tools/dist_train.sh CONFIG GPUS
+set -euo pipefail
+if [ $# -lt 2 ]; then
+    echo "usage: $0 CONFIG GPUS [options of tools/train.py]" >&2
+    exit 1
+fi
+config=$1 gpus=$2
+shift 2
+exec torchrun \
+    --nnodes="${NNODES:-1}" --node-rank="${NODE_RANK:-0}" --nproc-per-node="$gpus" \
+    --master-addr="${MASTER_ADDR:-127.0.0.1}" --master-port="${MASTER_PORT:-29500}" \
+    "$(dirname "$0")/train.py" "$config" --launcher pytorch "$@"

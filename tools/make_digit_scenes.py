@@ -1,0 +1,25 @@
+"""Make the digit scenes, the embedded data set: `python tools/make_digit_scenes.py`."""
+
+from __future__ import annotations
+
+import argparse
+
+from mixdet.datasets.digit_scenes import make_digit_scenes
+from mixdet.errors import run_tool
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description="Make the digit scenes (training makes them by itself when they are missing)."
+    )
+    parser.add_argument("root", nargs="?", default="data/digit_scenes", help="where to")
+    parser.add_argument("--train", type=int, default=2000, help="number of training pictures")
+    parser.add_argument("--val", type=int, default=400, help="number of validation pictures")
+    parser.add_argument("--seed", type=int, default=0, help="same seed, same pictures")
+    args = parser.parse_args()
+    folder = make_digit_scenes(args.root, train=args.train, val=args.val, seed=args.seed)
+    print(f"digit scenes are in {folder}")
+
+
+if __name__ == "__main__":
+    run_tool(main)

@@ -1,0 +1,56 @@
+"""Train a detector: tools/train.py CONFIG [options]."""
+
+from __future__ import annotations
+
+import argparse
+
+from mixdet.errors import run_tool
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Train a detector.")
+    parser.add_argument("config", help="such as configs/ssdlite_mixnet_s_digits.py")
+    parser.add_argument("--work-dir", help="default: work_dirs/<name of the config>")
+    parser.add_argument(
+        "--resume",
+        nargs="?",
+        const="auto",
+        metavar="CHECKPOINT",
+        help="go on from a checkpoint; without a path from the latest in the work folder",
+    )
+    parser.add_argument(
+        "--amp", action="store_true", help="mixed precision: float16 on a GPU, bfloat16 on a CPU"
+    )
+    parser.add_argument("--launcher", choices=("none", "pytorch", "slurm"), default="none")
+    parser.add_argument("--seed", type=int, help="default: the config's, or 0")
+    parser.add_argument(
+        "--data-root", help="another folder in the same layout, for training, validation and test"
+    )
+    parser.add_argument(
+        "--cfg-options",
+        nargs="+",
+        default=(),
+        metavar="KEY=VALUE",
+        help="override the config: model.backbone.arch=l train_cfg.max_epochs=3",
+    )
+    parser.add_argument(
+        "--trust-checkpoint",
+        action="store_true",
+        help="load checkpoints that hold pickled objects: only from a source that you trust",
+    )
+    parser.add_argument("--tensorboard", action="store_true", help="log to TensorBoard too")
+    # torchrun may pass it; mmengine reads the environment instead
+    parser.add_argument("--local-rank", "--local_rank", type=int, help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = vars(parse_args())
+    del args["local_rank"]
+    from mixdet.engine import launch  # heavy: torch and mmdet
+
+    launch.train(args.pop("config"), **args)
+
+
+if __name__ == "__main__":
+    run_tool(main)
