@@ -79,6 +79,8 @@ class Detector:
         *,
         trust_checkpoint: bool = False,
     ) -> None:
+        if not Path(checkpoint).is_file():  # before seconds are spent on imports
+            raise MixDetError(f"{checkpoint}: no such checkpoint file")
         # The one seam between files and predictions: `classes`, and a call that takes RGB arrays
         # and gives boxes (n, 4), scores (n,) and labels (n,) for each.
         self._network = _TorchNetwork(checkpoint, config, device, trust_checkpoint)
@@ -177,7 +179,7 @@ class _TorchNetwork:
 
         content = _load(str(checkpoint), trust)
         cfg = _config(str(checkpoint), content.get("meta", {}), config, trust)
-        init_default_scope(cfg.get("default_scope", "mmdet"))
+        init_default_scope("mmdet")
         try:
             model = revert_sync_batchnorm(MODELS.build(cfg.model))
             steps = _from_array(get_test_pipeline_cfg(cfg))
@@ -250,8 +252,8 @@ def parse_config(text: str) -> dict[str, Any]:
     """Read a config that mmengine wrote (`Config.pretty_text`) without running it.
 
     mmengine itself executes such text as Python, and its registry resolves a `type` such as
-    `os.system` to whatever that name means. Here the text may hold assignments of plain values
-    only, and a `type` may be a registered name, with a package of OpenMMLab's before it at most.
+    `os.system` or `mmengine.rmtree` to whatever that name means. Here the text may hold assignments
+    of plain values only, and a `type` only a registered name, with mmdet's or mixdet's scope.
 
     Raises:
         ValueError: The text holds anything else.
@@ -262,11 +264,10 @@ def parse_config(text: str) -> dict[str, Any]:
         raise ValueError(f"line {error.lineno} is not Python") from error
     config = {}
     for line in tree.body:
-        if not isinstance(line, ast.Assign) or not all(
-            isinstance(t, ast.Name) for t in line.targets
-        ):
-            raise ValueError(f"line {line.lineno} is no assignment")
-        config[line.targets[0].id] = _plain(line.value)
+        targets = line.targets if isinstance(line, ast.Assign) else []
+        if [type(target) for target in targets] != [ast.Name]:
+            raise ValueError(f"line {line.lineno} is no assignment to a name")
+        config[targets[0].id] = _plain(line.value)
     return config
 
 
@@ -292,7 +293,7 @@ def _plain(node: ast.expr) -> Any:
 
 def _checked(config: dict) -> dict:
     kind = config.get("type", "")
-    registered = r"((mixdet|mmdet|mmengine|mmcv)\.)?\w+"
+    registered = r"((mixdet|mmdet)\.)?\w+"
     if isinstance(kind, str) and kind and not re.fullmatch(registered, kind):
         raise ValueError(f"the type {kind} is no registered name")
     return config
@@ -302,9 +303,7 @@ def _from_array(pipeline: Sequence[dict]) -> list[dict]:
     """The steps of a test pipeline, starting from an array instead of a file."""
     steps = []
     for step in pipeline:
-        kind = (
-            step["type"].split(".")[-1] if isinstance(step["type"], str) else step["type"].__name__
-        )
+        kind = getattr(step["type"], "__name__", step["type"]).split(".")[-1]
         if kind == "LoadImageFromFile":
             kept = {key: step[key] for key in ("to_float32",) if key in step}
             steps.append({"type": "mmdet.LoadImageFromNDArray", **kept})

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import init_default_scope
 
@@ -131,3 +132,21 @@ def test_kernels_of_the_baseline_are_plain():
         if isinstance(m, torch.nn.Conv2d) and m.groups == m.in_channels > 1
     ]
     assert set(depthwise) == {(3, 3)}
+
+
+def test_metafile_tells_the_truth():
+    """mim and OpenMMLab's tools read model-index.yml: every config is in it, counted right."""
+    index = yaml.safe_load((ROOT / "model-index.yml").read_text())
+    (metafile,) = (yaml.safe_load((ROOT / path).read_text()) for path in index["Import"])
+    models = {model["Name"]: model for model in metafile["Models"]}
+    assert models.keys() == {path.stem for path in CONFIGS}
+    collections = {collection["Name"] for collection in metafile["Collections"]}
+    for name, model in models.items():
+        path = ROOT / model["Config"]
+        config, stated = Config.fromfile(path), model["Metadata"]
+        assert path.stem == name
+        assert model["In Collection"] in collections
+        assert stated["Epochs"] == config.train_cfg.max_epochs
+        assert stated["Batch Size"] == config.auto_scale_lr.base_batch_size
+        built = MODELS.build(config.model)
+        assert stated["Parameters"] == sum(p.numel() for p in built.parameters()), name

@@ -118,13 +118,13 @@ train_dataloader = dict(
     dataset=dict(
         type='CocoDataset', data_root=data_root, metainfo=dict(classes=classes),
         ann_file='annotations/instances_train2017.json', data_prefix=dict(img='train2017/'),
-        pipeline=train_pipeline))
+        serialize_data=False, pipeline=train_pipeline))
 val_dataloader = dict(
     batch_size=4, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(
         type='CocoDataset', data_root=data_root, metainfo=dict(classes=classes), test_mode=True,
         ann_file='annotations/instances_val2017.json', data_prefix=dict(img='val2017/'),
-        pipeline=test_pipeline))
+        serialize_data=False, pipeline=test_pipeline))
 test_dataloader = val_dataloader
 val_evaluator = dict(
     type='CocoDetectionMetric', ann_file=data_root + '/annotations/instances_val2017.json')

@@ -42,11 +42,7 @@ def draw_detections(
     longer = max(rgb.shape[:2])
     canvas, scale = enlarged(rgb, max(longer, min_size))
     size = max(canvas.size)
-    draw, font, width = (
-        ImageDraw.Draw(canvas),
-        font_of_size(max(13, size // 45)),
-        max(2, size // 300),
-    )
+    draw, font = ImageDraw.Draw(canvas), font_of_size(max(13, size // 45))
     plates: list[tuple] = []
     boxes = np.asarray(boxes, float).reshape(-1, 4) * scale
     for box, label in zip(boxes, labels, strict=True):
@@ -65,6 +61,7 @@ def enlarged(rgb: np.ndarray, size: int) -> tuple[Image.Image, float]:
 
 
 def draw_box(draw: ImageDraw.ImageDraw, box: Any, colour: tuple, width: int, dashed=False) -> None:
+    """Outline a box inside its edges."""
     x1, y1, x2, y2 = (round(float(side)) for side in box)
     if not dashed:
         draw.rectangle((x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)), outline=colour, width=width)
@@ -103,10 +100,8 @@ def write_plate(
     plate = min(choices)[-1]
     plates.append(plate)
     draw.rectangle((*plate[:2], plate[2] - 1, plate[3] - 1), fill=colour)
-    bright = np.dot(colour, (0.299, 0.587, 0.114)) > 110
-    draw.text(
-        (plate[0] + 3, plate[1] + 1), text, fill=(0, 0, 0) if bright else (255, 255, 255), font=font
-    )
+    ink = (0, 0, 0) if np.dot(colour, (0.299, 0.587, 0.114)) > 110 else (255, 255, 255)
+    draw.text((plate[0] + 3, plate[1] + 1), text, fill=ink, font=font)
 
 
 def _meet(a: tuple, b: tuple) -> int:
@@ -122,4 +117,5 @@ def _class_colour(label: int) -> tuple[int, int, int]:
 
 
 def font_of_size(size: int) -> Any:
+    """The font that Pillow ships, so that pictures look alike everywhere."""
     return ImageFont.load_default(size)

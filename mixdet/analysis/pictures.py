@@ -158,13 +158,17 @@ def contact_sheet_from_results(
     """
     dataset, results = _read_json(ann_file), _read_json(results_json)
     images = dataset["images"]
-    strangers = {result["image_id"] for result in results} - {image["id"] for image in images}
-    if strangers:
-        raise MixDetError(
-            f"{results_json} has results of picture {min(strangers)}, "
-            f"which {ann_file} does not know: use the annotation file that was evaluated on"
-        )
     label = {category["id"]: i for i, category in enumerate(dataset["categories"])}
+    for key, known, what in (
+        ("image_id", {image["id"] for image in images}, "picture"),
+        ("category_id", label.keys(), "category"),
+    ):
+        strangers = {result[key] for result in results} - known
+        if strangers:
+            raise MixDetError(
+                f"{results_json} has results of {what} {min(strangers)}, which {ann_file} does "
+                "not know: use the annotation file that was evaluated on"
+            )
     truths, predictions = defaultdict(list), defaultdict(list)
     for annotation in dataset["annotations"]:
         truths[annotation["image_id"]].append(annotation)

@@ -10,7 +10,7 @@ import json
 import math
 import os
 from collections.abc import Iterable, Iterator
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +51,7 @@ def predict_files(
         MixDetError: An input is missing or cannot be read, or would be overwritten.
     """
     out = Path(out)
-    pairs = list(zip_with_targets(inputs, out))
+    pairs = find_inputs(inputs, out)
     pictures = [pair for pair in pairs if pair[0].suffix.lower() not in VIDEOS]
     entries = []
     with tqdm(total=len(pictures), unit="img", disable=not pictures) as bar:
@@ -61,7 +61,7 @@ def predict_files(
             for (source, target), image, detections in zip(batch, images, found, strict=True):
                 entries.append({"file": str(source), **detections.as_dict()})
                 target.parent.mkdir(parents=True, exist_ok=True)
-                Image.fromarray(_drawn(image, detections)).save(target)
+                Image.fromarray(_drawn(image, detections)).save(target, quality=92)
                 bar.update()
     for source, target in pairs:
         if (source, target) not in pictures:
@@ -139,43 +139,46 @@ def write_json(entries: list[dict[str, Any]], out: str | os.PathLike) -> Path:
     return path
 
 
-def zip_with_targets(inputs: Iterable[str | os.PathLike], out: Path) -> Iterator[tuple[Path, Path]]:
+def find_inputs(inputs: Iterable[str | os.PathLike], out: Path) -> list[tuple[Path, Path]]:
     """The files among the inputs and in their folders, each with the file to write for it.
 
     A folder's files keep their places below it. Two inputs of one name get `_2` and so on.
 
     Raises:
-        MixDetError: An input is missing, a folder holds nothing to look at, or a target is an input.
+        MixDetError: An input is missing or would be overwritten, or a folder holds none.
     """
-    taken: set[Path] = set()
+    pairs: dict[Path, Path] = {}
     for given in map(Path, inputs):
-        if given.is_dir():
-            files = [
-                file
-                for file in sorted(given.rglob("*"))
-                if file.suffix.lower() in PICTURES | VIDEOS and out not in file.parents
-            ]
-            if not files:
-                raise MixDetError(f"{given} holds neither pictures nor videos")
-        elif given.exists():
-            files = [given]
-        else:
-            raise MixDetError(f"{given}: no such file or folder")
-        for file in files:
-            target = out / (file.relative_to(given) if given.is_dir() else file.name)
-            known = PICTURES - {".tif", ".tiff"}
-            if file.suffix.lower() in VIDEOS:
-                target = target.with_suffix(".mp4")
-            elif file.suffix.lower() not in known:
-                target = target.with_suffix(".png")
-            stem, count = target.stem, 1
-            while target in taken:
-                count += 1
-                target = target.with_stem(f"{stem}_{count}")
-            taken.add(target)
+        for file in _files(given, out):
+            place = file.relative_to(given) if given.is_dir() else Path(file.name)
+            wanted = target = out / place.with_suffix(_suffix(file.suffix.lower()))
+            for number in count(2):
+                if target not in pairs:
+                    break
+                target = wanted.with_stem(f"{wanted.stem}_{number}")
             if target.exists() and target.samefile(file):
                 raise MixDetError(f"{file} would be overwritten: choose another --out")
-            yield file, target
+            pairs[target] = file
+    return [(source, target) for target, source in pairs.items()]
+
+
+def _files(given: Path, out: Path) -> list[Path]:
+    if given.is_dir():
+        below = (file for file in sorted(given.rglob("*")) if out not in file.parents)
+        files = [file for file in below if file.suffix.lower() in PICTURES | VIDEOS]
+        if not files:
+            raise MixDetError(f"{given} holds neither pictures nor videos")
+        return files
+    if not given.exists():
+        raise MixDetError(f"{given}: no such file or folder")
+    return [given]
+
+
+def _suffix(suffix: str) -> str:
+    """Of the file to write: pictures keep a suffix that every viewer opens."""
+    if suffix in VIDEOS:
+        return ".mp4"
+    return suffix if suffix in (".bmp", ".jpeg", ".jpg", ".png", ".webp") else ".png"
 
 
 def _batches(items: Iterable, size: int) -> Iterator[list]:

@@ -3,7 +3,8 @@
 mmengine 0.10.7 writes its `HistoryBuffer` objects, the functions of a one-cycle scheduler and
 numpy scalars into checkpoints. From torch 2.6 on `torch.load` refuses those, so `--resume` fails;
 checkpoints that come over http are still unpickled without a question, since
-`torch.hub.load_state_dict_from_url` kept its old default.
+`torch.hub.load_state_dict_from_url` kept its old default. onedl-mmengine 0.10.12 falls back to
+unpickling whatever torch refuses.
 
 The answer: mmengine's checkpoint module gets another `torch.save`, which writes tensors and plain
 Python values only, another `torch.load`, which reads nothing else, and a download that uses it.
@@ -218,6 +219,8 @@ def install() -> None:
         return
     mmengine_checkpoint.torch = _SafeTorch("torch", __doc__)
     mmengine_checkpoint.load_url = load_url
+    if hasattr(mmengine_checkpoint, "_safe_torch_load"):  # onedl's, which allows more
+        mmengine_checkpoint._safe_torch_load = load
     loader = mmengine_checkpoint.CheckpointLoader
     find_and_load = loader.load_checkpoint  # bound: chooses the loader by the scheme of the name
 

@@ -95,7 +95,7 @@ def sigmoid_focal_loss_backward(
 
 def _not_compiled() -> str:
     """Compiler and CUDA version, as mmcv's environment report asks for them."""
-    return "n/a (mmcv-lite)"
+    return "n/a (not compiled)"
 
 
 class StandIn(ModuleType):

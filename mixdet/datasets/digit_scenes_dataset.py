@@ -30,6 +30,8 @@ class DigitScenes(CocoDataset):
         MixDetError: The folder holds something else and lacks the annotation file.
     """
 
+    makes_its_data: ClassVar[bool] = True  # nothing is missing where the folder is
+
     METAINFO: ClassVar[dict] = {
         "classes": CLASSES,
         "palette": [

@@ -148,8 +148,8 @@ class StagedBackbone(BaseModule):
         Returns:
             One (N, out_channels, ceil(H/out_stride), ceil(W/out_stride)) tensor a tap.
         """
-        outputs = {}
-        x = outputs["stem"] = self.act1(self.bn1(self.conv_stem(x)))
+        x = self.act1(self.bn1(self.conv_stem(x)))
+        outputs = {"stem": x} if "stem" in self.taps else {}
         for number, stage in enumerate(self.blocks, 1):
             for index, block in enumerate(stage):
                 name = f"stage{number}.expansion"
@@ -259,15 +259,19 @@ def _expansion(channels: int, row: Row, norm_cfg: dict, act_cfg: dict) -> Expans
 @contextmanager
 def _statistics_kept(block: nn.Module) -> Iterator[None]:
     """Leave the statistics of batch norm alone: recomputing must not count a batch twice."""
-    norms = [m for m in block.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
-    norms = [norm for norm in norms if norm.training]
-    for norm in norms:
-        norm.track_running_stats = False
+    kept = [
+        (norm, norm.momentum, norm.num_batches_tracked.clone())
+        for norm in block.modules()
+        if isinstance(norm, _BatchNorm) and norm.training and norm.track_running_stats
+    ]
+    for norm, _, _ in kept:
+        norm.momentum = 0.0
     try:
         yield
     finally:
-        for norm in norms:
-            norm.track_running_stats = True
+        for norm, momentum, batches in kept:
+            norm.momentum = momentum
+            norm.num_batches_tracked.copy_(batches)
 
 
 def _init_module(module: nn.Module) -> None:

@@ -1,4 +1,4 @@
-"""MixNet: the network that the MixConv paper found (arXiv 1907.09595, section 4 and figure 8)."""
+"""MixNet: the network that the MixConv paper found (arXiv 1907.09595, section 4)."""
 
 from __future__ import annotations
 

@@ -1,0 +1,61 @@
+"""Mixed precision on the CPU trains."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from mmdet.registry import MODELS
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmengine.runner import Runner
+
+from mixdet.engine import CpuAmpOptimWrapper, amp
+from mixdet.errors import MixDetError
+from tests.tiny import write_config, write_pictures
+
+
+def test_a_step_on_the_cpu(tmp_path):
+    """The forward pass is in bfloat16, the loss finite and near float32's, weights in float32."""
+    cfg = Config.fromfile(write_config(tmp_path, write_pictures(tmp_path / "data")))
+    init_default_scope("mmdet")
+    model = MODELS.build(cfg.model)
+    model.backbone.first[-1].p = 0.0  # dropout would hide the difference
+    batch = next(iter(Runner.build_dataloader(cfg.train_dataloader, seed=0)))
+    dtypes = []
+    model.bbox_head.cls_convs[0].register_forward_hook(lambda *args: dtypes.append(args[2].dtype))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    wrapper = CpuAmpOptimWrapper(optimizer=optimizer)
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+
+    data = model.data_preprocessor(batch, True)
+    exact, _ = model.parse_losses(model(**data, mode="loss"))
+    with wrapper.optim_context(model):
+        loss, _ = model.parse_losses(model(**data, mode="loss"))
+    wrapper.update_params(loss)
+
+    assert dtypes == [torch.float32, torch.bfloat16]
+    torch.testing.assert_close(loss.float(), exact, rtol=0.02, atol=0)
+    assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
+    assert all(torch.isfinite(parameter).all() for parameter in model.parameters())
+    changed = [not torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True)]
+    assert all(changed)
+
+
+@pytest.mark.parametrize(
+    ("device", "chosen"), [("cpu", "CpuAmpOptimWrapper"), ("cuda", "AmpOptimWrapper")]
+)
+def test_the_wrapper_follows_the_device(monkeypatch, device, chosen):
+    monkeypatch.setattr(amp, "get_device", lambda: device)
+    assert amp.amp_wrapper_type("OptimWrapper") == chosen
+    with pytest.raises(MixDetError, match="ApexOptimWrapper"):
+        amp.amp_wrapper_type("ApexOptimWrapper")
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_a_cpu_that_emulates_bfloat16_is_warned_about(monkeypatch, native):
+    warnings = []
+    monkeypatch.setattr(amp, "cpu_has_bfloat16", lambda: native)
+    monkeypatch.setattr(amp, "print_log", lambda message, **_: warnings.append(message))
+    parameter = torch.nn.Parameter(torch.ones(1))
+    CpuAmpOptimWrapper(optimizer=torch.optim.SGD([parameter], lr=0.1))
+    assert len(warnings) == (not native)

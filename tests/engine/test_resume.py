@@ -1,0 +1,178 @@
+"""A run that was stopped and resumed ends where one that was not stopped ends, bit for bit."""
+
+from __future__ import annotations
+
+import json
+import signal
+
+import pytest
+import torch
+
+from mixdet.engine import launch
+from tests.tiny import write_config, write_pictures
+
+EPOCHS = 3
+BATCHES = 4  # an epoch
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick():
+    """One thread, and no formatting of the config: mmengine does that at every checkpoint."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mmengine.config.config.FormatCode", lambda text, **_: (text, True))
+        yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    return write_pictures(tmp_path_factory.mktemp("pictures"))
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(pictures, tmp_path_factory):
+    """Where there is nothing to resume from, `auto` begins at the beginning."""
+    return run(tmp_path_factory.mktemp("uninterrupted"), pictures, resume="auto")
+
+
+def run(folder, pictures, workers=0, extra="", **arguments):
+    """Train the tiny config in a folder; return the folder's checkpoint of the last epoch."""
+    config = write_config(folder, pictures, EPOCHS, extra)
+    options = [
+        f"train_dataloader.num_workers={workers}",
+        f"train_dataloader.persistent_workers={workers > 0}",
+    ]
+    launch.train(str(config), cfg_options=options, **arguments)
+    return load(folder / "work" / f"epoch_{EPOCHS}.pth")
+
+
+def load(path):
+    return torch.load(path, weights_only=True)
+
+
+def same(a, b) -> bool:
+    """Whether two nested structures are equal, tensors bit for bit."""
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(map(same, a, b))
+    return a == b
+
+
+def assert_same_state(a, b) -> None:
+    for part in ("state_dict", "optimizer", "param_schedulers"):
+        assert same(a[part], b[part]), part
+    for count in ("epoch", "iter"):
+        assert a["meta"][count] == b["meta"][count]
+
+
+def logged_losses(folder):
+    (log,) = folder.glob("work/*/vis_data/scalars.json")
+    return {e["step"]: e["loss"] for e in map(json.loads, log.open()) if "loss" in e}
+
+
+def interrupt(folder, pictures, iteration, validation=False, workers=0, extra=""):
+    """Train until Ctrl-C comes in an iteration; return the checkpoint's path."""
+    hook = {"type": "CtrlC", "iteration": iteration, "validation": validation}
+    with pytest.raises(SystemExit) as stop:
+        run(folder, pictures, workers, extra=f"{extra}\ncustom_hooks = [{hook}]")
+    assert stop.value.code == 130
+    return folder / "work" / "interrupted.pth"
+
+
+@pytest.mark.parametrize(
+    ("iteration", "validation", "workers", "epochs_done", "iterations_done"),
+    [
+        (0, False, (0, 0), 0, 1),
+        (5, False, (0, 2), 1, 6),
+        (7, False, (0, 0), 2, 8),  # the last iteration of the second epoch
+        (8, True, (2, 0), 2, 8),  # in the validation after the second epoch
+    ],
+)
+def test_ctrl_c_and_resume(
+    uninterrupted,
+    pictures,
+    tmp_path,
+    capfd,
+    iteration,
+    validation,
+    workers,
+    epochs_done,
+    iterations_done,
+):
+    handler = signal.getsignal(signal.SIGINT)
+    path = interrupt(tmp_path / "first", pictures, iteration, validation, workers[0])
+    assert "--resume" in capfd.readouterr().out
+    assert (path.parent / "last_checkpoint").read_text() == str(path)
+    meta = load(path)["meta"]
+    assert (meta["epoch"], meta["iter"]) == (epochs_done, iterations_done)
+
+    (tmp_path / "first").rename(tmp_path / "moved")
+    resumed = run(tmp_path / "moved", pictures, workers[1], resume="auto")
+    assert_same_state(resumed, uninterrupted)
+    assert signal.getsignal(signal.SIGINT) is handler
+
+
+def test_resume_from_a_regular_checkpoint(uninterrupted, pictures, tmp_path):
+    run(tmp_path / "first", pictures)
+    again = run(tmp_path / "second", pictures, resume=str(tmp_path / "first/work/epoch_1.pth"))
+    assert_same_state(again, uninterrupted)
+
+
+def test_resume_logs_the_batches_that_are_left(pictures, tmp_path):
+    checkpoint = interrupt(tmp_path / "first", pictures, 5)
+    run(tmp_path / "second", pictures, resume=str(checkpoint))
+    first, second = logged_losses(tmp_path / "first"), logged_losses(tmp_path / "second")
+    assert list(first) == [1, 2, 3, 4, 5, 6]
+    assert list(second) == [7, 8, 9, 10, 11, 12]
+    (log,) = (tmp_path / "second").glob("work/*/*.log")
+    assert "Epoch(train) [2][3/4]" in log.read_text()
+    assert "Epoch(train) [2][1/4]" not in log.read_text()
+
+
+def test_resume_is_exact_with_a_batch_sampler_of_its_own(pictures, tmp_path):
+    batches = (
+        "train_dataloader['batch_sampler'] = dict(type='AspectRatioBatchSampler', drop_last=True)\n"
+    )
+    whole = run(tmp_path / "whole", pictures, extra=batches)
+    checkpoint = interrupt(tmp_path / "first", pictures, 4, extra=batches)
+    resumed = run(tmp_path / "second", pictures, extra=batches, resume=str(checkpoint))
+    assert_same_state(resumed, whole)
+
+
+def test_gradients_that_accumulate_are_not_lost(pictures, tmp_path):
+    accumulate = "optim_wrapper['accumulative_counts'] = 3\n"
+    whole = run(tmp_path / "whole", pictures, extra=accumulate)
+    checkpoint = interrupt(tmp_path / "first", pictures, 4, extra=accumulate)
+    assert load(checkpoint)["meta"]["iter"] == 6
+    resumed = run(tmp_path / "second", pictures, extra=accumulate, resume=str(checkpoint))
+    assert_same_state(resumed, whole)
+
+
+def test_a_changed_batch_size_starts_the_epoch_over(pictures, tmp_path):
+    checkpoint = interrupt(tmp_path / "a", pictures, 5)
+    extra = "train_dataloader['batch_size'] = 7\n"
+    run(tmp_path / "b", pictures, extra=extra, resume=str(checkpoint))
+    (log,) = (tmp_path / "b").glob("work/*/*.log")
+    assert "Epoch(train) [2][1/2]" in log.read_text()
+
+
+def test_another_seed_does_not_change_a_resumed_run(uninterrupted, pictures, tmp_path):
+    run(tmp_path / "first", pictures)
+    checkpoint = str(tmp_path / "first/work/epoch_1.pth")
+    again = run(tmp_path / "second", pictures, resume=checkpoint, seed=7)
+    assert_same_state(again, uninterrupted)
+    other = run(tmp_path / "third", pictures, seed=7)
+    assert not same(other["state_dict"], uninterrupted["state_dict"])
+
+
+def test_an_epoch_whose_checkpoint_is_resumed_is_validated_first(pictures, tmp_path):
+    run(tmp_path / "first", pictures)
+    run(tmp_path / "second", pictures, resume=str(tmp_path / "first/work/epoch_2.pth"))
+    (log,) = (tmp_path / "second").glob("work/*/*.log")
+    text = log.read_text()
+    assert 0 < text.index("Epoch(val) [2][4/4]") < text.index("Epoch(train) [3]")

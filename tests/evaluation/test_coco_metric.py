@@ -1,0 +1,199 @@
+"""Our numbers are pycocotools', to the last bit, on the file that we write."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from mixdet.errors import MixDetError
+from mixdet.evaluation import CocoDetectionMetric, load_coco, score_boxes
+from mixdet.evaluation.coco_scores import STATS
+
+CLASSES = ("cat", "dog", "emu")
+
+
+def pycocotools_numbers(ann_file, results_file) -> list[float]:
+    """The 12 numbers as anybody computes them."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = COCO(str(ann_file))
+        evaluation = COCOeval(truth, truth.loadRes(str(results_file)), "bbox")
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return evaluation.stats.tolist()
+
+
+def noisy_predictions(truth: COCO, seed: int = 0) -> list[dict]:
+    """Predictions as a detector gives them: some true boxes moved a little, some wrong ones."""
+    rng = np.random.default_rng(seed)
+    categories = truth.getCatIds()
+    samples = []
+    for image_id, image in truth.imgs.items():
+        boxes, labels, scores = [], [], []
+        for annotation in truth.imgToAnns[image_id]:
+            x, y, w, h = annotation["bbox"]
+            for _ in range(rng.integers(0, 4)):
+                moved = np.array([x, y, x + w, y + h]) + rng.normal(0, 0.08, 4) * [w, h, w, h]
+                boxes.append(moved)
+                right = rng.random() < 0.8
+                category = annotation["category_id"] if right else rng.choice(categories)
+                labels.append(categories.index(category))
+                scores.append(rng.random())
+        for _ in range(rng.integers(0, 120)):  # more than 100 a picture, now and then
+            corner = rng.random(2) * [image["width"], image["height"]] * 0.8
+            boxes.append(np.concatenate([corner, corner + rng.random(2) * 100 + 1]))
+            labels.append(int(rng.integers(len(categories))))
+            scores.append(rng.random() * 0.5)
+        predicted = {
+            "bboxes": torch.tensor(np.array(boxes).reshape(-1, 4), dtype=torch.float32),
+            "labels": torch.tensor(labels, dtype=torch.long),
+            "scores": torch.tensor(scores, dtype=torch.float32),
+        }
+        samples.append({"img_id": image_id, "pred_instances": predicted})
+    return samples
+
+
+def evaluate(ann_file, samples, classes, **arguments) -> tuple[CocoDetectionMetric, dict]:
+    metric = CocoDetectionMetric(str(ann_file), **arguments)
+    metric.dataset_meta = {"classes": classes}
+    for start in range(0, len(samples), 5):
+        metric.process({}, samples[start : start + 5])
+    return metric, metric.evaluate(len(samples))
+
+
+@pytest.fixture
+def small(tmp_path):
+    """Three pictures, three classes, no `emu`; category ids with gaps."""
+    images = [{"id": i, "file_name": f"{i}.jpg", "width": 100, "height": 80} for i in (3, 5, 9)]
+    boxes = [(3, 2, [10, 10, 20, 20]), (3, 7, [40, 10, 50, 60]), (5, 7, [5, 5, 40, 40])]
+    annotations = [
+        {
+            "id": number,
+            "image_id": image,
+            "category_id": category,
+            "bbox": box,
+            "area": box[2] * box[3],
+            "iscrowd": 0,
+        }
+        for number, (image, category, box) in enumerate(boxes, start=1)
+    ]
+    categories = [{"id": i, "name": name} for i, name in zip((2, 7, 8), CLASSES, strict=True)]
+    path = tmp_path / "truth.json"
+    content = {"images": images, "annotations": annotations, "categories": categories}
+    path.write_text(json.dumps(content))
+    return path
+
+
+def test_the_numbers_are_those_of_pycocotools(coco_sample, tmp_path):
+    ann_file = coco_sample / "annotations" / "instances_val2017.json"
+    truth = load_coco(ann_file)
+    classes = tuple(category["name"] for category in truth.dataset["categories"])
+    results = tmp_path / "new folder" / "results.json"
+    metric, numbers = evaluate(
+        ann_file, noisy_predictions(truth), classes, results_file=str(results)
+    )
+    assert list(numbers) == [f"coco/{name}" for name in STATS]
+    assert list(numbers.values()) == pycocotools_numbers(ann_file, results)
+    assert 0.1 < numbers["coco/bbox_mAP"] < 0.9
+    assert numbers["coco/AR@1"] < numbers["coco/AR@10"] < numbers["coco/AR@100"]
+    assert all(type(value) is float for value in numbers.values())
+
+    defined = [ap for ap in metric.scores.per_class.values() if not math.isnan(ap)]
+    assert len(metric.scores.per_class) == 80
+    assert np.mean(defined) == pytest.approx(numbers["coco/bbox_mAP"], abs=1e-12)
+
+
+def test_boxes_and_scores_are_written_unrounded(small, tmp_path):
+    boxes = torch.rand(4, 4).cumsum(1) * 30
+    scores = torch.rand(4)
+    predicted = {"bboxes": boxes, "scores": scores, "labels": torch.tensor([0, 1, 2, 0])}
+    samples = [{"img_id": 5, "pred_instances": predicted}]
+    evaluate(small, samples, CLASSES, results_file=str(tmp_path / "results.json"))
+    written = json.loads((tmp_path / "results.json").read_text())
+    wh = boxes.double()[:, 2:] - boxes.double()[:, :2]
+    assert [w["bbox"] for w in written] == torch.cat([boxes.double()[:, :2], wh], 1).tolist()
+    assert [w["score"] for w in written] == scores.tolist()
+    assert [w["category_id"] for w in written] == [2, 7, 8, 2]
+    assert {w["image_id"] for w in written} == {5}
+
+
+def perfect(truth: COCO) -> list[dict]:
+    samples = []
+    for image_id in truth.imgs:
+        annotations = truth.imgToAnns[image_id]
+        boxes = torch.tensor([a["bbox"] for a in annotations], dtype=torch.float32).reshape(-1, 4)
+        boxes[:, 2:] += boxes[:, :2]
+        labels = torch.tensor([truth.getCatIds().index(a["category_id"]) for a in annotations])
+        predicted = {"bboxes": boxes, "labels": labels.long(), "scores": torch.ones(len(boxes))}
+        samples.append({"img_id": image_id, "pred_instances": predicted})
+    return samples
+
+
+def test_perfect_and_empty_predictions(small):
+    samples = perfect(load_coco(small))
+    metric, numbers = evaluate(small, samples, CLASSES, classwise=True)
+    assert numbers["coco/bbox_mAP"] == pytest.approx(1)
+    assert numbers["coco/bbox_mAP_l"] == -1  # there is no large object
+    assert numbers["coco/AP/dog"] == pytest.approx(1)
+    assert "coco/AP/emu" not in numbers
+    assert math.isnan(metric.scores.per_class["emu"])
+
+    for sample in samples:
+        sample["pred_instances"] = {k: v[:0] for k, v in sample["pred_instances"].items()}
+    _, numbers = evaluate(small, samples, CLASSES)
+    assert {numbers[f"coco/{name}"] for name in STATS if not name.endswith(("_l", "_l@100"))} == {0}
+
+
+def test_pictures_that_were_not_predicted_do_not_count(small, monkeypatch):
+    warnings = []
+    monkeypatch.setattr(
+        "mixdet.evaluation.coco_metric.print_log", lambda text, **_: warnings.append(text)
+    )
+    samples = perfect(load_coco(small))
+    _, numbers = evaluate(small, samples[:1], CLASSES)
+    assert numbers["coco/bbox_mAP"] == pytest.approx(1)
+    assert warnings == [f"evaluated on 1 of the 3 pictures in {small}"]
+
+
+def test_a_class_subset_is_evaluated_alone(small):
+    truth = load_coco(small)
+    scores = score_boxes(truth, [], category_ids=[7])
+    assert list(scores.per_class) == ["dog"]
+
+
+@pytest.mark.parametrize("classes", [("dog", "cat", "emu"), ("cat", "dog", "emu", "yak")])
+def test_classes_that_the_file_orders_differently_are_refused(small, classes):
+    with pytest.raises(MixDetError, match=r"order|lacks yak"):
+        evaluate(small, perfect(load_coco(small)), classes)
+
+
+def test_files_that_are_no_annotations_are_refused(tmp_path):
+    with pytest.raises(MixDetError, match="cannot read"):
+        load_coco(tmp_path / "missing.json")
+    for content in ("{", "[]", '{"images": [{}]}'):
+        (tmp_path / "bad.json").write_text(content)
+        with pytest.raises(MixDetError, match="not a COCO annotation file"):
+            load_coco(tmp_path / "bad.json")
+
+
+def test_the_table_shows_percent_and_every_class(small):
+    metric, _ = evaluate(small, perfect(load_coco(small)), CLASSES)
+    head, values, _, _, classes = metric.scores.table().splitlines()
+    assert dict(zip(head.split(), values.split(), strict=True)) == {
+        "mAP": "100.0",
+        "mAP50": "100.0",
+        "mAP75": "100.0",
+        "small": "100.0",
+        "medium": "100.0",
+        "large": "-",
+        "AR@100": "100.0",
+    }
+    assert classes.split() == ["cat", "100.0", "dog", "100.0", "emu", "-"]

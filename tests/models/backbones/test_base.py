@@ -1,0 +1,253 @@
+"""What every backbone of ours does alike: taps, freezing, checkpointing, state dicts."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import pytest
+import torch
+from mmdet.registry import MODELS
+from mmengine import Config
+from torch import Tensor, nn
+
+from mixdet.errors import MixDetError
+from mixdet.models.backbones import MixMobileNetV1, MixMobileNetV2, MixNet
+
+MIXNET_TAPS = ["stem", "stage1"]
+for stage in range(2, 7):
+    MIXNET_TAPS += [f"stage{stage}.expansion", f"stage{stage}"]
+MIXNET_TAPS += ["head"]
+
+
+def picture(*size: int) -> Tensor:
+    return torch.randn(2, 3, *(size or (64, 64)))
+
+
+def norms(module: nn.Module) -> list[nn.BatchNorm2d]:
+    return [norm for norm in module.modules() if isinstance(norm, nn.BatchNorm2d)]
+
+
+def train_step(backbone: nn.Module, x: Tensor) -> tuple[Tensor, ...]:
+    """Forward, backward and a gradient step."""
+    optimiser = torch.optim.SGD(backbone.parameters(), lr=0.1)
+    outputs = backbone(x)
+    sum(output.pow(2).mean() for output in outputs).backward()
+    optimiser.step()
+    return outputs
+
+
+@pytest.fixture(scope="module")
+def whole() -> MixNet:
+    """A MixNet with all its outputs, in evaluation mode."""
+    torch.manual_seed(0)
+    backbone = MixNet(taps=MIXNET_TAPS)
+    backbone.init_weights()
+    backbone(picture())  # statistics that are not the default
+    return backbone.eval()
+
+
+@pytest.mark.parametrize("tap", MIXNET_TAPS)
+def test_a_tap_alone_gives_the_same_tensor_and_builds_nothing_without_a_gradient(whole, tap):
+    backbone = MixNet(taps=[tap])
+    backbone.load_state_dict(whole.state_dict())
+    x = picture(65, 86)
+    (output,) = backbone.eval()(x)
+    expected = dict(zip(MIXNET_TAPS, whole(x), strict=True))[tap]
+    torch.testing.assert_close(output, expected, rtol=0, atol=0)
+    (stride,) = backbone.out_strides
+    assert output.shape[1:] == (backbone.out_channels[0], -(-65 // stride), -(-86 // stride))
+
+    (output,) = backbone.train()(x)
+    output.sum().backward()
+    unused = [name for name, weight in backbone.named_parameters() if weight.grad is None]
+    assert unused == []
+
+
+def test_outputs_come_in_the_order_of_the_taps(whole):
+    backbone = MixNet(taps=("head", "stage3.expansion", "stage6"))
+    backbone.load_state_dict(whole.state_dict())
+    x = picture()
+    by_name = dict(zip(MIXNET_TAPS, whole(x), strict=True))
+    for tap, output in zip(backbone.taps, backbone.eval()(x), strict=True):
+        assert torch.equal(output, by_name[tap])
+    assert backbone.out_channels == (1536, 144, 200)
+    assert backbone.out_strides == (32, 4, 32)
+
+
+@pytest.mark.parametrize("backbone", [MixNet, MixMobileNetV1, MixMobileNetV2])
+@pytest.mark.parametrize("padding", ["symmetric", "same"])
+def test_default_taps_are_the_strides_of_a_pyramid(backbone, padding):
+    backbone = backbone(padding=padding).eval()
+    assert backbone.out_strides == (8, 16, 32)
+    outputs = backbone(picture(70, 45))
+    for output, channels, stride in zip(
+        outputs, backbone.out_channels, backbone.out_strides, strict=True
+    ):
+        assert output.shape == (2, channels, math.ceil(70 / stride), math.ceil(45 / stride))
+
+
+@pytest.mark.parametrize(
+    ("make", "kwargs", "message"),
+    [
+        (MixNet, dict(taps=("stage3", "stage7")), r"taps=.*stage7.*stage6.expansion, stage6, head"),
+        (MixNet, dict(taps=("stage1.expansion",)), r"stage1.expansion.* stem, stage1, stage2.exp"),
+        (MixNet, dict(taps=()), "taps="),
+        (MixNet, dict(taps="stage3"), "taps='stage3'"),
+        (MixMobileNetV1, dict(taps=("head",)), "MixMobileNetV1, which are: stem, .*, stage5$"),
+        (MixNet, dict(padding="valid"), r"padding='valid' is unknown: use one of \('symm"),
+        (MixNet, dict(frozen_stages=7), "frozen_stages=7 must be from -1 to 6"),
+        (MixNet, dict(frozen_stages=4, taps=("stage3",)), "from -1 to 3, the last stage that taps"),
+        (MixNet, dict(frozen_stages=-2), "frozen_stages=-2"),
+        (MixNet, dict(arch="xxl"), r"arch='xxl' is unknown: use one of \['s', 'm', 'l', 'xl'\]"),
+        (MixMobileNetV2, dict(kernel_sizes=(3, 4)), r"kernel_sizes=\(3, 4\): kernel size 4"),
+    ],
+    ids=str,
+)
+def test_what_does_not_exist_is_refused_in_one_line(make, kwargs, message):
+    with pytest.raises(MixDetError, match=message) as info:
+        make(**kwargs)
+    assert "\n" not in str(info.value)
+
+
+@pytest.mark.parametrize("frozen", [-1, 0, 2, 4])
+def test_frozen_stages_do_not_learn_and_the_others_do(frozen):
+    backbone = MixMobileNetV1(taps=("stage5",), frozen_stages=frozen)
+    backbone.init_weights()
+    before = copy.deepcopy(backbone.state_dict())
+    train_step(backbone.train(), picture())
+    prefixes = ["conv_stem.", "bn1."] if frozen >= 0 else []
+    prefixes += [f"blocks.{i}." for i in range(frozen)]
+    for name, value in backbone.state_dict().items():
+        if name.startswith(tuple(prefixes)):
+            assert torch.equal(value, before[name]), name
+        elif name.endswith(("running_mean", "running_var")):
+            assert not torch.equal(value, before[name]), name
+    for name, weight in backbone.named_parameters():
+        assert (weight.grad is None) == name.startswith(tuple(prefixes)), name
+
+
+def test_frozen_stages_are_frozen_before_an_optimiser_or_ddp_sees_them():
+    backbone = MixMobileNetV1(frozen_stages=1)
+    assert not backbone.conv_stem.weight.requires_grad
+    assert not backbone.bn1.training
+    assert backbone.blocks[1][0].conv_dw.weight.requires_grad
+
+
+def test_norm_eval_trains_the_weights_and_leaves_the_statistics():
+    backbone = MixMobileNetV1(norm_eval=True)
+    backbone.init_weights()
+    for norm in norms(backbone):
+        norm.running_mean.normal_()
+    x = picture()
+    before = copy.deepcopy(backbone.state_dict())
+    expected = backbone.eval()(x)
+    outputs = train_step(backbone.train(), x)
+    for output, evaluated in zip(outputs, expected, strict=True):
+        torch.testing.assert_close(output, evaluated, rtol=0, atol=0)
+    for name, value in backbone.state_dict().items():
+        is_statistic = name.endswith(("running_mean", "running_var", "num_batches_tracked"))
+        assert torch.equal(value, before[name]) == is_statistic, name
+    assert backbone.training
+
+
+@pytest.mark.parametrize("norm_cfg", [dict(type="BN"), dict(type="GN", num_groups=4)], ids=str)
+def test_checkpointing_changes_memory_and_nothing_else(norm_cfg):
+    taps = ("stage2", "stage3.expansion", "stage4")
+    kwargs = dict(taps=taps, norm_cfg=norm_cfg)
+    plain, checkpointed = MixNet(**kwargs), MixNet(with_cp=True, **kwargs)
+    plain.init_weights()
+    checkpointed.load_state_dict(plain.state_dict())
+    x = picture()
+    results, stored = [], []
+    for backbone in (plain, checkpointed):
+        storages = {}
+
+        def store(tensor: Tensor, storages=storages) -> Tensor:
+            storage = tensor.untyped_storage()
+            storages[storage.data_ptr()] = storage.nbytes()
+            return tensor
+
+        backbone.train()
+        with torch.autograd.graph.saved_tensors_hooks(store, lambda tensor: tensor):
+            outputs = backbone(x)
+        loss = sum(output.pow(2).mean() for output in outputs)
+        loss.backward()
+        stored.append(sum(storages.values()))
+        gradients = [weight.grad for weight in backbone.parameters()]
+        results.append([*outputs, *gradients, *backbone.buffers()])
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
+    assert stored[1] < 0.5 * stored[0]
+
+
+def test_checkpointing_stores_nothing_more_in_evaluation():
+    backbone = MixNet(taps=("stage3.expansion",), with_cp=True).eval()
+    with torch.no_grad():
+        (output,) = backbone(picture())
+    assert not output.requires_grad
+
+
+def test_only_what_is_not_built_is_passed_over_when_weights_load(whole):
+    state = {**whole.state_dict(), "classifier.weight": torch.zeros(1000, 1536)}
+    keys = list(state)
+    backbone = MixNet(taps=("stage3", "stage5.expansion"))
+    backbone.load_state_dict(state)
+    parent = nn.ModuleDict({"backbone": MixNet(taps=("stage3", "stage5.expansion"))})
+    parent.load_state_dict({f"backbone.{key}": value for key, value in state.items()})
+    assert torch.equal(parent["backbone"].conv_stem.weight, whole.conv_stem.weight)
+    assert list(state) == keys
+    for key in ("blocks.6.0.conv_pw.weight", "blocks.0.0.conv_pwl.weight", "blocks.2.9.bn1.bias"):
+        with pytest.raises(RuntimeError, match=f'Unexpected key.*"{key}"'):
+            backbone.load_state_dict({**state, key: torch.zeros(1)})
+    for key in ("blocks.4.0.bn1.bias", "conv_stem.weight"):
+        with pytest.raises(RuntimeError, match=f'Missing key.*"{key}"'):
+            backbone.load_state_dict({name: state[name] for name in state if name != key})
+    with pytest.raises(RuntimeError, match=r"Missing key.*conv_head.weight"):
+        MixNet(taps=("head",)).load_state_dict(backbone.state_dict())
+
+
+def test_same_padding_brings_tensorflows_eps_unless_one_is_given():
+    def eps(**kwargs) -> set[float]:
+        return {norm.eps for norm in norms(MixMobileNetV1(taps=("stage2",), **kwargs))}
+
+    assert eps() == {1e-5}
+    assert eps(padding="same") == {1e-3}
+    assert eps(padding="same", norm_cfg=dict(type="BN", eps=1e-4)) == {1e-4}
+    assert eps(padding="same", norm_cfg=dict(type="BN", momentum=0.01)) == {1e-3}
+
+
+def test_default_initialisation_is_hes_by_group():
+    torch.manual_seed(0)
+    backbone = MixNet(taps=("stage6",))
+    backbone.init_weights()
+    for name, module in backbone.named_modules():
+        if isinstance(module, nn.Conv2d) and module.weight.numel() > 5000:
+            fan_out = module.kernel_size[0] ** 2 * module.out_channels / module.groups
+            assert module.weight.std().item() == pytest.approx(math.sqrt(2 / fan_out), rel=0.1), (
+                name
+            )
+    assert all((norm.weight == 1).all() and (norm.bias == 0).all() for norm in norms(backbone))
+    depthwise = backbone.blocks[1][0].conv_dw
+    assert depthwise.weight.std().item() == pytest.approx(math.sqrt(2 / 9), rel=0.1)
+
+
+def test_a_config_builds_it_and_a_copy_of_it_computes_the_same():
+    cfg = Config(
+        dict(
+            backbone=dict(
+                type="MixNet",
+                arch="s",
+                taps=["stage3", "stage4.expansion"],
+                padding="same",
+                norm_cfg=dict(type="BN", momentum=0.03),
+                act_cfg=dict(type="ReLU6"),
+            )
+        )
+    )
+    backbone = MODELS.build(cfg.backbone).eval()
+    assert {(norm.momentum, norm.eps) for norm in norms(backbone)} == {(0.03, 1e-3)}
+    assert not any(isinstance(module, (nn.SiLU, nn.ReLU)) for module in backbone.modules())
+    x = picture(33, 50)
+    for output, again in zip(backbone(x), copy.deepcopy(backbone)(x), strict=True):
+        assert torch.equal(output, again)

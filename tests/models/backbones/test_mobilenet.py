@@ -1,0 +1,131 @@
+"""MobileNets against torchvision's, timm's and mmdet's, and against the paper's table."""
+
+from __future__ import annotations
+
+import pytest
+import timm
+import torch
+import torchvision
+from mmdet.models.backbones import MobileNetV2
+from torch import nn
+
+from mixdet.models.backbones import MixMobileNetV1, MixMobileNetV2
+
+
+def randomised(model: nn.Module) -> nn.Module:
+    """Random batch norm statistics, and evaluation mode."""
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias, std=0.2)
+            nn.init.normal_(module.running_mean, std=0.2)
+            nn.init.uniform_(module.running_var, 0.5, 2.0)
+    model.eval()  # mmdet's does not return itself
+    return model
+
+
+def load_by_order(ours: nn.Module, theirs: nn.Module) -> None:
+    """Copy weights whose names differ and whose order is the same; a classifier comes last."""
+    values = list(theirs.state_dict().values())[: len(ours.state_dict())]
+    ours.load_state_dict(dict(zip(ours.state_dict(), values, strict=True)))
+
+
+def assert_close(output: torch.Tensor, expected: torch.Tensor) -> None:
+    assert output.shape == expected.shape
+    assert (output - expected).abs().max() <= 1e-5 * expected.abs().max()
+
+
+@pytest.mark.parametrize("size", [(224, 224), (161, 203)])
+@torch.no_grad()
+def test_v2_with_plain_kernels_equals_torchvisions(size):
+    theirs = randomised(torchvision.models.mobilenet_v2())
+    ours = MixMobileNetV2(3, taps=("stage5", "stage6.expansion", "head")).eval()
+    load_by_order(ours, theirs)
+    x = torch.randn(1, 3, *size)
+    stage5, expansion, head = ours(x)
+    features = theirs.features
+    assert_close(stage5, features[:14](x))
+    assert_close(expansion, features[14].conv[0](features[:14](x)))
+    assert_close(head, features(x))
+    assert ours.out_channels == (96, 576, 1280)
+    assert ours.out_strides == (16, 16, 32)
+
+
+@torch.no_grad()
+def test_taps_name_the_outputs_of_mmdets_ssdlite():
+    theirs = randomised(MobileNetV2(out_indices=(4, 7)))
+    ours = MixMobileNetV2(3, taps=("stage5", "head")).eval()
+    load_by_order(ours, theirs)
+    x = torch.randn(2, 3, 96, 128)
+    for output, expected in zip(ours(x), theirs(x), strict=True):
+        assert_close(output, expected)
+    assert sum(p.numel() for p in ours.parameters()) == sum(p.numel() for p in theirs.parameters())
+
+
+@pytest.mark.parametrize(
+    ("make", "name", "last"),
+    [
+        (MixMobileNetV1, "mobilenetv1_100", "stage5"),
+        (MixMobileNetV2, "mobilenetv2_100", "head"),
+    ],
+)
+@pytest.mark.parametrize("size", [(224, 224), (161, 203)])
+@torch.no_grad()
+def test_they_equal_timms(make, name, last, size):
+    theirs = randomised(timm.create_model(name))
+    stages = [f"stage{i}" for i in range(1, len(theirs.blocks) + 1)]
+    ours = make(3, taps=[*stages, last]).eval()
+    ours.load_state_dict(theirs.state_dict())
+    back = theirs.load_state_dict(ours.state_dict(), strict=False)
+    assert back.missing_keys == ["classifier.weight", "classifier.bias"]
+    assert back.unexpected_keys == []
+    x = torch.randn(1, 3, *size)
+    features, expected = theirs.forward_intermediates(x, extra_blocks=True)
+    for output, feature in zip(ours(x), [*expected[1:], features], strict=True):
+        assert_close(output, feature)
+
+
+@pytest.mark.parametrize(
+    ("make", "widen_factor"),
+    [
+        (MixMobileNetV1, 1.0),
+        (MixMobileNetV1, 1.25),
+        (MixMobileNetV2, 0.5),
+        (MixMobileNetV2, 1.0),
+        (MixMobileNetV2, 1.4),
+    ],
+)
+def test_timm_name_is_a_model_whose_weights_fit(make, widen_factor):
+    taps = ("stage5",) if make is MixMobileNetV1 else ("head",)
+    ours = make([3], widen_factor, taps)
+    theirs = timm.create_model(ours.timm_name)
+    assert str(ours.load_state_dict(theirs.state_dict())) == "<All keys matched successfully>"
+
+
+@pytest.mark.parametrize(
+    ("make", "kernel_sizes", "more"),
+    [
+        (MixMobileNetV1, 5, 79_360),
+        (MixMobileNetV1, (3, 5), 39_680),
+        (MixMobileNetV1, 7, 198_400),
+        (MixMobileNetV1, (3, 5, 7), 92_176),
+        (MixMobileNetV2, 5, 114_176),
+        (MixMobileNetV2, (3, 5), 57_088),
+        (MixMobileNetV2, 7, 285_440),
+        (MixMobileNetV2, (3, 5, 7), 133_168),
+    ],
+)
+def test_the_papers_differences_in_parameters(make, kernel_sizes, more):
+    def parameters(kernel_sizes) -> int:
+        taps = ("stage5",) if make is MixMobileNetV1 else ("head",)
+        return sum(weight.numel() for weight in make(kernel_sizes, taps=taps).parameters())
+
+    assert parameters(kernel_sizes) - parameters(3) == more
+
+
+def test_other_kernels_widths_and_paddings_have_no_weights():
+    assert MixMobileNetV2().timm_name is None
+    assert MixMobileNetV2(5).timm_name is None
+    assert MixMobileNetV2(3, 0.75).timm_name is None
+    assert MixMobileNetV2(3, padding="same").timm_name is None
+    assert MixMobileNetV1().timm_name == "mobilenetv1_100.ra4_e3600_r224_in1k"

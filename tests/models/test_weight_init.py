@@ -1,0 +1,230 @@
+from __future__ import annotations
+
+import copy
+import pickle
+from pathlib import Path
+
+import huggingface_hub.constants
+import pytest
+import timm
+import torch
+from mmdet.registry import MODELS
+from mmengine.model import initialize
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from mixdet.errors import MixDetError
+from mixdet.models import MixMobileNetV1, MixMobileNetV2, MixNet, TimmPretrained
+from mixdet.models.weight_init import timm_normalisation
+
+IMAGENET = ([123.675, 116.28, 103.53], [58.395, 57.12, 57.375])
+INCEPTION = ([127.5] * 3, [127.5] * 3)
+
+
+def timm_state(name: str) -> dict[str, Tensor]:
+    """A state dict of a timm model in which no two tensors are alike."""
+    torch.manual_seed(0)
+    state = timm.create_model(name).state_dict()
+    for tensor in state.values():
+        if tensor.is_floating_point():
+            tensor.normal_()
+        else:
+            tensor.random_(1, 10_000)
+    return state
+
+
+def write(state: dict[str, Tensor], file: Path) -> str:
+    if file.suffix == ".safetensors":
+        save_file(state, file)
+    else:
+        torch.save(state, file)
+    return str(file)
+
+
+def assert_equals_file(backbone: nn.Module, state: dict[str, Tensor]) -> None:
+    own = backbone.state_dict()
+    assert len(own) > 100
+    for name, tensor in own.items():
+        assert torch.equal(tensor, state[name]), name
+
+
+@pytest.fixture
+def hub(monkeypatch) -> list[str]:
+    """A hub whose pages hold the weights of the model that they are named after."""
+    pages = []
+
+    def fetch(page: str, **kwargs) -> dict[str, Tensor]:
+        pages.append(page)
+        return timm_state(page.removeprefix("timm/").split(".")[0])
+
+    monkeypatch.setattr(timm.models, "load_state_dict_from_hf", fetch)
+    return pages
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+@pytest.mark.parametrize("detector_init", [None, dict(type="Constant", layer="Conv2d", val=0.5)])
+def test_after_the_detectors_init_the_backbone_equals_the_file(tmp_path, suffix, detector_init):
+    state = timm_state("mixnet_s")
+    file = write(state, tmp_path / f"model{suffix}")
+    detector = MODELS.build(
+        dict(
+            type="FCOS",
+            backbone=dict(
+                type="MixNet",
+                norm_eval=True,
+                frozen_stages=1,
+                init_cfg=dict(type="TimmPretrained", checkpoint=file),
+            ),
+            neck=dict(type="FPN", in_channels=[40, 120, 200], out_channels=32, num_outs=3),
+            bbox_head=dict(
+                type="FCOSHead",
+                num_classes=2,
+                in_channels=32,
+                feat_channels=32,
+                stacked_convs=1,
+                strides=[8, 16, 32],
+            ),
+            init_cfg=detector_init,
+        )
+    )
+    before = copy.deepcopy(detector.state_dict())
+    detector.init_weights()
+    detector.train()
+    assert_equals_file(detector.backbone, state)
+    for name in ("neck.fpn_convs.0.conv.weight", "bbox_head.conv_cls.weight"):
+        assert not torch.equal(detector.state_dict()[name], before[name])
+
+
+@pytest.mark.parametrize(
+    ("make", "kwargs", "page"),
+    [
+        (MixNet, dict(arch="s"), "timm/mixnet_s.ft_in1k"),
+        (MixNet, dict(arch="m"), "timm/mixnet_m.ft_in1k"),
+        (MixNet, dict(arch="l"), "timm/mixnet_l.ft_in1k"),
+        (MixNet, dict(arch="xl"), "timm/mixnet_xl.ra_in1k"),
+        (MixNet, dict(arch="s", padding="same"), "timm/tf_mixnet_s.in1k"),
+        (MixNet, dict(arch="m", padding="same"), "timm/tf_mixnet_m.in1k"),
+        (MixNet, dict(arch="l", padding="same"), "timm/tf_mixnet_l.in1k"),
+        (MixMobileNetV1, dict(), "timm/mobilenetv1_100.ra4_e3600_r224_in1k"),
+        (MixMobileNetV2, dict(kernel_sizes=3), "timm/mobilenetv2_100.ra_in1k"),
+    ],
+    ids=str,
+)
+def test_the_weights_follow_from_arch_and_padding(hub, make, kwargs, page):
+    backbone = make(**kwargs, init_cfg=dict(type="TimmPretrained"))
+    backbone.init_weights()
+    assert hub == [page]
+    assert_equals_file(backbone, timm_state(page.removeprefix("timm/").split(".")[0]))
+
+
+def test_model_overrides(hub):
+    backbone = MixNet("l", init_cfg=dict(type="TimmPretrained", model="tf_mixnet_l.in1k"))
+    backbone.init_weights()
+    assert hub == ["timm/tf_mixnet_l.in1k"]
+
+
+def test_a_list_of_initialisers_goes_in_order(hub):
+    backbone = MixNet(
+        taps=("stage6",),
+        init_cfg=[dict(type="Constant", layer="Conv2d", val=0.5), dict(type="TimmPretrained")],
+    )
+    backbone.init_weights()
+    assert_equals_file(backbone, timm_state("mixnet_s"))
+
+
+@pytest.mark.parametrize(
+    ("make", "kwargs", "initialiser", "message"),
+    [
+        (MixNet, dict(arch="m"), dict(model="mixnet_s.ft_in1k"), "mixnet_s.*not fit.*Missing key"),
+        (MixNet, dict(arch="l"), dict(model="mixnet_m"), "mixnet_m do not fit.*size mismatch"),
+        (MixMobileNetV2, dict(), dict(model="mobilenetv2_100"), r"do not fit.*conv_dw\.0"),
+        (MixMobileNetV2, dict(kernel_sizes=5), dict(model="mobilenetv2_100"), "size mismatch"),
+        (MixMobileNetV2, dict(), dict(), r"no ImageNet .* this MixMobileNetV2 \(other than 3x3"),
+        (MixNet, dict(arch="xl", padding="same"), dict(), "no ImageNet weights for this MixNet"),
+        (nn.Identity, dict(), dict(), "no ImageNet weights for this Identity"),
+        (MixNet, dict(), dict(model="mixnet_s.ft_in22k"), "'mixnet_s.ft_in22k': timm has no such"),
+        (MixNet, dict(), dict(model="mixnet"), "'mixnet': timm has no such weights; a name looks"),
+        (MixNet, dict(), dict(model="mixnet_xxl"), "'mixnet_xxl': timm has no such weights"),
+    ],
+    ids=str,
+)
+def test_weights_that_do_not_fit_are_refused_in_one_line(hub, make, kwargs, initialiser, message):
+    with pytest.raises(MixDetError, match=message) as info:
+        initialize(make(**kwargs), dict(type="TimmPretrained", **initialiser))
+    assert "\n" not in str(info.value)
+    assert len(str(info.value)) < 1000
+
+
+@pytest.mark.parametrize("what", ["offline", "no network"])
+def test_without_network_or_file_the_error_says_how_to_get_the_file(monkeypatch, tmp_path, what):
+    if what == "offline":
+        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    else:
+
+        def fetch(*args, **kwargs):
+            raise ConnectionError("no route to host\nat all")
+
+        monkeypatch.setattr(timm.models, "load_state_dict_from_hf", fetch)
+    with pytest.raises(MixDetError) as info:
+        MixNet("m", init_cfg=dict(type="TimmPretrained")).init_weights()
+    message = str(info.value)
+    assert "\n" not in message
+    for part in ("mixnet_m.ft_in1k", "model.safetensors", "timm/mixnet_m.ft_in1k", "checkpoint"):
+        assert part in message
+
+
+def test_a_missing_file_is_refused(tmp_path):
+    file = str(tmp_path / "model.safetensors")
+    with pytest.raises(MixDetError, match=r"init_cfg.checkpoint: there is no file .*model.safeten"):
+        TimmPretrained(checkpoint=file)(MixNet())
+
+
+class Trap:
+    """Unpickling one creates a file."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __reduce__(self) -> tuple:
+        return Path.touch, (self.file,)
+
+
+def test_a_file_with_objects_is_refused_and_nothing_in_it_runs(tmp_path):
+    trapped = tmp_path / "trapped"
+    torch.save(
+        {"state_dict": timm_state("mixnet_s"), "meta": Trap(trapped)}, tmp_path / "model.pth"
+    )
+    with pytest.raises(MixDetError, match="without unpickling objects") as info:
+        TimmPretrained(checkpoint=str(tmp_path / "model.pth"))(MixNet())
+    assert "\n" not in str(info.value)
+    assert not trapped.exists()
+    pickle.loads(pickle.dumps(Trap(trapped)))
+    assert trapped.exists()  # the trap works
+
+
+def test_a_file_that_is_no_checkpoint_is_refused(tmp_path):
+    file = tmp_path / "model.safetensors"
+    file.write_text("<html>not found</html>")
+    with pytest.raises(MixDetError, match=r"checkpoint: .*model.safetensors"):
+        TimmPretrained(checkpoint=str(file))(MixNet())
+
+
+@pytest.mark.parametrize(
+    ("make", "kwargs", "expected"),
+    [
+        (MixNet, dict(arch="s"), IMAGENET),
+        (MixNet, dict(arch="xl"), IMAGENET),
+        (MixNet, dict(arch="l", padding="same"), IMAGENET),
+        (MixMobileNetV2, dict(kernel_sizes=3), IMAGENET),
+        (MixMobileNetV1, dict(), INCEPTION),
+    ],
+    ids=str,
+)
+def test_normalisation_of_the_weights(make, kwargs, expected):
+    assert timm_normalisation(make(**kwargs).timm_name) == expected
+
+
+def test_normalisation_of_an_unknown_model_is_refused():
+    with pytest.raises(MixDetError, match="timm has no such weights"):
+        timm_normalisation("mixnet_z.in1k")

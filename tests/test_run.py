@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mixdet import run
+from mixdet.compat import checkpoint
+from mixdet.errors import MixDetError
+
+ROOT = Path(__file__).resolve().parents[1]
+SCRIPT = """
+import json, sys
+import mmdet.apis  # fails without a compiled mmcv, unless prepared
+import neighbour
+from mixdet.errors import MixDetError
+
+print(json.dumps([__name__, __file__, sys.argv, sys.path[0], 'mixdet.models' in sys.modules]))
+raise MixDetError('the script refuses')
+"""
+
+
+def test_a_script_runs_prepared_and_as_if_started_directly(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(SCRIPT)
+    (tmp_path / "neighbour.py").touch()
+    command = [sys.executable, "-m", "mixdet.run", f"{tmp_path}/script.py", "--help", "a", "--b=1"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert result.stdout, result.stderr
+    name, file, argv, path, ours = json.loads(result.stdout.splitlines()[-1])  # mmdet may print
+    assert name == "__main__"
+    assert file == argv[0] == f"{tmp_path}/script.py"
+    assert argv[1:] == ["--help", "a", "--b=1"]
+    assert path == str(tmp_path)
+    assert not ours  # the config's custom_imports brings our models
+    assert result.returncode == 1
+    assert result.stderr.splitlines()[-1:] == ["error: the script refuses"]
+    assert "Traceback" not in result.stderr
+
+
+def test_a_missing_script_is_one_line() -> None:
+    command = [sys.executable, "-m", "mixdet.run", "tools/none.py"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (1, "error: tools/none.py: no such script\n")
+
+
+@pytest.fixture
+def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty script; what `run.main` changes of this process is put back."""
+    monkeypatch.setattr(sys, "argv", sys.argv)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(checkpoint, "_trusted", False)
+    return tmp_path / "script.py"
+
+
+def test_the_exit_code_is_the_script_s(script: Path) -> None:
+    script.write_text("raise SystemExit(3)")
+    with pytest.raises(SystemExit) as caught:
+        run.main([str(script)])
+    assert caught.value.code == 3
+
+
+def test_trust_comes_before_the_script(script: Path) -> None:
+    script.write_text("from mixdet.compat import checkpoint\nassert checkpoint._trusted")
+    with pytest.raises(AssertionError):
+        run.main([str(script)])
+    with pytest.raises(AssertionError):
+        run.main([str(script), "--trust-checkpoint"])  # the script's own argument
+    run.main(["--trust-checkpoint", str(script)])
+
+
+def test_a_folder_is_no_script(tmp_path: Path) -> None:
+    with pytest.raises(MixDetError, match="no such script"):
+        run.main([str(tmp_path)])

@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+import importlib
+import json
+import runpy
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import huggingface_hub
+import pytest
+
+from mixdet import doctor
+
+TOOL = Path(__file__).resolve().parents[2] / "tools" / "doctor.py"
+
+
+def find(checks: list[doctor.Check], name: str) -> doctor.Check:
+    (check,) = (check for check in checks if check.name == name)
+    return check
+
+
+def run_tool(monkeypatch: pytest.MonkeyPatch, *args: str) -> int:
+    monkeypatch.setattr(sys, "argv", [str(TOOL), *args])
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    with pytest.raises(SystemExit) as caught:
+        runpy.run_path(str(TOOL), run_name="__main__")
+    return caught.value.code
+
+
+def fail_import(monkeypatch: pytest.MonkeyPatch, module: str, error: Exception) -> None:
+    original = importlib.import_module
+
+    def import_module(name: str, package: str | None = None):
+        if name == module:
+            raise error
+        return original(name, package)
+
+    monkeypatch.setattr(doctor.importlib, "import_module", import_module)
+
+
+def test_a_sound_installation_works_without_coco(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run_tool(monkeypatch, "--json") == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["works"]
+    checks = [doctor.Check(**check) for check in report["checks"]]
+    assert find(checks, "torch").value == metadata.version("torch")
+    assert find(checks, "nms").level == "ok"
+    assert int(find(checks, "cores").value) >= 1
+    coco = find(checks, "COCO")
+    assert (coco.level, coco.value) == ("note", "data/coco is not there")
+    assert "instances_train2017.json" in coco.remedy
+    assert "made on first use" in find(checks, "digit scenes").value
+
+
+def test_data_are_seen_where_the_configs_look(tmp_path: Path) -> None:
+    for name in doctor.COCO_LAYOUT[:-1]:
+        (tmp_path / "data/coco" / name).mkdir(parents=True)
+    for split in ("train", "val"):
+        (tmp_path / "data/digit_scenes/annotations").mkdir(parents=True, exist_ok=True)
+        (tmp_path / f"data/digit_scenes/annotations/instances_{split}.json").touch()
+    checks = doctor.examine(tmp_path)
+    assert find(checks, "COCO").value.endswith("data/coco: no val2017")
+    assert find(checks, "digit scenes").value.endswith("digit_scenes")
+    (tmp_path / "data/coco/val2017").mkdir()
+    assert find(doctor.examine(tmp_path), "COCO").level == "ok"
+
+
+@pytest.mark.parametrize(
+    ("module", "error", "value"),
+    [
+        ("timm", ModuleNotFoundError("No module named 'timm'", name="timm"), "not installed"),
+        ("skimage", ModuleNotFoundError("No", name="lazy_loader"), "needs lazy_loader"),
+        ("mmdet", AssertionError("MMCV==9 is used but incompatible.\nMore"), "MMCV==9 is used"),
+        ("cv2", ImportError("libGL.so.1: cannot open shared object file"), "libGL.so.1"),
+    ],
+)
+def test_what_does_not_import_is_a_problem_with_a_remedy(
+    monkeypatch: pytest.MonkeyPatch, capsys, module: str, error: Exception, value: str
+) -> None:
+    fail_import(monkeypatch, module, error)
+    assert run_tool(monkeypatch) == 1
+    lines = capsys.readouterr().out.splitlines()
+    (at,) = (i for i, line in enumerate(lines) if line.startswith(f" ! {module} "))
+    assert value in lines[at]
+    assert lines[at + 1].lstrip().startswith("-> ")
+    assert lines[-1] == "1 problem(s), marked with !"
+    assert "More" not in "".join(lines)
+
+
+def test_two_packages_in_one_folder_are_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        doctor.metadata, "packages_distributions", lambda: {"mmcv": ["mmcv", "mmcv-lite"]}
+    )
+    monkeypatch.setattr(doctor.metadata, "version", lambda name: "2.1.0")
+    check = find(doctor.examine(), "mmcv")
+    assert check.level == "problem"
+    assert check.value == "2.1.0 and 2.1.0 (mmcv-lite) overwrite each other"
+    assert check.remedy.startswith("`pip uninstall mmcv mmcv-lite`")
+
+
+def test_weights_are_asked_for_only_online(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def metadata_of(url: str, timeout: float) -> None:
+        asked.append(url)
+        if "mixnet_l" in url:
+            raise ConnectionError("no route\nto host")
+
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", metadata_of)
+    cached = "timm/mixnet_s.ft_in1k"
+    monkeypatch.setattr(
+        huggingface_hub,
+        "try_to_load_from_cache",
+        lambda repo, file: "/cache/file" if repo == cached else None,
+    )
+    offline = doctor.examine(tmp_path)
+    assert find(offline, "mixnet_s.ft_in1k").value == "in the cache"
+    assert "--online" in find(offline, "mixnet_m.ft_in1k").value
+    assert not asked
+    online = doctor.examine(tmp_path, online=True)
+    assert len(asked) == len(doctor.WEIGHTS) - 1
+    assert find(online, "mixnet_m.ft_in1k").value == "the hub has it"
+    out_of_reach = find(online, "mixnet_l.ft_in1k")
+    assert out_of_reach.value == "out of reach: ConnectionError: no route"
+    assert "init_cfg.checkpoint=FILE" in out_of_reach.remedy
+    assert doctor.works(online)
+
+
+def test_it_runs_where_nothing_is_installed(tmp_path: Path) -> None:
+    command = [sys.executable, "-S", "-I", str(TOOL)]  # no site-packages
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert result.returncode == 1
+    assert not result.stderr
+    assert " ! torch" in result.stdout
+    assert "pip install -e ." in result.stdout

@@ -1,0 +1,217 @@
+"""The tool's loops with a stand-in for the network, and the tool itself with a real one."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from mixdet.analysis.predict import predict_files, predict_video
+from mixdet.errors import MixDetError
+from mixdet.inference import Detections, as_rgb
+
+ROOT = Path(__file__).resolve().parents[2]
+TOOL = [sys.executable, str(ROOT / "tools" / "predict.py")]
+
+
+class BrightSpot:
+    """A detector of the brightest region of a picture."""
+
+    classes = ("spot",)
+
+    def __call__(self, images, *, score_thr=0.0, batch_size=8):
+        assert len(images) <= batch_size
+        return [self.detect(as_rgb(image)).above(score_thr) for image in images]
+
+    def detect(self, image: np.ndarray) -> Detections:
+        rows, columns = np.nonzero(image.min(-1) > 128)
+        if not len(rows):
+            return Detections(np.zeros((0, 4), np.float32), np.zeros(0), np.zeros(0, int), [])
+        box = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+        return Detections(np.float32([box]), np.float32([0.75]), np.array([0]), ["spot"])
+
+
+class Impatient(BrightSpot):
+    """Somebody presses Ctrl-C at the fourth batch."""
+
+    seen = 0
+
+    def __call__(self, images, **kwargs):
+        self.seen += 1
+        if self.seen == 4:
+            raise KeyboardInterrupt
+        return super().__call__(images, **kwargs)
+
+
+def spot(x: int, y: int, shape=(120, 160)) -> np.ndarray:
+    image = np.full((*shape, 3), 30, np.uint8)
+    image[y : y + 20, x : x + 20] = 255
+    return image
+
+
+def write_video(path: Path, frames: list[np.ndarray], rate: float, codec: str = "MJPG") -> Path:
+    height, width = frames[0].shape[:2]
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*codec), rate, (width, height))
+    assert writer.isOpened()
+    for frame in frames:
+        writer.write(np.ascontiguousarray(frame[..., ::-1]))
+    writer.release()
+    return path
+
+
+def read_video(path: Path) -> tuple[list[np.ndarray], float]:
+    capture, frames = cv2.VideoCapture(str(path)), []
+    rate = capture.get(cv2.CAP_PROP_FPS)
+    while (read := capture.read())[0]:
+        frames.append(read[1][..., ::-1])
+    return frames, rate
+
+
+class TestFiles:
+    def test_a_folder_and_a_file(self, tmp_path):
+        folder, out = tmp_path / "in", tmp_path / "out"
+        (folder / "sub").mkdir(parents=True)
+        for index, place in enumerate(("a.png", "b.bmp", "sub/a.png")):
+            Image.fromarray(spot(10 * index, 40)).save(folder / place)
+        (folder / "notes.txt").write_text("not a picture")
+        Image.fromarray(np.zeros((50, 60, 3), np.uint8)).save(tmp_path / "a.png")
+        entries = predict_files(BrightSpot(), [folder, tmp_path / "a.png"], out, batch_size=2)
+        assert entries == json.loads((out / "predictions.json").read_text())
+        assert [Path(entry["file"]).name for entry in entries] == [
+            "a.png",
+            "b.bmp",
+            "a.png",
+            "a.png",
+        ]
+        for index, entry in enumerate(entries[:3]):
+            assert entry["boxes"] == [[10 * index, 40, 10 * index + 20, 60]]
+            assert entry["names"] == ["spot"]
+            assert entry["scores"] == [0.75]
+            assert entry["labels"] == [0]
+        assert entries[3]["boxes"] == []
+        drawn = sorted(str(p.relative_to(out)) for p in out.rglob("*") if p.suffix != ".json")
+        assert [name for name in drawn if "." in name] == ["a.png", "a_2.png", "b.bmp", "sub/a.png"]
+        assert as_rgb(out / "a.png").shape == (360, 480, 3)
+
+    def test_the_threshold(self, tmp_path):
+        Image.fromarray(spot(0, 0)).save(tmp_path / "a.png")
+        (entry,) = predict_files(BrightSpot(), [tmp_path / "a.png"], tmp_path / "o", score_thr=0.8)
+        assert entry["boxes"] == []
+
+    def test_running_again_over_the_parent_skips_what_was_drawn(self, tmp_path):
+        Image.fromarray(spot(0, 0)).save(tmp_path / "a.png")
+        for _ in range(2):
+            assert len(predict_files(BrightSpot(), [tmp_path], tmp_path / "out")) == 1
+
+    def test_inputs_are_never_overwritten(self, tmp_path):
+        Image.fromarray(spot(0, 0)).save(tmp_path / "a.png")
+        before = (tmp_path / "a.png").read_bytes()
+        with pytest.raises(MixDetError, match="overwritten"):
+            predict_files(BrightSpot(), [tmp_path / "a.png"], tmp_path)
+        assert (tmp_path / "a.png").read_bytes() == before
+
+    def test_refusals_name_the_input(self, tmp_path):
+        (tmp_path / "empty").mkdir()
+        (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8 cut off")
+        (tmp_path / "broken.mp4").write_bytes(b"not a film")
+        for name in ("empty", "broken.jpg", "broken.mp4", "gone.png"):
+            with pytest.raises(MixDetError, match=name.replace(".", r"\.")):
+                predict_files(BrightSpot(), [tmp_path / name], tmp_path / "out")
+
+
+class TestVideo:
+    @pytest.mark.parametrize(
+        ("name", "codec", "rate"), [("clip.avi", "MJPG", 12.0), ("clip.mp4", "mp4v", 30.0)]
+    )
+    def test_frames_rate_and_boxes(self, tmp_path, name, codec, rate):
+        frames = [spot(8 * index, 50) for index in range(11)]
+        source = write_video(tmp_path / name, frames, rate, codec)
+        entries = predict_files(BrightSpot(), [source], tmp_path / "out", batch_size=4)
+        assert [entry["frame"] for entry in entries] == list(range(11))
+        for index, entry in enumerate(entries):
+            assert np.allclose(entry["boxes"], [[8 * index, 50, 8 * index + 20, 70]], atol=2)
+        drawn, drawn_rate = read_video(tmp_path / "out" / "clip.mp4")
+        assert len(drawn) == 11
+        assert drawn_rate == pytest.approx(rate, rel=1e-3)
+        assert drawn[0].shape == (360, 480, 3)
+        # The box is drawn in the class's colour around the spot: red at its edge, not outside.
+        red = drawn[5].astype(int)[..., 0] - drawn[5].astype(int)[..., 2]
+        assert (red[3 * 60, 3 * 40 - 6 : 3 * 40 + 6] > 60).any()
+        assert not (red[3 * 60, : 3 * 40 - 20] > 60).any()
+
+    def test_a_limit_on_the_frames(self, tmp_path):
+        source = write_video(tmp_path / "clip.avi", [spot(0, 0)] * 6, 10)
+        assert len(predict_video(BrightSpot(), source, tmp_path / "o.mp4", frames=4)) == 4
+
+    def test_ctrl_c_leaves_a_video_that_plays(self, tmp_path):
+        source = write_video(tmp_path / "clip.avi", [spot(0, 0)] * 9, 10)
+        with pytest.raises(KeyboardInterrupt):
+            predict_video(Impatient(), source, tmp_path / "o.mp4", batch_size=2)
+        assert len(read_video(tmp_path / "o.mp4")[0]) == 6
+
+    def test_a_camera_ends_with_ctrl_c(self, tmp_path, monkeypatch):
+        source = str(write_video(tmp_path / "clip.avi", [spot(0, 0)] * 9, 10))
+        capture = cv2.VideoCapture
+        with monkeypatch.context() as patch:
+            patch.setattr(cv2, "VideoCapture", lambda index: capture(source))
+            entries = predict_video(Impatient(), 0, tmp_path / "o.mp4")
+        assert [entry["file"] for entry in entries] == ["camera 0"] * 3
+        assert len(read_video(tmp_path / "o.mp4")[0]) == 3
+
+    def test_no_camera(self, tmp_path):
+        with pytest.raises(MixDetError, match="camera 63"):
+            predict_video(BrightSpot(), 63, tmp_path / "o.mp4")
+
+
+class TestTool:
+    def test_help_loads_no_torch(self):
+        code = (
+            "import runpy, sys\n"
+            f"sys.argv = ['predict.py', '--help']\n"
+            f"try: runpy.run_path({TOOL[1]!r}, run_name='__main__')\n"
+            "except SystemExit: pass\n"
+            "sys.exit(bool({'torch', 'mmdet', 'cv2', 'numpy'} & set(sys.modules)))"
+        )
+        assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+    @pytest.mark.heavy
+    def test_from_a_checkpoint_to_pictures(self, tmp_path):
+        import mixdet.plugin  # noqa: F401, I001
+        import torch
+        from mmdet.registry import MODELS
+        from mmengine.config import Config
+        from mmengine.registry import init_default_scope
+
+        cfg = Config.fromfile(ROOT / "configs" / "ssdlite_mixnet_s_digits.py")
+        init_default_scope("mmdet")
+        weights = MODELS.build(cfg.model).state_dict()
+        meta = {"cfg": cfg.pretty_text, "dataset_meta": {"classes": tuple("0123456789")}}
+        torch.save({"meta": meta, "state_dict": weights}, tmp_path / "model.pth")
+        Image.fromarray(spot(40, 40)).save(tmp_path / "a.png")
+        write_video(tmp_path / "clip.avi", [spot(40, 40)] * 3, 10)
+        inputs = [str(tmp_path / name) for name in ("a.png", "clip.avi")]
+        call = [*TOOL, str(tmp_path / "model.pth"), *inputs, "--out", str(tmp_path / "out")]
+        done = subprocess.run([*call, "--score-thr", "0"], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        entries = json.loads((tmp_path / "out" / "predictions.json").read_text())
+        assert [entry.get("frame") for entry in entries] == [None, 0, 1, 2]
+        assert all(len(entry["boxes"]) == len(entry["names"]) for entry in entries)
+        assert str(sum(len(entry["boxes"]) for entry in entries)) in done.stdout
+        assert (tmp_path / "out" / "a.png").is_file()
+        assert len(read_video(tmp_path / "out" / "clip.mp4")[0]) == 3
+
+    @pytest.mark.parametrize(
+        ("arguments", "words"),
+        [(["gone.pth", "a.png"], "gone.pth"), (["gone.pth"], "--camera")],
+    )
+    def test_refusals_are_one_line(self, tmp_path, arguments, words):
+        done = subprocess.run([*TOOL, *arguments], cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode in (1, 2)
+        assert words in done.stderr.strip().splitlines()[-1]
+        assert "Traceback" not in done.stderr

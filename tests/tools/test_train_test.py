@@ -1,0 +1,256 @@
+"""tools/train.py and tools/test.py, as a user meets them."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import runpy
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.tiny import CLASSES, write_config, write_pictures
+
+ROOT = Path(__file__).resolve().parents[2]
+COCO_CONFIG = "configs/ssdlite_mixnet_m_coco.py"
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    return write_pictures(tmp_path_factory.mktemp("pictures"))
+
+
+@pytest.fixture
+def tool(monkeypatch, capfd):
+    """Run a tool in this process, from the repository's root; return (code, stdout, stderr)."""
+
+    def run(name, *arguments):
+        monkeypatch.chdir(ROOT)
+        monkeypatch.setattr(sys, "argv", [f"tools/{name}.py", *map(str, arguments)])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as end:
+            runpy.run_path(f"tools/{name}.py", run_name="__main__")
+        out, err = capfd.readouterr()
+        return end.value.code or 0, out, err
+
+    return run
+
+
+@pytest.fixture
+def refusal(tool):
+    """Run a tool that must refuse: exit code 1 and one line, which is returned."""
+
+    def run(name, *arguments):
+        code, out, err = tool(name, *arguments)
+        assert code == 1, out + err
+        lines = err.strip().splitlines()
+        assert len(lines) == 1, err
+        assert lines[0].startswith("error: ")
+        assert "Traceback" not in out + err
+        return lines[0]
+
+    return run
+
+
+def trained(tool, folder, pictures, *options):
+    config = write_config(folder, pictures)
+    code, out, err = tool("train", config, *options)
+    assert code == 0, out + err
+    return config, out
+
+
+@pytest.mark.parametrize("name", ["train", "test"])
+def test_help_loads_nothing_heavy(name):
+    script = (
+        f"import runpy, sys; sys.argv = ['{name}.py', '--help']\n"
+        f"try: runpy.run_path('tools/{name}.py', run_name='__main__')\n"
+        "except SystemExit as end: assert not end.code\n"
+        "assert not {'torch', 'numpy', 'mmengine'} & set(sys.modules)"
+    )
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "--data-root" in done.stdout
+
+
+def test_train_ends_with_a_table_paths_and_a_sheet_and_test_repeats_the_numbers(
+    tool, pictures, tmp_path
+):
+    config, out = trained(
+        tool, tmp_path, pictures, "--cfg-options", "default_hooks.report.sheet=True"
+    )
+    work = tmp_path / "work"
+    report = out[out.index("Validation after 2 epochs") :]
+    assert all(word in report for word in ("mAP50", "mAP75", "small", "medium", "large", *CLASSES))
+    assert f"last checkpoint: {work / 'epoch_2.pth'}" in report
+    assert f"true and predicted boxes: {work / 'val_sheet.jpg'}" in report
+    assert (work / "val_sheet.jpg").stat().st_size > 1000
+    assert re.search(r"Epoch\(train\) \[1\]\[2/4\].* eta: \d", out)
+
+    results, sheet = tmp_path / "results.json", tmp_path / "sheet.jpg"
+    code, again, err = tool(
+        "test", config, work / "epoch_2.pth", "--out", results, "--sheet", sheet
+    )
+    assert code == 0, err
+    table = report.splitlines()[1:6]
+    assert "\n".join(table) in again
+    assert json.loads(results.read_text()) == json.loads((work / "val_detections.json").read_text())
+    assert sheet.stat().st_size > 1000
+
+
+def test_options_of_train(tool, pictures, tmp_path):
+    (tmp_path / "elsewhere").symlink_to(pictures)
+    options = ["--data-root", tmp_path / "elsewhere", "--work-dir", tmp_path / "other"]
+    options += ["--seed", 3, "--tensorboard", "--amp"]
+    config = write_config(tmp_path, tmp_path / "nowhere", epochs=1)
+    code, out, err = tool(
+        "train", config, *options, "--cfg-options", "train_dataloader.batch_size=7"
+    )
+    assert code == 0, err
+    assert "Epoch(train) [1][2/2]" in out
+    assert list((tmp_path / "other").glob("*/vis_data/events.out.tfevents*"))
+    if not torch.cuda.is_available():
+        assert "CpuAmpOptimWrapper" in out
+    checkpoint = torch.load(tmp_path / "other" / "epoch_1.pth", weights_only=True)
+    assert checkpoint["meta"]["seed"] == 3
+
+
+def test_coco_that_is_missing(refusal):
+    line = refusal("train", COCO_CONFIG, "--data-root", "no/coco")
+    assert "no/coco/annotations/instances_train2017.json is missing" in line
+    for part in ("instances_val2017.json", "train2017/", "val2017/", "make train"):
+        assert part in line
+
+
+@pytest.mark.parametrize("name", ["train", "test"])
+def test_configs_that_cannot_be_read(refusal, tmp_path, name):
+    rest = ["checkpoint.pth"] if name == "test" else []
+    assert "no such config" in refusal(name, tmp_path / "missing.py", *rest)
+    broken = tmp_path / "broken.py"
+    for content in ("model = dict(", "_base_ = './missing_base.py'", "a = undefined"):
+        broken.write_text(content)
+        assert "cannot be read as a config" in refusal(name, broken, *rest)
+
+
+def test_options_that_do_not_fit(refusal, pictures, tmp_path):
+    config = write_config(tmp_path, pictures)
+    assert "key=value" in refusal("train", config, "--cfg-options", "model.backbone")
+    line = refusal("train", config, "--cfg-options", "model.backbone.type=MixNett")
+    assert "MixNett is not in the mmdet::model registry" in line
+    line = refusal("train", config, "--cfg-options", "model.backbone.depht=3")
+    assert "unexpected keyword argument 'depht'" in line
+    if not torch.cuda.is_available():
+        assert "no GPU" in refusal("train", config, "--launcher", "pytorch")
+
+
+def test_checkpoints_that_are_refused(refusal, tool, pictures, tmp_path):
+    config, _ = trained(tool, tmp_path, pictures)
+    checkpoint = tmp_path / "work" / "epoch_2.pth"
+    assert "no such checkpoint" in refusal("test", config, tmp_path / "missing.pth")
+    assert "no such checkpoint" in refusal("train", config, "--resume", tmp_path / "missing.pth")
+
+    unsafe = tmp_path / "unsafe.pth"
+    torch.save(torch.load(checkpoint, weights_only=True) | {"note": Harmless()}, unsafe)
+    assert "--trust-checkpoint" in refusal("test", config, unsafe)
+    assert "--trust-checkpoint" in refusal("train", config, "--resume", unsafe)
+    try:
+        code, _, err = tool("test", config, unsafe, "--trust-checkpoint")
+    finally:
+        from mixdet.compat.checkpoint import trust_checkpoints
+
+        trust_checkpoints(False)
+    assert code == 0, err
+
+    damaged = tmp_path / "damaged.pth"
+    damaged.write_bytes(checkpoint.read_bytes()[:1000])
+    refusal("test", config, damaged)
+
+
+class Harmless:
+    """Something that only unpickling brings back."""
+
+
+def test_out_needs_a_metric_that_writes(refusal, tool, pictures, tmp_path):
+    config, _ = trained(tool, tmp_path, pictures)
+    line = refusal(
+        *("test", config, tmp_path / "work" / "epoch_2.pth", "--out", tmp_path / "a.json"),
+        *("--cfg-options", "test_evaluator.type=CocoMetric"),
+    )
+    assert "CocoDetectionMetric" in line
+
+
+@pytest.mark.parametrize("name", ["dist_train.sh", "slurm_train.sh"])
+def test_launchers_say_how_they_are_used(name):
+    done = subprocess.run([ROOT / "tools" / name], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "usage:" in done.stderr
+
+
+def test_dist_train_starts_torchrun(tmp_path):
+    fake = tmp_path / "torchrun"
+    fake.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    fake.chmod(0o755)
+    done = subprocess.run(
+        [ROOT / "tools" / "dist_train.sh", "a config.py", "8", "--seed", "3"],
+        env=os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    arguments = done.stdout.splitlines()
+    assert "--nproc-per-node=8" in arguments
+    script = arguments.index(str(ROOT / "tools" / "train.py"))
+    assert arguments[script + 1 :] == ["a config.py", "--launcher", "pytorch", "--seed", "3"]
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("workers", [0, 2])
+def test_ctrl_c_in_a_terminal(pictures, tmp_path, workers):
+    """The signal reaches the whole process group, as a terminal sends it."""
+    config = write_config(tmp_path, pictures, epochs=1000)
+    command = [sys.executable, "tools/train.py", str(config), "--cfg-options"]
+    options = [
+        f"train_dataloader.num_workers={workers}",
+        f"train_dataloader.persistent_workers={workers > 0}",
+        "train_cfg.val_interval=1000",
+        "default_hooks.checkpoint.interval=1000",
+    ]
+    start = {
+        "cwd": ROOT,
+        "env": os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.STDOUT,
+        "text": True,
+        "start_new_session": True,
+    }
+    process = subprocess.Popen([*command, *options], **start)
+    for line in process.stdout:
+        if "Epoch(train) [2]" in line:
+            break
+    os.killpg(process.pid, signal.SIGINT)
+    out = process.stdout.read()
+    assert process.wait(60) == 130, out
+    assert "--resume" in out
+    assert "Traceback" not in out
+    stopped = torch.load(tmp_path / "work" / "interrupted.pth", weights_only=True)["meta"]
+    assert stopped["iter"] // 4 == stopped["epoch"]
+
+    process = subprocess.Popen([*command, *options, "--resume"], **start)
+    for line in process.stdout:
+        if "Epoch(train)" in line:
+            break
+    next_batch = f"[{stopped['epoch'] + 1}][{stopped['iter'] % 4 + 1}/4]"
+    assert next_batch in line.replace(" ", "").replace("Epoch(train)", "")
+    os.killpg(process.pid, signal.SIGINT)
+    time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGINT)  # a second time: at once
+    out = process.stdout.read()
+    assert process.wait(60) == 130, out
