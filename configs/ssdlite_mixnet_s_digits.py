@@ -11,7 +11,7 @@ model = dict(
     backbone=dict(
         type="MixNet",
         arch="s",
-        taps=("stage3", "stage5"),  # strides 8 and 16
+        taps=("stage4.expansion", "stage5"),  # 240 channels at stride 8, 120 at stride 16
         norm_cfg=dict(type="BN", momentum=0.1),
     ),
     bbox_head=dict(kernel_sizes=[(3, 5, 7), (3, 5, 7), (3, 5)]),

@@ -20,3 +20,11 @@ def coco_sample() -> Path:
             pytest.fail(message)
         pytest.skip(message)
     return folder
+
+
+@pytest.fixture(autouse=True)
+def _mmdets_scope():
+    """A runner leaves its default scope behind; every test starts in mmdet's."""
+    from mmengine.registry import init_default_scope
+
+    init_default_scope("mmdet")

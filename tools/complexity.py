@@ -9,7 +9,7 @@ from mixdet.errors import run_tool
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description="Parameters and multiply-adds (MAdds, not FLOPs: a multiply and an add are one)."
+        description="Parameters and multiply-adds (not FLOPs: a multiply and an add are one)."
     )
     parser.add_argument("configs", nargs="+", metavar="CONFIG")
     return parser.parse_args()

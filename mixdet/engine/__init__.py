@@ -5,13 +5,20 @@ Importing this package registers them. `launch` is what `tools/train.py` and `to
 
 from mixdet.engine.amp import CpuAmpOptimWrapper
 from mixdet.engine.file_backend import AtomicBackend, write_atomically, write_last_checkpoint
-from mixdet.engine.hooks import InterruptHook, ReportHook, SafeCheckpointHook, SeedIterationHook
+from mixdet.engine.hooks import (
+    InterruptHook,
+    KeepMemoryHook,
+    ReportHook,
+    SafeCheckpointHook,
+    SeedIterationHook,
+)
 from mixdet.engine.loops import ResumableTrainLoop
 
 __all__ = [
     "AtomicBackend",
     "CpuAmpOptimWrapper",
     "InterruptHook",
+    "KeepMemoryHook",
     "ReportHook",
     "ResumableTrainLoop",
     "SafeCheckpointHook",

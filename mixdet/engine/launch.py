@@ -8,14 +8,14 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import os
-import re
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from mmengine.config import Config, DictAction
-from mmengine.registry import init_default_scope
+from mmengine.registry import build_from_cfg, init_default_scope
 from mmengine.runner import Runner, find_latest_checkpoint
 from mmengine.utils import import_modules_from_strings
 
@@ -215,13 +215,14 @@ def _name_results(cfg: Config, path: str) -> None:
 
 @contextmanager
 def _refusals(config: str) -> Iterator[None]:
-    """Turn a misspelt type or argument, which mmengine reports from deep inside, into one line."""
+    """Turn a misspelt type or argument, which mmengine finds when it builds, into one line."""
     try:
         yield
     except (KeyError, TypeError) as error:
-        if re.search(r"is not in the .* registry|class `\w+` in .*argument", str(error), re.DOTALL):
-            raise MixDetError(f"{config}: {_line(error)}") from error
-        raise
+        *_, innermost = traceback.walk_tb(error.__traceback__)
+        if innermost[0].f_code is not build_from_cfg.__code__:
+            raise
+        raise MixDetError(f"{config}: {_line(error).partition('. ')[0]}") from error
 
 
 def _line(error: Exception) -> str:

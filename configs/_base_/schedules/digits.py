@@ -1,4 +1,7 @@
-"""The digit recipe: AdamW, one cycle, for a CPU of two cores."""
+"""The digit recipe, for a CPU of two cores: 8 epochs over 2,000 scenes, batch 8, 2,000 iterations.
+
+AdamW, learning rate 0.006 for a batch of 8, 100 warm-up iterations, cosine to 1 % of it.
+"""
 
 max_epochs = 8
 train_cfg = dict(type="ResumableTrainLoop", max_epochs=max_epochs, val_interval=2)
@@ -7,7 +10,7 @@ test_cfg = dict(type="TestLoop")
 
 optim_wrapper = dict(
     type="OptimWrapper",
-    optimizer=dict(type="AdamW", lr=0.004, weight_decay=0.05),
+    optimizer=dict(type="AdamW", lr=0.006, weight_decay=0.05),
     clip_grad=dict(max_norm=10),
 )
 param_scheduler = [
@@ -21,4 +24,4 @@ param_scheduler = [
         convert_to_iter_based=True,
     ),
 ]
-auto_scale_lr = dict(enable=False, base_batch_size=16)
+auto_scale_lr = dict(enable=False, base_batch_size=8)

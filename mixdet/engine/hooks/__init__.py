@@ -2,7 +2,14 @@
 
 from mixdet.engine.hooks.checkpoint import SafeCheckpointHook
 from mixdet.engine.hooks.interrupt import InterruptHook
+from mixdet.engine.hooks.memory import KeepMemoryHook
 from mixdet.engine.hooks.report import ReportHook
 from mixdet.engine.hooks.seed import SeedIterationHook
 
-__all__ = ["InterruptHook", "ReportHook", "SafeCheckpointHook", "SeedIterationHook"]
+__all__ = [
+    "InterruptHook",
+    "KeepMemoryHook",
+    "ReportHook",
+    "SafeCheckpointHook",
+    "SeedIterationHook",
+]

@@ -36,7 +36,7 @@ class InterruptHook(Hook):
     priority = "LOWEST"  # after the schedulers' step and the regular checkpoint
 
     def __init__(self) -> None:
-        self._requested = False
+        self._signals = 0
         self._previous = None
 
     def before_train(self, runner: Runner) -> None:
@@ -45,10 +45,14 @@ class InterruptHook(Hook):
             process = os.getpid()
 
             def request(number, frame) -> None:
-                if os.getpid() == process:  # data loading workers inherit the handler: they go on
-                    self._requested = True
-                    self._restore()
+                if os.getpid() != process:
+                    return  # data loading workers inherit the handler: they go on
+                self._signals += 1
+                if self._signals == 1:
                     os.write(2, NOTICE)  # print is not safe in a signal handler
+                else:
+                    self._restore()
+                    signal.raise_signal(number)
 
             self._previous = signal.signal(signal.SIGINT, request)
 
@@ -87,8 +91,8 @@ class InterruptHook(Hook):
 
     def _anybody_requested(self) -> bool:
         if get_world_size() == 1:
-            return self._requested
-        flag = torch.tensor(int(self._requested))
+            return self._signals > 0
+        flag = torch.tensor(self._signals)
         all_reduce(flag, "max")
         return bool(flag)
 
@@ -103,12 +107,17 @@ class InterruptHook(Hook):
         hook = next((hook for hook in runner.hooks if isinstance(hook, CheckpointHook)), None)
         folder = hook.out_dir if hook else runner.work_dir
         path = Path(folder, FILENAME)
-        runner.save_checkpoint(
-            folder,
-            FILENAME,
-            meta={"epoch": epoch, "iter": iteration},
-            backend_args=hook.backend_args if hook else {"backend": "atomic"},
-        )
+        try:
+            runner.save_checkpoint(
+                folder,
+                FILENAME,
+                meta={"epoch": epoch, "iter": iteration},
+                backend_args=hook.backend_args if hook else {"backend": "atomic"},
+            )
+        except Exception as error:
+            if self._signals > 1:  # mmengine formats the config under a bare `except`
+                raise KeyboardInterrupt from error
+            raise
         if runner.rank == 0:
             write_last_checkpoint(runner.work_dir, path)
             runner.logger.info(

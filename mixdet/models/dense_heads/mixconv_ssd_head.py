@@ -44,8 +44,9 @@ class MixConvSSDHead(SSDHead):
         **kwargs: As for mmdet's `SSDHead`.
 
     Raises:
-        MixDetError: If `kernel_sizes` has another number of levels than `in_channels`, or the
-            loss is a sigmoid cross entropy, which hard-negative mining is not defined for.
+        MixDetError: If a kernel size does not exist, `kernel_sizes` has another number of levels
+            than `in_channels`, or the loss is a sigmoid cross entropy, which hard-negative mining
+            is not defined for.
     """
 
     def __init__(
@@ -85,14 +86,18 @@ class MixConvSSDHead(SSDHead):
     def _init_layers(self) -> None:
         """Build the predictors; called by SSDHead's `__init__`."""
         levels = list(zip(self.in_channels, self.num_base_priors, self.kernel_sizes, strict=True))
-        self.cls_convs = nn.ModuleList(
-            self._predictor(channels, anchors * self.cls_out_channels, kernel_sizes)
-            for channels, anchors, kernel_sizes in levels
-        )
-        self.reg_convs = nn.ModuleList(
-            self._predictor(channels, anchors * 4, kernel_sizes)
-            for channels, anchors, kernel_sizes in levels
-        )
+        try:
+            self.cls_convs, self.reg_convs = (
+                nn.ModuleList(
+                    self._predictor(channels, anchors * outputs, kernel_sizes)
+                    for channels, anchors, kernel_sizes in levels
+                )
+                for outputs in (self.cls_out_channels, 4)
+            )
+        except ValueError as error:
+            raise MixDetError(
+                f"model.bbox_head.kernel_sizes={self.kernel_sizes!r}: {error}"
+            ) from error
 
     def _predictor(self, channels: int, outputs: int, kernel_sizes: KernelSizes) -> nn.Sequential:
         return nn.Sequential(

@@ -271,11 +271,11 @@ def test_kernel_sizes_by_level():
         sorted({m.kernel_size[0] for m in conv[0].modules() if isinstance(m, torch.nn.Conv2d)})
         for conv in head.cls_convs
     ]
-    if kernels[1] == []:  # a MixConv2d of one kernel may be a convolution itself
-        kernels = [kernels[0], [head.cls_convs[1][0].weight.shape[-1]], [3]]
     assert kernels == [[3, 5], [5], [3]]
     with pytest.raises(MixDetError, match=r"kernel_sizes has 2 entries for 3 levels"):
         make_head(kernel_sizes=[(3, 5), 3])
+    with pytest.raises(MixDetError, match=r"kernel_sizes=.*odd"):
+        make_head(kernel_sizes=[(3, 4), 3, 3])
 
 
 def test_sigmoid_cross_entropy_is_refused():

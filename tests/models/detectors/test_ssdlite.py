@@ -6,16 +6,12 @@ import copy
 
 import pytest
 import torch
-from mmengine.config import Config
-from mmengine.registry import init_default_scope
+from mmdet.registry import MODELS
+from mmengine.config import Config, ConfigDict
 
 import mixdet.plugin  # noqa: F401
 from mixdet.errors import MixDetError
 from tests.conftest import ROOT
-
-init_default_scope("mmdet")
-
-from mmdet.registry import MODELS  # noqa: E402
 
 
 def model_config(name: str = "ssdlite_mixnet_m_coco") -> dict:
@@ -51,10 +47,10 @@ def mmdet_baseline() -> torch.nn.Module:
 
 def test_baseline_equals_mmdets_own_model():
     """Same parameters in the same order; same scores, offsets and boxes before NMS."""
+    torch.manual_seed(0)
     ours, theirs = MODELS.build(model_config("ssdlite_mobilenet_v2_coco")), mmdet_baseline()
     count = sum(p.numel() for p in theirs.parameters())
     assert sum(p.numel() for p in ours.parameters()) == count
-    torch.manual_seed(0)
     state = theirs.state_dict()
     for value in state.values():
         if value.dim() == 1:
@@ -74,7 +70,8 @@ def test_baseline_equals_mmdets_own_model():
         ):
             torch.testing.assert_close(level, reference, rtol=1e-5, atol=1e-5)
         theirs.bbox_head.loss_cls = ours.bbox_head.loss_cls
-        arguments = dict(batch_img_metas=metas, with_nms=False)
+        cfg = dict(ours.test_cfg, score_thr=0.001)
+        arguments = dict(batch_img_metas=metas, cfg=ConfigDict(cfg), with_nms=False)
         for result, reference in zip(
             ours.bbox_head.predict_by_feat(*outputs, **arguments),
             theirs.bbox_head.predict_by_feat(*expected, **arguments),

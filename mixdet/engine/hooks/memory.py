@@ -1,0 +1,50 @@
+"""Freed memory stays with the process: on a CPU that saves a good part of a training step."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+
+import torch
+from mmdet.registry import HOOKS
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+
+# glibc's <malloc.h>
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3
+MEBIBYTE = 1 << 20
+
+
+@HOOKS.register_module()
+class KeepMemoryHook(Hook):
+    """When training on a CPU under glibc, keep freed memory for the next tensor.
+
+    By default glibc maps every large tensor anew and unmaps it when it is freed, so that each step
+    has the kernel clear the same pages again. PyTorch's tuning guide recommends another allocator
+    against it; these three settings of glibc's own do the same without one. They hold for the
+    process.
+    """
+
+    def before_run(self, runner: Runner) -> None:
+        """Set the allocator, before the first step."""
+        if not torch.cuda.is_available():
+            keep_freed_memory()
+
+
+def keep_freed_memory() -> bool:
+    """Tell glibc's malloc to keep what is freed.
+
+    Returns:
+        False where there is no glibc, and nothing was done.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is None:  # musl has none
+        return False
+    settings = (
+        (M_MMAP_THRESHOLD, 1024 * MEBIBYTE),
+        (M_TRIM_THRESHOLD, 1024 * MEBIBYTE),
+        (M_TOP_PAD, 64 * MEBIBYTE),
+    )
+    return all(mallopt(ctypes.c_int(name), ctypes.c_int(value)) for name, value in settings)

@@ -1,0 +1,132 @@
+"""The COCO config on real pictures: it trains, evaluates, stops, resumes, and can memorise."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.runner import Runner
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+import mixdet.plugin  # noqa: F401
+from mixdet.evaluation.coco_scores import STATS
+from tests.conftest import ROOT
+
+CONFIG = ROOT / "configs/ssdlite_mixnet_m_coco.py"
+
+pytestmark = pytest.mark.heavy
+
+
+def run_tool(*arguments: object) -> str:
+    command = [sys.executable, *map(str, arguments)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def logged(work_dir: Path) -> list[dict]:
+    """Every entry of every run's scalars in a work folder, in order."""
+    files = sorted(work_dir.glob("*/vis_data/scalars.json"))
+    return [json.loads(line) for file in files for line in file.read_text().splitlines()]
+
+
+def test_trains_evaluates_stops_and_resumes(coco_sample, tmp_path):
+    work_dir = tmp_path / "work"
+    common = ("--data-root", coco_sample, "--work-dir", work_dir)
+    options = ("train_dataloader.batch_size=9", "default_hooks.logger.interval=1")
+    options += ("train_cfg.val_interval=1", "param_scheduler.0.end=4")
+    run_tool("tools/train.py", CONFIG, *common, "--cfg-options", "train_cfg.max_epochs=1", *options)
+    first = torch.load(work_dir / "epoch_1.pth", weights_only=True)
+    log = run_tool(
+        "tools/train.py", CONFIG, *common, "--resume",
+        "--cfg-options", "train_cfg.max_epochs=2", *options,
+    )  # fmt: skip
+    second = torch.load(work_dir / "epoch_2.pth", weights_only=True)
+    assert "resumed epoch: 1" in log
+    assert (first["meta"]["iter"], second["meta"]["iter"]) == (5, 10)
+    changed = [
+        k for k, v in first["state_dict"].items() if not torch.equal(v, second["state_dict"][k])
+    ]
+    assert len(changed) > 0.9 * len(before)
+    losses = [entry["loss"] for entry in logged(work_dir) if "loss" in entry]
+    assert len(losses) == 10
+    assert all(torch.isfinite(torch.tensor(losses)))
+
+    results = tmp_path / "results.json"
+    run_tool("tools/test.py", CONFIG, work_dir / "epoch_2.pth", *common, "--out", results)
+    entry = next(e for e in reversed(logged(work_dir)) if "coco/bbox_mAP" in e)
+    truth = COCO(coco_sample / "annotations/instances_val2017.json")
+    evaluation = COCOeval(truth, truth.loadRes(str(results)), "bbox")
+    evaluation.evaluate()
+    evaluation.accumulate()
+    evaluation.summarize()
+    assert [entry[f"coco/{name}"] for name in STATS] == evaluation.stats.tolist()
+
+
+def few_pictures(coco_sample: Path, folder: Path, count: int = 4) -> Path:
+    """Pictures whose objects are few and not tiny, in an annotation file of their own."""
+    source = json.loads((coco_sample / "annotations/instances_train2017.json").read_text())
+    chosen, kept = [], []
+    for image in source["images"]:
+        objects = [a for a in source["annotations"] if a["image_id"] == image["id"]]
+        scale = 320 / image["width"] * 320 / image["height"]
+        if 1 <= len(objects) <= 4 and all(
+            a["bbox"][2] * a["bbox"][3] * scale > 48**2 and not a["iscrowd"] for a in objects
+        ):
+            chosen.append(image)
+            kept += objects
+    chosen = chosen[:count]
+    assert len(chosen) == count
+    ids = {image["id"] for image in chosen}
+    kept = [a for a in kept if a["image_id"] in ids]
+    path = folder / "few.json"
+    path.write_text(json.dumps(source | dict(images=chosen, annotations=kept)))
+    return path
+
+
+def test_memorises_a_few_real_pictures(coco_sample, tmp_path):
+    """Assignment, coding, loss, decoding and metric can only fit if they fit together."""
+    ann_file = str(few_pictures(coco_sample, tmp_path))
+    config = Config.fromfile(CONFIG)
+    plain = [step for step in config.test_pipeline if step["type"] != "PackDetInputs"]
+    shared = dict(data_root=str(coco_sample), ann_file=ann_file, data_prefix=dict(img="train2017/"))
+    config.merge_from_dict(
+        dict(
+            work_dir=str(tmp_path / "work"),
+            model=dict(backbone=dict(norm_cfg=dict(momentum=0.1))),
+            train_dataloader=dict(
+                batch_size=4,
+                num_workers=0,
+                persistent_workers=False,
+                dataset=shared | dict(pipeline=[*plain, dict(type="PackDetInputs")]),
+            ),
+            val_dataloader=dict(
+                batch_size=4, num_workers=0, persistent_workers=False, dataset=shared
+            ),
+            val_evaluator=dict(ann_file=ann_file),
+            test_dataloader=None,
+            test_evaluator=None,
+            test_cfg=None,
+            train_cfg=dict(max_epochs=120, val_interval=120),
+            optim_wrapper=dict(
+                optimizer=dict(_delete_=True, type="AdamW", lr=0.002, weight_decay=0.0)
+            ),
+            param_scheduler=[
+                dict(type="LinearLR", start_factor=0.1, by_epoch=False, begin=0, end=20),
+                dict(type="CosineAnnealingLR", T_max=120, by_epoch=False, begin=0, end=120),
+            ],
+            default_hooks=dict(checkpoint=None),
+        )
+    )
+    del config.default_hooks.report
+    runner = Runner.from_cfg(config)
+    runner.train()
+    score = runner.message_hub.get_scalar("val/coco/bbox_mAP").current()
+    print(score, runner.message_hub.get_scalar("train/loss").current())
+    assert score >= 0.8
