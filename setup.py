@@ -32,6 +32,8 @@ setup(
         "timm>=1.0.11",
         "scikit-learn>=1.3",  # the digits, and two photographs, of the embedded data set
         "scikit-image>=0.22",  # its other photographs
+        "pillow>=10.1",
+        "tqdm>=4.65",
     ],
     extras_require={
         "tensorboard": TENSORBOARD,

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pytest
 import torch
 from mmdet.registry import HOOKS, MODELS
 from mmengine.hooks import Hook
@@ -53,6 +54,18 @@ def write_pictures(root: Path) -> Path:
         file.parent.mkdir(exist_ok=True)
         file.write_text(json.dumps(content))
     return root
+
+
+@pytest.fixture(scope="module")
+def quick():
+    """One thread, and no formatting of the config: mmengine does that at every checkpoint."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        formatted = "mmengine.config.config.FormatCode"
+        patch.setattr(formatted, lambda text, **_: (text, True), raising=False)
+        yield
+    torch.set_num_threads(threads)
 
 
 @MODELS.register_module()

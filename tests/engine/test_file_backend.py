@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
+import itertools
+import multiprocessing
 from types import SimpleNamespace
 
 import pytest
@@ -14,13 +12,10 @@ from mmengine.logging import MessageHub
 
 from mixdet.engine import SafeCheckpointHook, write_atomically
 
-WRITER = """
-import sys
-from mixdet.engine.file_backend import write_atomically
-print("go", flush=True)
-for number in range(10**6):
-    write_atomically(sys.argv[1], bytes([number % 256]) * 10**6)
-"""
+
+def write_for_ever(path) -> None:
+    for number in itertools.count():
+        write_atomically(path, bytes([number % 256]) * 10**6)
 
 
 def test_the_backend_writes_bytes_and_text(tmp_path):
@@ -49,17 +44,16 @@ def test_a_write_that_fails_leaves_the_old_file_alone(tmp_path, monkeypatch, ste
 
 def test_a_killed_process_leaves_a_whole_file(tmp_path):
     path = tmp_path / "file"
-    command = [sys.executable, "-c", WRITER, str(path)]
-    writer = subprocess.Popen(command, stdout=subprocess.PIPE, env=os.environ | {"PYTHONPATH": "."})
-    writer.stdout.readline()
+    writer = multiprocessing.get_context("fork").Process(target=write_for_ever, args=[path])
+    writer.start()
     while not path.exists():
-        assert writer.poll() is None
+        assert writer.is_alive()
     for _ in range(50):  # whatever moment a reader chooses, the file is whole
         content = path.read_bytes()
         assert len(content) == 10**6
         assert len(set(content)) == 1
-    writer.send_signal(signal.SIGKILL)
-    writer.wait()
+    writer.kill()
+    writer.join()
     content = path.read_bytes()
     assert len(content) == 10**6
     assert len(set(content)) == 1

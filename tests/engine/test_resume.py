@@ -9,23 +9,12 @@ import pytest
 import torch
 
 from mixdet.engine import launch
-from tests.tiny import write_config, write_pictures
+from tests.tiny import quick, write_config, write_pictures  # noqa: F401
+
+pytestmark = pytest.mark.usefixtures("quick")
 
 EPOCHS = 3
 BATCHES = 4  # an epoch
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick():
-    """One thread, and no formatting of the config: mmengine does that at every checkpoint."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            "mmengine.config.config.FormatCode", lambda text, **_: (text, True), raising=False
-        )
-        yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +23,7 @@ def pictures(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(pictures, tmp_path_factory):
+def uninterrupted(quick, pictures, tmp_path_factory):  # noqa: F811
     """Where there is nothing to resume from, `auto` begins at the beginning."""
     return run(tmp_path_factory.mktemp("uninterrupted"), pictures, resume="auto")
 

@@ -14,7 +14,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.tiny import CLASSES, write_config, write_pictures
+from mixdet.compat.checkpoint import trust_checkpoints
+from mixdet.engine import launch
+from tests.tiny import CLASSES, quick, write_config, write_pictures  # noqa: F401
+
+pytestmark = pytest.mark.usefixtures("quick")
 
 ROOT = Path(__file__).resolve().parents[2]
 COCO_CONFIG = "configs/ssdlite_mixnet_m_coco.py"
@@ -57,11 +61,13 @@ def refusal(tool):
     return run
 
 
-def trained(tool, folder, pictures, *options):
-    config = write_config(folder, pictures)
-    code, out, err = tool("train", config, *options)
-    assert code == 0, out + err
-    return config, out
+@pytest.fixture(scope="module")
+def trained(quick, pictures, tmp_path_factory):  # noqa: F811
+    """A config and the checkpoint that its training left."""
+    folder = tmp_path_factory.mktemp("trained")
+    config = write_config(folder, pictures, epochs=1)
+    launch.train(str(config))
+    return config, folder / "work" / "epoch_1.pth"
 
 
 @pytest.mark.parametrize("name", ["train", "test"])
@@ -83,9 +89,9 @@ def test_help_loads_nothing_heavy(name):
 def test_train_ends_with_a_table_paths_and_a_sheet_and_test_repeats_the_numbers(
     tool, pictures, tmp_path
 ):
-    config, out = trained(
-        tool, tmp_path, pictures, "--cfg-options", "default_hooks.report.sheet=True"
-    )
+    config = write_config(tmp_path, pictures)
+    code, out, err = tool("train", config, "--cfg-options", "default_hooks.report.sheet=True")
+    assert code == 0, err
     work = tmp_path / "work"
     report = out[out.index("Validation after 2 epochs") :]
     assert all(word in report for word in ("mAP50", "mAP75", "small", "medium", "large", *CLASSES))
@@ -150,9 +156,8 @@ def test_options_that_do_not_fit(refusal, pictures, tmp_path):
         assert "no GPU" in refusal("train", config, "--launcher", "pytorch")
 
 
-def test_checkpoints_that_are_refused(refusal, tool, pictures, tmp_path):
-    config, _ = trained(tool, tmp_path, pictures)
-    checkpoint = tmp_path / "work" / "epoch_2.pth"
+def test_checkpoints_that_are_refused(refusal, tool, trained, tmp_path):
+    config, checkpoint = trained
     assert "no such checkpoint" in refusal("test", config, tmp_path / "missing.pth")
     assert "no such checkpoint" in refusal("train", config, "--resume", tmp_path / "missing.pth")
 
@@ -163,8 +168,6 @@ def test_checkpoints_that_are_refused(refusal, tool, pictures, tmp_path):
     try:
         code, _, err = tool("test", config, unsafe, "--trust-checkpoint")
     finally:
-        from mixdet.compat.checkpoint import trust_checkpoints
-
         trust_checkpoints(False)
     assert code == 0, err
 
@@ -177,12 +180,9 @@ class Harmless:
     """Something that only unpickling brings back."""
 
 
-def test_out_needs_a_metric_that_writes(refusal, tool, pictures, tmp_path):
-    config, _ = trained(tool, tmp_path, pictures)
-    line = refusal(
-        *("test", config, tmp_path / "work" / "epoch_2.pth", "--out", tmp_path / "a.json"),
-        *("--cfg-options", "test_evaluator.type=CocoMetric"),
-    )
+def test_out_needs_a_metric_that_writes(refusal, trained, tmp_path):
+    options = ["--out", tmp_path / "a.json", "--cfg-options", "test_evaluator.type=CocoMetric"]
+    line = refusal("test", *trained, *options)
     assert "CocoDetectionMetric" in line
 
 
