@@ -113,7 +113,10 @@ def _plain_mapping(value: Mapping, where: str) -> dict:
 
 
 def _restored(checkpoint: dict) -> dict:
-    """Turn the log scalars that `plain` wrote back into mmengine's history buffers."""
+    """Turn what `plain` wrote back into history buffers, and drop what a resume would run."""
+    meta = checkpoint.get("meta")
+    if isinstance(meta, dict) and not _trusted:
+        meta.pop("config", None)  # mmengine's resume would run this text as Python; ours is `cfg`
     hub = checkpoint.get("message_hub")
     scalars = hub.get("log_scalars", {}) if isinstance(hub, dict) else {}
     for key, value in scalars.items():

@@ -25,14 +25,19 @@ def set_data_root(cfg: Config, root: str) -> None:
         MixDetError: A data set names no `data_root`, or a metric's annotation file is not under the
             data sets' root, so that there is no saying which file is meant.
     """
-    roots = []
+    roots, moved = [], set()  # a config may use one dict twice
     for where, dataset in _leaves(cfg, LOADERS):
         if "data_root" not in dataset:
             raise MixDetError(f"--data-root: {where} has no data_root to point elsewhere")
+        if id(dataset) in moved:
+            continue
+        moved.add(id(dataset))
         roots.append(dataset["data_root"])
         dataset["data_root"] = root
     for where, metric in _leaves(cfg, EVALUATORS):
-        metric["ann_file"] = _moved(where, metric["ann_file"], roots, root)
+        if id(metric) not in moved:
+            moved.add(id(metric))
+            metric["ann_file"] = _moved(where, metric["ann_file"], roots, root)
 
 
 def check_data(cfg: Config, loaders: tuple[str, ...]) -> None:
@@ -87,7 +92,7 @@ def _leaves(cfg: Config, keys: tuple[str, ...]) -> Iterator[tuple[str, dict]]:
 
 
 def _moved(where: str, file: str, roots: list[str], root: str) -> str:
-    for old in (root, *roots):  # a config may use one dict twice, the second time moved already
+    for old in roots:
         if PurePath(file).is_relative_to(old):
             return str(Path(root, PurePath(file).relative_to(old)))
     raise MixDetError(f"--data-root: {where}.ann_file ({file}) is not under a data_root")

@@ -434,3 +434,23 @@ def test_what_cannot_be_fetched_is_named(site: tuple[Path, str]) -> None:
             mmengine_checkpoint._load_checkpoint(name)
     with pytest.raises(MixDetError, match="knows no model named 'nosuch'"):
         mmengine_checkpoint._load_checkpoint("open-mmlab://nosuch")
+
+
+def test_a_config_that_mmengine_would_run_on_resume_is_dropped(tmp_path: Path) -> None:
+    """`Runner.resume` hands `meta.config` to `Config.fromstring`, which runs it as Python."""
+    payload, file = tmp_path / "ran", tmp_path / "evil.pth"
+    first = make_runner(tmp_path, f"{tmp_path.name}_first")
+    first.train()
+    first.save_checkpoint(str(tmp_path), "evil.pth")
+    content = torch.load(file, weights_only=True)
+    content["meta"]["config"] = f"x = open({str(payload)!r}, 'w').close()\n"
+    torch.save(content, file)
+    torch.load(file, weights_only=True)  # torch sees plain values
+    second = make_runner(tmp_path, f"{tmp_path.name}_second")
+    second.optim_wrapper = second.build_optim_wrapper(second.optim_wrapper)
+    second.param_schedulers = second.build_param_scheduler(second.param_schedulers)
+    second.call_hook("before_run")
+    second.resume(str(file))
+    assert not payload.exists()
+    trust_checkpoints()
+    assert "config" in checkpoint.load(file)["meta"]

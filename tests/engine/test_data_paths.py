@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from mmdet.registry import DATASETS
@@ -95,3 +96,17 @@ def test_what_is_missing_is_named(tmp_path):
 def test_data_that_makes_itself_and_remote_data_are_not_looked_for():
     check_data(config(train=coco("train", type="MadeOnFirstUse")), ("train_dataloader",))
     check_data(config(train=coco("train", data_root="s3://bucket/")), ("train_dataloader",))
+
+
+@pytest.mark.parametrize("root", ["data", "."])
+def test_data_root_may_lie_above_the_old_one(root):
+    cfg = Config(
+        dict(
+            val_dataloader=dict(
+                dataset=dict(type="CocoDataset", data_root="data/coco/", ann_file="a/val.json")
+            ),
+            val_evaluator=dict(type="CocoDetectionMetric", ann_file="data/coco/a/val.json"),
+        )
+    )
+    set_data_root(cfg, root)
+    assert Path(cfg.val_evaluator.ann_file) == Path(root, "a/val.json")

@@ -35,7 +35,7 @@ def keep_freed_memory() -> bool:
     """Tell glibc's malloc to keep what is freed.
 
     Returns:
-        False where there is no glibc, and nothing was done.
+        False where there is no glibc, or it is too old for thresholds above 32 MiB.
     """
     if not sys.platform.startswith("linux"):
         return False
@@ -47,4 +47,5 @@ def keep_freed_memory() -> bool:
         (M_TRIM_THRESHOLD, 1024 * MEBIBYTE),
         (M_TOP_PAD, 64 * MEBIBYTE),
     )
-    return all(mallopt(ctypes.c_int(name), ctypes.c_int(value)) for name, value in settings)
+    done = [mallopt(ctypes.c_int(name), ctypes.c_int(value)) for name, value in settings]
+    return all(done)
