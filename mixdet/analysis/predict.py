@@ -156,9 +156,11 @@ def find_inputs(inputs: Iterable[str | os.PathLike], out: Path) -> list[tuple[Pa
                 if target not in pairs:
                     break
                 target = wanted.with_stem(f"{wanted.stem}_{number}")
-            if target.exists() and target.samefile(file):
-                raise MixDetError(f"{file} would be overwritten: choose another --out")
             pairs[target] = file
+    sources = {file.resolve() for file in pairs.values()}
+    for target in pairs:  # also by the result of another input, before it was read
+        if target.resolve() in sources:
+            raise MixDetError(f"{target} would be overwritten: choose another --out")
     return [(source, target) for target, source in pairs.items()]
 
 

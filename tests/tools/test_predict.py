@@ -215,3 +215,16 @@ class TestTool:
         assert done.returncode in (1, 2)
         assert words in done.stderr.strip().splitlines()[-1]
         assert "Traceback" not in done.stderr
+
+
+def test_no_input_is_overwritten_by_the_result_of_another(tmp_path):
+    from mixdet.analysis.predict import find_inputs
+    from mixdet.errors import MixDetError
+
+    files = [tmp_path / "a" / "x.png", tmp_path / "b" / "x.png"]
+    for file in files:
+        file.parent.mkdir()
+        file.write_bytes(b"")
+    with pytest.raises(MixDetError, match="would be overwritten"):
+        find_inputs(files, tmp_path / "b")
+    assert len(find_inputs(files, tmp_path / "c")) == 2
