@@ -1,0 +1,5 @@
+"""MixNet-M in the frame of table 1, MixConv predictors, on digit scenes."""
+
+_base_ = "ssdlite_mixnet_m_plainhead_digits.py"
+
+model = dict(bbox_head=dict(kernel_sizes=[(3, 5, 7), (3, 5, 7), (3, 5)]))

@@ -1,0 +1,5 @@
+"""Table 1, MobileNetV2, depthwise 7x7, on digit scenes."""
+
+_base_ = "../_base_/table1_digits.py"
+
+model = dict(backbone=dict(type="MixMobileNetV2", kernel_sizes=7))
