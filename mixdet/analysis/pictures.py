@@ -121,7 +121,7 @@ def contact_sheet(
     for index, picture in enumerate(pictures):
         left = MARGIN + index % columns * cell[0]
         top = head + index // columns * cell[1]
-        drawn = _draw_judged(picture, classes, tile)
+        drawn = draw_judged(picture, classes, tile)
         sheet.paste(drawn, (left + (tile - drawn.width) // 2, top + (tile - drawn.height) // 2))
         _caption(ImageDraw.Draw(sheet), picture, (left, top + tile + 2), font, tile)
     path = Path(path)
@@ -142,16 +142,37 @@ def contact_sheet_from_results(
     """A contact sheet of evenly spaced pictures of a data set, from what its evaluation wrote.
 
     Args:
-        ann_file: COCO annotation file.
-        image_root: Folder that its `file_name` entries start from.
-        results_json: COCO results: a list of `image_id`, `category_id`, `bbox` (x, y, w, h) and
-            `score`, such as mmdet's `CocoMetric` writes with `outfile_prefix`.
+        ann_file: As in `pictures_from_results`, like the next two.
+        image_root: See there.
+        results_json: See there.
         path: Where to write.
         count: Number of pictures.
         **kwargs: Of `contact_sheet`: `columns`, `score_thr`, `tile`, `title`.
 
     Returns:
         The path.
+
+    Raises:
+        MixDetError: A file cannot be read, or the results are of other pictures.
+    """
+    items, names = pictures_from_results(ann_file, image_root, results_json, count)
+    return contact_sheet(items, path, classes=names, **kwargs)
+
+
+def pictures_from_results(
+    ann_file: str | os.PathLike,
+    image_root: str | os.PathLike,
+    results_json: str | os.PathLike,
+    count: int,
+) -> tuple[list[Picture], list[str]]:
+    """Evenly spaced pictures of a data set, and its class names by label.
+
+    Args:
+        ann_file: COCO annotation file.
+        image_root: Folder that its `file_name` entries start from.
+        results_json: COCO results: a list of `image_id`, `category_id`, `bbox` (x, y, w, h) and
+            `score`, such as `CocoDetectionMetric` writes, or mmdet's with `outfile_prefix`.
+        count: Number of pictures.
 
     Raises:
         MixDetError: A file cannot be read, or the results are of other pictures.
@@ -190,11 +211,11 @@ def contact_sheet_from_results(
                 title=image["file_name"],
             )
         )
-    names = [category["name"] for category in dataset["categories"]]
-    return contact_sheet(items, path, classes=names, **kwargs)
+    return items, [category["name"] for category in dataset["categories"]]
 
 
-def _draw_judged(picture: Picture, classes: Sequence[str], tile: int) -> Image.Image:
+def draw_judged(picture: Picture, classes: Sequence[str], tile: int) -> Image.Image:
+    """A picture, `tile` pixels on its longer side, with its boxes as in `contact_sheet`."""
     canvas, scale = enlarged(as_rgb(picture.image), tile)
     draw, font = ImageDraw.Draw(canvas), font_of_size(14)
     truth, boxes = picture.truth_boxes * scale, picture.boxes * scale

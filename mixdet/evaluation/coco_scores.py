@@ -90,7 +90,7 @@ def score_boxes(
         image_ids: Pictures to evaluate; all of the file by default.
     """
     with contextlib.redirect_stdout(io.StringIO()):
-        evaluation = COCOeval(truth, _as_coco(truth, detections), "bbox")
+        evaluation = COCOeval(truth, as_coco(truth, detections), "bbox")
         if category_ids is not None:
             evaluation.params.catIds = sorted(category_ids)
         if image_ids is not None:
@@ -108,7 +108,7 @@ def score_boxes(
     return BoxScores(dict(zip(STATS, map(float, evaluation.stats), strict=True)), per_class)
 
 
-def _as_coco(truth: COCO, detections: Sequence[dict[str, Any]]) -> COCO:
+def as_coco(truth: COCO, detections: Sequence[dict[str, Any]]) -> COCO:
     """Detections as pycocotools wants them; its `loadRes` fails where there are none."""
     if detections:
         return truth.loadRes([dict(detection) for detection in detections])

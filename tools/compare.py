@@ -1,0 +1,61 @@
+"""Train configs with several seeds and say what can be told apart: tools/compare.py CONFIG... ."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from pathlib import Path
+
+from mixdet.errors import MixDetError, run_tool
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description="Train each config with each seed, then report means, spreads and differences. "
+        "Interrupted, the same command goes on; what is done is not done again."
+    )
+    parser.add_argument("configs", nargs="*", metavar="CONFIG", help="the first is the baseline")
+    parser.add_argument("--seeds", type=int, default=5, help="how many, from 0 on (default: 5)")
+    parser.add_argument("--out", type=Path, default=Path("work_dirs/comparison"))
+    parser.add_argument(
+        "--processes", type=int, default=0, help="runs side by side (default: one a GPU, or one)"
+    )
+    parser.add_argument("--data-root", help="another folder in the same layout")
+    parser.add_argument("--cfg-options", nargs="+", default=(), metavar="KEY=VALUE")
+    parser.add_argument(
+        "--report", action="store_true", help="draw the report of --out again, without training"
+    )
+    parser.add_argument(
+        "--pictures", type=int, default=6, help="validation pictures to show (default: 6)"
+    )
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    if not args.report and not args.configs:
+        raise MixDetError("name the configs to compare, or --report to draw a report again")
+    if args.seeds < 1 or args.processes < 0 or args.pictures < 0:
+        raise MixDetError("--seeds must be 1 or more, --processes and --pictures 0 or more")
+    from mixdet.analysis.comparison.folder import Comparison, Plan  # heavy: torch and mmdet
+    from mixdet.analysis.comparison.report import report
+    from mixdet.analysis.comparison.runs import train_all
+
+    if args.report:
+        comparison = Comparison.read(args.out)
+    else:
+        plan = Plan(
+            tuple(args.configs),
+            tuple(range(args.seeds)),
+            tuple(args.cfg_options),
+            args.data_root,
+            shlex.join(["python", *sys.argv]),
+        )
+        comparison = train_all(plan, args.out, args.processes)
+    print(report(comparison, args.pictures))
+    print(f"report: {args.out / 'report.html'}")
+
+
+if __name__ == "__main__":
+    run_tool(main)
