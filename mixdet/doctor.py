@@ -74,7 +74,8 @@ def examine(folder: Path | None = None, online: bool = False) -> list[Check]:
 
 def _versions() -> Iterator[Check]:
     section, recent = "versions", sys.version_info >= (3, 10)
-    owners = metadata.packages_distributions()
+    # (which came with Python 3.10: an older one must live to be told so)
+    owners = metadata.packages_distributions() if recent else {}
     try:
         yield Check(section, "mixdet", metadata.version("mixdet"))
     except metadata.PackageNotFoundError:

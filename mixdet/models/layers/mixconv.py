@@ -5,8 +5,10 @@ Tan and Le, "MixConv: Mixed Depthwise Convolutional Kernels", BMVC 2019, arXiv 1
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Iterable, Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -124,6 +126,8 @@ class MixConv2d(SplitConv2d):
     def __new__(cls, channels: int = 0, kernel_sizes: int | Sequence[int] = (3, 5, 7), *_, **__):
         # As pathlib.Path does: the class names the family, the arguments choose the member.
         # Copying calls this without arguments and with the member itself.
+        if not isinstance(kernel_sizes, int | Sequence) or isinstance(kernel_sizes, str):
+            raise ValueError(f"kernel_sizes={kernel_sizes!r}: give an odd number or a list of such")
         one = isinstance(kernel_sizes, int) or len(kernel_sizes) == 1
         return super().__new__(DepthwiseConv2d if cls is MixConv2d and one else cls)
 
@@ -197,6 +201,10 @@ class MixConv2d(SplitConv2d):
         return conv.train(self.training)
 
 
+# What `help` shows, in place of `__new__`'s
+MixConv2d.__signature__ = inspect.signature(partial(MixConv2d.__init__, None))
+
+
 class DepthwiseConv2d(MixConv2d, nn.Conv2d):
     """The `MixConv2d` with one kernel size, which is how to make it; arguments as there."""
 
@@ -212,9 +220,9 @@ class DepthwiseConv2d(MixConv2d, nn.Conv2d):
     ) -> None:
         (size,) = (kernel_sizes,) if isinstance(kernel_sizes, int) else kernel_sizes
         split_channels(channels, 1, split)  # refuses what is out of range
-        if size < 1 or size % 2 == 0:
+        if not isinstance(size, int) or size < 1 or size % 2 == 0:
             raise ValueError(
-                f"kernel size {size} has no centre pixel: use odd sizes (3, 5, 7, ...)"
+                f"kernel size {size!r} is not an odd number of pixels: use 3, 5, 7, ..."
             )
         if padding not in PADDINGS:
             raise ValueError(f"padding={padding!r} is unknown: use one of {PADDINGS}")

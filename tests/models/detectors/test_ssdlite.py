@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 
+import mmdet
 import pytest
 import torch
 from mmdet.registry import MODELS
@@ -18,37 +20,19 @@ def model_config(name: str = "ssdlite_mixnet_m_coco") -> dict:
     return Config.fromfile(ROOT / f"configs/{name}.py").model
 
 
-# The model part of mmdet 3.3.0's ssdlite_mobilenetv2-scratch_8xb24-600e_coco, in its own classes.
-CHANNELS = (96, 1280, 512, 256, 256, 128)
-NORM = dict(type="BN", eps=0.001, momentum=0.03)
-
-
-def mmdet_baseline() -> torch.nn.Module:
-    ours = model_config("ssdlite_mobilenet_v2_coco")
-    head = copy.deepcopy(ours.bbox_head)
-    head.pop("kernel_sizes")
-    head.update(type="SSDHead", use_depthwise=True, in_channels=CHANNELS)
-    head.anchor_generator.strides = [16, 32, 64, 107, 160, 320]
-    neck = copy.deepcopy(ours.neck)
-    neck.pop("extra_channels")
-    neck.update(in_channels=CHANNELS[:2], out_channels=CHANNELS)
-    return MODELS.build(
-        dict(
-            type="SingleStageDetector",
-            data_preprocessor=ours.data_preprocessor,
-            backbone=dict(type="MobileNetV2", out_indices=(4, 7), norm_cfg=NORM),
-            neck=neck,
-            bbox_head=head,
-            train_cfg=ours.train_cfg,
-            test_cfg=ours.test_cfg,
-        )
-    )
+def mmdet_baseline() -> dict:
+    """The model that mmdet ships, from its own config."""
+    configs = Path(mmdet.__file__).parent / ".mim/configs"
+    return Config.fromfile(configs / "ssd/ssdlite_mobilenetv2-scratch_8xb24-600e_coco.py").model
 
 
 def test_baseline_equals_mmdets_own_model():
     """Same parameters in the same order; same scores, offsets and boxes before NMS."""
     torch.manual_seed(0)
-    ours, theirs = MODELS.build(model_config("ssdlite_mobilenet_v2_coco")), mmdet_baseline()
+    config, reference = model_config("ssdlite_mobilenet_v2_coco"), mmdet_baseline()
+    ours, theirs = MODELS.build(config), MODELS.build(reference)
+    for part in ("train_cfg", "test_cfg", "data_preprocessor"):
+        assert config[part] == reference[part], part
     count = sum(p.numel() for p in theirs.parameters())
     assert sum(p.numel() for p in ours.parameters()) == count
     state = theirs.state_dict()

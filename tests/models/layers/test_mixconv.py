@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import inspect
 import copy
 import pickle
 
@@ -228,9 +229,13 @@ def test_channels_last_stays(kernel_sizes, padding):
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        (dict(kernel_sizes=4), "kernel size 4 has no centre"),
+        (dict(kernel_sizes=4), "kernel size 4 is not an odd"),
         (dict(kernel_sizes=(3, 0)), "kernel size 0"),
         (dict(kernel_sizes=(3, -1)), "kernel size -1"),
+        (dict(kernel_sizes=(3, 5.0)), "kernel_sizes=5.0"),
+        (dict(kernel_sizes=("3",)), "kernel size '3'"),
+        (dict(kernel_sizes="35"), "kernel_sizes='35'"),
+        (dict(kernel_sizes=None), "kernel_sizes=None"),
         (dict(kernel_sizes=()), "0 groups: give at least one"),
         (dict(channels=2), "2 channels cannot be split into 3 groups"),
         (dict(channels=0, kernel_sizes=3), "0 channels"),
@@ -247,3 +252,9 @@ def test_channels_last_stays(kernel_sizes, padding):
 def test_what_cannot_work_is_refused(kwargs, message):
     with pytest.raises(ValueError, match=message):
         MixConv2d(**dict(channels=12, kernel_sizes=(3, 5, 7)) | kwargs)
+
+
+def test_help_shows_the_arguments():
+    assert list(inspect.signature(MixConv2d).parameters) == [
+        *("channels", "kernel_sizes", "stride", "dilation", "split", "padding", "dilated")
+    ]
