@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-import inspect
 import copy
+import inspect
 import pickle
 
 import pytest
