@@ -41,8 +41,8 @@ class TFSSDAnchorGenerator(AnchorGenerator):
         min_scale: float = 0.2,
         max_scale: float = 0.95,
     ) -> None:
-        steps = max(len(strides) - 1, 1)
-        scales = [min_scale + (max_scale - min_scale) * i / steps for i in range(steps + 1)] + [1.0]
+        step = (max_scale - min_scale) / max(len(strides) - 1, 1)
+        scales = [min_scale + step * level for level in range(len(strides))] + [1.0]
         self.shapes = [[(0.1, 1.0), (min_scale, 2.0), (min_scale, 1 / 2)]] + [
             [(scale, ratio) for ratio in RATIOS] + [((scale * following) ** 0.5, 1.0)]
             for scale, following in pairwise(scales[1:])
