@@ -1,33 +1,43 @@
-"""Count parameters and multiply-adds: tools/complexity.py CONFIG... ."""
+"""Count parameters and multiply-adds: tools/complexity.py CONFIG... [--stages]."""
 
 from __future__ import annotations
 
 import argparse
+import json
+from pathlib import Path
 
 from mixdet.errors import run_tool
+
+NOTE = "MAdds: a multiply and an add are one operation, half of what is often called FLOPs."
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description="Parameters and multiply-adds (not FLOPs: a multiply and an add are one)."
+        description="Parameters and multiply-adds (not FLOPs: a multiply and an add are one), "
+        "beside the MixConv paper's figures where it has any."
     )
     parser.add_argument("configs", nargs="+", metavar="CONFIG")
+    parser.add_argument("--stages", action="store_true", help="each network stage by stage")
+    parser.add_argument("--format", choices=["table", "markdown", "json"], default="table")
     return parser.parse_args()
 
 
 def main() -> None:
     args = parse_args()
-    from mixdet.analysis.complexity import complexity  # heavy: torch and mmdet
+    # heavy: torch and mmdet
+    from mixdet.analysis.complexity import complexity, complexity_record, complexity_table
+    from mixdet.analysis.stages import stages, stages_table
 
-    print("| config | input | params (M) | MAdds (B) |")
-    print("|---|---|---|---|")
-    for config in args.configs:
-        row = complexity(config)
-        height, width = row.input_size
-        print(
-            f"| {row.name} | {height}x{width} | {row.params / 1e6:.3f} | {row.madds / 1e9:.3f} |",
-            flush=True,
-        )
+    markdown = args.format == "markdown"
+    if args.stages:
+        found = {Path(config).stem: stages(config) for config in args.configs}
+        record = {name: [stage._asdict() for stage in rows] for name, rows in found.items()}
+        texts = [f"{name}\n\n{stages_table(rows, markdown)}" for name, rows in found.items()]
+    else:
+        counts = [complexity(config) for config in args.configs]
+        record = [complexity_record(row) for row in counts]
+        texts = [complexity_table(counts, markdown)]
+    print(json.dumps(record, indent=2) if args.format == "json" else "\n\n".join([*texts, NOTE]))
 
 
 if __name__ == "__main__":

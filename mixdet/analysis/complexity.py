@@ -1,16 +1,25 @@
-"""Parameters and multiply-adds of a config's detector."""
+"""Parameters and multiply-adds of a config's detector.
+
+A multiply and an add count as one operation ("MAdds"), as in the papers: half of what is often
+called FLOPs. Convolutions and matrix products are counted, for one picture at the config's size,
+without post-processing.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import mixdet.plugin  # noqa: F401
+from mixdet.analysis.paper import TABLE_1, PaperRow
+from mixdet.analysis.tables import text_table
 from mixdet.errors import MixDetError
 
 
@@ -20,20 +29,48 @@ class Complexity(NamedTuple):
     name: str
     input_size: tuple[int, int]  # height, width in pixels
     params: int
-    madds: int  # multiply-adds of all convolutions and matrix products, for one picture
+    madds: int
+    paper: PaperRow | None  # what the MixConv paper states for this config
+
+    @property
+    def off_percent(self) -> tuple[float, float] | None:
+        """How far parameters and multiply-adds are above the paper's, in percent of those."""
+        if self.paper is None:
+            return None
+        return (
+            100 * (self.params / (self.paper.params_m * 1e6) - 1),
+            100 * (self.madds / (self.paper.madds_b * 1e9) - 1),
+        )
 
 
 def complexity(config: str | Path) -> Complexity:
-    """Count the parameters and multiply-adds of a config's network, without its post-processing.
-
-    A multiply and an add count as one operation, as in the papers: half of what is often called
-    FLOPs.
+    """Count the parameters and multiply-adds of a config's network.
 
     Args:
         config: Path of a config whose test pipeline resizes to a fixed size.
 
     Raises:
         MixDetError: If the test pipeline has no `Resize` with a `scale`.
+    """
+    model, size = build(config)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(torch.zeros(1, 3, *size))
+    params = sum(p.numel() for p in model.parameters())
+    name = Path(config).stem
+    return Complexity(name, size, params, counter.get_total_flops() // 2, TABLE_1.get(name))
+
+
+def build(config: str | Path) -> tuple[nn.Module, tuple[int, int]]:
+    """Build a config's detector for counting: in evaluation mode, without ImageNet weights.
+
+    Args:
+        config: As for `complexity`.
+
+    Returns:
+        The detector, and the height and width in pixels of its pictures.
+
+    Raises:
+        MixDetError: As for `complexity`.
     """
     from mmdet.registry import MODELS
 
@@ -47,12 +84,33 @@ def complexity(config: str | Path) -> Complexity:
     if not scales:
         raise MixDetError(f"{config}: the test pipeline has no Resize with a scale to count at")
     width, height = scales[0]
-    model = MODELS.build(cfg.model).eval()
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model(torch.zeros(1, 3, height, width))
-    return Complexity(
-        name=Path(config).stem,
-        input_size=(height, width),
-        params=sum(p.numel() for p in model.parameters()),
-        madds=counter.get_total_flops() // 2,
+    return MODELS.build(cfg.model).eval(), (height, width)
+
+
+def complexity_table(rows: Sequence[Complexity], markdown: bool = False) -> str:
+    """Lay the counts out beside the paper's figures, where it has any."""
+    header = ["config", "input", "params", "paper's", "off by", "MAdds", "paper's", "off by"]
+    cells = []
+    for row in rows:
+        params_m, madds_b, _ = row.paper or (None,) * 3
+        off_params, off_madds = row.off_percent or (None,) * 2
+        cells.append(
+            [
+                row.name,
+                "x".join(map(str, row.input_size)),
+                f"{row.params:,}",
+                "" if params_m is None else f"{params_m:.2f} M",
+                "" if off_params is None else f"{off_params:+.2f} %",
+                f"{row.madds / 1e9:.3f} B",
+                "" if madds_b is None else f"{madds_b:.2f} B",
+                "" if off_madds is None else f"{off_madds:+.2f} %",
+            ]
+        )
+    return text_table(header, cells, markdown)
+
+
+def complexity_record(row: Complexity) -> dict:
+    """The counts as plain values, for JSON."""
+    return row._asdict() | dict(
+        paper=row.paper and row.paper._asdict(), off_percent=row.off_percent
     )

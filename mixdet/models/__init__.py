@@ -8,6 +8,7 @@ from .backbones import MixMobileNetV1, MixMobileNetV2, MixNet  # noqa: E402
 from .dense_heads import MixConvSSDHead  # noqa: E402
 from .detectors import SSDLite  # noqa: E402
 from .layers import MixConv2d, split_channels  # noqa: E402
+from .task_modules import TFSSDAnchorGenerator  # noqa: E402
 from .weight_init import TimmPretrained  # noqa: E402
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "MixMobileNetV2",
     "MixNet",
     "SSDLite",
+    "TFSSDAnchorGenerator",
     "TimmPretrained",
     "split_channels",
 ]

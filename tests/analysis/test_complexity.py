@@ -1,35 +1,41 @@
-"""Counts against a sum over the convolutions, and against the published size of the baseline."""
+"""Counts against a sum over the convolutions, mmengine's analysis and the published sizes."""
 
 from __future__ import annotations
 
+from functools import cache
+
 import pytest
 import torch
-from mmdet.registry import MODELS
-from mmengine.config import Config
+from mmengine.analysis import FlopAnalyzer
 
-from mixdet.analysis.complexity import complexity
+from mixdet.analysis.complexity import Complexity, build, complexity, complexity_table
+from mixdet.analysis.paper import TABLE_1, PaperRow
+from mixdet.errors import MixDetError
 from tests.conftest import ROOT
 
 BASELINE = ROOT / "configs/ssdlite_mobilenet_v2_coco.py"
+# Parameters that the kernels add to the 3x3 row, by column: sum of (k * k - 9) over the channels
+ADDED = {
+    "v1": {"5x5": 79_360, "mix35": 39_680, "7x7": 198_400, "mix357": 92_176},
+    "v2": {"5x5": 114_176, "mix35": 57_088, "7x7": 285_440, "mix357": 133_168},
+}
 
 
-@pytest.mark.parametrize("name", ["ssdlite_mobilenet_v2_coco", "ssdlite_mixnet_s_digits"])
-def test_madds_are_those_of_the_convolutions(name):
+@cache
+def row(column: str, kernels: str) -> Complexity:
+    return complexity(ROOT / f"configs/table1/ssdlite_mobilenet_{column}_{kernels}_coco.py")
+
+
+@pytest.mark.parametrize("name", ["ssdlite_mixnet_s_digits", "table1/ssdlite_mixnet_m_tf_coco"])
+def test_two_counters_agree(name):
+    """torch's FlopCounterMode and mmengine's analysis, which counts batch norm too."""
     path = ROOT / f"configs/{name}.py"
-    found = complexity(path)
-    model = MODELS.build(Config.fromfile(path).model).eval()
-    madds = 0
-
-    def count(conv: torch.nn.Conv2d, _, output: torch.Tensor) -> None:
-        nonlocal madds
-        madds += output.numel() * conv.weight[0].numel()
-
-    for module in model.modules():
-        if isinstance(module, torch.nn.Conv2d):
-            module.register_forward_hook(count)
-    with torch.no_grad():
-        model(torch.zeros(1, 3, *found.input_size))
-    assert found.madds == madds
+    model, size = build(path)
+    analysis = FlopAnalyzer(model, torch.zeros(1, 3, *size))
+    analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+    operators = analysis.by_operator()
+    assert set(operators) == {"conv", "batch_norm"}
+    assert complexity(path).madds == operators["conv"]
 
 
 def test_baseline_has_the_size_that_mmdet_states():
@@ -38,3 +44,52 @@ def test_baseline_has_the_size_that_mmdet_states():
     assert found.input_size == (320, 320)
     assert round(found.params / 1e6, 3) == 4.229
     assert round(found.madds / 1e9, 3) == 0.746
+
+
+@pytest.mark.parametrize("column", ADDED)
+@pytest.mark.parametrize("kernels", ADDED["v1"])
+def test_kernels_add_what_they_must(column, kernels):
+    assert row(column, kernels).params - row(column, "3x3").params == ADDED[column][kernels]
+
+
+@pytest.mark.parametrize("column", ADDED)
+@pytest.mark.parametrize("kernels", ["3x3", *ADDED["v1"]])
+def test_table_1_has_the_papers_size(column, kernels):
+    """0.6 % of the parameters, 1 % of the multiply-adds."""
+    found = row(column, kernels)
+    assert found.params / 1e6 == pytest.approx(found.paper.params_m, rel=0.006)
+    assert found.madds / 1e9 == pytest.approx(found.paper.madds_b, rel=0.01)
+
+
+def test_papers_claims_follow_from_its_figures():
+    """MixConv {3,5,7} is 0.6 and 1.1 AP above 7x7, and 0.7 and 0.8 above 3x3."""
+    for column, above_7x7, above_3x3 in (("v1", 0.6, 0.7), ("v2", 1.1, 0.8)):
+        ap = {k: TABLE_1[f"ssdlite_mobilenet_{column}_{k}_coco"].ap for k in ("3x3", "7x7")}
+        mixed = TABLE_1[f"ssdlite_mobilenet_{column}_mix357_coco"].ap
+        assert mixed - ap["7x7"] == pytest.approx(above_7x7)
+        assert mixed - ap["3x3"] == pytest.approx(above_3x3)
+
+
+def test_table():
+    rows = [
+        Complexity("a", (320, 320), 4_337_013, 788_800_000, PaperRow(4.35, 0.79, 21.5)),
+        Complexity("longer", (64, 128), 12, 3_000_000, None),
+    ]
+    assert complexity_table(rows, markdown=True).splitlines() == [
+        "| config |   input |    params | paper's |  off by |   MAdds | paper's |  off by |",
+        "| ------ | ------: | --------: | ------: | ------: | ------: | ------: | ------: |",
+        "| a      | 320x320 | 4,337,013 |  4.35 M | -0.30 % | 0.789 B |  0.79 B | -0.15 % |",
+        "| longer |  64x128 |        12 |         |         | 0.003 B |         |         |",
+    ]
+    plain = complexity_table(rows).splitlines()[2]
+    assert plain == "a       320x320  4,337,013   4.35 M  -0.30 %  0.789 B   0.79 B  -0.15 %"
+
+
+def test_a_config_without_a_size_is_refused(tmp_path):
+    config = tmp_path / "sizeless.py"
+    config.write_text(
+        f"_base_ = {str(BASELINE)!r}\n"
+        "test_dataloader = dict(dataset=dict(pipeline=[dict(type='PackDetInputs')]))\n"
+    )
+    with pytest.raises(MixDetError, match=r"sizeless\.py: the test pipeline has no Resize"):
+        complexity(config)

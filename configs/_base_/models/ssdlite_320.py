@@ -57,7 +57,6 @@ model = dict(
             gt_max_assign_all=False,
         ),
         sampler=dict(type="PseudoSampler"),
-        smoothl1_beta=1.0,
         allowed_border=-1,
         pos_weight=-1,
         neg_pos_ratio=3,

@@ -8,7 +8,6 @@ import torch
 from mmcv.cnn import build_activation_layer, build_norm_layer
 from mmcv.ops import batched_nms
 from mmdet.models.dense_heads import SSDHead
-from mmdet.models.losses import smooth_l1_loss
 from mmdet.registry import MODELS
 from mmengine.model import bias_init_with_prob
 from mmengine.structures import InstanceData
@@ -39,8 +38,11 @@ class MixConvSSDHead(SSDHead):
         padding: 'symmetric' or 'same' (TensorFlow's).
         loss_cls: A softmax cross entropy, which trains with hard-negative mining
             (`train_cfg.neg_pos_ratio` negatives for each positive, SSD, section 2.2), or a
-            sigmoid `FocalLoss`, which trains on all anchors. As in the TensorFlow Object Detection
-            API the background is then a sigmoid output of its own; `predict` drops it.
+            sigmoid `FocalLoss`, which trains on all anchors. The background's target is then 0 on
+            every anchor (`encode_background_as_zeros` of the TensorFlow Object Detection API): the
+            output is there to be counted, says nothing, and `predict` drops it.
+        loss_bbox: Regression loss of the positive anchors, in place of mmdet's
+            `train_cfg.smoothl1_beta`; None is smooth L1 with a beta of 1, summed over the offsets.
         **kwargs: As for mmdet's `SSDHead`.
 
     Raises:
@@ -57,6 +59,7 @@ class MixConvSSDHead(SSDHead):
         split: str = "equal",
         padding: str = "symmetric",
         loss_cls: dict | None = None,
+        loss_bbox: dict | None = None,
         norm_cfg: dict | None = None,
         act_cfg: dict | None = None,
         **kwargs,
@@ -75,6 +78,7 @@ class MixConvSSDHead(SSDHead):
         )
         loss_cls = loss_cls or dict(type="CrossEntropyLoss")
         self.loss_cls = MODELS.build(loss_cls)
+        self.loss_bbox = MODELS.build(loss_bbox or dict(type="SmoothL1Loss", beta=1.0))
         self.use_sigmoid_cls = self.loss_cls.use_sigmoid
         self.cls_focal_loss = "Focal" in loss_cls["type"]
         if self.use_sigmoid_cls and not self.cls_focal_loss:
@@ -147,6 +151,8 @@ class MixConvSSDHead(SSDHead):
         logits = self._flatten(cls_scores, self.cls_out_channels).float()
         deltas = self._flatten(bbox_preds, 4).float()
         if self.cls_focal_loss:
+            # FocalLoss takes the label after the last column as all zeros: here the background's
+            labels = labels + (labels == self.num_classes)
             loss_cls = self.loss_cls(
                 logits.flatten(0, 1), labels.flatten(), label_weights.flatten(), avg_factor
             )
@@ -156,13 +162,7 @@ class MixConvSSDHead(SSDHead):
             priors = torch.stack([torch.cat(levels) for levels in anchors])
             deltas = self.bbox_coder.decode(priors.flatten(0, 1), deltas.flatten(0, 1))
             deltas = deltas.view_as(bbox_targets)
-        loss_bbox = smooth_l1_loss(
-            deltas,
-            bbox_targets,
-            bbox_weights,
-            beta=self.train_cfg["smoothl1_beta"],
-            avg_factor=avg_factor,
-        )
+        loss_bbox = self.loss_bbox(deltas, bbox_targets, bbox_weights, avg_factor=avg_factor)
         return dict(loss_cls=loss_cls, loss_bbox=loss_bbox)
 
     def _mined_loss(self, logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:

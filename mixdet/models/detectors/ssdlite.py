@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import copy
+import inspect
 
 import torch
 from mmdet.models.detectors import SingleStageDetector
-from mmdet.registry import MODELS
+from mmdet.registry import MODELS, TASK_UTILS
 from torch import Tensor, nn
 
 from mixdet.errors import MixDetError
@@ -27,7 +28,8 @@ class SSDLite(SingleStageDetector):
             it adds, in place of `in_channels` and `out_channels`; or of any neck that takes
             `in_channels`; or None.
         bbox_head: Config of an SSD head. `in_channels` is filled in, and so are the `strides` of
-            its `anchor_generator`, where not given, as `round(input_size / grid)` for each level.
+            its `anchor_generator`, where not given, as `round(input_size / grid)` for each level,
+            and its `input_size` where it takes one.
         train_cfg: Assigner, sampler and loss settings of the head.
         test_cfg: Post-processing settings of the head.
         data_preprocessor: Config of the data preprocessor.
@@ -75,6 +77,8 @@ class SSDLite(SingleStageDetector):
         if "anchor_generator" in head:
             anchors = head["anchor_generator"]
             anchors.setdefault("strides", [round(input_size / grid) for _, grid in shapes])
+            if "input_size" in inspect.signature(TASK_UTILS.get(anchors["type"])).parameters:
+                anchors.setdefault("input_size", input_size)
             for key in ("min_sizes", "max_sizes", "base_sizes"):
                 if key in anchors and len(anchors[key]) != len(shapes):
                     raise MixDetError(

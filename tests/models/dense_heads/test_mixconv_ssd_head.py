@@ -212,6 +212,9 @@ def test_loss_falls_towards_the_truth(loss_cls):
     anchors, flags = head.get_anchors(shapes, METAS, device="cpu")
     labels, _, deltas, *_ = head.get_targets(anchors, flags, TRUTHS, METAS)
     one_hot = [torch.nn.functional.one_hot(level, CLASSES + 1) for level in labels]
+    if loss_cls is not None:
+        for hot in one_hot:
+            hot[..., CLASSES] = 0  # the background's target is 0 everywhere
 
     def as_maps(levels, channels):
         return [
@@ -242,16 +245,27 @@ def test_loss_falls_towards_the_truth(loss_cls):
 
 
 def test_focal_loss_against_torchvision():
-    """The background, too, is a sigmoid output: 1 on every negative anchor."""
+    """The background, too, is a sigmoid output; its target is 0 on every anchor."""
     head = make_head(loss_cls=FOCAL)
     outputs = head(features())
     anchors, flags = head.get_anchors([(g, g) for g in GRIDS], METAS, device="cpu")
     labels, *_, positives = head.get_targets(anchors, flags, TRUTHS, METAS)
     logits = torch.cat([s.permute(0, 2, 3, 1).reshape(2, -1, CLASSES + 1) for s in outputs[0]], 1)
     targets = torch.nn.functional.one_hot(torch.cat(labels, 1), CLASSES + 1).float()
+    targets[..., CLASSES] = 0
     expected = torchvision.ops.sigmoid_focal_loss(logits, targets, 0.75, 2.0, "sum") / positives
     loss = head.loss_by_feat(*outputs, TRUTHS, METAS)["loss_cls"]
     torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_regression_loss_is_a_config():
+    """TensorFlow divides by the 4 offsets of a box too: `normalize_loc_loss_by_codesize`."""
+    head = make_head()
+    outputs = head(features())
+    plain = head.loss_by_feat(*outputs, TRUTHS, METAS)["loss_bbox"]
+    quarter = make_head(loss_bbox=dict(type="SmoothL1Loss", beta=1.0, loss_weight=0.25))
+    loss = quarter.loss_by_feat(*outputs, TRUTHS, METAS)["loss_bbox"]
+    torch.testing.assert_close(loss, plain / 4)
 
 
 def test_ignored_boxes_give_no_gradient():

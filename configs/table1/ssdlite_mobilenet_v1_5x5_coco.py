@@ -1,0 +1,5 @@
+"""Table 1: MobileNetV1 with depthwise 5x5."""
+
+_base_ = "ssdlite_mobilenet_v1_3x3_coco.py"
+
+model = dict(backbone=dict(kernel_sizes=5))

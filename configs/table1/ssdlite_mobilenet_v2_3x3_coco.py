@@ -1,0 +1,7 @@
+"""Table 1: MobileNetV2 with depthwise 3x3, the baseline of its column."""
+
+_base_ = "../_base_/table1.py"
+
+model = dict(
+    backbone=dict(type="MixMobileNetV2", kernel_sizes=3, taps=("stage6.expansion", "head"))
+)

@@ -1,0 +1,5 @@
+"""Table 1: MobileNetV2 with depthwise 7x7."""
+
+_base_ = "ssdlite_mobilenet_v2_3x3_coco.py"
+
+model = dict(backbone=dict(kernel_sizes=7))

@@ -1,0 +1,51 @@
+"""The parts sum up to the whole; MixNet's are those of its paper's figure."""
+
+from __future__ import annotations
+
+import pytest
+
+from mixdet.analysis.complexity import complexity
+from mixdet.analysis.stages import stages, stages_table
+from tests.conftest import ROOT
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "table1/ssdlite_mixnet_m_tf_coco",  # ends in an expansion tap and the head
+        "table1/ssdlite_mobilenet_v1_mix357_coco",
+        "ssdlite_mixnet_s_digits",  # ends in a stage
+        "ssdlite_mobilenet_v2_mmdet_digits",  # nothing in it is ours
+    ],
+)
+def test_parts_sum_up(name):
+    path = ROOT / f"configs/{name}.py"
+    rows, whole = stages(path), complexity(path)
+    assert sum(row.params for row in rows) == whole.params
+    assert sum(row.madds for row in rows) == whole.madds
+    assert f"{whole.params:,}" in stages_table(rows).splitlines()[-1]
+
+
+def test_mixnet_s_block_by_block():
+    """The paper, figure 6 (a), at 320 x 320: mixed kernels from the third stage on."""
+    rows = stages(ROOT / "configs/ssdlite_mixnet_s_coco.py")
+    body = [row[:7] for row in rows if row.name.startswith("stage")]
+    assert body == [
+        ("stage1", 1, [(3, 16)], None, None, "ReLU", (160, 160)),
+        ("stage2", 1, [(3, 96)], 6, None, "ReLU", (80, 80)),
+        ("stage2", 1, [(3, 72)], 3, None, "ReLU", (80, 80)),
+        ("stage3", 1, [(k, 48) for k in (3, 5, 7)], 6, 0.5, "SiLU", (40, 40)),
+        ("stage3", 3, [(k, 120) for k in (3, 5)], 6, 0.5, "SiLU", (40, 40)),
+        ("stage4", 1, [(k, 80) for k in (3, 5, 7)], 6, 0.25, "SiLU", (20, 20)),
+        ("stage4", 2, [(k, 240) for k in (3, 5)], 6, 0.25, "SiLU", (20, 20)),
+        ("stage5", 1, [(k, 160) for k in (3, 5, 7)], 6, 0.5, "SiLU", (20, 20)),
+        ("stage5", 2, [(k, 90) for k in (3, 5, 7, 9)], 3, 0.5, "SiLU", (20, 20)),
+        ("stage6", 1, [(k, 144) for k in (3, 5, 7, 9, 11)], 6, 0.5, "SiLU", (10, 10)),
+        ("stage6", 2, [(k, 300) for k in (3, 5, 7, 9)], 6, 0.5, "SiLU", (10, 10)),
+    ]
+    predictors = [row.kernels for row in rows if row.name == "classes"]
+    assert predictors[:3] == [
+        [(k, 40) for k in (3, 5, 7)],
+        [(k, 512) for k in (3, 5, 7)],
+        [(k, 256) for k in (3, 5)],
+    ]

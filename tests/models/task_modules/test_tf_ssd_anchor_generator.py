@@ -1,0 +1,68 @@
+"""The anchors by hand, and against torchvision's where it can make them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torchvision.models.detection.anchor_utils import DefaultBoxGenerator
+from torchvision.models.detection.image_list import ImageList
+
+from mixdet.models import TFSSDAnchorGenerator
+
+SIZE = 320
+GRIDS = (20, 10, 5, 3, 2, 1)
+STRIDES = (16, 32, 64, 107, 160, 320)  # rounded, as SSDLite hands them on
+
+
+@pytest.fixture(scope="module")
+def levels() -> list[torch.Tensor]:
+    generator = TFSSDAnchorGenerator(STRIDES, SIZE)
+    assert generator.num_base_priors == [3, 6, 6, 6, 6, 6]
+    return generator.grid_priors([(g, g) for g in GRIDS], device="cpu")
+
+
+def boxes(centre: tuple[float, float], sizes: list[tuple[float, float]]) -> torch.Tensor:
+    half = torch.tensor(sizes) / 2
+    return torch.cat([torch.tensor(centre) - half, torch.tensor(centre) + half], 1)
+
+
+def test_two_cells_by_hand(levels):
+    """Level 1, row 2, column 5: 32, and 64 in two ratios. Level 4, row 1, column 2: 208."""
+    first = boxes((5.5 * 16, 2.5 * 16), [(32, 32), (90.5097, 45.2548), (45.2548, 90.5097)])
+    torch.testing.assert_close(levels[0].view(20, 20, 3, 4)[2, 5], first, rtol=0, atol=1e-3)
+
+    # scales 0.65 and, of the next level, 0.8: a square of 320 * sqrt(0.52)
+    fourth = boxes(
+        (800 / 3, 160.0),
+        [
+            (208, 208),
+            (294.1564, 147.0782),
+            (147.0782, 294.1564),
+            (360.2666, 120.0889),
+            (120.0889, 360.2666),
+            (230.7553, 230.7553),
+        ],
+    )
+    torch.testing.assert_close(levels[3].view(3, 3, 6, 4)[1, 2], fourth, rtol=0, atol=1e-3)
+
+
+def test_levels_two_to_six_equal_torchvision(levels):
+    """torchvision has the same six boxes a cell, in another order."""
+    scales = [0.35, 0.5, 0.65, 0.8, 0.95, 1.0]
+    generator = DefaultBoxGenerator([[2, 3]] * 5, scales=scales, clip=False)
+    pictures = ImageList(torch.zeros(1, 3, SIZE, SIZE), [(SIZE, SIZE)])
+    (expected,) = generator(pictures, [torch.zeros(1, 1, g, g) for g in GRIDS[1:]])
+    ours = torch.cat(levels[1:]).view(-1, 6, 4)
+    expected = expected.view(-1, 6, 4)[:, [0, 2, 3, 4, 5, 1]]
+    torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-3)
+
+
+def test_scales_are_the_users():
+    """Small objects: the ends of the scale are given, the levels between follow."""
+    generator = TFSSDAnchorGenerator((8, 16, 32), 160, min_scale=0.1, max_scale=0.5)
+    sides = [(level[-1, 2] - level[-1, 0]).item() for level in generator.base_anchors[1:]]
+    assert sides == pytest.approx([160 * 0.15**0.5, 160 * 0.5**0.5])
+
+
+def test_a_single_level():
+    assert TFSSDAnchorGenerator((16,), 320).num_base_priors == [3]
