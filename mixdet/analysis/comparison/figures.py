@@ -107,6 +107,7 @@ def learning_curves(comparison: Comparison, rows: Sequence[RowSummary]) -> str:
                 scale=100,
                 marker=".",
             )
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.set(xlabel="epoch", ylabel="mAP (%)")
 
     return _svg(draw)
@@ -118,7 +119,7 @@ def losses(comparison: Comparison, rows: Sequence[RowSummary]) -> str:
     def draw(axes) -> None:
         for index, row in enumerate(rows):
             _band(axes, [run.losses for run in comparison.runs_of(row.name).values()], index)
-        axes.set(xlabel="iteration", ylabel="training loss", yscale="log")
+        axes.set(xlabel="iteration", ylabel="training loss")
 
     return _svg(draw)
 

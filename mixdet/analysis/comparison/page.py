@@ -37,6 +37,7 @@ def to_html(comparison: Comparison, title: str, pictures: dict[str, list[str]]) 
         title=escape(title),
         heads="".join(f"<th>{escape(head)}</th>" for head in HEADS),
         rows="".join(_row(index, row) for index, row in enumerate(rows)),
+        legend=", ".join(f"{_chip(index)} {escape(row.name)}" for index, row in enumerate(rows)),
         notes="".join(f"<li>{escape(note)}</li>" for note in notes),
         command=escape(comparison.plan.command),
         figures="".join(sections),
@@ -105,10 +106,14 @@ def _figure(caption: str, svg: str) -> str:
 
 def _row(index: int, row: RowSummary) -> str:
     name, *values = cells(row)
-    chip = f'<b style="color:{figures.colour(index)}">{figures.letter(index)}</b>'
-    return f"<tr><th>{chip} {escape(name)}</th>" + "".join(
+    return f"<tr><th>{_chip(index)} {escape(name)}</th>" + "".join(
         f"<td>{escape(value)}</td>" for value in values
     ) + "</tr>"  # fmt: skip
+
+
+def _chip(index: int) -> str:
+    """A row's letter in its colour."""
+    return f'<b style="color:{figures.colour(index)}">{figures.letter(index)}</b>'
 
 
 def _data_url(image) -> str:

@@ -1,0 +1,70 @@
+"""The page in a real browser: no console error, nothing wider than the window, nothing fetched."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+
+import pytest
+
+from mixdet.analysis.comparison.folder import Comparison, Plan, RowRecord, RunRecord
+from mixdet.analysis.comparison.page import to_html
+
+BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
+PIXEL = "data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7"
+# Reported through the title, which --dump-dom prints
+PROBE = """<script>
+onload = () => document.title = [innerWidth, document.documentElement.scrollWidth,
+  document.querySelector("tbody th").offsetHeight, document.images.length].join(" ");
+</script></body>"""
+
+
+@pytest.fixture
+def page(tmp_path) -> str:
+    plan = Plan(("plain.py", "a <b> & c.py"), (0, 1), command="python tools/compare.py")
+    runs = [
+        RunRecord(
+            row=row,
+            seed=seed,
+            fingerprint="",
+            metrics={f"coco/bbox_mAP{part}": 0.3 + 0.01 * seed for part in ("", "_s", "_m", "_l")},
+            curve=[[1, 0.1], [2, 0.3]],
+            losses=[[50, 3.0], [100, 2.0]],
+            iterations=100,
+            seconds_per_iteration=0.5,
+            environment={"device": "a card", "cores": 2, "threads": 1},
+        )
+        for row in plan.rows
+        for seed in plan.seeds
+    ]
+    costs = {row: RowRecord(10, 20, (64, 64), (1.0, 2.0, 3.0), "a card") for row in plan.rows}
+    pictures = {row: [PIXEL, PIXEL] for row in plan.rows}
+    return to_html(Comparison(tmp_path, plan, runs, costs), "A title", pictures)
+
+
+def test_it_asks_nothing_of_any_other_file(page):
+    addresses = re.findall(r"""(?:src|href|url)\s*[=(]\s*["']?([^"')\s>]+)""", page)
+    assert [a for a in addresses if not a.startswith(("#", "data:", "pictures["))] == []
+    assert "a &lt;b&gt; &amp; c" in page
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium")
+@pytest.mark.parametrize("width", [1280, 500])  # a headless window is never narrower than 500
+def test_in_a_browser(page, width, tmp_path):
+    file = tmp_path / "page.html"
+    file.write_text(page.replace("</body>", PROBE))
+    command = [
+        *(BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run"),
+        *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+        *(f"--user-data-dir={tmp_path / 'profile'}", "--enable-logging=stderr"),
+        *(f"--window-size={width},900", "--dump-dom", file.as_uri()),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert "CONSOLE" not in done.stderr, done.stderr
+    title = re.search(r"<title>([\d ]+)</title>", done.stdout).group(1)
+    window, content, row, images = map(int, title.split())
+    assert window <= width
+    assert content <= window
+    assert row < 150, "names are squeezed into a column of letters"
+    assert images == 4
