@@ -233,7 +233,7 @@ def _config(name: str, meta: dict, config: str | os.PathLike | None, trust: bool
     if config is not None:
         try:
             return Config.fromfile(config)
-        except OSError as error:
+        except Exception as error:  # a config is code: whatever it raises is the config's fault
             raise MixDetError(f"cannot read the config {config}: {error}") from error
     if not isinstance(meta.get("cfg"), str):
         raise MixDetError(f"{name} does not hold its config: name it with --config")
@@ -313,17 +313,12 @@ def _from_array(pipeline: Sequence[dict]) -> list[dict]:
 
 
 def _fill(model: Any, weights: dict, checkpoint: str | os.PathLike) -> None:
-    try:
-        missing, unexpected = model.load_state_dict(weights, strict=False)
-    except (RuntimeError, TypeError) as error:
-        reason = str(error).splitlines()[-1].strip()
-        raise MixDetError(f"{checkpoint} does not fit its config: {reason}") from error
-    if missing or unexpected:
-        what = f"lacks {missing[0]}" if missing else f"has {unexpected[0]}, which the model lacks"
-        raise MixDetError(
-            f"{checkpoint} does not fit its config: it {what} "
-            f"({len(missing)} missing, {len(unexpected)} too many)"
-        )
+    from mixdet.engine.hooks.fit import misfit
+
+    fault = misfit(model, weights)
+    if fault:
+        raise MixDetError(f"{checkpoint} does not fit its config: {fault}")
+    model.load_state_dict(weights, strict=False)
 
 
 def _classes(meta: dict, cfg: Any) -> tuple[str, ...]:

@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from mmengine.config import Config
-from mmengine.registry import init_default_scope
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import mixdet.plugin  # noqa: F401
 from mixdet.analysis.paper import TABLE_1, PaperRow
 from mixdet.analysis.tables import text_table
+from mixdet.engine.launch import load_config
 from mixdet.errors import MixDetError
 
 
@@ -74,8 +73,7 @@ def build(config: str | Path) -> tuple[nn.Module, tuple[int, int]]:
     """
     from mmdet.registry import MODELS
 
-    cfg = Config.fromfile(config)
-    init_default_scope(cfg.get("default_scope", "mmdet"))
+    cfg = load_config(str(config))
     scales = [
         step["scale"]
         for step in cfg.test_dataloader.dataset.pipeline

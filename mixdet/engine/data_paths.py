@@ -9,6 +9,7 @@ from mmdet.registry import DATASETS
 from mmengine.config import Config
 
 from mixdet.errors import MixDetError
+from mixdet.evaluation import load_coco
 
 LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
 EVALUATORS = ("val_evaluator", "test_evaluator")
@@ -72,6 +73,16 @@ def check_data(cfg: Config, loaders: tuple[str, ...]) -> None:
             "names another folder. To train without it: make train, or "
             "tools/train.py configs/ssdlite_mixnet_s_digits.py"
         )
+
+
+def check_annotations(cfg: Config) -> None:
+    """Read every annotation file of a config's data sets.
+
+    Raises:
+        MixDetError: One is damaged.
+    """
+    for _, dataset in _leaves(cfg, LOADERS):
+        load_coco(Path(dataset.get("data_root") or "", dataset["ann_file"]))
 
 
 def _leaves(cfg: Config, keys: tuple[str, ...]) -> Iterator[tuple[str, dict]]:

@@ -11,6 +11,7 @@ import os
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from json import JSONDecodeError
 from pathlib import Path
 
 import torch
@@ -21,7 +22,7 @@ from mmengine.utils import import_modules_from_strings
 
 import mixdet.plugin  # noqa: F401
 from mixdet.engine.amp import amp_wrapper_type
-from mixdet.engine.data_paths import check_data, set_data_root
+from mixdet.engine.data_paths import check_annotations, check_data, set_data_root
 from mixdet.errors import MixDetError
 
 
@@ -58,6 +59,11 @@ def train(
     """
     cfg = load_config(config, cfg_options, work_dir, launcher, data_root)
     check_data(cfg, ("train_dataloader", "val_dataloader"))
+    _make_work_dir(cfg)
+    if (seed or 0) < 0:
+        raise MixDetError(f"--seed {seed}: give 0 or more")
+    if cfg.train_dataloader.get("batch_size", 1) < 1:
+        raise MixDetError(f"{config}: train_dataloader.batch_size must be 1 or more")
     randomness = cfg.get("randomness", {})
     cfg.randomness = {**randomness, "seed": randomness.get("seed", 0) if seed is None else seed}
     if amp:
@@ -70,7 +76,9 @@ def train(
         cfg.resume = cfg.load_from is not None
     if trust_checkpoint:
         _trust_checkpoints()
-    with _refusals(config):
+    if cfg.resume:
+        _check_resumable(cfg.load_from)
+    with _refusals(config, cfg):
         Runner.from_cfg(cfg).train()
 
 
@@ -110,13 +118,15 @@ def evaluate(
     cfg = load_config(config, cfg_options, work_dir, launcher, data_root)
     cfg.load_from, cfg.resume = _existing(checkpoint), False
     check_data(cfg, ("test_dataloader",))
+    _make_work_dir(cfg)
     if out is not None:
-        _name_results(cfg, out)
+        _name_results(cfg, _writable("--out", out))
     if sheet is not None:
-        cfg.default_hooks.report = {"type": "ReportHook", "sheet": sheet}
+        hooks = cfg.setdefault("default_hooks", {})
+        hooks["report"] = {"type": "ReportHook", "sheet": _writable("--sheet", sheet)}
     if trust_checkpoint:
         _trust_checkpoints()
-    with _refusals(config):
+    with _refusals(config, cfg):
         return Runner.from_cfg(cfg).test()
 
 
@@ -213,11 +223,42 @@ def _name_results(cfg: Config, path: str) -> None:
         metric.results_file = path
 
 
+def _make_work_dir(cfg: Config) -> None:
+    try:
+        Path(cfg.work_dir).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise MixDetError(f"--work-dir {cfg.work_dir}: {error.strerror}") from error
+
+
+def _check_resumable(checkpoint: str) -> None:
+    from mixdet.compat.checkpoint import load
+
+    if "://" not in checkpoint and "meta" not in load(checkpoint, map_location="cpu"):
+        raise MixDetError(
+            f"{checkpoint} holds weights alone, nothing to resume from: start from them with "
+            f"--cfg-options load_from={checkpoint}"
+        )
+
+
+def _writable(option: str, path: str) -> str:
+    """Find out before the evaluation, not after it."""
+    try:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        with Path(path).open("ab"):
+            pass
+    except OSError as error:
+        raise MixDetError(f"{option} {path}: {error.strerror}") from error
+    return path
+
+
 @contextmanager
-def _refusals(config: str) -> Iterator[None]:
-    """Turn a misspelt type or argument, which mmengine finds when it builds, into one line."""
+def _refusals(config: str, cfg: Config) -> Iterator[None]:
+    """Turn what mmengine finds when it builds into one line: misspelt types, damaged files."""
     try:
         yield
+    except JSONDecodeError:
+        check_annotations(cfg)  # which of the files it is
+        raise
     except (KeyError, TypeError) as error:
         *_, innermost = traceback.walk_tb(error.__traceback__)
         if innermost[0].f_code is not build_from_cfg.__code__:

@@ -11,6 +11,7 @@ from mmengine.runner import EpochBasedTrainLoop
 from torch.utils.data import BatchSampler
 
 from mixdet.datasets.samplers import SeededSampler
+from mixdet.errors import MixDetError
 
 
 @LOOPS.register_module()
@@ -26,6 +27,7 @@ class ResumableTrainLoop(EpochBasedTrainLoop):
 
     def run(self) -> torch.nn.Module:
         """Train to the last epoch and return the model."""
+        self._check()
         self.runner.call_hook("before_train")
         if self._epoch and not self._batches_done():
             self._validate_if_due()
@@ -35,6 +37,27 @@ class ResumableTrainLoop(EpochBasedTrainLoop):
             self._validate_if_due()
         self.runner.call_hook("after_train")
         return self.runner.model
+
+    def _check(self) -> None:
+        """Refuse what would train nothing, or fail in the middle of the first epoch.
+
+        Raises:
+            MixDetError: There is no batch, or the data have more classes than the head.
+        """
+        dataset = self.dataloader.dataset
+        if not len(self.dataloader):
+            raise MixDetError(
+                f"no batch to train on: {len(dataset)} pictures, batches of "
+                f"{self.dataloader.batch_size}: make train_dataloader.batch_size smaller"
+            )
+        head = getattr(self.runner.model, "bbox_head", None)
+        outputs = getattr(head, "num_classes", None)
+        classes = len(getattr(dataset, "metainfo", {}).get("classes", ()))
+        if outputs is not None and classes > outputs:
+            raise MixDetError(
+                f"the training data have {classes} classes and model.bbox_head.num_classes is "
+                f"{outputs}: make it {classes}"
+            )
 
     def run_epoch(self) -> None:
         """Train on what is left of the epoch."""

@@ -1,12 +1,14 @@
 """Hooks of ours; they stand in a config's `default_hooks`, which a child config merges into."""
 
 from mixdet.engine.hooks.checkpoint import SafeCheckpointHook
+from mixdet.engine.hooks.fit import CheckpointFitHook
 from mixdet.engine.hooks.interrupt import InterruptHook
 from mixdet.engine.hooks.memory import KeepMemoryHook
 from mixdet.engine.hooks.report import ReportHook
 from mixdet.engine.hooks.seed import SeedIterationHook
 
 __all__ = [
+    "CheckpointFitHook",
     "InterruptHook",
     "KeepMemoryHook",
     "ReportHook",

@@ -1,0 +1,59 @@
+"""A checkpoint that does not fit the model is not loaded in silence."""
+
+from __future__ import annotations
+
+from mmdet.registry import HOOKS
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import BaseLoop, Runner
+from torch import nn
+
+from mixdet.errors import MixDetError
+
+
+@HOOKS.register_module()
+class CheckpointFitHook(Hook):
+    """Refuse to resume or to test with weights that are not the model's; mmengine loads what fits.
+
+    To start from (`load_from`), such weights are allowed, as for other classes: what is left out is
+    named in the log.
+    """
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Compare names and shapes.
+
+        Raises:
+            MixDetError: They differ, and the run resumes or tests.
+        """
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        fault = misfit(model, checkpoint.get("state_dict", checkpoint))
+        if not fault:
+            return
+        trains = isinstance(runner._train_loop, BaseLoop)  # else still a config
+        if runner._resume or not trains:
+            raise MixDetError(f"the checkpoint does not fit the config: {fault}")
+        runner.logger.warning(f"load_from fits in part; the rest starts from scratch: {fault}")
+
+
+def misfit(model: nn.Module, weights: dict) -> str:
+    """What keeps weights from being the model's, in words; empty where they fit.
+
+    Args:
+        model: The model.
+        weights: Its state dict, or another's.
+    """
+    own = model.state_dict()
+    weights = {name.removeprefix("module."): value for name, value in weights.items()}
+    missing = [name for name in own if name not in weights]
+    strange = [name for name in weights if name not in own]
+    shapes = [name for name in own if name in weights and own[name].shape != weights[name].shape]
+    parts = []
+    for names, words in (
+        (missing, "it lacks {}"),
+        (strange, "it has {}, which the model lacks"),
+        (shapes, "{} has another shape"),
+    ):
+        if names:
+            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            parts.append(words.format(names[0] + more))
+    return "; ".join(parts)

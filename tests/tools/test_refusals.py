@@ -1,0 +1,107 @@
+"""What a user can get wrong ends in one line that names it, before anything is lost."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+import torch
+
+from tests.tiny import quick, write_config, write_pictures  # noqa: F401
+from tests.tools.test_train_test import refusal, tool  # noqa: F401
+
+pytestmark = pytest.mark.usefixtures("quick")
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    return write_pictures(tmp_path_factory.mktemp("pictures"))
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, pictures):
+    """A config, and the checkpoint of its training."""
+    from mixdet.engine import launch
+
+    folder = tmp_path_factory.mktemp("trained")
+    config = write_config(folder, pictures, epochs=1)
+    launch.train(str(config))
+    return config, folder / "work" / "epoch_1.pth"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--seed", "-1"], "--seed -1"),
+        (["--cfg-options", "train_dataloader.batch_size=0"], "train_dataloader.batch_size"),
+        (
+            ["--cfg-options", "train_dataloader.batch_size=64", "train_dataloader.drop_last=True"],
+            "no batch to train on: 14 pictures, batches of 64",
+        ),
+        (["--cfg-options", "model.bbox_head.num_classes=1"], "num_classes is 1: make it 2"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_training(refusal, pictures, tmp_path, options, words):  # noqa: F811
+    config = write_config(tmp_path, pictures)
+    assert words in refusal("train", config, *options)
+    assert not list(tmp_path.rglob("*.pth"))
+
+
+def test_folders_and_files_that_cannot_be_made(refusal, trained, tmp_path):  # noqa: F811
+    config, checkpoint = trained
+    (tmp_path / "file").write_text("")
+    inside = tmp_path / "file" / "new"
+    assert "--work-dir" in refusal("train", config, "--work-dir", inside)
+    assert "--out" in refusal("test", config, checkpoint, "--out", inside)
+    assert "--sheet" in refusal("test", config, checkpoint, "--sheet", inside)
+    assert "--out" in refusal("test", config, checkpoint, "--out", tmp_path)
+
+
+def test_a_damaged_annotation_file(refusal, pictures, tmp_path):  # noqa: F811
+    damaged = shutil.copytree(pictures, tmp_path / "data")
+    file = damaged / "annotations" / "instances_train2017.json"
+    file.write_text(file.read_text()[:-40])
+    words = refusal("train", write_config(tmp_path, damaged))
+    assert f"{file}: not a COCO annotation file" in words
+
+
+def test_weights_alone_are_nothing_to_resume_from(refusal, trained, tmp_path):  # noqa: F811
+    config, checkpoint = trained
+    torch.save(torch.load(checkpoint, weights_only=True)["state_dict"], tmp_path / "bare.pth")
+    words = refusal("train", config, "--resume", tmp_path / "bare.pth")
+    assert "load_from=" in words
+
+
+def test_a_checkpoint_of_another_network(refusal, tool, trained, tmp_path):  # noqa: F811
+    config, checkpoint = trained
+    content = torch.load(checkpoint, weights_only=True)
+    first = next(iter(content["state_dict"]))
+    del content["state_dict"][first]
+    torch.save(content, tmp_path / "other.pth")
+    fit = "default_hooks.fit.type=CheckpointFitHook"
+    for arguments in (
+        ("test", config, tmp_path / "other.pth"),
+        ("train", config, "--resume", tmp_path / "other.pth"),
+    ):
+        words = refusal(*arguments, "--work-dir", tmp_path / "work", "--cfg-options", fit)
+        assert f"does not fit the config: it lacks {first}" in words
+    # to start from it is another matter: said, not refused
+    start = f"load_from={tmp_path / 'other.pth'}"
+    options = ("--work-dir", tmp_path / "start", "--cfg-options", fit, start)
+    code, out, err = tool("train", config, *options)
+    assert code == 0, out + err
+    (log,) = (tmp_path / "start").glob("*/*.log")
+    assert f"the rest starts from scratch: it lacks {first}" in log.read_text()
+
+
+def test_configs(refusal, trained, tmp_path):  # noqa: F811
+    _, checkpoint = trained
+    bad = tmp_path / "bad.py"
+    bad.write_text("model = nonsense\n")
+    assert "nope.py: no such config" in refusal("complexity", "nope.py")
+    assert str(bad) in refusal("complexity", bad)
+    picture = tmp_path / "a.png"
+    shutil.copy(next(trained[0].parent.parent.rglob("1.png")), picture)
+    words = refusal("predict", checkpoint, picture, "--config", bad, "--out", tmp_path / "out")
+    assert str(bad) in words
