@@ -89,6 +89,7 @@ def test_a_checkpoint_of_another_network(refusal, tool, trained, tmp_path):  # n
     # to start from it is another matter: said, not refused
     start = f"load_from={tmp_path / 'other.pth'}"
     options = ("--work-dir", tmp_path / "start", "--cfg-options", fit, start)
+    options += ("experiment_name=tiny_start",)  # a logger of its own
     code, out, err = tool("train", config, *options)
     assert code == 0, out + err
     (log,) = (tmp_path / "start").glob("*/*.log")
