@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import os
+import re
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -24,6 +25,17 @@ import mixdet.plugin  # noqa: F401
 from mixdet.engine.amp import amp_wrapper_type
 from mixdet.engine.data_paths import check_annotations, check_data, set_data_root
 from mixdet.errors import MixDetError
+
+# What mmcv and torch say of data that no check before the run reads, and what we make of it
+DATA_FAULTS = (
+    (r"failed to load image: ([^{\s]\S*)", "{}: the picture is damaged: repair it or take it out"),
+    (r"No such file or directory: '(.+?)'", "{}: no such file, though the annotations name it"),
+    (
+        "Expected more than 1 value per channel",
+        "batch norm on a level of 1x1 needs two pictures: train_dataloader.batch_size of 2 or "
+        "more, and drop_last=True where the last batch holds one",
+    ),
+)
 
 
 def train(
@@ -253,11 +265,16 @@ def _writable(option: str, path: str) -> str:
 
 @contextmanager
 def _refusals(config: str, cfg: Config) -> Iterator[None]:
-    """Turn what mmengine finds when it builds into one line: misspelt types, damaged files."""
+    """Turn what a run finds in a config or its data into one line."""
     try:
         yield
-    except JSONDecodeError:
-        check_annotations(cfg)  # which of the files it is
+    except (AssertionError, FileNotFoundError, ValueError) as error:
+        if isinstance(error, JSONDecodeError):
+            check_annotations(cfg)  # which of the files it is
+        for pattern, words in DATA_FAULTS:  # a worker's error comes with its traceback as text
+            found = re.search(pattern, str(error))
+            if found:
+                raise MixDetError(words.format(*found.groups())) from error
         raise
     except (KeyError, TypeError) as error:
         *_, innermost = traceback.walk_tb(error.__traceback__)

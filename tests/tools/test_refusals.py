@@ -106,3 +106,24 @@ def test_configs(refusal, trained, tmp_path):  # noqa: F811
     shutil.copy(next(trained[0].parent.parent.rglob("1.png")), picture)
     words = refusal("predict", checkpoint, picture, "--config", bad, "--out", tmp_path / "out")
     assert str(bad) in words
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("damage", ["cut", "gone"])
+def test_pictures(refusal, pictures, tmp_path, damage, workers):  # noqa: F811
+    data = shutil.copytree(pictures, tmp_path / "data")
+    for file in (data / "train2017").iterdir():
+        file.unlink() if damage == "gone" else file.write_bytes(b"no picture")
+    config = write_config(tmp_path, data)
+    words = refusal("train", config, "--cfg-options", f"train_dataloader.num_workers={workers}")
+    assert str(data / "train2017") in words
+    assert ("no such file" if damage == "gone" else "damaged") in words
+
+
+def test_one_picture_a_batch_on_a_level_of_one_cell(refusal, coco_sample, tmp_path):  # noqa: F811
+    words = refusal(
+        *("train", "configs/ssdlite_mixnet_s_coco.py", "--data-root", coco_sample),
+        *("--work-dir", tmp_path, "--cfg-options", "train_dataloader.batch_size=1"),
+        *("train_dataloader.num_workers=0", "train_dataloader.persistent_workers=False"),
+    )
+    assert "train_dataloader.batch_size of 2" in words
