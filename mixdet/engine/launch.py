@@ -160,9 +160,9 @@ def load_config(
         cfg = Config.fromfile(path, import_custom_modules=False)
     except Exception as error:  # a config is code: whatever it raises is the config's fault
         raise MixDetError(f"{path}: cannot be read as a config: {_line(error)}") from error
+    _merge_options(cfg, cfg_options)
     if cfg.get("custom_imports"):
         import_modules_from_strings(**cfg.custom_imports)
-    _merge_options(cfg, cfg_options)
     init_default_scope(cfg.get("default_scope", "mmdet"))
     cfg.work_dir = work_dir or cfg.get("work_dir") or str(Path("work_dirs", Path(path).stem))
     cfg.launcher = launcher
@@ -211,12 +211,12 @@ def _existing(checkpoint: str) -> str:
 
 
 def _latest(work_dir: str) -> str | None:
-    """The checkpoint that `last_checkpoint` names, also where the work folder has moved since."""
+    """The checkpoint that `last_checkpoint` names, also where the folder was moved or copied."""
     named = find_latest_checkpoint(work_dir)
     if not named:
         return None
     beside = Path(work_dir, Path(named).name)
-    return str(beside) if beside.is_file() and not Path(named).is_file() else _existing(named)
+    return str(beside) if beside.is_file() else _existing(named)
 
 
 def _trust_checkpoints() -> None:

@@ -41,8 +41,8 @@ class MixConvSSDHead(SSDHead):
             sigmoid `FocalLoss`, which trains on all anchors. The background's target is then 0 on
             every anchor (`encode_background_as_zeros` of the TensorFlow Object Detection API): the
             output is there to be counted, says nothing, and `predict` drops it.
-        loss_bbox: Regression loss of the positive anchors, in place of mmdet's
-            `train_cfg.smoothl1_beta`; None is smooth L1 with a beta of 1, summed over the offsets.
+        loss_bbox: Regression loss of the positive anchors; None is mmdet's smooth L1 with the beta
+            of `train_cfg.smoothl1_beta`, or 1, summed over the offsets.
         **kwargs: As for mmdet's `SSDHead`.
 
     Raises:
@@ -78,7 +78,8 @@ class MixConvSSDHead(SSDHead):
         )
         loss_cls = loss_cls or dict(type="CrossEntropyLoss")
         self.loss_cls = MODELS.build(loss_cls)
-        self.loss_bbox = MODELS.build(loss_bbox or dict(type="SmoothL1Loss", beta=1.0))
+        beta = (self.train_cfg or {}).get("smoothl1_beta", 1.0)
+        self.loss_bbox = MODELS.build(loss_bbox or dict(type="SmoothL1Loss", beta=beta))
         self.use_sigmoid_cls = self.loss_cls.use_sigmoid
         self.cls_focal_loss = "Focal" in loss_cls["type"]
         if self.use_sigmoid_cls and not self.cls_focal_loss:

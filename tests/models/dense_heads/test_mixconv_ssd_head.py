@@ -296,3 +296,10 @@ def test_kernel_sizes_by_level():
 def test_sigmoid_cross_entropy_is_refused():
     with pytest.raises(MixDetError, match="loss_cls"):
         make_head(loss_cls=dict(type="CrossEntropyLoss", use_sigmoid=True))
+
+
+def test_the_beta_of_mmdets_train_cfg_is_kept():
+    head = make_head(train_cfg=COMMON["train_cfg"] | dict(smoothl1_beta=0.25))
+    assert head.loss_bbox.beta == 0.25
+    given = dict(type="SmoothL1Loss", beta=0.5)
+    assert make_head(loss_bbox=given).loss_bbox.beta == 0.5
