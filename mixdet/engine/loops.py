@@ -13,12 +13,15 @@ from torch.utils.data import BatchSampler
 from mixdet.datasets.samplers import SeededSampler
 from mixdet.errors import MixDetError
 
+BEGUN = "epoch_begun"  # in the message hub, which every checkpoint holds
+
 
 @LOOPS.register_module()
 class ResumableTrainLoop(EpochBasedTrainLoop):
     """mmengine's epoch loop, with two differences after a resume.
 
-    - From a checkpoint written within an epoch, that epoch goes on at its next batch.
+    - From a checkpoint written within an epoch, that epoch goes on at its next batch. After a
+      change of the batch size or of the number of GPUs it starts over.
     - From a checkpoint written at an epoch's end, that epoch is validated first where it is due:
       the checkpoint was written before the validation, so its result is not in it.
 
@@ -29,7 +32,7 @@ class ResumableTrainLoop(EpochBasedTrainLoop):
         """Train to the last epoch and return the model."""
         self._check()
         self.runner.call_hook("before_train")
-        if self._epoch and not self._batches_done():
+        if self._epoch and not self._begun():
             self._validate_if_due()
         while self._epoch < self._max_epochs and not self.stop_training:
             self.run_epoch()
@@ -64,19 +67,35 @@ class ResumableTrainLoop(EpochBasedTrainLoop):
         self.runner.call_hook("before_train_epoch")
         self.runner.model.train()
         done = self._batches_done()
+        begun = {"epoch": self._epoch, "iter": self._iter - done, "batches": self._batches()}
+        self.runner.message_hub.update_info(BEGUN, begun)
         for index, batch in enumerate(self._batches_from(done), start=done):
             self.run_iter(index, batch)
         self.runner.call_hook("after_train_epoch")
         self._epoch += 1
 
-    def _batches_done(self) -> int:
-        """Batches of the current epoch that the checkpoint has behind it.
+    def _begun(self) -> dict | None:
+        """What was noted when the current epoch began; None between two epochs."""
+        begun = self.runner.message_hub.get_info(BEGUN)
+        return begun if begun and begun["epoch"] == self._epoch else None
 
-        0 where the numbers do not fit, as after a change of the batch size or the number of GPUs:
-        then the epoch starts over.
-        """
-        done = self._iter - self._epoch * len(self.dataloader)
-        return done if 0 < done < len(self.dataloader) else 0
+    def _batches(self) -> list[int | None]:
+        """What decides which samples a batch holds, apart from the seed."""
+        size = getattr(self.dataloader.batch_sampler, "batch_size", None)
+        return [len(self.dataloader), size, self.runner.world_size]
+
+    def _batches_done(self) -> int:
+        """Batches of the current epoch that the checkpoint has behind it."""
+        begun = self._begun()
+        if begun is None:
+            return 0
+        if begun["batches"] != self._batches():
+            self.runner.logger.warning(
+                f"Epoch {self._epoch + 1} starts over: the checkpoint was written within it, with "
+                "other batches (their number, their size or the number of GPUs)"
+            )
+            return 0
+        return self._iter - begun["iter"]
 
     def _batches_from(self, first: int) -> Iterable[dict]:
         sampler, batch_sampler = self.dataloader.sampler, self.dataloader.batch_sampler

@@ -28,15 +28,15 @@ def uninterrupted(quick, pictures, tmp_path_factory):  # noqa: F811
     return run(tmp_path_factory.mktemp("uninterrupted"), pictures, resume="auto")
 
 
-def run(folder, pictures, workers=0, extra="", **arguments):
-    """Train the tiny config in a folder; return the folder's checkpoint of the last epoch."""
+def run(folder, pictures, workers=0, extra="", last=f"epoch_{EPOCHS}.pth", **arguments):
+    """Train the tiny config in a folder; return the folder's last checkpoint."""
     config = write_config(folder, pictures, EPOCHS, extra)
     options = [
         f"train_dataloader.num_workers={workers}",
         f"train_dataloader.persistent_workers={workers > 0}",
     ]
     launch.train(str(config), cfg_options=options, **arguments)
-    return load(folder / "work" / f"epoch_{EPOCHS}.pth")
+    return load(folder / "work" / last)
 
 
 def load(path):
@@ -66,11 +66,11 @@ def logged_losses(folder):
     return {e["step"]: e["loss"] for e in map(json.loads, log.open()) if "loss" in e}
 
 
-def interrupt(folder, pictures, iteration, validation=False, workers=0, extra=""):
+def interrupt(folder, pictures, iteration, validation=False, workers=0, extra="", **arguments):
     """Train until Ctrl-C comes in an iteration; return the checkpoint's path."""
     hook = {"type": "CtrlC", "iteration": iteration, "validation": validation}
     with pytest.raises(SystemExit) as stop:
-        run(folder, pictures, workers, extra=f"{extra}\ncustom_hooks = [{hook}]")
+        run(folder, pictures, workers, extra=f"{extra}\ncustom_hooks = [{hook}]", **arguments)
     assert stop.value.code == 130
     return folder / "work" / "interrupted.pth"
 
@@ -144,12 +144,48 @@ def test_gradients_that_accumulate_are_not_lost(pictures, tmp_path):
     assert_same_state(resumed, whole)
 
 
-def test_a_changed_batch_size_starts_the_epoch_over(pictures, tmp_path):
-    checkpoint = interrupt(tmp_path / "a", pictures, 5)
-    extra = "train_dataloader['batch_size'] = 7\n"
-    run(tmp_path / "b", pictures, extra=extra, resume=str(checkpoint))
+def batch_size(size):
+    return f"train_dataloader['batch_size'] = {size}\n"
+
+
+@pytest.mark.parametrize(
+    ("before", "iteration", "after", "batches"),
+    [
+        (4, 5, 7, 2),
+        (4, 5, 3, 5),  # 6 iterations are 1 epoch and 1 batch here too
+        (5, 4, 6, 3),  # as many batches an epoch as before, with other pictures
+    ],
+)
+def test_a_changed_batch_size_starts_the_epoch_over(
+    pictures, tmp_path, before, iteration, after, batches
+):
+    checkpoint = interrupt(tmp_path / "a", pictures, iteration, extra=batch_size(before))
+    run(tmp_path / "b", pictures, extra=batch_size(after), resume=str(checkpoint))
     (log,) = (tmp_path / "b").glob("work/*/*.log")
-    assert "Epoch(train) [2][1/2]" in log.read_text()
+    text = log.read_text()
+    assert "Epoch 2 starts over" in text
+    assert f"Epoch(train) [2][1/{batches}]" in text
+    assert "Epoch(val) [1]" not in text  # the weights are not the first epoch's
+
+
+def test_an_epoch_that_started_over_can_be_interrupted_too(pictures, tmp_path):
+    changed = batch_size(3)  # 5 batches an epoch
+    first = interrupt(tmp_path / "first", pictures, 5)  # 1 epoch and 2 batches of 4
+    whole = run(tmp_path / "whole", pictures, extra=changed, resume=str(first))
+    second = interrupt(tmp_path / "second", pictures, 8, extra=changed, resume=str(first))
+    resumed = run(tmp_path / "third", pictures, extra=changed, resume=str(second))
+    assert whole["meta"]["iter"] == 6 + 2 * 5
+    assert_same_state(resumed, whole)
+
+
+def test_an_iterations_checkpoint_at_an_epochs_end_leaves_no_batch(pictures, tmp_path):
+    hook = "{'type': 'SafeCheckpointHook', 'interval': 4, 'by_epoch': False}"
+    extra = f"default_hooks['checkpoint'] = {hook}\n"
+    last = f"iter_{EPOCHS * BATCHES}.pth"
+    whole = run(tmp_path / "first", pictures, extra=extra, last=last)
+    checkpoint = tmp_path / "first" / "work" / f"iter_{BATCHES}.pth"
+    resumed = run(tmp_path / "second", pictures, extra=extra, last=last, resume=str(checkpoint))
+    assert_same_state(resumed, whole)
 
 
 def test_another_seed_does_not_change_a_resumed_run(uninterrupted, pictures, tmp_path):
