@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import multiprocessing
+import shutil
 from types import SimpleNamespace
 
 import pytest
@@ -64,21 +65,30 @@ class FakeRunner(SimpleNamespace):
     """A runner that writes checkpoints of one byte, or fails."""
 
     fails = False
+    iter = epoch = 0
+
+    def __init__(self, folder):
+        folder.mkdir(exist_ok=True)
+        hub = MessageHub(f"hub of {folder}")
+        logger = SimpleNamespace(info=lambda message: None)
+        super().__init__(
+            work_dir=str(folder), folder=folder, message_hub=hub, logger=logger, seen=[]
+        )
 
     def save_checkpoint(self, out_dir, filename, *_, backend_args, **__):
         assert backend_args == {"backend": "atomic"}
-        self.seen.append({path.name for path in self.folder.glob("*.pth")})
+        self.seen.append(names(self.folder))
         if self.fails:
             raise OSError("disk full")
         get_file_backend(backend_args=backend_args).put(b"x", self.folder / filename)
 
 
+def names(folder):
+    return {path.name for path in folder.glob("*.pth")}
+
+
 def test_there_is_always_a_whole_checkpoint_that_last_checkpoint_names(tmp_path):
-    hub = MessageHub(f"hub of {tmp_path}")
-    logger = SimpleNamespace(info=lambda message: None)
-    runner = FakeRunner(
-        work_dir=str(tmp_path), folder=tmp_path, message_hub=hub, logger=logger, seen=[], iter=0
-    )
+    runner = FakeRunner(tmp_path)
     hook = SafeCheckpointHook(interval=1, max_keep_ckpts=1)
     hook.before_train(runner)
     for runner.epoch in range(3):
@@ -87,12 +97,66 @@ def test_there_is_always_a_whole_checkpoint_that_last_checkpoint_names(tmp_path)
             tmp_path / f"epoch_{runner.epoch + 1}.pth"
         )
         hook._save_checkpoint(runner)  # as after a best score: the same epoch once more
-        assert {path.name for path in tmp_path.glob("*.pth")} == {f"epoch_{runner.epoch + 1}.pth"}
+        assert names(tmp_path) == {f"epoch_{runner.epoch + 1}.pth"}
     assert runner.seen[2] == {"epoch_1.pth"}  # while the second is written the first is there
-    assert hub.get_info("keep_ckpt_ids") == [3]
+    assert runner.message_hub.get_info("keep_ckpt_ids") == [3]
 
     runner.epoch, runner.fails = 3, True
     with pytest.raises(OSError, match="disk full"):
         hook._save_checkpoint(runner)
     assert (tmp_path / "last_checkpoint").read_text() == str(tmp_path / "epoch_3.pth")
     assert (tmp_path / "epoch_3.pth").exists()
+
+
+METRICS = {"one": "a", "two": ["a", "b"], "first": "auto"}
+
+
+def best_hook(runner, metrics):
+    hook = SafeCheckpointHook(save_best=metrics, rule="greater")
+    hook.before_train(runner)
+    return hook
+
+
+def validate(hook, runner, epoch, a, b):
+    runner.epoch = epoch
+    hook.after_val_epoch(runner, {"a": a, "b": b})
+
+
+@pytest.mark.parametrize("metrics", METRICS.values(), ids=METRICS)
+def test_the_best_checkpoint_goes_after_the_next_one_is_there(tmp_path, metrics):
+    runner = FakeRunner(tmp_path)
+    hook = best_hook(runner, metrics)
+    other = {"best_b_epoch_1.pth"} if "b" in metrics else set()
+    for epoch, a, best in ((1, 0.1, 1), (2, 0.3, 2), (3, 0.2, 2), (4, 0.4, 4)):
+        validate(hook, runner, epoch, a, b=-a)
+        assert names(tmp_path) == {f"best_a_epoch_{best}.pth"} | other
+    assert runner.seen[-1] == {"best_a_epoch_2.pth"} | other  # while the last one is written
+
+    runner.fails = True
+    with pytest.raises(OSError, match="disk full"):
+        validate(hook, runner, 5, 0.5, b=-1)
+    assert names(tmp_path) == {"best_a_epoch_4.pth"} | other
+
+
+@pytest.mark.parametrize("metrics", METRICS.values(), ids=METRICS)
+@pytest.mark.parametrize("copied", [True, False], ids=["copied", "another's checkpoint"])
+def test_another_folders_best_checkpoint_is_left_alone(tmp_path, metrics, copied):
+    first = FakeRunner(tmp_path / "first")
+    validate(best_hook(first, metrics), first, 2, 0.5, 0.5)
+    kept = names(first.folder)
+    assert kept
+    if copied:
+        shutil.copytree(first.folder, tmp_path / "second")
+    second = FakeRunner(tmp_path / "second")
+    second.message_hub.load_state_dict(first.message_hub.state_dict())  # as resuming does
+    hook = best_hook(second, metrics)
+    where = second if copied else first
+    info = second.message_hub.runtime_info
+    paths = {path for name, path in info.items() if name.startswith("best_ckpt")}
+    assert paths == {str(where.folder / name) for name in kept}
+
+    validate(hook, second, 2, 0.6, 0.6)  # the same epoch, whose files have the same names
+    assert names(second.folder) == kept
+    validate(hook, second, 3, 0.7, 0.7)
+    assert names(second.folder) == {name.replace("epoch_2", "epoch_3") for name in kept}
+    assert names(first.folder) == kept

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from pathlib import Path
+
 from mmdet.registry import HOOKS
 from mmengine.dist import is_main_process
 from mmengine.hooks import CheckpointHook
@@ -15,8 +18,9 @@ class SafeCheckpointHook(CheckpointHook):
     """mmengine's `CheckpointHook` that survives being killed at any time.
 
     Checkpoints and `last_checkpoint` are written to the side and renamed, and an old checkpoint is
-    removed after the new one is there, not before (with `max_keep_ckpts=1` mmengine has none in
-    between).
+    removed after the new one is there, not before (mmengine removes the best one before, and with
+    `max_keep_ckpts=1` the last one too). Only files in the run's own folder are removed: a run that
+    resumes from a copy of a folder, or from another's checkpoint, leaves the other folder alone.
 
     Args:
         backend_args: Of mmengine's file backends; the default writes to the side and renames.
@@ -25,6 +29,49 @@ class SafeCheckpointHook(CheckpointHook):
 
     def __init__(self, *args, backend_args: dict | None = None, **kwargs) -> None:
         super().__init__(*args, backend_args=backend_args or {"backend": "atomic"}, **kwargs)
+
+    def before_train(self, runner: Runner) -> None:
+        """As mmengine; of a copied or moved folder the best checkpoint is its own."""
+        super().before_train(runner)
+        for name, path in self._best().items():
+            if path and self.file_backend.isfile(self._here(path)):
+                self._set_best({name: self._here(path)})
+                runner.message_hub.update_info(name, self._here(path))
+
+    def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
+        before = self._best()
+        self._set_best(dict.fromkeys(before))  # so that mmengine removes nothing
+        super()._save_best_checkpoint(runner, metrics)
+        for name, new in self._best().items():
+            old = before[name]
+            if new is None:  # it was not better
+                self._set_best({name: old})
+            elif old and self._here(old) != new:
+                self._remove([self._here(old)])
+
+    def _best(self) -> dict[str, str | None]:
+        """Paths of the best checkpoints, by the names that the message hub has for them."""
+        if not self.save_best:
+            return {}
+        if len(self.key_indicators) == 1:
+            return {"best_ckpt": self.best_ckpt_path}
+        return {f"best_ckpt_{metric}": path for metric, path in self.best_ckpt_path_dict.items()}
+
+    def _set_best(self, paths: dict[str, str | None]) -> None:
+        for name, path in paths.items():
+            if name == "best_ckpt":
+                self.best_ckpt_path = path
+            else:
+                self.best_ckpt_path_dict[name.removeprefix("best_ckpt_")] = path
+
+    def _here(self, path: str) -> str:
+        return self.file_backend.join_path(self.out_dir, Path(path).name)
+
+    def _remove(self, paths: Iterable[str]) -> None:
+        if is_main_process():
+            for path in paths:
+                if self.file_backend.isfile(path):
+                    self.file_backend.remove(path)
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
         outdated = self._keep(runner, step)
@@ -43,9 +90,7 @@ class SafeCheckpointHook(CheckpointHook):
         )
         if is_main_process():
             write_last_checkpoint(runner.work_dir, self.last_ckpt)
-            for path in outdated:
-                if self.file_backend.isfile(path):
-                    self.file_backend.remove(path)
+        self._remove(outdated)
 
     def _keep(self, runner: Runner, step: int) -> list[str]:
         """Note a step among those to keep; return the checkpoints that have to go for it."""
