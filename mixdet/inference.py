@@ -313,12 +313,15 @@ def _from_array(pipeline: Sequence[dict]) -> list[dict]:
 
 
 def _fill(model: Any, weights: dict, checkpoint: str | os.PathLike) -> None:
+    from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
+
     from mixdet.engine.hooks.fit import misfit
 
+    consume_prefix_in_state_dict_if_present(weights, "module.")  # a parallel wrapper's
     fault = misfit(model, weights)
     if fault:
         raise MixDetError(f"{checkpoint} does not fit its config: {fault}")
-    model.load_state_dict(weights, strict=False)
+    model.load_state_dict(weights)
 
 
 def _classes(meta: dict, cfg: Any) -> tuple[str, ...]:

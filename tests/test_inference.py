@@ -179,6 +179,15 @@ class TestDetector:
         assert bare.classes == tuple("0123456789")  # from the data set's class
         assert np.array_equal(bare(picture).boxes, detector(picture).boxes)
 
+    def test_weights_of_a_parallel_wrapper(self, checkpoint, tmp_path, picture, detector):
+        import torch
+
+        content = torch.load(checkpoint, weights_only=True)
+        weights = {f"module.{name}": value for name, value in content["state_dict"].items()}
+        torch.save({**content, "state_dict": weights}, tmp_path / "parallel.pth")
+        found = Detector(tmp_path / "parallel.pth")(picture)
+        assert np.array_equal(found.scores, detector(picture).scores)
+
     def test_a_config_that_would_run_code(self, checkpoint, tmp_path):
         import torch
 

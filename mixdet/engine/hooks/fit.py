@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from mmdet.registry import HOOKS
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
+from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import BaseLoop, Runner
 from torch import nn
+from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 
 from mixdet.errors import MixDetError
 
@@ -25,8 +26,12 @@ class CheckpointFitHook(Hook):
         Raises:
             MixDetError: They differ, and the run resumes or tests.
         """
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        fault = misfit(model, checkpoint.get("state_dict", checkpoint))
+        model = runner.model
+        while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+            model = model.module
+        weights = checkpoint.get("state_dict", checkpoint)
+        consume_prefix_in_state_dict_if_present(weights, "module.")  # a parallel wrapper's
+        fault = misfit(model, weights)
         if not fault:
             return
         trains = isinstance(runner._train_loop, BaseLoop)  # else still a config
@@ -43,7 +48,6 @@ def misfit(model: nn.Module, weights: dict) -> str:
         weights: Its state dict, or another's.
     """
     own = model.state_dict()
-    weights = {name.removeprefix("module."): value for name, value in weights.items()}
     missing = [name for name in own if name not in weights]
     strange = [name for name in weights if name not in own]
     shapes = [name for name in own if name in weights and own[name].shape != weights[name].shape]
@@ -51,7 +55,7 @@ def misfit(model: nn.Module, weights: dict) -> str:
     for names, words in (
         (missing, "it lacks {}"),
         (strange, "it has {}, which the model lacks"),
-        (shapes, "{} has another shape"),
+        (shapes, "of another shape: {}"),
     ):
         if names:
             more = f" and {len(names) - 1} more" if len(names) > 1 else ""

@@ -1,0 +1,85 @@
+"""Weights of another network: said or refused, never loaded in silence."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from mmdet.registry import MODELS
+from mmengine.model import BaseModel
+from torch import nn
+
+from mixdet.engine import launch
+from mixdet.engine.hooks.fit import CheckpointFitHook, misfit
+from mixdet.errors import MixDetError
+from tests.tiny import quick, write_config, write_pictures  # noqa: F401
+
+HOOK = "default_hooks['fit'] = dict(type='CheckpointFitHook')\n"
+THREE_CLASSES = HOOK + "model['bbox_head']['num_classes'] = 3\n"
+FAULT = r"of another shape: bbox_head\.cls_convs\.0\.0\.weight and 3 more"
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda weights: None, ""),
+        (lambda weights: weights.pop("1.bias"), "it lacks 1.bias"),
+        (lambda weights: weights.update(z=torch.ones(1)), "it has z, which the model lacks"),
+        (lambda weights: weights.update({"0.weight": torch.ones(1)}), "of another shape: 0.weight"),
+        (lambda weights: weights.clear(), "it lacks 0.weight and 3 more"),
+        (
+            lambda weights: weights.update(z=weights.pop("0.bias")),
+            "it lacks 0.bias; it has z, which the model lacks",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_named(change, words):
+    model = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 1))
+    weights = dict(model.state_dict())
+    change(weights)
+    assert misfit(model, weights) == words
+
+
+def test_a_wrapped_model_and_a_wrappers_weights_fit():
+    """As mmdet's `tools/test.py --tta` wraps the model, and as other tools save a wrapped one."""
+
+    class Model(BaseModel):
+        forward = None
+
+    model = Model()
+    model.layer = nn.Linear(3, 2)
+    wrapped = MODELS.get("DetTTAModel")(module=model)
+    runner = SimpleNamespace(model=wrapped, _train_loop=None, _resume=False)
+    weights = {f"module.{name}": value for name, value in model.state_dict().items()}
+    for checkpoint in ({"state_dict": model.state_dict()}, {"state_dict": weights}):
+        CheckpointFitHook().after_load_checkpoint(runner, checkpoint)
+    with pytest.raises(MixDetError, match=r"it lacks layer\.weight and 1 more"):
+        CheckpointFitHook().after_load_checkpoint(runner, {"state_dict": {}})
+
+
+def test_other_classes(quick, tmp_path):  # noqa: F811
+    """They are a way to start, not to resume or to test."""
+    pictures = write_pictures(tmp_path / "pictures")
+    launch.train(str(write_config(tmp_path / "two", pictures, epochs=1, extra=HOOK)))
+    checkpoint = tmp_path / "two" / "work" / "epoch_1.pth"
+    launch.evaluate(str(write_config(tmp_path / "same", pictures, extra=HOOK)), str(checkpoint))
+
+    three = [write_config(tmp_path / name, pictures, 2, THREE_CLASSES) for name in "ab"]
+    with pytest.raises(MixDetError, match=f"does not fit the config: {FAULT}"):
+        launch.evaluate(str(three[0]), str(checkpoint))
+    with pytest.raises(MixDetError, match=f"does not fit the config: {FAULT}"):
+        launch.train(str(three[1]), resume=str(checkpoint))
+
+    start = f"load_from = '{checkpoint}'\noptim_wrapper['optimizer']['lr'] = 0.0\n"
+    start += "val_cfg = val_dataloader = val_evaluator = None\n"
+    launch.train(str(write_config(tmp_path / "c", pictures, 1, THREE_CLASSES + start)))
+    (log,) = (tmp_path / "c").glob("work/*/*.log")
+    assert "load_from fits in part" in log.read_text()
+    before, after = (
+        torch.load(file, weights_only=True)["state_dict"]
+        for file in (checkpoint, tmp_path / "c" / "work" / "epoch_1.pth")
+    )
+    assert torch.equal(before["backbone.second.weight"], after["backbone.second.weight"])
+    name = "bbox_head.cls_convs.0.0.weight"
+    assert before[name].shape[0] * 4 == after[name].shape[0] * 3  # classes and the background
