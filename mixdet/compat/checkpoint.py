@@ -194,12 +194,13 @@ def _refusal(name: str, error: Exception) -> str:
 def load_url(
     url: str, model_dir: str | None = None, map_location: MapLocation = None, progress: bool = True
 ) -> dict:
-    """Download a checkpoint into torch's cache, once, and `load` it from there."""
+    """Download a checkpoint into torch's cache, once, and `load` it from there.
+
+    The file is named after its whole address: many sites have a `model.safetensors`.
+    """
     folder = Path(model_dir or Path(torch.hub.get_dir(), "checkpoints"))
-    name = Path(urlparse(url).path).name
-    if name == "model.safetensors":  # every model on Hugging Face is called so
-        name = f"{hashlib.sha256(url.encode()).hexdigest()[:16]}.safetensors"
-    file = folder / name
+    name = Path(urlparse(url).path)
+    file = folder / f"{name.stem}-{hashlib.sha256(url.encode()).hexdigest()[:16]}{name.suffix}"
     if not file.is_file():
         folder.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(url, str(file), progress=progress)
