@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 
 import pytest
@@ -106,6 +107,20 @@ def test_ctrl_c_and_resume(
     resumed = run(tmp_path / "moved", pictures, workers[1], resume="auto")
     assert_same_state(resumed, uninterrupted)
     assert signal.getsignal(signal.SIGINT) is handler
+
+
+def test_a_copied_folder_goes_on_from_its_own_checkpoints(uninterrupted, pictures, tmp_path):
+    interrupt(tmp_path / "first", pictures, 5)
+    first, copy = tmp_path / "first" / "work", tmp_path / "copy" / "work"
+    shutil.copytree(first, copy)
+    before = {file: file.read_bytes() for file in first.rglob("*") if file.is_file()}
+    assert launch._latest(str(copy)) == str(copy / "interrupted.pth")
+    resumed = run(tmp_path / "copy", pictures, resume="auto")
+    assert_same_state(resumed, uninterrupted)
+    assert {file: file.read_bytes() for file in first.rglob("*") if file.is_file()} == before
+    (copy / "interrupted.pth").unlink()
+    (copy / "last_checkpoint").write_text(str(first / "interrupted.pth"))
+    assert launch._latest(str(copy)) == str(first / "interrupted.pth")  # not beside: as named
 
 
 def test_resume_from_a_regular_checkpoint(uninterrupted, pictures, tmp_path):
