@@ -10,6 +10,12 @@ class MixDetError(Exception):
     """A refusal: one line that names the file or key at fault and the remedy."""
 
 
+def one_line(error: Exception) -> str:
+    """An exception's kind and message as one line."""
+    text = error.args[0] if isinstance(error, KeyError) and error.args else error
+    return f"{type(error).__name__}: {' '.join(str(text).split())}"
+
+
 def run_tool(main: Callable[[], int | None]) -> None:
     """Run a command-line tool; a `MixDetError` becomes one line on stderr and exit code 1.
 

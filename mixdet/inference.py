@@ -230,11 +230,10 @@ def _load(name: str, trust: bool) -> dict[str, Any]:
 def _config(name: str, meta: dict, config: str | os.PathLike | None, trust: bool) -> Any:
     from mmengine.config import Config
 
+    from mixdet.engine.config import read_config
+
     if config is not None:
-        try:
-            return Config.fromfile(config)
-        except Exception as error:  # a config is code: whatever it raises is the config's fault
-            raise MixDetError(f"cannot read the config {config}: {error}") from error
+        return read_config(config)
     if not isinstance(meta.get("cfg"), str):
         raise MixDetError(f"{name} does not hold its config: name it with --config")
     if trust:

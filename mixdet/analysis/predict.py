@@ -22,6 +22,7 @@ from tqdm import tqdm
 from mixdet.analysis.drawing import draw_detections
 from mixdet.errors import MixDetError
 from mixdet.inference import Detector, as_rgb
+from mixdet.outputs import writable_folder
 
 PICTURES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 VIDEOS = {".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm"}
@@ -48,27 +49,33 @@ def predict_files(
         What the JSON holds.
 
     Raises:
-        MixDetError: An input is missing or cannot be read, or would be overwritten.
+        MixDetError: An input is missing or would be overwritten, or the folder cannot be written;
+            or, once the others are done and in the JSON, one could not be read.
     """
     out = Path(out)
     pairs = find_inputs(inputs, out)
+    writable_folder("--out", out)
     pictures = [pair for pair in pairs if pair[0].suffix.lower() not in VIDEOS]
-    entries = []
-    with tqdm(total=len(pictures), unit="img", disable=not pictures) as bar:
-        for batch in _batches(pictures, batch_size):
-            images = [as_rgb(source) for source, _ in batch]
-            found = detector(images, score_thr=score_thr, batch_size=batch_size)
-            for (source, target), image, detections in zip(batch, images, found, strict=True):
-                entries.append({"file": str(source), **detections.as_dict()})
-                target.parent.mkdir(parents=True, exist_ok=True)
-                Image.fromarray(_drawn(image, detections)).save(target, quality=92)
-                bar.update()
-    for source, target in pairs:
-        if (source, target) not in pictures:
+    videos = [pair for pair in pairs if pair[0].suffix.lower() in VIDEOS]
+    entries, faults = [], []
+    for batch in _batches(_readable(pictures, faults), batch_size):
+        images = [image for *_, image in batch]
+        found = detector(images, score_thr=score_thr, batch_size=batch_size)
+        for (source, target, image), detections in zip(batch, found, strict=True):
+            entries.append({"file": str(source), **detections.as_dict()})
+            target.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(_drawn(image, detections)).save(target, quality=92)
+    for source, target in videos:
+        try:
             entries += predict_video(
                 detector, source, target, score_thr=score_thr, batch_size=batch_size
             )
-    write_json(entries, out)
+        except MixDetError as error:
+            faults.append(str(error))
+    path = write_json(entries, out)
+    if faults:
+        done = f" (the other {len(pairs) - len(faults)} inputs are done: {path})"
+        raise MixDetError("; ".join(faults) + (done if entries else ""))
     return entries
 
 
@@ -166,14 +173,35 @@ def find_inputs(inputs: Iterable[str | os.PathLike], out: Path) -> list[tuple[Pa
 
 def _files(given: Path, out: Path) -> list[Path]:
     if given.is_dir():
-        below = (file for file in sorted(given.rglob("*")) if out not in file.parents)
-        files = [file for file in below if file.suffix.lower() in PICTURES | VIDEOS]
+        home, drawn = given.resolve(), out.resolve()
+        if drawn == home:
+            raise MixDetError(f"--out {out} is an input folder: choose another, or one inside it")
+        # What an earlier run drew below the folder is no input
+        below = given / drawn.relative_to(home) if drawn.is_relative_to(home) else None
+        files = [
+            file
+            for file in sorted(given.rglob("*"))
+            if file.suffix.lower() in PICTURES | VIDEOS and below not in file.parents
+        ]
         if not files:
             raise MixDetError(f"{given} holds neither pictures nor videos")
         return files
     if not given.exists():
         raise MixDetError(f"{given}: no such file or folder")
     return [given]
+
+
+def _readable(
+    pictures: list[tuple[Path, Path]], faults: list[str]
+) -> Iterator[tuple[Path, Path, np.ndarray]]:
+    """Those that can be read, with their pixels; what is wrong with the others, to `faults`."""
+    for source, target in tqdm(pictures, unit="img", disable=not pictures):
+        try:
+            image = as_rgb(source)
+        except MixDetError as error:
+            faults.append(str(error))
+        else:
+            yield source, target, image
 
 
 def _suffix(suffix: str) -> str:
@@ -198,7 +226,7 @@ def _frames(capture: cv2.VideoCapture) -> Iterator[np.ndarray]:
 
 
 def _writer(target: Path, rate: float, shape: tuple[int, ...]) -> cv2.VideoWriter:
-    target.parent.mkdir(parents=True, exist_ok=True)
+    writable_folder("--out", target.parent)
     codec = cv2.VideoWriter.fourcc(*"mp4v")
     writer = cv2.VideoWriter(str(target), codec, rate, (shape[1], shape[0]))
     if not writer.isOpened():

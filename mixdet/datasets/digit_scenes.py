@@ -65,8 +65,12 @@ def make_digit_scenes(
         The folder.
 
     Raises:
-        MixDetError: The folder holds something that is not digit scenes, or cannot be written.
+        MixDetError: The folder holds something that is not digit scenes, or cannot be written; or a
+            split would be empty, or the seed is below 0.
     """
+    for name, value, least in (("train", train, 1), ("val", val, 1), ("seed", seed, 0)):
+        if value < least:
+            raise MixDetError(f"digit scenes: {name} is {value}: give {least} or more")
     target = Path(root).resolve()
     wanted = {"version": VERSION, "train": train, "val": val, "seed": seed}
     if read_parameters(target) == wanted:

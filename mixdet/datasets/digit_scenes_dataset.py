@@ -11,6 +11,7 @@ from mmengine.dist import barrier, is_main_process
 
 from mixdet.datasets.digit_drawing import CLASSES
 from mixdet.datasets.digit_scenes import ensure_digit_scenes, read_parameters
+from mixdet.errors import MixDetError
 
 
 @DATASETS.register_module()
@@ -27,10 +28,11 @@ class DigitScenes(CocoDataset):
         **kwargs: Of `CocoDataset`.
 
     Raises:
-        MixDetError: The folder holds something else and lacks the annotation file.
+        MixDetError: The annotation file is missing, and is none of the digit scenes' or cannot be
+            made beside what the folder holds.
     """
 
-    makes_its_data: ClassVar[bool] = True  # nothing is missing where the folder is
+    makes_its_data: ClassVar[bool] = True  # what is missing before the run need not stay so
 
     METAINFO: ClassVar[dict] = {
         "classes": CLASSES,
@@ -56,10 +58,16 @@ class DigitScenes(CocoDataset):
         data_prefix: dict | None = None,
         **kwargs,
     ) -> None:
+        annotations = Path(data_root, ann_file)
         ours = read_parameters(Path(data_root)) is not None
-        if is_main_process() and (ours or not Path(data_root, ann_file).is_file()):
+        if is_main_process() and (ours or not annotations.is_file()):
             ensure_digit_scenes(data_root)
         barrier()
+        if not annotations.is_file():
+            raise MixDetError(
+                f"{annotations} is missing: digit scenes hold "
+                "annotations/instances_train.json and annotations/instances_val.json"
+            )
         super().__init__(
             data_root=data_root,
             ann_file=ann_file,

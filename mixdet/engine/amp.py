@@ -26,13 +26,18 @@ class CpuAmpOptimWrapper(OptimWrapper):
 
     def __init__(self, *args, **kwargs) -> None:
         super().__init__(*args, **kwargs)
-        if not cpu_has_bfloat16():
-            print_log(
-                "--amp: this CPU has no bfloat16 instructions; torch emulates them, so training is "
-                "correct but slower than without --amp",
-                logger="current",
-                level=logging.WARNING,
-            )
+        native = cpu_has_bfloat16()
+        words = (
+            "this CPU has instructions for it"
+            if native
+            else "torch sees no instructions for it on this CPU and emulates them, so training is "
+            "correct but slower than without --amp"
+        )
+        print_log(
+            f"--amp: weights in float32, the forward pass in bfloat16; {words}",
+            logger="current",
+            level=logging.INFO if native else logging.WARNING,
+        )
 
     @contextmanager
     def optim_context(self, model: nn.Module) -> Iterator[None]:
@@ -42,9 +47,11 @@ class CpuAmpOptimWrapper(OptimWrapper):
 
 
 def cpu_has_bfloat16() -> bool:
-    """Whether the CPU computes in bfloat16 by itself (AVX512-BF16, or AMX, which implies it)."""
-    check = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
-    return bool(check and check())
+    """Whether torch sees bfloat16 instructions, on x86 or ARM (an older torch: on x86 alone)."""
+    if hasattr(torch.cpu, "get_capabilities"):
+        seen = torch.cpu.get_capabilities()
+        return any(seen.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16"))
+    return torch.cpu._is_avx512_bf16_supported()
 
 
 def amp_wrapper_type(wrapper: str) -> str:

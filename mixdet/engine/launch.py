@@ -5,7 +5,6 @@ Nothing that matters for the result lives here, so that mmdet's own tools run th
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
 import os
 import re
@@ -16,19 +15,23 @@ from json import JSONDecodeError
 from pathlib import Path
 
 import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.registry import build_from_cfg, init_default_scope
 from mmengine.runner import Runner, find_latest_checkpoint
-from mmengine.utils import import_modules_from_strings
+from torch.utils.data import BatchSampler, DataLoader
 
 import mixdet.plugin  # noqa: F401
 from mixdet.engine.amp import amp_wrapper_type
+from mixdet.engine.config import read_config
 from mixdet.engine.data_paths import check_annotations, check_data, set_data_root
-from mixdet.errors import MixDetError
+from mixdet.errors import MixDetError, one_line
+from mixdet.outputs import writable_file, writable_folder
 
+# What reads a config's dicts: an error that is raised right there is about them
+READERS = (build_from_cfg.__code__, DataLoader.__init__.__code__, BatchSampler.__init__.__code__)
 # What mmcv and torch say of data that no check before the run reads, and what we make of it
 DATA_FAULTS = (
-    (r"failed to load image: ([^{\s]\S*)", "{}: the picture is damaged: repair it or take it out"),
+    (r"failed to load image: ([^{\n]+)", "{}: the picture is damaged: repair it or take it out"),
     (r"No such file or directory: '(.+?)'", "{}: no such file, though the annotations name it"),
     (
         "Expected more than 1 value per channel",
@@ -70,14 +73,10 @@ def train(
         MixDetError: Something that the caller can mend: the message says what.
     """
     cfg = load_config(config, cfg_options, work_dir, launcher, data_root)
+    _require(config, cfg, "model", "train_dataloader", "optim_wrapper", "train_cfg")
     check_data(cfg, ("train_dataloader", "val_dataloader"))
-    _make_work_dir(cfg)
-    if (seed or 0) < 0:
-        raise MixDetError(f"--seed {seed}: give 0 or more")
-    if cfg.train_dataloader.get("batch_size", 1) < 1:
-        raise MixDetError(f"{config}: train_dataloader.batch_size must be 1 or more")
-    randomness = cfg.get("randomness", {})
-    cfg.randomness = {**randomness, "seed": randomness.get("seed", 0) if seed is None else seed}
+    writable_folder("--work-dir", cfg.work_dir)
+    _set_seed(cfg, seed)
     if amp:
         cfg.optim_wrapper.type = amp_wrapper_type(cfg.optim_wrapper.get("type", "OptimWrapper"))
     if tensorboard:
@@ -129,13 +128,14 @@ def evaluate(
     """
     cfg = load_config(config, cfg_options, work_dir, launcher, data_root)
     cfg.load_from, cfg.resume = _existing(checkpoint), False
+    _require(config, cfg, "model", "test_dataloader", "test_evaluator", "test_cfg")
     check_data(cfg, ("test_dataloader",))
-    _make_work_dir(cfg)
+    writable_folder("--work-dir", cfg.work_dir)
     if out is not None:
-        _name_results(cfg, _writable("--out", out))
+        _name_results(cfg, str(writable_file("--out", out)))
     if sheet is not None:
-        hooks = cfg.setdefault("default_hooks", {})
-        hooks["report"] = {"type": "ReportHook", "sheet": _writable("--sheet", sheet)}
+        report = {"type": "ReportHook", "sheet": str(writable_file("--sheet", sheet))}
+        cfg.default_hooks = {**(cfg.get("default_hooks") or {}), "report": report}
     if trust_checkpoint:
         _trust_checkpoints()
     with _refusals(config, cfg):
@@ -154,15 +154,7 @@ def load_config(
     Raises:
         MixDetError: The config cannot be read, or an option does not fit it.
     """
-    if not Path(path).is_file():
-        raise MixDetError(f"{path}: no such config file")
-    try:
-        cfg = Config.fromfile(path, import_custom_modules=False)
-    except Exception as error:  # a config is code: whatever it raises is the config's fault
-        raise MixDetError(f"{path}: cannot be read as a config: {_line(error)}") from error
-    _merge_options(cfg, cfg_options)
-    if cfg.get("custom_imports"):
-        import_modules_from_strings(**cfg.custom_imports)
+    cfg = read_config(path, cfg_options)
     init_default_scope(cfg.get("default_scope", "mmdet"))
     cfg.work_dir = work_dir or cfg.get("work_dir") or str(Path("work_dirs", Path(path).stem))
     cfg.launcher = launcher
@@ -171,19 +163,6 @@ def load_config(
     if data_root is not None:
         set_data_root(cfg, data_root)
     return cfg
-
-
-def _merge_options(cfg: Config, options: Sequence[str]) -> None:
-    wrong = next((option for option in options if "=" not in option), None)
-    if wrong is not None:
-        raise MixDetError(f"--cfg-options: {wrong} is not of the form key=value")
-    if options:
-        parser = argparse.ArgumentParser()
-        parser.add_argument("--cfg-options", nargs="+", action=DictAction)
-        try:
-            cfg.merge_from_dict(parser.parse_args(["--cfg-options", *options]).cfg_options)
-        except (KeyError, TypeError, AssertionError, IndexError) as error:
-            raise MixDetError(f"--cfg-options do not fit the config: {_line(error)}") from error
 
 
 def _prepare_processes(launcher: str) -> None:
@@ -235,13 +214,6 @@ def _name_results(cfg: Config, path: str) -> None:
         metric.results_file = path
 
 
-def _make_work_dir(cfg: Config) -> None:
-    try:
-        Path(cfg.work_dir).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise MixDetError(f"--work-dir {cfg.work_dir}: {error.strerror}") from error
-
-
 def _check_resumable(checkpoint: str) -> None:
     from mixdet.compat.checkpoint import load
 
@@ -252,15 +224,18 @@ def _check_resumable(checkpoint: str) -> None:
         )
 
 
-def _writable(option: str, path: str) -> str:
-    """Find out before the evaluation, not after it."""
-    try:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        with Path(path).open("ab"):
-            pass
-    except OSError as error:
-        raise MixDetError(f"{option} {path}: {error.strerror}") from error
-    return path
+def _require(config: str, cfg: Config, *keys: str) -> None:
+    missing = [key for key in keys if cfg.get(key) is None]
+    if missing:
+        raise MixDetError(f"{config}: lacks {', '.join(missing)}, which the run needs")
+
+
+def _set_seed(cfg: Config, seed: int | None) -> None:
+    randomness = cfg.get("randomness") or {}
+    seed = randomness.get("seed", 0) if seed is None else seed
+    if seed is not None and not (isinstance(seed, int) and 0 <= seed < 2**32):  # NumPy's limits
+        raise MixDetError(f"--seed {seed}: give a whole number from 0 to {2**32 - 1}")
+    cfg.randomness = {**randomness, "seed": seed}
 
 
 @contextmanager
@@ -268,7 +243,11 @@ def _refusals(config: str, cfg: Config) -> Iterator[None]:
     """Turn what a run finds in a config or its data into one line."""
     try:
         yield
-    except (AssertionError, FileNotFoundError, ValueError) as error:
+    except (AssertionError, FileNotFoundError, KeyError, TypeError, ValueError) as error:
+        *_, (innermost, _) = traceback.walk_tb(error.__traceback__)
+        if innermost.f_code in READERS:
+            words = one_line(error).partition(". ")[0]
+            raise MixDetError(f"{config}: {words}") from error
         if isinstance(error, JSONDecodeError):
             check_annotations(cfg)  # which of the files it is
         for pattern, words in DATA_FAULTS:  # a worker's error comes with its traceback as text
@@ -276,14 +255,3 @@ def _refusals(config: str, cfg: Config) -> Iterator[None]:
             if found:
                 raise MixDetError(words.format(*found.groups())) from error
         raise
-    except (KeyError, TypeError) as error:
-        *_, innermost = traceback.walk_tb(error.__traceback__)
-        if innermost[0].f_code is not build_from_cfg.__code__:
-            raise
-        raise MixDetError(f"{config}: {_line(error).partition('. ')[0]}") from error
-
-
-def _line(error: Exception) -> str:
-    """An exception as one line."""
-    text = error.args[0] if isinstance(error, KeyError) and error.args else error
-    return f"{type(error).__name__}: {' '.join(str(text).split())}"

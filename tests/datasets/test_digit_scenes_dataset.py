@@ -68,13 +68,18 @@ def test_a_folder_of_something_else_is_refused(tmp_path, few):
         build(tmp_path)
 
 
+def test_an_annotation_file_that_is_none_of_ours_is_named(tmp_path, few):
+    with pytest.raises(MixDetError, match=r"instances_test\.json is missing"):
+        build(tmp_path / "scenes", ann_file="annotations/instances_test.json")
+
+
 def test_other_ranks_make_nothing(tmp_path, few, monkeypatch):
     import mixdet.datasets.digit_scenes_dataset as module
 
     waited = []
     monkeypatch.setattr(module, "is_main_process", lambda: False)
     monkeypatch.setattr(module, "barrier", lambda: waited.append(True))
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(MixDetError, match="is missing"):
         build(tmp_path / "scenes")
     assert waited == [True]
     assert not list(tmp_path.iterdir())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import pytest
 import torch
 from mmdet.registry import MODELS
@@ -52,10 +54,26 @@ def test_the_wrapper_follows_the_device(monkeypatch, device, chosen):
 
 
 @pytest.mark.parametrize("native", [True, False])
-def test_a_cpu_that_emulates_bfloat16_is_warned_about(monkeypatch, native):
-    warnings = []
+def test_it_says_what_it_does_and_warns_where_bfloat16_is_emulated(monkeypatch, native):
+    said = []
     monkeypatch.setattr(amp, "cpu_has_bfloat16", lambda: native)
-    monkeypatch.setattr(amp, "print_log", lambda message, **_: warnings.append(message))
+    monkeypatch.setattr(amp, "print_log", lambda text, level, **_: said.append((text, level)))
     parameter = torch.nn.Parameter(torch.ones(1))
     CpuAmpOptimWrapper(optimizer=torch.optim.SGD([parameter], lr=0.1))
-    assert len(warnings) == (not native)
+    ((text, level),) = said
+    assert text.startswith("--amp: weights in float32, the forward pass in bfloat16")
+    assert ("slower" in text) == (level == logging.WARNING) == (not native)
+
+
+@pytest.mark.parametrize(
+    ("seen", "native"),
+    [
+        ({"architecture": "arm64", "neon": True, "bf16": True}, True),
+        ({"architecture": "arm64", "neon": True, "bf16": False}, False),
+        ({"architecture": "x86_64", "avx2": True, "avx512_bf16": True}, True),
+        ({"architecture": "x86_64", "avx2": True}, False),
+    ],
+)
+def test_processors(monkeypatch, seen, native):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: seen, raising=False)
+    assert amp.cpu_has_bfloat16() == native

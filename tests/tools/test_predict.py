@@ -124,6 +124,35 @@ class TestFiles:
             with pytest.raises(MixDetError, match=name.replace(".", r"\.")):
                 predict_files(BrightSpot(), [tmp_path / name], tmp_path / "out")
 
+    def test_what_cannot_be_read_is_named_and_the_others_are_done(self, tmp_path):
+        for name in ("a.png", "c.png", "d.png"):
+            Image.fromarray(spot(0, 0)).save(tmp_path / name)
+        (tmp_path / "b.png").write_bytes(b"not a picture")
+        (tmp_path / "e.mp4").write_bytes(b"not a film")
+        with pytest.raises(MixDetError, match=r"b\.png.*e\.mp4.*the other 3 inputs") as refused:
+            predict_files(BrightSpot(), [tmp_path], tmp_path / "out", batch_size=2)
+        assert "\n" not in str(refused.value)
+        entries = json.loads((tmp_path / "out" / "predictions.json").read_text())
+        assert [Path(entry["file"]).name for entry in entries] == ["a.png", "c.png", "d.png"]
+        assert (tmp_path / "out" / "d.png").is_file()
+
+    def test_out_and_the_input_folder(self, tmp_path, monkeypatch):
+        folder = tmp_path / "a" / "b"
+        folder.mkdir(parents=True)
+        Image.fromarray(spot(0, 0)).save(folder / "x.png")
+        monkeypatch.chdir(folder)
+        with pytest.raises(MixDetError, match=r"--out .* is an input folder"):
+            predict_files(BrightSpot(), ["."], folder)
+        # above and below it are two good places, also a second time
+        for out in (tmp_path, folder / "out", folder / "out"):
+            assert len(predict_files(BrightSpot(), ["."], out)) == 1
+
+    def test_an_out_that_cannot_be_written_is_found_first(self, tmp_path):
+        Image.fromarray(spot(0, 0)).save(tmp_path / "a.png")
+        (tmp_path / "file").write_text("")
+        with pytest.raises(MixDetError, match=r"--out .*file"):
+            predict_files(None, [tmp_path / "a.png"], tmp_path / "file")
+
 
 class TestVideo:
     @pytest.mark.parametrize(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import shutil
+import sys
 
 import pytest
 import torch
 
+from mixdet.engine.config import read_config
 from tests.tiny import quick, write_config, write_pictures  # noqa: F401
 from tests.tools.test_train_test import refusal, tool  # noqa: F401
 
@@ -33,7 +36,12 @@ def trained(tmp_path_factory, pictures):
     ("options", "words"),
     [
         (["--seed", "-1"], "--seed -1"),
-        (["--cfg-options", "train_dataloader.batch_size=0"], "train_dataloader.batch_size"),
+        (["--seed", 2**32], f"--seed {2**32}"),
+        (["--cfg-options", "randomness.seed=-1"], "--seed -1"),
+        (["--cfg-options", "train_dataloader.batch_size=0"], "got batch_size=0"),
+        (["--cfg-options", "val_dataloader.batch_size=few"], "got batch_size=few"),
+        (["--cfg-options", "train_dataloader.persistent_workers=True"], "needs num_workers > 0"),
+        (["--cfg-options", "custom_imports.imports=no.module"], "import no.module"),
         (
             ["--cfg-options", "train_dataloader.batch_size=64", "train_dataloader.drop_last=True"],
             "no batch to train on: 14 pictures, batches of 64",
@@ -46,6 +54,36 @@ def test_training(refusal, pictures, tmp_path, options, words):  # noqa: F811
     config = write_config(tmp_path, pictures)
     assert words in refusal("train", config, *options)
     assert not list(tmp_path.rglob("*.pth"))
+
+
+def test_a_config_that_lacks_what_the_run_needs(refusal, trained, tmp_path):  # noqa: F811
+    bare = tmp_path / "bare.py"
+    bare.write_text("model = dict(type='SSDLite')\n")
+    words = "lacks train_dataloader, optim_wrapper, train_cfg"
+    assert words in refusal("train", bare)
+    assert "lacks test_dataloader" in refusal("test", bare, trained[1])
+
+
+def test_options_are_merged_before_imports(pictures, tmp_path, monkeypatch):
+    (tmp_path / "own_module.py").write_text("")
+    monkeypatch.syspath_prepend(tmp_path)
+    imports = "custom_imports.imports=[mixdet.plugin,tests.tiny,own_module]"
+    read_config(write_config(tmp_path, pictures), [imports])
+    assert "own_module" in sys.modules
+
+
+def test_a_sheet_without_default_hooks(tool, pictures, trained, tmp_path):  # noqa: F811
+    config = write_config(tmp_path, pictures, extra="del default_hooks\n")
+    code, out, err = tool("test", config, trained[1], "--sheet", tmp_path / "sheet.jpg")
+    assert code == 0, out + err
+    assert (tmp_path / "sheet.jpg").stat().st_size > 1000
+
+
+def test_digit_scenes(refusal, tmp_path):  # noqa: F811
+    for option in ("--train", "--val", "--seed"):
+        words = refusal("make_digit_scenes", tmp_path / "scenes", option, -3)
+        assert f"{option[2:]} is -3" in words
+    assert not (tmp_path / "scenes").exists()
 
 
 def test_folders_and_files_that_cannot_be_made(refusal, trained, tmp_path):  # noqa: F811
@@ -111,12 +149,12 @@ def test_configs(refusal, trained, tmp_path):  # noqa: F811
 @pytest.mark.parametrize("workers", [0, 1])
 @pytest.mark.parametrize("damage", ["cut", "gone"])
 def test_pictures(refusal, pictures, tmp_path, damage, workers):  # noqa: F811
-    data = shutil.copytree(pictures, tmp_path / "data")
+    data = shutil.copytree(pictures, tmp_path / "my data")
     for file in (data / "train2017").iterdir():
         file.unlink() if damage == "gone" else file.write_bytes(b"no picture")
     config = write_config(tmp_path, data)
     words = refusal("train", config, "--cfg-options", f"train_dataloader.num_workers={workers}")
-    assert str(data / "train2017") in words
+    assert re.search(rf"{data}/train2017/\d+\.png: ", words)
     assert ("no such file" if damage == "gone" else "damaged") in words
 
 
