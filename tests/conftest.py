@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+import mixdet.plugin  # noqa: F401 - before any test file imports mmdet
+
 ROOT = Path(__file__).resolve().parents[1]
 
 

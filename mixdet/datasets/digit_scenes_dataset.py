@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import ClassVar
 
 from mmdet.datasets import CocoDataset
 from mmdet.registry import DATASETS
-from mmengine.dist import barrier, is_main_process
+from mmengine.dist import barrier
 
 from mixdet.datasets.digit_drawing import CLASSES
 from mixdet.datasets.digit_scenes import ensure_digit_scenes, read_parameters
@@ -59,8 +60,10 @@ class DigitScenes(CocoDataset):
         **kwargs,
     ) -> None:
         annotations = Path(data_root, ann_file)
+        # of this machine: several need not share a disk
+        first = int(os.environ.get("LOCAL_RANK", 0)) == 0
         ours = read_parameters(Path(data_root)) is not None
-        if is_main_process() and (ours or not annotations.is_file()):
+        if first and (ours or not annotations.is_file()):
             ensure_digit_scenes(data_root)
         barrier()
         if not annotations.is_file():

@@ -45,7 +45,7 @@ class ResumableTrainLoop(EpochBasedTrainLoop):
         """Refuse what would train nothing, or fail in the middle of the first epoch.
 
         Raises:
-            MixDetError: There is no batch, or the data have more classes than the head.
+            MixDetError: There is no batch, or head and data differ in their number of classes.
         """
         dataset = self.dataloader.dataset
         if not len(self.dataloader):
@@ -56,7 +56,7 @@ class ResumableTrainLoop(EpochBasedTrainLoop):
         head = getattr(self.runner.model, "bbox_head", None)
         outputs = getattr(head, "num_classes", None)
         classes = len(getattr(dataset, "metainfo", {}).get("classes", ()))
-        if outputs is not None and classes > outputs:
+        if outputs is not None and classes and classes != outputs:
             raise MixDetError(
                 f"the training data have {classes} classes and model.bbox_head.num_classes is "
                 f"{outputs}: make it {classes}"

@@ -77,7 +77,7 @@ def test_other_ranks_make_nothing(tmp_path, few, monkeypatch):
     import mixdet.datasets.digit_scenes_dataset as module
 
     waited = []
-    monkeypatch.setattr(module, "is_main_process", lambda: False)
+    monkeypatch.setenv("LOCAL_RANK", "1")
     monkeypatch.setattr(module, "barrier", lambda: waited.append(True))
     with pytest.raises(MixDetError, match="is missing"):
         build(tmp_path / "scenes")

@@ -47,6 +47,7 @@ def trained(tmp_path_factory, pictures):
             "no batch to train on: 14 pictures, batches of 64",
         ),
         (["--cfg-options", "model.bbox_head.num_classes=1"], "num_classes is 1: make it 2"),
+        (["--cfg-options", "model.bbox_head.num_classes=3"], "num_classes is 3: make it 2"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
