@@ -1,8 +1,5 @@
 """Table 1, MobileNetV1, depthwise 5x5, on digit scenes."""
 
-_base_ = "../_base_/table1_digits.py"
+_base_ = "ssdlite_mobilenet_v1_3x3_digits.py"
 
-model = dict(
-    data_preprocessor=dict(mean=[127.5] * 3, std=[127.5] * 3),  # what timm's V1 expects
-    backbone=dict(type="MixMobileNetV1", kernel_sizes=5, taps=("stage3", "stage4")),
-)
+model = dict(backbone=dict(kernel_sizes=5))

@@ -10,26 +10,9 @@ import pytest
 import torch
 
 from mixdet.engine.config import read_config
-from tests.tiny import quick, write_config, write_pictures  # noqa: F401
-from tests.tools.test_train_test import refusal, tool  # noqa: F401
+from tests.tiny import write_config
 
 pytestmark = pytest.mark.usefixtures("quick")
-
-
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    return write_pictures(tmp_path_factory.mktemp("pictures"))
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory, pictures):
-    """A config, and the checkpoint of its training."""
-    from mixdet.engine import launch
-
-    folder = tmp_path_factory.mktemp("trained")
-    config = write_config(folder, pictures, epochs=1)
-    launch.train(str(config))
-    return config, folder / "work" / "epoch_1.pth"
 
 
 @pytest.mark.parametrize(
@@ -51,13 +34,13 @@ def trained(tmp_path_factory, pictures):
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_training(refusal, pictures, tmp_path, options, words):  # noqa: F811
+def test_training(refusal, pictures, tmp_path, options, words):
     config = write_config(tmp_path, pictures)
     assert words in refusal("train", config, *options)
     assert not list(tmp_path.rglob("*.pth"))
 
 
-def test_a_config_that_lacks_what_the_run_needs(refusal, trained, tmp_path):  # noqa: F811
+def test_a_config_that_lacks_what_the_run_needs(refusal, trained, tmp_path):
     bare = tmp_path / "bare.py"
     bare.write_text("model = dict(type='SSDLite')\n")
     words = "lacks train_dataloader, optim_wrapper, train_cfg"
@@ -73,21 +56,21 @@ def test_options_are_merged_before_imports(pictures, tmp_path, monkeypatch):
     assert "own_module" in sys.modules
 
 
-def test_a_sheet_without_default_hooks(tool, pictures, trained, tmp_path):  # noqa: F811
+def test_a_sheet_without_default_hooks(tool, pictures, trained, tmp_path):
     config = write_config(tmp_path, pictures, extra="del default_hooks\n")
     code, out, err = tool("test", config, trained[1], "--sheet", tmp_path / "sheet.jpg")
     assert code == 0, out + err
     assert (tmp_path / "sheet.jpg").stat().st_size > 1000
 
 
-def test_digit_scenes(refusal, tmp_path):  # noqa: F811
+def test_digit_scenes(refusal, tmp_path):
     for option in ("--train", "--val", "--seed"):
         words = refusal("make_digit_scenes", tmp_path / "scenes", option, -3)
         assert f"{option[2:]} is -3" in words
     assert not (tmp_path / "scenes").exists()
 
 
-def test_folders_and_files_that_cannot_be_made(refusal, trained, tmp_path):  # noqa: F811
+def test_folders_and_files_that_cannot_be_made(refusal, trained, tmp_path):
     config, checkpoint = trained
     (tmp_path / "file").write_text("")
     inside = tmp_path / "file" / "new"
@@ -97,7 +80,7 @@ def test_folders_and_files_that_cannot_be_made(refusal, trained, tmp_path):  # n
     assert "--out" in refusal("test", config, checkpoint, "--out", tmp_path)
 
 
-def test_a_damaged_annotation_file(refusal, pictures, tmp_path):  # noqa: F811
+def test_a_damaged_annotation_file(refusal, pictures, tmp_path):
     damaged = shutil.copytree(pictures, tmp_path / "data")
     file = damaged / "annotations" / "instances_train2017.json"
     file.write_text(file.read_text()[:-40])
@@ -105,14 +88,14 @@ def test_a_damaged_annotation_file(refusal, pictures, tmp_path):  # noqa: F811
     assert f"{file}: not a COCO annotation file" in words
 
 
-def test_weights_alone_are_nothing_to_resume_from(refusal, trained, tmp_path):  # noqa: F811
+def test_weights_alone_are_nothing_to_resume_from(refusal, trained, tmp_path):
     config, checkpoint = trained
     torch.save(torch.load(checkpoint, weights_only=True)["state_dict"], tmp_path / "bare.pth")
     words = refusal("train", config, "--resume", tmp_path / "bare.pth")
     assert "load_from=" in words
 
 
-def test_a_checkpoint_of_another_network(refusal, tool, trained, tmp_path):  # noqa: F811
+def test_a_checkpoint_of_another_network(refusal, tool, trained, tmp_path):
     config, checkpoint = trained
     content = torch.load(checkpoint, weights_only=True)
     first = next(iter(content["state_dict"]))
@@ -135,7 +118,7 @@ def test_a_checkpoint_of_another_network(refusal, tool, trained, tmp_path):  # n
     assert f"the rest starts from scratch: it lacks {first}" in log.read_text()
 
 
-def test_configs(refusal, trained, tmp_path):  # noqa: F811
+def test_configs(refusal, trained, tmp_path):
     _, checkpoint = trained
     bad = tmp_path / "bad.py"
     bad.write_text("model = nonsense\n")
@@ -149,7 +132,7 @@ def test_configs(refusal, trained, tmp_path):  # noqa: F811
 
 @pytest.mark.parametrize("workers", [0, 1])
 @pytest.mark.parametrize("damage", ["cut", "gone"])
-def test_pictures(refusal, pictures, tmp_path, damage, workers):  # noqa: F811
+def test_pictures(refusal, pictures, tmp_path, damage, workers):
     data = shutil.copytree(pictures, tmp_path / "my data")
     for file in (data / "train2017").iterdir():
         file.unlink() if damage == "gone" else file.write_bytes(b"no picture")
@@ -159,7 +142,7 @@ def test_pictures(refusal, pictures, tmp_path, damage, workers):  # noqa: F811
     assert ("no such file" if damage == "gone" else "damaged") in words
 
 
-def test_one_picture_a_batch_on_a_level_of_one_cell(refusal, coco_sample, tmp_path):  # noqa: F811
+def test_one_picture_a_batch_on_a_level_of_one_cell(refusal, coco_sample, tmp_path):
     words = refusal(
         *("train", "configs/ssdlite_mixnet_s_coco.py", "--data-root", coco_sample),
         *("--work-dir", tmp_path, "--cfg-options", "train_dataloader.batch_size=1"),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import runpy
 import signal
 import subprocess
 import sys
@@ -15,59 +14,12 @@ import pytest
 import torch
 
 from mixdet.compat.checkpoint import trust_checkpoints
-from mixdet.engine import launch
-from tests.tiny import CLASSES, quick, write_config, write_pictures  # noqa: F401
+from tests.tiny import CLASSES, write_config
 
 pytestmark = pytest.mark.usefixtures("quick")
 
 ROOT = Path(__file__).resolve().parents[2]
 COCO_CONFIG = "configs/ssdlite_mixnet_m_coco.py"
-
-
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    return write_pictures(tmp_path_factory.mktemp("pictures"))
-
-
-@pytest.fixture
-def tool(monkeypatch, capfd):
-    """Run a tool in this process, from the repository's root; return (code, stdout, stderr)."""
-
-    def run(name, *arguments):
-        monkeypatch.chdir(ROOT)
-        monkeypatch.setattr(sys, "argv", [f"tools/{name}.py", *map(str, arguments)])
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as end:
-            runpy.run_path(f"tools/{name}.py", run_name="__main__")
-        out, err = capfd.readouterr()
-        return end.value.code or 0, out, err
-
-    return run
-
-
-@pytest.fixture
-def refusal(tool):
-    """Run a tool that must refuse: exit code 1 and one line, which is returned."""
-
-    def run(name, *arguments):
-        code, out, err = tool(name, *arguments)
-        assert code == 1, out + err
-        lines = err.strip().splitlines()
-        assert len(lines) == 1, err
-        assert lines[0].startswith("error: ")
-        assert "Traceback" not in out + err
-        return lines[0]
-
-    return run
-
-
-@pytest.fixture(scope="module")
-def trained(quick, pictures, tmp_path_factory):  # noqa: F811
-    """A config and the checkpoint that its training left."""
-    folder = tmp_path_factory.mktemp("trained")
-    config = write_config(folder, pictures, epochs=1)
-    launch.train(str(config))
-    return config, folder / "work" / "epoch_1.pth"
 
 
 @pytest.mark.parametrize("name", ["train", "test"])

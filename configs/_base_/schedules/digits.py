@@ -3,8 +3,7 @@
 AdamW, learning rate 0.006 for a batch of 8, 100 warm-up iterations, cosine to 1 % of it.
 """
 
-max_epochs = 6
-train_cfg = dict(type="ResumableTrainLoop", max_epochs=max_epochs, val_interval=2)
+train_cfg = dict(type="ResumableTrainLoop", max_epochs=6, val_interval=2)
 val_cfg = dict(type="ValLoop")
 test_cfg = dict(type="TestLoop")
 
@@ -15,13 +14,7 @@ optim_wrapper = dict(
 )
 param_scheduler = [
     dict(type="LinearLR", start_factor=0.01, by_epoch=False, begin=0, end=100),
-    dict(
-        type="CosineAnnealingLR",
-        T_max=max_epochs,
-        end=max_epochs,
-        eta_min_ratio=0.01,
-        by_epoch=True,
-        convert_to_iter_based=True,
-    ),
+    # no end: that of the training
+    dict(type="CosineAnnealingLR", eta_min_ratio=0.01, by_epoch=True, convert_to_iter_based=True),
 ]
 auto_scale_lr = dict(enable=False, base_batch_size=8)

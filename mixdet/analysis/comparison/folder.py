@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mixdet.engine.file_backend import write_atomically
 from mixdet.errors import MixDetError
 
 
@@ -49,7 +50,6 @@ class RunRecord:
         metrics: COCO's 12 numbers after the last epoch, by mmengine's names.
         curve: mAP by epoch: (epoch, mAP).
         losses: (iteration, loss), each the mean of the iterations since the last.
-        iterations: Iterations of the whole training.
         seconds_per_iteration: Median over the log's entries, data loading included.
         environment: Versions, hardware, threads.
     """
@@ -60,7 +60,6 @@ class RunRecord:
     metrics: dict[str, float]
     curve: list[list[float]]
     losses: list[list[float]]
-    iterations: int
     seconds_per_iteration: float
     environment: dict[str, Any]
 
@@ -118,14 +117,15 @@ class Comparison:
 
     def write(self) -> None:
         """Write the plan, the runs and the rows."""
-        self.folder.mkdir(parents=True, exist_ok=True)
         order = {row: index for index, row in enumerate(self.plan.rows)}
         self.runs.sort(key=lambda run: (order[run.row], run.seed))
-        write_text(self.folder / "comparison.json", json.dumps(asdict(self.plan), indent=1) + "\n")
-        lines = (json.dumps(asdict(run)) + "\n" for run in self.runs)
-        write_text(self.folder / "runs.jsonl", "".join(lines))
         rows = {row: asdict(record) for row, record in self.rows.items()}
-        write_text(self.folder / "rows.json", json.dumps(rows, indent=1) + "\n")
+        for name, text in (
+            ("comparison.json", json.dumps(asdict(self.plan), indent=1) + "\n"),
+            ("runs.jsonl", "".join(json.dumps(asdict(run)) + "\n" for run in self.runs)),
+            ("rows.json", json.dumps(rows, indent=1) + "\n"),
+        ):
+            write_atomically(self.folder / name, text.encode())
 
     def run_folder(self, row: str, seed: int) -> Path:
         """The work folder of a run."""
@@ -163,13 +163,6 @@ class Comparison:
                 ) from error
             os.set_inheritable(file.fileno(), True)
             yield file.fileno()
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write to the side and rename: a reader never sees half of it, and nothing is lost."""
-    beside = path.with_name(f".{path.name}.writing")
-    beside.write_text(text, encoding="utf-8")
-    beside.replace(path)
 
 
 def _parse(path: Path, by_line: bool = False) -> Any:

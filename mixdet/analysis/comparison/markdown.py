@@ -11,6 +11,7 @@ from mixdet.analysis.comparison.summary import (
     summarise,
     verdict,
 )
+from mixdet.analysis.tables import text_table
 
 HEADS = (
     *("config", "mAP", *SIZES, "difference", "over pictures", "params (M)", "MAdds (B)"),
@@ -37,8 +38,7 @@ def cells(row: RowSummary) -> list[str]:
 def to_markdown(comparison: Comparison) -> str:
     """The whole report, but for the figures."""
     rows = summarise(comparison)
-    lines = [HEADS, ["---"] * len(HEADS), *(cells(row) for row in rows)]
-    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    table = text_table(HEADS, [cells(row) for row in rows], markdown=True)
     notes = [*remarks(comparison, rows), *measured(rows)]
     notes += [f"Hardware: {line}." for line in environments(comparison)]
     notes.append(f"Command: `{comparison.plan.command}`")

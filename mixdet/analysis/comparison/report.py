@@ -8,9 +8,10 @@ from pathlib import Path
 from mmengine.config import Config
 
 from mixdet.analysis.comparison.costs import measure
-from mixdet.analysis.comparison.folder import Comparison, write_text
+from mixdet.analysis.comparison.folder import Comparison
 from mixdet.analysis.comparison.markdown import to_markdown
 from mixdet.analysis.comparison.page import draw_pictures, to_html
+from mixdet.engine.file_backend import write_atomically
 from mixdet.engine.launch import load_config
 from mixdet.errors import MixDetError
 
@@ -43,9 +44,10 @@ def report(comparison: Comparison, pictures: int = 6) -> str:
             f"{comparison.folder} has no runs/: the report is without pictures", stacklevel=2
         )
     text = to_markdown(comparison)
-    write_text(comparison.folder / "report.md", text)
+    write_atomically(comparison.folder / "report.md", text.encode())
     title = f"{len(comparison.plan.rows)} detectors, {len(comparison.plan.seeds)} seeds"
-    write_text(comparison.folder / "report.html", to_html(comparison, title, drawn))
+    page = to_html(comparison, title, drawn)
+    write_atomically(comparison.folder / "report.html", page.encode())
     return text
 
 

@@ -185,7 +185,6 @@ def read_run(
         metrics=scores[max(scores)],
         curve=[[step, scores[step]["coco/bbox_mAP"]] for step in sorted(scores)],
         losses=[[step, losses[step]] for step in sorted(losses)],
-        iterations=max(losses, default=0),
         seconds_per_iteration=statistics.median(times.values()) if times else 0.0,
         environment=environment,
     )

@@ -29,7 +29,8 @@ class SSDLite(SingleStageDetector):
             `in_channels`; or None.
         bbox_head: Config of an SSD head. `in_channels` is filled in, and so are the `strides` of
             its `anchor_generator`, where not given, as `round(input_size / grid)` for each level,
-            and its `input_size` where it takes one.
+            its `input_size` where it takes one, and its `centers`, half a stride, where it takes
+            them and no `center_offset` is given.
         train_cfg: Assigner, sampler and loss settings of the head.
         test_cfg: Post-processing settings of the head.
         data_preprocessor: Config of the data preprocessor.
@@ -39,8 +40,8 @@ class SSDLite(SingleStageDetector):
         init_cfg: Weight initialisation of the whole detector.
 
     Raises:
-        MixDetError: If the anchor generator was given another number of levels than backbone and
-            neck make.
+        MixDetError: If the anchor generator was given other strides, or another number of levels,
+            than backbone and neck make.
     """
 
     def __init__(
@@ -76,9 +77,17 @@ class SSDLite(SingleStageDetector):
         head["in_channels"] = tuple(channel for channel, _ in shapes)
         if "anchor_generator" in head:
             anchors = head["anchor_generator"]
-            anchors.setdefault("strides", [round(input_size / grid) for _, grid in shapes])
-            if "input_size" in inspect.signature(TASK_UTILS.get(anchors["type"])).parameters:
+            strides = [round(input_size / grid) for _, grid in shapes]
+            if list(anchors.setdefault("strides", strides)) != strides:
+                raise MixDetError(
+                    f"model.bbox_head.anchor_generator.strides is {anchors['strides']}, but the "
+                    f"levels have {strides}: leave it out"
+                )
+            takes = inspect.signature(TASK_UTILS.get(anchors["type"])).parameters
+            if "input_size" in takes:
                 anchors.setdefault("input_size", input_size)
+            if "centers" in takes and "center_offset" not in anchors:
+                anchors.setdefault("centers", [(stride / 2, stride / 2) for stride in strides])
             for key in ("min_sizes", "max_sizes", "base_sizes"):
                 if key in anchors and len(anchors[key]) != len(shapes):
                     raise MixDetError(

@@ -31,7 +31,6 @@ def page(tmp_path) -> str:
             metrics={f"coco/bbox_mAP{part}": 0.3 + 0.01 * seed for part in ("", "_s", "_m", "_l")},
             curve=[[1, 0.1], [2, 0.3]],
             losses=[[50, 3.0], [100, 2.0]],
-            iterations=100,
             seconds_per_iteration=0.5,
             environment={"device": "a card", "cores": 2, "threads": 1},
         )

@@ -123,6 +123,37 @@ def test_wrong_number_of_levels_is_refused():
         MODELS.build(config)
 
 
+def test_anchors_follow_the_levels():
+    config = model_config("ssdlite_mixnet_s_digits")
+    before = MODELS.build(config).bbox_head.prior_generator
+    assert [stride[0] for stride in before.strides] == [8, 16, 32]
+    assert before.centers == [(4, 4), (8, 8), (16, 16)]
+    config.backbone.taps = ("stage2", "stage3")
+    after = MODELS.build(config).bbox_head.prior_generator
+    assert [stride[0] for stride in after.strides] == [4, 8, 16]
+    assert after.centers == [(2, 2), (4, 4), (8, 8)]
+    config.bbox_head.anchor_generator.strides = [8, 16, 32]
+    with pytest.raises(MixDetError, match=r"strides is \[8, 16, 32\], but .* \[4, 8, 16\]"):
+        MODELS.build(config)
+
+
+def test_the_digit_peer_of_mmdets_classes_has_our_anchors_coder_and_matching():
+    ours = MODELS.build(model_config("ssdlite_mixnet_s_digits"))
+    peer = MODELS.build(model_config("ssdlite_mobilenet_v2_mmdet_digits"))
+    grids = [(20, 20), (10, 10), (5, 5)]
+    for a, b in zip(
+        ours.bbox_head.prior_generator.grid_priors(grids, device="cpu"),
+        peer.bbox_head.prior_generator.grid_priors(grids, device="cpu"),
+        strict=True,
+    ):
+        assert torch.equal(a, b)
+    assert ours.bbox_head.bbox_coder.stds == peer.bbox_head.bbox_coder.stds
+    peers = dict(peer.train_cfg)
+    assert peers.pop("smoothl1_beta") == ours.bbox_head.loss_bbox.beta
+    assert ours.train_cfg == peers
+    assert ours.test_cfg == peer.test_cfg
+
+
 def test_channels_last_changes_no_result():
     torch.manual_seed(0)
     config = model_config("ssdlite_mixnet_s_coco")
