@@ -73,6 +73,7 @@ def test_other_classes(quick, tmp_path):  # noqa: F811
 
     start = f"load_from = '{checkpoint}'\noptim_wrapper['optimizer']['lr'] = 0.0\n"
     start += "val_cfg = val_dataloader = val_evaluator = None\n"
+    start += "train_dataloader['dataset']['metainfo'] = dict(classes=('dark', 'bright', 'grey'))\n"
     launch.train(str(write_config(tmp_path / "c", pictures, 1, THREE_CLASSES + start)))
     (log,) = (tmp_path / "c").glob("work/*/*.log")
     assert "load_from fits in part" in log.read_text()
