@@ -178,7 +178,13 @@ def test_ctrl_c_leaves_checkpoints_and_the_same_command_goes_on(compared, tmp_pa
     command = [sys.executable, "tools/compare.py", plan.configs[0], "--seeds", "1", "--out", out]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}  # for tests.tiny
     process = subprocess.Popen(
-        [*command, *slow], cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE
+        [*command, *slow],
+        cwd=ROOT,
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        # a job in a script's background, as the tests may be, ignores it
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     run = out / "runs" / plan.rows[0] / "seed_0"
     deadline = time.monotonic() + 300
