@@ -177,6 +177,8 @@ class _TorchNetwork:
         from mmengine.model import revert_sync_batchnorm
         from mmengine.registry import init_default_scope
 
+        from mixdet.engine.hooks.fit import fill
+
         content = _load(str(checkpoint), trust)
         cfg = _config(str(checkpoint), content.get("meta", {}), config, trust)
         init_default_scope("mmdet")
@@ -189,7 +191,7 @@ class _TorchNetwork:
                 f"the config of {checkpoint} cannot be built ({error}): "
                 "name a config file that can, with --config"
             ) from error
-        _fill(model, content.get("state_dict", content), checkpoint)
+        fill(model, content, checkpoint)
         try:
             # Depthwise networks run up to three times faster on a CPU with channels last.
             self._model = model.eval().to(device, memory_format=torch.channels_last)
@@ -273,6 +275,8 @@ def parse_config(text: str) -> dict[str, Any]:
 def _plain(node: ast.expr) -> Any:
     """The value of an expression made of literals, containers and `dict(key=value)`."""
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "dict":
+        if [type(argument) for argument in node.args] == [ast.Dict] and not node.keywords:
+            return _plain(node.args[0])  # how mmengine writes keys that are no names
         if node.args or any(keyword.arg is None for keyword in node.keywords):
             raise ValueError(f"line {node.lineno} calls dict with more than keywords")
         return _checked({keyword.arg: _plain(keyword.value) for keyword in node.keywords})
@@ -309,18 +313,6 @@ def _from_array(pipeline: Sequence[dict]) -> list[dict]:
         elif not kind.startswith("LoadAnnotations"):
             steps.append(step)
     return steps
-
-
-def _fill(model: Any, weights: dict, checkpoint: str | os.PathLike) -> None:
-    from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
-
-    from mixdet.engine.hooks.fit import misfit
-
-    consume_prefix_in_state_dict_if_present(weights, "module.")  # a parallel wrapper's
-    fault = misfit(model, weights)
-    if fault:
-        raise MixDetError(f"{checkpoint} does not fit its config: {fault}")
-    model.load_state_dict(weights)
 
 
 def _classes(meta: dict, cfg: Any) -> tuple[str, ...]:

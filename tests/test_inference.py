@@ -226,6 +226,12 @@ class TestParseConfig:
         cfg = Config.fromfile(path)
         assert Config(parse_config(cfg.pretty_text)).to_dict() == cfg.to_dict()
 
+    def test_reads_keys_that_are_no_names(self):
+        from mmengine.config import Config
+
+        cfg = Config({"a": {"b": {9: (3, 5)}, "c": {"9": 3, "type": "Kind"}}})
+        assert Config(parse_config(cfg.pretty_text)).to_dict() == cfg.to_dict()
+
     def test_values(self):
         text = "a = dict(b=[1, -2.5, None], c={'x': (True, 'y')}, d=inf)\ne = {3: {1, 2}}"
         want = {
@@ -243,6 +249,8 @@ class TestParseConfig:
             "a = [{'type': 'mmengine.rmtree', 'dir_path': 'data'}]",
             "a = [{'type': 'mmdet.utils.os.system'}]",
             "a = dict(**b)",
+            "a = dict({'type': 'os.system'})",
+            "a = dict({9: open('x')})",
             "a = dict([('type', 'os.system')])",
             "a = [x for x in (1, 2)]",
             "a = lambda: 1",

@@ -2,38 +2,14 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Callable, Sequence
 
-import matplotlib
 import numpy as np
-from matplotlib.figure import Figure
 
 from mixdet.analysis.comparison.folder import Comparison
 from mixdet.analysis.comparison.summary import SIZES, RowSummary
-
-# Okabe and Ito's palette, which colour-blind readers tell apart, and darker shades of it
-COLOURS = (
-    *("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C564B"),
-    *("#7F7F7F", "#004C76", "#8F3F00", "#006B4E", "#8A4F71"),
-)
-STYLE = {
-    "svg.fonttype": "none",  # text stays text: it can be searched and follows the page's font
-    "svg.hashsalt": "mixdet",  # the same bytes for the same data
-    "font.size": 11,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": "#e4e4e8",
-    "axes.axisbelow": True,
-    "legend.frameon": False,
-}
-
-
-def colour(index: int) -> str:
-    """Of a row, by its place in the table."""
-    return COLOURS[index % len(COLOURS)]
+from mixdet.analysis.plots import colour, svg
 
 
 def letter(index: int) -> str:
@@ -66,7 +42,7 @@ def score_over_cost(rows: Sequence[RowSummary], cost: Callable, label: str) -> s
         axes.margins(0.12)
         axes.set(xlabel=label, ylabel="mAP (%)")
 
-    return _svg(draw)
+    return svg(draw)
 
 
 def differences(rows: Sequence[RowSummary]) -> str:
@@ -92,7 +68,7 @@ def differences(rows: Sequence[RowSummary]) -> str:
         axes.set_yticklabels([letter(index) for index, _ in shown])
         axes.invert_yaxis()
 
-    return _svg(draw)
+    return svg(draw)
 
 
 def learning_curves(comparison: Comparison, rows: Sequence[RowSummary]) -> str:
@@ -110,7 +86,7 @@ def learning_curves(comparison: Comparison, rows: Sequence[RowSummary]) -> str:
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.set(xlabel="epoch", ylabel="mAP (%)")
 
-    return _svg(draw)
+    return svg(draw)
 
 
 def losses(comparison: Comparison, rows: Sequence[RowSummary]) -> str:
@@ -121,7 +97,7 @@ def losses(comparison: Comparison, rows: Sequence[RowSummary]) -> str:
             _band(axes, [run.losses for run in comparison.runs_of(row.name).values()], index)
         axes.set(xlabel="iteration", ylabel="training loss")
 
-    return _svg(draw)
+    return svg(draw)
 
 
 def by_size(rows: Sequence[RowSummary]) -> str:
@@ -142,7 +118,7 @@ def by_size(rows: Sequence[RowSummary]) -> str:
         axes.set_xticklabels(SIZES)
         axes.grid(axis="x", visible=False)
 
-    return _svg(draw)
+    return svg(draw)
 
 
 def _band(axes, curves: Sequence, index: int, scale: float = 1, marker: str = "") -> None:
@@ -156,13 +132,3 @@ def _band(axes, curves: Sequence, index: int, scale: float = 1, marker: str = ""
         axes.fill_between(
             steps, values.min(0), values.max(0), color=colour(index), alpha=0.12, lw=0
         )
-
-
-def _svg(draw: Callable) -> str:
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(5, 3.8), layout="constrained")
-        draw(figure.subplots())
-        buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
-    svg = buffer.getvalue()
-    return svg[svg.index("<svg") :]

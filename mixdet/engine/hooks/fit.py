@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from mmdet.registry import HOOKS
 from mmengine.hooks import Hook
 from mmengine.model import BaseTTAModel, is_model_wrapper
@@ -38,6 +40,25 @@ class CheckpointFitHook(Hook):
         if runner._resume or not trains:
             raise MixDetError(f"the checkpoint does not fit the config: {fault}")
         runner.logger.warning(f"load_from fits in part; the rest starts from scratch: {fault}")
+
+
+def fill(model: nn.Module, checkpoint: dict, name: str | os.PathLike) -> None:
+    """Load all of a checkpoint's weights into all of a model.
+
+    Args:
+        model: The model; changed in place.
+        checkpoint: As mmengine saves it, or a state dict.
+        name: Of the file, for the error.
+
+    Raises:
+        MixDetError: They do not fit.
+    """
+    weights = checkpoint.get("state_dict", checkpoint)
+    consume_prefix_in_state_dict_if_present(weights, "module.")  # a parallel wrapper's
+    fault = misfit(model, weights)
+    if fault:
+        raise MixDetError(f"{name} does not fit its config: {fault}")
+    model.load_state_dict(weights)
 
 
 def misfit(model: nn.Module, weights: dict) -> str:

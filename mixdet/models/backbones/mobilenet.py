@@ -5,7 +5,8 @@ These are the backbones of the MixConv paper's detection table (arXiv 1907.09595
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from mmdet.models.utils import make_divisible
@@ -46,6 +47,7 @@ class _MixMobileNet(StagedBackbone):
         head_channels: Channels of the head before widening, below which it never falls, or None.
         kernel_sizes: Depthwise kernels.
         widen_factor: Factor on all widths.
+        block_kernel_sizes: Other kernels for single blocks, by number.
         act_cfg: Activation; None is ReLU6.
         **kwargs: As for `StagedBackbone`.
     """
@@ -58,14 +60,19 @@ class _MixMobileNet(StagedBackbone):
         head_channels: int | None,
         kernel_sizes: int | Sequence[int],
         widen_factor: float,
+        block_kernel_sizes: Mapping[int | str, int | Sequence[int]] | None = None,
         act_cfg: dict | None = None,
         **kwargs,
     ) -> None:
+        # as text, which a key of --cfg-options is
+        own_kernels = {str(block): sizes for block, sizes in (block_kernel_sizes or {}).items()}
+
         def widened(channels: int) -> int:
             return make_divisible(channels * widen_factor, 8)
 
+        kernels = (own_kernels.get(str(number), kernel_sizes) for number in itertools.count(1))
         stages = [
-            [Row(repeats, kernel_sizes, stride, expand, widened(channels))]
+            [Row(1, next(kernels), stride, expand, widened(channels)) for _ in range(repeats)]
             for repeats, stride, expand, channels in table
         ]
         if head_channels:
@@ -75,7 +82,18 @@ class _MixMobileNet(StagedBackbone):
                 widened(STEM_CHANNELS), stages, head_channels, act_cfg=act_cfg or RELU6, **kwargs
             )
         except ValueError as error:
-            raise MixDetError(f"model.backbone.kernel_sizes={kernel_sizes!r}: {error}") from error
+            also = f" or block_kernel_sizes={own_kernels}" if own_kernels else ""
+            raise MixDetError(
+                f"model.backbone.kernel_sizes={kernel_sizes!r}{also}: {error}"
+            ) from error
+        built = sum(hasattr(block, "conv_dw") for stage in self.blocks for block in stage)
+        strange = own_kernels.keys() - {str(number) for number in range(1, built + 1)}
+        if strange:
+            raise MixDetError(
+                f"model.backbone.block_kernel_sizes: no block {', '.join(sorted(strange))}; "
+                f"{type(self).__name__} with taps={self.taps} has blocks 1 to {built}"
+            )
+        self.block_kernel_sizes = own_kernels
         self.kernel_sizes = (
             (kernel_sizes,) if isinstance(kernel_sizes, int) else tuple(kernel_sizes)
         )
@@ -84,7 +102,8 @@ class _MixMobileNet(StagedBackbone):
     @property
     def timm_name(self) -> str | None:
         """The timm model whose ImageNet weights fit, or None."""
-        if self.kernel_sizes == (3,) and self.padding == "symmetric":
+        plain = self.kernel_sizes == (3,) and not self.block_kernel_sizes
+        if plain and self.padding == "symmetric":
             return self.timm_names.get(self.widen_factor)
         return None
 
@@ -99,6 +118,11 @@ class MixMobileNetV2(_MixMobileNet):
         kernel_sizes: The kernels of every depthwise convolution: an odd number, or one for each of
             the equal channel groups of a MixConv.
         widen_factor: Factor on all widths, rounded to multiples of 8; the head has at least 1280.
+        block_kernel_sizes: Other kernels for single blocks, as `{9: (3, 5, 7)}`, for ablations.
+            Blocks are counted from 1 in the network's order, each with one depthwise convolution.
+            V2: 1 is stage1, then 2-3, 4-6, 7-10, 11-13, 14-16, and 17 is stage7. V1: 1 is stage1,
+            then 2-3, 4-5, 6-11, 12-13. On a command line:
+            `--cfg-options model.backbone.block_kernel_sizes.9=3,5,7`.
         taps: Names of the outputs: 'stem', 'stage1' to 'stage7', 'stage2.expansion' to
             'stage7.expansion', 'head'. The default is the last stage at strides 8, 16 and 32.
             ('stage5', 'head') are the taps of mmdet's SSDLite, ('stage6.expansion', 'head')
@@ -107,7 +131,7 @@ class MixMobileNetV2(_MixMobileNet):
             for `StagedBackbone`; `act_cfg`, by default ReLU6.
 
     Raises:
-        MixDetError: If a kernel size, a tap, the padding or a frozen stage does not exist.
+        MixDetError: If a kernel size, a block, a tap, the padding or a frozen stage does not exist.
     """
 
     timm_names = {  # noqa: RUF012

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import timm
 import torch
@@ -9,6 +11,7 @@ import torchvision
 from mmdet.models.backbones import MobileNetV2
 from torch import nn
 
+from mixdet.errors import MixDetError
 from mixdet.models.backbones import MixMobileNetV1, MixMobileNetV2
 
 
@@ -129,3 +132,49 @@ def test_other_kernels_widths_and_paddings_have_no_weights():
     assert MixMobileNetV2(3, 0.75).timm_name is None
     assert MixMobileNetV2(3, padding="same").timm_name is None
     assert MixMobileNetV1().timm_name == "mobilenetv1_100.ra4_e3600_r224_in1k"
+
+
+@pytest.mark.parametrize(
+    ("make", "taps", "block", "place", "channels"),
+    [
+        # the paper of MobileNetV2, table 2: the 10th block is the last with 64 channels, expanded
+        # by 6; its 11th reads those 64. MobileNetV1's 7th depthwise layer has 512 channels.
+        (MixMobileNetV2, ("head",), 10, "blocks.3.3", 384),
+        (MixMobileNetV2, ("head",), 11, "blocks.4.0", 384),
+        (MixMobileNetV2, ("head",), 1, "blocks.0.0", 32),
+        (MixMobileNetV1, ("stage5",), 7, "blocks.3.1", 512),
+    ],
+)
+@pytest.mark.parametrize("key", [int, str], ids=["config", "command line"])
+def test_other_kernels_in_one_block_change_that_block_alone(
+    make, taps, block, place, channels, key
+):
+    plain = make(3, taps=taps)
+    changed = make(3, taps=taps, block_kernel_sizes={key(block): 7})
+    shapes = {name: weight.shape for name, weight in plain.state_dict().items()}
+    name = f"{place}.conv_dw.weight"
+    assert shapes[name] == (channels, 1, 3, 3)
+    expected = shapes | {name: (channels, 1, 7, 7)}
+    assert {name: weight.shape for name, weight in changed.state_dict().items()} == expected
+    mixed = make(3, taps=taps, block_kernel_sizes={key(block): (3, 5, 7)})
+    sizes = [conv.kernel_size[0] for conv in mixed.get_submodule(f"{place}.conv_dw").children()]
+    assert sizes == [3, 5, 7]
+    assert plain.timm_name
+    assert changed.timm_name is None
+
+
+@pytest.mark.parametrize(
+    ("blocks", "taps", "words"),
+    [
+        ({18: 5}, ("head",), "no block 18; MixMobileNetV2 with taps=('head',) has blocks 1 to 17"),
+        ({0: 5}, ("head",), "no block 0;"),
+        ({"x": 5}, ("head",), "no block x;"),
+        ({14: 5}, ("stage5",), "has blocks 1 to 13"),
+        # a stage's expansion needs nothing of its first block's depthwise convolution
+        ({14: 5}, ("stage6.expansion",), "has blocks 1 to 13"),
+        ({2: 4}, ("head",), "block_kernel_sizes={'2': 4}: kernel size 4"),
+    ],
+)
+def test_blocks_and_kernels_that_do_not_exist_are_refused(blocks, taps, words):
+    with pytest.raises(MixDetError, match=re.escape(words)):
+        MixMobileNetV2(3, taps=taps, block_kernel_sizes=blocks)

@@ -1,0 +1,61 @@
+"""Effective receptive fields: against a network whose field is known, and of real ones."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from mixdet.analysis.receptive_field import ReceptiveField, _gradient, receptive_field
+from mixdet.errors import MixDetError
+from tests.conftest import ROOT
+
+
+class Linear(nn.Module):
+    """Two convolutions of ones: a cell sees (5 - 1) + 2 * (3 - 1) + 1 = 9 pixels a side."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 1, 5, stride=2, padding=2, bias=False)
+        self.second = nn.Conv2d(1, 1, 3, padding=1, bias=False)
+        for weight in self.parameters():
+            nn.init.ones_(weight)
+
+    def data_preprocessor(self, batch):
+        return batch
+
+    def extract_feat(self, inputs):
+        return (self.second(self.first(inputs)),)
+
+
+def test_a_known_field():
+    weight, grid = _gradient(Linear(), {"inputs": torch.zeros(1, 3, 32, 40)}, 0)
+    assert grid == (16, 20)
+    # ones of 5, and three of them at stride 2: how often each of the 9 pixels is counted
+    times = np.convolve(np.ones(5), [1, 0, 1, 0, 1])
+    want = np.zeros((32, 40))
+    want[12:21, 16:25] = 3 * np.outer(times, times)  # around the middle cell (8, 10)
+    np.testing.assert_array_equal(weight, want)
+    field = ReceptiveField("linear", 2, weight / weight.sum(), trained=False, pictures=1)
+    assert field.centre == pytest.approx((16.5, 20.5))
+    assert field.side(0.9999) == 8  # half a side of 4 pixels reaches the middles of 9
+    inner = weight[14:19, 18:23].sum() / weight.sum()
+    assert field.within()[1] == pytest.approx(inner)  # half a side of 2: 5 x 5 pixels
+
+
+def test_a_level_that_is_not_there():
+    with pytest.raises(MixDetError, match="levels are 0 to 0"):
+        _gradient(Linear(), {"inputs": torch.zeros(1, 3, 32, 32)}, 1)
+
+
+@pytest.mark.heavy
+def test_larger_kernels_see_more(coco_sample):
+    sides = []
+    for kernels in ("3x3", "mix357", "7x7"):
+        config = ROOT / f"configs/table1/ssdlite_mobilenet_v2_{kernels}_coco.py"
+        field = receptive_field(config, pictures=2, data_root=str(coco_sample))
+        assert (field.stride, field.weight.shape, field.trained) == (16, (320, 320), False)
+        assert field.weight.sum() == pytest.approx(1)
+        sides.append(field.side(0.5))
+    assert sides[0] < sides[1] < sides[2]

@@ -1,0 +1,26 @@
+"""The figure and the table of the tool, and what it refuses."""
+
+from __future__ import annotations
+
+
+def test_draws_trained_and_untrained_alike(tool, refusal, trained, tmp_path):
+    config, checkpoint = trained
+    out = tmp_path / "field.svg"
+    code, text, _ = tool(
+        "receptive_field", config, config, "--checkpoints", checkpoint, checkpoint, "--out", out,
+        "--pictures", 3, "--level", 1,
+    )  # fmt: skip
+    assert code == 0
+    assert "mean of 3 pictures" in text
+    rows = [line for line in text.splitlines() if line.startswith(config.stem)]
+    assert len(rows) == 2
+    assert rows[0] == rows[1]
+    assert " trained " in rows[0]
+    assert f" {16} " in rows[0]
+    assert out.read_text().count(config.stem) == 4  # two titles, two curves
+
+    assert "--checkpoints: 1 for 2 configs" in refusal(
+        "receptive_field", config, config, "--checkpoints", checkpoint, "--out", out
+    )
+    assert "levels are 0 to 1" in refusal("receptive_field", config, "--level", 2, "--out", out)
+    assert "name it so" in refusal("receptive_field", config, "--out", tmp_path / "field.png")
