@@ -107,7 +107,7 @@ def receptive_field(
     counted = min(pictures, len(dataset))
     if counted < 1:
         raise MixDetError(f"{config}: no validation picture to look at")
-    model.eval().requires_grad_(False)
+    model.eval().requires_grad_(False).to(memory_format=torch.channels_last)
     found = [_gradient(model, pseudo_collate([dataset[i]]), level) for i in range(counted)]
     shapes = {(weight.shape, grid) for weight, grid in found}
     if len(shapes) > 1:
@@ -125,7 +125,8 @@ def receptive_field(
 
 def _gradient(model: nn.Module, batch: dict, level: int) -> tuple[np.ndarray, tuple[int, int]]:
     """|d (the centre cell's sum of channels) / d input|, (H, W), and the level's grid."""
-    inputs = model.data_preprocessor(batch)["inputs"].requires_grad_()
+    inputs = model.data_preprocessor(batch)["inputs"]
+    inputs = inputs.contiguous(memory_format=torch.channels_last).requires_grad_()
     levels = model.extract_feat(inputs)
     if not 0 <= level < len(levels):
         raise MixDetError(f"--level {level}: the levels are 0 to {len(levels) - 1}")

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from mmdet.models.necks import SSDNeck
 from torch import nn
 
 from mixdet.analysis.complexity import build
@@ -85,6 +84,8 @@ def stages(config: str | Path) -> list[Stage]:
 
 def _parts(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """Every part with parameters, and a name for it."""
+    from mmdet.models.necks import SSDNeck  # after mixdet.plugin, which `complexity` imports
+
     for name, child in model.named_children():
         if isinstance(child, StagedBackbone):
             yield "stem", nn.Sequential(child.conv_stem, child.bn1, child.act1)

@@ -1,0 +1,157 @@
+"""Draw the figures of docs/mixconv.md into docs/figures: python docs/draw_figures.py"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from matplotlib.patches import FancyArrowPatch, Rectangle
+
+from mixdet.analysis.plots import COLOURS, svg
+from mixdet.analysis.stages import Stage, stages
+from mixdet.models.layers import split_channels
+
+ROOT = Path(__file__).resolve().parent.parent
+FIGURES = ROOT / "docs" / "figures"
+KERNEL_COLOURS = dict(zip((3, 5, 7, 9, 11), COLOURS[1:], strict=False))
+
+
+class Network(NamedTuple):
+    """A classifier for ImageNet at 224 x 224, as its own paper reports it."""
+
+    name: str
+    madds_m: int
+    top1: float
+    family: str
+
+
+# None of these was measured here.
+IMAGENET = (
+    Network("MixNet-S", 256, 75.8, "MixNet (arXiv 1907.09595)"),
+    Network("MixNet-M", 360, 77.0, "MixNet (arXiv 1907.09595)"),
+    Network("MixNet-L", 565, 78.9, "MixNet (arXiv 1907.09595)"),
+    Network("V1", 569, 70.6, "MobileNetV1 (1704.04861)"),
+    Network("V2", 300, 72.0, "MobileNetV2 (1801.04381)"),
+    Network("V2 x1.4", 585, 74.7, "MobileNetV2 (1801.04381)"),
+    Network("A1", 312, 75.2, "MnasNet (1807.11626)"),
+    Network("A2", 340, 75.6, "MnasNet (1807.11626)"),
+    Network("A3", 403, 76.7, "MnasNet (1807.11626)"),
+    Network("FBNet-C", 375, 74.9, "FBNet (1812.03443)"),
+    Network("mobile", 320, 74.6, "ProxylessNAS (1812.00332)"),
+    Network("V3-L", 219, 75.2, "MobileNetV3 (1905.02244)"),
+)
+
+
+def draw_operator(axes) -> None:
+    """A MixConv of three groups: split, convolve with a kernel each, concatenate."""
+    kernels = (3, 5, 7)
+    channels = split_channels(24, len(kernels))
+    axes.set(xlim=(0, 11.7), ylim=(-0.9, 7.2), aspect="equal")
+    axes.axis("off")
+    cell = 0.26
+    for left in (0.3, 9.7):  # the whole tensor
+        axes.add_patch(Rectangle((left, 0.05), 1.75, 6.95, fc="#f3f3f6", ec="#bbb", lw=0.8))
+    tops = (5.0, 2.5, 0.0)
+    for kernel, count, low in zip(kernels, channels, tops, strict=True):
+        colour, middle = KERNEL_COLOURS[kernel], low + 1
+        for left in (0.5, 9.9):  # the same channels before and after
+            for plane in range(4):
+                corner = (left + 0.1 * plane, low + 0.25 + 0.1 * plane)
+                axes.add_patch(Rectangle(corner, 1.0, 1.0, fc="w", ec=colour, lw=1.2))
+        start = 5.4 - kernel * cell / 2
+        for row in range(kernel):
+            for column in range(kernel):
+                corner = (start + column * cell, middle - kernel * cell / 2 + row * cell)
+                axes.add_patch(Rectangle(corner, cell, cell, fc=colour, ec="w", lw=0.8, alpha=0.85))
+        for left, right in ((2.1, start - 0.15), (5.4 + kernel * cell / 2 + 0.15, 9.7)):
+            axes.add_patch(
+                FancyArrowPatch((left, middle), (right, middle), arrowstyle="-|>",
+                                mutation_scale=12, color="#555", shrinkA=0, shrinkB=0)
+            )  # fmt: skip
+        axes.text(2.95, middle + 0.12, f"{count} channels", ha="center", fontsize=9)
+        axes.text(
+            7.9,
+            middle + 0.12,
+            f"{kernel}x{kernel} depthwise",
+            ha="center",
+            color=colour,
+            fontsize=9,
+        )
+    names = ((1.15, "(N, 24, H, W)\nsplit"), (5.4, "a kernel for each group"))
+    for x, text in (*names, (10.55, "(N, 24, H, W)\nconcatenated")):
+        axes.text(x, -0.15, text, ha="center", va="top", fontsize=9)
+
+
+def draw_networks(axes, networks: Sequence[tuple[str, Sequence[Stage]]]) -> None:
+    """Each backbone from top to bottom: the depthwise channels of its blocks, by kernel."""
+    for place, (name, rows) in zip(axes, networks, strict=True):
+        widest = max(sum(channels for _, channels in row.kernels) for row in rows)
+        for line, row in enumerate(rows):
+            left = 0
+            for kernel, channels in row.kernels:
+                place.barh(line, channels, left=left, height=0.62, color=KERNEL_COLOURS[kernel])
+                left += channels
+            if not row.kernels:  # the head's 1x1 convolution
+                place.text(0, line, " 1x1", va="center", fontsize=7, color="#555")
+            notes = [f"expand {row.expansion}" if row.expansion else ""]
+            notes += [f"SE {row.se_ratio:g}" if row.se_ratio else "", row.activation or ""]
+            notes += ["x".join(map(str, row.resolution))]
+            text = " · ".join(filter(None, notes))
+            place.text(widest * 1.04, line, text, va="center", fontsize=7, color="#333")
+        names = [
+            row.name if row.blocks == 1 else f"{row.name}, {row.blocks} blocks" for row in rows
+        ]
+        place.set(yticks=range(len(rows)), xlabel="depthwise channels", xlim=(0, widest * 1.75))
+        place.set_yticklabels(names, fontsize=8)
+        place.set_title(name, fontsize=11)
+        place.set_ylim(len(rows) - 0.4, -0.6)
+        place.grid(visible=False)
+        place.set_xticks([tick for tick in place.get_xticks() if tick <= widest])
+    handles = [Rectangle((0, 0), 1, 1, color=colour) for colour in KERNEL_COLOURS.values()]
+    labels = [f"{kernel}x{kernel}" for kernel in KERNEL_COLOURS]
+    axes[0].figure.legend(
+        handles, labels, ncols=len(labels), loc="outside lower center", fontsize=8
+    )
+
+
+def draw_imagenet(axes) -> None:
+    """Top-1 over multiply-adds; a line joins a family."""
+    families = list(dict.fromkeys(network.family for network in IMAGENET))
+    for index, family in enumerate(families):
+        points = [network for network in IMAGENET if network.family == family]
+        x, y = [p.madds_m for p in points], [p.top1 for p in points]
+        colour, width = ("#D55E00", 2.2) if index == 0 else (COLOURS[(index + 7) % 13], 1)
+        axes.plot(x, y, "o-", color=colour, lw=width, label=family)
+        for p in points:
+            below = (5, -11) if index else (-20, 7)
+            axes.annotate(p.name, (p.madds_m, p.top1), below, textcoords="offset points",
+                          fontsize=7, color=colour)  # fmt: skip
+    axes.set(xlabel="multiply-adds at 224 x 224 (millions)", ylabel="ImageNet top-1 (%)")
+    axes.set_title("the papers' numbers, not measured here", fontsize=9)
+    axes.margins(0.1)
+    axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
+
+
+def backbone(config: str) -> list[Stage]:
+    """The parts of a config's backbone."""
+    parts = stages(ROOT / "configs" / config)
+    return [part for part in parts if part.name in ("stem", "head") or part.name[:5] == "stage"]
+
+
+def main() -> None:
+    networks = [
+        (f"MixNet-{arch.upper()}", backbone(f"ssdlite_mixnet_{arch}_coco.py")) for arch in "sm"
+    ]
+    drawings = {
+        "mixconv": svg(draw_operator, (7.6, 4.6)),
+        "mixnets": svg(lambda axes: draw_networks(axes, networks), (11.5, 5.4), ncols=2),
+        "imagenet": svg(draw_imagenet, (7.6, 4.2)),
+    }
+    FIGURES.mkdir(exist_ok=True)
+    for name, drawing in drawings.items():
+        (FIGURES / f"{name}.svg").write_text(drawing, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
