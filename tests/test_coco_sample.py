@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -23,11 +25,30 @@ CONFIG = ROOT / "configs/ssdlite_mixnet_m_coco.py"
 pytestmark = pytest.mark.heavy
 
 
-def run_tool(*arguments: object) -> str:
+def run_tool(*arguments: object, interrupt_at: str | None = None, code: int = 0) -> str:
+    """Run a tool; returns what it printed.
+
+    Args:
+        *arguments: The tool and its arguments.
+        interrupt_at: Press Ctrl-C when a line with this text is printed.
+        code: The exit code that it must end with.
+    """
     command = [sys.executable, *map(str, arguments)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout + done.stderr
+    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    # a job that a shell put into the background would pass on that it ignores the signal
+    default = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731
+    with subprocess.Popen(
+        command, cwd=ROOT, start_new_session=True, preexec_fn=default, **pipes
+    ) as process:
+        lines = []
+        for line in process.stdout:
+            lines.append(line)
+            if interrupt_at and interrupt_at in line:
+                os.killpg(process.pid, signal.SIGINT)
+                interrupt_at = None
+    out = "".join(lines)
+    assert process.returncode == code, out
+    return out
 
 
 def logged(work_dir: Path) -> list[dict]:
@@ -36,33 +57,37 @@ def logged(work_dir: Path) -> list[dict]:
     return [json.loads(line) for file in files for line in file.read_text().splitlines()]
 
 
-def test_trains_evaluates_stops_and_resumes(coco_sample, tmp_path):
-    work_dir = tmp_path / "work"
-    common = ("--data-root", coco_sample, "--work-dir", work_dir)
+def test_trains_stops_resumes_and_evaluates(coco_sample, tmp_path):
+    work_dir, whole = tmp_path / "work", tmp_path / "whole"
     options = ("train_dataloader.batch_size=9", "default_hooks.logger.interval=1")
-    options += ("train_cfg.val_interval=1", "param_scheduler.0.end=4")
+    options += ("train_cfg.max_epochs=2", "train_cfg.val_interval=2", "param_scheduler.0.end=4")
     options += ("model.test_cfg.score_thr=0.001",)  # ten iterations make no confident detector
-    run_tool("tools/train.py", CONFIG, *common, "--cfg-options", "train_cfg.max_epochs=1", *options)
-    first = torch.load(work_dir / "epoch_1.pth", weights_only=True)
-    log = run_tool(
-        "tools/train.py", CONFIG, *common, "--resume",
-        "--cfg-options", "train_cfg.max_epochs=2", *options,
-    )  # fmt: skip
-    second = torch.load(work_dir / "epoch_2.pth", weights_only=True)
-    assert "resumed epoch: 1" in log
-    assert (first["meta"]["iter"], second["meta"]["iter"]) == (5, 10)
-    before, after = first["state_dict"], second["state_dict"]
-    changed = [name for name in before if not torch.equal(before[name], after[name])]
-    assert len(changed) > 0.9 * len(before)
+    common = ("--data-root", coco_sample, "--cfg-options", *options)
+    train = ("tools/train.py", CONFIG, "--work-dir")
+    run_tool(*train, whole, *common)
+    # five iterations an epoch
+    run_tool(*train, work_dir, *common, interrupt_at="Epoch(train) [2][1/5]", code=130)
+    stopped = torch.load(work_dir / "interrupted.pth", weights_only=True)["meta"]
+    assert stopped["epoch"] == 1
+    assert 6 <= stopped["iter"] < 10  # in mid-epoch
+    run_tool(*train, work_dir, "--resume", *common)
+    once, twice = (
+        torch.load(folder / "epoch_2.pth", weights_only=True) for folder in (whole, work_dir)
+    )
+    assert once["meta"]["iter"] == twice["meta"]["iter"] == 10
+    differing = [
+        name
+        for name, weight in once["state_dict"].items()
+        if not torch.equal(weight, twice["state_dict"][name])
+    ]
+    assert not differing
     losses = [entry["loss"] for entry in logged(work_dir) if "loss" in entry]
-    assert len(losses) == 10
+    assert losses == [entry["loss"] for entry in logged(whole) if "loss" in entry]
     assert all(torch.isfinite(torch.tensor(losses)))
 
     results = tmp_path / "results.json"
     checkpoint = work_dir / "epoch_2.pth"
-    run_tool(
-        *("tools/test.py", CONFIG, checkpoint, *common, "--out", results, "--cfg-options", *options)
-    )
+    run_tool("tools/test.py", CONFIG, checkpoint, "--out", results, "--work-dir", work_dir, *common)
     entry = next(e for e in reversed(logged(work_dir)) if "coco/bbox_mAP" in e)
     truth = COCO(coco_sample / "annotations/instances_val2017.json")
     evaluation = COCOeval(truth, truth.loadRes(str(results)), "bbox")
