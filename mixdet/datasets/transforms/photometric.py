@@ -1,4 +1,4 @@
-"""SSD's photometric distortion: what mmdet's draws and computes, in fewer passes over the pixels."""
+"""SSD's photometric distortion: what mmdet's does, in fewer passes over the pixels."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ class PhotometricDistortion:
         )
         draws = [*np.random.uniform(*np.transpose(ranges)), np.random.permutation(3)]
         done = np.random.random_sample(5) < 0.5
-        neutral = PhotometricDraw()
-        return PhotometricDraw(*(d if yes else n for d, yes, n in zip(draws, done, neutral)))
+        parts = zip(PhotometricDraw._fields, draws, done, strict=True)
+        return PhotometricDraw(**{name: value for name, value, drawn in parts if drawn})
 
 
 def distort(picture: np.ndarray, draw: PhotometricDraw) -> np.ndarray:
