@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import cv2
 import numpy as np
+
+ORDERS = tuple(itertools.permutations(range(3)))
 
 
 class PhotometricDraw(NamedTuple):
@@ -49,16 +52,20 @@ class PhotometricDistortion:
 
     def draw(self) -> PhotometricDraw:
         """Draw from NumPy's global generator."""
+        draws = np.random.random_sample((5, 2)).tolist()
+        # in the order of PhotometricDraw's fields
         ranges = (
             (-self.brightness_delta, self.brightness_delta),
             self.contrast_range,
             self.saturation_range,
             (-self.hue_delta, self.hue_delta),
         )
-        draws = [*np.random.uniform(*np.transpose(ranges)), np.random.permutation(3)]
-        done = np.random.random_sample(5) < 0.5
-        parts = zip(PhotometricDraw._fields, draws, done, strict=True)
-        return PhotometricDraw(**{name: value for name, value, drawn in parts if drawn})
+        values = [
+            low + (high - low) * u for (low, high), (u, _) in zip(ranges, draws, strict=False)
+        ]
+        values.append(ORDERS[int(draws[-1][0] * len(ORDERS))])
+        parts = zip(PhotometricDraw._fields, values, draws, strict=True)
+        return PhotometricDraw(**{name: value for name, value, (_, u) in parts if u < 0.5})
 
 
 def distort(picture: np.ndarray, draw: PhotometricDraw) -> np.ndarray:
@@ -69,7 +76,7 @@ def distort(picture: np.ndarray, draw: PhotometricDraw) -> np.ndarray:
         draw: What to do.
 
     Returns:
-        (H, W, 3) float32, laid out channel by channel, as a tensor (3, H, W) needs it.
+        (H, W, 3) float32, as `by_channel` lays it out.
     """
     pixels = picture.astype(np.float32)
     if draw.brightness:
@@ -87,7 +94,20 @@ def distort(picture: np.ndarray, draw: PhotometricDraw) -> np.ndarray:
         pixels = cv2.cvtColor(hsv, cv2.COLOR_HSV2BGR, dst=pixels)
     elif draw.contrast != 1:
         pixels *= np.float32(draw.contrast)
-    planes = np.empty((3, *picture.shape[:2]), np.float32)
-    pairs = [index for to, source in enumerate(draw.order) for index in (int(source), to)]
-    cv2.mixChannels([pixels], list(planes), pairs)
+    return by_channel(pixels, draw.order)
+
+
+def by_channel(picture: np.ndarray, order: Sequence[int] = (0, 1, 2)) -> np.ndarray:
+    """Lay a picture out channel by channel, as a tensor (3, H, W) needs it: mmdet copies no more.
+
+    Args:
+        picture: (H, W, 3).
+        order: Which of the channels stands where.
+
+    Returns:
+        (H, W, 3), of the same type.
+    """
+    planes = np.empty((3, *picture.shape[:2]), picture.dtype)
+    pairs = [index for to, source in enumerate(order) for index in (source, to)]
+    cv2.mixChannels([picture], list(planes), pairs)
     return planes.transpose(1, 2, 0)

@@ -13,7 +13,7 @@ from mmdet.structures.bbox import HorizontalBoxes
 from mmengine import fileio
 
 from mixdet.datasets.transforms.crop_plan import CropPlan, CropPlanner
-from mixdet.datasets.transforms.photometric import PhotometricDistortion, distort
+from mixdet.datasets.transforms.photometric import PhotometricDistortion, by_channel, distort
 from mixdet.errors import MixDetError
 
 # OpenCV decodes a JPEG at 1 / 2, 1 / 4, 1 / 8 of its size at less cost, by scaling its transform.
@@ -110,27 +110,29 @@ class SSDRandomCrop(BaseTransform):
             reduction: 1, 2, 4 or 8.
         """
         x1, y1, x2, y2 = plan.crop
-        crop = x1 // reduction, y1 // reduction, -(-x2 // reduction), -(-y2 // reduction)
-        image = cv2.resize(self._cut(picture, *crop), self.scale)
+        x1, y1, x2, y2 = x1 // reduction, y1 // reduction, -(-x2 // reduction), -(-y2 // reduction)
+        image = cv2.resize(self._cut(picture, x1, y1, x2, y2), self.scale)
         if plan.flip:
             image = cv2.flip(image, 1)
-        if self.photometric is not None:
+        if self.photometric is None:
+            image = by_channel(image)
+        else:
             image = distort(image, self.photometric.draw())
 
-        origin = np.multiply(crop[:2], reduction)
-        factor = np.divide(self.scale, np.multiply(crop[2:], reduction) - origin)
+        width, height = self.scale
+        factor = width / ((x2 - x1) * reduction), height / ((y2 - y1) * reduction)
         corners = results["gt_bboxes"].tensor.numpy()[plan.kept].reshape(-1, 2, 2)
-        corners = np.clip((corners - origin) * factor, 0, self.scale)
+        corners = (corners - np.float32([x1 * reduction, y1 * reduction])) * np.float32(factor)
+        corners = np.minimum(np.maximum(corners, 0), np.float32(self.scale))
         if plan.flip:
-            corners[..., 0] = self.scale[0] - corners[:, ::-1, 0]
-        boxes = torch.from_numpy(corners.reshape(-1, 4).astype(np.float32))
+            corners[..., 0] = width - corners[:, ::-1, 0]
         results.update(
             img=image,
             img_shape=image.shape[:2],
-            scale_factor=tuple(factor.tolist()),
+            scale_factor=factor,
             flip=plan.flip,
             flip_direction="horizontal" if plan.flip else None,
-            gt_bboxes=HorizontalBoxes(boxes, clone=False),
+            gt_bboxes=HorizontalBoxes(torch.from_numpy(corners.reshape(-1, 4)), clone=False),
             gt_bboxes_labels=results["gt_bboxes_labels"][plan.kept],
             gt_ignore_flags=results["gt_ignore_flags"][plan.kept],
         )

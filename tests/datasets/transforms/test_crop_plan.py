@@ -179,7 +179,7 @@ def test_a_threshold_that_is_passed_over_could_not_have_been_met(seed, min_iou):
     corners = np.sort(rng.random((int(rng.integers(1, 4)), 2, 2)), axis=1)
     boxes = (corners * (rng.random() * 200, 150)).reshape(-1, 4).astype(np.float32)
     planner = CropPlanner()
-    if not planner._can_be_met(min_iou, boxes, (200, 150)):
+    if min_iou > planner._highest_threshold(boxes, (200, 150)):
         np.random.seed(seed)
         crops = HorizontalBoxes(planner._trials((200, 150)).astype(np.float32))
         overlaps = HorizontalBoxes.overlaps(crops, HorizontalBoxes(boxes))
