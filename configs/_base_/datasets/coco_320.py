@@ -9,18 +9,22 @@ backend_args = None
 
 train_pipeline = [
     dict(type="SeedSample"),  # the sample's randomness: a function of (seed, epoch, index)
-    dict(type="LoadImageFromFile", backend_args=backend_args),
     dict(type="LoadAnnotations", with_bbox=True),
-    dict(type="Expand", mean=[123.675, 116.28, 103.53], to_rgb=True, ratio_range=(1, 4)),
-    dict(type="MinIoURandomCrop", min_ious=(0.1, 0.3, 0.5, 0.7, 0.9), min_crop_size=0.3),
-    dict(type="Resize", scale=(input_size, input_size), keep_ratio=False),
-    dict(type="RandomFlip", prob=0.5),
     dict(
-        type="PhotoMetricDistortion",
-        brightness_delta=32,
-        contrast_range=(0.5, 1.5),
-        saturation_range=(0.5, 1.5),
-        hue_delta=18,
+        type="SSDRandomCrop",  # reads the picture too, once it is known what of it is needed
+        scale=(input_size, input_size),
+        expand_ratio=(1, 4),
+        fill=[123.675, 116.28, 103.53],
+        min_ious=(0.1, 0.3, 0.5, 0.7, 0.9),
+        min_crop_size=0.3,
+        flip_prob=0.5,
+        photometric=dict(
+            brightness_delta=32,
+            contrast_range=(0.5, 1.5),
+            saturation_range=(0.5, 1.5),
+            hue_delta=18,
+        ),
+        backend_args=backend_args,
     ),
     dict(type="PackDetInputs"),
 ]

@@ -1,5 +1,6 @@
-"""Transforms that mmdet lacks."""
+"""Transforms that mmdet lacks, or does slowly."""
 
 from mixdet.datasets.transforms.seed import SeedSample, seed_generators
+from mixdet.datasets.transforms.ssd_random_crop import SSDRandomCrop
 
-__all__ = ["SeedSample", "seed_generators"]
+__all__ = ["SSDRandomCrop", "SeedSample", "seed_generators"]

@@ -1,0 +1,170 @@
+"""SSD's augmentation in one transform: planned first, then done once, on the crop's pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+import torch
+from mmcv.transforms import BaseTransform
+from mmdet.registry import TRANSFORMS
+from mmdet.structures.bbox import HorizontalBoxes
+from mmengine import fileio
+
+from mixdet.datasets.transforms.crop_plan import CropPlan, CropPlanner
+from mixdet.datasets.transforms.photometric import PhotometricDistortion, by_channel, distort
+from mixdet.errors import MixDetError
+
+# OpenCV decodes a JPEG at 1 / 2, 1 / 4, 1 / 8 of its size at less cost, by scaling its transform.
+REDUCED = {
+    8: cv2.IMREAD_REDUCED_COLOR_8,
+    4: cv2.IMREAD_REDUCED_COLOR_4,
+    2: cv2.IMREAD_REDUCED_COLOR_2,
+}
+JPEG = b"\xff\xd8"
+
+
+@TRANSFORMS.register_module()
+class SSDRandomCrop(BaseTransform):
+    """Read, expand, crop by minimum IoU, resize, flip and distort: SSD's augmentation in one step.
+
+    Stands for mmdet's `LoadImageFromFile`, `Expand`, `MinIoURandomCrop`, `Resize` (bilinear, to a
+    fixed size), `RandomFlip` and `PhotoMetricDistortion`, with their distribution, after
+    `LoadAnnotations`. What to do is drawn from the boxes and the size that the annotations give;
+    only then the file is decoded, reduced where the crop is at least twice the output, and the
+    crop's pixels are resized once. Draws from NumPy's global generator, which `SeedSample` seeds.
+
+    Where a reduced picture is used, the crop is widened to whole pixels of it, by less than one
+    pixel of the output, and the boxes follow.
+
+    Required keys: img_path, gt_bboxes (`HorizontalBoxes`), gt_bboxes_labels, gt_ignore_flags;
+    height and width, as `CocoDataset` gives them, spare a picture's decoding in full.
+
+    Set or changed: img, (H, W, 3) BGR, uint8, or float32 when distorted; img_shape, ori_shape,
+    scale_factor (output over crop), flip, flip_direction, and the three above.
+
+    Args:
+        scale: (width, height) of the output.
+        expand_ratio: Smallest and largest canvas over picture; None for no expansion.
+        fill: RGB of the canvas, its fractions dropped.
+        min_ious: Thresholds of the crop's IoU with all boxes.
+        min_crop_size: Smallest side of a crop over the canvas's.
+        flip_prob: Probability of a mirrored picture.
+        photometric: Arguments of `PhotometricDistortion`; None for none.
+        backend_args: mmengine's file backend.
+
+    Raises:
+        MixDetError: On reading, if OpenCV cannot decode the file.
+    """
+
+    def __init__(
+        self,
+        scale: tuple[int, int],
+        expand_ratio: Sequence[float] | None = (1, 4),
+        fill: Sequence[float] = (123.675, 116.28, 103.53),
+        min_ious: Sequence[float] = (0.1, 0.3, 0.5, 0.7, 0.9),
+        min_crop_size: float = 0.3,
+        flip_prob: float = 0.5,
+        photometric: dict | None = None,
+        backend_args: dict | None = None,
+    ) -> None:
+        self.scale = tuple(scale)
+        self.fill = tuple(int(value) for value in fill[::-1])
+        self.planner = CropPlanner(
+            expand_ratio=expand_ratio,
+            min_ious=min_ious,
+            min_crop_size=min_crop_size,
+            flip_prob=flip_prob,
+        )
+        self.photometric = None if photometric is None else PhotometricDistortion(**photometric)
+        self.backend_args = backend_args
+
+    def transform(self, results: dict) -> dict:
+        """Plan, read and augment one picture."""
+        boxes = results["gt_bboxes"].tensor.numpy()
+        data = fileio.get(results["img_path"], backend_args=self.backend_args)
+        picture = None
+        if "height" in results:
+            size = results["height"], results["width"]
+            plan = self.planner(boxes, *size)
+            reduction = self._reduction(plan) if data.startswith(JPEG) else 1
+            picture = _decode(data, reduction, results["img_path"])
+            if picture.shape[:2] != tuple(-(-side // reduction) for side in size):
+                picture = None  # turned by EXIF, or another file than the annotations describe
+        if picture is None:
+            reduction = 1
+            picture = _decode(data, reduction, results["img_path"])
+            size = picture.shape[:2]
+            plan = self.planner(boxes, *size)
+        results["ori_shape"] = size
+        return self.apply(results, picture, plan, reduction)
+
+    def apply(self, results: dict, picture: np.ndarray, plan: CropPlan, reduction: int) -> dict:
+        """Carry out a plan.
+
+        Args:
+            results: The sample, with the boxes as annotated.
+            picture: (H, W, 3) uint8, BGR, decoded at 1 / reduction of its size.
+            plan: What to crop, in pixels of the whole picture.
+            reduction: 1, 2, 4 or 8.
+        """
+        x1, y1, x2, y2 = plan.crop
+        x1, y1, x2, y2 = x1 // reduction, y1 // reduction, -(-x2 // reduction), -(-y2 // reduction)
+        image = cv2.resize(self._cut(picture, x1, y1, x2, y2), self.scale)
+        if plan.flip:
+            image = cv2.flip(image, 1)
+        if self.photometric is None:
+            image = by_channel(image)
+        else:
+            image = distort(image, self.photometric.draw())
+
+        width, height = self.scale
+        factor = width / ((x2 - x1) * reduction), height / ((y2 - y1) * reduction)
+        corners = results["gt_bboxes"].tensor.numpy()[plan.kept].reshape(-1, 2, 2)
+        corners = (corners - np.float32([x1 * reduction, y1 * reduction])) * np.float32(factor)
+        corners = np.minimum(np.maximum(corners, 0), np.float32(self.scale))
+        if plan.flip:
+            corners[..., 0] = width - corners[:, ::-1, 0]
+        results.update(
+            img=image,
+            img_shape=image.shape[:2],
+            scale_factor=factor,
+            flip=plan.flip,
+            flip_direction="horizontal" if plan.flip else None,
+            gt_bboxes=HorizontalBoxes(torch.from_numpy(corners.reshape(-1, 4)), clone=False),
+            gt_bboxes_labels=results["gt_bboxes_labels"][plan.kept],
+            gt_ignore_flags=results["gt_ignore_flags"][plan.kept],
+        )
+        return results
+
+    def _reduction(self, plan: CropPlan) -> int:
+        """The strongest reduction that leaves the crop no smaller than the output."""
+        x1, y1, x2, y2 = plan.crop
+        spare = min((x2 - x1) / self.scale[0], (y2 - y1) / self.scale[1])
+        return next((reduction for reduction in REDUCED if reduction <= spare), 1)
+
+    def _cut(self, picture: np.ndarray, x1: int, y1: int, x2: int, y2: int) -> np.ndarray:
+        """The crop of a picture, filled where it lies beyond."""
+        height, width = picture.shape[:2]
+        inside = picture[max(y1, 0) : max(y2, 0), max(x1, 0) : max(x2, 0)]
+        if not inside.size:
+            return np.full((y2 - y1, x2 - x1, 3), self.fill, np.uint8)
+        margins = max(-y1, 0), max(y2 - height, 0), max(-x1, 0), max(x2 - width, 0)
+        if not any(margins):
+            return inside
+        return cv2.copyMakeBorder(inside, *margins, cv2.BORDER_CONSTANT, value=self.fill)
+
+    def __repr__(self) -> str:
+        return (
+            f"{type(self).__name__}(scale={self.scale}, fill={self.fill}, {self.planner}, "
+            f"photometric={self.photometric})"
+        )
+
+
+def _decode(data: bytes, reduction: int, path: str) -> np.ndarray:
+    """(H, W, 3) uint8, BGR, turned as EXIF says: what mmdet's `LoadImageFromFile` reads."""
+    picture = cv2.imdecode(np.frombuffer(data, np.uint8), REDUCED.get(reduction, cv2.IMREAD_COLOR))
+    if picture is None:
+        raise MixDetError(f"{path}: OpenCV cannot decode this picture; replace or remove it")
+    return picture

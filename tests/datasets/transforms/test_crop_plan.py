@@ -1,0 +1,186 @@
+"""Plans are distributed as what mmdet's transforms do to the same pictures; wrong ones are caught.
+
+mmdet's own `Expand`, `MinIoURandomCrop` and `RandomFlip` run on pictures whose values are their
+coordinates, so that the result tells which part of the picture it is.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mmdet.datasets.transforms import Expand, MinIoURandomCrop, RandomFlip
+from mmdet.structures.bbox import HorizontalBoxes
+from scipy.stats import ks_2samp
+
+from mixdet.datasets.transforms.crop_plan import CropPlan, CropPlanner
+
+CAUGHT = 1e-3  # a smallest p below this says: another distribution
+
+
+class Picture(NamedTuple):
+    boxes: np.ndarray
+    height: int
+    width: int
+
+
+@pytest.fixture(scope="module")
+def pictures(coco_sample) -> list[Picture]:
+    """Boxes and sizes of all 92 pictures."""
+    found = []
+    for split in ("train2017", "val2017"):
+        content = json.loads((coco_sample / f"annotations/instances_{split}.json").read_text())
+        for image in content["images"]:
+            own = [a["bbox"] for a in content["annotations"] if a["image_id"] == image["id"]]
+            corners = np.array(own, np.float32).reshape(-1, 4)
+            corners[:, 2:] += corners[:, :2]
+            found.append(Picture(corners, image["height"], image["width"]))
+    return found
+
+
+def by_mmdet(picture: Picture, steps: list) -> CropPlan:
+    """What mmdet's steps do to a picture, as a plan."""
+    rows, columns = np.indices((picture.height, picture.width), np.int16)
+    values = np.stack([columns, rows, np.ones_like(rows)], axis=-1)
+    results = {
+        "img": values,
+        "img_shape": values.shape[:2],
+        "gt_bboxes": HorizontalBoxes(torch.from_numpy(picture.boxes)),
+        "gt_bboxes_labels": np.arange(len(picture.boxes)),
+    }
+    for step in steps:
+        results = step(results)
+    values = results["img"]
+    if results["flip"]:
+        values = values[:, ::-1]
+    row, column = np.unravel_index(values[..., 2].argmax(), values.shape[:2])
+    assert values[row, column, 2] == 1, "nothing of the picture is left"
+    x, y = (values[row, column, :2] - [column, row]).tolist()
+    kept = np.isin(np.arange(len(picture.boxes)), results["gt_bboxes_labels"])
+    height, width = values.shape[:2]
+    return CropPlan((x, y, x + width, y + height), kept, results["flip"])
+
+
+def features(picture: Picture, plan: CropPlan) -> dict[str, float]:
+    """What KS tests look at: one value a plan, since the boxes of one plan depend on each other."""
+    x1, y1, x2, y2 = plan.crop
+    width, height = x2 - x1, y2 - y1
+    corners = picture.boxes.reshape(-1, 2, 2)
+    clipped = np.ptp(np.clip(corners, (x1, y1), (x2, y2)), axis=1)
+    common, areas = clipped.prod(axis=1), np.ptp(corners, axis=1).prod(axis=1)
+    sides = clipped[plan.kept]
+    found = {
+        "crop area": width * height / (picture.width * picture.height),
+        "crop aspect": width / height * picture.height / picture.width,
+        "crop x": (x1 + x2) / 2 / picture.width,
+        "crop y": (y1 + y2) / 2 / picture.height,
+        "kept boxes": plan.kept.mean(),
+        "box size": np.sqrt(np.median(sides.prod(axis=1)) / (width * height)),
+        "box aspect": np.median(np.log(sides[:, 0] / sides[:, 1])),
+        "flip": plan.flip,
+    }
+    if (width, height) != (picture.width, picture.height):
+        found["smallest IoU"] = (common / (areas + width * height - common)).min()
+    return found
+
+
+def collect(pictures: list[Picture], plan, number: int) -> dict[str, list[float]]:
+    """Features of plans for the pictures in turn."""
+    np.random.seed(number)
+    collected: dict[str, list[float]] = {}
+    for picture in itertools.islice(itertools.cycle(pictures), number):
+        for name, value in features(picture, plan(picture)).items():
+            collected.setdefault(name, []).append(value)
+    return collected
+
+
+def compare(pictures: list[Picture], mmdet: dict[str, list[float]], **planner) -> float:
+    """The smallest p over the features, of many plans of ours against mmdet's."""
+    plan = CropPlanner(**planner)
+    ours = collect(pictures, lambda picture: plan(*picture), 6000)
+    assert ours.keys() == mmdet.keys()
+    return min(ks_2samp(ours[name], mmdet[name]).pvalue for name in ours)
+
+
+@pytest.mark.heavy
+def test_plans_are_distributed_as_mmdets_and_wrong_ones_are_caught(pictures):
+    steps = [Expand(ratio_range=(1, 4)), MinIoURandomCrop(), RandomFlip(prob=0.5)]
+    mmdet = collect(pictures, lambda picture: by_mmdet(picture, steps), 2000)
+    assert compare(pictures, mmdet) > CAUGHT
+    for wrong in (
+        dict(expand_ratio=(1, 3)),
+        dict(expand_ratio=None),
+        dict(expand_prob=0.35),
+        dict(min_crop_size=0.5),
+        dict(flip_prob=0.35),
+    ):
+        assert compare(pictures, mmdet, **wrong) < CAUGHT, wrong
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("min_iou", [0.3, 0.5, 0.7])
+def test_each_threshold_is_mmdets_and_a_wrong_one_is_caught(pictures, min_iou):
+    """On each picture's largest object alone, if it is large: else thresholds are seldom met."""
+    single = []
+    for picture in pictures:
+        areas = np.ptp(picture.boxes.reshape(-1, 2, 2), axis=1).prod(axis=1)
+        if areas.max() > 0.25 * picture.height * picture.width:
+            single.append(picture._replace(boxes=picture.boxes[[areas.argmax()]]))
+    steps = [MinIoURandomCrop(min_ious=(min_iou,)), RandomFlip(prob=0.5)]
+    mmdet = collect(single, lambda picture: by_mmdet(picture, steps), 1200)
+
+    def p(threshold: float) -> float:
+        return compare(single, mmdet, expand_ratio=None, min_ious=(threshold,))
+
+    assert p(min_iou) > CAUGHT
+    assert p(min_iou - 0.1) < CAUGHT
+    assert p(min_iou + 0.1) < CAUGHT
+
+
+@given(
+    boxes=st.lists(
+        st.tuples(st.floats(0, 0.9), st.floats(0, 0.9), st.floats(0.02, 1), st.floats(0.02, 1)),
+        max_size=4,
+    ),
+    size=st.tuples(st.integers(8, 500), st.integers(8, 500)),
+    seed=st.integers(0, 2**32 - 1),
+)
+@settings(deadline=None)
+def test_a_plan_keeps_what_was_promised(boxes, size, seed):
+    height, width = size
+    scaled = np.float32(boxes).reshape(-1, 4) * [width, height, width, height]
+    scaled[:, 2:] = np.minimum(scaled[:, :2] + scaled[:, 2:], (width, height))
+    scaled = scaled.astype(np.float32)
+    np.random.seed(seed)
+    plan = CropPlanner()(scaled, height, width)
+    x1, y1, x2, y2 = plan.crop
+    assert x1 < x2
+    assert y1 < y2
+    centres = (scaled[:, :2] + scaled[:, 2:]) / 2
+    inside = ((centres > (x1, y1)) & (centres < (x2, y2))).all(axis=1)
+    np.testing.assert_array_equal(plan.kept, inside)
+    assert plan.kept.any() or not boxes
+    np.random.seed(seed)
+    again = CropPlanner()(scaled, height, width)
+    assert (again.crop, again.flip) == (plan.crop, plan.flip)
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from([0.1, 0.5, 0.9]))
+@settings(deadline=None)
+def test_a_threshold_that_is_passed_over_could_not_have_been_met(seed, min_iou):
+    """Every trial of a skipped threshold fails."""
+    rng = np.random.default_rng(seed)
+    corners = np.sort(rng.random((int(rng.integers(1, 4)), 2, 2)), axis=1)
+    boxes = (corners * (rng.random() * 200, 150)).reshape(-1, 4).astype(np.float32)
+    planner = CropPlanner()
+    if min_iou > planner._highest_threshold(boxes, (200, 150)):
+        np.random.seed(seed)
+        crops = HorizontalBoxes(planner._trials((200, 150)).astype(np.float32))
+        overlaps = HorizontalBoxes.overlaps(crops, HorizontalBoxes(boxes))
+        assert (overlaps.min(dim=1).values < min_iou).all()

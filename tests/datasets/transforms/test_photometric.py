@@ -1,0 +1,94 @@
+"""The distortion is mmdet's, value by value; its draws are distributed as mmdet's."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mmdet.datasets.transforms import PhotoMetricDistortion
+from scipy.stats import ks_2samp
+
+from mixdet.datasets.transforms.photometric import PhotometricDistortion, PhotometricDraw, distort
+
+
+def picture(seed: int = 0) -> np.ndarray:
+    """Dark, bright, grey and coloured values, at a width that no vector length divides."""
+    rng = np.random.default_rng(seed)
+    values = rng.integers(0, 256, (24, 37, 3), dtype=np.uint8)
+    values[:6] //= 8  # brightness takes these below zero
+    values[6:9] = values[6:9, :, :1]
+    return values
+
+
+def by_mmdet(pixels: np.ndarray, flags: tuple) -> np.ndarray:
+    transform = PhotoMetricDistortion()
+    transform._random_flags = lambda: flags
+    return transform({"img": pixels})["img"]
+
+
+@settings(deadline=None)
+@given(
+    flags=st.tuples(*[st.integers(0, 1)] * 6),
+    values=st.tuples(
+        st.floats(-32, 32), st.floats(0.5, 1.5), st.floats(0.5, 1.5), st.floats(-18, 18)
+    ),
+    order=st.permutations(range(3)),
+)
+def test_every_draw_gives_mmdets_values(flags, values, order):
+    """Whether contrast comes first or last, the first flag, changes nothing."""
+    drawn = dict(zip(PhotometricDraw._fields, [*values, order], strict=True))
+    done = dict(zip(PhotometricDraw._fields, flags[1:], strict=True))
+    ours = distort(picture(), PhotometricDraw(**{k: v for k, v in drawn.items() if done[k]}))
+    expected = by_mmdet(picture(), (*flags, *values, order))
+    np.testing.assert_allclose(ours, expected, atol=0.02)
+
+
+def test_layout_spares_the_tensor_a_copy():
+    distorted = distort(picture(), PhotometricDraw(order=(2, 0, 1)))
+    assert distorted.transpose(2, 0, 1).flags.c_contiguous
+    np.testing.assert_array_equal(distorted, picture()[..., [2, 0, 1]])
+
+
+def features(pictures) -> dict[str, np.ndarray]:
+    """What each part of the distortion leaves on a plain colour.
+
+    Rounded: what was not changed is to be one value, whatever the arithmetic made of it.
+    """
+    values = np.array([p[0, 0] for p in pictures]).round(1)
+    low, middle, high = np.sort(values).T
+    return {
+        "blue": values[:, 0],  # tells the order
+        "high": high,
+        "saturation": ((high - low) / high).round(2),
+        "hue": ((middle - low) / (high - low)).round(2),  # the one that only hue changes
+    }
+
+
+def compare(plain: np.ndarray, distortion: PhotometricDistortion, number: int = 4000) -> float:
+    """The smallest p of all features, ours against mmdet's."""
+    np.random.seed(1)
+    mmdet = PhotoMetricDistortion()
+    expected = features([mmdet({"img": plain})["img"] for _ in range(number)])
+    ours = features([distort(plain, distortion.draw()) for _ in range(number)])
+    return min(ks_2samp(ours[name], expected[name]).pvalue for name in ours)
+
+
+PLAIN = np.full((2, 8, 3), (40, 90, 200), np.uint8)
+
+
+def test_draws_are_distributed_as_mmdets():
+    assert compare(PLAIN, PhotometricDistortion()) > 1e-3
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"brightness_delta": 20},
+        {"contrast_range": (0.6, 1.5)},
+        {"saturation_range": (0.5, 1.3)},
+        {"hue_delta": 14},
+    ],
+)
+def test_a_wrong_range_is_caught(wrong):
+    assert compare(PLAIN, PhotometricDistortion(**wrong)) < 1e-3

@@ -1,0 +1,266 @@
+"""Pixels and boxes are those of mmdet's steps, whatever was drawn; files are read as cv2 reads."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmdet.datasets import CocoDataset
+from mmdet.datasets.transforms import transforms as mmdet_transforms
+from mmdet.registry import TRANSFORMS
+from mmdet.structures.bbox import HorizontalBoxes
+from PIL import Image
+from scipy.stats import ks_2samp
+
+from mixdet.datasets.transforms.crop_plan import CropPlan
+from mixdet.datasets.transforms.ssd_random_crop import SSDRandomCrop
+from mixdet.errors import MixDetError
+
+SIZE = 320
+MEAN = (123.675, 116.28, 103.53)
+
+
+def sample(path, boxes, **more) -> dict:
+    boxes = np.float32(boxes).reshape(-1, 4)
+    return {
+        "img_path": str(path),
+        "gt_bboxes": HorizontalBoxes(torch.from_numpy(boxes.copy())),
+        "gt_bboxes_labels": np.arange(len(boxes)),
+        "gt_ignore_flags": np.zeros(len(boxes), bool),
+        **more,
+    }
+
+
+@pytest.fixture(scope="module")
+def photo(coco_sample):
+    """One of the real pictures, 400 pixels wide."""
+    paths = sorted((coco_sample / "train2017").glob("*.jpg"))
+    return next(path for path in paths if cv2.imread(str(path)).shape[1] == 400)
+
+
+# canvas over picture, left, top; crop's width, height, left, top; flip
+PLANS = [
+    (1.0, 0, 0, 400, 0, 0, 0, False),  # nothing but the resize (the height is filled in)
+    (1.0, 0, 0, 211, 187, 63, 21, True),
+    (2.6, 333, 57, 520, 401, 111, 13, False),
+    (3.3, 500, 300, 257, 190, 611, 333, True),
+]
+
+
+@pytest.mark.parametrize("drawn", PLANS)
+def test_pixels_and_boxes_equal_mmdets_steps(photo, monkeypatch, drawn):
+    ratio, left, top, w, h, x, y, flip = drawn
+    picture = cv2.imread(str(photo))
+    h = h or picture.shape[0]
+    boxes = [[100, 60, 240, 180], [10, 5, 60, 50], [190, 120, 390, 200]]
+    draws = iter([0.1, ratio, left, top, w, h, x, y])
+    random = SimpleNamespace(uniform=lambda *_: next(draws), choice=lambda _: 0)
+    monkeypatch.setattr(mmdet_transforms, "random", random)
+    expected = sample(photo, boxes)
+    for step in [
+        dict(type="LoadImageFromFile"),
+        dict(type="Expand", mean=MEAN, to_rgb=True, ratio_range=(1, 4)),
+        dict(type="MinIoURandomCrop"),
+        dict(type="Resize", scale=(SIZE, SIZE), keep_ratio=False),
+        dict(type="RandomFlip", prob=float(flip)),
+    ]:
+        expected = TRANSFORMS.build(step)(expected)
+
+    crop = (x - left, y - top, x - left + w, y - top + h)
+    kept = np.isin(np.arange(3), expected["gt_bboxes_labels"])
+    ours = SSDRandomCrop((SIZE, SIZE)).apply(
+        sample(photo, boxes), picture, CropPlan(crop, kept, flip), 1
+    )
+    np.testing.assert_array_equal(ours["img"], expected["img"])
+    assert torch.allclose(ours["gt_bboxes"].tensor, expected["gt_bboxes"].tensor, atol=1e-3)
+    assert ours["scale_factor"] == pytest.approx(expected["scale_factor"])
+    for key in ("img_shape", "flip", "flip_direction"):
+        assert ours[key] == expected[key]
+    for key in ("gt_bboxes_labels", "gt_ignore_flags"):
+        np.testing.assert_array_equal(ours[key], expected[key])
+
+
+@pytest.mark.parametrize(("side", "reduction"), [(120, 2), (60, 4), (30, 8)])
+def test_a_reduced_picture_is_the_whole_one_averaged(photo, side, reduction):
+    """Against the mean over each output pixel of the crop, and not half a pixel off."""
+    transform = SSDRandomCrop((side, side))
+    whole = cv2.imread(str(photo))
+    crop = (35, 4, 35 + 8 * side + 3, 4 + 8 * side + 5) if side == 30 else (19, 3, 387, 251)
+    plan = CropPlan(crop, np.ones(1, bool), False)
+    assert transform._reduction(plan) == reduction
+    x1, y1 = (edge // reduction * reduction for edge in crop[:2])
+    x2, y2 = (-(-edge // reduction) * reduction for edge in crop[2:])
+    picture = cv2.imread(str(photo), {2: 17, 4: 33, 8: 65}[reduction])
+    ours = transform.apply(sample(photo, [[40, 20, 200, 220]]), picture, plan, reduction)
+    mean = cv2.resize(whole[y1:y2, x1:x2], (side, side), interpolation=cv2.INTER_AREA)
+    scale = np.divide(side, [x2 - x1, y2 - y1])
+    expected = (np.array([[40, 20], [200, 220]]) - [x1, y1]) * scale
+    np.testing.assert_allclose(ours["gt_bboxes"].tensor.reshape(2, 2), expected, atol=1e-3)
+
+    def error(dx: int, dy: int) -> float:
+        a = ours["img"][1 + dy : side - 1 + dy, 1 + dx : side - 1 + dx].astype(float)
+        return np.abs(a - mean[1:-1, 1:-1]).mean()
+
+    shifted = [error(dx, dy) for dx, dy in ((1, 0), (-1, 0), (0, 1), (0, -1))]
+    assert error(0, 0) < 0.5 * min(shifted)
+
+
+def test_the_crop_is_never_decoded_smaller_than_the_output():
+    transform = SSDRandomCrop((100, 50))
+    for width, height in np.random.default_rng(0).integers(20, 2000, (200, 2)).tolist():
+        reduction = transform._reduction(CropPlan((-9, 7, width - 9, height + 7), None, False))
+        assert reduction == 1 or (width >= 100 * reduction and height >= 50 * reduction)
+        if reduction < 8:
+            assert width < 200 * reduction or height < 100 * reduction
+
+
+WHOLE = dict(expand_ratio=None, min_ious=(), min_crop_size=1.0, flip_prob=0.0)
+
+
+def write(path, kind: str) -> None:
+    rng = np.random.default_rng(0)
+    smooth = cv2.resize(rng.integers(0, 256, (6, 5, 3), dtype=np.uint8), (60, 80))
+    image = Image.fromarray(smooth)
+    exif = Image.Exif()
+    if kind == "turned":
+        exif[0x0112] = 6
+    converted = {"grey": "L", "palette": "P", "transparent": "RGBA"}.get(kind, "RGB")
+    image.convert(converted).save(path, **({"exif": exif} if kind == "turned" else {}))
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("a.jpg", "colour"),
+        ("a.jpg", "grey"),
+        ("a.jpg", "turned"),
+        ("a.png", "palette"),
+        ("a.png", "transparent"),
+    ],
+)
+@pytest.mark.parametrize("annotated", [True, False])
+def test_files_are_read_as_cv2_reads_them(tmp_path, name, kind, annotated):
+    """Annotations may give the size that a picture has before EXIF turns it, or none."""
+    path = tmp_path / name
+    write(path, kind)
+    expected = cv2.imread(str(path))
+    height, width = expected.shape[:2]
+    assert (height, width) == ((60, 80) if kind == "turned" else (80, 60))
+    size = dict(height=80, width=60) if annotated else {}
+    found = SSDRandomCrop((width, height), **WHOLE)(sample(path, [[5, 5, 40, 50]], **size))
+    np.testing.assert_array_equal(found["img"], expected)
+    assert found["ori_shape"] == (height, width)
+    assert found["gt_bboxes"].tensor.tolist() == [[5, 5, 40, 50]]
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.png"])
+def test_a_png_is_never_reduced(tmp_path, name):
+    """It would cost more, and OpenCV drops its last row where the size is odd."""
+    path = tmp_path / name
+    write(path, "colour")
+    found = SSDRandomCrop((20, 20), **WHOLE)(sample(path, [], height=80, width=60))
+    mean = cv2.resize(cv2.imread(str(path)), (20, 20), interpolation=cv2.INTER_AREA)
+    assert np.abs(found["img"].astype(float) - mean).mean() < 6
+
+
+def test_a_file_that_is_no_picture_is_refused_by_name(tmp_path):
+    path = tmp_path / "broken.jpg"
+    path.write_bytes(b"\xff\xd8 no more")
+    with pytest.raises(MixDetError, match=r"broken\.jpg"):
+        SSDRandomCrop((20, 20))(sample(path, [], height=80, width=60))
+
+
+def test_without_boxes_a_crop_may_miss_the_picture(tmp_path):
+    path = tmp_path / "a.jpg"
+    write(path, "colour")
+    transform = SSDRandomCrop((20, 30), photometric={})
+    np.random.seed(0)
+    empty = 0
+    for _ in range(300):
+        found = transform(sample(path, [], height=80, width=60))
+        assert found["img"].shape == (30, 20, 3)
+        assert found["gt_bboxes"].tensor.shape == (0, 4)
+        empty += np.ptp(found["img"], axis=(0, 1)).max() == 0
+    assert 0 < empty < 100
+
+
+@pytest.fixture(scope="module")
+def dataset(coco_sample):
+    def build(pipeline: list[dict], split: str = "train2017") -> CocoDataset:
+        return CocoDataset(
+            data_root=str(coco_sample),
+            ann_file=f"annotations/instances_{split}.json",
+            data_prefix=dict(img=split),
+            pipeline=[dict(type="LoadAnnotations", with_bbox=True), *pipeline],
+        )
+
+    return build
+
+
+@pytest.mark.parametrize("side", [SIZE, 50])
+def test_boxes_stay_in_the_picture_and_never_vanish(dataset, side):
+    """At 50 pixels nearly every picture is decoded reduced."""
+    data = dataset([dict(type="SSDRandomCrop", scale=(side, side))])
+    np.random.seed(0)
+    for index in range(len(data)):
+        results = data[index]
+        boxes = results["gt_bboxes"].tensor
+        assert ((boxes >= 0) & (boxes <= side)).all()
+        assert (boxes[:, 2:] > boxes[:, :2]).all()
+        assert len(boxes) == len(results["gt_bboxes_labels"]) == len(results["gt_ignore_flags"]) > 0
+
+
+def test_the_same_seed_gives_the_same_sample(dataset):
+    pack = dict(type="PackDetInputs")
+    data = dataset([dict(type="SSDRandomCrop", scale=(SIZE, SIZE), photometric={}), pack])
+
+    def draw(seed: int) -> dict:
+        np.random.seed(seed)
+        return data[3]
+
+    one, same, other = draw(1), draw(1), draw(2)
+    assert torch.equal(one["inputs"], same["inputs"])
+    boxes = [s["data_samples"].gt_instances.bboxes.tensor for s in (one, same)]
+    assert torch.equal(*boxes)
+    assert not torch.equal(one["inputs"], other["inputs"])
+    wanted = {"ori_shape", "img_shape", "scale_factor", "flip", "flip_direction", "img_id"}
+    assert wanted <= set(one["data_samples"].metainfo_keys())
+
+
+MMDET = [
+    dict(type="LoadImageFromFile"),
+    dict(type="Expand", mean=MEAN, to_rgb=True, ratio_range=(1, 4)),
+    dict(type="MinIoURandomCrop"),
+    dict(type="Resize", scale=(SIZE, SIZE), keep_ratio=False),
+    dict(type="RandomFlip", prob=0.5),
+    dict(type="PhotoMetricDistortion"),
+]
+
+
+def statistics(data: CocoDataset, rounds: int) -> dict[str, list[float]]:
+    found: dict[str, list[float]] = {"mean": [], "deviation": [], "detail": [], "blue": []}
+    np.random.seed(rounds)
+    for index in list(range(len(data))) * rounds:
+        pixels = data[index]["img"]
+        found["mean"].append(pixels.mean())
+        found["deviation"].append(pixels.std())
+        found["detail"].append(np.abs(np.diff(pixels, axis=1)).mean())
+        found["blue"].append(pixels[..., 0].mean() - pixels[..., 2].mean())
+    return found
+
+
+@pytest.mark.heavy
+def test_pixels_are_distributed_as_mmdets_and_wrong_ones_are_caught(dataset):
+    mmdet = statistics(dataset(MMDET), 8)
+
+    def p(**options) -> float:
+        step = dict(type="SSDRandomCrop", scale=(SIZE, SIZE), photometric={}) | options
+        ours = statistics(dataset([step]), 16)
+        return min(ks_2samp(ours[name], mmdet[name]).pvalue for name in ours)
+
+    assert p() > 1e-3
+    for wrong in (dict(photometric=None), dict(fill=(0, 0, 0)), dict(expand_ratio=(1, 2))):
+        assert p(**wrong) < 1e-3, wrong
