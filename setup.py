@@ -9,7 +9,8 @@ HERE = Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (HERE / "mixdet/__init__.py").read_text()).group(1)
 
 TENSORBOARD = ["tensorboard>=2.15"]
-TEST = ["pytest>=8", "pytest-randomly>=3.15", "hypothesis>=6.100", *TENSORBOARD]
+FAST_EVAL = ["faster-coco-eval>=1.6.5"]
+TEST = ["pytest>=8", "pytest-randomly>=3.15", "hypothesis>=6.100", *TENSORBOARD, *FAST_EVAL]
 
 setup(
     name="mixdet",
@@ -37,6 +38,7 @@ setup(
     ],
     extras_require={
         "tensorboard": TENSORBOARD,
+        "fast-eval": FAST_EVAL,  # CocoDetectionMetric(backend="faster_coco_eval")
         "test": TEST,
         "dev": [*TEST, "ruff>=0.9", "pre-commit>=3.5"],
     },

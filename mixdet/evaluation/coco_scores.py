@@ -7,7 +7,7 @@ import io
 import json
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,8 @@ STATS = (
     *("bbox_mAP", "bbox_mAP_50", "bbox_mAP_75", "bbox_mAP_s", "bbox_mAP_m", "bbox_mAP_l"),
     *("AR@1", "AR@10", "AR@100", "AR_s@100", "AR_m@100", "AR_l@100"),
 )
+
+BACKENDS = ("pycocotools", "faster_coco_eval")
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,7 @@ def score_boxes(
     detections: Sequence[dict[str, Any]],
     category_ids: Sequence[int] | None = None,
     image_ids: Sequence[int] | None = None,
+    backend: str = BACKENDS[0],
 ) -> BoxScores:
     """Evaluate detected boxes with pycocotools' own parameters (1, 10 and 100 boxes a picture).
 
@@ -88,9 +91,15 @@ def score_boxes(
             `score`. May be empty.
         category_ids: Categories to evaluate; all of the file by default.
         image_ids: Pictures to evaluate; all of the file by default.
+        backend: 'pycocotools', or 'faster_coco_eval', which gives the same numbers sooner.
+
+    Raises:
+        MixDetError: The backend is unknown or not installed.
     """
+    found = as_coco(truth, detections)
+    kind, translate = evaluator(backend)
     with contextlib.redirect_stdout(io.StringIO()):
-        evaluation = COCOeval(truth, as_coco(truth, detections), "bbox")
+        evaluation = kind(translate(truth), translate(found), "bbox")
         if category_ids is not None:
             evaluation.params.catIds = sorted(category_ids)
         if image_ids is not None:
@@ -105,7 +114,30 @@ def score_boxes(
         values = values[values > -1]
         name = truth.cats[category]["name"]
         per_class[name] = float(values.mean()) if values.size else math.nan
-    return BoxScores(dict(zip(STATS, map(float, evaluation.stats), strict=True)), per_class)
+    return BoxScores(
+        dict(zip(STATS, map(float, evaluation.stats[: len(STATS)]), strict=True)), per_class
+    )
+
+
+def evaluator(backend: str) -> tuple[type, Callable[[COCO], Any]]:
+    """A backend's evaluation class, and how pycocotools' data become what it takes.
+
+    Raises:
+        MixDetError: The backend is unknown or not installed.
+    """
+    if backend not in BACKENDS:
+        raise MixDetError(
+            f"backend={backend!r} of the COCO metric is unknown: use one of {BACKENDS}"
+        )
+    if backend == "pycocotools":
+        return COCOeval, lambda coco: coco
+    try:
+        import faster_coco_eval as faster
+    except ImportError as error:
+        raise MixDetError(
+            'backend="faster_coco_eval" needs a package: pip install "mixdet[fast-eval]"'
+        ) from error
+    return faster.COCOeval_faster, lambda coco: faster.COCO(coco.dataset)
 
 
 def as_coco(truth: COCO, detections: Sequence[dict[str, Any]]) -> COCO:

@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -13,9 +14,10 @@ import torch
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from mixdet.analysis.benchmark.eval import many_pictures
 from mixdet.errors import MixDetError
 from mixdet.evaluation import CocoDetectionMetric, load_coco, score_boxes
-from mixdet.evaluation.coco_scores import STATS
+from mixdet.evaluation.coco_scores import BACKENDS, STATS
 
 CLASSES = ("cat", "dog", "emu")
 
@@ -197,3 +199,42 @@ def test_the_table_shows_percent_and_every_class(small):
         "AR@100": "100.0",
     }
     assert classes.split() == ["cat", "100.0", "dog", "100.0", "emu", "-"]
+
+
+class TestFasterCocoEval:
+    """`backend="faster_coco_eval"` gives pycocotools' numbers."""
+
+    def test_on_the_coco_sample(self, coco_sample):
+        ann_file = coco_sample / "annotations/instances_val2017.json"
+        truth = load_coco(ann_file)
+        samples = noisy_predictions(truth)
+        classes = [category["name"] for category in truth.dataset["categories"]]
+        (slow, want), (fast, got) = (
+            evaluate(ann_file, samples, classes, backend=backend) for backend in BACKENDS
+        )
+        assert got == want
+        assert want["coco/bbox_mAP"] > 0.3
+        assert fast.scores.per_class == pytest.approx(slow.scores.per_class, abs=0, nan_ok=True)
+
+    @pytest.mark.heavy
+    def test_on_many_pictures(self):
+        truth, detections = many_pictures(5000, 80)
+        want, got = (score_boxes(truth, detections, backend=backend) for backend in BACKENDS)
+        assert got.stats == want.stats
+        assert 0.1 < want.stats["bbox_mAP"] < 0.9
+
+    def test_without_an_object_or_a_detection(self, small):
+        truth = load_coco(small)
+        for detections in (
+            [],
+            [{"image_id": 3, "category_id": 8, "bbox": [1, 1, 5, 5], "score": 1}],
+        ):
+            want, got = (score_boxes(truth, detections, backend=name) for name in BACKENDS)
+            assert got.stats == want.stats
+
+    def test_refusals(self, monkeypatch):
+        with pytest.raises(MixDetError, match="no backend='coco'"):
+            CocoDetectionMetric("truth.json", backend="coco")
+        monkeypatch.setitem(sys.modules, "faster_coco_eval", None)
+        with pytest.raises(MixDetError, match="fast-eval"):
+            CocoDetectionMetric("truth.json", backend="faster_coco_eval")
