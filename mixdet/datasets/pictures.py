@@ -59,11 +59,21 @@ def refuse_foreign_name(name: str, root: str | os.PathLike) -> None:
     Raises:
         MixDetError: It is absolute, has `..` in it, or is no name at all.
     """
-    if not isinstance(name, str) or not name or "\0" in name:
+    if not _is_name(name):
         raise MixDetError(f"file_name {name!r} names no picture under {root}")
     path = PurePath(name)
     if path.anchor or ".." in path.parts:
         raise MixDetError(f"file_name {name}: leads out of {root}: give names relative to it")
+
+
+def _is_name(name: object) -> bool:
+    """Whether a file can have the name."""
+    if not isinstance(name, str) or not name or "\0" in name:
+        return False
+    try:
+        return bool(os.fsencode(name))
+    except UnicodeEncodeError:
+        return False
 
 
 def read_picture(path: str | os.PathLike, limits: PictureLimits) -> tuple[bytes, tuple[int, int]]:

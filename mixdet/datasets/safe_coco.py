@@ -61,21 +61,19 @@ class SafeCocoDataset(CocoDataset):
         super().__init__(*args, **kwargs)
 
     def full_init(self) -> None:
-        """Load the annotations."""
-        super().full_init()
-        if not hasattr(self, "_broken"):
-            # a byte a picture that every worker writes to: no lock, and none is counted twice
-            self._broken = torch.zeros(len(self), dtype=torch.uint8).share_memory_()
-
-    def load_data_list(self) -> list[dict]:
         """Read the annotation file."""
         try:
-            return super().load_data_list()
-        except (AssertionError, AttributeError, KeyError, TypeError, ValueError) as error:
+            super().full_init()
+        except (MixDetError, OSError):
+            raise
+        except Exception as error:  # whatever its values raise is the file's fault
             raise MixDetError(
                 f"{self.ann_file}: not a COCO annotation file that can be used "
                 f"({one_line(error)}): tools/check_data.py says what is wrong"
             ) from error
+        if not hasattr(self, "_broken"):
+            # a byte a picture that every worker writes to: no lock, and none is counted twice
+            self._broken = torch.zeros(len(self), dtype=torch.uint8).share_memory_()
 
     def parse_data_info(self, raw_data_info: dict) -> dict:
         """One picture's annotations."""

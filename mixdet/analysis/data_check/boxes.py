@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from mixdet.analysis.data_check.problems import ERROR, WARNING, Example, Problem, problem
-from mixdet.analysis.data_check.splits import Split
+from mixdet.analysis.data_check.splits import Split, numbers
 
 SLACK = 1.0  # pixels: annotations are rounded
 FITS, FAILS = 0.98, 0.95  # shares of boxes: another format must fit above, (x, y, w, h) fail below
@@ -33,14 +33,14 @@ def check_boxes(split: Split) -> list[Problem]:
         small = ~flat & ((width < 1) | (height < 1))
         beyond = _leaves(boxes, split.sizes) & ~flat
         apart = (x >= pictures[0]) | (y >= pictures[1]) | (x + width <= 0) | (y + height <= 0)
-        areas = np.array([_area(annotation) for annotation in split.annotations], float)
-        no_area = (areas <= 0) & ~flat & ~small
+        areas = numbers([[annotation.get("area")] for annotation in split.annotations], 1)[:, 0]
+        no_area = ~(areas > 0) & ~flat & ~small
     for code, text, wrong in (
         ("flat_boxes", "boxes without an area, which are left out", flat),
         ("small_boxes", "boxes less than a pixel wide or high, which are left out", small),
         ("boxes_outside", "boxes wholly outside their picture, which are left out", beyond & apart),
         ("boxes_beyond", "boxes that reach out of their picture", beyond & ~apart),
-        ("no_area_stated", "boxes left out because their `area` is 0 or less", no_area),
+        ("no_area_stated", "boxes left out because their `area` is not above 0", no_area),
     ):
         found += _found(split, code, WARNING, text, wrong)
     return found
@@ -79,11 +79,6 @@ def _leaves(boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     """Whether boxes (n, 4) in (x, y, w, h) reach out of their pictures (n, 2) in (w, h)."""
     starts = boxes[:, :2]
     return (starts < -SLACK).any(1) | (starts + boxes[:, 2:] > sizes + SLACK).any(1)
-
-
-def _area(annotation: dict) -> float:
-    area = annotation.get("area")
-    return area if isinstance(area, (int, float)) else np.nan
 
 
 def _found(split: Split, code: str, level: str, text: str, wrong: np.ndarray) -> list[Problem]:

@@ -12,6 +12,7 @@ from mixdet.analysis.data_check.files import check_files, check_shared, read_fil
 from mixdet.analysis.data_check.problems import ERROR, NOTE, WARNING, Example, Problem, problem
 from mixdet.analysis.data_check.report import DataReport, summarise
 from mixdet.analysis.data_check.splits import Split, read_splits
+from mixdet.errors import MixDetError
 
 ANNOTATION_CHECKS = (
     check_usable, check_classes, check_ids, check_boxes, check_names
@@ -37,9 +38,11 @@ def full_check(cfg: Config) -> DataReport:
         cfg: The config.
 
     Raises:
-        MixDetError: As `quick_check`.
+        MixDetError: As `quick_check`, or there is nothing to check.
     """
     splits = read_splits(cfg)
+    if not splits:
+        raise MixDetError("the config has no CocoDataset on this machine's disk to check")
     problems = _check_annotations(splits)
     files = [read_files(split) for split in splits if split.root is not None]
     for each in files:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 from collections import Counter
+from pathlib import Path
 
 from mixdet.analysis.data_check.problems import ERROR, NOTE, WARNING, Example, Problem, problem
 from mixdet.analysis.data_check.splits import Split
@@ -47,7 +48,7 @@ def check_classes(split: Split) -> list[Problem]:
         split.name,
         "categories of the annotations that the config leaves out",
         len(unused),
-        (Example(str(name)) for name in unused),
+        map(Example, unused),
     )
     order = [name for name in names if name in split.classes]
     if not missing and not twice and order != list(split.classes):
@@ -190,8 +191,15 @@ def _is_there(root: str, name: str, folders: dict[str, dict[str, bool]]) -> bool
     """
     folder, file = os.path.split(name)
     if folder not in folders:
-        path = resolve_inside(root, folder or ".")
-        entries = os.scandir(path) if path.is_dir() else ()
-        folders[folder] = {entry.name: entry.is_symlink() for entry in entries}
+        folders[folder] = _listing(resolve_inside(root, folder or "."))
     link = folders[folder].get(file)
     return resolve_inside(root, name).exists() if link else link is not None
+
+
+def _listing(folder: Path) -> dict[str, bool]:
+    """Names in a folder, and which are links; nothing where there is no such folder."""
+    try:
+        with os.scandir(folder) as entries:
+            return {entry.name: entry.is_symlink() for entry in entries}
+    except OSError:
+        return {}

@@ -7,11 +7,13 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+from mmdet.datasets import CocoDataset
 from mmdet.registry import DATASETS
 from mmengine.config import Config
 
 from mixdet.datasets.pictures import PictureLimits
 from mixdet.engine.data_paths import LOADERS, with_annotations
+from mixdet.errors import MixDetError
 from mixdet.evaluation import load_coco
 
 NAMES = dict(zip(LOADERS, ("training", "validation", "test"), strict=True))
@@ -45,17 +47,17 @@ class Split:
     @cached_property
     def images(self) -> list[dict]:
         """Entries of the pictures."""
-        return _entries(self.content, "images")
+        return self.content["images"]
 
     @cached_property
     def annotations(self) -> list[dict]:
         """Entries of the boxes."""
-        return _entries(self.content, "annotations")
+        return self.content["annotations"]
 
     @cached_property
     def categories(self) -> list[dict]:
-        """Entries of the categories."""
-        return _entries(self.content, "categories")
+        """Entries of the categories; a name that is no text becomes one that no class has."""
+        return [{**each, "name": str(each.get("name"))} for each in self.content["categories"]]
 
     @cached_property
     def image_of(self) -> dict:
@@ -70,7 +72,7 @@ class Split:
     @cached_property
     def boxes(self) -> np.ndarray:
         """`bbox` of each annotation, (n, 4) as it stands; NaN where it is not four numbers."""
-        return _numbers([annotation.get("bbox") for annotation in self.annotations], 4)
+        return numbers([annotation.get("bbox") for annotation in self.annotations], 4)
 
     @cached_property
     def sizes(self) -> np.ndarray:
@@ -83,7 +85,7 @@ class Split:
     @staticmethod
     def stated_sizes(images) -> np.ndarray:
         """Width and height in pixels as stated, (n, 2); NaN where they are not."""
-        return _numbers([[image.get("width"), image.get("height")] for image in images], 2)
+        return numbers([[image.get("width"), image.get("height")] for image in images], 2)
 
     def path(self, image: dict) -> str | None:
         """Where a picture should lie, for an example to show."""
@@ -95,6 +97,8 @@ class Split:
 def read_splits(cfg: Config, loaders: tuple[str, ...] = LOADERS) -> list[Split]:
     """Read the annotation files of a config; what several loaders share is read and checked once.
 
+    Data sets that are not `CocoDataset`s, or not on a local disk, are left out.
+
     Args:
         cfg: The config.
         loaders: Which data loaders to look at.
@@ -104,19 +108,23 @@ def read_splits(cfg: Config, loaders: tuple[str, ...] = LOADERS) -> list[Split]:
     """
     found: dict[tuple, Split] = {}
     for where, dataset in with_annotations(cfg, loaders):
-        name = NAMES[where.partition(".")[0]]
+        kind, name = DATASETS.get(dataset["type"]), NAMES[where.partition(".")[0]]
         data_root = dataset.get("data_root") or ""
         prefix = (dataset.get("data_prefix") or {}).get("img", "")
         ann_file, images = (_join(data_root, part) for part in (dataset["ann_file"], prefix))
-        classes = tuple(
-            DATASETS.get(dataset["type"])._load_metainfo(dataset.get("metainfo")).get("classes", ())
-        )
+        remote = dataset.get("backend_args") is not None or "://" in ann_file
+        if remote or not issubclass(kind, CocoDataset):
+            continue
+        classes = tuple(kind._load_metainfo(dataset.get("metainfo")).get("classes", ()))
         key = (ann_file, images, classes)
         if key in found:
             if name not in found[key].name:
                 found[key].name += f", {name}"
             continue
         content = load_coco(ann_file).dataset
+        for part in ("images", "annotations", "categories"):
+            if not isinstance(content.get(part), list):
+                raise MixDetError(f"{ann_file}: not a COCO annotation file (no list of {part})")
         root = None if "://" in images else images
         found[key] = Split(name, ann_file, root, classes, limits_of(dataset), content)
     return list(found.values())
@@ -132,12 +140,7 @@ def _join(root: str, part: str) -> str:
     return part if "://" in part else f"{root.rstrip('/')}/{part}" if root else part
 
 
-def _entries(content: dict, key: str) -> list[dict]:
-    entries = content.get(key)
-    return [each for each in entries if isinstance(each, dict)] if isinstance(entries, list) else []
-
-
-def _numbers(rows: list, width: int) -> np.ndarray:
+def numbers(rows: list, width: int) -> np.ndarray:
     """Rows as floats (n, width); NaN throughout a row that is not `width` finite numbers."""
     try:
         values = np.array(rows)
@@ -151,6 +154,10 @@ def _numbers(rows: list, width: int) -> np.ndarray:
 
 
 def _row(row, width: int) -> list[float]:
-    numbers = row if isinstance(row, list) and len(row) == width else ()
-    fits = numbers and all(isinstance(value, (int, float)) for value in numbers)
-    return [float(value) for value in numbers] if fits else [np.nan] * width
+    fits = isinstance(row, list) and len(row) == width
+    if not fits or not all(isinstance(value, (int, float)) for value in row):
+        return [np.nan] * width
+    try:
+        return [float(value) for value in row]
+    except OverflowError:  # a whole number of hundreds of digits
+        return [np.nan] * width

@@ -8,9 +8,10 @@ import shutil
 import numpy as np
 import pytest
 
-from mixdet.analysis.data_check import quick_check
+from mixdet.analysis.data_check import full_check, quick_check
 from mixdet.analysis.data_check.boxes import guess_format
 from mixdet.engine.launch import load_config
+from mixdet.errors import MixDetError
 from mixdet.evaluation import load_coco
 from tests.tiny import PICTURES, write_config, write_pictures
 
@@ -240,3 +241,13 @@ def test_corners_in_the_file_stop_the_training_data(check):
     assert found.level == "error"
     assert "x1 y1 x2 y2" in found.text
     assert found.count > PICTURES
+
+
+def test_data_that_are_not_coco_or_not_here_are_left_alone(pictures, tmp_path):
+    """They are another reader's to refuse."""
+    remote = "train_dataloader['dataset']['backend_args'] = dict(backend='petrel')\n"
+    other = "val_dataloader['dataset'].update(type='VOCDataset', ann_file='ImageSets/val.txt')\n"
+    cfg = load_config(write_config(tmp_path, pictures, extra=remote + other))
+    assert quick_check(cfg) == []
+    with pytest.raises(MixDetError, match="no CocoDataset"):
+        full_check(cfg)
