@@ -20,7 +20,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(include=["mixdet", "mixdet.*"]),
-    package_data={"mixdet": ["py.typed", "analysis/comparison/page.html"]},
+    package_data={"mixdet": ["py.typed", "analysis/*/page.html"]},
     python_requires=">=3.10",
     install_requires=[
         "torch>=2.6",

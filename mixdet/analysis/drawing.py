@@ -6,7 +6,9 @@ Boxes are (x1, y1, x2, y2) in pixels of the picture, and a picture is whatever
 
 from __future__ import annotations
 
+import base64
 import colorsys
+import io
 from collections.abc import Sequence
 from typing import Any
 
@@ -58,6 +60,13 @@ def enlarged(rgb: np.ndarray, size: int) -> tuple[Image.Image, float]:
     scale = size / max(image.size)
     shape = tuple(max(1, round(side * scale)) for side in image.size)
     return image.resize(shape, Image.Resampling.BICUBIC) if scale != 1 else image, scale
+
+
+def data_url(image: Image.Image) -> str:
+    """The picture as a JPEG inside a URL, for pages that ask nothing of any other file."""
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=80)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 def draw_box(draw: ImageDraw.ImageDraw, box: Any, colour: tuple, width: int, dashed=False) -> None:

@@ -6,18 +6,18 @@ import os
 from pathlib import Path
 from typing import ClassVar
 
-from mmdet.datasets import CocoDataset
 from mmdet.registry import DATASETS
 from mmengine.dist import barrier
 
 from mixdet.datasets.digit_drawing import CLASSES
 from mixdet.datasets.digit_scenes import ensure_digit_scenes, read_parameters
+from mixdet.datasets.safe_coco import SafeCocoDataset
 from mixdet.errors import MixDetError
 
 
 @DATASETS.register_module()
-class DigitScenes(CocoDataset):
-    """`CocoDataset` whose folder is made where it is missing (by rank 0; the others wait for it).
+class DigitScenes(SafeCocoDataset):
+    """`SafeCocoDataset` whose folder rank 0 makes where it is missing; the others wait for it.
 
     A folder that has the annotation file already is used as it is, so that `data_root` may name
     scenes made with other arguments (`tools/make_digit_scenes.py`) or a data set of the user's own.
@@ -26,7 +26,7 @@ class DigitScenes(CocoDataset):
         data_root: Folder of the data set.
         ann_file: Annotation file, relative to `data_root`.
         data_prefix: Folder of the pictures, relative to `data_root`.
-        **kwargs: Of `CocoDataset`.
+        **kwargs: Of `SafeCocoDataset`.
 
     Raises:
         MixDetError: The annotation file is missing, and is none of the digit scenes' or cannot be

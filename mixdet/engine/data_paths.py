@@ -27,7 +27,7 @@ def set_data_root(cfg: Config, root: str) -> None:
             data sets' root, so that there is no saying which file is meant.
     """
     roots, moved = [], set()  # a config may use one dict twice
-    for where, dataset in _leaves(cfg, LOADERS):
+    for where, dataset in with_annotations(cfg, LOADERS):
         if "data_root" not in dataset:
             raise MixDetError(f"--data-root: {where} has no data_root to point elsewhere")
         if id(dataset) in moved:
@@ -35,7 +35,7 @@ def set_data_root(cfg: Config, root: str) -> None:
         moved.add(id(dataset))
         roots.append(dataset["data_root"])
         dataset["data_root"] = root
-    for where, metric in _leaves(cfg, EVALUATORS):
+    for where, metric in with_annotations(cfg, EVALUATORS):
         if id(metric) not in moved:
             moved.add(id(metric))
             metric["ann_file"] = _moved(where, metric["ann_file"], roots, root)
@@ -55,7 +55,7 @@ def check_data(cfg: Config, loaders: tuple[str, ...]) -> None:
     """
     wanted: dict[str, list[PurePath]] = {}
     missing = None
-    for where, dataset in _leaves(cfg, loaders):
+    for where, dataset in with_annotations(cfg, loaders):
         if getattr(DATASETS.get(dataset["type"]), "makes_its_data", False):
             continue
         root = dataset.get("data_root") or ""
@@ -81,11 +81,11 @@ def check_annotations(cfg: Config) -> None:
     Raises:
         MixDetError: One is damaged.
     """
-    for _, dataset in _leaves(cfg, LOADERS):
+    for _, dataset in with_annotations(cfg, LOADERS):
         load_coco(Path(dataset.get("data_root") or "", dataset["ann_file"]))
 
 
-def _leaves(cfg: Config, keys: tuple[str, ...]) -> Iterator[tuple[str, dict]]:
+def with_annotations(cfg: Config, keys: tuple[str, ...]) -> Iterator[tuple[str, dict]]:
     """Every dict with a type and an annotation file below the keys, and where it stands."""
 
     def visit(node, where: str) -> Iterator[tuple[str, dict]]:

@@ -243,6 +243,11 @@ def _refusals(config: str, cfg: Config) -> Iterator[None]:
     """Turn what a run finds in a config or its data into one line."""
     try:
         yield
+    except MixDetError as error:
+        *_, last = str(error).strip().splitlines()
+        if last == str(error):
+            raise
+        raise MixDetError(last.partition(": ")[2]) from error  # a worker's, after its traceback
     except (AssertionError, FileNotFoundError, KeyError, TypeError, ValueError) as error:
         *_, (innermost, _) = traceback.walk_tb(error.__traceback__)
         if innermost.f_code in READERS:

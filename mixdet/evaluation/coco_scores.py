@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import math
 import os
 from collections.abc import Callable, Sequence
@@ -72,7 +71,7 @@ def load_coco(ann_file: str | os.PathLike) -> COCO:
             return COCO(os.fspath(ann_file))
     except OSError as error:
         raise MixDetError(f"{ann_file}: cannot read the annotations ({error.strerror})") from error
-    except (json.JSONDecodeError, AssertionError, KeyError) as error:
+    except (ValueError, AssertionError, KeyError, TypeError, RecursionError) as error:
         raise MixDetError(f"{ann_file}: not a COCO annotation file ({error})") from error
 
 

@@ -218,3 +218,42 @@ def test_an_epoch_whose_checkpoint_is_resumed_is_validated_first(pictures, tmp_p
     (log,) = (tmp_path / "second").glob("work/*/*.log")
     text = log.read_text()
     assert 0 < text.index("Epoch(val) [2][4/4]") < text.index("Epoch(train) [3]")
+
+
+EMA = "default_hooks['ema'] = dict(type='EMAHook', momentum=0.2)\n"
+
+
+@pytest.mark.parametrize(("iteration", "validation"), [(5, False), (8, True)])
+def test_averaged_weights_are_resumed_too(pictures, tmp_path, iteration, validation):
+    whole = run(tmp_path / "whole", pictures, extra=EMA)
+    interrupt(tmp_path / "first", pictures, iteration, validation, extra=EMA)
+    resumed = run(tmp_path / "first", pictures, extra=EMA, resume="auto")
+    assert_same_state(resumed, whole)
+    assert same(resumed["ema_state_dict"], whole["ema_state_dict"])
+    plain = "module.backbone.second.weight"  # what is trained; the average is the model's
+    average = whole["state_dict"]["backbone.second.weight"]
+    assert not torch.equal(whole["ema_state_dict"][plain], average)
+
+
+def test_the_best_checkpoint_holds_the_averaged_weights_that_were_validated(pictures, tmp_path):
+    run(tmp_path, pictures, extra=EMA)
+    (best,) = (tmp_path / "work").glob("best_*.pth")
+    number = load(best)["meta"]["epoch"]
+    (log,) = tmp_path.glob("work/*/vis_data/scalars.json")
+    scores = [each for each in map(json.loads, log.open()) if "coco/AR@100" in each]
+    again = launch.evaluate(str(write_config(tmp_path / "test", pictures)), str(best))
+    for metric in ("coco/bbox_mAP", "coco/AR@100"):
+        assert again[metric] == pytest.approx(scores[number - 1][metric], abs=1e-6)
+
+
+def test_early_stopping_counts_on_after_a_resume(pictures, tmp_path):
+    settings = "monitor='coco/bbox_mAP', min_delta=1.0, patience=2"  # no score is ever better
+    stopping = f"dict(type='ResumableEarlyStoppingHook', {settings})"
+    extra = f"default_hooks['stopping'] = {stopping}\ntrain_cfg['max_epochs'] = 9\n"
+    whole = run(tmp_path / "whole", pictures, extra=extra, last="epoch_3.pth")
+    interrupt(tmp_path / "first", pictures, 9, extra=extra)  # in the third and last epoch
+    resumed = run(tmp_path / "first", pictures, extra=extra, last="epoch_3.pth", resume="auto")
+    assert_same_state(resumed, whole)
+    # nor does a run that has stopped begin anew
+    run(tmp_path / "first", pictures, extra=extra, last="epoch_3.pth", resume="auto")
+    assert not list(tmp_path.rglob("epoch_4.pth"))

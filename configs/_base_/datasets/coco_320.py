@@ -45,11 +45,12 @@ train_dataloader = dict(
     drop_last=True,  # batch norm on the 1x1 level needs more than one picture
     sampler=dict(type="SeededSampler", shuffle=True),
     dataset=dict(
-        type="CocoDataset",
+        type="SafeCocoDataset",
         data_root=data_root,
         ann_file="annotations/instances_train2017.json",
         data_prefix=dict(img="train2017/"),
         filter_cfg=dict(filter_empty_gt=True, min_size=32),
+        max_broken=0.01,  # the share of broken pictures that are replaced, and no more
         pipeline=train_pipeline,
         backend_args=backend_args,
     ),
@@ -61,7 +62,7 @@ val_dataloader = dict(
     drop_last=False,
     sampler=dict(type="DefaultSampler", shuffle=False),
     dataset=dict(
-        type="CocoDataset",
+        type="SafeCocoDataset",
         data_root=data_root,
         ann_file="annotations/instances_val2017.json",
         data_prefix=dict(img="val2017/"),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import json
 from html import escape
 from pathlib import Path
@@ -13,6 +11,7 @@ from mixdet.analysis.comparison import figures
 from mixdet.analysis.comparison.folder import Comparison
 from mixdet.analysis.comparison.markdown import HEADS, cells, measured
 from mixdet.analysis.comparison.summary import RowSummary, environments, remarks, summarise
+from mixdet.analysis.drawing import data_url
 from mixdet.analysis.pictures import draw_judged, pictures_from_results
 
 SCORE_THR = 0.3
@@ -65,7 +64,7 @@ def draw_pictures(
         if found.is_file():
             items, names = pictures_from_results(ann_file, image_root, found, count)
             drawn[row] = [
-                _data_url(draw_judged(item.above(SCORE_THR), names, TILE)) for item in items
+                data_url(draw_judged(item.above(SCORE_THR), names, TILE)) for item in items
             ]
     return drawn
 
@@ -114,9 +113,3 @@ def _row(index: int, row: RowSummary) -> str:
 def _chip(index: int) -> str:
     """A row's letter in its colour."""
     return f'<b style="color:{figures.colour(index)}">{figures.letter(index)}</b>'
-
-
-def _data_url(image) -> str:
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=80)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -1,6 +1,9 @@
 """Hooks of ours; they stand in a config's `default_hooks`, which a child config merges into."""
 
 from mixdet.engine.hooks.checkpoint import SafeCheckpointHook
+from mixdet.engine.hooks.data_check import DataCheckHook
+from mixdet.engine.hooks.early_stopping import ResumableEarlyStoppingHook
+from mixdet.engine.hooks.finite import FiniteLossHook
 from mixdet.engine.hooks.fit import CheckpointFitHook
 from mixdet.engine.hooks.interrupt import InterruptHook
 from mixdet.engine.hooks.memory import KeepMemoryHook
@@ -9,9 +12,12 @@ from mixdet.engine.hooks.seed import SeedIterationHook
 
 __all__ = [
     "CheckpointFitHook",
+    "DataCheckHook",
+    "FiniteLossHook",
     "InterruptHook",
     "KeepMemoryHook",
     "ReportHook",
+    "ResumableEarlyStoppingHook",
     "SafeCheckpointHook",
     "SeedIterationHook",
 ]

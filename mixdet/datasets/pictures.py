@@ -1,0 +1,141 @@
+"""Picture files that are not taken on trust: where they lie, how large they are, whether whole."""
+
+from __future__ import annotations
+
+import io
+import os
+import warnings
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+
+from PIL import Image
+
+from mixdet.errors import MixDetError
+
+# What OpenCV decodes too; Pillow knows others, of which some start programs
+FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+ORIENTATION, TURNED = 0x0112, (5, 6, 7, 8)  # EXIF's tag, and its values for lying on a side
+
+
+class PictureError(MixDetError):
+    """A picture file that cannot be used: missing, damaged, no picture, or over a limit."""
+
+
+@dataclass(frozen=True)
+class PictureLimits:
+    """What a picture may take. The header is read before anything is decoded.
+
+    Attributes:
+        max_bytes: Of the file.
+        max_pixels: Width times height; above 178,956,970 Pillow refuses by itself.
+    """
+
+    max_bytes: int = 100 * 2**20
+    max_pixels: int = 100_000_000
+
+
+def resolve_inside(root: str | os.PathLike, name: str) -> Path:
+    """The path of a picture under its root, links followed.
+
+    Args:
+        root: Folder of the pictures.
+        name: `file_name` of the annotations.
+
+    Raises:
+        MixDetError: The name is absolute, has `..` in it, or leads out of the root over a link.
+    """
+    refuse_foreign_name(name, root)
+    path, real = os.path.realpath(root), os.path.realpath(Path(root, name))
+    if os.path.commonpath([path, real]) != path:
+        raise MixDetError(
+            f"{Path(root, name)}: a link to {real}, out of {root}: pictures lie under their root"
+        )
+    return Path(real)
+
+
+def refuse_foreign_name(name: str, root: str | os.PathLike) -> None:
+    """Refuse a `file_name` that says itself that it is not under the root; nothing is opened.
+
+    Raises:
+        MixDetError: It is absolute, has `..` in it, or is no name at all.
+    """
+    if not _is_name(name):
+        raise MixDetError(f"file_name {name!r} names no picture under {root}")
+    path = PurePath(name)
+    if path.anchor or ".." in path.parts:
+        raise MixDetError(f"file_name {name}: leads out of {root}: give names relative to it")
+
+
+def _is_name(name: object) -> bool:
+    """Whether a file can have the name."""
+    if not isinstance(name, str) or not name or "\0" in name:
+        return False
+    try:
+        return bool(os.fsencode(name))
+    except UnicodeEncodeError:
+        return False
+
+
+def read_picture(path: str | os.PathLike, limits: PictureLimits) -> tuple[bytes, tuple[int, int]]:
+    """A picture file's bytes, not decoded, once its header has been found to be in order.
+
+    Args:
+        path: The file.
+        limits: What it may take.
+
+    Returns:
+        The bytes, and (width, height) in pixels as it is decoded: upright, as its EXIF tag says.
+
+    Raises:
+        PictureError: It is missing, empty, cut short, no picture, or over a limit.
+    """
+    try:
+        size = Path(path).stat().st_size
+        if size > limits.max_bytes:
+            raise PictureError(f"{path}: {size:,} bytes, over max_bytes={limits.max_bytes:,}")
+        content = Path(path).read_bytes()
+    except FileNotFoundError as error:
+        raise PictureError(f"{path}: no such file, though the annotations name it") from error
+    except OSError as error:
+        raise PictureError(f"{path}: cannot be read ({error.strerror})") from error
+    width, height = _header(path, content)
+    if width * height > limits.max_pixels:
+        raise PictureError(
+            f"{path}: {width} x {height} pixels, over max_pixels={limits.max_pixels:,}"
+        )
+    # OpenCV 4 decodes half a JPEG without a word. The end marker cannot stand within the data of a
+    # scan, and a thumbnail's stands before the picture's last scan.
+    jpeg = content.startswith(b"\xff\xd8")
+    if jpeg and content.rfind(b"\xff\xd9") < content.rfind(b"\xff\xda"):
+        raise PictureError(f"{path}: the picture is damaged: it is cut short")
+    return content, (width, height)
+
+
+def decode_fully(path: str | os.PathLike, content: bytes) -> None:
+    """Decode a picture once, to see that it can be.
+
+    Raises:
+        PictureError: It cannot.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of metadata
+            Image.open(io.BytesIO(content), formats=FORMATS).load()
+    except Exception as error:  # decoders raise what they like on damaged data
+        raise PictureError(f"{path}: the picture is damaged ({error})") from error
+
+
+def _header(path: str | os.PathLike, content: bytes) -> tuple[int, int]:
+    """(width, height) upright."""
+    if not content:
+        raise PictureError(f"{path}: the picture is damaged: the file is empty")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's own limit of pixels, and of metadata
+            image = Image.open(io.BytesIO(content), formats=FORMATS)
+            turned = image.getexif().get(ORIENTATION) in TURNED
+    except Image.DecompressionBombError as error:
+        raise PictureError(f"{path}: too many pixels ({error})") from error
+    except Exception as error:  # decoders raise what they like on damaged data
+        raise PictureError(f"{path}: the picture is damaged, or no picture") from error
+    return image.size[::-1] if turned else image.size

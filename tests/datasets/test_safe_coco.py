@@ -1,0 +1,214 @@
+"""Data that are not taken on trust: names out of the folder, huge pictures, broken ones."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import struct
+import zlib
+
+import numpy as np
+import pytest
+import torch
+from mmdet.registry import DATASETS
+from PIL import Image
+
+from mixdet.datasets.pictures import PictureError, PictureLimits, read_picture, resolve_inside
+from mixdet.datasets.samplers import SampleIndex
+from mixdet.engine import launch
+from mixdet.errors import MixDetError
+from tests.tiny import CLASSES, PICTURES, quick, write_config, write_pictures  # noqa: F401
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    return write_pictures(tmp_path_factory.mktemp("pictures"))
+
+
+@pytest.fixture
+def data(pictures, tmp_path):
+    return shutil.copytree(pictures, tmp_path / "data")
+
+
+def build(data, **options):
+    return DATASETS.build(
+        {
+            "type": "SafeCocoDataset",
+            "data_root": str(data),
+            "metainfo": {"classes": CLASSES},
+            "ann_file": "annotations/instances_train2017.json",
+            "data_prefix": {"img": "train2017/"},
+            "pipeline": [
+                {"type": "SeedSample"},
+                {"type": "LoadImageFromFile"},
+                {"type": "LoadAnnotations", "with_bbox": True},
+                {"type": "RandomFlip", "prob": 0.5},
+                {"type": "PackDetInputs"},
+            ],
+            **options,
+        }
+    )
+
+
+def rename(data, name):
+    file = data / "annotations" / "instances_train2017.json"
+    content = json.loads(file.read_text())
+    content["images"][0]["file_name"] = name
+    file.write_text(json.dumps(content))
+
+
+def bomb(path, side=60_000):
+    """A PNG of a few bytes that says it has 3.6 billion pixels."""
+    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    content = b"\x89PNG\r\n\x1a\n"
+    for kind, body in ((b"IHDR", header), (b"IDAT", zlib.compress(bytes(1000)))):
+        content += struct.pack(">I", len(body)) + kind + body
+        content += struct.pack(">I", zlib.crc32(kind + body))
+    path.write_bytes(content)
+
+
+def damage(data, *names):
+    for name in names:
+        (data / "train2017" / f"{name}.png").write_bytes(b"no picture")
+
+
+@pytest.mark.parametrize("name", ["/etc/passwd", "../val2017/1.png", "a/../../x.png", "", "a\0b"])
+def test_a_name_that_leads_out_of_the_folder_is_refused(data, name):
+    rename(data, name)
+    with pytest.raises(MixDetError, match="file_name"):
+        build(data)
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_a_link_out_of_the_folder_is_refused_and_not_opened(data, kind):
+    folder = data / "train2017"
+    if kind == "file":
+        (folder / "1.png").unlink()
+        (folder / "1.png").symlink_to(data / "val2017" / "1.png")
+    else:
+        (folder / "inner").symlink_to(data / "val2017")
+        rename(data, "inner/1.png")
+    dataset = build(data, max_broken=1.0)  # it is no broken picture: never replaced
+    with pytest.raises(MixDetError, match=re.escape(f"a link to {data}/val2017/1.png")) as error:
+        dataset[0]
+    assert not isinstance(error.value, PictureError)
+
+
+def test_links_that_stay_inside_and_a_linked_root_are_followed(data, tmp_path):
+    (data / "train2017" / "1.png").rename(data / "train2017" / "moved.png")
+    (data / "train2017" / "1.png").symlink_to("moved.png")
+    (tmp_path / "linked").symlink_to(data)
+    assert build(tmp_path / "linked")[0]["inputs"].shape == (3, 64, 64)
+    inside = resolve_inside(tmp_path / "linked", "train2017/1.png")
+    assert inside == (data / "train2017" / "moved.png").resolve()
+
+
+def test_limits_hold_before_anything_is_decoded(data, monkeypatch):
+    folder = data / "train2017"
+    bomb(folder / "1.png")
+    monkeypatch.setattr("mmcv.imfrombytes", lambda *a, **k: pytest.fail("decoded"))
+    for index, options, words in (
+        (0, {}, "too many pixels"),  # over Pillow's own limit
+        (1, {"max_pixels": 64 * 64 - 1}, "64 x 64 pixels, over max_pixels=4,095"),
+        (1, {"max_bytes": 100}, "bytes, over max_bytes=100"),
+    ):
+        with pytest.raises(MixDetError, match=words):
+            build(data, **options)[index]
+
+
+@pytest.mark.parametrize("share", [0.3, 0.9])
+def test_half_a_jpeg_is_damaged_and_a_whole_one_is_not(coco_sample, tmp_path, share):
+    source = next((coco_sample / "val2017").iterdir())
+    content = source.read_bytes()
+    assert read_picture(source, PictureLimits())[0] == content
+    (tmp_path / "half.jpg").write_bytes(content[: int(len(content) * share)])
+    with pytest.raises(PictureError, match="cut short"):
+        read_picture(tmp_path / "half.jpg", PictureLimits())
+
+
+def test_a_whole_thumbnail_does_not_hide_a_picture_cut_short(tmp_path):
+    rng = np.random.default_rng(0)
+    picture = Image.fromarray(rng.integers(0, 255, (90, 120, 3), dtype=np.uint8))
+    picture.resize((16, 12)).save(tmp_path / "small.jpg")
+    exif = b"Exif\0\0" + (tmp_path / "small.jpg").read_bytes()
+    picture.save(tmp_path / "a.jpg", exif=exif)
+    content = (tmp_path / "a.jpg").read_bytes()
+    assert content.count(b"\xff\xd9") == 2
+    assert read_picture(tmp_path / "a.jpg", PictureLimits())[1] == (120, 90)
+    (tmp_path / "a.jpg").write_bytes(content[:-300])
+    with pytest.raises(PictureError, match="cut short"):
+        read_picture(tmp_path / "a.jpg", PictureLimits())
+
+
+def test_a_broken_picture_is_replaced_by_one_that_the_seed_chooses(data):
+    damage(data, 1, 2)
+    (data / "train2017" / "3.png").unlink()
+
+    def fetch(order, key=(0, 0)):
+        dataset = build(data, max_broken=0.5)
+        return {index: dataset[SampleIndex(index, (*key, index))] for index in order}
+
+    forward, backward, other = fetch(range(6)), fetch(range(5, -1, -1)), fetch(range(6), (1, 0))
+    for index, sample in forward.items():
+        assert torch.equal(sample["inputs"], backward[index]["inputs"])
+        path = sample["data_samples"].img_path
+        assert (path == str(data / "train2017" / f"{index + 1}.png")) == (index > 2)
+    replaced = [
+        [each[index]["data_samples"].img_path for index in range(3)] for each in (forward, other)
+    ]
+    assert replaced[0] != replaced[1]
+
+
+def test_every_picture_broken_ends_whatever_the_share(data):
+    damage(data, *range(1, PICTURES + 1))
+    with pytest.raises(MixDetError, match=f"{PICTURES} of {PICTURES} training pictures"):
+        build(data, max_broken=1.0)[0]
+
+
+def test_in_evaluation_nothing_takes_a_pictures_place(data):
+    damage(data, 1)
+    with pytest.raises(PictureError, match=r"1\.png"):
+        build(data, max_broken=1.0, test_mode=True)[0]
+
+
+def test_an_error_that_is_not_the_pictures_stays_what_it_is(data):
+    pipeline = [{"type": "LoadImageFromFile"}, {"type": "ImageToTensor", "keys": ["no"]}]
+    dataset = build(data, max_broken=1.0, pipeline=pipeline)
+    with pytest.raises(KeyError):
+        dataset[0]
+
+
+def train(tmp_path, data, workers, share):
+    extra = (
+        f"train_dataloader['dataset'].update(type='SafeCocoDataset', max_broken={share})\n"
+        f"train_dataloader.update(num_workers={workers}, persistent_workers={workers > 0})\n"
+    )
+    launch.train(str(write_config(tmp_path, data, extra=extra)))
+    (log,) = (tmp_path / "work").glob("*/*.log")
+    return log.read_text()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.usefixtures("quick")
+def test_training_names_counts_and_replaces_up_to_the_share(data, tmp_path, workers):
+    damage(data, 4, 9)
+    log = train(tmp_path, data, workers, share=2 / PICTURES)
+    for name in (4, 9):  # once, though there are two epochs
+        assert log.count(f"{name}.png: the picture is damaged, or no picture; another takes") == 1
+    assert f"2 of {PICTURES} training pictures are broken" in log
+    assert (tmp_path / "work" / "epoch_2.pth").is_file()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.usefixtures("quick")
+def test_training_stops_above_the_share_in_one_line(data, tmp_path, workers):
+    damage(data, 4, 9, 11)
+    with pytest.raises(MixDetError) as error:
+        train(tmp_path, data, workers, share=2 / PICTURES)
+    assert "\n" not in str(error.value)
+    assert re.match(rf"{data}/train2017/(4|9|11)\.png: ", str(error.value))
+    assert f"3 of {PICTURES} training pictures are broken, over max_broken=0.142857" in str(
+        error.value
+    )
+    assert not list(tmp_path.rglob("*.pth"))

@@ -1,0 +1,102 @@
+"""tools/check_data.py: the pictures themselves, the report in three forms, the exit code."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+from PIL import Image
+
+from tests.tiny import SIZE, write_config
+
+pytestmark = pytest.mark.usefixtures("quick")
+
+
+@pytest.fixture
+def data(pictures, tmp_path):
+    """Training and validation pictures that differ, unlike the tiny ones."""
+    data = shutil.copytree(pictures, tmp_path / "data")
+    for file in (data / "val2017").iterdir():
+        Image.open(file).rotate(90).save(file)
+    return data
+
+
+@pytest.fixture
+def checked(tool, tmp_path):
+    """Run the check; return its exit code, its report as JSON by code, and what it printed."""
+
+    def run(data, *options):
+        config = write_config(tmp_path, data)
+        code, out, err = tool("check_data", config, "--json", tmp_path / "r.json", *options)
+        report = json.loads((tmp_path / "r.json").read_text())
+        assert report["ok"] == (code == 0), out + err
+        return code, {found["code"]: found for found in report["problems"]}, out
+
+    return run
+
+
+def test_nothing_wrong(checked, data):
+    code, found, out = checked(data)
+    assert (code, found) == (0, {})
+    assert "nothing is wrong" in out
+    assert "21 training boxes at 64 x 64" in out
+
+
+def test_pictures_cut_short_not_pictures_and_of_another_size(checked, data):
+    folder = data / "train2017"
+    Image.open(folder / "1.png").convert("RGB").save(folder / "whole.jpg")
+    jpeg = (folder / "whole.jpg").read_bytes()
+    (folder / "1.png").write_bytes(jpeg[: len(jpeg) * 2 // 3])
+    (folder / "2.png").write_bytes((folder / "2.png").read_bytes()[:-40])
+    (folder / "3.png").write_text("no picture")
+    (folder / "4.png").write_bytes(b"")
+    Image.open(folder / "5.png").resize((SIZE, 2 * SIZE)).save(folder / "5.png")
+    (folder / "6.png").unlink()
+    code, found, out = checked(data)
+    assert code == 1
+    assert found["broken_pictures"]["count"] == 4
+    for name in "1234":
+        assert f"{name}.png" in out
+    assert found["pictures_of_another_size"]["count"] == 1
+    assert "5.png: 64 x 128, stated 64 x 64" in out
+    assert found["missing_pictures"]["count"] == 1
+
+
+def test_a_turned_photograph_has_the_size_it_is_read_with(checked, data):
+    file = data / "train2017" / "1.png"
+    picture = Image.open(file).resize((SIZE, SIZE // 2))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # lies on its side: read as 32 x 64
+    picture.save(file, exif=exif)
+    _, _, out = checked(data)
+    assert "1.png: 32 x 64, stated 64 x 64" in out
+
+
+def test_pictures_shared_by_training_and_validation_under_other_names(checked, data):
+    shutil.copy(data / "train2017" / "3.png", data / "val2017" / "9.png")
+    code, found, _ = checked(data)
+    assert code == 1
+    (example,) = found["shared_pictures"]["examples"]
+    assert example["text"].endswith(f"9.png is {data / 'train2017' / '3.png'}")
+
+
+def test_the_page_holds_the_pictures_and_asks_for_nothing_else(checked, data, tmp_path):
+    file = data / "annotations" / "instances_train2017.json"
+    content = json.loads(file.read_text())
+    content["annotations"][0]["bbox"] = [50, 2, 1e9, 9]
+    content["categories"].append({"id": 9, "name": "<script>alert(1)</script>"})
+    file.write_text(json.dumps(content))
+    checked(data, "--html", tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text()
+    assert page.count("data:image/jpeg;base64,") == 1
+    assert "<script>" not in page
+    assert "http" not in page
+
+
+def test_refusals(refusal, data, tmp_path):
+    config = write_config(tmp_path, data)
+    assert "--json" in refusal("check_data", config, "--json", tmp_path / "data" / "annotations")
+    assert "is missing" in refusal("check_data", config, "--data-root", tmp_path / "nowhere")
+    (data / "annotations" / "instances_train2017.json").write_text("[[]]")
+    assert "instances_train2017.json: not a COCO" in refusal("check_data", config)

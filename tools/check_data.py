@@ -1,0 +1,50 @@
+"""Check a config's data, every picture too: tools/check_data.py CONFIG [--html FILE]."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from mixdet.errors import run_tool
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description="Classes, ids, boxes and pictures of the training, validation and test data, "
+        "and the box sizes against the model's anchors. Exit code 1 where something is wrong."
+    )
+    parser.add_argument("config", metavar="CONFIG")
+    parser.add_argument("--data-root", metavar="FOLDER", help="another folder for all data sets")
+    parser.add_argument("--json", metavar="FILE", help="write what was found for programs")
+    parser.add_argument("--html", metavar="FILE", help="write a page with pictures of the examples")
+    parser.add_argument(
+        "--cfg-options", nargs="+", default=[], metavar="KEY=VALUE", help="override the config"
+    )
+    return parser.parse_args()
+
+
+def main() -> int:
+    args = parse_args()
+    # heavy: torch and mmdet
+    from mixdet.analysis.data_check import full_check
+    from mixdet.analysis.data_check.page import to_html
+    from mixdet.engine.data_paths import check_data
+    from mixdet.engine.launch import load_config
+    from mixdet.outputs import writable_file
+
+    cfg = load_config(args.config, args.cfg_options, data_root=args.data_root)
+    loaders = tuple(f"{part}_dataloader" for part in ("train", "val", "test"))
+    check_data(cfg, loaders)
+    page = args.html and writable_file("--html", args.html)
+    record = args.json and writable_file("--json", args.json)
+    report = full_check(cfg)
+    print(report.text())
+    if record:
+        record.write_text(json.dumps(report.as_dict(), indent=2) + "\n", encoding="utf-8")
+    if page:
+        page.write_text(to_html(report, f"Data of {args.config}"), encoding="utf-8")
+    return 0 if report.ok else 1
+
+
+if __name__ == "__main__":
+    run_tool(main)
