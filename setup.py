@@ -10,7 +10,14 @@ VERSION = re.search(r'__version__ = "(.+)"', (HERE / "mixdet/__init__.py").read_
 
 TENSORBOARD = ["tensorboard>=2.15"]
 FAST_EVAL = ["faster-coco-eval>=1.6.5"]
-TEST = ["pytest>=8", "pytest-randomly>=3.15", "hypothesis>=6.100", *TENSORBOARD, *FAST_EVAL]
+TEST = [
+    "pytest>=8",
+    "pytest-randomly>=3.15",
+    "hypothesis>=6.100",
+    "supervision>=0.31",  # the converter of docs/custom_data.md
+    *TENSORBOARD,
+    *FAST_EVAL,
+]
 
 setup(
     name="mixdet",

@@ -1,0 +1,157 @@
+"""docs/custom_data.md, followed to the letter on data that this test draws."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from tests.conftest import ROOT
+
+PAGE = (ROOT / "docs/custom_data.md").read_text()
+BLOCKS = [block.strip() for block in re.findall(r"```python\n(.*?)```", PAGE, flags=re.S)]
+COMMANDS = [line for line in PAGE.splitlines() if line.startswith("python ")]
+CLASSES = ("hammer", "saw")
+WIDTH, HEIGHT = 160, 120
+Scene = list[tuple[int, tuple[int, int, int, int]]]  # class, (x, y, w, h) in pixels
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """A folder as the page wants it: tools and configs of the repository, and room for data."""
+    (tmp_path / "tools").symlink_to(ROOT / "tools")
+    shutil.copytree(ROOT / "configs", tmp_path / "configs")
+    for block in BLOCKS:
+        name = block.splitlines()[0].removeprefix("# ")
+        (tmp_path / name).write_text(block + "\n")
+    return tmp_path
+
+
+def follow(place: Path, command: str) -> str:
+    """Run a command of the page; return what it printed."""
+    python, *arguments = command.split()
+    assert python == "python"
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=place,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, f"{command}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+    return done.stdout
+
+
+def draw(folder: Path, numbers: range) -> dict[str, Scene]:
+    """Pictures of a square and a disc; their boxes by the pictures' names."""
+    folder.mkdir(parents=True)
+    scenes = {}
+    for number in numbers:
+        rng = np.random.default_rng(number)
+        picture = rng.integers(100, 140, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+        scene = []
+        for label, left in enumerate(rng.permutation((0, WIDTH // 2)).tolist()):
+            side = 2 * int(rng.integers(18, 35))
+            x = left + int(rng.integers(WIDTH // 2 - side + 1))
+            y = int(rng.integers(HEIGHT - side + 1))
+            if label:
+                centre = (x + side // 2, y + side // 2)
+                cv2.circle(picture, centre, side // 2, (250, 250, 20), -1)
+            else:
+                picture[y : y + side, x : x + side] = 20
+            scene.append((label, (x, y, side, side)))
+        name = f"{number:03}.png"
+        assert cv2.imwrite(str(folder / name), picture)
+        scenes[name] = scene
+    return scenes
+
+
+def write_voc(place: Path) -> dict[str, Scene]:
+    scenes = draw(place / "voc/JPEGImages", range(32))
+    (place / "voc/Annotations").mkdir()
+    for name, scene in scenes.items():
+        objects = "".join(
+            f"<object><name>{CLASSES[label]}</name><difficult>0</difficult><bndbox>"
+            # from 1, the last pixel included
+            f"<xmin>{x + 1}</xmin><ymin>{y + 1}</ymin><xmax>{x + w}</xmax><ymax>{y + h}</ymax>"
+            "</bndbox></object>"
+            for label, (x, y, w, h) in scene
+        )
+        size = f"<size><width>{WIDTH}</width><height>{HEIGHT}</height><depth>3</depth></size>"
+        file = (place / "voc/Annotations" / name).with_suffix(".xml")
+        file.write_text(f"<annotation><filename>{name}</filename>{size}{objects}</annotation>")
+    return scenes
+
+
+def write_yolo(place: Path) -> dict[str, Scene]:
+    scenes = {}
+    for part, numbers in (("train", range(24)), ("val", range(24, 32))):
+        drawn = draw(place / "yolo/images" / part, numbers)
+        labels = place / "yolo/labels" / part
+        labels.mkdir(parents=True)
+        for name, scene in drawn.items():
+            lines = (
+                f"{label} {(x + w / 2) / WIDTH} {(y + h / 2) / HEIGHT} {w / WIDTH} {h / HEIGHT}\n"
+                for label, (x, y, w, h) in scene
+            )
+            (labels / name).with_suffix(".txt").write_text("".join(lines))
+        scenes |= drawn
+    names = "".join(f"  {number}: {name}\n" for number, name in enumerate(CLASSES))
+    (place / "yolo/data.yaml").write_text(f"train: images/train\nval: images/val\nnames:\n{names}")
+    return scenes
+
+
+def converted(place: Path, script: str) -> dict[str, Scene]:
+    """Convert by the page's script; what its annotation files say."""
+    assert follow(place, f"python {script}").splitlines()[-1] == str(list(CLASSES))
+    scenes: dict[str, Scene] = {}
+    for part in ("train2017", "val2017"):
+        file = place / f"data/workshop/annotations/instances_{part}.json"
+        content = json.loads(file.read_text())
+        names = {category["id"]: category["name"] for category in content["categories"]}
+        files = {image["id"]: image["file_name"] for image in content["images"]}
+        pictures = (place / f"data/workshop/{part}").iterdir()
+        assert set(files.values()) == {picture.name for picture in pictures}
+        for entry in content["annotations"]:
+            label = CLASSES.index(names[entry["category_id"]])
+            box = tuple(round(value, 3) for value in entry["bbox"])
+            scenes.setdefault(files[entry["image_id"]], []).append((label, box))
+    return scenes
+
+
+def test_the_config_has_ten_lines():
+    (config,) = (block for block in BLOCKS if block.startswith("# configs/workshop.py"))
+    assert len(config.splitlines()) <= 10
+
+
+@pytest.mark.heavy
+def test_from_yolo_text_to_a_clean_check(place):
+    pytest.importorskip("supervision")
+    drawn = write_yolo(place)
+    assert converted(place, "convert_yolo.py") == drawn
+    assert "nothing is wrong" in follow(place, COMMANDS[0])
+
+
+@pytest.mark.heavy
+def test_from_voc_to_a_comparison(place):
+    pytest.importorskip("supervision")
+    drawn = write_voc(place)
+    assert converted(place, "convert_voc.py") == drawn
+    check, *training, compare = COMMANDS
+    assert "nothing is wrong" in follow(place, check)
+    train, test, predict = (follow(place, command) for command in training)
+    for printed in (train, test):
+        assert re.search(r"coco/bbox_mAP: 0\.\d+", printed), printed[-2000:]
+    assert len(list(place.glob("outputs/predict/*.jpg"))) == 8, predict
+    assert "workshop_plain" in follow(place, compare)
+    assert (place / "work_dirs/workshop_comparison/report.html").is_file()
+    assert (place / "workshop.html").is_file()
