@@ -176,16 +176,17 @@ def _result(image: int, category: int, box: np.ndarray, score: float) -> dict:
 def _metric(rounds: int, pictures: int) -> dict[str, object]:
     """The 12 numbers by both backends, and their time."""
     truth, detections = many_pictures(pictures, 80)
-    scores = {}
+    scores: dict[str, np.ndarray] = {}
 
     def score(backend: str, _turn: int) -> None:
-        scores[backend] = score_boxes(truth, detections, backend=backend).stats
+        stats = score_boxes(truth, detections, backend=backend).stats
+        scores[backend] = np.array(list(stats.values()))
 
     seconds = alternate({backend: partial(score, backend) for backend in BACKENDS}, rounds)
     return {
         "pictures": pictures,
         "detections": len(detections),
-        "largest_difference": max(abs(a - b) for a, b in zip(*map(dict.values, scores.values()))),
+        "largest_difference": float(np.ptp(list(scores.values()), axis=0).max()),
         "seconds": {name: rates(found, 1) for name, found in seconds.items()},
         "speedup": speedup(*seconds.values()),
     }
