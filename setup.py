@@ -9,7 +9,10 @@ HERE = Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (HERE / "mixdet/__init__.py").read_text()).group(1)
 
 TENSORBOARD = ["tensorboard>=2.15"]
-TEST = ["pytest>=8", "pytest-randomly>=3.15", "hypothesis>=6.100", *TENSORBOARD]
+EXPORT = ["onnx>=1.17", "onnxscript>=0.5", "safetensors>=0.4"]
+ONNX = [*EXPORT, "onnxruntime>=1.20"]
+OPENVINO = [*EXPORT, "openvino>=2025.0"]
+TEST = ["pytest>=8", "pytest-randomly>=3.15", "hypothesis>=6.100", *TENSORBOARD, *ONNX, *OPENVINO]
 
 setup(
     name="mixdet",
@@ -37,6 +40,8 @@ setup(
     ],
     extras_require={
         "tensorboard": TENSORBOARD,
+        "onnx": ONNX,
+        "openvino": OPENVINO,
         "test": TEST,
         "dev": [*TEST, "ruff>=0.9", "pre-commit>=3.5"],
     },

@@ -83,7 +83,7 @@ def test_taps_and_paddings(padding, taps):
             for target in TARGETS:
                 fused = fuse(backbone, target)
                 for a, b in zip(backbone(x), fused(x), strict=True):
-                    assert (a - b).abs().max() <= TOLERANCE
+                    assert (a - b).abs().max() <= TOLERANCE * a.abs().max()
 
 
 def test_kernels_cost_what_they_promise():
