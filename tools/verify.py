@@ -24,12 +24,11 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    from mixdet.engine.trained import TrainedNetwork  # heavy: torch and mmdet
-
-    from mixdet.deploy.verify import verify  # isort: skip
+    from mixdet.deploy.verify import reference, verify  # heavy: torch and mmdet
+    from mixdet.engine.trained import TrainedNetwork
 
     trained = TrainedNetwork(args.checkpoint, args.config, "cpu", args.trust_checkpoint)
-    report = verify(args.folder, trained, args.runtime, args.data_root)
+    report = verify(args.folder, reference(trained, args.data_root), args.runtime)
     print(report)
     report.require()
 

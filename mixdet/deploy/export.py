@@ -16,7 +16,7 @@ from mixdet import __version__
 from mixdet.deploy.exported import FILES, FORMAT, MANIFEST, sha256
 from mixdet.deploy.network import CandidateNetwork, RawNetwork, post_processing
 from mixdet.deploy.to_onnx import save_onnx
-from mixdet.deploy.verify import verify
+from mixdet.deploy.verify import reference, verify
 from mixdet.engine.trained import TrainedNetwork
 from mixdet.errors import MixDetError
 from mixdet.outputs import writable_folder
@@ -106,6 +106,7 @@ def export(
     post = post_processing(trained)
     if "end2end" in kinds and post["min_bbox_size"] > 0:
         raise MixDetError("model.test_cfg.min_bbox_size above 0: export --kind raw alone")
+    wanted = reference(trained, data_root) if check else None
     folders = []
     for kind in kinds:
         folder = writable_folder("--out", out / kind if len(kinds) > 1 else out)
@@ -114,8 +115,8 @@ def export(
         _write_files(folder, trained, network, manifest, targets)
         _write_manifest(folder, manifest)
         folders.append(folder)
-        for target in targets if check else ():
-            report = verify(folder, trained, target, data_root)
+        for target in targets if wanted else ():
+            report = verify(folder, wanted, target)
             manifest["measured"][target] = report.as_dict()
             _write_manifest(folder, manifest)
             print(f"{folder}, {target}: {report}")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import mixdet.plugin  # noqa: F401 - before anything of mmdet's models
+
+# isort: split
 import copy
 
 import torch

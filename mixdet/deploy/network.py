@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import mixdet.plugin  # noqa: F401 - before anything of mmdet's models
+
+# isort: split
 from collections.abc import Sequence
 from typing import Any
 
@@ -96,7 +99,7 @@ class RawNetwork(nn.Module):
         logits = _flatten(classes, head.cls_out_channels)
         scores = (logits.sigmoid() if self.sigmoid else logits.softmax(-1))[..., : head.num_classes]
         offsets = _flatten(offsets, 4)
-        anchors = self.anchors.expand(len(offsets), -1, -1)
+        anchors = self.anchors.expand(offsets.shape[0], -1, -1)
         boxes = head.bbox_coder.decode(anchors.reshape(-1, 4), offsets.reshape(-1, 4))
         limit = boxes.new_tensor(self.size * 2)
         return torch.minimum(boxes.clamp(min=0), limit).view_as(offsets), scores
@@ -169,5 +172,5 @@ def input_size(pipeline: Sequence[dict]) -> tuple[int, int]:
 
 def _flatten(levels: Sequence[Tensor], columns: int) -> Tensor:
     """Join (N, anchors * columns, H, W) levels into one (N, all anchors, columns) tensor."""
-    flat = [level.permute(0, 2, 3, 1).reshape(len(level), -1, columns) for level in levels]
+    flat = [level.permute(0, 2, 3, 1).reshape(level.shape[0], -1, columns) for level in levels]
     return torch.cat(flat, 1)

@@ -16,30 +16,31 @@ OPSET = 18
 IR_VERSION = 10
 
 # Selected are (picture, class, anchor) triples. Their scores are put back in place among zeros, so
-# that one TopK gives every picture the same number of places; those left empty get label -1.
+# that one TopK gives every picture the same number of places; those left empty get label -1. The
+# prefix keeps names apart from those that torch gives.
 NMS = """
 <ir_version: {ir}, opset_import: ["" : {opset}]>
 nms (float[N, {anchors}, 4] candidates, float[N, {anchors}, {classes}] candidate_scores)
     => (float[N, {places}, 4] boxes, float[N, {places}] scores, int64[N, {places}] labels)
-<int64 most = {{{places}}}, float iou = {{{iou_thr}}}, float least = {{{score_thr}}},
- int64 count = {{{anchors}}}, int64[1] places = {{{places}}}, int64[2] flat_shape = {{0, -1}},
- int64[1] last = {{2}}, float zero = {{0}}, int64 nothing = {{-1}}>
+<int64 nms_most = {{{places}}}, float nms_iou = {{{iou_thr}}}, float nms_least = {{{score_thr}}},
+ int64 nms_count = {{{anchors}}}, int64[1] nms_places = {{{places}}}, int64[2] nms_rows = {{0, -1}},
+ int64[1] nms_last = {{2}}, float nms_zero = {{0}}, int64 nms_nothing = {{-1}}>
 {{
-    by_class = Transpose <perm = [0, 2, 1]> (candidate_scores)
-    selected = NonMaxSuppression (candidates, by_class, most, iou, least)
-    all_shape = Shape (by_class)
-    zeros = ConstantOfShape <value = float[1] {{0}}> (all_shape)
-    selected_scores = GatherND (by_class, selected)
-    remaining = ScatterND (zeros, selected, selected_scores)
-    flat = Reshape (remaining, flat_shape)
-    scores, pairs = TopK (flat, places)
-    pair_labels = Div (pairs, count)
-    found = Greater (scores, zero)
-    labels = Where (found, pair_labels, nothing)
-    anchors = Mod (pairs, count)
-    columns = Unsqueeze (anchors, last)
-    four = Concat <axis = 2> (columns, columns, columns, columns)
-    boxes = GatherElements <axis = 1> (candidates, four)
+    nms_by_class = Transpose <perm = [0, 2, 1]> (candidate_scores)
+    nms_selected = NonMaxSuppression (candidates, nms_by_class, nms_most, nms_iou, nms_least)
+    nms_all_shape = Shape (nms_by_class)
+    nms_zeros = ConstantOfShape <value = float[1] {{0}}> (nms_all_shape)
+    nms_selected_scores = GatherND (nms_by_class, nms_selected)
+    nms_remaining = ScatterND (nms_zeros, nms_selected, nms_selected_scores)
+    nms_flat = Reshape (nms_remaining, nms_rows)
+    scores, nms_pairs = TopK (nms_flat, nms_places)
+    nms_pair_labels = Div (nms_pairs, nms_count)
+    nms_found = Greater (scores, nms_zero)
+    labels = Where (nms_found, nms_pair_labels, nms_nothing)
+    nms_anchors = Mod (nms_pairs, nms_count)
+    nms_columns = Unsqueeze (nms_anchors, nms_last)
+    nms_four = Concat <axis = 2> (nms_columns, nms_columns, nms_columns, nms_columns)
+    boxes = GatherElements <axis = 1> (candidates, nms_four)
 }}
 """
 
@@ -99,7 +100,7 @@ def save_onnx(
             places=min(post["max_per_img"], count * classes),
             **post,
         )
-        nms = compose.add_prefix(parser.parse_model(text), "nms_", False, False)
+        nms = parser.parse_model(text)
         model = compose.merge_models(model, nms, io_map=[(name, name) for name in names])
     helper.set_model_props(model, metadata)
     onnx.checker.check_model(model)

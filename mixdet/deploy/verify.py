@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from mmdet.registry import DATASETS
+from pycocotools.coco import COCO
 
 from mixdet.deploy.exported import ExportedNetwork
 from mixdet.engine.data_paths import check_data, set_data_root
@@ -76,62 +79,102 @@ class Report:
             raise MixDetError(f"the exported file differs from PyTorch: {'; '.join(faults)}")
 
 
-def verify(
-    folder: str | os.PathLike,
-    trained: TrainedNetwork,
-    runtime: str | None = None,
-    data_root: str | None = None,
-) -> Report:
-    """Compare an exported folder with its detector in PyTorch.
+@dataclass(frozen=True)
+class Reference:
+    """What a detector finds in PyTorch on its config's test pictures.
 
-    Boxes are matched within a class to the nearest one, in any corner, that is still free.
+    Attributes:
+        classes: Class names, indexed by label.
+        files: The pictures.
+        image_ids: Their ids in the annotations.
+        category_ids: Category ids, indexed by label.
+        truth: The annotations.
+        found: Boxes (n, 4), scores (n,) and labels (n,) of each picture.
+    """
+
+    classes: tuple[str, ...]
+    files: list[str]
+    image_ids: list[int]
+    category_ids: list[int]
+    truth: COCO
+    found: list[tuple[np.ndarray, ...]]
+
+    def mean_ap(self, found: Sequence[Sequence[np.ndarray]]) -> float:
+        """COCO's box mAP of detections in these pictures."""
+        results = [
+            {
+                "image_id": image_id,
+                "category_id": self.category_ids[label],
+                "bbox": [x1, y1, x2 - x1, y2 - y1],
+                "score": score,
+            }
+            for image_id, arrays in zip(self.image_ids, found, strict=True)
+            for (x1, y1, x2, y2), score, label in zip(*(a.tolist() for a in arrays), strict=True)
+        ]
+        scores = score_boxes(self.truth, results, self.category_ids, self.image_ids)
+        return scores.stats["bbox_mAP"]
+
+
+def reference(trained: TrainedNetwork, data_root: str | None = None) -> Reference:
+    """Run a detector on its config's test pictures.
 
     Args:
-        folder: The folder.
-        trained: The detector in PyTorch.
-        runtime: 'onnx' or 'openvino'; None for the first that can be had.
+        trained: The detector.
         data_root: Another folder for the config's test data.
 
     Raises:
-        MixDetError: The folder cannot be loaded, has other classes, or the pictures are missing.
+        MixDetError: The pictures are missing.
     """
-    exported = ExportedNetwork(folder, runtime)
-    if exported.classes != tuple(trained.classes):
-        raise MixDetError(f"{folder} has other classes than the checkpoint")
     cfg = trained.cfg.copy()
     if data_root is not None:
         set_data_root(cfg, data_root)
     check_data(cfg, ("test_dataloader",))
-    dataset = DATASETS.build(cfg.test_dataloader.dataset)
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools says what it loads
+        dataset = DATASETS.build(cfg.test_dataloader.dataset)
     infos = [dataset.get_data_info(index) for index in range(len(dataset))]
-    found: dict[str, list] = {"torch": [], "exported": []}
-    unmatched, box_difference, score_difference = 0, 0.0, 0.0
-    for start in range(0, len(infos), BATCH):
-        batch = infos[start : start + BATCH]
-        pictures = [as_rgb(info["img_path"]) for info in batch]
-        ours, theirs = trained(pictures), exported(pictures)
-        for info, a, b in zip(batch, ours, theirs, strict=True):
-            found["torch"] += _as_coco(info, a, dataset.cat_ids)
-            found["exported"] += _as_coco(info, b, dataset.cat_ids)
-            alone, boxes, scores = match(a, b)
-            unmatched += alone
-            box_difference = max(box_difference, boxes)
-            score_difference = max(score_difference, scores)
-    truth = load_coco(dataset.ann_file)
-    images = [info["img_id"] for info in infos]
-
-    def mean_ap(which: str) -> float:
-        return score_boxes(truth, found[which], dataset.cat_ids, images).stats["bbox_mAP"]
-
-    return Report(
-        pictures=len(infos),
-        boxes=len(found["torch"]),
-        unmatched=unmatched,
-        box_difference=box_difference,
-        score_difference=score_difference,
-        mAP=mean_ap("exported"),
-        mAP_torch=mean_ap("torch"),
+    files = [info["img_path"] for info in infos]
+    return Reference(
+        classes=tuple(trained.classes),
+        files=files,
+        image_ids=[info["img_id"] for info in infos],
+        category_ids=dataset.cat_ids,
+        truth=load_coco(dataset.ann_file),
+        found=_run(trained, files),
     )
+
+
+def verify(folder: str | os.PathLike, reference: Reference, runtime: str | None = None) -> Report:
+    """Compare an exported folder with its detector in PyTorch, box for box and in mAP.
+
+    Args:
+        folder: The folder.
+        reference: What the detector found.
+        runtime: 'onnx' or 'openvino'; None for the first that can be had.
+
+    Raises:
+        MixDetError: The folder cannot be loaded, or has other classes.
+    """
+    exported = ExportedNetwork(folder, runtime)
+    if exported.classes != reference.classes:
+        raise MixDetError(f"{folder} has other classes than the checkpoint")
+    found = _run(exported, reference.files)
+    matches = [match(a, b) for a, b in zip(reference.found, found, strict=True)]
+    return Report(
+        pictures=len(found),
+        boxes=sum(len(boxes) for boxes, *_ in reference.found),
+        unmatched=sum(alone for alone, *_ in matches),
+        box_difference=max(boxes for _, boxes, _ in matches),
+        score_difference=max(scores for *_, scores in matches),
+        mAP=reference.mean_ap(found),
+        mAP_torch=reference.mean_ap(reference.found),
+    )
+
+
+def _run(network: Callable, files: Sequence[str]) -> list[tuple[np.ndarray, ...]]:
+    found = []
+    for start in range(0, len(files), BATCH):
+        found += network([as_rgb(file) for file in files[start : start + BATCH]])
+    return found
 
 
 def match(a: Sequence[np.ndarray], b: Sequence[np.ndarray]) -> tuple[int, float, float]:
@@ -159,16 +202,3 @@ def match(a: Sequence[np.ndarray], b: Sequence[np.ndarray]) -> tuple[int, float,
             box_difference = max(box_difference, float(boxes[best]))
             score_difference = max(score_difference, float(scores[best]))
     return len(a[0]) + len(b[0]) - 2 * matched, box_difference, score_difference
-
-
-def _as_coco(info: dict, found: Sequence[np.ndarray], category_ids: Sequence[int]) -> list[dict]:
-    """COCO results of one picture."""
-    return [
-        {
-            "image_id": info["img_id"],
-            "category_id": category_ids[label],
-            "bbox": [x1, y1, x2 - x1, y2 - y1],
-            "score": score,
-        }
-        for (x1, y1, x2, y2), score, label in zip(*(each.tolist() for each in found), strict=True)
-    ]

@@ -9,6 +9,7 @@ import onnx
 import pytest
 import torch
 from mmdet.models.dense_heads import SSDHead
+from mmengine.config import ConfigDict
 from safetensors.torch import load_file
 
 from mixdet.deploy.export import export
@@ -117,19 +118,16 @@ def test_raw_outputs_are_the_heads(network):
         )
         outputs = network.model.bbox_head(network.model.extract_feat(data["inputs"]))
     meta = [{"img_shape": (64, 64)}] * 2
-    cfg = {**network.model.test_cfg, "score_thr": -1.0, "nms_pre": -1, "min_bbox_size": -1}
+    cfg = {**network.model.test_cfg, "score_thr": -1.0, "nms_pre": -1, "min_bbox_size": 0}
     found = SSDHead.predict_by_feat(
-        network.model.bbox_head, *outputs, batch_img_metas=meta, cfg=_Cfg(cfg), with_nms=False
+        network.model.bbox_head, *outputs, batch_img_metas=meta, cfg=ConfigDict(cfg), with_nms=False
     )
     for picture, want in enumerate(found):
-        assert len(want) == scores[picture].numel()
         got = torch.cat([boxes[picture].repeat_interleave(2, 0), _pairs(scores[picture])], 1)
+        got = got[(got[:, 2:4] > got[:, :2]).all(1)]  # mmdet drops what lies outside
+        assert len(got) > 600
         wanted = torch.cat([want.bboxes, want.scores[:, None], want.labels[:, None]], 1)
         assert torch.allclose(_sorted(got), _sorted(wanted), atol=1e-3)
-
-
-class _Cfg(dict):
-    __getattr__ = dict.__getitem__
 
 
 def _pairs(scores: torch.Tensor) -> torch.Tensor:

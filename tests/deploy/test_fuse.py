@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -127,3 +128,18 @@ def test_equal_borders_are_rounded_down():
 def test_an_unknown_target():
     with pytest.raises(MixDetError, match="tpu"):
         fuse(nn.Sequential(), "tpu")
+
+
+def test_the_merged_form_neither_splits_nor_joins():
+    """Of MixNet's nodes in ONNX; as it was trained it has dozens of both."""
+    found = {}
+    for name, split in (("split", True), ("fused", False)):
+        network = MixNet("s", taps=("stage5", "head")).eval()
+        network = network if split else fuse(network)
+        with torch.no_grad():
+            program = torch.onnx.export(network, (torch.zeros(1, 3, 64, 64),), verbose=False)
+        found[name] = Counter(node.op_type for node in program.model_proto.graph.node)
+    assert {"Split", "Concat"} <= found["split"].keys()
+    assert not {"Split", "SplitToSequence", "Slice", "Concat", "BatchNormalization"} & set(
+        found["fused"]
+    )
