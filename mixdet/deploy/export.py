@@ -181,15 +181,15 @@ def _write_files(
     made = ["model.safetensors"]
     weights = trained.model.state_dict().items()
     save_file({name: value.contiguous() for name, value in weights}, folder / made[0])
-    onnx_file = folder / FILES["onnx"]
+    onnx_file = folder / FILES["onnx"][0]
     stated = {key: json.dumps(manifest[key]) for key in ("kind", "input", "classes", "postprocess")}
     save_onnx(network, onnx_file, manifest["postprocess"], stated)
     if "openvino" in targets:
         import openvino
 
         model = openvino.convert_model(onnx_file)
-        openvino.save_model(model, folder / FILES["openvino"], compress_to_fp16=False)
-        made += [FILES["openvino"], "model.bin"]
+        openvino.save_model(model, folder / FILES["openvino"][0], compress_to_fp16=False)
+        made += FILES["openvino"]
     if "onnx" in targets:
         made.append(onnx_file.name)
     else:
@@ -222,7 +222,7 @@ def _write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
             folder=folder,
             kind_says=KIND_SAYS[kind],
             files="\n".join(f"| `{name}` | {purposes[name]} |" for name in files),
-            runtimes=" or ".join(purposes[f] for f in FILES.values() if f in files),
+            runtimes=" or ".join(purposes[name] for name, *_ in FILES.values() if name in files),
             shape=f"({'N' if kind == 'end2end' else 1}, {size['height']}, {size['width']}, 3)",
             outputs=OUTPUTS[kind].format(
                 anchors=anchors,

@@ -17,8 +17,8 @@ from mixdet.errors import MixDetError
 
 MANIFEST = "mixdet.json"
 FORMAT = 1
-# The file that each runtime loads, and the package that loads it
-FILES = {"onnx": "model.onnx", "openvino": "model.xml"}
+# The file that each runtime loads, with others that belong to it, and the package that loads it
+FILES = {"onnx": ("model.onnx",), "openvino": ("model.xml", "model.bin")}
 PACKAGES = {"onnx": "onnxruntime", "openvino": "openvino"}
 
 
@@ -44,7 +44,7 @@ class ExportedNetwork:
         self.runtime = _runtime(self._folder, self.manifest["files"], runtime)
         self.classes = tuple(self.manifest["classes"])
         self._run = {"onnx": _onnx, "openvino": _openvino}[self.runtime](
-            self._folder / FILES[self.runtime]
+            self._folder / FILES[self.runtime][0]
         )
 
     def __call__(self, images: Sequence[np.ndarray]) -> list[tuple[np.ndarray, ...]]:
@@ -136,7 +136,7 @@ def sha256(path: Path) -> str:
 
 
 def _runtime(folder: Path, files: dict[str, str], wanted: str | None) -> str:
-    exported = [runtime for runtime, file in FILES.items() if file in files]
+    exported = [runtime for runtime, names in FILES.items() if names[0] in files]
     if wanted is not None and wanted not in exported:
         raise MixDetError(f"{folder} has no file for {wanted!r}, but for: {', '.join(exported)}")
     candidates = [wanted] if wanted else exported
@@ -144,10 +144,7 @@ def _runtime(folder: Path, files: dict[str, str], wanted: str | None) -> str:
     if not usable:
         extras = " or ".join(f'pip install "mixdet[{name}]"' for name in candidates)
         raise MixDetError(f"{folder}: no runtime for it is installed: {extras}")
-    model = FILES[usable[0]]
-    for name in (model, str(Path(model).with_suffix(".bin"))):
-        if name not in files:  # OpenVINO alone keeps weights in a file of their own
-            continue
+    for name in FILES[usable[0]]:
         if not (folder / name).is_file() or sha256(folder / name) != files[name]:
             raise MixDetError(
                 f"{folder / name} is missing or not the file that was exported (its SHA-256 is "
