@@ -64,7 +64,7 @@ def test_every_config_keeps_its_outputs(path: Path):
             assert not any(isinstance(m, nn.BatchNorm2d | SplitConv2d) for m in fused.modules())
             for level, (a, b) in enumerate(zip(want, outputs(fused, x), strict=True)):
                 assert a.abs().max() > 0.01, "nothing to compare"
-                assert (a - b).abs().max() <= TOLERANCE, (target, level)
+                assert (a - b).abs().max() <= TOLERANCE * max(1, a.abs().max()), (target, level)
     after = model.state_dict()
     assert before.keys() == after.keys()
     assert all(torch.equal(value, after[name]) for name, value in before.items())
@@ -130,6 +130,7 @@ def test_an_unknown_target():
         fuse(nn.Sequential(), "tpu")
 
 
+@pytest.mark.heavy
 def test_the_merged_form_neither_splits_nor_joins():
     """Of MixNet's nodes in ONNX; as it was trained it has dozens of both."""
     found = {}
