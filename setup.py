@@ -10,7 +10,11 @@ VERSION = re.search(r'__version__ = "(.+)"', (HERE / "mixdet/__init__.py").read_
 
 TENSORBOARD = ["tensorboard>=2.15"]
 FAST_EVAL = ["faster-coco-eval>=1.6.5"]
-TEST = ["pytest>=8", "pytest-randomly>=3.15", "hypothesis>=6.100", *TENSORBOARD, *FAST_EVAL]
+EXPORT = ["onnx>=1.17", "onnxscript>=0.5", "safetensors>=0.4"]
+ONNX = [*EXPORT, "onnxruntime>=1.20"]
+OPENVINO = [*EXPORT, "openvino>=2025.0"]
+OPTIONAL = [*TENSORBOARD, *FAST_EVAL, *ONNX, *OPENVINO]
+TEST = ["pytest>=8", "pytest-randomly>=3.15", "hypothesis>=6.100", "scipy>=1.10", *OPTIONAL]
 
 setup(
     name="mixdet",
@@ -39,6 +43,8 @@ setup(
     extras_require={
         "tensorboard": TENSORBOARD,
         "fast-eval": FAST_EVAL,  # CocoDetectionMetric(backend="faster_coco_eval")
+        "onnx": ONNX,
+        "openvino": OPENVINO,
         "test": TEST,
         "dev": [*TEST, "ruff>=0.9", "pre-commit>=3.5"],
     },
