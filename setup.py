@@ -10,13 +10,17 @@ VERSION = re.search(r'__version__ = "(.+)"', (HERE / "mixdet/__init__.py").read_
 
 TENSORBOARD = ["tensorboard>=2.15"]
 FAST_EVAL = ["faster-coco-eval>=1.6.5"]
+EXPORT = ["onnx>=1.17", "onnxscript>=0.5", "safetensors>=0.4"]
+ONNX = [*EXPORT, "onnxruntime>=1.20"]
+OPENVINO = [*EXPORT, "openvino>=2025.0"]
+OPTIONAL = [*TENSORBOARD, *FAST_EVAL, *ONNX, *OPENVINO]
 TEST = [
     "pytest>=8",
     "pytest-randomly>=3.15",
     "hypothesis>=6.100",
+    "scipy>=1.10",
     "supervision>=0.31",  # the converter of docs/custom_data.md
-    *TENSORBOARD,
-    *FAST_EVAL,
+    *OPTIONAL,
 ]
 
 setup(
@@ -46,6 +50,8 @@ setup(
     extras_require={
         "tensorboard": TENSORBOARD,
         "fast-eval": FAST_EVAL,  # CocoDetectionMetric(backend="faster_coco_eval")
+        "onnx": ONNX,
+        "openvino": OPENVINO,
         "test": TEST,
         "dev": [*TEST, "ruff>=0.9", "pre-commit>=3.5"],
     },

@@ -151,7 +151,7 @@ def test_from_voc_to_a_comparison(place):
     train, test, predict = (follow(place, command) for command in training)
     for printed in (train, test):
         assert re.search(r"coco/bbox_mAP: 0\.\d+", printed), printed[-2000:]
-    assert len(list(place.glob("outputs/predict/*.jpg"))) == 8, predict
+    assert len(list(place.glob("outputs/predict/*.png"))) == 8, predict
     assert "workshop_plain" in follow(place, compare)
     assert (place / "work_dirs/workshop_comparison/report.html").is_file()
     assert (place / "workshop.html").is_file()

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mixdet.engine.plain_config import parse_config
 from mixdet.errors import MixDetError
-from mixdet.inference import Detections, Detector, as_rgb, parse_config
+from mixdet.inference import Detections, Detector, as_rgb
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 

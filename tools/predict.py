@@ -10,7 +10,7 @@ from mixdet.errors import run_tool
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("checkpoint", help="a trained detector (.pth)")
+    parser.add_argument("checkpoint", help="a trained detector (.pth), or an exported folder")
     parser.add_argument("inputs", nargs="*", metavar="INPUT", help="picture, folder or video")
     parser.add_argument("--camera", type=int, metavar="N", help="camera number, until Ctrl-C")
     parser.add_argument("--frames", type=int, help="stop the camera after so many frames")

@@ -3,6 +3,11 @@
 Importing this package registers them. `launch` is what `tools/train.py` and `tools/test.py` call.
 """
 
+from mixdet import compat
+
+compat.prepare()  # tools import `launch` first
+
+# ruff: noqa: E402
 from mixdet.engine.amp import CpuAmpOptimWrapper
 from mixdet.engine.file_backend import AtomicBackend, write_atomically, write_last_checkpoint
 from mixdet.engine.hooks import (

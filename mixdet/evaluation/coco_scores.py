@@ -95,9 +95,9 @@ def score_boxes(
     Raises:
         MixDetError: The backend is unknown or not installed.
     """
-    found = as_coco(truth, detections)
     kind, translate = evaluator(backend)
     with contextlib.redirect_stdout(io.StringIO()):
+        found = as_coco(truth, detections)
         evaluation = kind(translate(truth), translate(found), "bbox")
         if category_ids is not None:
             evaluation.params.catIds = sorted(category_ids)

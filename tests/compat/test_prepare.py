@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -35,3 +37,25 @@ assert mmcv.ops.nms is nms
 ours = [name for name in sys.modules if name.startswith('mixdet.')]
 assert all(name.startswith(('mixdet.compat', 'mixdet.errors')) for name in ours), ours
 """)
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize(
+    "module",
+    [
+        "mixdet.analysis.ablation",
+        "mixdet.analysis.benchmark.eval",
+        "mixdet.analysis.comparison.report",
+        "mixdet.analysis.data_check",
+        "mixdet.analysis.receptive_field",
+        "mixdet.analysis.stages",
+        "mixdet.datasets.safe_coco",
+        "mixdet.datasets.transforms",
+        "mixdet.deploy.export",
+        "mixdet.engine.launch",
+        "mixdet.evaluation",
+        "mixdet.models",
+    ],
+)
+def test_anything_may_be_imported_first(module) -> None:
+    run(f"import {module}")

@@ -7,7 +7,6 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from mmdet.datasets import CocoDataset
 from mmdet.registry import DATASETS
 from mmengine.config import Config
 
@@ -15,6 +14,8 @@ from mixdet.datasets.pictures import PictureLimits
 from mixdet.engine.data_paths import LOADERS, with_annotations
 from mixdet.errors import MixDetError
 from mixdet.evaluation import load_coco
+
+from mmdet.datasets import CocoDataset  # isort: skip - after mixdet.datasets
 
 NAMES = dict(zip(LOADERS, ("training", "validation", "test"), strict=True))
 

@@ -1,0 +1,1 @@
+"""From a trained detector to files that other runtimes load: fuse, export, verify."""

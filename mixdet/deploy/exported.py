@@ -1,0 +1,170 @@
+"""Running an exported folder with NumPy, OpenCV and one runtime: neither torch nor mmdet."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from mixdet.errors import MixDetError
+
+MANIFEST = "mixdet.json"
+FORMAT = 1
+# The file that each runtime loads, with others that belong to it, and the package that loads it
+FILES = {"onnx": ("model.onnx",), "openvino": ("model.xml", "model.bin")}
+PACKAGES = {"onnx": "onnxruntime", "openvino": "openvino"}
+
+
+class ExportedNetwork:
+    """A folder that `tools/export.py` wrote.
+
+    Attributes:
+        manifest: What `mixdet.json` holds.
+        runtime: What runs it, 'onnx' or 'openvino'.
+        classes: Class names, indexed by label.
+
+    Args:
+        folder: The folder.
+        runtime: Which to take; None for the first that can be had.
+
+    Raises:
+        MixDetError: A file is missing, damaged or changed, or no runtime for it is installed.
+    """
+
+    def __init__(self, folder: str | os.PathLike, runtime: str | None = None) -> None:
+        self._folder = Path(folder)
+        self.manifest = read_manifest(self._folder)
+        self.runtime = _runtime(self._folder, self.manifest["files"], runtime)
+        self.classes = tuple(self.manifest["classes"])
+        self._run = {"onnx": _onnx, "openvino": _openvino}[self.runtime](
+            self._folder / FILES[self.runtime][0]
+        )
+
+    def __call__(self, images: Sequence[np.ndarray]) -> list[tuple[np.ndarray, ...]]:
+        """Boxes (n, 4), scores (n,) and labels (n,) in each RGB picture (H, W, 3)."""
+        size = self.manifest["input"]["width"], self.manifest["input"]["height"]
+        inputs = np.stack([cv2.resize(image, size) for image in images])  # bilinear
+        if self.manifest["input"]["channels"] == "BGR":
+            inputs = np.ascontiguousarray(inputs[..., ::-1])
+        scales = [
+            np.divide((*size, *size), (*image.shape[1::-1], *image.shape[1::-1]), dtype=np.float32)
+            for image in images
+        ]
+        if self.manifest["kind"] == "raw":
+            return [
+                suppress(*(output[0] for output in self._run(one[None])), scale, self.manifest)
+                for one, scale in zip(inputs, scales, strict=True)
+            ]
+        found = []
+        for boxes, scores, labels, scale in zip(*self._run(inputs), scales, strict=True):
+            kept = labels >= 0  # the places after the last box are filled up with -1
+            found.append((boxes[kept] / scale, scores[kept], labels[kept]))
+        return found
+
+
+def suppress(
+    boxes: np.ndarray, scores: np.ndarray, scale: np.ndarray, manifest: dict[str, Any]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """From raw outputs to detections, as mmdet's heads do it.
+
+    On each level the `nms_pre` best pairs of anchor and class above `score_thr` are candidates;
+    class-aware NMS leaves `max_per_img` of them.
+
+    Args:
+        boxes: (A, 4), (x1, y1, x2, y2) in pixels of the network's input.
+        scores: (A, classes).
+        scale: (4,), pixels of the input for each of the picture.
+        manifest: `levels` and `postprocess` of `mixdet.json`.
+
+    Returns:
+        Boxes (n, 4) in pixels of the picture, scores (n,), descending, and labels (n,) int64.
+    """
+    rule = manifest["postprocess"]
+    picked = []
+    start = 0
+    for level in manifest["levels"]:
+        part = scores[start : start + level["anchors"]].ravel()
+        pairs = np.flatnonzero(part > rule["score_thr"])
+        if 0 < rule["nms_pre"] < len(pairs):
+            pairs = pairs[np.argpartition(-part[pairs], rule["nms_pre"] - 1)[: rule["nms_pre"]]]
+        picked.append(pairs + start * scores.shape[1])
+        start += level["anchors"]
+    anchors, labels = np.divmod(np.concatenate(picked), scores.shape[1])
+    boxes, scores = boxes[anchors] / scale, scores[anchors, labels]
+    sides = boxes[:, 2:] - boxes[:, :2]
+    large = (sides > rule["min_bbox_size"]).all(1)
+    boxes, scores, labels, sides = boxes[large], scores[large], labels[large], sides[large]
+    kept = np.zeros(0, int)
+    if len(boxes):  # OpenCV wants (x, y, width, height), and drops scores up to its threshold
+        xywh = np.hstack([boxes[:, :2], sides]).astype(float)
+        kept = cv2.dnn.NMSBoxesBatched(xywh, scores, labels.astype(np.int32), 0.0, rule["iou_thr"])
+        kept = np.asarray(kept, int).ravel()
+    kept = kept[np.argsort(-scores[kept], kind="stable")][: rule["max_per_img"]]
+    return boxes[kept], scores[kept], labels[kept]
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Read `mixdet.json`.
+
+    Raises:
+        MixDetError: It is missing, damaged, or of a later version.
+    """
+    path = folder / MANIFEST
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        inside = sorted(file.parent.name for file in folder.glob(f"*/{MANIFEST}"))
+        hint = f", but {', '.join(inside)} in it has" if inside else ""
+        raise MixDetError(f"{folder}: no exported folder: it has no {MANIFEST}{hint}") from error
+    except (OSError, ValueError) as error:
+        raise MixDetError(f"{path} cannot be read ({error}): export again") from error
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise MixDetError(f"{path} is not of format {FORMAT}: export with this version of mixdet")
+    return manifest
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal digits."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _runtime(folder: Path, files: dict[str, str], wanted: str | None) -> str:
+    exported = [runtime for runtime, names in FILES.items() if names[0] in files]
+    if wanted is not None and wanted not in exported:
+        raise MixDetError(f"{folder} has no file for {wanted!r}, but for: {', '.join(exported)}")
+    candidates = [wanted] if wanted else exported
+    usable = [name for name in candidates if importlib.util.find_spec(PACKAGES[name])]
+    if not usable:
+        extras = " or ".join(f'pip install "mixdet[{name}]"' for name in candidates)
+        raise MixDetError(f"{folder}: no runtime for it is installed: {extras}")
+    for name in FILES[usable[0]]:
+        if not (folder / name).is_file() or sha256(folder / name) != files[name]:
+            raise MixDetError(
+                f"{folder / name} is missing or not the file that was exported (its SHA-256 is "
+                f"not that in {MANIFEST}): copy the folder again, or export again"
+            )
+    return usable[0]
+
+
+def _onnx(path: Path) -> Callable[[np.ndarray], list[np.ndarray]]:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    return lambda inputs: session.run(None, {"image": inputs})
+
+
+def _openvino(path: Path) -> Callable[[np.ndarray], list[np.ndarray]]:
+    import openvino
+
+    # Where the CPU can, OpenVINO computes in bfloat16 by itself, which moves boxes by pixels
+    model = openvino.compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    return lambda inputs: list(model(inputs).values())

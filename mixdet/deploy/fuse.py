@@ -1,0 +1,69 @@
+"""A trained network rewritten for inference: the same outputs from fewer and cheaper steps."""
+
+from __future__ import annotations
+
+import mixdet.plugin  # noqa: F401 - before anything of mmdet's models
+
+# isort: split
+import copy
+
+import torch
+from mmcv.cnn import fuse_conv_bn
+from torch import nn
+
+from mixdet.deploy.branches import branch, branchable
+from mixdet.errors import MixDetError
+from mixdet.models.layers.mixconv import MixConv2d, SplitConv2d
+
+# Whether blocks become branches; docs/deploy.md has the measurements
+BRANCHES = {"onnx": True, "openvino": True, "torch": False}
+
+
+def fuse(model: nn.Module, target: str = "onnx") -> nn.Module:
+    """Fold batch norm, and take every MixConv in the form that was measured fastest.
+
+    Batch norm goes into the convolution before it. A MixConv becomes one depthwise convolution, its
+    kernels zero-padded to the largest; for runtimes that keep channels in blocks, the whole block
+    becomes branches of one kernel size each where nothing else reads it (`mixdet.deploy.branches`).
+    1x1 convolutions side by side become one: grouped, or dense where it is dealt out to branches.
+
+    Args:
+        model: A detector, or any network with MixConvs; it stays as it is.
+        target: What will run it: 'onnx', 'openvino' or 'torch'.
+
+    Returns:
+        A copy in evaluation mode that computes the same.
+
+    Raises:
+        MixDetError: The target is unknown.
+    """
+    if target not in BRANCHES:
+        raise MixDetError(f"fuse: target {target!r} is unknown: use one of {', '.join(BRANCHES)}")
+    fused = copy.deepcopy(model).eval()
+    branches = branchable(fused) if BRANCHES[target] else {}
+    for path, module in list(fused.named_modules()):
+        for name, child in module.named_children():
+            if isinstance(child, MixConv2d):
+                setattr(module, name, child.merged())
+            elif isinstance(child, SplitConv2d):
+                setattr(module, name, _pointwise(child, dense=path in branches))
+    fused = fuse_conv_bn(fused)
+    for name, groups in branches.items():
+        branch(fused, name, groups)
+    return fused.eval().requires_grad_(False)
+
+
+@torch.no_grad()
+def _pointwise(split: SplitConv2d, dense: bool) -> nn.Conv2d:
+    """One convolution for several 1x1 side by side."""
+    convs = list(split.children())
+    dense |= len({(conv.in_channels, conv.out_channels) for conv in convs}) > 1
+    if dense:
+        weight = torch.block_diag(*(conv.weight.flatten(1) for conv in convs))[..., None, None]
+    else:
+        weight = torch.cat([conv.weight for conv in convs])
+    groups = 1 if dense else len(convs)
+    channels = sum(conv.in_channels for conv in convs)
+    made = nn.Conv2d(channels, len(weight), 1, groups=groups, bias=False, device="meta")
+    made.weight = nn.Parameter(weight)
+    return made

@@ -1,0 +1,204 @@
+"""An exported folder against the checkpoint it was made from, on the config's test pictures."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from mmdet.registry import DATASETS
+from pycocotools.coco import COCO
+
+from mixdet.deploy.exported import ExportedNetwork
+from mixdet.engine.data_paths import check_data, set_data_root
+from mixdet.engine.trained import TrainedNetwork
+from mixdet.errors import MixDetError
+from mixdet.evaluation import load_coco, score_boxes
+from mixdet.inference import as_rgb
+
+# Of float32; the order in which a runtime adds is its own
+BOX_TOLERANCE = 0.1  # pixels
+SCORE_TOLERANCE = 1e-4
+UNMATCHED_TOLERANCE = 0.001  # where NMS or a threshold cuts between two equals
+BATCH = 8
+
+
+@dataclass(frozen=True)
+class Report:
+    """How far an exported folder is from PyTorch.
+
+    Attributes:
+        pictures: How many were compared.
+        boxes: Boxes of PyTorch.
+        unmatched: Boxes of either that have no counterpart in the other.
+        box_difference: The largest, in pixels of the picture.
+        score_difference: The largest.
+        mAP: COCO's box mAP of the folder; -1 where the pictures have no objects.
+        mAP_torch: The same of PyTorch.
+    """
+
+    pictures: int
+    boxes: int
+    unmatched: int
+    box_difference: float
+    score_difference: float
+    mAP: float
+    mAP_torch: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.pictures} pictures, {self.boxes} boxes, {self.unmatched} without counterpart; "
+            f"largest difference {self.box_difference:.2g} pixels and {self.score_difference:.2g} "
+            f"in score; mAP {self.mAP:.4f}, PyTorch {self.mAP_torch:.4f}"
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return asdict(self)
+
+    def require(self) -> None:
+        """Refuse what is beyond the tolerance of float32.
+
+        Raises:
+            MixDetError: It is.
+        """
+        faults = []
+        if self.box_difference > BOX_TOLERANCE:
+            faults.append(f"boxes by {self.box_difference:.3g} pixels (at most {BOX_TOLERANCE})")
+        if self.score_difference > SCORE_TOLERANCE:
+            faults.append(f"scores by {self.score_difference:.3g} (at most {SCORE_TOLERANCE})")
+        if self.unmatched > UNMATCHED_TOLERANCE * 2 * self.boxes:
+            faults.append(f"{self.unmatched} of {self.boxes} boxes have no counterpart")
+        if abs(self.mAP - self.mAP_torch) >= 0.0005:
+            faults.append(f"mAP {self.mAP:.4f} in place of {self.mAP_torch:.4f}")
+        if faults:
+            raise MixDetError(f"the exported file differs from PyTorch: {'; '.join(faults)}")
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What a detector finds in PyTorch on its config's test pictures.
+
+    Attributes:
+        classes: Class names, indexed by label.
+        files: The pictures.
+        image_ids: Their ids in the annotations.
+        category_ids: Category ids, indexed by label.
+        truth: The annotations.
+        found: Boxes (n, 4), scores (n,) and labels (n,) of each picture.
+    """
+
+    classes: tuple[str, ...]
+    files: list[str]
+    image_ids: list[int]
+    category_ids: list[int]
+    truth: COCO
+    found: list[tuple[np.ndarray, ...]]
+
+    def mean_ap(self, found: Sequence[Sequence[np.ndarray]]) -> float:
+        """COCO's box mAP of detections in these pictures."""
+        results = [
+            {
+                "image_id": image_id,
+                "category_id": self.category_ids[label],
+                "bbox": [x1, y1, x2 - x1, y2 - y1],
+                "score": score,
+            }
+            for image_id, arrays in zip(self.image_ids, found, strict=True)
+            for (x1, y1, x2, y2), score, label in zip(*(a.tolist() for a in arrays), strict=True)
+        ]
+        scores = score_boxes(self.truth, results, self.category_ids, self.image_ids)
+        return scores.stats["bbox_mAP"]
+
+
+def reference(trained: TrainedNetwork, data_root: str | None = None) -> Reference:
+    """Run a detector on its config's test pictures.
+
+    Args:
+        trained: The detector.
+        data_root: Another folder for the config's test data.
+
+    Raises:
+        MixDetError: The pictures are missing.
+    """
+    cfg = trained.cfg.copy()
+    if data_root is not None:
+        set_data_root(cfg, data_root)
+    check_data(cfg, ("test_dataloader",))
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools says what it loads
+        dataset = DATASETS.build(cfg.test_dataloader.dataset)
+    infos = [dataset.get_data_info(index) for index in range(len(dataset))]
+    files = [info["img_path"] for info in infos]
+    return Reference(
+        classes=tuple(trained.classes),
+        files=files,
+        image_ids=[info["img_id"] for info in infos],
+        category_ids=dataset.cat_ids,
+        truth=load_coco(dataset.ann_file),
+        found=_run(trained, files),
+    )
+
+
+def verify(folder: str | os.PathLike, reference: Reference, runtime: str | None = None) -> Report:
+    """Compare an exported folder with its detector in PyTorch, box for box and in mAP.
+
+    Args:
+        folder: The folder.
+        reference: What the detector found.
+        runtime: 'onnx' or 'openvino'; None for the first that can be had.
+
+    Raises:
+        MixDetError: The folder cannot be loaded, or has other classes.
+    """
+    exported = ExportedNetwork(folder, runtime)
+    if exported.classes != reference.classes:
+        raise MixDetError(f"{folder} has other classes than the checkpoint")
+    found = _run(exported, reference.files)
+    matches = [match(a, b) for a, b in zip(reference.found, found, strict=True)]
+    return Report(
+        pictures=len(found),
+        boxes=sum(len(boxes) for boxes, *_ in reference.found),
+        unmatched=sum(alone for alone, *_ in matches),
+        box_difference=max(boxes for _, boxes, _ in matches),
+        score_difference=max(scores for *_, scores in matches),
+        mAP=reference.mean_ap(found),
+        mAP_torch=reference.mean_ap(reference.found),
+    )
+
+
+def _run(network: Callable, files: Sequence[str]) -> list[tuple[np.ndarray, ...]]:
+    found = []
+    for start in range(0, len(files), BATCH):
+        found += network([as_rgb(file) for file in files[start : start + BATCH]])
+    return found
+
+
+def match(a: Sequence[np.ndarray], b: Sequence[np.ndarray]) -> tuple[int, float, float]:
+    """Match the boxes of one picture, best first, each to the nearest free one of its class.
+
+    Args:
+        a: Boxes (n, 4), scores (n,), labels (n,).
+        b: The same of another detector; any number.
+
+    Returns:
+        Boxes of either without a counterpart within a pixel and 0.01 in score; the largest
+        difference of boxes, in pixels, and of scores, among the matched.
+    """
+    free = np.ones(len(b[0]), bool)
+    box_difference = score_difference = 0.0
+    matched = 0
+    for box, score, label in zip(*a, strict=True):
+        boxes = np.abs(b[0] - box).max(1, initial=0)
+        scores = np.abs(b[1] - score)
+        near = free & (b[2] == label) & (boxes < 1) & (scores < 0.01)
+        if near.any():
+            best = np.flatnonzero(near)[np.argmin((boxes + scores)[near])]
+            free[best] = False
+            matched += 1
+            box_difference = max(box_difference, float(boxes[best]))
+            score_difference = max(score_difference, float(scores[best]))
+    return len(a[0]) + len(b[0]) - 2 * matched, box_difference, score_difference

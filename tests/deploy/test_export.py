@@ -1,0 +1,192 @@
+from __future__ import annotations
+
+import json
+import shutil
+from collections import Counter
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from mmdet.models.dense_heads import SSDHead
+from mmengine.config import ConfigDict
+from safetensors.torch import load_file
+
+from mixdet.deploy.export import export
+from mixdet.deploy.exported import sha256
+from mixdet.deploy.network import RawNetwork, input_size
+from mixdet.deploy.verify import match
+from mixdet.errors import MixDetError
+from mixdet.inference import Detector
+
+KINDS = ("raw", "end2end")
+
+
+def shapes(model: onnx.ModelProto) -> dict[str, list]:
+    return {
+        value.name: [dim.dim_value or dim.dim_param for dim in value.type.tensor_type.shape.dim]
+        for value in (*model.graph.input, *model.graph.output)
+    }
+
+
+def test_what_the_files_take_and_give(exported):
+    raw = onnx.load(exported / "raw" / "model.onnx")
+    anchors = 8 * 8 * 4 + 4 * 4 * 4
+    assert shapes(raw) == {
+        "image": [1, 64, 64, 3],
+        "boxes": [1, anchors, 4],
+        "scores": [1, anchors, 2],
+    }
+    assert raw.graph.input[0].type.tensor_type.elem_type == onnx.TensorProto.UINT8
+    whole = onnx.load(exported / "end2end" / "model.onnx")
+    assert shapes(whole) == {
+        "image": ["N", 64, 64, 3],
+        "boxes": ["N", 20, 4],
+        "scores": ["N", 20],
+        "labels": ["N", 20],
+    }
+    kinds = Counter(node.op_type for node in raw.graph.node)
+    assert not {"NonMaxSuppression", "TopK", "BatchNormalization"} & kinds.keys()
+    assert "NonMaxSuppression" in {node.op_type for node in whole.graph.node}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_manifest(exported, network, kind):
+    folder = exported / kind
+    manifest = json.loads((folder / "mixdet.json").read_text())
+    assert manifest["kind"] == kind
+    assert manifest["classes"] == ["dark", "bright"]
+    assert set(manifest["files"]) == {
+        "model.onnx",
+        "model.xml",
+        "model.bin",
+        "model.safetensors",
+    }
+    for name, digest in manifest["files"].items():
+        assert sha256(folder / name) == digest
+    assert {p.name for p in folder.iterdir()} == {*manifest["files"], "mixdet.json", "README.md"}
+    for target in ("onnx", "openvino"):
+        measured = manifest["measured"][target]
+        assert measured["pictures"] == 14
+        assert measured["boxes"] > 14
+        assert measured["mAP"] == pytest.approx(measured["mAP_torch"], abs=5e-4)
+    assert f"mAP {measured['mAP']:.3f}" in (folder / "README.md").read_text()
+    anchors = [  # as mixdet.json says that they are made
+        np.array(first) + [x * level["stride"][0], y * level["stride"][1]] * 2
+        for level in manifest["levels"]
+        for y in range(level["cells"][0])
+        for x in range(level["cells"][1])
+        for first in level["first"]
+    ]
+    priors = network.model.bbox_head.prior_generator.grid_priors([(8, 8), (4, 4)], device="cpu")
+    assert np.allclose(anchors, torch.cat(priors).numpy(), atol=1e-4)
+
+
+def test_weights_load_back(exported, network):
+    weights = load_file(exported / "raw" / "model.safetensors")
+    want = network.model.state_dict()
+    assert weights.keys() == want.keys()
+    assert all(torch.equal(value, want[name]) for name, value in weights.items())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("runtime", ["onnx", "openvino"])
+def test_boxes_are_pytorchs_in_pictures_of_any_shape(exported, trained, network, kind, runtime):
+    rng = np.random.default_rng(1)
+    images = [
+        rng.integers(0, 256, (*shape, 3), dtype=np.uint8)
+        for shape in ((64, 64), (2, 3), (300, 40), (17, 501))
+    ]
+    got = Detector(exported / kind, runtime=runtime)(images, batch_size=3)
+    want = Detector(trained[1], trained[0])(images)
+    for a, b in zip(got, want, strict=True):
+        arrays = ((d.boxes, d.scores, d.labels) for d in (a, b))
+        alone, box_difference, score_difference = match(*arrays)
+        assert (alone, box_difference < 0.1, score_difference < 1e-4) == (0, True, True)
+    assert sum(map(len, want)) > 10
+
+
+def test_raw_outputs_are_the_heads(network):
+    """Decoded and scored as mmdet's head does, before anything is left out."""
+    raw = RawNetwork(network)
+    image = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8)
+    with torch.no_grad():
+        boxes, scores = raw(image)
+        data = network.model.data_preprocessor(
+            {"inputs": list(image.permute(0, 3, 1, 2)), "data_samples": None}
+        )
+        outputs = network.model.bbox_head(network.model.extract_feat(data["inputs"]))
+    meta = [{"img_shape": (64, 64)}] * 2
+    cfg = {**network.model.test_cfg, "score_thr": -1.0, "nms_pre": 1000, "min_bbox_size": 0}
+    found = SSDHead.predict_by_feat(
+        network.model.bbox_head, *outputs, batch_img_metas=meta, cfg=ConfigDict(cfg), with_nms=False
+    )
+    for picture, want in enumerate(found):
+        got = torch.cat([boxes[picture].repeat_interleave(2, 0), _pairs(scores[picture])], 1)
+        got = got[(got[:, 2:4] > got[:, :2]).all(1)]  # mmdet drops what lies outside
+        assert len(got) > 600
+        wanted = torch.cat([want.bboxes, want.scores[:, None], want.labels[:, None]], 1)
+        assert torch.allclose(_sorted(got), _sorted(wanted), atol=1e-3)
+
+
+def _pairs(scores: torch.Tensor) -> torch.Tensor:
+    labels = torch.arange(scores.shape[1]).expand_as(scores)
+    return torch.stack([scores.flatten(), labels.flatten()], 1)
+
+
+def _sorted(rows: torch.Tensor) -> torch.Tensor:
+    rows = rows.double()
+    for column in (4, 5):
+        rows = rows[rows[:, column].argsort(stable=True)]
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "words"),
+    [
+        ([dict(type="Resize", scale=(64, 64), keep_ratio=True)], "keep_ratio"),
+        ([dict(type="Resize", scale=(64, 64), keep_ratio=False, interpolation="area")], "area"),
+        ([dict(type="Pad", size_divisor=32)], "Pad"),
+        ([dict(type="mmdet.LoadImageFromNDArray", to_float32=True)], "to_float32"),
+        ([dict(type="PackDetInputs")], "no Resize"),
+    ],
+)
+def test_pipelines_that_no_file_can_do(pipeline, words):
+    with pytest.raises(MixDetError, match=words):
+        input_size(pipeline)
+
+
+def test_refusals(trained, tmp_path, monkeypatch):
+    for target in ("ncnn", "coreml"):
+        with pytest.raises(MixDetError, match=f"--to {target}"):
+            export(*trained, tmp_path, targets=(target,))
+    find = "mixdet.deploy.export.importlib.util.find_spec"
+    monkeypatch.setattr(find, lambda name: None if name == "onnxscript" else name)
+    with pytest.raises(
+        MixDetError, match=r'onnxscript not installed: pip install "mixdet\[onnx\]"'
+    ):
+        export(*trained, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_export_that_differs_fails(trained, tmp_path, monkeypatch):
+    def shifted(self, image):
+        boxes, scores = original(self, image)
+        return boxes + 0.2, scores
+
+    original = RawNetwork.forward
+    monkeypatch.setattr(RawNetwork, "forward", shifted)
+    with pytest.raises(MixDetError, match=r"boxes by 0\.2 pixels"):
+        export(*trained, tmp_path)
+
+
+def test_without_the_test_data(trained, tmp_path, pictures):
+    config, checkpoint = trained
+    with pytest.raises(MixDetError, match="nowhere"):
+        export(config, checkpoint, tmp_path / "a", data_root=str(tmp_path / "nowhere"))
+    moved = tmp_path / "moved"
+    shutil.copytree(pictures, moved)
+    (folder,) = export(config, checkpoint, tmp_path / "b", data_root=str(moved))
+    assert json.loads((folder / "mixdet.json").read_text())["measured"]["onnx"]["pictures"] == 14
+    (folder,) = export(config, checkpoint, tmp_path / "c", check=False)
+    assert json.loads((folder / "mixdet.json").read_text())["measured"] == {}

@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from torchvision.ops import batched_nms
+
+from mixdet.deploy.exported import ExportedNetwork, suppress
+from mixdet.errors import MixDetError
+from mixdet.inference import Detector
+from tests.conftest import ROOT
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(0, 40), st.integers(1, 4), st.integers(0, 10**6), st.integers(-1, 60))
+def test_suppress_equals_torchvision(anchors, classes, seed, nms_pre):
+    rng = np.random.default_rng(seed)
+    corner = rng.uniform(0, 40, (anchors, 2))
+    boxes = np.hstack([corner, corner + rng.uniform(0, 30, (anchors, 2))]).astype(np.float32)
+    scores = rng.uniform(0, 1, (anchors, classes)).astype(np.float32)
+    scale = np.array([2, 0.5, 2, 0.5], np.float32)
+    manifest = {
+        "levels": [{"anchors": anchors}],
+        "postprocess": {
+            "score_thr": 0.3,
+            "iou_thr": 0.45,
+            "nms_pre": nms_pre,
+            "max_per_img": 10,
+            "min_bbox_size": 0,
+        },
+    }
+    flat = torch.from_numpy(scores.ravel())
+    pairs = torch.arange(len(flat))[flat > 0.3]
+    if nms_pre > 0:
+        pairs = pairs[flat[pairs].argsort(descending=True)[:nms_pre]]
+    rows, labels = pairs // classes, pairs % classes
+    candidates = torch.from_numpy(boxes / scale)[rows]
+    kept = batched_nms(candidates, flat[pairs], labels, 0.45)[:10]
+    found = suppress(boxes, scores, scale, manifest)
+    assert np.allclose(found[0], candidates[kept].numpy())
+    assert np.array_equal(found[1], flat[pairs][kept].numpy())
+    assert np.array_equal(found[2], labels[kept].numpy())
+
+
+CODE = """
+import sys
+import importlib.abc
+
+class Refuse(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("torch", "torchvision", "mmdet", "mmcv", "mmengine"):
+            raise ImportError(name + " must not be needed")
+
+sys.meta_path.insert(0, Refuse())
+from mixdet.inference import Detector
+detector = Detector(sys.argv[1], runtime=sys.argv[2])
+found = detector(sys.argv[3])
+assert len(found) > 0 and found.boxes.shape == (len(found), 4)
+assert set(found.names) <= set(detector.classes)
+assert "torch" not in sys.modules and "mmdet" not in sys.modules
+"""
+
+
+@pytest.mark.parametrize(("kind", "runtime"), [("raw", "onnx"), ("end2end", "openvino")])
+def test_a_fresh_process_needs_neither_torch_nor_mmdet(exported, pictures, kind, runtime):
+    picture = pictures / "val2017" / "1.png"
+    command = [sys.executable, "-c", CODE, exported / kind, runtime, picture]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("kind", ["raw", "end2end"])
+def test_pictures_of_every_kind(exported, pictures, tmp_path, kind):
+    detector = Detector(exported / kind)
+    path = pictures / "val2017" / "2.png"
+    array = np.asarray(Image.open(path))
+    want = detector(array)
+    assert len(want) > 0
+    assert want.boxes.dtype == want.scores.dtype == np.float32
+    assert want.labels.dtype == np.int64
+    alpha = np.dstack([array, np.full(array.shape[:2], 9, np.uint8)])
+    for same in (path, str(path), Image.open(path), alpha, [array]):
+        found = detector(same)
+        found = found[0] if isinstance(found, list) else found
+        assert np.array_equal(found.boxes, want.boxes)
+        assert found.names == want.names
+    grey = detector([array[..., 0], Image.fromarray(array[..., 0])])
+    assert np.array_equal(grey[0].boxes, grey[1].boxes)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(array).save(tmp_path / "turned.png", exif=exif)
+    Image.fromarray(np.rot90(array, -1)).save(tmp_path / "upright.png")
+    turned, upright = detector([tmp_path / "turned.png", tmp_path / "upright.png"])
+    assert np.array_equal(turned.boxes, upright.boxes)
+    assert (detector(array[:1, :1]).boxes <= 1).all()
+    assert detector([]) == []
+
+
+def test_batches_change_nothing(exported, pictures):
+    files = sorted((pictures / "val2017").iterdir())
+    detector = Detector(exported / "end2end")
+    for one, many in zip(map(detector, files), detector(files, batch_size=5), strict=True):
+        assert len(one) == len(many)
+        assert np.allclose(one.boxes, many.boxes, atol=1e-3)
+
+
+@pytest.mark.parametrize(("runtime", "name"), [("onnx", "model.onnx"), ("openvino", "model.bin")])
+def test_a_changed_file_is_refused(exported, tmp_path, runtime, name):
+    folder = shutil.copytree(exported / "raw", tmp_path / "copy")
+    content = bytearray((folder / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (folder / name).write_bytes(content)
+    with pytest.raises(MixDetError, match=rf"{name}.*SHA-256"):
+        Detector(folder, runtime=runtime)
+    (folder / name).unlink()
+    with pytest.raises(MixDetError, match=rf"{name} is missing"):
+        Detector(folder, runtime=runtime)
+    other = {"onnx": "openvino", "openvino": "onnx"}[runtime]
+    assert ExportedNetwork(folder, other).runtime == other
+
+
+def test_folders_that_are_none(exported, tmp_path, monkeypatch):
+    with pytest.raises(MixDetError, match=r"no mixdet.json, but end2end, raw in it"):
+        Detector(exported)
+    with pytest.raises(MixDetError, match=r"no mixdet.json"):
+        Detector(tmp_path)
+    with pytest.raises(MixDetError, match="no such"):
+        Detector(tmp_path / "nowhere")
+    with pytest.raises(MixDetError, match="has its config"):
+        Detector(exported / "raw", "config.py")
+    with pytest.raises(MixDetError, match="tflite"):
+        Detector(exported / "raw", runtime="tflite")
+    (tmp_path / "mixdet.json").write_text("{")
+    with pytest.raises(MixDetError, match="export again"):
+        Detector(tmp_path)
+    (tmp_path / "mixdet.json").write_text(json.dumps({"format": 99}))
+    with pytest.raises(MixDetError, match="format 1"):
+        Detector(tmp_path)
+    monkeypatch.setattr("mixdet.deploy.exported.importlib.util.find_spec", lambda name: None)
+    with pytest.raises(MixDetError, match=r"mixdet\[onnx\].*mixdet\[openvino\]"):
+        Detector(exported / "raw")

@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from mmdet.registry import MODELS
+from mmengine.config import Config
+from torch import nn
+
+from mixdet.deploy.branches import channel_groups
+from mixdet.deploy.fuse import fuse
+from mixdet.errors import MixDetError
+from mixdet.models.backbones import MixMobileNetV2, MixNet
+from mixdet.models.layers import MixConv2d
+from mixdet.models.layers.mixconv import SplitConv2d
+from tests.models.layers.test_mixconv import few, mixconvs
+from tests.test_configs import CONFIGS
+
+SIZE = 64  # every level has a cell
+TOLERANCE = 1e-9
+TARGETS = ("onnx", "torch")  # 'openvino' takes the form of 'onnx'
+
+
+def calibrated(model: nn.Module) -> nn.Module:
+    """Random affine parameters, and the statistics of one batch: activations stay near 1.
+
+    In double precision, since an untrained network amplifies what float32 rounds off.
+    """
+    torch.manual_seed(0)
+    model.double()
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.momentum = None  # an average over the batches
+        with torch.no_grad():
+            norm.weight.uniform_(0.5, 1.5)
+            norm.bias.normal_(std=0.3)
+    with torch.no_grad():
+        outputs(model.train(), torch.randn(3, 3, SIZE, SIZE).double())
+        for norm in norms:
+            norm.running_mean.add_(torch.randn_like(norm.running_mean) * 0.1)
+    return model.eval()
+
+
+def outputs(model: nn.Module, x: torch.Tensor) -> list[torch.Tensor]:
+    if hasattr(model, "bbox_head"):
+        return [level for levels in model.bbox_head(model.extract_feat(x)) for level in levels]
+    return list(model(x))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_config_keeps_its_outputs(path: Path):
+    config = Config.fromfile(path)
+    config.model.backbone.init_cfg = None
+    model = calibrated(MODELS.build(config.model))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    x = torch.randn(2, 3, SIZE, SIZE).double()
+    with torch.no_grad():
+        want = outputs(model, x)
+        for target in TARGETS:
+            fused = fuse(model, target)
+            assert not any(isinstance(m, nn.BatchNorm2d | SplitConv2d) for m in fused.modules())
+            for level, (a, b) in enumerate(zip(want, outputs(fused, x), strict=True)):
+                assert a.abs().max() > 0.01, "nothing to compare"
+                assert (a - b).abs().max() <= TOLERANCE * max(1, a.abs().max()), (target, level)
+    after = model.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
+    assert not model.training
+
+
+@pytest.mark.parametrize("padding", ["symmetric", "same"])
+@pytest.mark.parametrize("taps", [("stage4", "head"), ("stem", "stage5.expansion", "head")])
+def test_taps_and_paddings(padding, taps):
+    for backbone in (
+        MixNet("m", taps=taps, padding=padding),
+        MixMobileNetV2((3, 5, 7), taps=taps, padding=padding),
+    ):
+        calibrated(backbone)
+        x = torch.randn(1, 3, 97, 130).double()
+        with torch.no_grad():
+            for target in TARGETS:
+                fused = fuse(backbone, target)
+                for a, b in zip(backbone(x), fused(x), strict=True):
+                    assert (a - b).abs().max() <= TOLERANCE * a.abs().max()
+
+
+def test_kernels_cost_what_they_promise():
+    """Multiply-adds of all depthwise convolutions, a cell: branches stay near the split form's."""
+    model = MixMobileNetV2((3, 5, 7), taps=("head",))
+    taps = {}
+    for name, network in (("split", model), *((t, fuse(model, t)) for t in ("onnx", "torch"))):
+        taps[name] = sum(
+            conv.weight.numel()
+            for conv in network.modules()
+            if isinstance(conv, nn.Conv2d) and conv.groups == conv.in_channels
+        )
+    assert taps["torch"] / taps["split"] == pytest.approx(49 * 3 / 83, rel=0.01)
+    assert 1 < taps["onnx"] / taps["split"] < 1.1
+
+
+@few
+@given(mixconvs())
+def test_channel_groups_hold_every_kernel(case):
+    mix, _ = case
+    groups, merged = channel_groups(mix), mix.merged()
+    assert sum(channels for channels, _ in groups) == merged.in_channels
+    assert max(size for _, size in groups) == merged.kernel_size[0]
+    start = 0
+    for channels, size in groups:
+        assert start % 16 == 0
+        border = (merged.kernel_size[0] - size) // 2
+        outside = merged.weight[start : start + channels].clone()
+        outside[:, :, border : border + size, border : border + size] = 0
+        assert not outside.any()
+        start += channels
+
+
+def test_equal_borders_are_rounded_down():
+    assert channel_groups(MixConv2d(96, (3, 5, 7))) == [(32, 3), (32, 5), (32, 7)]
+    assert channel_groups(MixConv2d(240, (3, 5))) == [(112, 3), (128, 5)]
+    assert channel_groups(MixConv2d(32, (3, 5, 7))) == [(16, 5), (16, 7)]
+    assert channel_groups(MixConv2d(12, (3, 5, 7))) == [(12, 7)]
+
+
+def test_an_unknown_target():
+    with pytest.raises(MixDetError, match="tpu"):
+        fuse(nn.Sequential(), "tpu")
+
+
+@pytest.mark.heavy
+def test_the_merged_form_neither_splits_nor_joins():
+    """Of MixNet's nodes in ONNX; as it was trained it has dozens of both."""
+    found = {}
+    for name, split in (("split", True), ("fused", False)):
+        network = MixNet("s", taps=("stage5", "head")).eval()
+        network = network if split else fuse(network)
+        with torch.no_grad():
+            program = torch.onnx.export(network, (torch.zeros(1, 3, 64, 64),), verbose=False)
+        found[name] = Counter(node.op_type for node in program.model_proto.graph.node)
+    assert {"Split", "Concat"} <= found["split"].keys()
+    assert not {"Split", "SplitToSequence", "Slice", "Concat", "BatchNormalization"} & set(
+        found["fused"]
+    )

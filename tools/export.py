@@ -1,0 +1,56 @@
+"""Export a trained detector to a folder that runs without torch, and check it against PyTorch."""
+
+from __future__ import annotations
+
+import argparse
+
+from mixdet.errors import run_tool
+
+TARGETS = ("onnx", "openvino", "ncnn", "litert", "executorch", "coreml")
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("config", help="path of the config")
+    parser.add_argument("checkpoint", help="a trained detector (.pth)")
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder to write")
+    parser.add_argument("--to", nargs="+", default=["onnx"], choices=TARGETS, help="default: onnx")
+    parser.add_argument(
+        "--kind",
+        nargs="+",
+        default=["raw"],
+        choices=("raw", "end2end"),
+        help="raw: before NMS, one picture at a time; end2end: after NMS, batches; both write "
+        "DIR/raw and DIR/end2end (default: raw)",
+    )
+    parser.add_argument("--data-root", help="another folder for the config's test data")
+    parser.add_argument(
+        "--no-verify", action="store_true", help="do not compare with PyTorch on the test data"
+    )
+    parser.add_argument(
+        "--trust-checkpoint",
+        action="store_true",
+        help="load checkpoints that hold pickled objects: only from a source that you trust",
+    )
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    from mixdet.deploy.export import export  # heavy: torch and mmdet
+
+    folders = export(
+        args.config,
+        args.checkpoint,
+        args.out,
+        targets=list(dict.fromkeys(args.to)),
+        kinds=list(dict.fromkeys(args.kind)),
+        data_root=args.data_root,
+        check=not args.no_verify,
+        trust_checkpoint=args.trust_checkpoint,
+    )
+    print("written:", *folders)
+
+
+if __name__ == "__main__":
+    run_tool(main)

@@ -1,0 +1,37 @@
+"""Compare an exported folder with its checkpoint, box for box and in mAP, on the test data."""
+
+from __future__ import annotations
+
+import argparse
+
+from mixdet.errors import run_tool
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", metavar="DIR", help="what tools/export.py wrote")
+    parser.add_argument("config", help="path of the config")
+    parser.add_argument("checkpoint", help="the checkpoint that was exported")
+    parser.add_argument("--runtime", choices=("onnx", "openvino"), help="default: the first it has")
+    parser.add_argument("--data-root", help="another folder for the config's test data")
+    parser.add_argument(
+        "--trust-checkpoint",
+        action="store_true",
+        help="load checkpoints that hold pickled objects: only from a source that you trust",
+    )
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    from mixdet.deploy.verify import reference, verify  # heavy: torch and mmdet
+    from mixdet.engine.trained import TrainedNetwork
+
+    trained = TrainedNetwork(args.checkpoint, args.config, "cpu", args.trust_checkpoint)
+    report = verify(args.folder, reference(trained, args.data_root), args.runtime)
+    print(report)
+    report.require()
+
+
+if __name__ == "__main__":
+    run_tool(main)
