@@ -17,7 +17,11 @@ import pytest
 from tests.conftest import ROOT
 
 PAGE = (ROOT / "docs/custom_data.md").read_text()
-BLOCKS = [block.strip() for block in re.findall(r"```python\n(.*?)```", PAGE, flags=re.S)]
+BLOCKS = [
+    block.strip()
+    for block in re.findall(r"```python\n(.*?)```", PAGE, flags=re.S)
+    if block.split("\n")[0].endswith(".py")  # its file name
+]
 COMMANDS = [line for line in PAGE.splitlines() if line.startswith("python ")]
 CLASSES = ("hammer", "saw")
 WIDTH, HEIGHT = 160, 120

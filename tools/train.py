@@ -21,6 +21,11 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--amp", action="store_true", help="mixed precision: float16 on a GPU, bfloat16 on a CPU"
     )
+    parser.add_argument(
+        "--auto-scale-lr",
+        action="store_true",
+        help="multiply the learning rate by this run's total batch over the recipe's",
+    )
     parser.add_argument("--launcher", choices=("none", "pytorch", "slurm"), default="none")
     parser.add_argument("--seed", type=int, help="default: the config's, or 0")
     parser.add_argument(

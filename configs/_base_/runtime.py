@@ -23,6 +23,7 @@ default_hooks = dict(
     checkpoint_fit=dict(type="CheckpointFitHook"),  # weights of another network are refused
     data_check=dict(type="DataCheckHook"),  # misspelt classes, lost boxes: before training
     finite_loss=dict(type="FiniteLossHook"),  # NaN stops the run where it appears
+    total_batch=dict(type="TotalBatchHook"),  # another batch than the recipe's is said
     interrupt=dict(type="InterruptHook"),  # Ctrl-C leaves a checkpoint to resume from
     keep_memory=dict(type="KeepMemoryHook"),  # on a CPU: tensors reuse what was freed
     report=dict(type="ReportHook"),  # the table and the contact sheet at the end

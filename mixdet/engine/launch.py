@@ -5,6 +5,7 @@ Nothing that matters for the result lives here, so that mmdet's own tools run th
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import os
 import re
@@ -53,6 +54,7 @@ def train(
     cfg_options: Sequence[str] = (),
     trust_checkpoint: bool = False,
     tensorboard: bool = False,
+    auto_scale_lr: bool = False,
 ) -> None:
     """Train a config.
 
@@ -68,6 +70,7 @@ def train(
         cfg_options: `key=value` strings that override the config.
         trust_checkpoint: Allow checkpoints that hold pickled objects: they can run any code.
         tensorboard: Log to TensorBoard too.
+        auto_scale_lr: Multiply the learning rate by the run's batch over the recipe's.
 
     Raises:
         MixDetError: Something that the caller can mend: the message says what.
@@ -81,6 +84,8 @@ def train(
         cfg.optim_wrapper.type = amp_wrapper_type(cfg.optim_wrapper.get("type", "OptimWrapper"))
     if tensorboard:
         _add_tensorboard(cfg)
+    if auto_scale_lr:
+        _scale_lr(cfg)
     if resume is not None:
         cfg.resume = True
         cfg.load_from = _latest(cfg.work_dir) if resume == "auto" else _existing(resume)
@@ -183,6 +188,15 @@ def _add_tensorboard(cfg: Config) -> None:
         visualizer.vis_backends = [*backends, {"type": "TensorboardVisBackend"}]
 
 
+def _scale_lr(cfg: Config) -> None:
+    if "base_batch_size" not in (cfg.get("auto_scale_lr") or {}):
+        raise MixDetError(
+            "--auto-scale-lr: the config does not say which batch its learning rate is for: "
+            "auto_scale_lr=dict(base_batch_size=...)"
+        )
+    cfg.auto_scale_lr.enable = True
+
+
 def _existing(checkpoint: str) -> str:
     if "://" not in checkpoint and not Path(checkpoint).is_file():
         raise MixDetError(f"{checkpoint}: no such checkpoint")
@@ -260,3 +274,10 @@ def _refusals(config: str, cfg: Config) -> Iterator[None]:
             if found:
                 raise MixDetError(words.format(*found.groups())) from error
         raise
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise MixDetError(
+            f"{error.filename or cfg.work_dir}: {error.strerror}; the checkpoints that are there "
+            "are whole: make room, then --resume goes on"
+        ) from error

@@ -9,25 +9,18 @@ pictures a second needs about 20 hours for them, but mmdet's pipeline makes some
 and core: with the 4 workers of coco_320.py, 250 a second and GPU, it is about 80 GPU-hours.
 """
 
-max_epochs = 600
-train_cfg = dict(type="ResumableTrainLoop", max_epochs=max_epochs, val_interval=25)
+train_cfg = dict(type="ResumableTrainLoop", max_epochs=600, val_interval=25)
 val_cfg = dict(type="ValLoop")
 test_cfg = dict(type="TestLoop")
 
 optim_wrapper = dict(
     type="OptimWrapper",
     optimizer=dict(type="SGD", lr=0.015, momentum=0.9, weight_decay=4.0e-5),
+    clip_grad=dict(max_norm=35, norm_type=2),  # a guard that mmdet's has not
 )
 param_scheduler = [
     dict(type="LinearLR", start_factor=0.001, by_epoch=False, begin=0, end=500),
-    dict(
-        type="CosineAnnealingLR",
-        begin=0,
-        end=max_epochs,
-        T_max=max_epochs,
-        eta_min=0,
-        by_epoch=True,
-        convert_to_iter_based=True,
-    ),
+    # no end: that of the training
+    dict(type="CosineAnnealingLR", eta_min=0, by_epoch=True, convert_to_iter_based=True),
 ]
 auto_scale_lr = dict(enable=False, base_batch_size=192)

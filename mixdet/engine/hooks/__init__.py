@@ -9,6 +9,7 @@ from mixdet.engine.hooks.interrupt import InterruptHook
 from mixdet.engine.hooks.memory import KeepMemoryHook
 from mixdet.engine.hooks.report import ReportHook
 from mixdet.engine.hooks.seed import SeedIterationHook
+from mixdet.engine.hooks.total_batch import TotalBatchHook
 
 __all__ = [
     "CheckpointFitHook",
@@ -20,4 +21,5 @@ __all__ = [
     "ResumableEarlyStoppingHook",
     "SafeCheckpointHook",
     "SeedIterationHook",
+    "TotalBatchHook",
 ]

@@ -1,0 +1,74 @@
+"""A disk that is full while a checkpoint is saved: one line, and the last good one stays."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from mixdet.compat.checkpoint import load
+from mixdet.engine import launch
+from mixdet.errors import MixDetError
+from tests.tiny import quick, write_config, write_pictures  # noqa: F401
+
+pytestmark = pytest.mark.usefixtures("quick")
+
+
+@pytest.fixture
+def config(tmp_path):
+    return write_config(tmp_path, write_pictures(tmp_path / "data"), epochs=3)
+
+
+def full_from(monkeypatch, epoch: int) -> None:
+    """From the epoch's checkpoint on no file reaches the disk."""
+    fsync, full = os.fsync, False
+
+    def refuse(file: int) -> None:
+        nonlocal full
+        name = Path(f"/proc/self/fd/{file}").readlink().name
+        full = full or name == f".epoch_{epoch}.pth.part"
+        if full:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        fsync(file)
+
+    monkeypatch.setattr(os, "fsync", refuse)
+
+
+def test_the_last_good_checkpoint_stays_and_the_run_goes_on_from_it(config, tmp_path, monkeypatch):
+    with monkeypatch.context() as disk:
+        full_from(disk, epoch=2)
+        with pytest.raises(MixDetError) as refusal:
+            launch.train(str(config))
+    work = tmp_path / "work"
+    message = str(refusal.value)
+    assert "\n" not in message
+    assert message.startswith(f"{work / 'epoch_2.pth'} cannot be written (No space left")
+    assert (work / "last_checkpoint").read_text() == str(work / "epoch_1.pth")
+    assert load(str(work / "epoch_1.pth"))["meta"]["epoch"] == 1
+    assert not (work / "epoch_2.pth").exists()
+    assert not list(work.glob(".*.part"))
+    launch.train(str(config), resume="auto")
+    assert load(str(work / "epoch_3.pth"))["meta"]["epoch"] == 3
+
+
+@pytest.mark.heavy
+def test_a_disk_that_is_really_full(config, tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=300k", "none", str(disk)]
+    if not shutil.which("mount") or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("mounting a small disk is not allowed here")
+    try:
+        with pytest.raises(MixDetError, match="No space left") as refusal:
+            launch.train(str(config), work_dir=str(disk))
+        assert "\n" not in str(refusal.value)
+        good = list(disk.glob("*.pth"))
+        assert good, "the disk is too small for a single checkpoint"
+        for file in good:
+            assert "state_dict" in load(str(file))
+    finally:
+        subprocess.run(["umount", "--lazy", str(disk)], check=True)

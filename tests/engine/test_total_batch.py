@@ -1,0 +1,101 @@
+"""Batch size and learning rate: what a run with another batch says and does; a batch of one."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from mmengine.config import Config
+
+from mixdet.engine import launch
+from mixdet.errors import MixDetError
+from tests.conftest import ROOT
+from tests.tiny import quick, write_config, write_pictures  # noqa: F401
+
+pytestmark = pytest.mark.usefixtures("quick")
+
+HOOK = "default_hooks['total_batch'] = dict(type='TotalBatchHook')\n"
+RECIPE = HOOK + "auto_scale_lr = dict(enable=False, base_batch_size={})\n"
+WORDS = "The recipe's learning rate is for batches of"
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    return write_pictures(tmp_path_factory.mktemp("pictures"))
+
+
+def run(folder, pictures, extra, **arguments):
+    """Train an epoch; return the log and the learning rate of each iteration."""
+    launch.train(str(write_config(folder, pictures, 1, extra)), **arguments)
+    (log,) = folder.glob("work/*/*.log")
+    (scalars,) = folder.glob("work/*/vis_data/scalars.json")
+    return log.read_text(), [
+        entry["lr"] for entry in map(json.loads, scalars.open()) if "lr" in entry
+    ]
+
+
+def test_another_batch_is_said_and_scaled_on_request(pictures, tmp_path):
+    log, plain = run(tmp_path / "plain", pictures, RECIPE.format(16))
+    assert f"{WORDS} 16 pictures, and these have 4" in log
+    assert "multiplied by 0.25" in log
+    log, scaled = run(tmp_path / "scaled", pictures, RECIPE.format(16), auto_scale_lr=True)
+    assert WORDS not in log
+    assert scaled == pytest.approx([rate / 4 for rate in plain])  # the warm-up scales too
+    assert plain[0] > 0
+
+
+def test_accumulated_gradients_are_part_of_the_batch(pictures, tmp_path):
+    accumulate = "optim_wrapper['accumulative_counts'] = 4\n"
+    log, _ = run(tmp_path, pictures, RECIPE.format(16) + accumulate)
+    assert WORDS not in log
+
+
+def test_scaling_wants_to_know_the_recipes_batch(pictures, tmp_path):
+    config = write_config(tmp_path, pictures)
+    with pytest.raises(MixDetError, match="--auto-scale-lr: the config does not say"):
+        launch.train(str(config), auto_scale_lr=True)
+
+
+@pytest.mark.parametrize("batch", [13, 1])  # 14 pictures: the last batch has one; all have one
+def test_a_last_batch_of_one_and_batches_of_one_train(pictures, tmp_path, batch):
+    _, rates = run(tmp_path, pictures, f"train_dataloader['batch_size'] = {batch}\n")
+    assert len(rates) == (2 if batch == 13 else 14)
+
+
+def one_picture_config(page_block: bool) -> Config:
+    cfg = Config.fromfile(ROOT / "configs/ssdlite_mobilenet_v2_coco.py")
+    if page_block:
+        page = (ROOT / "docs/custom_data.md").read_text()
+        (block,) = (part for part in page.split("```") if "# a batch of one" in part)
+        cfg.merge_from_dict(Config.fromstring(block.removeprefix("python\n"), ".py").to_dict())
+    return cfg
+
+
+def loss_of_one_picture(cfg: Config) -> torch.Tensor:
+    from mmdet.registry import MODELS
+    from mmdet.structures import DetDataSample
+    from mmengine.structures import InstanceData
+
+    sample = DetDataSample(metainfo={"img_shape": (320, 320), "pad_shape": (320, 320)})
+    boxes = torch.tensor([[10.0, 10.0, 160.0, 200.0]])
+    sample.gt_instances = InstanceData(bboxes=boxes, labels=torch.tensor([3]))
+    model = MODELS.build(cfg.model)
+    model.train()
+    torch.manual_seed(0)
+    losses = model.loss(torch.randn(1, 3, 320, 320), [sample])
+    return model.parse_losses(losses)[0]
+
+
+def test_batch_norm_refuses_one_picture_and_group_norm_takes_it():
+    with pytest.raises(ValueError, match="Expected more than 1 value per channel"):
+        loss_of_one_picture(one_picture_config(page_block=False))
+    loss = loss_of_one_picture(one_picture_config(page_block=True))
+    assert torch.isfinite(loss)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs/_base_/schedules").glob("*.py")))
+def test_every_recipe_clips_gradients_and_names_its_batch(path):
+    cfg = Config.fromfile(path)
+    assert cfg.optim_wrapper.clip_grad.max_norm > 0
+    assert cfg.auto_scale_lr.base_batch_size > 0
