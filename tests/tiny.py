@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from mmdet.registry import HOOKS, MODELS
+from mmengine.dist import get_rank
 from mmengine.hooks import Hook
 from torch import nn
 
@@ -70,16 +71,20 @@ def quick():
 
 @MODELS.register_module()
 class TinyBackbone(nn.Module):
-    """Two stages at strides 8 and 16, with dropout, so that the model draws random numbers."""
+    """Two stages at strides 8 and 16, with dropout, so that the model draws random numbers.
 
-    def __init__(self) -> None:
+    Args:
+        plain: Without dropout and batch norm, so that a batch is the sum of its pictures.
+    """
+
+    def __init__(self, plain: bool = False) -> None:
         super().__init__()
         self.first = nn.Sequential(
             nn.Conv2d(3, 8, 5, stride=4, padding=2, bias=False),
-            nn.BatchNorm2d(8),
+            nn.Identity() if plain else nn.BatchNorm2d(8),
             nn.ReLU(),
             nn.Conv2d(8, 8, 3, stride=2, padding=1),
-            nn.Dropout(0.2),
+            nn.Dropout(0.0 if plain else 0.2),
         )
         self.second = nn.Conv2d(8, 8, 3, stride=2, padding=1)
 
@@ -102,6 +107,30 @@ class CtrlC(Hook):
     def before_val_iter(self, runner, batch_idx, data_batch=None) -> None:
         if self.validation and runner.iter == self.iteration and batch_idx == 1:
             os.kill(os.getpid(), signal.SIGINT)
+
+
+@HOOKS.register_module()
+class NoteLosses(Hook):
+    """Write the losses of this process, one an iteration, to a file named after its rank."""
+
+    def __init__(self, folder: str) -> None:
+        self.file = Path(folder, f"losses_{get_rank()}.txt")
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
+        with self.file.open("a") as file:
+            print(float(outputs["loss"].detach()), file=file)
+
+
+@HOOKS.register_module()
+class KillRank(Hook):
+    """Kill -9 the process of a rank before a training iteration."""
+
+    def __init__(self, rank: int, iteration: int) -> None:
+        self.rank, self.iteration = rank, iteration
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
+        if get_rank() == self.rank and runner.iter == self.iteration:
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
 CONFIG = """

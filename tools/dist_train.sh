@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Train on the GPUs of one machine, or of several (run it on each):
+# Train on the GPUs of one machine, or of several (run it on each). Without a GPU, GPUS is the number
+# of processes, which talk over gloo.
 #   tools/dist_train.sh CONFIG GPUS [options of tools/train.py]
 #   NNODES=2 NODE_RANK=0 MASTER_ADDR=host tools/dist_train.sh CONFIG GPUS
 set -euo pipefail

@@ -164,19 +164,28 @@ def load_config(
     cfg.work_dir = work_dir or cfg.get("work_dir") or str(Path("work_dirs", Path(path).stem))
     cfg.launcher = launcher
     if launcher != "none":
-        _prepare_processes(launcher)
+        _prepare_processes(cfg, launcher)
     if data_root is not None:
         set_data_root(cfg, data_root)
     return cfg
 
 
-def _prepare_processes(launcher: str) -> None:
-    if not torch.cuda.is_available():
-        raise MixDetError(f"--launcher {launcher}: no GPU is seen; mmengine wants one a process")
+def _prepare_processes(cfg: Config, launcher: str) -> None:
+    if launcher == "slurm" and not torch.cuda.is_available():
+        raise MixDetError("--launcher slurm: no GPU is seen; mmengine wants one a process")
     if launcher == "pytorch" and "RANK" not in os.environ:
         raise MixDetError("--launcher pytorch: start it with tools/dist_train.sh, or torchrun")
     if launcher == "slurm" and "SLURM_PROCID" not in os.environ:
         raise MixDetError("--launcher slurm: start it inside a Slurm step (srun)")
+    if not torch.cuda.is_available():  # where mmengine asks for a GPU's number, twice
+        torch.distributed.init_process_group("gloo")
+        cfg.model_wrapper_cfg = {
+            "type": "MMDistributedDataParallel",
+            "device_ids": None,
+            "broadcast_buffers": False,
+            "find_unused_parameters": cfg.get("find_unused_parameters", False),
+            **(cfg.get("model_wrapper_cfg") or {}),
+        }
 
 
 def _add_tensorboard(cfg: Config) -> None:

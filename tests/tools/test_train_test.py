@@ -104,8 +104,8 @@ def test_options_that_do_not_fit(refusal, pictures, tmp_path):
     assert "MixNett is not in the mmdet::model registry" in line
     line = refusal("train", config, "--cfg-options", "model.backbone.depht=3")
     assert "unexpected keyword argument 'depht'" in line
-    if not torch.cuda.is_available():
-        assert "no GPU" in refusal("train", config, "--launcher", "pytorch")
+    assert "tools/dist_train.sh" in refusal("train", config, "--launcher", "pytorch")
+    assert "error: --launcher slurm" in refusal("train", config, "--launcher", "slurm")
 
 
 def test_checkpoints_that_are_refused(refusal, tool, trained, tmp_path):

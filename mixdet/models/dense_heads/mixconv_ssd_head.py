@@ -9,6 +9,8 @@ from mmcv.cnn import build_activation_layer, build_norm_layer
 from mmcv.ops import batched_nms
 from mmdet.models.dense_heads import SSDHead
 from mmdet.registry import MODELS
+from mmdet.utils import reduce_mean
+from mmengine.dist import get_world_size
 from mmengine.model import bias_init_with_prob
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
@@ -139,6 +141,8 @@ class MixConvSSDHead(SSDHead):
 
         Returns:
             `loss_cls` and `loss_bbox`, scalars, both divided by the positive anchors of the batch.
+            With several processes it is their mean that divides, so that they learn as one with
+            the whole batch (mmdet divides by each process's own).
         """
         shapes = [score.shape[-2:] for score in cls_scores]
         anchors, valid_flags = self.get_anchors(
@@ -147,6 +151,8 @@ class MixConvSSDHead(SSDHead):
         *targets, avg_factor = self.get_targets(
             anchors, valid_flags, batch_gt_instances, batch_img_metas, batch_gt_instances_ignore
         )
+        if get_world_size() > 1:  # gradients are averaged: so is what the losses are divided by
+            avg_factor = reduce_mean(cls_scores[0].new_tensor(avg_factor, dtype=torch.float32))
         labels, label_weights, bbox_targets, bbox_weights = (torch.cat(t, 1) for t in targets)
 
         logits = self._flatten(cls_scores, self.cls_out_channels).float()
