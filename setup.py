@@ -1,9 +1,11 @@
 """Packaging of MixDet. Tool settings are in pyproject.toml."""
 
 import re
+import shutil
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 HERE = Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (HERE / "mixdet/__init__.py").read_text()).group(1)
@@ -23,6 +25,22 @@ TEST = [
     *OPTIONAL,
 ]
 
+
+class BuildWithConfigs(build_py):
+    """Configs and tools go into `mixdet/.mim`, where mim and `mixdet/shipped.py` look."""
+
+    def run(self) -> None:
+        super().run()
+        if self.editable_mode:  # they are read from the checkout
+            return
+        home = Path(self.build_lib, "mixdet", ".mim")
+        shutil.rmtree(home, ignore_errors=True)
+        for folder in ("configs", "tools"):
+            ignored = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(HERE / folder, home / folder, ignore=ignored)
+        shutil.copy(HERE / "model-index.yml", home)
+
+
 setup(
     name="mixdet",
     version=VERSION,
@@ -32,6 +50,8 @@ setup(
     license="Apache-2.0",
     packages=find_packages(include=["mixdet", "mixdet.*"]),
     package_data={"mixdet": ["py.typed", "analysis/*/page.html"]},
+    cmdclass={"build_py": BuildWithConfigs},
+    entry_points={"console_scripts": ["mixdet=mixdet.__main__:main"]},
     python_requires=">=3.10",
     install_requires=[
         "torch>=2.6",

@@ -5,28 +5,27 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Sequence
-from pathlib import Path
 
 from mmengine.config import Config, DictAction
 from mmengine.utils import import_modules_from_strings
 
 from mixdet.errors import MixDetError, one_line
+from mixdet.shipped import find_config
 
 
 def read_config(path: str | os.PathLike, cfg_options: Sequence[str] = ()) -> Config:
     """Read a config, apply options to it, then import what it names: options may name more.
 
     Args:
-        path: Path of the config.
+        path: Path of the config, or the bare name of a shipped one.
         cfg_options: `key=value` strings that override it.
 
     Raises:
         MixDetError: The config cannot be read, an option does not fit it, or an import fails.
     """
-    if not Path(path).is_file():
-        raise MixDetError(f"{path}: no such config file")
+    file = find_config(path)
     try:
-        cfg = Config.fromfile(path, import_custom_modules=False)
+        cfg = Config.fromfile(file, import_custom_modules=False)
     except Exception as error:  # a config is code: whatever it raises is the config's fault
         raise MixDetError(f"{path}: cannot be read as a config: {one_line(error)}") from error
     _merge(cfg, cfg_options)

@@ -1,0 +1,57 @@
+"""`mixdet COMMAND ...`, or `python -m mixdet COMMAND ...`: the tools, without a checkout."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import shutil
+import sys
+from pathlib import Path
+
+from mixdet.errors import MixDetError, run_tool
+from mixdet.shipped import config_names, shipped
+
+
+def main() -> None:
+    """Run a tool as if its script had been called, or list or copy the configs."""
+    run_tool(lambda: _run(*sys.argv[1:]))
+
+
+def _run(command: str = "--help", *arguments: str) -> int | None:
+    tools = {file.stem: file for file in sorted(shipped("tools").glob("*.py"))}
+    if command in ("-h", "--help"):
+        print(_usage(tools))
+    elif command == "configs":
+        _configs(*arguments[:1])
+    elif command in tools:
+        sys.argv = [f"mixdet {command}", *arguments]
+        spec = importlib.util.spec_from_file_location(command, tools[command])
+        tool = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(tool)
+        return tool.main()
+    else:
+        raise MixDetError(f"mixdet {command}: no such command; mixdet --help lists them")
+    return None
+
+
+def _usage(tools: dict[str, Path]) -> str:
+    lines = ["usage: mixdet COMMAND [arguments]; mixdet COMMAND --help says more", ""]
+    for name, file in tools.items():
+        words = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
+        lines.append(f"  {name:<18}{words.splitlines()[0].partition(':')[0].rstrip('.')}")
+    lines.append(f"  {'configs':<18}List the shipped configs, or copy them to a FOLDER to edit")
+    return "\n".join(lines)
+
+
+def _configs(folder: str | None = None) -> None:
+    if folder is None:
+        print("\n".join(config_names()))
+        return
+    try:
+        shutil.copytree(shipped("configs"), folder, ignore=shutil.ignore_patterns("__pycache__"))
+    except OSError as error:
+        raise MixDetError(f"{folder}: {error.strerror or error}: name a new folder") from error
+
+
+if __name__ == "__main__":
+    main()

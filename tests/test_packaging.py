@@ -1,0 +1,124 @@
+"""Wheel and sdist hold configs and tools; the command finds them, in a checkout and without one."""
+
+from __future__ import annotations
+
+import os
+import runpy
+import shutil
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+
+from mixdet.errors import MixDetError
+from mixdet.shipped import config_names, find_config
+from tests.conftest import ROOT
+
+TOOLS = sorted(file.stem for file in (ROOT / "tools").glob("*.py"))
+
+
+@pytest.fixture
+def command(monkeypatch, capfd, tmp_path):
+    """Run `mixdet` in this process, in an empty folder; return exit code, stdout and stderr."""
+
+    def run(*arguments):
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", ["mixdet", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            runpy.run_module("mixdet", run_name="__main__")
+        return end.value.code or 0, *capfd.readouterr()
+
+    return run
+
+
+def test_help_names_every_tool_and_a_tool_its_arguments(command):
+    code, out, _ = command("--help")
+    assert code == 0
+    for tool in [*TOOLS, "configs"]:
+        assert f"\n  {tool} " in out
+    code, out, _ = command("train", "--help")
+    assert code == 0
+    assert out.startswith("usage: mixdet train")
+    code, _, err = command("trian")
+    assert code == 1
+    assert err == "error: mixdet trian: no such command; mixdet --help lists them\n"
+
+
+def test_configs_are_listed_and_copied(command, tmp_path):
+    code, out, _ = command("configs")
+    assert code == 0
+    assert out.splitlines() == list(config_names())
+    assert command("configs", "mine")[0] == 0
+    copy = Config.fromfile(tmp_path / "mine" / "ssdlite_mixnet_s_digits.py")
+    assert copy.model.backbone.arch == "s"
+    code, _, err = command("configs", "mine")
+    assert code == 1
+    assert "name a new folder" in err
+
+
+def test_a_config_by_its_bare_name_or_as_the_documents_write_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    name = "ssdlite_mobilenet_v2_3x3_coco"
+    for given in (name, f"{name}.py", f"configs/table1/{name}.py"):
+        assert find_config(given) == config_names()[name]
+    Path(f"{name}.py").write_text("")
+    assert find_config(f"{name}.py") == Path(f"{name}.py")  # what lies here comes first
+    with pytest.raises(MixDetError, match=r"did you mean ssdlite_mixnet_s_coco\?"):
+        find_config("ssdlite_mixnet_s_cocoo")
+    with pytest.raises(MixDetError, match="no such config file"):
+        find_config(f"elsewhere/{name}.py")
+
+
+@pytest.mark.heavy
+def test_sdist_and_wheel_work_without_a_checkout(tmp_path):
+    ignored = shutil.ignore_patterns(".*", "data", "work_dirs", "build", "*.egg-info", "tests")
+    source = shutil.copytree(ROOT, tmp_path / "source", ignore=ignored)
+    build = "from setuptools.build_meta import build_sdist; print(build_sdist('..'))"
+    name = shell(source, sys.executable, "-c", build).splitlines()[-1]
+    unpacked = tmp_path / "unpacked"
+    with tarfile.open(tmp_path / name) as archive:
+        archive.extractall(unpacked, filter="data")
+    (folder,) = unpacked.iterdir()
+    pip = (sys.executable, "-m", "pip")
+    shell(tmp_path, *pip, "wheel", "--no-deps", "--no-build-isolation", "-w", "wheels", folder)
+    (wheel,) = (tmp_path / "wheels").glob("mixdet-*.whl")
+    shell(tmp_path, *pip, "install", "--no-deps", "--no-index", "--target", "site", wheel)
+
+    site, empty = tmp_path / "site", tmp_path / "empty"
+    empty.mkdir()
+    where = "import mixdet; print(mixdet.__file__)"
+    assert shell(empty, sys.executable, "-c", where, path=site).startswith(str(site))
+    for kind in ("configs", "tools"):
+        shipped = {file.relative_to(ROOT) for file in (ROOT / kind).rglob("*.[psy]*[!c]")}
+        assert shipped
+        assert not [file for file in shipped if not (site / "mixdet/.mim" / file).is_file()]
+    assert (site / "mixdet/.mim/model-index.yml").is_file()
+    assert not list(site.rglob("tests"))
+
+    mixdet = site / "bin" / "mixdet"
+    assert "check_data" in shell(empty, mixdet, "--help", path=site)
+    listed = shell(empty, sys.executable, "-m", "mixdet", "configs", path=site)
+    assert listed.splitlines() == list(config_names())
+    counted = shell(empty, mixdet, "complexity", "ssdlite_mixnet_s_digits", path=site)
+    assert "ssdlite_mixnet_s_digits" in counted
+    refused = shell(empty, mixdet, "train", "ssdlite_mixnet_s_coco", path=site, code=1)
+    assert "data/coco" in refused.splitlines()[-1]
+    assert "is missing" in refused
+
+
+def shell(folder: Path, *words: object, path: Path | None = None, code: int = 0) -> str:
+    """Run a command in a folder; return what it printed."""
+    done = subprocess.run(
+        list(map(str, words)),
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(path or "")},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == code, done.stdout[-3000:]
+    return done.stdout
