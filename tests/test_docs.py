@@ -6,6 +6,7 @@ import re
 import runpy
 
 import pytest
+import torch
 
 from tests.conftest import ROOT
 
@@ -30,3 +31,29 @@ def test_figures_are_drawn_from_the_tables(tmp_path, monkeypatch):
         committed = (ROOT / "docs/figures" / name).read_text()
         words = re.compile(r">([^<>]*\w[^<>]*)</text>")
         assert words.findall(text) == words.findall(committed), f"draw {name} again"
+
+
+def test_security_names_tests_that_are_there():
+    named = re.findall(r"`(tests/[^`]+\.py)::(\w+)`", (ROOT / "SECURITY.md").read_text())
+    assert len(named) >= 8
+    for file, test in named:
+        assert f"def {test}(" in (ROOT / file).read_text(), f"{file}::{test}"
+
+
+def test_the_backbone_of_contributing_trains(tmp_path, monkeypatch):
+    from mmdet.registry import MODELS
+
+    from mixdet.engine.config import read_config
+
+    page = (ROOT / "CONTRIBUTING.md").read_text()
+    for block in re.findall(r"```python\n# (.*?)```", page, flags=re.S):
+        name, _, code = block.partition("\n")
+        (tmp_path / name.removeprefix("configs/")).write_text(code)
+    config = tmp_path / "my_backbone_coco.py"
+    base = f"{(ROOT / 'configs').as_posix()}/ssdlite"
+    config.write_text(config.read_text().replace('"ssdlite', f'"{base}'))
+    monkeypatch.syspath_prepend(tmp_path)
+    model = MODELS.build(read_config(config).model)
+    maps = model.extract_feat(torch.zeros(2, 3, 320, 320))
+    assert [tuple(each.shape[1:]) for each in maps[:2]] == [(64, 20, 20), (128, 10, 10)]
+    assert len(model.bbox_head(maps)[0]) == 6
