@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import multiprocessing
+from collections.abc import Iterator
 from functools import partial
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import torch
+from mmengine.optim import OptimWrapper, build_optim_wrapper
 from torch import nn
 
 from mixdet.analysis.benchmark.machine import machine
@@ -15,7 +19,9 @@ from mixdet.analysis.benchmark.peers import NETWORKS, our_model, peer_model, sha
 from mixdet.analysis.benchmark.timing import alternate, rates, speedup, spread
 from mixdet.analysis.tables import text_table
 from mixdet.engine.amp import amp_wrapper_type
+from mixdet.engine.hooks.memory import keep_freed_memory
 
+SIDES = ("mmdet", "mixdet")
 BOXES = 7  # a picture; COCO has 7.3
 
 
@@ -31,7 +37,7 @@ def measure_train(
     The weights are the same at the start, on the GPU where there is one.
 
     Args:
-        rounds: How often each is timed, after one untimed step.
+        rounds: How often each is timed, after one untimed step. The two sides have a process each.
         size: Side of the square pictures in pixels.
         batch: Pictures a step.
         amp: Both in mixed precision: float16 on a GPU, bfloat16 on a CPU.
@@ -40,19 +46,10 @@ def measure_train(
     Returns:
         machine, settings and networks; images a second as median, low and high.
     """
-    from mmengine.registry import init_default_scope
-
-    init_default_scope("mmdet")
     found = machine()
-    settings = {
-        "rounds": rounds,
-        "size": size,
-        "batch": batch,
-        "amp": amp,
-        "threads": torch.get_num_threads(),
-        "device": _device(),
-    }
-    rows = [_network(name, rounds, size, batch, amp) for name in networks]
+    settings = {"size": size, "batch": batch, "amp": amp, "threads": torch.get_num_threads()}
+    rows = [_network(name, rounds, **settings) for name in networks]
+    settings |= {"rounds": rounds, "device": _device()}
     return {"kind": "train", "machine": found, "settings": settings, "networks": rows}
 
 
@@ -85,64 +82,77 @@ def _device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _models(name: str, size: int) -> dict[str, nn.Module]:
-    peer, ours = peer_model(name, size), our_model(name, size)
-    peer.init_weights()
-    share_weights(peer, ours)
-    return {"mmdet": peer.to(_device()).train(), "mixdet": ours.to(_device()).train()}
+def _network(name: str, rounds: int, **settings: object) -> dict[str, object]:
+    """Time both sides, each in a process of its own, which it may set up as it likes."""
+    with contextlib.ExitStack() as stack:
+        servers = {side: stack.enter_context(_served(name, side, **settings)) for side in SIDES}
+        seconds = alternate(
+            {side: partial(_ask, server) for side, server in servers.items()}, rounds
+        )
+        peaks = {side: _ask(server, "peak") for side, server in servers.items()}
+    result: dict[str, object] = {"network": name, "speedup": speedup(*seconds.values())}
+    for side, found in seconds.items():
+        images = rates(found, settings["batch"])
+        result[side] = {"images_per_second": images, "peak_mb": peaks[side]}
+    return result
 
 
-def _wrapper(model: nn.Module, amp: bool):
-    from mmengine.optim import build_optim_wrapper
+@contextlib.contextmanager
+def _served(name: str, side: str, **settings: object) -> Iterator[Connection]:
+    """A process that makes a step whenever it is asked."""
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_serve, args=(theirs, name, side), kwargs=settings)
+    process.start()
+    theirs.close()  # so that a process that dies is noticed
+    try:
+        yield ours
+    finally:
+        ours.close()
+        process.join()
 
+
+def _ask(server: Connection, request: object) -> float:
+    server.send(request)
+    return server.recv()
+
+
+def _serve(
+    client: Connection, name: str, side: str, size: int, batch: int, amp: bool, threads: int
+) -> None:
+    from mmengine.registry import init_default_scope
+
+    init_default_scope("mmdet")
+    torch.set_num_threads(threads)
+    device = _device()
+    if side == "mixdet" and device == "cpu":
+        keep_freed_memory()  # as `KeepMemoryHook` does in every run of ours
+    models = {"mmdet": peer_model(name, size), "mixdet": our_model(name, size)}
+    torch.manual_seed(0)
+    models["mmdet"].init_weights()
+    share_weights(models["mmdet"], models["mixdet"])
+    model = models[side].to(device).train()
+    wrapper, data = _wrapper(model, amp), fixed_batch(batch, size)
+    before = _resident("VmRSS")
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    with contextlib.suppress(EOFError):  # the client has what it wants
+        while True:
+            if client.recv() == "peak":
+                peak = _resident("VmHWM") - before
+                client.send(torch.cuda.max_memory_allocated() / 1e6 if device == "cuda" else peak)
+            else:
+                model.train_step(data, wrapper)
+                if device == "cuda":
+                    torch.cuda.synchronize()
+                client.send(0.0)
+
+
+def _wrapper(model: nn.Module, amp: bool) -> OptimWrapper:
     kind = amp_wrapper_type("OptimWrapper") if amp else "OptimWrapper"
     # a rate of almost nothing: the work is the same, and nothing diverges on noise
     optimizer = dict(type="SGD", lr=1e-6, momentum=0.9, weight_decay=4e-5)
     return build_optim_wrapper(model, dict(type=kind, optimizer=optimizer))
-
-
-def _network(name: str, rounds: int, size: int, batch: int, amp: bool) -> dict[str, object]:
-    models = _models(name, size)
-    data = fixed_batch(batch, size)
-
-    def step(model, wrapper, _turn: int) -> None:
-        model.train_step(data, wrapper)
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-
-    steps = {side: partial(step, model, _wrapper(model, amp)) for side, model in models.items()}
-    seconds = alternate(steps, rounds)
-    result: dict[str, object] = {"network": name, "speedup": speedup(*seconds.values())}
-    for side, found in seconds.items():
-        result[side] = {
-            "images_per_second": rates(found, batch),
-            "peak_mb": _peak(name, side, size, batch, amp),
-        }
-    return result
-
-
-def _peak(name: str, side: str, size: int, batch: int, amp: bool) -> float:
-    """Most memory in MB of two steps: the GPU's, or what a process of its own grows by."""
-    if torch.cuda.is_available():
-        return _two_steps(name, side, size, batch, amp)
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_two_steps, (name, side, size, batch, amp))
-
-
-def _two_steps(name: str, side: str, size: int, batch: int, amp: bool) -> float:
-    from mmengine.registry import init_default_scope
-
-    init_default_scope("mmdet")
-    model = _models(name, size)[side]
-    wrapper, data = _wrapper(model, amp), fixed_batch(batch, size)
-    before = _resident("VmRSS")
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-    for _ in range(2):
-        model.train_step(data, wrapper)
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 1e6
-    return _resident("VmHWM") - before
 
 
 def _resident(key: str) -> float:
@@ -154,13 +164,12 @@ def _resident(key: str) -> float:
 
 def train_table(record: dict[str, object], markdown: bool = False) -> str:
     """The record of `measure_train` as text."""
-    sides = ("mmdet", "mixdet")
     rows = [
         [
             row["network"],
-            *(spread(row[side]["images_per_second"], 1) for side in sides),
+            *(spread(row[side]["images_per_second"], 1) for side in SIDES),
             spread(row["speedup"], 2),
-            *(f"{row[side]['peak_mb']:.0f}" for side in sides),
+            *(f"{row[side]['peak_mb']:.0f}" for side in SIDES),
         ]
         for row in record["networks"]
     ]
