@@ -19,7 +19,7 @@ class Browser:
     """A headless window on one page.
 
     Attributes:
-        console: Errors and warnings that the page or the browser wrote.
+        console: Errors that the page or the browser wrote.
         requests: Addresses that were asked for, `data:` and `blob:` left out.
     """
 
@@ -77,17 +77,13 @@ class Browser:
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
 
-    def wait(self, script: str, seconds: float = 90) -> Any:
-        """The expression's value, once it is true."""
+    def wait(self, script: str, seconds: float = 90) -> None:
+        """Until the expression, or what it promises, is true."""
         end = time.monotonic() + seconds
-        while not (value := self.run(script)):
-            assert time.monotonic() < end, (
-                script,
-                self.console,
-                self.run("document.body.innerText"),
-            )
+        while not self.run(f"Promise.resolve({script}).then(Boolean)"):
+            seen = (script, self.console, self.run("document.body.innerText"))
+            assert time.monotonic() < end, seen
             time.sleep(0.1)
-        return value
 
     def upload(self, selector: str, file: Path) -> None:
         """Put a file into an `<input type=file>`."""
@@ -117,11 +113,11 @@ class Browser:
         return event
 
     def _note(self, method: str | None, params: dict[str, Any]) -> None:
-        if method == "Runtime.consoleAPICalled" and params["type"] in ("error", "warning"):
+        if method == "Runtime.consoleAPICalled" and params["type"] == "error":
             self.console.append(str([arg.get("value") for arg in params["args"]]))
         elif method == "Runtime.exceptionThrown":
             self.console.append(json.dumps(params["exceptionDetails"])[:500])
-        elif method == "Log.entryAdded" and params["entry"]["level"] in ("error", "warning"):
+        elif method == "Log.entryAdded" and params["entry"]["level"] == "error":
             self.console.append(f"{params['entry']['text']} {params['entry'].get('url', '')}")
         elif method == "Network.requestWillBeSent":
             address = params["request"]["url"]

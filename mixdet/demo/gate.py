@@ -78,8 +78,8 @@ class Gate:
         if method == "POST":
             limit = MAX_MESSAGE + (self.max_upload if path == f"{API}/upload" else 0)
             length = headers.get("content-length", "")
-            if not length.isdecimal():
-                return 411, "the length is missing"
+            if not length.isdecimal() or "transfer-encoding" in headers:
+                return 411, "the length has to be stated"
             if int(length) > limit:
                 return 413, f"more than {limit:,} bytes"
         return None

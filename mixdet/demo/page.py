@@ -5,6 +5,7 @@ The network runs when a picture comes; its boxes are kept, and the threshold dra
 
 from __future__ import annotations
 
+import html
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -30,7 +31,7 @@ VISITORS = 32  # whose boxes are kept, each with a picture of at most SHOWN x SH
 FORGET = (60, 900)  # every so many seconds, files older than so many are deleted
 STYLE = """
 footer {display: none !important}
-.name p {font-weight: 600; overflow-wrap: anywhere}
+.name, .name * {overflow-wrap: anywhere; line-height: 1.4}
 .count p {font-size: 1.1em}
 """
 
@@ -138,11 +139,15 @@ def build_page(detectors: Mapping[str, Callable], examples: list[Path]) -> gr.Bl
                 threshold = gr.Slider(
                     LEAST_SCORE, 1, FIRST_SCORE, step=0.01, label="Least score", elem_id="threshold"
                 )
-                gr.Examples([[str(file)] for file in examples], picture, label="Pictures to try")
+                # gr.Examples would load them past the queue
+                samples = [[str(file)] for file in examples]
+                tries = gr.Dataset(
+                    components=[picture], samples=samples, type="index", label="Pictures to try"
+                )
             outputs = []
             for index, name in enumerate(detectors):
                 with gr.Column(scale=3, min_width=300):
-                    gr.Markdown(name, elem_classes="name")
+                    gr.HTML(_heading(name), elem_classes="name")
                     outputs.append(
                         gr.Image(
                             label="Boxes",
@@ -153,6 +158,7 @@ def build_page(detectors: Mapping[str, Callable], examples: list[Path]) -> gr.Bl
                         )
                     )
                     outputs.append(gr.Markdown(elem_id=f"count{index}", elem_classes="count"))
+        tries.click(examples.__getitem__, tries, picture, api_visibility="private")
         # Not preprocessed: gradio would decode the file before our limits have seen it
         common = dict(preprocess=False, api_visibility="private")
         picture.change(on_picture, [picture, threshold], [seen, *outputs], **common)
@@ -165,3 +171,9 @@ def build_page(detectors: Mapping[str, Callable], examples: list[Path]) -> gr.Bl
             **common,
         )
     return page.queue(max_size=WAITING, default_concurrency_limit=1)
+
+
+def _heading(name: str) -> str:
+    """A checkpoint's folder says more than its name, which stands small below; always two lines."""
+    first, _, second = html.escape(name).partition("/")
+    return f"<b>{first}</b><br><small>{second or '&nbsp;'}</small>"
