@@ -10,7 +10,13 @@ VERSION = re.search(r'__version__ = "(.+)"', (HERE / "mixdet/__init__.py").read_
 
 TENSORBOARD = ["tensorboard>=2.15"]
 FAST_EVAL = ["faster-coco-eval>=1.6.5"]
-TEST = ["pytest>=8", "pytest-randomly>=3.15", "hypothesis>=6.100", *TENSORBOARD, *FAST_EVAL]
+DEMO = ["gradio>=6.31"]
+TEST = [
+    "pytest>=8",
+    "pytest-randomly>=3.15",
+    "hypothesis>=6.100",
+    *(*TENSORBOARD, *FAST_EVAL, *DEMO),
+]
 
 setup(
     name="mixdet",
@@ -39,6 +45,7 @@ setup(
     extras_require={
         "tensorboard": TENSORBOARD,
         "fast-eval": FAST_EVAL,  # CocoDetectionMetric(backend="faster_coco_eval")
+        "demo": DEMO,  # tools/demo.py
         "test": TEST,
         "dev": [*TEST, "ruff>=0.9", "pre-commit>=3.5"],
     },

@@ -58,9 +58,11 @@ def look(detectors: list[Callable], file: Mapping[str, Any]) -> Seen:
         file: Gradio's description of the upload, of which only `path` is used.
 
     Raises:
-        MixDetError: It is no picture, or a larger one than `LIMITS`.
+        MixDetError: It is no picture, a larger one than `LIMITS`, or deleted by now.
     """
     path = Path(file["path"])
+    if not path.is_file():
+        raise MixDetError("the picture is forgotten by now: load it again")
     try:
         read_picture(path, LIMITS)
         rgb = as_rgb(path)
@@ -119,8 +121,9 @@ def build_page(detectors: Mapping[str, Callable], examples: list[Path]) -> gr.Bl
             raise gr.Error(str(error), print_exception=False) from error
         return [seen, *draw(seen, threshold)]
 
-    def on_threshold(seen: Seen | None, threshold: float) -> list[Any]:
-        return draw(seen, threshold) if seen else nothing
+    def on_threshold(seen: Seen | None, file: dict | None, threshold: float) -> list[Any]:
+        # What was seen is forgotten when many others have come since
+        return [seen, *draw(seen, threshold)] if seen else on_picture(file, threshold)
 
     with gr.Blocks(title="MixDet", analytics_enabled=False, delete_cache=FORGET) as page:
         gr.Markdown(
@@ -164,12 +167,13 @@ def build_page(detectors: Mapping[str, Callable], examples: list[Path]) -> gr.Bl
         picture.change(on_picture, [picture, threshold], [seen, *outputs], **common)
         threshold.change(
             on_threshold,
-            [seen, threshold],
-            outputs,
+            [seen, picture, threshold],
+            [seen, *outputs],
             trigger_mode="always_last",
             show_progress="hidden",
             **common,
         )
+    page.state_session_capacity = VISITORS
     return page.queue(max_size=WAITING, default_concurrency_limit=1)
 
 

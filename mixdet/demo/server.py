@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import socket
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,7 @@ def build_app(detectors: Mapping[str, Callable], folder: str | os.PathLike) -> A
     for detector in detectors.values():
         detector(examples[0])  # the first call of a network is slow
     app = gr.mount_gradio_app(
-        FastAPI(docs_url=None, redoc_url=None, openapi_url=None),
+        FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=_few_threads),
         build_page(detectors, examples),
         path="/",
         server_name=HOST,
@@ -75,6 +76,15 @@ def build_app(detectors: Mapping[str, Callable], folder: str | os.PathLike) -> A
         css=STYLE,
     )
     return Gate(app, folder, LIMITS.max_bytes)
+
+
+@contextlib.asynccontextmanager
+async def _few_threads(app: Any) -> AsyncIterator[None]:
+    """Four threads for all that blocks, not forty: the C library keeps freed memory for each."""
+    from anyio.to_thread import current_default_thread_limiter
+
+    current_default_thread_limiter().total_tokens = 4
+    yield
 
 
 def _open(models: Sequence[str | os.PathLike]) -> dict[str, Detector]:
