@@ -15,7 +15,8 @@ FAST_EVAL = ["faster-coco-eval>=1.6.5"]
 EXPORT = ["onnx>=1.17", "onnxscript>=0.5", "safetensors>=0.4"]
 ONNX = [*EXPORT, "onnxruntime>=1.20"]
 OPENVINO = [*EXPORT, "openvino>=2025.0"]
-OPTIONAL = [*TENSORBOARD, *FAST_EVAL, *ONNX, *OPENVINO]
+DEMO = ["gradio>=6.31"]
+OPTIONAL = [*TENSORBOARD, *FAST_EVAL, *ONNX, *OPENVINO, *DEMO]
 TEST = [
     "pytest>=8",
     "pytest-randomly>=3.15",
@@ -72,6 +73,7 @@ setup(
         "fast-eval": FAST_EVAL,  # CocoDetectionMetric(backend="faster_coco_eval")
         "onnx": ONNX,
         "openvino": OPENVINO,
+        "demo": DEMO,  # tools/demo.py
         "test": TEST,
         "dev": [*TEST, "ruff>=0.9", "pre-commit>=3.5"],
     },

@@ -1,0 +1,285 @@
+"""The demo page, served: in a browser, under many requests at once, and what it refuses."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import socket
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mixdet.demo import server
+from mixdet.errors import MixDetError
+from mixdet.inference import Detections
+from tests.browser import CHROMIUM, Browser
+
+ROOT = Path(__file__).resolve().parents[2]
+TOOL = [sys.executable, str(ROOT / "tools" / "demo.py")]
+
+
+class TestRefusals:
+    def test_without_gradio(self, monkeypatch):
+        monkeypatch.setattr(server.importlib.util, "find_spec", lambda name: None)
+        with pytest.raises(MixDetError, match=re.escape("pip install 'mixdet[demo]'")):
+            server.serve(["a.pth"])
+
+    def test_a_port_that_is_taken(self, monkeypatch):
+        monkeypatch.setattr(server.importlib.util, "find_spec", lambda name: True)
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = taken.getsockname()[1]
+            with pytest.raises(MixDetError, match=f"--port {port}"):
+                server.serve(["a.pth"], port)
+        with pytest.raises(MixDetError, match="--port 70000"):
+            server.serve(["a.pth"], 70000)
+
+    def test_a_model_that_is_not_there(self):
+        pytest.importorskip("gradio")
+        done = subprocess.run([*TOOL, "gone.pth", "--port", "0"], capture_output=True, text=True)
+        assert done.returncode == 1
+        assert done.stderr.startswith("error: ")
+        assert "gone.pth" in done.stderr
+        assert done.stderr.count("\n") == 1
+
+
+class Stand:
+    """A stand-in for a network: boxes with scores from 0.1 to 0.9, and what it was asked."""
+
+    def __init__(self, boxes: int = 9, seconds: float = 0) -> None:
+        self.boxes, self.seconds, self.asked = boxes, seconds, []
+
+    def __call__(self, image, *, score_thr=0.0):
+        if isinstance(image, np.ndarray):
+            self.asked.append(int(image[0, 0, 0]))
+            time.sleep(self.seconds)
+        edges = np.arange(self.boxes, dtype=np.float32)[:, None] * 10
+        boxes = np.hstack([edges, edges, edges + 40, edges + 40])
+        scores = np.linspace(0.9, 0.1, self.boxes).astype(np.float32)
+        names = ["thing"] * self.boxes
+        return Detections(boxes, scores, np.arange(self.boxes), names).above(score_thr)
+
+
+@contextlib.contextmanager
+def served(detectors, folder):
+    """The page's address, while a thread of this process serves it."""
+    uvicorn = pytest.importorskip("uvicorn")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRADIO_TEMP_DIR", "")  # and what the server sets is undone
+        patch.setenv("GRADIO_ANALYTICS_ENABLED", "")
+        app = server.build_app(detectors, folder)
+        config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1)
+        running = uvicorn.Server(config)
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            thread = threading.Thread(target=running.run, kwargs={"sockets": [listener]})
+            thread.start()
+            try:
+                yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+            finally:
+                running.should_exit = True
+                thread.join()
+
+
+@pytest.mark.heavy
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium")
+class TestInABrowser:
+    @pytest.fixture(scope="class")
+    def models(self):
+        return {"first/model.pth": Stand(), "second": Stand(3)}
+
+    @pytest.fixture(scope="class")
+    def address(self, models, tmp_path_factory):
+        with served(models, tmp_path_factory.mktemp("served")) as address:
+            yield address
+
+    @pytest.fixture
+    def browser(self, address, tmp_path):
+        browser = Browser(tmp_path / "profile")
+        try:
+            browser.open(address)
+            browser.wait("document.querySelector('#picture input[type=file]')")
+            yield browser
+            assert browser.console == []
+            asked = {request.split("/gradio_api")[0] for request in browser.requests}
+            assert all(request.startswith(f"{address}") for request in asked), asked
+        finally:
+            browser.close()
+
+    def counted(self, browser, index: int, words: str) -> None:
+        """Wait for the line under a picture, and for the picture above it."""
+        browser.wait(f"document.querySelector('#count{index}')?.innerText.startsWith('{words} in')")
+        browser.wait(f"document.querySelector('#boxes{index} img')?.naturalWidth")
+
+    def test_upload_boxes_and_threshold(self, browser, models, tmp_path):
+        Image.new("RGB", (600, 400), (90, 90, 90)).save(tmp_path / "a.png")
+        browser.upload("#picture input[type=file]", tmp_path / "a.png")
+        self.counted(browser, 0, "7 boxes")
+        self.counted(browser, 1, "2 boxes")
+        red = """(async () => {
+            const image = document.querySelector('#boxes0 img'), canvas = new OffscreenCanvas(
+                image.naturalWidth, image.naturalHeight), pen = canvas.getContext('2d');
+            await image.decode();
+            pen.drawImage(image, 0, 0);
+            const pixels = pen.getImageData(0, 0, canvas.width, canvas.height).data;
+            let coloured = 0;
+            for (let i = 0; i < pixels.length; i += 4)
+                coloured += Math.abs(pixels[i] - 90) + Math.abs(pixels[i + 2] - 90) > 90;
+            return coloured;
+        })()"""
+        before, asked = browser.run(red), [len(model.asked) for model in models.values()]
+        assert before > 1000
+        slide = """(() => {
+            const slider = document.querySelector('#threshold input[type=range]');
+            slider.value = %s;
+            slider.dispatchEvent(new Event('input', {bubbles: true}));
+            return true;
+        })()"""
+        browser.run(slide % 0.75)
+        self.counted(browser, 0, "2 boxes")
+        self.counted(browser, 1, "1 box")
+        browser.wait(f"{red}.then(found => found && found < {before} / 2)")
+        assert [len(model.asked) for model in models.values()] == asked
+        browser.run(slide % 0.05)
+        self.counted(browser, 0, "9 boxes")
+        assert [len(model.asked) for model in models.values()] == asked
+
+    def test_an_example_and_then_nothing(self, browser):
+        browser.wait("document.querySelectorAll('.gallery-item').length == 6")
+        browser.run("document.querySelector('.gallery-item').click()")
+        self.counted(browser, 0, "7 boxes")
+        self.press(browser, "clear|remove")
+        browser.wait("!document.querySelector('#boxes0 img')")
+
+    def press(self, browser, name: str) -> None:
+        """Click a button of the picture, once it is there."""
+        script = """[...document.querySelectorAll('#picture button')].some(button => {
+            const found = /NAME/i.test(button.ariaLabel + button.title + button.innerText);
+            if (found) button.click();
+            return found;
+        })"""
+        browser.wait(script.replace("NAME", name))
+
+    def test_the_camera(self, browser):
+        self.press(browser, "capture from camera")
+        self.press(browser, "access webcam")
+        browser.wait("document.querySelector('#picture video')?.videoWidth")
+        self.press(browser, "capture photo")
+        self.counted(browser, 0, "7 boxes")
+
+    def test_what_is_no_picture(self, browser, models, tmp_path):
+        asked = len(models["second"].asked)
+        (tmp_path / "a.png").write_bytes(b"not a picture")
+        browser.upload("#picture input[type=file]", tmp_path / "a.png")
+        browser.wait("document.body.innerText.includes('a.png: the picture is damaged')")
+        assert len(models["second"].asked) == asked
+
+    @pytest.mark.parametrize("width", [1280, 390])
+    def test_nothing_is_wider_than_the_window(self, browser, width, tmp_path):
+        browser.resize(width, 900)
+        Image.new("RGB", (1500, 400), (90, 90, 90)).save(tmp_path / "a.png")
+        browser.upload("#picture input[type=file]", tmp_path / "a.png")
+        self.counted(browser, 0, "7 boxes")
+        assert browser.run("document.documentElement.scrollWidth") <= width
+        rows = browser.run(
+            "['#boxes0', '#boxes1'].map(s => document.querySelector(s).getBoundingClientRect().top)"
+        )
+        assert (rows[0] == rows[1]) == (width == 1280)
+
+
+class Crowd:
+    """Many visitors, each with a picture of its own grey."""
+
+    def __init__(self, address: str, folder: Path, size: int) -> None:
+        import httpx
+
+        limits = httpx.Limits(max_connections=None)
+        self.client = httpx.Client(base_url=f"{address}/gradio_api", timeout=120, limits=limits)
+        self.files = []
+        for grey in range(size):
+            file = folder / f"{grey}.png"
+            Image.new("RGB", (640, 480), (grey,) * 3).save(file)
+            sent = {"files": (file.name, file.read_bytes(), "image/png")}
+            self.files.append(self.client.post("/upload", files=sent).json()[0])
+
+    def ask(self, name: str) -> tuple[list[int], list[int]]:
+        """All at once; whose pictures were taken and whose refused, in the order of asking."""
+        taken, refused = [], []
+        for grey, path in enumerate(self.files):
+            file = {"path": path, "meta": {"_type": "gradio.FileData"}}
+            session = f"{name}{grey}"
+            body = {"data": [file, 0.3], "fn_index": self.function, "session_hash": session}
+            answer = self.client.post("/queue/join", json=body)
+            assert answer.status_code in (200, 503), answer.text
+            (taken if answer.status_code == 200 else refused).append(grey)
+        with ThreadPoolExecutor(len(self.files)) as pool:
+            done = list(pool.map(lambda grey: self.result(f"{name}{grey}"), taken))
+        assert all("boxes**" in output[2] for output in done), done[0]
+        return taken, refused
+
+    @property
+    def function(self) -> int:
+        config = self.client.get(str(self.client.base_url.join("/config"))).json()
+        return next(
+            each["id"] for each in config["dependencies"] if each["api_name"] == "on_picture"
+        )
+
+    def result(self, session: str) -> list:
+        with self.client.stream("GET", "/queue/data", params={"session_hash": session}) as lines:
+            for line in lines.iter_lines():
+                event = json.loads(line.removeprefix("data:")) if line.startswith("data:") else {}
+                if event.get("msg") == "process_completed":
+                    assert event["success"], event
+                    return event["output"]["data"]
+        raise AssertionError("no answer")
+
+
+@pytest.mark.heavy
+def test_fifty_at_once_are_answered_or_refused_in_order(tmp_path):
+    network = Stand(seconds=0.2)
+    (tmp_path / "served").mkdir()
+    with served({"stand": network}, tmp_path / "served") as address:
+        taken, refused = Crowd(address, tmp_path, 50).ask("a")
+    assert network.asked == taken
+    assert len(taken) >= 32
+    assert sorted(taken + refused) == list(range(50))
+    assert refused == list(range(taken[-1] + 1, 50)) or len(refused) < 18
+
+
+@pytest.mark.heavy
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_the_tool_keeps_its_memory(tmp_path):
+    pytest.importorskip("gradio")
+    checkpoint = write_checkpoint(tmp_path / "model.pth")
+    call = [*TOOL, checkpoint, "--port", "0"]
+    tool = subprocess.Popen(call, stdout=subprocess.PIPE, text=True, cwd=tmp_path)
+    try:
+        crowd = Crowd(tool.stdout.readline().split()[0], tmp_path, 50)
+        resident = []
+        for number in range(9):
+            taken, _ = crowd.ask(f"round{number}visitor")
+            assert len(taken) >= 32
+            status = Path(f"/proc/{tool.pid}/status").read_text()
+            resident.append(int(re.search(r"VmRSS:\s*(\d+) kB", status).group(1)) / 1024)
+        # One picture kept for each visitor would be 180 MiB
+        assert resident[-1] - resident[2] < 60, resident
+    finally:
+        tool.terminate()
+        tool.wait(30)
+
+
+def write_checkpoint(file: Path) -> str:
+    import torch
+    from mmdet.registry import MODELS
+    from mmengine.config import Config
+
+    cfg = Config.fromfile(ROOT / "configs" / "ssdlite_mixnet_s_digits.py")
+    meta = {"cfg": cfg.pretty_text, "dataset_meta": {"classes": tuple("0123456789")}}
+    torch.save({"meta": meta, "state_dict": MODELS.build(cfg.model).state_dict()}, file)
+    return str(file)
