@@ -150,7 +150,7 @@ def build_page(detectors: Mapping[str, Callable], examples: list[Path]) -> gr.Bl
             outputs = []
             for index, name in enumerate(detectors):
                 with gr.Column(scale=3, min_width=300):
-                    gr.HTML(_heading(name), elem_classes="name")
+                    gr.HTML(_heading(name), elem_classes="name", padding=False)
                     outputs.append(
                         gr.Image(
                             label="Boxes",

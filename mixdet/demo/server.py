@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
+import signal
 import socket
+import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
@@ -38,6 +40,8 @@ def serve(models: Sequence[str | os.PathLike], port: int = 7860) -> None:
         config = uvicorn.Config(
             app, log_level="warning", limit_concurrency=256, timeout_graceful_shutdown=1
         )
+        # Uvicorn raises it once more when it has stopped: the folder is to go then, too
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
         uvicorn.Server(config).run(sockets=[listener])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import socket
 import subprocess
@@ -242,14 +243,14 @@ class Crowd:
 
 @pytest.mark.heavy
 def test_fifty_at_once_are_answered_or_refused_in_order(tmp_path):
-    network = Stand(seconds=0.2)
+    network = Stand(seconds=0.5)
     (tmp_path / "served").mkdir()
     with served({"stand": network}, tmp_path / "served") as address:
         taken, refused = Crowd(address, tmp_path, 50).ask("a")
     assert network.asked == taken
     assert len(taken) >= 32
     assert sorted(taken + refused) == list(range(50))
-    assert refused == list(range(taken[-1] + 1, 50)) or len(refused) < 18
+    assert refused
 
 
 @pytest.mark.heavy
@@ -258,7 +259,9 @@ def test_the_tool_keeps_its_memory(tmp_path):
     pytest.importorskip("gradio")
     checkpoint = write_checkpoint(tmp_path / "model.pth")
     call = [*TOOL, checkpoint, "--port", "0"]
-    tool = subprocess.Popen(call, stdout=subprocess.PIPE, text=True, cwd=tmp_path)
+    environment = {**os.environ, "TMPDIR": str(tmp_path / "scratch")}
+    (tmp_path / "scratch").mkdir()
+    tool = subprocess.Popen(call, stdout=subprocess.PIPE, text=True, cwd=tmp_path, env=environment)
     try:
         crowd = Crowd(tool.stdout.readline().split()[0], tmp_path, 50)
         resident = []
@@ -272,6 +275,7 @@ def test_the_tool_keeps_its_memory(tmp_path):
     finally:
         tool.terminate()
         tool.wait(30)
+    assert list((tmp_path / "scratch").glob("mixdet_demo_*")) == []
 
 
 def write_checkpoint(file: Path) -> str:
