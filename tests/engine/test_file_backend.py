@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import multiprocessing
 import shutil
@@ -12,6 +13,7 @@ from mmengine.fileio import get_file_backend
 from mmengine.logging import MessageHub
 
 from mixdet.engine import SafeCheckpointHook, write_atomically
+from mixdet.errors import MixDetError
 
 
 def write_for_ever(path) -> None:
@@ -34,10 +36,10 @@ def test_a_write_that_fails_leaves_the_old_file_alone(tmp_path, monkeypatch, ste
     write_atomically(path, b"old")
 
     def fail(*_):
-        raise OSError("disk full")
+        raise OSError(errno.ENOSPC, "disk full")
 
     monkeypatch.setattr(*(("os.fsync",) if step == "fsync" else ("pathlib.Path.replace",)), fail)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(MixDetError, match="disk full"):
         write_atomically(path, b"new")
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
@@ -79,7 +81,7 @@ class FakeRunner(SimpleNamespace):
         assert backend_args == {"backend": "atomic"}
         self.seen.append(names(self.folder))
         if self.fails:
-            raise OSError("disk full")
+            raise OSError(errno.ENOSPC, "disk full")
         get_file_backend(backend_args=backend_args).put(b"x", self.folder / filename)
 
 
@@ -102,7 +104,7 @@ def test_there_is_always_a_whole_checkpoint_that_last_checkpoint_names(tmp_path)
     assert runner.message_hub.get_info("keep_ckpt_ids") == [3]
 
     runner.epoch, runner.fails = 3, True
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(MixDetError, match="disk full"):
         hook._save_checkpoint(runner)
     assert (tmp_path / "last_checkpoint").read_text() == str(tmp_path / "epoch_3.pth")
     assert (tmp_path / "epoch_3.pth").exists()
@@ -133,7 +135,7 @@ def test_the_best_checkpoint_goes_after_the_next_one_is_there(tmp_path, metrics)
     assert runner.seen[-1] == {"best_a_epoch_2.pth"} | other  # while the last one is written
 
     runner.fails = True
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(MixDetError, match="disk full"):
         validate(hook, runner, 5, 0.5, b=-1)
     assert names(tmp_path) == {"best_a_epoch_4.pth"} | other
 

@@ -213,7 +213,7 @@ class TestFasterCocoEval:
             evaluate(ann_file, samples, classes, backend=backend) for backend in BACKENDS
         )
         assert got == pytest.approx(want, abs=1e-12)  # sums in another order
-        assert want["coco/bbox_mAP"] > 0.3
+        assert want["coco/bbox_mAP"] > 0.2
         assert fast.scores.per_class == pytest.approx(slow.scores.per_class, abs=1e-12, nan_ok=True)
 
     @pytest.mark.heavy
