@@ -51,7 +51,7 @@ def main() -> None:
     args = parse_args()
     out = writable_file("--out", args.out) if args.out else None
     # heavy: torch and mmdet
-    from mixdet.analysis.benchmark.machine import describe
+    from mixdet.analysis.machine import describe
 
     if args.kind == "input":
         from mixdet.analysis.benchmark.input import input_table as table

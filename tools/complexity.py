@@ -19,6 +19,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("configs", nargs="+", metavar="CONFIG")
     parser.add_argument("--stages", action="store_true", help="each network stage by stage")
     parser.add_argument("--format", choices=["table", "markdown", "json"], default="table")
+    parser.add_argument("--cfg-options", nargs="+", default=(), metavar="KEY=VALUE")
     return parser.parse_args()
 
 
@@ -30,11 +31,11 @@ def main() -> None:
 
     markdown = args.format == "markdown"
     if args.stages:
-        found = {Path(config).stem: stages(config) for config in args.configs}
+        found = {Path(config).stem: stages(config, args.cfg_options) for config in args.configs}
         record = {name: [stage._asdict() for stage in rows] for name, rows in found.items()}
         texts = [f"{name}\n\n{stages_table(rows, markdown)}" for name, rows in found.items()]
     else:
-        counts = [complexity(config) for config in args.configs]
+        counts = [complexity(config, args.cfg_options) for config in args.configs]
         record = [complexity_record(row) for row in counts]
         texts = [complexity_table(counts, markdown)]
     print(json.dumps(record, indent=2) if args.format == "json" else "\n\n".join([*texts, NOTE]))

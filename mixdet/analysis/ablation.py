@@ -25,6 +25,7 @@ from mixdet.engine.file_backend import write_atomically
 from mixdet.engine.launch import load_config
 from mixdet.errors import MixDetError
 from mixdet.models.layers.mixconv import DepthwiseConv2d
+from mixdet.outputs import writable_folder
 from mixdet.shipped import find_config
 
 CONFIG = '''"""{stem} with kernels {kernels} in block {block} of its backbone."""
@@ -70,7 +71,7 @@ def plan_ablation(
             kernels=tuple(kernel_sizes),
             base=Path(os.path.relpath(find_config(config).resolve(), configs)).as_posix(),
         )
-    configs.mkdir(parents=True, exist_ok=True)
+    writable_folder("--out", configs)
     for path, text in texts.items():
         write_atomically(path, text.encode())
     return replace(plan, configs=(config, *map(str, texts)))

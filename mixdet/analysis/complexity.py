@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import mixdet.plugin  # noqa: F401
 from mixdet.analysis.paper import TABLE_1, PaperRow
 from mixdet.analysis.tables import text_table
-from mixdet.engine.launch import load_config
+from mixdet.engine.launch import load_config, require
 from mixdet.errors import MixDetError
 
 
@@ -42,28 +42,36 @@ class Complexity(NamedTuple):
         )
 
 
-def complexity(config: str | Path) -> Complexity:
+def complexity(config: str | Path, cfg_options: Sequence[str] = ()) -> Complexity:
     """Count the parameters and multiply-adds of a config's network.
 
     Args:
         config: Path of a config whose test pipeline resizes to a fixed size.
+        cfg_options: `key=value` overrides of it.
 
     Raises:
-        MixDetError: If the test pipeline has no `Resize` with a `scale`.
+        MixDetError: The config cannot be read, or its test pipeline has no `Resize` with a `scale`.
     """
-    model, size = build(config)
+    model, size = build(config, cfg_options)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(torch.zeros(1, 3, *size))
     params = sum(p.numel() for p in model.parameters())
     name = Path(config).stem
-    return Complexity(name, size, params, counter.get_total_flops() // 2, TABLE_1.get(name))
+    return Complexity(
+        name,
+        size,
+        params,
+        counter.get_total_flops() // 2,
+        None if cfg_options else TABLE_1.get(name),
+    )
 
 
-def build(config: str | Path) -> tuple[nn.Module, tuple[int, int]]:
+def build(config: str | Path, cfg_options: Sequence[str] = ()) -> tuple[nn.Module, tuple[int, int]]:
     """Build a config's detector for counting: in evaluation mode, without ImageNet weights.
 
     Args:
         config: As for `complexity`.
+        cfg_options: As there.
 
     Returns:
         The detector, and the height and width in pixels of its pictures.
@@ -73,10 +81,11 @@ def build(config: str | Path) -> tuple[nn.Module, tuple[int, int]]:
     """
     from mmdet.registry import MODELS
 
-    cfg = load_config(str(config))
+    cfg = load_config(str(config), cfg_options)
+    require(str(config), cfg, "model", "test_dataloader")
     scales = [
         step["scale"]
-        for step in cfg.test_dataloader.dataset.pipeline
+        for step in cfg.test_dataloader.dataset.get("pipeline", ())
         if step["type"] == "Resize" and "scale" in step
     ]
     if not scales:

@@ -30,13 +30,14 @@ class Stage(NamedTuple):
     madds: int  # as in `complexity`
 
 
-def stages(config: str | Path) -> list[Stage]:
+def stages(config: str | Path, cfg_options: Sequence[str] = ()) -> list[Stage]:
     """Describe a config's network part by part.
 
     A backbone, neck or head of another kind than SSDLite's is one part without a description.
 
     Args:
         config: As for `complexity`.
+        cfg_options: As there.
 
     Returns:
         The parts in their order; they sum up to `complexity`.
@@ -44,7 +45,7 @@ def stages(config: str | Path) -> list[Stage]:
     Raises:
         MixDetError: As for `complexity`.
     """
-    model, size = build(config)
+    model, size = build(config, cfg_options)
     seen: dict[nn.Conv2d, tuple[tuple[int, int], int]] = {}  # grid and MAdds; latest call last
 
     def note(conv: nn.Conv2d, _, output: torch.Tensor) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import torch
 from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
 from mmengine.registry import build_from_cfg, init_default_scope
 from mmengine.runner import Runner, find_latest_checkpoint
 from torch.utils.data import BatchSampler, DataLoader
@@ -28,8 +29,13 @@ from mixdet.engine.data_paths import check_annotations, check_data, set_data_roo
 from mixdet.errors import MixDetError, one_line
 from mixdet.outputs import writable_file, writable_folder
 
-# What reads a config's dicts: an error that is raised right there is about them
-READERS = (build_from_cfg.__code__, DataLoader.__init__.__code__, BatchSampler.__init__.__code__)
+# What makes an object of a config's dict: an error in there is about the dict
+READERS = {
+    build_from_cfg.__code__: None,  # whatever it is making
+    build_optim_wrapper.__code__: "optim_wrapper",
+    DataLoader.__init__.__code__: "the data loader",
+    BatchSampler.__init__.__code__: "the data loader",
+}
 # What mmcv and torch say of data that no check before the run reads, and what we make of it
 DATA_FAULTS = (
     (r"failed to load image: ([^{\n]+)", "{}: the picture is damaged: repair it or take it out"),
@@ -76,7 +82,7 @@ def train(
         MixDetError: Something that the caller can mend: the message says what.
     """
     cfg = load_config(config, cfg_options, work_dir, launcher, data_root)
-    _require(config, cfg, "model", "train_dataloader", "optim_wrapper", "train_cfg")
+    require(config, cfg, "model", "train_dataloader", "optim_wrapper", "train_cfg")
     check_data(cfg, ("train_dataloader", "val_dataloader"))
     writable_folder("--work-dir", cfg.work_dir)
     _set_seed(cfg, seed)
@@ -133,7 +139,7 @@ def evaluate(
     """
     cfg = load_config(config, cfg_options, work_dir, launcher, data_root)
     cfg.load_from, cfg.resume = _existing(checkpoint), False
-    _require(config, cfg, "model", "test_dataloader", "test_evaluator", "test_cfg")
+    require(config, cfg, "model", "test_dataloader", "test_evaluator", "test_cfg")
     check_data(cfg, ("test_dataloader",))
     writable_folder("--work-dir", cfg.work_dir)
     if out is not None:
@@ -247,7 +253,12 @@ def _check_resumable(checkpoint: str) -> None:
         )
 
 
-def _require(config: str, cfg: Config, *keys: str) -> None:
+def require(config: str, cfg: Config, *keys: str) -> None:
+    """Refuse a config that lacks keys.
+
+    Raises:
+        MixDetError: It lacks one.
+    """
     missing = [key for key in keys if cfg.get(key) is None]
     if missing:
         raise MixDetError(f"{config}: lacks {', '.join(missing)}, which the run needs")
@@ -271,17 +282,22 @@ def _refusals(config: str, cfg: Config) -> Iterator[None]:
         if last == str(error):
             raise
         raise MixDetError(last.partition(": ")[2]) from error  # a worker's, after its traceback
-    except (AssertionError, FileNotFoundError, KeyError, TypeError, ValueError) as error:
-        *_, (innermost, _) = traceback.walk_tb(error.__traceback__)
-        if innermost.f_code in READERS:
-            words = one_line(error).partition(". ")[0]
-            raise MixDetError(f"{config}: {words}") from error
+    except (
+        *(AssertionError, AttributeError, FileNotFoundError, KeyError, NotImplementedError),
+        *(RuntimeError, TypeError, ValueError, ZeroDivisionError),
+    ) as error:
         if isinstance(error, JSONDecodeError):
             check_annotations(cfg)  # which of the files it is
         for pattern, words in DATA_FAULTS:  # a worker's error comes with its traceback as text
             found = re.search(pattern, str(error))
             if found:
                 raise MixDetError(words.format(*found.groups())) from error
+        frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+        readers = [frame for frame in frames if frame.f_code in READERS]
+        if readers:
+            kind = READERS[readers[-1].f_code] or readers[-1].f_locals.get("obj_type")
+            words = one_line(error).partition(". ")[0] if str(error) else "it refuses its arguments"
+            raise MixDetError(f"{config}: {kind}: {words}") from error
         raise
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):

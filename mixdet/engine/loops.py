@@ -26,11 +26,17 @@ class ResumableTrainLoop(EpochBasedTrainLoop):
       the checkpoint was written before the validation, so its result is not in it.
 
     So a run that was stopped and resumed goes through the same states as one that was not.
+
+    Raises:
+        MixDetError: There is no batch, or head and data differ in their number of classes.
     """
+
+    def __init__(self, *args, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        self._check()  # here, before a schedule is laid over no batches
 
     def run(self) -> torch.nn.Module:
         """Train to the last epoch and return the model."""
-        self._check()
         self.runner.call_hook("before_train")
         if self._epoch and not self._begun():
             self._validate_if_due()
@@ -42,11 +48,7 @@ class ResumableTrainLoop(EpochBasedTrainLoop):
         return self.runner.model
 
     def _check(self) -> None:
-        """Refuse what would train nothing, or fail in the middle of the first epoch.
-
-        Raises:
-            MixDetError: There is no batch, or head and data differ in their number of classes.
-        """
+        """Refuse what would train nothing, or fail in the middle of the first epoch."""
         dataset = self.dataloader.dataset
         if not len(self.dataloader):
             raise MixDetError(

@@ -23,8 +23,9 @@ class TimmPretrained:
             hub. It is read without unpickling objects.
 
     Raises:
-        MixDetError: When called, if no weights fit, they cannot be read or fetched, or names or
-            shapes differ from the backbone's.
+        MixDetError: When called, if no weights fit, they cannot be read or fetched, or names,
+            shapes, padding or the norms' eps differ from the backbone's. (A local file does not say
+            its padding and eps: they are not compared.)
     """
 
     def __init__(self, model: str | None = None, checkpoint: str | None = None) -> None:
@@ -57,6 +58,12 @@ class TimmPretrained:
                 "or give init_cfg.model or init_cfg.checkpoint"
             )
         page = _pretrained_cfg(name).hf_hub_id
+        difference = _difference(module, timm.create_model(name))
+        if difference:
+            raise MixDetError(
+                f"init_cfg: the weights of {name} are for {difference}, which this "
+                f"{type(module).__name__} has not: change model.backbone, or init_cfg.model"
+            )
         try:
             return timm.models.load_state_dict_from_hf(page, weights_only=True), name
         except Exception as error:  # whatever a missing network, proxy or page raises
@@ -65,6 +72,18 @@ class TimmPretrained:
                 f"there is a network, get model.safetensors from huggingface.co/{page}, and set "
                 "init_cfg.checkpoint to that file"
             ) from error
+
+
+def _difference(module: nn.Module, trained: nn.Module) -> str:
+    """What timm's network computes with and ours does not, though their weights have one shape."""
+    same = type(trained.conv_stem).__name__ == "Conv2dSame"
+    if same != (getattr(module, "padding", "symmetric") == "same"):
+        return f"padding='{'same' if same else 'symmetric'}'"
+    eps = [
+        next((norm.eps for norm in net.modules() if isinstance(norm, nn.BatchNorm2d)), None)
+        for net in (module, trained)
+    ]
+    return f"norm_cfg.eps={eps[1]}" if eps[0] != eps[1] else ""
 
 
 def timm_normalisation(name: str) -> tuple[list[float], list[float]]:

@@ -118,9 +118,24 @@ def test_the_weights_follow_from_arch_and_padding(hub, make, kwargs, page):
 
 
 def test_model_overrides(hub):
-    backbone = MixNet("l", init_cfg=dict(type="TimmPretrained", model="tf_mixnet_l.in1k"))
-    backbone.init_weights()
+    override = dict(type="TimmPretrained", model="tf_mixnet_l.in1k")
+    MixNet("l", padding="same", init_cfg=override).init_weights()
     assert hub == ["timm/tf_mixnet_l.in1k"]
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "model", "message"),
+    [
+        (dict(), "tf_mixnet_s.in1k", "for padding='same'"),
+        (dict(padding="same"), "mixnet_s.ft_in1k", "for padding='symmetric'"),
+        (dict(norm_cfg=dict(type="BN", eps=1e-3)), None, "for norm_cfg.eps=1e-05"),
+    ],
+)
+def test_weights_for_another_arithmetic_are_refused(hub, kwargs, model, message):
+    backbone = MixNet("s", **kwargs, init_cfg=dict(type="TimmPretrained", model=model))
+    with pytest.raises(MixDetError, match=message):
+        backbone.init_weights()
+    assert hub == []
 
 
 def test_a_list_of_initialisers_goes_in_order(hub):

@@ -29,3 +29,13 @@ def test_stages_as_markdown():
     assert "ssdlite_mixnet_s_digits" in lines
     assert "3: 48, 5: 48, 7: 48" in lines
     assert "half of what is often called FLOPs" in lines
+
+
+def test_options_are_counted():
+    """A width multiplier of a half: fewer parameters, and no row of the paper's."""
+    whole, half = (
+        json.loads(run(CONFIG, "--format", "json", *options))[0]
+        for options in ((), ("--cfg-options", "model.backbone.widen_factor=0.5"))
+    )
+    assert half["params"] < 0.6 * whole["params"]
+    assert half["paper"] is None

@@ -40,12 +40,43 @@ def test_training(refusal, pictures, tmp_path, options, words):
     assert not list(tmp_path.rglob("*.pth"))
 
 
+SHIPPED = "configs/ssdlite_mobilenet_v2_coco.py"
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("model.backbone.arch=l", "MixMobileNetV2: .*unexpected keyword argument 'arch'"),
+        ("model.backbone.frozen_stages=a", "MixMobileNetV2: "),
+        ("model.backbone.norm_cfg.type=nope", "MixMobileNetV2: KeyError"),
+        ("model.neck.extra_channels=512,256", "SSDNeck: it refuses its arguments"),
+        ("optim_wrapper.optimizer.type=Adamm", "optim_wrapper: "),
+        ("optim_wrapper.optimizer.lr=fast", "SGD: "),
+        # the schedule of the shipped recipes is laid over the batches of an epoch
+        ("train_dataloader.batch_size=64", "no batch to train on: 45 pictures, batches of 64"),
+    ],
+)
+def test_options_that_a_shipped_config_cannot_take(refusal, coco_sample, tmp_path, option, words):
+    where = ("--data-root", coco_sample, "--work-dir", tmp_path)
+    name = f"experiment_name={tmp_path.name}"  # mmengine keeps a logger a name
+    assert re.search(words, refusal("train", SHIPPED, *where, "--cfg-options", name, option))
+
+
+@pytest.mark.parametrize("name", ["compare", "ablate"])
+def test_a_folder_for_a_comparison_that_cannot_be_made(refusal, tmp_path, name):
+    (tmp_path / "file").write_text("")
+    blocks = ("--blocks", 2) if name == "ablate" else ()
+    config = "configs/table1_digits/ssdlite_mobilenet_v2_3x3_digits.py"
+    assert "--out" in refusal(name, config, *blocks, "--out", tmp_path / "file")
+
+
 def test_a_config_that_lacks_what_the_run_needs(refusal, trained, tmp_path):
     bare = tmp_path / "bare.py"
     bare.write_text("model = dict(type='SSDLite')\n")
     words = "lacks train_dataloader, optim_wrapper, train_cfg"
     assert words in refusal("train", bare)
     assert "lacks test_dataloader" in refusal("test", bare, trained[1])
+    assert "lacks test_dataloader" in refusal("complexity", bare)
 
 
 def test_options_are_merged_before_imports(pictures, tmp_path, monkeypatch):

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import time
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 from pycocotools.coco import COCO
 
-from mixdet.analysis.benchmark.machine import machine
 from mixdet.analysis.benchmark.peers import NETWORKS, our_model, peer_model, share_weights
+from mixdet.analysis.benchmark.pictures import coco
 from mixdet.analysis.benchmark.timing import alternate, rates, speedup, spread
+from mixdet.analysis.machine import machine
 from mixdet.analysis.tables import text_table
-from mixdet.errors import MixDetError
 from mixdet.evaluation.coco_scores import BACKENDS, score_boxes
 
-ANNOTATIONS = "annotations/instances_val2017.json"
 SIZE = 320
 BATCH = 8
 # the paper's post-processing: IoU 0.6, 100 boxes, and its two thresholds
@@ -41,10 +39,6 @@ def measure_eval(data_root: str, rounds: int = 3, pictures: int = 5000) -> dict[
 
     import mixdet.plugin  # noqa: F401 - mmdet, prepared
 
-    if not (Path(data_root) / ANNOTATIONS).is_file():
-        raise MixDetError(
-            f"--data-root {data_root}: {ANNOTATIONS} is not there; give COCO's layout"
-        )
     init_default_scope("mmdet")
     found = machine()
     detectors = [
@@ -105,22 +99,16 @@ def _detector(name: str, threshold: float, data_root: str, rounds: int) -> dict[
 
 def _loader(data_root: str, batch_size: int) -> dict:
     keys = ("img_id", "img_path", "ori_shape", "img_shape", "scale_factor")
+    pipeline = [
+        dict(type="LoadImageFromFile"),
+        dict(type="Resize", scale=(SIZE, SIZE), keep_ratio=False),
+        dict(type="PackDetInputs", meta_keys=keys),
+    ]
     return dict(
         batch_size=batch_size,
         num_workers=0,
         sampler=dict(type="DefaultSampler", shuffle=False),
-        dataset=dict(
-            type="CocoDataset",
-            data_root=str(data_root),
-            ann_file=ANNOTATIONS,
-            data_prefix=dict(img="val2017"),
-            test_mode=True,
-            pipeline=[
-                dict(type="LoadImageFromFile"),
-                dict(type="Resize", scale=(SIZE, SIZE), keep_ratio=False),
-                dict(type="PackDetInputs", meta_keys=keys),
-            ],
-        ),
+        dataset=coco(data_root, "val2017", pipeline, test_mode=True),
     )
 
 

@@ -5,15 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 from unittest import mock
 
-from mixdet.analysis.benchmark.machine import machine
+from mixdet.analysis.benchmark.pictures import coco
 from mixdet.analysis.benchmark.timing import alternate, one_thread, rates, speedup, spread
+from mixdet.analysis.machine import machine
 from mixdet.analysis.tables import text_table
-from mixdet.errors import MixDetError
 
-ANNOTATIONS = "annotations/instances_train2017.json"
 SIZE = 320
 BATCH = 8
 RECIPES = {  # (expansion, photometric distortion) beside crop, resize and flip
@@ -47,10 +45,6 @@ def measure_input(
 
     import mixdet.plugin  # noqa: F401 - mmdet, prepared
 
-    if not (Path(data_root) / ANNOTATIONS).is_file():
-        raise MixDetError(
-            f"--data-root {data_root}: {ANNOTATIONS} is not there; give COCO's layout"
-        )
     init_default_scope("mmdet")
     found = machine()
     with one_thread():
@@ -93,15 +87,12 @@ PIPELINES = {"mmdet": mmdets_steps, "mixdet": our_steps}
 
 
 def _dataset(data_root: str, steps: list[dict], pictures: int | None):
-    from mmdet.datasets import CocoDataset
+    from mmdet.registry import DATASETS
 
-    return CocoDataset(
-        data_root=str(data_root),
-        ann_file=ANNOTATIONS,
-        data_prefix=dict(img="train2017"),
-        filter_cfg=dict(filter_empty_gt=True, min_size=32),
-        indices=pictures,
-        pipeline=[dict(type="SeedSample"), *steps, dict(type="PackDetInputs")],
+    pipeline = [dict(type="SeedSample"), *steps, dict(type="PackDetInputs")]
+    filter_cfg = dict(filter_empty_gt=True, min_size=32)
+    return DATASETS.build(
+        coco(data_root, "train2017", pipeline, filter_cfg=filter_cfg, indices=pictures)
     )
 
 

@@ -10,11 +10,13 @@ from typing import NamedTuple
 
 import timm
 from mmdet.registry import MODELS
+from mmengine.config import Config
 from timm.models._efficientnet_builder import decode_arch_def
 from timm.models.efficientnet import EfficientNetFeatures
 from torch import Tensor, nn
 
 import mixdet.plugin  # noqa: F401
+from mixdet.shipped import shipped
 
 
 class Network(NamedTuple):
@@ -42,9 +44,6 @@ MOBILENET_V2_357 = [
     ["ir_r1_k3.5.7_s1_e6_c320"],
 ]
 LEVELS = (-2, -1)  # of timm's features: strides 16 and 32
-EXTRA_CHANNELS = (512, 256, 256, 128)
-NORM = dict(type="BN", eps=0.001, momentum=0.03)
-RELU6 = dict(type="ReLU6")
 
 
 @MODELS.register_module()
@@ -78,24 +77,22 @@ def peer_model(name: str, size: int) -> nn.Module:
         size: Side of the square pictures in pixels.
     """
     backbone = dict(type="TimmFeatures", name=NETWORKS[name].timm)
-    channels = (*MODELS.build(backbone).channels, *EXTRA_CHANNELS)
-    shared = _shared(size)
-    cells = _grids(size)
-    shared["neck"] |= dict(in_channels=channels[:2], out_channels=channels)
-    del shared["neck"]["extra_channels"]
-    shared["bbox_head"] |= dict(type="SSDHead", in_channels=channels, use_depthwise=True)
-    shared["bbox_head"]["anchor_generator"]["strides"] = [round(size / grid) for grid in cells]
-    shared["bbox_head"]["anchor_generator"]["input_size"] = size
-    shared["train_cfg"]["smoothl1_beta"] = 1.0
-    return MODELS.build(dict(type="SingleStageDetector", backbone=backbone, **shared))
+    model = _shared(size)
+    neck, head = model["neck"], model["bbox_head"]
+    channels = (*MODELS.build(backbone).channels, *neck.pop("extra_channels"))
+    neck |= dict(in_channels=channels[:2], out_channels=channels)
+    del head["kernel_sizes"]
+    head |= dict(type="SSDHead", in_channels=channels, use_depthwise=True)
+    head["anchor_generator"] |= dict(
+        input_size=model.pop("input_size"), strides=[round(size / grid) for grid in _grids(size)]
+    )
+    model["train_cfg"]["smoothl1_beta"] = 1.0
+    return MODELS.build(dict(type="SingleStageDetector", backbone=backbone, **model))
 
 
 def our_model(name: str, size: int) -> nn.Module:
     """The same as an `SSDLite` of ours; arguments as for `peer_model`."""
-    shared = _shared(size)
-    shared["bbox_head"] |= dict(type="MixConvSSDHead", kernel_sizes=3)
-    backbone = NETWORKS[name].ours
-    return MODELS.build(dict(type="SSDLite", backbone=backbone, input_size=size, **shared))
+    return MODELS.build(dict(type="SSDLite", backbone=NETWORKS[name].ours, **_shared(size)))
 
 
 def share_weights(peer: nn.Module, ours: nn.Module) -> None:
@@ -113,64 +110,11 @@ def _grids(size: int) -> list[int]:
 
 
 def _shared(size: int) -> dict:
-    """Data preprocessor, neck, head, and how they train and test."""
-    sides = [0.15, 0.33, 0.48, 0.63, 0.79, 0.95, 1.0]  # of the anchors, a share of the picture's
-    pixels = [round(size * side) for side in sides]
-    return dict(
-        data_preprocessor=dict(
-            type="DetDataPreprocessor",
-            mean=[123.675, 116.28, 103.53],
-            std=[58.395, 57.12, 57.375],
-            bgr_to_rgb=True,
-            pad_size_divisor=1,
-        ),
-        neck=dict(
-            type="SSDNeck",
-            extra_channels=EXTRA_CHANNELS,
-            level_strides=(2,) * 4,
-            level_paddings=(1,) * 4,
-            l2_norm_scale=None,
-            use_depthwise=True,
-            norm_cfg=NORM,
-            act_cfg=RELU6,
-        ),
-        bbox_head=dict(
-            num_classes=80,
-            norm_cfg=NORM,
-            act_cfg=RELU6,
-            anchor_generator=dict(
-                type="SSDAnchorGenerator",
-                scale_major=False,
-                min_sizes=pixels[:-1],
-                max_sizes=pixels[1:],
-                ratios=[[2, 3]] * 6,
-            ),
-            bbox_coder=dict(
-                type="DeltaXYWHBBoxCoder",
-                target_means=[0.0, 0.0, 0.0, 0.0],
-                target_stds=[0.1, 0.1, 0.2, 0.2],
-            ),
-        ),
-        train_cfg=dict(
-            assigner=dict(
-                type="MaxIoUAssigner",
-                pos_iou_thr=0.5,
-                neg_iou_thr=0.5,
-                min_pos_iou=0.0,
-                ignore_iof_thr=-1,
-                gt_max_assign_all=False,
-            ),
-            sampler=dict(type="PseudoSampler"),
-            allowed_border=-1,
-            pos_weight=-1,
-            neg_pos_ratio=3,
-            debug=False,
-        ),
-        test_cfg=dict(
-            nms_pre=1000,
-            nms=dict(type="nms", iou_threshold=0.45),
-            min_bbox_size=0,
-            score_thr=0.02,
-            max_per_img=200,
-        ),
-    )
+    """Data preprocessor, neck, head, and how they train and test: those of our COCO configs."""
+    model = Config.fromfile(shipped("configs") / "_base_/models/ssdlite_320.py").model
+    del model["type"]
+    anchors = model.bbox_head.anchor_generator
+    for key in ("min_sizes", "max_sizes"):
+        anchors[key] = [round(pixels * size / model.input_size) for pixels in anchors[key]]
+    model.input_size = size
+    return model.to_dict()

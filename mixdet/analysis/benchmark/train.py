@@ -14,9 +14,9 @@ import torch
 from mmengine.optim import OptimWrapper, build_optim_wrapper
 from torch import nn
 
-from mixdet.analysis.benchmark.machine import machine
 from mixdet.analysis.benchmark.peers import NETWORKS, our_model, peer_model, share_weights
 from mixdet.analysis.benchmark.timing import alternate, rates, speedup, spread
+from mixdet.analysis.machine import machine
 from mixdet.analysis.tables import text_table
 from mixdet.engine.amp import amp_wrapper_type
 from mixdet.engine.hooks.memory import keep_freed_memory

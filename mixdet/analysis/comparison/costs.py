@@ -38,7 +38,7 @@ def measure(comparison: Comparison, pictures: Sequence[Path], ann_file: str) -> 
         where += f", {environment['threads']} threads"
     intervals = _over_pictures(comparison, ann_file)
     for row, config, latency in zip(plan.rows, plan.configs, latencies, strict=True):
-        cost = complexity(config)
+        cost = complexity(config, plan.cfg_options)
         comparison.rows[row] = RowRecord(
             params=cost.params,
             madds=cost.madds,

@@ -13,6 +13,7 @@ from typing import Any
 
 from mixdet.engine.file_backend import write_atomically
 from mixdet.errors import MixDetError
+from mixdet.outputs import writable_folder
 
 
 @dataclass(frozen=True)
@@ -150,9 +151,9 @@ class Comparison:
         So the folder stays locked for as long as a run lives whose parent was killed.
 
         Raises:
-            MixDetError: Another process holds it.
+            MixDetError: Another process holds it, or nothing can be written there.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
+        writable_folder("--out", self.folder)
         with (self.folder / ".lock").open("w") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -181,10 +182,14 @@ def names_are_unique(configs: Iterable[str]) -> None:
     """Rows are called after their files.
 
     Raises:
-        MixDetError: Two files have the same name.
+        MixDetError: Two files have the same name, or one is given twice.
     """
     seen: dict[str, str] = {}
     for config in configs:
-        other = seen.setdefault(Path(config).stem, config)
-        if other != config:
-            raise MixDetError(f"{config} and {other} have the same name: rename one of them")
+        name = Path(config).stem
+        if name in seen:
+            raise MixDetError(
+                f"{seen[name]} and {config} have the same name: give each config once, and rename "
+                "one of two"
+            )
+        seen[name] = config

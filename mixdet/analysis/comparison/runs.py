@@ -21,6 +21,7 @@ from mmengine.config import Config
 
 import mixdet
 from mixdet.analysis.comparison.folder import Comparison, Plan, RunRecord, names_are_unique
+from mixdet.analysis.machine import cores, processor
 from mixdet.engine.data_paths import check_data
 from mixdet.engine.launch import load_config
 from mixdet.errors import MixDetError
@@ -84,7 +85,7 @@ class _Pool:
         self.comparison, self.fingerprints = comparison, fingerprints
         self.queue, self.lock = list(queue), lock
         self.free = list(range(min(workers, max(1, len(queue)))))
-        self.threads = max(1, _cores() // len(self.free))
+        self.threads = max(1, cores() // len(self.free))
         self.live: dict[tuple[str, int], tuple[subprocess.Popen, int, float]] = {}
         self.minutes: list[float] = []
         self.failed: list[Path] = []
@@ -192,13 +193,13 @@ def read_run(
 
 def describe_environment(threads: int | None = None) -> dict[str, Any]:
     """Versions and hardware, for a result to carry."""
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else _processor()
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else processor()
     return {
         "mixdet": mixdet.__version__,
         "python": platform.python_version(),
         **{name: metadata.version(name) for name in PACKAGES},
         "device": device,
-        "cores": _cores(),
+        "cores": cores(),
         "threads": threads or torch.get_num_threads(),
     }
 
@@ -274,23 +275,8 @@ def _make_data(configs: dict[str, Config], queue: Sequence[tuple[str, int]]) -> 
             DATASETS.build(dataset)
 
 
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def _visible(slot: int) -> str:
     """The GPU of a slot, among those that this process may use."""
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     devices = named.split(",") if named else [str(i) for i in range(torch.cuda.device_count())]
     return devices[slot % len(devices)]
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    models = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(models, platform.machine())

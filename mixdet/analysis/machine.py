@@ -22,10 +22,8 @@ def machine() -> dict[str, object]:
         except metadata.PackageNotFoundError:
             continue  # mmcv goes by either name
     return {
-        "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else os.cpu_count(),
+        "processor": processor(),
+        "cores": cores(),
         "load": round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None,
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "system": platform.platform(),
@@ -41,7 +39,14 @@ def describe(found: dict[str, object]) -> str:
     return f"{found['processor']}, {found['cores']} cores{gpu}{load}\n{versions}"
 
 
-def _processor() -> str:
+def cores() -> int:
+    """How many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def processor() -> str:
     """The model's name; `platform` knows only the architecture on Linux."""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():
