@@ -10,6 +10,8 @@ if [ $# -lt 2 ]; then
 fi
 config=$1 gpus=$2
 shift 2
+# torchrun kills after 30 seconds what it has interrupted: a validation may take longer to finish
+export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=${TORCH_ELASTIC_SHUTDOWN_TIMEOUT:-100}
 exec torchrun \
     --nnodes="${NNODES:-1}" --node-rank="${NODE_RANK:-0}" --nproc-per-node="$gpus" \
     --master-addr="${MASTER_ADDR:-127.0.0.1}" --master-port="${MASTER_PORT:-29500}" \

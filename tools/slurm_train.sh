@@ -12,6 +12,8 @@ partition=$1 config=$2
 shift 2
 nodes=${NODES:-1} gpus=${GPUS_PER_NODE:-8} port=${MASTER_PORT:-29500}
 export nodes gpus port
+# torchrun kills after 30 seconds what it has interrupted: a validation may take longer to finish
+export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=${TORCH_ELASTIC_SHUTDOWN_TIMEOUT:-100}
 # shellcheck disable=SC2016,SC2086  # the inner shell, on the node, expands; SRUN_ARGS are several
 exec srun --partition="$partition" --nodes="$nodes" --ntasks-per-node=1 --gres="gpu:$gpus" \
     --cpus-per-task=$((gpus * ${CPUS_PER_GPU:-6})) --signal=INT@120 --kill-on-bad-exit=1 \

@@ -4,9 +4,10 @@
 610 iterations an epoch, 366,000 in all (mmdet writes the same as 120 epochs of a data set that is
 repeated 5 times). SGD, learning rate 0.015 for a batch of 192, 500 warm-up iterations, cosine to 0.
 
-Cost, estimated and not measured: 70 million pictures forward and backward. A GPU that computes 1,000
-pictures a second needs about 20 hours for them, but mmdet's pipeline makes some 60 pictures a second
-and core: with the 4 workers of coco_320.py, 250 a second and GPU, it is about 80 GPU-hours.
+Cost, estimated and not measured: 70 million pictures forward and backward, about 20 hours for a GPU that
+computes 1,000 pictures a second. The input pipeline (docs/performance.md: some 260 pictures of 400
+pixels a second and core) needs the 4 workers of coco_320.py for each such GPU; COCO's larger pictures
+take longer to decode.
 """
 
 train_cfg = dict(type="ResumableTrainLoop", max_epochs=600, val_interval=25)

@@ -131,8 +131,8 @@ def remarks(comparison: Comparison, rows: list[RowSummary]) -> list[str]:
         words.append("With one seed nothing can be separated.")
     elif min(seeds) < FEW and widths:
         words.append(
-            f"Power is low with {min(seeds)} seeds: here a difference had to exceed about "
-            f"{statistics.median(widths):.1f} points to be told apart (the median half-width)."
+            f"Power is low with {min(seeds)} seeds: a difference had to exceed its interval's "
+            f"half-width to be told apart, here {min(widths):.1f} to {max(widths):.1f} points."
         )
     if len(rows) > 2:
         words.append(
