@@ -17,6 +17,9 @@ from tests.tiny import quick, write_config, write_pictures  # noqa: F401
 
 HOOK = "default_hooks['fit'] = dict(type='CheckpointFitHook')\n"
 THREE_CLASSES = HOOK + "model['bbox_head']['num_classes'] = 3\n"
+THREE_CLASSES += (
+    "train_dataloader['dataset']['metainfo'] = dict(classes=('dark', 'bright', 'grey'))\n"
+)
 FAULT = r"of another shape: bbox_head\.cls_convs\.0\.0\.weight and 3 more"
 
 
@@ -73,7 +76,6 @@ def test_other_classes(quick, tmp_path):  # noqa: F811
 
     start = f"load_from = '{checkpoint}'\noptim_wrapper['optimizer']['lr'] = 0.0\n"
     start += "val_cfg = val_dataloader = val_evaluator = None\n"
-    start += "train_dataloader['dataset']['metainfo'] = dict(classes=('dark', 'bright', 'grey'))\n"
     launch.train(str(write_config(tmp_path / "c", pictures, 1, THREE_CLASSES + start)))
     (log,) = (tmp_path / "c").glob("work/*/*.log")
     assert "load_from fits in part" in log.read_text()
