@@ -85,7 +85,7 @@ def receptive_field(
 
     Args:
         config: Path of the config.
-        checkpoint: Trained weights; without them the network is as it is before training.
+        checkpoint: Trained weights; without them they are drawn at random.
         level: Of the feature maps that the head is given, the finest first.
         pictures: How many to average over: the first of the validation set.
         data_root: Another folder for the data set.
@@ -98,6 +98,8 @@ def receptive_field(
     check_data(cfg, ("val_dataloader",))
     init_default_scope("mmdet")
     set_random_seed(seed)
+    if checkpoint is None:
+        cfg.model.backbone.pop("init_cfg", None)  # ImageNet's would be trained weights
     model = MODELS.build(cfg.model)
     if checkpoint is None:
         model.init_weights()

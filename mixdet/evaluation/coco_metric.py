@@ -16,7 +16,14 @@ from mmengine.logging import print_log
 from pycocotools.coco import COCO
 
 from mixdet.errors import MixDetError
-from mixdet.evaluation.coco_scores import BACKENDS, BoxScores, evaluator, load_coco, score_boxes
+from mixdet.evaluation.coco_scores import (
+    BACKENDS,
+    STATS,
+    BoxScores,
+    evaluator,
+    load_coco,
+    score_boxes,
+)
 
 
 @METRICS.register_module()
@@ -48,6 +55,7 @@ class CocoDetectionMetric(BaseMetric):
     """
 
     default_prefix = "coco"
+    names = STATS  # without the prefix; `AP/<class>` come with `classwise`
 
     def __init__(
         self,

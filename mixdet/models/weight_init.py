@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import socket
+import urllib.request
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import timm
+from huggingface_hub import constants, try_to_load_from_cache
 from mmengine.model import update_init_info
 from mmengine.registry import WEIGHT_INITIALIZERS
 from torch import Tensor, nn
@@ -64,7 +68,11 @@ class TimmPretrained:
                 f"init_cfg: the weights of {name} are for {difference}, which this "
                 f"{type(module).__name__} has not: change model.backbone, or init_cfg.model"
             )
+        cached = try_to_load_from_cache(page, "model.safetensors")
+        if isinstance(cached, str):  # without asking the hub, which takes a network
+            return timm.models.load_state_dict(cached, weights_only=True), name
         try:
+            _reach_hub()
             return timm.models.load_state_dict_from_hf(page, weights_only=True), name
         except Exception as error:  # whatever a missing network, proxy or page raises
             raise MixDetError(
@@ -72,6 +80,14 @@ class TimmPretrained:
                 f"there is a network, get model.safetensors from huggingface.co/{page}, and set "
                 "init_cfg.checkpoint to that file"
             ) from error
+
+
+def _reach_hub(seconds: float = 5.0) -> None:
+    """Raise at once where there is no way to the hub, whose own client tries for a minute."""
+    hub = urlsplit(constants.ENDPOINT)
+    if not urllib.request.getproxies():
+        port = hub.port or (80 if hub.scheme == "http" else 443)
+        socket.create_connection((hub.hostname, port), seconds).close()
 
 
 def _difference(module: nn.Module, trained: nn.Module) -> str:

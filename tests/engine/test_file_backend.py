@@ -68,6 +68,7 @@ class FakeRunner(SimpleNamespace):
 
     fails = False
     iter = epoch = 0
+    val_loop = None
 
     def __init__(self, folder):
         folder.mkdir(exist_ok=True)

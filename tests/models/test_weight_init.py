@@ -58,6 +58,7 @@ def hub(monkeypatch) -> list[str]:
         return timm_state(page.removeprefix("timm/").split(".")[0])
 
     monkeypatch.setattr(timm.models, "load_state_dict_from_hf", fetch)
+    monkeypatch.setattr("mixdet.models.weight_init._reach_hub", lambda: None)
     return pages
 
 
@@ -177,9 +178,14 @@ def test_without_network_or_file_the_error_says_how_to_get_the_file(monkeypatch,
         monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     else:
 
-        def fetch(*args, **kwargs):
-            raise ConnectionError("no route to host\nat all")
+        def connect(*args):
+            raise OSError("no route to host\nat all")
 
+        def fetch(*args, **kwargs):
+            raise AssertionError("the hub's client would try again and again")
+
+        monkeypatch.setattr("socket.create_connection", connect)
+        monkeypatch.setattr("urllib.request.getproxies", dict)
         monkeypatch.setattr(timm.models, "load_state_dict_from_hf", fetch)
     with pytest.raises(MixDetError) as info:
         MixNet("m", init_cfg=dict(type="TimmPretrained")).init_weights()
@@ -187,6 +193,25 @@ def test_without_network_or_file_the_error_says_how_to_get_the_file(monkeypatch,
     assert "\n" not in message
     for part in ("mixnet_m.ft_in1k", "model.safetensors", "timm/mixnet_m.ft_in1k", "checkpoint"):
         assert part in message
+
+
+def test_weights_that_were_fetched_before_need_no_network(monkeypatch, tmp_path):
+    """The hub's cache, as `huggingface_hub` lays it out."""
+    page = tmp_path / "models--timm--mixnet_m.ft_in1k"
+    (page / "refs").mkdir(parents=True)
+    (page / "refs" / "main").write_text("c0ffee")
+    (page / "snapshots" / "c0ffee").mkdir(parents=True)
+    state = timm_state("mixnet_m")
+    write(state, page / "snapshots" / "c0ffee" / "model.safetensors")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+
+    def connect(*args):
+        raise AssertionError("no network is needed")
+
+    monkeypatch.setattr("socket.create_connection", connect)
+    backbone = MixNet("m", init_cfg=dict(type="TimmPretrained"))
+    backbone.init_weights()
+    assert_equals_file(backbone, state)
 
 
 def test_a_missing_file_is_refused(tmp_path):

@@ -31,6 +31,10 @@ pytestmark = pytest.mark.usefixtures("quick")
         ),
         (["--cfg-options", "model.bbox_head.num_classes=1"], "num_classes is 1: make it 2"),
         (["--cfg-options", "model.bbox_head.num_classes=3"], "num_classes is 3: make it 2"),
+        (
+            ["--cfg-options", "default_hooks.checkpoint.save_best=coco/mAP"],
+            "save_best='coco/mAP': validation gives no such number: use one of coco/bbox_mAP,",
+        ),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -52,6 +56,8 @@ SHIPPED = "configs/ssdlite_mobilenet_v2_coco.py"
         ("model.neck.extra_channels=512,256", "SSDNeck: it refuses its arguments"),
         ("optim_wrapper.optimizer.type=Adamm", "optim_wrapper: "),
         ("optim_wrapper.optimizer.lr=fast", "SGD: "),
+        ("model.test_cfg.nms.type=nmss", "model.test_cfg.nms=.*nmss"),
+        ("model.input_size=256", "of 320x320, but model.input_size is 256"),
         # the schedule of the shipped recipes is laid over the batches of an epoch
         ("train_dataloader.batch_size=64", "no batch to train on: 45 pictures, batches of 64"),
     ],

@@ -11,6 +11,7 @@ from mmengine.hooks import CheckpointHook
 from mmengine.runner import Runner
 
 from mixdet.engine.file_backend import write_last_checkpoint
+from mixdet.errors import MixDetError
 
 
 @HOOKS.register_module()
@@ -33,10 +34,24 @@ class SafeCheckpointHook(CheckpointHook):
     def before_train(self, runner: Runner) -> None:
         """As mmengine; of a copied or moved folder the best checkpoint is its own."""
         super().before_train(runner)
+        self._check_save_best(runner)
         for name, path in self._best().items():
             if path and self.file_backend.isfile(self._here(path)):
                 self._set_best({name: self._here(path)})
                 runner.message_hub.update_info(name, self._here(path))
+
+    def _check_save_best(self, runner: Runner) -> None:
+        """Refuse a metric that the first validation would not find."""
+        metrics = runner.val_evaluator.metrics if self.save_best and runner.val_loop else []
+        if not all(hasattr(metric, "names") for metric in metrics):  # others publish none
+            return
+        known = [f"{metric.prefix}/{name}" for metric in metrics for name in metric.names]
+        for name in self.save_best if known else ():
+            if name not in ("auto", *known) and "/AP/" not in name:  # that of a class
+                raise MixDetError(
+                    f"default_hooks.checkpoint.save_best={name!r}: validation gives no such "
+                    f"number: use one of {', '.join(known)}"
+                )
 
     def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
         before = self._best()

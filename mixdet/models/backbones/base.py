@@ -90,12 +90,13 @@ class StagedBackbone(BaseModule):
         if padding == "same":
             norm_cfg = dict(eps=1e-3) | norm_cfg
         shapes = _shapes(stem_channels, stages, head_channels)
+        taps = (taps,) if isinstance(taps, str) else tuple(taps)
         if not taps or not set(taps) <= set(shapes):
             raise MixDetError(
                 f"model.backbone.taps={taps!r} must name outputs of {type(self).__name__}, "
                 f"which are: {', '.join(shapes)}"
             )
-        self.taps = tuple(taps)
+        self.taps = taps
         self.out_channels = tuple(shapes[tap][0] for tap in taps)
         self.out_strides = tuple(shapes[tap][1] for tap in taps)
         self.padding = padding

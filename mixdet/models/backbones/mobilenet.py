@@ -64,6 +64,8 @@ class _MixMobileNet(StagedBackbone):
         act_cfg: dict | None = None,
         **kwargs,
     ) -> None:
+        if not (isinstance(widen_factor, int | float) and widen_factor > 0):
+            raise MixDetError(f"model.backbone.widen_factor={widen_factor!r}: give more than 0")
         # as text, which a key of --cfg-options is
         own_kernels = {str(block): sizes for block, sizes in (block_kernel_sizes or {}).items()}
 

@@ -15,8 +15,9 @@ from mmengine.model import bias_init_with_prob
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-from mixdet.errors import MixDetError
+from mixdet.errors import MixDetError, one_line
 from mixdet.models.layers import MixConv2d
+from mixdet.models.layers.mixconv import PADDINGS, SPLITS
 
 KernelSizes = int | Sequence[int]
 
@@ -49,8 +50,8 @@ class MixConvSSDHead(SSDHead):
 
     Raises:
         MixDetError: If a kernel size does not exist, `kernel_sizes` has another number of levels
-            than `in_channels`, or the loss is a sigmoid cross entropy, which hard-negative mining
-            is not defined for.
+            than `in_channels`, `split` or `padding` is unknown, `test_cfg.nms` does not work, or
+            the loss is a sigmoid cross entropy, which hard-negative mining is not defined for.
     """
 
     def __init__(
@@ -66,6 +67,9 @@ class MixConvSSDHead(SSDHead):
         act_cfg: dict | None = None,
         **kwargs,
     ) -> None:
+        for key, value, known in (("split", split, SPLITS), ("padding", padding, PADDINGS)):
+            if value not in known:
+                raise MixDetError(f"model.bbox_head.{key}={value!r} is unknown: use one of {known}")
         # Plain values, set before SSDHead.__init__ calls _init_layers.
         self.kernel_sizes = _kernel_sizes_of_levels(kernel_sizes, len(in_channels))
         self.split = split
@@ -89,6 +93,8 @@ class MixConvSSDHead(SSDHead):
                 f"model.bbox_head.loss_cls: {loss_cls['type']} with use_sigmoid has no defined "
                 "background: use CrossEntropyLoss (softmax) or FocalLoss (sigmoid)"
             )
+        if "nms" in (self.test_cfg or {}):
+            _try_nms(self.test_cfg["nms"])
 
     def _init_layers(self) -> None:
         """Build the predictors; called by SSDHead's `__init__`."""
@@ -292,6 +298,15 @@ class MixConvSSDHead(SSDHead):
         return torch.cat(
             [level.permute(0, 2, 3, 1).reshape(len(level), -1, channels) for level in levels], 1
         )
+
+
+def _try_nms(cfg: dict) -> None:
+    """Refuse, before hours of training, an NMS that the first validation would fail in."""
+    box = torch.tensor([[0.0, 0.0, 1.0, 1.0]])
+    try:
+        batched_nms(box, torch.ones(1), torch.zeros(1), cfg)
+    except Exception as error:  # what mmcv makes of an unknown type or argument
+        raise MixDetError(f"model.test_cfg.nms={dict(cfg)}: {one_line(error)}") from error
 
 
 def _kernel_sizes_of_levels(

@@ -8,6 +8,7 @@ import inspect
 import torch
 from mmdet.models.detectors import SingleStageDetector
 from mmdet.registry import MODELS, TASK_UTILS
+from mmdet.structures import SampleList
 from torch import Tensor, nn
 
 from mixdet.errors import MixDetError
@@ -40,8 +41,9 @@ class SSDLite(SingleStageDetector):
         init_cfg: Weight initialisation of the whole detector.
 
     Raises:
-        MixDetError: If the anchor generator was given other strides, or another number of levels,
-            than backbone and neck make.
+        MixDetError: If the backbone's outputs are not in order, finest first; if the anchor
+            generator was given other strides, or another number of levels, than backbone and neck
+            make; in `loss` and `predict`, if the pictures are not of `input_size`.
     """
 
     def __init__(
@@ -66,6 +68,11 @@ class SSDLite(SingleStageDetector):
         shapes = _published_shapes(self.backbone, input_size) or _dry_run(
             self.backbone, torch.zeros(1, 3, input_size, input_size)
         )
+        if sorted((grid for _, grid in shapes), reverse=True) != [grid for _, grid in shapes]:
+            raise MixDetError(
+                f"model.backbone: its outputs have {[grid for _, grid in shapes]} cells along a "
+                "side: name the finer taps first"
+            )
         if neck is not None:
             channels = tuple(channel for channel, _ in shapes)
             if "extra_channels" in neck:
@@ -99,9 +106,30 @@ class SSDLite(SingleStageDetector):
         self.bbox_head = MODELS.build(head)
         self.train_cfg = train_cfg
         self.test_cfg = test_cfg
+        self.input_size = input_size
         self.channels_last = channels_last
         if channels_last:
             self.to(memory_format=torch.channels_last)
+
+    def loss(self, batch_inputs: Tensor, batch_data_samples: SampleList) -> dict[str, Tensor]:
+        """As mmdet's; refuses pictures of another size than the anchors are made for."""
+        self._check_size(batch_inputs)
+        return super().loss(batch_inputs, batch_data_samples)
+
+    def predict(
+        self, batch_inputs: Tensor, batch_data_samples: SampleList, rescale: bool = True
+    ) -> SampleList:
+        """As mmdet's; refuses pictures of another size than the anchors are made for."""
+        self._check_size(batch_inputs)
+        return super().predict(batch_inputs, batch_data_samples, rescale)
+
+    def _check_size(self, batch_inputs: Tensor) -> None:
+        height, width = batch_inputs.shape[-2:]
+        if (height, width) != (self.input_size, self.input_size):
+            raise MixDetError(
+                f"the pipeline gives pictures of {width}x{height}, but model.input_size is "
+                f"{self.input_size}, which the anchors are made for: make them agree"
+            )
 
     def extract_feat(self, batch_inputs: Tensor) -> tuple[Tensor, ...]:
         """Compute the feature maps that the head sees.

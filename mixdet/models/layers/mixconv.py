@@ -54,6 +54,10 @@ def split_channels(channels: int, groups: int, split: str = "equal") -> list[int
     return shares
 
 
+def _whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
 def pad_same(x: Tensor, kernel_size: int, stride: int, dilation: int = 1) -> Tensor:
     """Pad with zeros as TensorFlow's SAME does; the odd pixel goes to the right and the bottom.
 
@@ -220,14 +224,16 @@ class DepthwiseConv2d(MixConv2d, nn.Conv2d):
     ) -> None:
         (size,) = (kernel_sizes,) if isinstance(kernel_sizes, int) else kernel_sizes
         split_channels(channels, 1, split)  # refuses what is out of range
-        if not isinstance(size, int) or size < 1 or size % 2 == 0:
+        if not _whole(size) or size < 1 or size % 2 == 0:
             raise ValueError(
                 f"kernel size {size!r} is not an odd number of pixels: use 3, 5, 7, ..."
             )
         if padding not in PADDINGS:
             raise ValueError(f"padding={padding!r} is unknown: use one of {PADDINGS}")
-        if stride < 1 or dilation < 1:
-            raise ValueError(f"stride={stride} and dilation={dilation} must be 1 or more")
+        if not (_whole(stride) and _whole(dilation)) or min(stride, dilation) < 1:
+            raise ValueError(
+                f"stride={stride!r} and dilation={dilation!r} must be whole numbers of 1 or more"
+            )
         if dilated:
             if stride > 1:
                 raise ValueError(f"dilated=True works at stride 1 only, not {stride}: drop one")

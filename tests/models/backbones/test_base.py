@@ -93,13 +93,15 @@ def test_default_taps_are_the_strides_of_a_pyramid(backbone, padding):
         (MixNet, dict(taps=("stage3", "stage7")), r"taps=.*stage7.*stage6.expansion, stage6, head"),
         (MixNet, dict(taps=("stage1.expansion",)), r"stage1.expansion.* stem, stage1, stage2.exp"),
         (MixNet, dict(taps=()), "taps="),
-        (MixNet, dict(taps="stage3"), "taps='stage3'"),
+        (MixNet, dict(taps="stage7"), r"taps=\('stage7',\) must name"),
         (MixMobileNetV1, dict(taps=("head",)), "MixMobileNetV1, which are: stem, .*, stage5$"),
         (MixNet, dict(padding="valid"), r"padding='valid' is unknown: use one of \('symm"),
         (MixNet, dict(frozen_stages=7), "frozen_stages=7 must be from -1 to 6"),
         (MixNet, dict(frozen_stages=4, taps=("stage3",)), "from -1 to 3, the last stage that taps"),
         (MixNet, dict(frozen_stages=-2), "frozen_stages=-2"),
         (MixNet, dict(arch="xxl"), r"arch='xxl' is unknown: use one of \['s', 'm', 'l', 'xl'\]"),
+        (MixMobileNetV2, dict(widen_factor=0), "widen_factor=0: give more than 0"),
+        (MixMobileNetV1, dict(widen_factor=-1.0), r"widen_factor=-1\.0"),
         (MixMobileNetV2, dict(kernel_sizes=(3, 4)), r"kernel_sizes=\(3, 4\): kernel size 4"),
     ],
     ids=str,
@@ -108,6 +110,11 @@ def test_what_does_not_exist_is_refused_in_one_line(make, kwargs, message):
     with pytest.raises(MixDetError, match=message) as info:
         make(**kwargs)
     assert "\n" not in str(info.value)
+
+
+def test_a_single_tap_may_be_a_word():
+    """As `--cfg-options model.backbone.taps=stage3` gives it."""
+    assert MixNet(taps="stage3").out_strides == (8,)
 
 
 @pytest.mark.parametrize("frozen", [-1, 0, 2, 4])

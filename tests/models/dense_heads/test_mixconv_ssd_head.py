@@ -293,6 +293,23 @@ def test_kernel_sizes_by_level():
         make_head(kernel_sizes=[(3, 4), 3, 3])
 
 
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        (dict(split="linear"), r"bbox_head\.split='linear' is unknown: use one of \('equal'"),
+        (dict(padding="valid"), r"bbox_head\.padding='valid' is unknown"),
+        (dict(test_cfg=dict(nms=dict(type="nmss", iou_threshold=0.5))), r"test_cfg\.nms=.*nmss"),
+        (dict(test_cfg=dict(nms=dict(type="nms", iou=0.5))), r"test_cfg\.nms=.*iou"),
+        (dict(test_cfg=dict(nms=dict(type="soft_nms"))), r"test_cfg\.nms=.*'softnms' is in a comp"),
+    ],
+    ids=str,
+)
+def test_what_does_not_exist_is_refused_in_one_line(kwargs, message):
+    with pytest.raises(MixDetError, match=message) as info:
+        make_head(**kwargs)
+    assert "\n" not in str(info.value)
+
+
 def test_sigmoid_cross_entropy_is_refused():
     with pytest.raises(MixDetError, match="loss_cls"):
         make_head(loss_cls=dict(type="CrossEntropyLoss", use_sigmoid=True))

@@ -123,6 +123,21 @@ def test_wrong_number_of_levels_is_refused():
         MODELS.build(config)
 
 
+def test_pictures_of_another_size_are_refused():
+    """Anchors that are made for one size and used at another would be wrong in silence."""
+    model = MODELS.build(model_config("ssdlite_mixnet_s_digits"))
+    for run in (model.loss, model.predict):
+        with pytest.raises(MixDetError, match=r"pictures of 192x160, but model.input_size is 160"):
+            run(torch.zeros(1, 3, 160, 192), [])
+
+
+def test_outputs_in_another_order_are_refused():
+    config = model_config("ssdlite_mixnet_s_digits")
+    config.backbone.taps = ("stage6", "stage5", "stage3")
+    with pytest.raises(MixDetError, match=r"\[5, 10, 20\] cells .*name the finer taps first"):
+        MODELS.build(config)
+
+
 def test_anchors_follow_the_levels():
     config = model_config("ssdlite_mixnet_s_digits")
     before = MODELS.build(config).bbox_head.prior_generator
