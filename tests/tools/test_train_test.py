@@ -145,21 +145,36 @@ def test_launchers_say_how_they_are_used(name):
     assert "usage:" in done.stderr
 
 
-def test_dist_train_starts_torchrun(tmp_path):
-    fake = tmp_path / "torchrun"
-    fake.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
-    fake.chmod(0o755)
+@pytest.mark.parametrize("script", ["dist_train.sh", "slurm_train.sh"])
+def test_the_scripts_start_torchrun(tmp_path, script):
+    """Through an `srun` that runs its command as it is; torchrun prints what it was given."""
+    stands_in = {
+        "torchrun": 'printf "%s\\n" "$TORCH_ELASTIC_SHUTDOWN_TIMEOUT" "$@"',
+        "srun": 'while [ "$1" != bash ]; do shift; done; exec "$@"',
+        "scontrol": "echo node-1",
+    }
+    for name, body in stands_in.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{body}\n")
+        (tmp_path / name).chmod(0o755)
+    before = ["gpu"] if script.startswith("slurm") else []
+    after = [] if script.startswith("slurm") else ["8"]
     done = subprocess.run(
-        [ROOT / "tools" / "dist_train.sh", "a config.py", "8", "--seed", "3"],
-        env=os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        [ROOT / "tools" / script, *before, "a config.py", *after, "--seed", "3"],
+        env=os.environ
+        | {
+            "PATH": f"{tmp_path}:{os.environ['PATH']}",
+            "SLURM_NODEID": "0",
+            "SLURM_JOB_NODELIST": "",
+        },
         capture_output=True,
         text=True,
         check=True,
     )
-    arguments = done.stdout.splitlines()
+    patience, *arguments = done.stdout.splitlines()
+    assert 30 < int(patience) < 120  # torchrun's own, and Slurm's between its signal and the end
     assert "--nproc-per-node=8" in arguments
-    script = arguments.index(str(ROOT / "tools" / "train.py"))
-    assert arguments[script + 1 :] == ["a config.py", "--launcher", "pytorch", "--seed", "3"]
+    train = arguments.index(str(ROOT / "tools" / "train.py"))
+    assert arguments[train + 1 :] == ["a config.py", "--launcher", "pytorch", "--seed", "3"]
 
 
 @pytest.mark.heavy
