@@ -10,6 +10,7 @@ import sys
 import time
 
 import pytest
+import torch
 
 from mixdet.analysis.comparison.folder import Comparison, Plan
 from mixdet.analysis.comparison.markdown import to_markdown
@@ -169,6 +170,23 @@ def test_a_size_that_the_data_lack_is_a_dash(compared):
     ]
     text = to_markdown(dataclasses.replace(comparison, runs=runs))
     assert text.splitlines()[2].split("|")[5].strip() == "-"
+
+
+def test_the_parameters_are_those_of_the_networks_that_were_trained(tmp_path):
+    """Also where an option changes the network."""
+    config = write_config(tmp_path, write_pictures(tmp_path / "data"), epochs=1)
+    option = "model.bbox_head.use_depthwise=True"
+    folder = tmp_path / "out"
+    comparison = train_all(Plan((str(config),), (0,), cfg_options=(option,)), folder)
+    report(comparison, pictures=1)
+    ((row, record),) = comparison.rows.items()
+    checkpoint = comparison.run_folder(row, 0) / "epoch_1.pth"
+    state = torch.load(checkpoint, weights_only=True)["state_dict"]
+    statistics = ("running_mean", "running_var", "num_batches_tracked")
+    assert "bbox_head.cls_convs.0.1.running_mean" in state  # of a depthwise predictor
+    assert record.params == sum(
+        value.numel() for name, value in state.items() if not name.endswith(statistics)
+    )
 
 
 def test_ctrl_c_leaves_checkpoints_and_the_same_command_goes_on(compared, tmp_path):
