@@ -67,8 +67,8 @@ class Browser:
         self("Page.navigate", url=address)
 
     def resize(self, width: int, height: int) -> None:
-        metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
-        self("Emulation.setDeviceMetricsOverride", **metrics)
+        metrics = {"width": width, "height": height, "deviceScaleFactor": 1}
+        self("Emulation.setDeviceMetricsOverride", mobile=width < 600, **metrics)
 
     def run(self, script: str) -> Any:
         """The value of an expression in the page, a promise's once it is there."""

@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 import re
-import shutil
-import subprocess
 
 import pytest
 
 from mixdet.analysis.comparison.folder import Comparison, Plan, RowRecord, RunRecord
 from mixdet.analysis.comparison.page import to_html
+from tests.browser import CHROMIUM, Browser
 
-BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 PIXEL = "data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7"
-# Reported through the title, which --dump-dom prints
-PROBE = """<script>
-onload = () => document.title = [innerWidth, document.documentElement.scrollWidth,
-  document.querySelector("tbody th").offsetHeight, document.images.length].join(" ");
-</script></body>"""
 
 
 @pytest.fixture
@@ -48,22 +41,20 @@ def test_it_asks_nothing_of_any_other_file(page):
     assert "a &lt;b&gt; &amp; c" in page
 
 
-@pytest.mark.skipif(BROWSER is None, reason="no Chromium")
-@pytest.mark.parametrize("width", [1280, 500])  # a headless window is never narrower than 500
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium")
+@pytest.mark.parametrize("width", [1280, 390], ids=["desktop", "phone"])
 def test_in_a_browser(page, width, tmp_path):
     file = tmp_path / "page.html"
-    file.write_text(page.replace("</body>", PROBE))
-    command = [
-        *(BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run"),
-        *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-        *(f"--user-data-dir={tmp_path / 'profile'}", "--enable-logging=stderr"),
-        *(f"--window-size={width},900", "--dump-dom", file.as_uri()),
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert "CONSOLE" not in done.stderr, done.stderr
-    title = re.search(r"<title>([\d ]+)</title>", done.stdout).group(1)
-    window, content, row, images = map(int, title.split())
-    assert window <= width
-    assert content <= window
-    assert row < 150, "names are squeezed into a column of letters"
-    assert images == 4
+    file.write_text(page)
+    browser = Browser(tmp_path / "profile", width=width)
+    try:
+        browser.open(file.as_uri())
+        browser.wait("document.readyState == 'complete' && document.images.length == 4")
+        assert browser.run("innerWidth") == width
+        assert browser.run("document.documentElement.scrollWidth") <= width
+        row = browser.run("document.querySelector('tbody th').offsetHeight")
+        assert row < 150, "names are squeezed into a column of letters"
+        assert browser.console == []
+        assert browser.requests == [file.as_uri()]
+    finally:
+        browser.close()
