@@ -138,7 +138,9 @@ def limits_of(dataset: dict) -> PictureLimits:
 
 
 def _join(root: str, part: str) -> str:
-    return part if "://" in part else f"{root.rstrip('/')}/{part}" if root else part
+    """As mmengine's data sets do: an absolute path and an address stand for themselves."""
+    whole = not root or "://" in part or Path(part).is_absolute()
+    return part if whole else f"{root.rstrip('/')}/{part}"
 
 
 def numbers(rows: list, width: int) -> np.ndarray:

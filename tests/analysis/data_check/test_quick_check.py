@@ -243,6 +243,17 @@ def test_corners_in_the_file_stop_the_training_data(check):
     assert found.count > PICTURES
 
 
+def test_paths_that_stand_for_themselves(check, tmp_path):
+    """As in mmengine: an absolute path is not below `data_root`."""
+    data = tmp_path / "data"
+    extra = (
+        f"train_dataloader['dataset']['ann_file'] = '{data}/annotations/instances_train2017.json'\n"
+        f"train_dataloader['dataset']['data_prefix'] = dict(img='{data}/train2017/')\n"
+        "train_dataloader['dataset']['data_root'] = 'elsewhere'\n"
+    )
+    assert check(lambda content, data: None, extra) == {}
+
+
 def test_data_that_are_not_coco_or_not_here_are_left_alone(pictures, tmp_path):
     """They are another reader's to refuse."""
     remote = "train_dataloader['dataset']['backend_args'] = dict(backend='petrel')\n"
