@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import stat
 import warnings
 from dataclasses import dataclass
 from pathlib import Path, PurePath
@@ -57,12 +58,12 @@ def refuse_foreign_name(name: str, root: str | os.PathLike) -> None:
     """Refuse a `file_name` that says itself that it is not under the root; nothing is opened.
 
     Raises:
-        MixDetError: It is absolute, has `..` in it, or is no name at all.
+        MixDetError: It is absolute, an address, has `..` in it, or is no name at all.
     """
     if not _is_name(name):
         raise MixDetError(f"file_name {name!r} names no picture under {root}")
     path = PurePath(name)
-    if path.anchor or ".." in path.parts:
+    if path.anchor or ".." in path.parts or "://" in name:
         raise MixDetError(f"file_name {name}: leads out of {root}: give names relative to it")
 
 
@@ -90,9 +91,12 @@ def read_picture(path: str | os.PathLike, limits: PictureLimits) -> tuple[bytes,
         PictureError: It is missing, empty, cut short, no picture, or over a limit.
     """
     try:
-        size = Path(path).stat().st_size
-        if size > limits.max_bytes:
-            raise PictureError(f"{path}: {size:,} bytes, over max_bytes={limits.max_bytes:,}")
+        status = Path(path).stat()
+        if stat.S_ISFIFO(status.st_mode):  # which waits for a writer for ever
+            raise PictureError(f"{path}: no file but a pipe")
+        if status.st_size > limits.max_bytes:
+            size = f"{status.st_size:,} bytes"
+            raise PictureError(f"{path}: {size}, over max_bytes={limits.max_bytes:,}")
         content = Path(path).read_bytes()
     except FileNotFoundError as error:
         raise PictureError(f"{path}: no such file, though the annotations name it") from error

@@ -29,8 +29,8 @@ from mmdet.datasets import CocoDataset  # isort: skip - after mixdet.datasets.tr
 class SafeCocoDataset(CocoDataset):
     """mmdet's `CocoDataset`, which opens nothing outside its folder and survives broken pictures.
 
-    - A `file_name` that is absolute, has `..` in it, or leads out of the picture folder over a link
-      is refused.
+    - A `file_name` that is absolute, an address, has `..` in it, or leads out of the picture folder
+      over a link is refused.
     - Before a picture is decoded its size and its header are held against limits.
     - In training a broken picture is named in the log and replaced by another, which the seed
       chooses. Workers count together; each process of a distributed run counts what it reads. In
@@ -104,10 +104,9 @@ class SafeCocoDataset(CocoDataset):
 
     def _prepare(self, idx: int) -> Any:
         info = self.get_data_info(idx)
-        path = info["img_path"]
-        if self.backend_args is not None or "://" in path:
+        path, root = info["img_path"], self.data_prefix["img"]
+        if self.backend_args is not None or "://" in root:
             return self.pipeline(info)
-        root = self.data_prefix["img"]
         read_picture(resolve_inside(root, str(PurePath(path).relative_to(root))), self.limits)
         try:
             return self.pipeline(info)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import struct
@@ -73,7 +74,10 @@ def damage(data, *names):
         (data / "train2017" / f"{name}.png").write_bytes(b"no picture")
 
 
-@pytest.mark.parametrize("name", ["/etc/passwd", "../val2017/1.png", "a/../../x.png", "", "a\0b"])
+@pytest.mark.parametrize(
+    "name",
+    ["/etc/passwd", "../val2017/1.png", "a/../../x.png", "", "a\0b", "http://a/b", "file:///etc/x"],
+)
 def test_a_name_that_leads_out_of_the_folder_is_refused(data, name):
     rename(data, name)
     with pytest.raises(MixDetError, match="file_name"):
@@ -93,6 +97,13 @@ def test_a_link_out_of_the_folder_is_refused_and_not_opened(data, kind):
     with pytest.raises(MixDetError, match=re.escape(f"a link to {data}/val2017/1.png")) as error:
         dataset[0]
     assert not isinstance(error.value, PictureError)
+
+
+def test_a_pipe_is_no_picture_and_is_not_waited_for(data):
+    (data / "train2017" / "1.png").unlink()
+    os.mkfifo(data / "train2017" / "1.png")
+    with pytest.raises(MixDetError, match="pipe"):
+        build(data)[0]
 
 
 def test_links_that_stay_inside_and_a_linked_root_are_followed(data, tmp_path):
