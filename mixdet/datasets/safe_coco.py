@@ -104,10 +104,12 @@ class SafeCocoDataset(CocoDataset):
 
     def _prepare(self, idx: int) -> Any:
         info = self.get_data_info(idx)
-        path, root = info["img_path"], self.data_prefix["img"]
+        root = self.data_prefix["img"]
         if self.backend_args is not None or "://" in root:
             return self.pipeline(info)
-        read_picture(resolve_inside(root, str(PurePath(path).relative_to(root))), self.limits)
+        path = PurePath(info["img_path"])
+        info["img_path"] = str(path)  # opened is what was looked at: `1.png/` is another name
+        read_picture(resolve_inside(root, str(path.relative_to(root))), self.limits)
         try:
             return self.pipeline(info)
         except Exception as error:
