@@ -26,7 +26,7 @@ from mixdet.inference import Detector, as_rgb
 from tests.fuzz import damaged, fuzz, json_file, with_right_sums
 from tests.tiny import CLASSES
 
-ANNOTATIONS, PICTURES, MANIFESTS = 40_000, 40_000, 20_000
+ANNOTATIONS, PICTURES, MANIFESTS = 30_000, 30_000, 40_000
 CANARY = (255, 0, 254)  # the colour of what lies outside the folder
 LIMITS = {"max_pixels": 10_000, "max_bytes": 1_000_000}
 

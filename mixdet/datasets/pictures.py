@@ -107,12 +107,27 @@ def read_picture(path: str | os.PathLike, limits: PictureLimits) -> tuple[bytes,
         raise PictureError(
             f"{path}: {width} x {height} pixels, over max_pixels={limits.max_pixels:,}"
         )
-    # OpenCV 4 decodes half a JPEG without a word. The end marker cannot stand within the data of a
-    # scan, and a thumbnail's stands before the picture's last scan.
-    jpeg = content.startswith(b"\xff\xd8")
-    if jpeg and content.rfind(b"\xff\xd9") < content.rfind(b"\xff\xda"):
+    if _cut_short(content):
         raise PictureError(f"{path}: the picture is damaged: it is cut short")
     return content, (width, height)
+
+
+def _cut_short(content: bytes) -> bool:
+    """Whether a JPEG or a PNG ends too early.
+
+    OpenCV 4 decodes half a JPEG without a word; OpenCV 5 makes room for whatever length a part of a
+    PNG states, a gigabyte in a file of some bytes.
+    """
+    if content.startswith(b"\x89PNG"):
+        at, kind = 8, b""
+        while at < len(content) and kind != b"IEND":  # a part: its length, kind, data, check sum
+            length, kind = int.from_bytes(content[at : at + 4], "big"), content[at + 4 : at + 8]
+            at += 12 + length
+        return kind != b"IEND" or at > len(content)
+    # The end marker cannot stand within the data of a scan, and a thumbnail's stands before the
+    # picture's last scan
+    jpeg = content.startswith(b"\xff\xd8")
+    return jpeg and content.rfind(b"\xff\xd9") < content.rfind(b"\xff\xda")
 
 
 def decode_fully(path: str | os.PathLike, content: bytes) -> None:

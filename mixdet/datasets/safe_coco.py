@@ -80,7 +80,12 @@ class SafeCocoDataset(CocoDataset):
         """One picture's annotations."""
         name = raw_data_info["raw_img_info"]["file_name"]
         refuse_foreign_name(name, self.data_prefix["img"])
-        return super().parse_data_info(raw_data_info)
+        info = super().parse_data_info(raw_data_info)
+        for instance in info["instances"]:
+            if not all(abs(side) < 2**31 for side in instance["bbox"]):  # nor is NaN
+                raise MixDetError(f"{self.ann_file}: {name} has a box that is not in pixels")
+            instance["bbox"] = [float(side) for side in instance["bbox"]]
+        return info
 
     def prepare_data(self, idx: int) -> Any:
         """Run the pipeline on a picture, or, in training, on another where it is broken.

@@ -223,3 +223,22 @@ def test_training_stops_above_the_share_in_one_line(data, tmp_path, workers):
         error.value
     )
     assert not list(tmp_path.rglob("*.pth"))
+
+
+def test_a_part_of_a_png_that_states_more_than_the_file_has_is_damaged(data):
+    file = data / "train2017" / "1.png"
+    content = file.read_bytes()
+    at = content.index(b"IDAT") - 4
+    file.write_bytes(content[:at] + struct.pack(">I", 10**9) + content[at + 4 :])
+    with pytest.raises(PictureError, match="cut short"):
+        build(data, test_mode=True)[0]
+
+
+@pytest.mark.parametrize("value", [10**400, 2**63, float("inf"), 1e300])
+def test_a_box_of_no_pixels_is_refused(data, value):
+    file = data / "annotations" / "instances_train2017.json"
+    content = json.loads(file.read_text())
+    content["annotations"][0]["bbox"][2] = value
+    file.write_text(json.dumps(content))
+    with pytest.raises(MixDetError, match=r"1\.png has a box"):
+        build(data)
