@@ -161,12 +161,12 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         MixDetError: It is missing, damaged, or of a later version.
     """
     path = folder / MANIFEST
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
+    if not path.is_file():  # nor a pipe, which is waited for
         inside = sorted(file.parent.name for file in folder.glob(f"*/{MANIFEST}"))
         hint = f", but {', '.join(inside)} in it has" if inside else ""
-        raise MixDetError(f"{folder}: no exported folder: it has no {MANIFEST}{hint}") from error
+        raise MixDetError(f"{folder}: no exported folder: it has no {MANIFEST}{hint}")
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise MixDetError(f"{path} cannot be read ({error}): export again") from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
@@ -180,11 +180,11 @@ def _fault(value: Any, layout: Any, where: str = "") -> str | None:
     """The first place in a value that its layout does not allow, or None."""
     if isinstance(layout, dict):
         if not isinstance(value, dict):
-            return where
+            return where.removeprefix(".")
         inner = ((value.get(key), rule, f"{where}.{key}") for key, rule in layout.items())
     elif isinstance(layout, list):
-        if not isinstance(value, list):
-            return where
+        if not isinstance(value, list) or not value:
+            return where.removeprefix(".")
         inner = ((each, layout[0], f"{where}[{index}]") for index, each in enumerate(value))
     else:
         return None if layout(value) else where.removeprefix(".")
