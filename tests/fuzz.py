@@ -26,7 +26,7 @@ from mixdet.errors import MixDetError
 
 ROUND = 5_000  # inputs after which hypothesis forgets what it has tried, which would fill memory
 SECONDS = 60  # for one input: more is a hang
-MEMORY = 300 * 2**20  # bytes that a whole run may add to this process
+MEMORY = 600 * 2**20  # bytes that a whole run may add to this process, most of them left by malloc
 DEEP = "<deep>"  # stands for a nesting that `json.dumps` would not write
 
 # Events of `sys.addaudithook` whose first argument is a path, and those that nothing may cause
