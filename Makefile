@@ -6,14 +6,18 @@ BIN    := $(VENV)/bin
 CONFIG ?= configs/ssdlite_mixnet_s_digits.py
 ARGS   ?=
 
-.PHONY: help install train test test-all test-onedl lint doctor clean
+.PHONY: help install train test test-all test-onedl coverage lint docs lock audit doctor clean
 
 help:
 	@echo "make train     train MixNet-S SSDLite on the digit scenes and evaluate it (CONFIG=, ARGS=)"
 	@echo "make test      the fast tests"
 	@echo "make test-all  all tests"
 	@echo "make test-onedl  the tests on the maintained continuation of mmdet, in .venv-onedl"
+	@echo "make coverage  the fast tests, and how much of mixdet they run"
 	@echo "make lint      ruff, as pre-commit runs it"
+	@echo "make docs      the API reference from the docstrings, in docs/api/index.html"
+	@echo "make lock      constraints.txt: the versions that are installed"
+	@echo "make audit     known vulnerabilities of those versions; asks PyPI"
 	@echo "make doctor    versions, devices, data sets, and what is wrong"
 	@echo "make clean     remove .venv, .venv-onedl and caches; data/ and work_dirs/ stay"
 
@@ -53,13 +57,27 @@ test-onedl: .venv-onedl/.installed
 	.venv-onedl/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@
 
+coverage: install
+	$(BIN)/python -m pytest --cov=mixdet --cov-branch --cov-report=term:skip-covered $(ARGS)
+
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+docs: install
+	$(BIN)/python -m pdoc --docformat google --no-include-undocumented --output-directory docs/api \
+	  mixdet '!mixdet.__main__'
+
+lock: install
+	$(BIN)/python -m pip freeze --exclude-editable > constraints.txt
+
+# Strict: a version that PyPI does not answer for is a failure, not a pass.
+audit: install
+	$(BIN)/python -m pip_audit --strict --no-deps --disable-pip --requirement constraints.txt
 
 doctor: install
 	$(BIN)/python tools/doctor.py
 
 clean:
-	rm -rf $(VENV) .venv-onedl .pytest_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf $(VENV) .venv-onedl docs/api .coverage .pytest_cache .ruff_cache .hypothesis *.egg-info
 	find . -name __pycache__ -not -path './data/*' -prune -exec rm -rf {} +

@@ -16,6 +16,7 @@ EXPORT = ["onnx>=1.17", "onnxscript>=0.5", "safetensors>=0.4"]
 ONNX = [*EXPORT, "onnxruntime>=1.20"]
 OPENVINO = [*EXPORT, "openvino>=2025.0"]
 DEMO = ["gradio>=6.31"]
+DOCS = ["pdoc>=15"]
 OPTIONAL = [*TENSORBOARD, *FAST_EVAL, *ONNX, *OPENVINO, *DEMO]
 TEST = [
     "pytest>=8",
@@ -75,6 +76,14 @@ setup(
         "openvino": OPENVINO,
         "demo": DEMO,  # tools/demo.py
         "test": TEST,
-        "dev": [*TEST, "ruff>=0.9", "pre-commit>=3.5"],
+        "docs": DOCS,  # make docs
+        "dev": [
+            *TEST,
+            *DOCS,
+            "ruff>=0.9",
+            "pre-commit>=3.5",
+            "pytest-cov>=6",  # make coverage
+            "pip-audit>=2.7",  # make audit
+        ],
     },
 )

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import pkgutil
 import re
 import runpy
+import shlex
+import subprocess
+import sys
 
 import pytest
 import torch
 
+import mixdet.models
 from tests.conftest import ROOT
 
+MAKEFILE = (ROOT / "Makefile").read_text()
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 
 
@@ -57,3 +63,23 @@ def test_the_backbone_of_contributing_trains(tmp_path, monkeypatch):
     maps = model.extract_feat(torch.zeros(2, 3, 320, 320))
     assert [tuple(each.shape[1:]) for each in maps[:2]] == [(64, 20, 20), (128, 10, 10)]
     assert len(model.bbox_head(maps)[0]) == 6
+
+
+@pytest.mark.heavy
+def test_the_api_reference_has_every_public_name_and_no_warning(tmp_path):
+    pytest.importorskip("pdoc")
+    (recipe,) = re.findall(r"^docs: install\n\t\$\(BIN\)/python (.*?)\n\n", MAKEFILE, re.S | re.M)
+    command = [sys.executable, *shlex.split(recipe.replace("\\\n", " "))]
+    command[command.index("docs/api")] = str(tmp_path)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Warn" not in done.stderr
+    named = [*pkgutil.walk_packages(mixdet.__path__, "mixdet.")]
+    public = {each.name: getattr(sys.modules.get(each.name), "__all__", ()) for each in named}
+    public["mixdet.models"] = mixdet.models.__all__
+    public["mixdet.inference"] = ("Detections", "Detector", "as_rgb")
+    public["mixdet.errors"] = ("MixDetError", "one_line", "run_tool")
+    for module, names in public.items():
+        if not any(part.startswith("_") for part in module.split(".")):
+            page = tmp_path.joinpath(*module.split(".")).with_suffix(".html").read_text()
+            assert [name for name in names if f'id="{name}"' not in page] == [], module

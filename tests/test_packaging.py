@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import runpy
 import shutil
 import subprocess
@@ -12,6 +13,8 @@ from pathlib import Path
 
 import pytest
 from mmengine.config import Config
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from mixdet.errors import MixDetError
 from mixdet.shipped import config_names, find_config
@@ -70,6 +73,25 @@ def test_a_config_by_its_bare_name_or_as_the_documents_write_it(tmp_path, monkey
         find_config("ssdlite_mixnet_s_cocoo")
     with pytest.raises(MixDetError, match="no such config file"):
         find_config(f"elsewhere/{name}.py")
+
+
+def test_the_lock_pins_what_setup_asks_for_and_names_no_host(monkeypatch):
+    asked = {}
+    monkeypatch.setattr("setuptools.setup", lambda **given: asked.update(given))
+    monkeypatch.chdir(ROOT)
+    runpy.run_path(str(ROOT / "setup.py"))
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pins = {canonicalize_name(name): version for name, _, version in map(_pin, lines)}
+    assert len(pins) == len(lines)
+    for text in [*asked["install_requires"], *asked["extras_require"]["dev"]]:
+        requirement = Requirement(text)
+        assert requirement.specifier.contains(pins[canonicalize_name(requirement.name)]), text
+
+
+def _pin(line: str) -> tuple[str, str, str]:
+    """A line is a name and a version, and nothing else: no address, no option."""
+    assert re.fullmatch(r"[\w.-]+==[\w.+!]+", line), line
+    return line.partition("==")
 
 
 @pytest.mark.heavy

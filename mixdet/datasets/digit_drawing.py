@@ -11,7 +11,7 @@ validation split shares no digit and no pixel of a photograph with the training 
 from __future__ import annotations
 
 import functools
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -48,7 +48,8 @@ PHOTOGRAPHS = {
 }
 
 
-class Digit(NamedTuple):
+@dataclass(frozen=True)
+class Digit:
     """A digit ready to be pasted."""
 
     index: int  # of the sample in `load_digits`
@@ -56,7 +57,8 @@ class Digit(NamedTuple):
     mask: np.ndarray  # (H, W) float32 in 0..1, cut to the rows and columns that hold ink
 
 
-class Scene(NamedTuple):
+@dataclass(frozen=True)
+class Scene:
     """One picture and what is in it."""
 
     image: np.ndarray  # (160, 160, 3) uint8, RGB

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import stat
 import warnings
 from dataclasses import dataclass
 from pathlib import Path, PurePath
@@ -57,12 +58,12 @@ def refuse_foreign_name(name: str, root: str | os.PathLike) -> None:
     """Refuse a `file_name` that says itself that it is not under the root; nothing is opened.
 
     Raises:
-        MixDetError: It is absolute, has `..` in it, or is no name at all.
+        MixDetError: It is absolute, an address, has `..` in it, or is no name at all.
     """
     if not _is_name(name):
         raise MixDetError(f"file_name {name!r} names no picture under {root}")
     path = PurePath(name)
-    if path.anchor or ".." in path.parts:
+    if path.anchor or ".." in path.parts or "://" in name:
         raise MixDetError(f"file_name {name}: leads out of {root}: give names relative to it")
 
 
@@ -90,9 +91,12 @@ def read_picture(path: str | os.PathLike, limits: PictureLimits) -> tuple[bytes,
         PictureError: It is missing, empty, cut short, no picture, or over a limit.
     """
     try:
-        size = Path(path).stat().st_size
-        if size > limits.max_bytes:
-            raise PictureError(f"{path}: {size:,} bytes, over max_bytes={limits.max_bytes:,}")
+        status = Path(path).stat()
+        if stat.S_ISFIFO(status.st_mode):  # which waits for a writer for ever
+            raise PictureError(f"{path}: no file but a pipe")
+        if status.st_size > limits.max_bytes:
+            size = f"{status.st_size:,} bytes"
+            raise PictureError(f"{path}: {size}, over max_bytes={limits.max_bytes:,}")
         content = Path(path).read_bytes()
     except FileNotFoundError as error:
         raise PictureError(f"{path}: no such file, though the annotations name it") from error
@@ -103,12 +107,27 @@ def read_picture(path: str | os.PathLike, limits: PictureLimits) -> tuple[bytes,
         raise PictureError(
             f"{path}: {width} x {height} pixels, over max_pixels={limits.max_pixels:,}"
         )
-    # OpenCV 4 decodes half a JPEG without a word. The end marker cannot stand within the data of a
-    # scan, and a thumbnail's stands before the picture's last scan.
-    jpeg = content.startswith(b"\xff\xd8")
-    if jpeg and content.rfind(b"\xff\xd9") < content.rfind(b"\xff\xda"):
+    if _cut_short(content):
         raise PictureError(f"{path}: the picture is damaged: it is cut short")
     return content, (width, height)
+
+
+def _cut_short(content: bytes) -> bool:
+    """Whether a JPEG or a PNG ends too early.
+
+    OpenCV 4 decodes half a JPEG without a word; OpenCV 5 makes room for whatever length a part of a
+    PNG states, a gigabyte in a file of some bytes.
+    """
+    if content.startswith(b"\x89PNG"):
+        at, kind = 8, b""
+        while at < len(content) and kind != b"IEND":  # a part: its length, kind, data, check sum
+            length, kind = int.from_bytes(content[at : at + 4], "big"), content[at + 4 : at + 8]
+            at += 12 + length
+        return kind != b"IEND" or at > len(content)
+    # The end marker cannot stand within the data of a scan, and a thumbnail's stands before the
+    # picture's last scan
+    jpeg = content.startswith(b"\xff\xd8")
+    return jpeg and content.rfind(b"\xff\xd9") < content.rfind(b"\xff\xda")
 
 
 def decode_fully(path: str | os.PathLike, content: bytes) -> None:

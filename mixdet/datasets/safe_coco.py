@@ -29,8 +29,8 @@ from mmdet.datasets import CocoDataset  # isort: skip - after mixdet.datasets.tr
 class SafeCocoDataset(CocoDataset):
     """mmdet's `CocoDataset`, which opens nothing outside its folder and survives broken pictures.
 
-    - A `file_name` that is absolute, has `..` in it, or leads out of the picture folder over a link
-      is refused.
+    - A `file_name` that is absolute, an address, has `..` in it, or leads out of the picture folder
+      over a link is refused.
     - Before a picture is decoded its size and its header are held against limits.
     - In training a broken picture is named in the log and replaced by another, which the seed
       chooses. Workers count together; each process of a distributed run counts what it reads. In
@@ -80,7 +80,12 @@ class SafeCocoDataset(CocoDataset):
         """One picture's annotations."""
         name = raw_data_info["raw_img_info"]["file_name"]
         refuse_foreign_name(name, self.data_prefix["img"])
-        return super().parse_data_info(raw_data_info)
+        info = super().parse_data_info(raw_data_info)
+        for instance in info["instances"]:
+            if not all(abs(side) < 2**31 for side in instance["bbox"]):  # nor is NaN
+                raise MixDetError(f"{self.ann_file}: {name} has a box that is not in pixels")
+            instance["bbox"] = [float(side) for side in instance["bbox"]]
+        return info
 
     def prepare_data(self, idx: int) -> Any:
         """Run the pipeline on a picture, or, in training, on another where it is broken.
@@ -104,11 +109,12 @@ class SafeCocoDataset(CocoDataset):
 
     def _prepare(self, idx: int) -> Any:
         info = self.get_data_info(idx)
-        path = info["img_path"]
-        if self.backend_args is not None or "://" in path:
-            return self.pipeline(info)
         root = self.data_prefix["img"]
-        read_picture(resolve_inside(root, str(PurePath(path).relative_to(root))), self.limits)
+        if self.backend_args is not None or "://" in root:
+            return self.pipeline(info)
+        path = PurePath(info["img_path"])
+        info["img_path"] = str(path)  # opened is what was looked at: `1.png/` is another name
+        read_picture(resolve_inside(root, str(path.relative_to(root))), self.limits)
         try:
             return self.pipeline(info)
         except Exception as error:

@@ -13,13 +13,46 @@ from typing import Any
 import cv2
 import numpy as np
 
-from mixdet.errors import MixDetError
+from mixdet.errors import MixDetError, one_line
 
 MANIFEST = "mixdet.json"
 FORMAT = 1
 # The file that each runtime loads, with others that belong to it, and the package that loads it
 FILES = {"onnx": ("model.onnx",), "openvino": ("model.xml", "model.bin")}
 PACKAGES = {"onnx": "onnxruntime", "openvino": "openvino"}
+
+
+def _text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _between(low: float, high: float, kinds: type | tuple = int) -> Callable[[Any], bool]:
+    """Whether a value is a number from `low` to `high`, which NaN is not."""
+    return lambda value: (
+        isinstance(value, kinds) and not isinstance(value, bool) and low <= value <= high
+    )
+
+
+# What is read of the manifest, and which values may stand there
+_whole, _number = _between(-1, 2**31), _between(-(2**31), 2**31, (int, float))
+LAYOUT = {
+    "kind": lambda value: value in ("raw", "end2end"),
+    "input": {
+        "width": _between(1, 2**15),
+        "height": _between(1, 2**15),
+        "channels": lambda value: value in ("RGB", "BGR"),
+    },
+    "classes": [_text],
+    "levels": [{"anchors": _between(0, 2**31)}],
+    "postprocess": {
+        "score_thr": _number,
+        "iou_thr": _between(0, 1, (int, float)),
+        "nms_pre": _whole,
+        "max_per_img": _whole,
+        "min_bbox_size": _number,
+    },
+    "files": lambda value: isinstance(value, dict) and all(map(_text, value.values())),
+}
 
 
 class ExportedNetwork:
@@ -43,9 +76,20 @@ class ExportedNetwork:
         self.manifest = read_manifest(self._folder)
         self.runtime = _runtime(self._folder, self.manifest["files"], runtime)
         self.classes = tuple(self.manifest["classes"])
-        self._run = {"onnx": _onnx, "openvino": _openvino}[self.runtime](
-            self._folder / FILES[self.runtime][0]
-        )
+        model = self._folder / FILES[self.runtime][0]
+        try:
+            shape, self._run = {"onnx": _onnx, "openvino": _openvino}[self.runtime](model)
+        except Exception as error:  # runtimes raise what they like
+            raise MixDetError(
+                f"{model} is no network that {PACKAGES[self.runtime]} reads ({one_line(error)}): "
+                "export again"
+            ) from error
+        stated = self.manifest["input"]["height"], self.manifest["input"]["width"], 3
+        if tuple(shape[1:]) != stated:
+            raise MixDetError(
+                f"{self._folder / MANIFEST} states an input of {stated}, and {model.name} takes "
+                f"{tuple(shape[1:])}: export again"
+            )
 
     def __call__(self, images: Sequence[np.ndarray]) -> list[tuple[np.ndarray, ...]]:
         """Boxes (n, 4), scores (n,) and labels (n,) in each RGB picture (H, W, 3)."""
@@ -117,17 +161,34 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         MixDetError: It is missing, damaged, or of a later version.
     """
     path = folder / MANIFEST
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
+    if not path.is_file():  # nor a pipe, which is waited for
         inside = sorted(file.parent.name for file in folder.glob(f"*/{MANIFEST}"))
         hint = f", but {', '.join(inside)} in it has" if inside else ""
-        raise MixDetError(f"{folder}: no exported folder: it has no {MANIFEST}{hint}") from error
-    except (OSError, ValueError) as error:
+        raise MixDetError(f"{folder}: no exported folder: it has no {MANIFEST}{hint}")
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
         raise MixDetError(f"{path} cannot be read ({error}): export again") from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise MixDetError(f"{path} is not of format {FORMAT}: export with this version of mixdet")
+    if fault := _fault(manifest, LAYOUT):
+        raise MixDetError(f"{path}: {fault} is missing or not what it should be: export again")
     return manifest
+
+
+def _fault(value: Any, layout: Any, where: str = "") -> str | None:
+    """The first place in a value that its layout does not allow, or None."""
+    if isinstance(layout, dict):
+        if not isinstance(value, dict):
+            return where.removeprefix(".")
+        inner = ((value.get(key), rule, f"{where}.{key}") for key, rule in layout.items())
+    elif isinstance(layout, list):
+        if not isinstance(value, list) or not value:
+            return where.removeprefix(".")
+        inner = ((each, layout[0], f"{where}[{index}]") for index, each in enumerate(value))
+    else:
+        return None if layout(value) else where.removeprefix(".")
+    return next(filter(None, (_fault(*each) for each in inner)), None)
 
 
 def sha256(path: Path) -> str:
@@ -145,7 +206,7 @@ def _runtime(folder: Path, files: dict[str, str], wanted: str | None) -> str:
         extras = " or ".join(f'pip install "mixdet[{name}]"' for name in candidates)
         raise MixDetError(f"{folder}: no runtime for it is installed: {extras}")
     for name in FILES[usable[0]]:
-        if not (folder / name).is_file() or sha256(folder / name) != files[name]:
+        if not (folder / name).is_file() or sha256(folder / name) != files.get(name):
             raise MixDetError(
                 f"{folder / name} is missing or not the file that was exported (its SHA-256 is "
                 f"not that in {MANIFEST}): copy the folder again, or export again"
@@ -153,18 +214,21 @@ def _runtime(folder: Path, files: dict[str, str], wanted: str | None) -> str:
     return usable[0]
 
 
-def _onnx(path: Path) -> Callable[[np.ndarray], list[np.ndarray]]:
+def _onnx(path: Path) -> tuple[Sequence, Callable[[np.ndarray], list[np.ndarray]]]:
+    """The shape of the input, and what computes."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    return lambda inputs: session.run(None, {"image": inputs})
+    return session.get_inputs()[0].shape, lambda inputs: session.run(None, {"image": inputs})
 
 
-def _openvino(path: Path) -> Callable[[np.ndarray], list[np.ndarray]]:
+def _openvino(path: Path) -> tuple[Sequence, Callable[[np.ndarray], list[np.ndarray]]]:
+    """As `_onnx`."""
     import openvino
 
     # Where the CPU can, OpenVINO computes in bfloat16 by itself, which moves boxes by pixels
     model = openvino.compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    return lambda inputs: list(model(inputs).values())
+    shape = [each.get_length() if each.is_static else None for each in model.input().partial_shape]
+    return shape, lambda inputs: list(model(inputs).values())

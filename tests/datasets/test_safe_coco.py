@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import struct
@@ -73,7 +74,10 @@ def damage(data, *names):
         (data / "train2017" / f"{name}.png").write_bytes(b"no picture")
 
 
-@pytest.mark.parametrize("name", ["/etc/passwd", "../val2017/1.png", "a/../../x.png", "", "a\0b"])
+@pytest.mark.parametrize(
+    "name",
+    ["/etc/passwd", "../val2017/1.png", "a/../../x.png", "", "a\0b", "http://a/b", "file:///etc/x"],
+)
 def test_a_name_that_leads_out_of_the_folder_is_refused(data, name):
     rename(data, name)
     with pytest.raises(MixDetError, match="file_name"):
@@ -93,6 +97,13 @@ def test_a_link_out_of_the_folder_is_refused_and_not_opened(data, kind):
     with pytest.raises(MixDetError, match=re.escape(f"a link to {data}/val2017/1.png")) as error:
         dataset[0]
     assert not isinstance(error.value, PictureError)
+
+
+def test_a_pipe_is_no_picture_and_is_not_waited_for(data):
+    (data / "train2017" / "1.png").unlink()
+    os.mkfifo(data / "train2017" / "1.png")
+    with pytest.raises(MixDetError, match="pipe"):
+        build(data)[0]
 
 
 def test_links_that_stay_inside_and_a_linked_root_are_followed(data, tmp_path):
@@ -212,3 +223,22 @@ def test_training_stops_above_the_share_in_one_line(data, tmp_path, workers):
         error.value
     )
     assert not list(tmp_path.rglob("*.pth"))
+
+
+def test_a_part_of_a_png_that_states_more_than_the_file_has_is_damaged(data):
+    file = data / "train2017" / "1.png"
+    content = file.read_bytes()
+    at = content.index(b"IDAT") - 4
+    file.write_bytes(content[:at] + struct.pack(">I", 10**9) + content[at + 4 :])
+    with pytest.raises(PictureError, match="cut short"):
+        build(data, test_mode=True)[0]
+
+
+@pytest.mark.parametrize("value", [10**400, 2**63, float("inf"), 1e300])
+def test_a_box_of_no_pixels_is_refused(data, value):
+    file = data / "annotations" / "instances_train2017.json"
+    content = json.loads(file.read_text())
+    content["annotations"][0]["bbox"][2] = value
+    file.write_text(json.dumps(content))
+    with pytest.raises(MixDetError, match=r"1\.png has a box"):
+        build(data)

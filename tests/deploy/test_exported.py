@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -13,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torchvision.ops import batched_nms
 
-from mixdet.deploy.exported import ExportedNetwork, suppress
+from mixdet.deploy.exported import ExportedNetwork, read_manifest, suppress
 from mixdet.errors import MixDetError
 from mixdet.inference import Detector
 from tests.conftest import ROOT
@@ -125,6 +127,48 @@ def test_a_changed_file_is_refused(exported, tmp_path, runtime, name):
         Detector(folder, runtime=runtime)
     other = {"onnx": "openvino", "openvino": "onnx"}[runtime]
     assert ExportedNetwork(folder, other).runtime == other
+
+
+def test_a_file_that_is_no_network_is_refused(exported, tmp_path):
+    folder = shutil.copytree(exported / "raw", tmp_path / "copy")
+    manifest = json.loads((folder / "mixdet.json").read_text())
+    manifest["input"]["width"] += 1
+    (folder / "mixdet.json").write_text(json.dumps(manifest))
+    for runtime in ("onnx", "openvino"):
+        with pytest.raises(MixDetError, match=r"states an input of \(64, 65, 3\)"):
+            Detector(folder, runtime=runtime)
+    for runtime, name in (("onnx", "model.onnx"), ("openvino", "model.xml")):
+        (folder / name).write_bytes(b"no network")
+        manifest["files"][name] = hashlib.sha256(b"no network").hexdigest()
+        (folder / "mixdet.json").write_text(json.dumps(manifest))
+        with pytest.raises(MixDetError, match=rf"{name} is no network") as refusal:
+            Detector(folder, runtime=runtime)
+        assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (("classes",), "abc"),
+        (("levels",), []),
+        (("input", "channels"), "GRB"),
+        (("input", "width"), 10**9),
+        (("levels", 1, "anchors"), -1),
+        (("postprocess", "iou_thr"), float("nan")),
+        (("postprocess", "max_per_img"), True),
+        (("files",), None),
+    ],
+)
+def test_a_manifest_names_the_place_that_is_wrong(exported, tmp_path, place, value):
+    manifest = json.loads((exported / "raw" / "mixdet.json").read_text())
+    inner = manifest
+    for key in place[:-1]:
+        inner = inner[key]
+    inner[place[-1]] = value
+    (tmp_path / "mixdet.json").write_text(json.dumps(manifest))
+    words = re.escape("".join(f"[{k}]" if isinstance(k, int) else f".{k}" for k in place)[1:])
+    with pytest.raises(MixDetError, match=f"mixdet.json: {words} is missing or not"):
+        read_manifest(tmp_path)
 
 
 def test_folders_that_are_none(exported, tmp_path, monkeypatch):

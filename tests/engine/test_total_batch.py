@@ -10,6 +10,7 @@ from mmengine.config import Config
 
 from mixdet.engine import launch
 from mixdet.errors import MixDetError
+from mixdet.shipped import config_names
 from tests.conftest import ROOT
 from tests.tiny import quick, write_config, write_pictures  # noqa: F401
 
@@ -99,3 +100,10 @@ def test_every_recipe_clips_gradients_and_names_its_batch(path):
     cfg = Config.fromfile(path)
     assert cfg.optim_wrapper.clip_grad.max_norm > 0
     assert cfg.auto_scale_lr.base_batch_size > 0
+
+
+@pytest.mark.parametrize("path", sorted(config_names().values()), ids=lambda path: path.stem)
+def test_every_shipped_config_drops_a_last_batch_of_one(path):
+    cfg = Config.fromfile(path)
+    assert cfg.train_dataloader.batch_size > 1
+    assert cfg.train_dataloader.drop_last

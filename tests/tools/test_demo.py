@@ -51,6 +51,11 @@ class TestRefusals:
         assert done.stderr.count("\n") == 1
 
 
+def test_it_listens_on_the_loopback_address_alone():
+    with server._listen(0) as listener:
+        assert listener.getsockname()[0] == "127.0.0.1"
+
+
 class Stand:
     """A stand-in for a network: boxes with scores from 0.1 to 0.9, and what it was asked."""
 

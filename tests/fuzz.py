@@ -1,0 +1,235 @@
+"""Hostile content for the readers of others' files, and a watch on what a reader does with it."""
+
+from __future__ import annotations
+
+import copy
+import faulthandler
+import json
+import math
+import os
+import resource
+import signal
+import struct
+import sys
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from hypothesis import HealthCheck, given, seed, settings
+from hypothesis import strategies as st
+
+from mixdet.errors import MixDetError
+
+ROUND = 5_000  # inputs after which hypothesis forgets what it has tried, which would fill memory
+SECONDS = 60  # for one input: more is a hang
+MEMORY = 600 * 2**20  # bytes that a whole run may add to this process, most of them left by malloc
+DEEP = "<deep>"  # stands for a nesting that `json.dumps` would not write
+
+# Events of `sys.addaudithook` whose first argument is a path, and those that nothing may cause
+FILES = {"open", "os.listdir", "os.scandir", "os.remove", "os.rename", "os.mkdir", "os.truncate"}
+FORBIDDEN = {"subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.fork"} | {
+    "socket.connect", "socket.getaddrinfo", "pickle.find_class", "urllib.Request",
+}  # fmt: skip
+_seen: list[tuple] | None = None
+_hooked = False
+
+
+def _note(event: str, arguments: tuple) -> None:
+    if _seen is not None and (event in FILES or event in FORBIDDEN):
+        _seen.append((event, *arguments))
+
+
+@contextmanager
+def _watched(root: Path) -> Iterator[None]:
+    """Fail where a file outside the root is opened or code is run; a hang ends the process.
+
+    Python's own modules may be read, which some libraries import when they are needed.
+    """
+    global _seen
+    signal.setitimer(signal.ITIMER_REAL, SECONDS)
+    _seen = []
+    try:
+        yield
+    finally:
+        events, _seen = _seen, None
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        for event, *arguments in events:
+            assert event in FILES, (event, arguments)
+            if not isinstance(arguments[0], int):
+                path = Path(os.path.realpath(os.fsdecode(arguments[0])))
+                code = path.suffix in (".py", ".pyc", ".so") or path.name == "site-packages"
+                assert path.is_relative_to(root) or code, (event, arguments)
+
+
+@contextmanager
+def _limited() -> Iterator[None]:
+    """Fail where memory grows; a hang shows where it is."""
+    global _hooked
+    if not _hooked:  # a hook cannot be taken away again
+        sys.addaudithook(_note)
+        _hooked = True
+    Path("/proc/self/clear_refs").write_text("5")  # the highest memory is counted from here
+    before, limits = _peak(), resource.getrlimit(resource.RLIMIT_AS)
+    size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (size + 4 * 2**30, limits[1]))
+    faulthandler.register(signal.SIGALRM, chain=True)  # which ends the process after that
+    try:
+        yield
+    finally:
+        faulthandler.unregister(signal.SIGALRM)
+        resource.setrlimit(resource.RLIMIT_AS, limits)
+    grown = _peak() - before
+    print(f"memory grew by {grown / 2**20:.0f} MiB")
+    assert grown < MEMORY
+
+
+def _peak() -> int:
+    """The most memory that this process had, in bytes."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) * 1024
+
+
+def fuzz(
+    make: Callable[[Random], bytes], file: Path, read: Callable, root: Path, count: int
+) -> None:
+    """Give a reader many files: it may accept each, or refuse it with a `MixDetError`.
+
+    Args:
+        make: Makes the content of a file.
+        file: Where to write it.
+        read: The reader, called without arguments.
+        root: The only folder whose files it may open.
+        count: How many files. Few of them are made of numbers that hypothesis chooses one by one,
+            so that it can shrink what fails; of many it chooses the seeds.
+    """
+    begin, tried, accepted = time.process_time(), 0, 0
+
+    def one(content: bytes) -> None:
+        nonlocal tried, accepted
+        tried += 1
+        file.write_bytes(content)
+        with suppress(MixDetError), _watched(root):
+            read()
+            accepted += 1
+
+    with _limited():
+        for number, first in enumerate(range(0, count, ROUND)):
+            rules = settings(
+                max_examples=min(ROUND, count - first),
+                deadline=None,
+                database=None,
+                suppress_health_check=list(HealthCheck),
+            )
+            inputs = st.randoms(use_true_random=count > ROUND).map(make)
+            seed(number)(rules(given(inputs)(one)))()
+    print(f"{tried:,} files, {accepted:,} accepted, {time.process_time() - begin:.0f} s of CPU")
+    assert tried >= count
+    assert 0 < accepted < tried
+
+
+OTHERS = [
+    None, True, False, -3, -1, 0, 1, 2, 70, 10**400, -(10**400), 2**31, 2**63, 2**64, 1e308, -0.0,
+    0.5, math.nan, math.inf, -math.inf, "", ".", "..", "/", "a\0b", "\ud800", "x" * 5000, DEEP,
+]  # fmt: skip
+
+
+def json_file(rng: Random, content: dict, words: list[str]) -> bytes:
+    """Bytes of a JSON file that was right before something was done to it.
+
+    Args:
+        rng: Chooses.
+        content: What is right.
+        words: Strings to put anywhere.
+    """
+    content = copy.deepcopy(content)
+    for _ in range(rng.choice([0, 1, 1, 1, 2, 3, 6])):
+        if not (spots := list(_places(content))):
+            break
+        node, key = rng.choice(spots)
+        change = rng.choice(["put", "put", "drop", "swap", "repeat", "root"])
+        if change == "put":
+            node[key] = _value(rng, words)
+        elif change == "drop":
+            del node[key]
+        elif change == "swap":
+            other, place = rng.choice(spots)
+            node[key] = copy.deepcopy(other[place])
+        elif change == "repeat" and isinstance(node, list):
+            node.append(copy.deepcopy(node[key]))
+        elif change == "root" and rng.random() < 0.05:
+            content = _value(rng, words)
+    text = json.dumps(content, ensure_ascii=rng.random() < 0.5)
+    opening, closing = rng.choice([("[", "]"), ('{"a":', "}")])
+    depth = rng.choice([50, 400, 900, 100_000])
+    text = text.replace(f'"{DEEP}"', opening * depth + "0" + closing * depth)
+    coding = rng.choice(["utf-8"] * 7 + ["utf-8-sig", "utf-16", "latin-1"])
+    encoded = text.encode(coding, "surrogatepass" if coding.startswith("utf") else "replace")
+    return damaged(rng, encoded, [0] * 9 + [1, 2])
+
+
+def _places(node: Any) -> Iterator[tuple]:
+    """Every (container, key) in a nested structure."""
+    if isinstance(node, (dict, list)):
+        for key in node if isinstance(node, dict) else range(len(node)):
+            yield node, key
+            yield from _places(node[key])
+
+
+def _value(rng: Random, words: list[str]) -> Any:
+    kind = rng.random()
+    if kind < 0.15:
+        return [_value(rng, words) for _ in range(rng.randrange(5))]
+    if kind < 0.25:
+        return {rng.choice(["", "id", "a"]): _value(rng, words) for _ in range(rng.randrange(3))}
+    return rng.choice(words if kind < 0.5 else OTHERS)
+
+
+NUMBERS = [0, 1, 2, 7, 8, 255, 256, 0x7FFF, 0xFFFF, 0x10000, 30_000, 2**31 - 1, 2**32 - 1]
+
+
+def damaged(
+    rng: Random, content: bytes, counts: list[int], others: list[bytes] | None = None
+) -> bytes:
+    """A file's bytes, cut short, with some of them changed, or with those of another file.
+
+    Args:
+        rng: Chooses.
+        content: The file.
+        counts: How many changes, each as likely as its share.
+        others: Files whose ends may follow this one's beginning.
+    """
+    content = bytearray(content)
+    for _ in range(rng.choice(counts)):
+        # most formats have their sizes and tables at the beginning
+        at = rng.randrange(min(rng.choice([64, 10**9]), len(content)) + 1)
+        change = rng.choice(["number", "number", "bytes", "insert", "cut", "join"])
+        if change == "number":
+            width = rng.choice([1, 2, 4])
+            packed = struct.pack("<I", rng.choice(NUMBERS))[:width]
+            content[at : at + width] = rng.choice([packed, packed[::-1]])
+        elif change == "bytes":
+            new = rng.randbytes(rng.choice([1, 2, 4]))
+            content[at : at + len(new)] = new
+        elif change == "insert":
+            content[at:at] = rng.randbytes(rng.randrange(20))
+        elif change == "cut":
+            del content[at : at + rng.choice([1, 4, 30, 10**9])]
+        elif others:
+            content[at:] = rng.choice(others)[at:]
+    return bytes(content)
+
+
+def with_right_sums(content: bytes) -> bytes:
+    """A PNG whose chunks have the check sums of what they hold, so that it is read further."""
+    content, at = bytearray(content), 8
+    while at + 12 <= len(content):
+        end = at + 8 + int.from_bytes(content[at : at + 4], "big")
+        if end + 4 > len(content):
+            break
+        content[end : end + 4] = struct.pack(">I", zlib.crc32(content[at + 4 : end]))
+        at = end + 4
+    return bytes(content)
