@@ -6,53 +6,37 @@ import hashlib
 import importlib.util
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 
+from mixdet.deploy.runtimes import FILES, PACKAGES, load
 from mixdet.errors import MixDetError
 
 MANIFEST = "mixdet.json"
 FORMAT = 1
-# The file that each runtime loads, with others that belong to it, and the package that loads it
-FILES = {"onnx": ("model.onnx",), "openvino": ("model.xml", "model.bin")}
-PACKAGES = {"onnx": "onnxruntime", "openvino": "openvino"}
 
 
-class ExportedNetwork:
-    """A folder that `tools/export.py` wrote.
-
-    Attributes:
-        manifest: What `mixdet.json` holds.
-        runtime: What runs it, 'onnx' or 'openvino'.
-        classes: Class names, indexed by label.
+class ExportedFile:
+    """A file on its runtime, with what is in the manifest done before and after it.
 
     Args:
-        folder: The folder.
-        runtime: Which to take; None for the first that can be had.
-
-    Raises:
-        MixDetError: A file is missing, damaged or changed, or no runtime for it is installed.
+        manifest: What `mixdet.json` holds, or will hold.
+        runtime: One of `mixdet.deploy.runtimes.FILES`.
+        folder: Where its file lies.
     """
 
-    def __init__(self, folder: str | os.PathLike, runtime: str | None = None) -> None:
-        self._folder = Path(folder)
-        self.manifest = read_manifest(self._folder)
-        self.runtime = _runtime(self._folder, self.manifest["files"], runtime)
-        self.classes = tuple(self.manifest["classes"])
-        self._run = {"onnx": _onnx, "openvino": _openvino}[self.runtime](
-            self._folder / FILES[self.runtime][0]
-        )
+    def __init__(self, manifest: dict[str, Any], runtime: str, folder: Path) -> None:
+        self.manifest, self.runtime = manifest, runtime
+        self._run = load(runtime, folder / FILES[runtime][0], manifest.get("precision", "fp32"))
 
     def __call__(self, images: Sequence[np.ndarray]) -> list[tuple[np.ndarray, ...]]:
         """Boxes (n, 4), scores (n,) and labels (n,) in each RGB picture (H, W, 3)."""
-        size = self.manifest["input"]["width"], self.manifest["input"]["height"]
-        inputs = np.stack([cv2.resize(image, size) for image in images])  # bilinear
-        if self.manifest["input"]["channels"] == "BGR":
-            inputs = np.ascontiguousarray(inputs[..., ::-1])
+        inputs = network_input(images, self.manifest)
+        size = inputs.shape[2:0:-1]
         scales = [
             np.divide((*size, *size), (*image.shape[1::-1], *image.shape[1::-1]), dtype=np.float32)
             for image in images
@@ -67,6 +51,40 @@ class ExportedNetwork:
             kept = labels >= 0  # the places after the last box are filled up with -1
             found.append((boxes[kept] / scale, scores[kept], labels[kept]))
         return found
+
+
+class ExportedNetwork(ExportedFile):
+    """A folder that `tools/export.py` wrote.
+
+    Attributes:
+        manifest: What `mixdet.json` holds.
+        runtime: What runs it, one of `mixdet.deploy.runtimes.FILES`.
+        classes: Class names, indexed by label.
+
+    Args:
+        folder: The folder.
+        runtime: Which to take; None for the first that can be had.
+
+    Raises:
+        MixDetError: A file is missing, damaged or changed, or no runtime for it is installed.
+    """
+
+    def __init__(self, folder: str | os.PathLike, runtime: str | None = None) -> None:
+        folder = Path(folder)
+        manifest = read_manifest(folder)
+        super().__init__(manifest, _runtime(folder, manifest["files"], runtime), folder)
+        self.classes = tuple(manifest["classes"])
+
+
+def network_input(images: Sequence[np.ndarray], manifest: dict[str, Any]) -> np.ndarray:
+    """RGB pictures (H, W, 3) as the network takes them: (N, height, width, 3) uint8."""
+    size = manifest["input"]["width"], manifest["input"]["height"]
+    inputs = np.stack([cv2.resize(image, size) for image in images])  # bilinear
+    return (
+        np.ascontiguousarray(inputs[..., ::-1])
+        if manifest["input"]["channels"] == "BGR"
+        else inputs
+    )
 
 
 def suppress(
@@ -151,20 +169,3 @@ def _runtime(folder: Path, files: dict[str, str], wanted: str | None) -> str:
                 f"not that in {MANIFEST}): copy the folder again, or export again"
             )
     return usable[0]
-
-
-def _onnx(path: Path) -> Callable[[np.ndarray], list[np.ndarray]]:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    return lambda inputs: session.run(None, {"image": inputs})
-
-
-def _openvino(path: Path) -> Callable[[np.ndarray], list[np.ndarray]]:
-    import openvino
-
-    # Where the CPU can, OpenVINO computes in bfloat16 by itself, which moves boxes by pixels
-    model = openvino.compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    return lambda inputs: list(model(inputs).values())
