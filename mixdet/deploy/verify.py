@@ -45,6 +45,9 @@ class Report:
     max_drop: float | None = None
 
     def __str__(self) -> str:
+        if self.max_drop is not None:
+            lost = self.mAP_torch - self.mAP
+            return f"{self.pictures} pictures; mAP {self.mAP:.4f}, {lost:.4f} less than PyTorch"
         return (
             f"{self.pictures} pictures, {self.boxes} boxes, {self.unmatched} without counterpart; "
             f"largest difference {self.box_difference:.2g} pixels and {self.score_difference:.2g} "
