@@ -74,8 +74,9 @@ def save_executorch(network: RawNetwork, path: str | os.PathLike) -> None:
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
     from executorch.exir import to_edge_transform_and_lower
 
+    network.eval().to(memory_format=torch.contiguous_format)  # XNNPACK wants weights as NCHW
     with torch.no_grad():
-        program = torch.export.export(network.eval(), (_image(network),))
+        program = torch.export.export(network, (_image(network),))
     edge = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()])
     Path(path).write_bytes(edge.to_executorch().buffer)
 

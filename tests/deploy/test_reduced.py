@@ -22,28 +22,31 @@ def reduced(request, trained, tmp_path_factory):
     return request.param, out
 
 
-def convolutions(folder) -> dict[str, set[str]]:
-    """What goes into the convolutions of each file."""
+def convolutions_of_onnx(folder) -> set[str]:
+    """What goes into the convolutions as weights."""
     nodes = onnx.load(folder / "model.onnx").graph
     types = {value.name: value.type.tensor_type.elem_type for value in nodes.value_info}
     types |= {tensor.name: tensor.data_type for tensor in nodes.initializer}
     made = {name: node.op_type for node in nodes.node for name in node.output}
     weights = [node.input[1] for node in nodes.node if node.op_type == "Conv"]
+    return {made.get(name) or onnx.TensorProto.DataType.Name(types[name]) for name in weights}
+
+
+def convolutions_of_openvino(folder) -> set[str]:
+    """The same."""
     model = openvino.Core().read_model(folder / "model.xml")
     kinds = ("Convolution", "GroupConvolution")
     ops = [op for op in model.get_ordered_ops() if op.get_type_name() in kinds]
-    return {
-        "onnx": {made.get(name) or onnx.TensorProto.DataType.Name(types[name]) for name in weights},
-        "openvino": {op.input_value(1).get_node().get_type_name() for op in ops},
-    }
+    return {op.input_value(1).get_node().get_type_name() for op in ops}
 
 
 def test_convolutions_are_reduced_and_outputs_are_near(reduced, exported):
     precision, folder = reduced
-    found = convolutions(folder)
-    assert found["onnx"] == {"int8": {"DequantizeLinear"}, "fp16": {"FLOAT16"}}[precision]
-    assert "Constant" not in found["openvino"]
-    assert convolutions(exported / "raw") == {"onnx": {"FLOAT"}, "openvino": {"Constant"}}
+    want = {"int8": {"DequantizeLinear"}, "fp16": {"FLOAT16"}}[precision]
+    assert convolutions_of_onnx(folder) == want
+    assert convolutions_of_onnx(exported / "raw") == {"FLOAT"}
+    assert "Constant" not in convolutions_of_openvino(folder)
+    assert convolutions_of_openvino(exported / "raw") == {"Constant"}
     image = np.random.default_rng(3).integers(0, 256, (1, 64, 64, 3), dtype=np.uint8)
     for runtime in ("onnx", "openvino"):
         got = ExportedNetwork(folder, runtime)._run(image)
@@ -123,3 +126,18 @@ def test_the_most_sensitive_blocks_are_kept(exported, tmp_path, monkeypatch):
     quantiser.manifest = {"max_drop": -1}
     assert len(quantiser.write("onnx", folder)) == 9
     assert written[folder] == set()
+
+
+@pytest.mark.heavy
+def test_a_sweep_in_earnest(trained, tmp_path, capsys):
+    """Where nothing may be lost, less than nothing even, every block ends in float."""
+    with pytest.raises(MixDetError, match="--max-drop"):
+        export(*trained, tmp_path, precision="int8", max_drop=-1.0)
+    manifest = json.loads((tmp_path / "mixdet.json").read_text())
+    kept = manifest["float_layers"]["onnx"]
+    assert len(kept) == 7
+    said = capsys.readouterr().out
+    assert all(f"{block} alone in 8 bits: mAP " in said for block in kept)
+    assert convolutions_of_onnx(tmp_path) == {"FLOAT"}
+    measured = manifest["measured"]["onnx"]
+    assert measured["mAP"] == pytest.approx(measured["mAP_torch"], abs=5e-4)
