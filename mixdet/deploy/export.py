@@ -68,6 +68,8 @@ def export(
             file differs from it by more than the tolerance, or loses more than `max_drop`.
     """
     require(targets, kinds, precision)
+    if calibration_pictures < 1:
+        raise MixDetError(f"--calibration-pictures {calibration_pictures}: at least 1 is needed")
     out = Path(out)
     trained = TrainedNetwork(checkpoint, config, "cpu", trust_checkpoint)
     post = post_processing(trained)

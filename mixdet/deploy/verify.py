@@ -122,7 +122,7 @@ def verify(folder: str | os.PathLike, reference: Reference, runtime: str | None 
     Args:
         folder: The folder.
         reference: What the detector found.
-        runtime: 'onnx' or 'openvino'; None for the first that can be had.
+        runtime: As for `ExportedNetwork`.
 
     Raises:
         MixDetError: The folder cannot be loaded, or has other classes.

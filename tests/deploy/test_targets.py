@@ -26,6 +26,11 @@ def test_what_no_target_can_do(target, kinds, precision, words):
         require([target], kinds, precision)
 
 
+def test_pictures_to_calibrate_on(trained, tmp_path):
+    with pytest.raises(MixDetError, match="--calibration-pictures 0"):
+        export(*trained, tmp_path, precision="int8", calibration_pictures=0)
+
+
 @pytest.mark.parametrize("target", TARGETS)
 def test_a_missing_package_names_the_extra(target, trained, tmp_path, monkeypatch):
     find = "mixdet.deploy.targets.importlib.util.find_spec"
