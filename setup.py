@@ -15,9 +15,13 @@ FAST_EVAL = ["faster-coco-eval>=1.6.5"]
 EXPORT = ["onnx>=1.17", "onnxscript>=0.5", "safetensors>=0.4"]
 ONNX = [*EXPORT, "onnxruntime>=1.20"]
 OPENVINO = [*EXPORT, "openvino>=2025.0"]
+INT8 = [*ONNX, *OPENVINO, "onnxruntime>=1.32", "nncf>=3.4"]
+NCNN = ["ncnn>=1.0.20261020", "pnnx>=20261020", "safetensors>=0.4"]
+LITERT = ["litert-torch>=0.10", "ai-edge-litert>=2.3", "safetensors>=0.4"]
+EXECUTORCH = ["executorch>=1.5", "safetensors>=0.4"]
 DEMO = ["gradio>=6.31"]
 DOCS = ["pdoc>=15"]
-OPTIONAL = [*TENSORBOARD, *FAST_EVAL, *ONNX, *OPENVINO, *DEMO]
+OPTIONAL = [*TENSORBOARD, *FAST_EVAL, *INT8, *NCNN, *DEMO]
 TEST = [
     "pytest>=8",
     "pytest-randomly>=3.15",
@@ -74,6 +78,10 @@ setup(
         "fast-eval": FAST_EVAL,  # CocoDetectionMetric(backend="faster_coco_eval")
         "onnx": ONNX,
         "openvino": OPENVINO,
+        "int8": INT8,
+        "ncnn": NCNN,
+        "litert": LITERT,
+        "executorch": EXECUTORCH,
         "demo": DEMO,  # tools/demo.py
         "test": TEST,
         "docs": DOCS,  # make docs

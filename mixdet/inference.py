@@ -61,8 +61,8 @@ class Detector:
             the checkpoint, which is read as plain values and not run.
         device: Where a checkpoint computes, such as `cpu` or `cuda:0`; a folder, on the CPU.
         trust_checkpoint: Unpickle objects and run the checkpoint's config: code of whoever made it.
-        runtime: What runs a folder, 'onnx' or 'openvino'; without it, the first one of which the
-            folder has a file and Python the package.
+        runtime: What runs a folder, 'onnx', 'openvino', 'ncnn', 'litert' or 'executorch'; without
+            it, the first one of which the folder has a file and Python the package.
 
     Attributes:
         classes: Class names, indexed by label.

@@ -23,7 +23,27 @@ def parse_args() -> argparse.Namespace:
         help="raw: before NMS, one picture at a time; end2end: after NMS, batches; both write "
         "DIR/raw and DIR/end2end (default: raw)",
     )
-    parser.add_argument("--data-root", help="another folder for the config's test data")
+    parser.add_argument(
+        "--precision",
+        default="fp32",
+        choices=("fp32", "fp16", "bf16", "int8"),
+        help="bf16: openvino; fp16: also onnx and ncnn; int8: onnx and openvino (default: fp32)",
+    )
+    parser.add_argument(
+        "--calibration-pictures",
+        type=int,
+        default=300,
+        metavar="N",
+        help="of the training split, for int8 (default: 300)",
+    )
+    parser.add_argument(
+        "--max-drop",
+        type=float,
+        default=0.01,
+        metavar="mAP",
+        help="how much a file of less than fp32 may lose: beyond it, export fails (default: 0.01)",
+    )
+    parser.add_argument("--data-root", help="another folder for the config's data")
     parser.add_argument(
         "--no-verify", action="store_true", help="do not compare with PyTorch on the test data"
     )
@@ -45,6 +65,9 @@ def main() -> None:
         args.out,
         targets=list(dict.fromkeys(args.to)),
         kinds=list(dict.fromkeys(args.kind)),
+        precision=args.precision,
+        calibration_pictures=args.calibration_pictures,
+        max_drop=args.max_drop,
         data_root=args.data_root,
         check=not args.no_verify,
         trust_checkpoint=args.trust_checkpoint,

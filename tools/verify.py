@@ -12,7 +12,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("folder", metavar="DIR", help="what tools/export.py wrote")
     parser.add_argument("config", help="path of the config")
     parser.add_argument("checkpoint", help="the checkpoint that was exported")
-    parser.add_argument("--runtime", choices=("onnx", "openvino"), help="default: the first it has")
+    parser.add_argument("--runtime", help="onnx, openvino, ncnn... (default: the first it has)")
     parser.add_argument("--data-root", help="another folder for the config's test data")
     parser.add_argument(
         "--trust-checkpoint",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 from collections.abc import Sequence
@@ -13,60 +12,23 @@ from typing import Any
 from safetensors.torch import save_file
 
 from mixdet import __version__
-from mixdet.deploy.exported import FILES, FORMAT, MANIFEST, sha256
+from mixdet.deploy.exported import FORMAT, MANIFEST, sha256
 from mixdet.deploy.network import CandidateNetwork, RawNetwork, post_processing
-from mixdet.deploy.to_onnx import save_onnx
+from mixdet.deploy.pictures import Pictures, pictures_of
+from mixdet.deploy.readme import write_readme
+from mixdet.deploy.runtimes import FILES
+from mixdet.deploy.targets import require, write
 from mixdet.deploy.verify import reference, verify
 from mixdet.engine.trained import TrainedNetwork
 from mixdet.errors import MixDetError
 from mixdet.outputs import writable_folder
 
 KINDS = {"raw": RawNetwork, "end2end": CandidateNetwork}
-PACKAGES = {
-    "onnx": ("onnx", "onnxscript", "onnxruntime"),
-    "openvino": ("onnx", "onnxscript", "openvino"),
-}
-# Made by a converter of their own from what this writes; see docs/deploy.md
-OTHERS = {
-    "ncnn": "convert model.onnx of kind raw with pnnx",
-    "litert": "convert mixdet.deploy.network.RawNetwork with litert-torch",
-    "executorch": "convert mixdet.deploy.network.RawNetwork with executorch",
-    "coreml": "convert mixdet.deploy.network.RawNetwork with coremltools, on a Mac to run it",
-}
-README = """# {name}
-
-{kind_says}
-
-| file | for |
-|---|---|
-{files}
-
-    from mixdet.inference import Detector
-
-    detector = Detector("{folder}")  # needs NumPy, OpenCV and {runtimes}, not torch
-    found = detector("picture.jpg")  # found.boxes, found.scores, found.labels, found.names
-
-In another language: read the picture as {channels}, resize it to {width} x {height} bilinearly,
-whatever its proportions, and give it as uint8 in the shape {shape}.
-Normalisation is in the file.
-
-{outputs}
-
-`{manifest}` has the classes, the thresholds, the anchors and the SHA-256 of every file.
-{measured}
-"""
-KIND_SAYS = {
-    "raw": "Boxes and class scores before NMS, one picture at a time: what NPUs and phones take.",
-    "end2end": "Boxes, scores and labels after NMS, for any number of pictures at a time.",
-}
-OUTPUTS = {
-    "raw": """Outputs: `boxes` (1, {anchors}, 4), (x1, y1, x2, y2) in pixels of the input, and
-`scores` (1, {anchors}, {classes}). Still to do: drop scores up to {score_thr}, NMS within each
-class at IoU {iou_thr}, and scale the boxes to the picture.""",
-    "end2end": """Outputs: `boxes` (N, {places}, 4), (x1, y1, x2, y2) in pixels of the input,
-`scores` and `labels` (N, {places}), best first; labels are -1 after the last box. Still to do:
-scale the boxes to the picture.""",
-}
+# Of whose versions the manifest tells
+PACKAGES = (
+    *("onnx", "onnxscript", "onnxruntime", "openvino", "nncf"),
+    *("ncnn", "pnnx", "litert-torch", "ai-edge-litert", "executorch"),
+)
 
 
 def export(
@@ -76,6 +38,9 @@ def export(
     *,
     targets: Sequence[str] = ("onnx",),
     kinds: Sequence[str] = ("raw",),
+    precision: str = "fp32",
+    calibration_pictures: int = 300,
+    max_drop: float = 0.01,
     data_root: str | None = None,
     check: bool = True,
     trust_checkpoint: bool = False,
@@ -86,9 +51,12 @@ def export(
         config: Path of the config; None for the one in the checkpoint.
         checkpoint: The checkpoint.
         out: The folder to write; with several kinds, each has a folder in it, named after it.
-        targets: 'onnx' and 'openvino'.
+        targets: Names in `mixdet.deploy.targets.TARGETS`.
         kinds: 'raw' (boxes and scores before NMS, one picture) and 'end2end' (after NMS, batches).
-        data_root: Another folder for the config's test data.
+        precision: 'fp32', 'fp16', 'bf16' or 'int8'; see `TARGETS` for which targets take which.
+        calibration_pictures: How many of the training split INT8 is calibrated on.
+        max_drop: How much mAP a file of less than float32 may lose.
+        data_root: Another folder for the config's data.
         check: False compares nothing, and leaves the mAP unknown.
         trust_checkpoint: As for `Detector`.
 
@@ -97,22 +65,28 @@ def export(
 
     Raises:
         MixDetError: A target lacks its package, the detector cannot be exported, or an exported
-            file differs from it by more than the tolerance.
+            file differs from it by more than the tolerance, or loses more than `max_drop`.
     """
-    for target in targets:
-        _require(target)
+    require(targets, kinds, precision)
+    if calibration_pictures < 1:
+        raise MixDetError(f"--calibration-pictures {calibration_pictures}: at least 1 is needed")
     out = Path(out)
     trained = TrainedNetwork(checkpoint, config, "cpu", trust_checkpoint)
     post = post_processing(trained)
     if "end2end" in kinds and post["min_bbox_size"] > 0:
         raise MixDetError("model.test_cfg.min_bbox_size above 0: export --kind raw alone")
     wanted = reference(trained, data_root) if check else None
+    less: dict[str, Any] = {} if precision == "fp32" else {"max_drop": max_drop}
+    training = None
+    if precision == "int8":
+        training = pictures_of(trained.cfg, "train_dataloader", data_root)
+        less["calibration_pictures"] = calibration_pictures
     folders = []
     for kind in kinds:
         folder = writable_folder("--out", out / kind if len(kinds) > 1 else out)
         network = KINDS[kind](trained)
-        manifest = _manifest(trained, network, kind, post)
-        _write_files(folder, trained, network, manifest, targets)
+        manifest = {**_manifest(trained, network, kind, post), "precision": precision, **less}
+        _write_files(folder, trained, network, manifest, targets, training)
         _write_manifest(folder, manifest)
         folders.append(folder)
         for target in targets if wanted else ():
@@ -122,18 +96,6 @@ def export(
             print(f"{folder}, {target}: {report}")
             report.require()
     return folders
-
-
-def _require(target: str) -> None:
-    if target in OTHERS:
-        raise MixDetError(f"--to {target}: not written by this version: {OTHERS[target]}")
-    if target not in PACKAGES:
-        raise MixDetError(f"--to {target}: unknown; there are: {', '.join(PACKAGES)}")
-    missing = [name for name in PACKAGES[target] if importlib.util.find_spec(name) is None]
-    if missing:
-        raise MixDetError(
-            f'--to {target}: {", ".join(missing)} not installed: pip install "mixdet[{target}]"'
-        )
 
 
 def _manifest(
@@ -163,7 +125,7 @@ def _manifest(
 
 def _versions() -> dict[str, str]:
     found = {"mixdet": __version__}
-    for name in ("torch", "mmdet", "onnx", "onnxscript", "onnxruntime", "openvino"):
+    for name in ("torch", "mmdet", *PACKAGES):
         try:
             found[name] = version(name)
         except PackageNotFoundError:
@@ -177,62 +139,17 @@ def _write_files(
     network: RawNetwork,
     manifest: dict[str, Any],
     targets: Sequence[str],
+    training: Pictures | None,
 ) -> None:
     made = ["model.safetensors"]
     weights = trained.model.state_dict().items()
     save_file({name: value.contiguous() for name, value in weights}, folder / made[0])
-    onnx_file = folder / FILES["onnx"][0]
     stated = {key: json.dumps(manifest[key]) for key in ("kind", "input", "classes", "postprocess")}
-    save_onnx(network, onnx_file, manifest["postprocess"], stated)
-    if "openvino" in targets:
-        import openvino
-
-        model = openvino.convert_model(onnx_file)
-        openvino.save_model(model, folder / FILES["openvino"][0], compress_to_fp16=False)
-        made += FILES["openvino"]
-    if "onnx" in targets:
-        made.append(onnx_file.name)
-    else:
-        onnx_file.unlink()
+    write(targets, folder, network, manifest, stated, training)
+    made += [name for target in targets for name in FILES[target]]
     manifest["files"] = {name: sha256(folder / name) for name in made}
 
 
 def _write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
-    purposes = {
-        "model.onnx": "ONNX Runtime",
-        "model.xml": "OpenVINO",
-        "model.bin": "OpenVINO, the weights",
-        "model.safetensors": "torch: the checkpoint's weights",
-        MANIFEST: "everything needed to use them",
-    }
-    measured = [
-        f"Measured, {target}: mAP {report['mAP']:.3f} on {report['pictures']} pictures "
-        f"({report['mAP_torch']:.3f} in PyTorch)."
-        for target, report in manifest["measured"].items()
-    ]
-    files = [*manifest["files"], MANIFEST]
-    kind, size = manifest["kind"], manifest["input"]
-    anchors = sum(level["anchors"] for level in manifest["levels"])
-    classes = len(manifest["classes"])
-    post = manifest["postprocess"]
-    (folder / "README.md").write_text(
-        README.format(
-            name=folder.name,
-            folder=folder,
-            kind_says=KIND_SAYS[kind],
-            files="\n".join(f"| `{name}` | {purposes[name]} |" for name in files),
-            runtimes=" or ".join(purposes[name] for name, *_ in FILES.values() if name in files),
-            shape=f"({'N' if kind == 'end2end' else 1}, {size['height']}, {size['width']}, 3)",
-            outputs=OUTPUTS[kind].format(
-                anchors=anchors,
-                classes=classes,
-                places=min(post["max_per_img"], anchors * classes),
-                **post,
-            ),
-            manifest=MANIFEST,
-            measured="\n".join(measured),
-            **size,
-        ),
-        encoding="utf-8",
-    )
+    write_readme(folder, manifest)

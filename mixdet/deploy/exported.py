@@ -13,13 +13,11 @@ from typing import Any
 import cv2
 import numpy as np
 
+from mixdet.deploy.runtimes import FILES, PACKAGES, load
 from mixdet.errors import MixDetError, one_line
 
 MANIFEST = "mixdet.json"
 FORMAT = 1
-# The file that each runtime loads, with others that belong to it, and the package that loads it
-FILES = {"onnx": ("model.onnx",), "openvino": ("model.xml", "model.bin")}
-PACKAGES = {"onnx": "onnxruntime", "openvino": "openvino"}
 
 
 def _text(value: Any) -> bool:
@@ -55,48 +53,39 @@ LAYOUT = {
 }
 
 
-class ExportedNetwork:
-    """A folder that `tools/export.py` wrote.
-
-    Attributes:
-        manifest: What `mixdet.json` holds.
-        runtime: What runs it, 'onnx' or 'openvino'.
-        classes: Class names, indexed by label.
+class ExportedFile:
+    """A file on its runtime, with what is in the manifest done before and after it.
 
     Args:
-        folder: The folder.
-        runtime: Which to take; None for the first that can be had.
+        manifest: What `mixdet.json` holds, or will hold.
+        runtime: One of `mixdet.deploy.runtimes.FILES`.
+        folder: Where its file lies.
 
     Raises:
-        MixDetError: A file is missing, damaged or changed, or no runtime for it is installed.
+        MixDetError: The runtime cannot read the file, or its input is not the manifest's.
     """
 
-    def __init__(self, folder: str | os.PathLike, runtime: str | None = None) -> None:
-        self._folder = Path(folder)
-        self.manifest = read_manifest(self._folder)
-        self.runtime = _runtime(self._folder, self.manifest["files"], runtime)
-        self.classes = tuple(self.manifest["classes"])
-        model = self._folder / FILES[self.runtime][0]
+    def __init__(self, manifest: dict[str, Any], runtime: str, folder: Path) -> None:
+        self.manifest, self.runtime = manifest, runtime
+        model = folder / FILES[runtime][0]
         try:
-            shape, self._run = {"onnx": _onnx, "openvino": _openvino}[self.runtime](model)
+            shape, self._run = load(runtime, model, manifest.get("precision", "fp32"))
         except Exception as error:  # runtimes raise what they like
             raise MixDetError(
-                f"{model} is no network that {PACKAGES[self.runtime]} reads ({one_line(error)}): "
+                f"{model} is no network that {PACKAGES[runtime]} reads ({one_line(error)}): "
                 "export again"
             ) from error
-        stated = self.manifest["input"]["height"], self.manifest["input"]["width"], 3
-        if tuple(shape[1:]) != stated:
+        stated = manifest["input"]["height"], manifest["input"]["width"], 3
+        if shape is not None and tuple(shape[1:]) != stated:
             raise MixDetError(
-                f"{self._folder / MANIFEST} states an input of {stated}, and {model.name} takes "
+                f"{folder / MANIFEST} states an input of {stated}, and {model.name} takes "
                 f"{tuple(shape[1:])}: export again"
             )
 
     def __call__(self, images: Sequence[np.ndarray]) -> list[tuple[np.ndarray, ...]]:
         """Boxes (n, 4), scores (n,) and labels (n,) in each RGB picture (H, W, 3)."""
-        size = self.manifest["input"]["width"], self.manifest["input"]["height"]
-        inputs = np.stack([cv2.resize(image, size) for image in images])  # bilinear
-        if self.manifest["input"]["channels"] == "BGR":
-            inputs = np.ascontiguousarray(inputs[..., ::-1])
+        inputs = network_input(images, self.manifest)
+        size = inputs.shape[2:0:-1]
         scales = [
             np.divide((*size, *size), (*image.shape[1::-1], *image.shape[1::-1]), dtype=np.float32)
             for image in images
@@ -111,6 +100,40 @@ class ExportedNetwork:
             kept = labels >= 0  # the places after the last box are filled up with -1
             found.append((boxes[kept] / scale, scores[kept], labels[kept]))
         return found
+
+
+class ExportedNetwork(ExportedFile):
+    """A folder that `tools/export.py` wrote.
+
+    Attributes:
+        manifest: What `mixdet.json` holds.
+        runtime: What runs it, one of `mixdet.deploy.runtimes.FILES`.
+        classes: Class names, indexed by label.
+
+    Args:
+        folder: The folder.
+        runtime: Which to take; None for the first that can be had.
+
+    Raises:
+        MixDetError: A file is missing, damaged or changed, or no runtime for it is installed.
+    """
+
+    def __init__(self, folder: str | os.PathLike, runtime: str | None = None) -> None:
+        folder = Path(folder)
+        manifest = read_manifest(folder)
+        super().__init__(manifest, _runtime(folder, manifest["files"], runtime), folder)
+        self.classes = tuple(manifest["classes"])
+
+
+def network_input(images: Sequence[np.ndarray], manifest: dict[str, Any]) -> np.ndarray:
+    """RGB pictures (H, W, 3) as the network takes them: (N, height, width, 3) uint8."""
+    size = manifest["input"]["width"], manifest["input"]["height"]
+    inputs = np.stack([cv2.resize(image, size) for image in images])  # bilinear
+    return (
+        np.ascontiguousarray(inputs[..., ::-1])
+        if manifest["input"]["channels"] == "BGR"
+        else inputs
+    )
 
 
 def suppress(
@@ -212,23 +235,3 @@ def _runtime(folder: Path, files: dict[str, str], wanted: str | None) -> str:
                 f"not that in {MANIFEST}): copy the folder again, or export again"
             )
     return usable[0]
-
-
-def _onnx(path: Path) -> tuple[Sequence, Callable[[np.ndarray], list[np.ndarray]]]:
-    """The shape of the input, and what computes."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    return session.get_inputs()[0].shape, lambda inputs: session.run(None, {"image": inputs})
-
-
-def _openvino(path: Path) -> tuple[Sequence, Callable[[np.ndarray], list[np.ndarray]]]:
-    """As `_onnx`."""
-    import openvino
-
-    # Where the CPU can, OpenVINO computes in bfloat16 by itself, which moves boxes by pixels
-    model = openvino.compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    shape = [each.get_length() if each.is_static else None for each in model.input().partial_shape]
-    return shape, lambda inputs: list(model(inputs).values())

@@ -62,7 +62,7 @@ class RawNetwork(nn.Module):
         self.register_buffer("std", std)
         with torch.no_grad():
             width, height = self.size
-            scores, _ = self.outputs(torch.zeros(1, height, width, 3, dtype=torch.uint8))
+            scores, _ = self.outputs(torch.zeros(1, 3, height, width))
         grids = [score.shape[-2:] for score in scores]
         generator = head.prior_generator
         anchors = generator.grid_priors(grids, device="cpu")
@@ -79,9 +79,9 @@ class RawNetwork(nn.Module):
             )
         ]
 
-    def outputs(self, image: Tensor) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+    def outputs(self, planes: Tensor) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
         """The head's outputs, (N, anchors * columns, H, W) a level, of class and box."""
-        x = (image.permute(0, 3, 1, 2).float() - self.mean) / self.std
+        x = (planes - self.mean) / self.std
         return self.detector.bbox_head(self.detector.extract_feat(x))
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
@@ -94,15 +94,19 @@ class RawNetwork(nn.Module):
             Boxes (N, A, 4), (x1, y1, x2, y2) in pixels of the input, inside it; scores
             (N, A, classes) in 0..1.
         """
+        return self.detect(image.permute(0, 3, 1, 2).float())
+
+    def detect(self, planes: Tensor) -> tuple[Tensor, Tensor]:
+        """As `forward`, of (N, 3, H, W) float in 0..255."""
         head = self.detector.bbox_head
-        classes, offsets = self.outputs(image)
+        classes, offsets = self.outputs(planes)
         logits = _flatten(classes, head.cls_out_channels)
         scores = (logits.sigmoid() if self.sigmoid else logits.softmax(-1))[..., : head.num_classes]
         offsets = _flatten(offsets, 4)
         anchors = self.anchors.expand(offsets.shape[0], -1, -1)
         boxes = head.bbox_coder.decode(anchors.reshape(-1, 4), offsets.reshape(-1, 4))
         limit = boxes.new_tensor(self.size * 2)
-        return torch.minimum(boxes.clamp(min=0), limit).view_as(offsets), scores
+        return torch.minimum(boxes.clamp(min=0), limit).reshape(offsets.shape), scores
 
 
 class CandidateNetwork(RawNetwork):

@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from mmdet.registry import DATASETS
-from pycocotools.coco import COCO
 
 from mixdet.deploy.exported import ExportedNetwork
-from mixdet.engine.data_paths import check_data, set_data_root
+from mixdet.deploy.pictures import Pictures, pictures_of
 from mixdet.engine.trained import TrainedNetwork
 from mixdet.errors import MixDetError
-from mixdet.evaluation import load_coco, score_boxes
-from mixdet.inference import as_rgb
 
 # Of float32; the order in which a runtime adds is its own
 BOX_TOLERANCE = 0.1  # pixels
 SCORE_TOLERANCE = 1e-4
 UNMATCHED_TOLERANCE = 0.001  # where NMS or a threshold cuts between two equals
-BATCH = 8
 
 
 @dataclass(frozen=True)
@@ -39,6 +32,7 @@ class Report:
         score_difference: The largest.
         mAP: COCO's box mAP of the folder; -1 where the pictures have no objects.
         mAP_torch: The same of PyTorch.
+        max_drop: How much mAP it may lose; None where it must compute the same.
     """
 
     pictures: int
@@ -48,8 +42,12 @@ class Report:
     score_difference: float
     mAP: float
     mAP_torch: float
+    max_drop: float | None = None
 
     def __str__(self) -> str:
+        if self.max_drop is not None:
+            lost = self.mAP_torch - self.mAP
+            return f"{self.pictures} pictures; mAP {self.mAP:.4f}, {lost:.4f} less than PyTorch"
         return (
             f"{self.pictures} pictures, {self.boxes} boxes, {self.unmatched} without counterpart; "
             f"largest difference {self.box_difference:.2g} pixels and {self.score_difference:.2g} "
@@ -61,11 +59,18 @@ class Report:
         return asdict(self)
 
     def require(self) -> None:
-        """Refuse what is beyond the tolerance of float32.
+        """Refuse what is beyond the tolerance of float32, or has lost more than `max_drop`.
 
         Raises:
             MixDetError: It is.
         """
+        if self.max_drop is not None:
+            if self.mAP_torch - self.mAP > self.max_drop:
+                raise MixDetError(
+                    f"mAP {self.mAP:.4f}, PyTorch {self.mAP_torch:.4f}: more is lost than "
+                    f"--max-drop {self.max_drop}"
+                )
+            return
         faults = []
         if self.box_difference > BOX_TOLERANCE:
             faults.append(f"boxes by {self.box_difference:.3g} pixels (at most {BOX_TOLERANCE})")
@@ -85,34 +90,15 @@ class Reference:
 
     Attributes:
         classes: Class names, indexed by label.
-        files: The pictures.
-        image_ids: Their ids in the annotations.
-        category_ids: Category ids, indexed by label.
-        truth: The annotations.
-        found: Boxes (n, 4), scores (n,) and labels (n,) of each picture.
+        pictures: The pictures.
+        found: Boxes (n, 4), scores (n,) and labels (n,) of each.
+        mAP: COCO's box mAP of that.
     """
 
     classes: tuple[str, ...]
-    files: list[str]
-    image_ids: list[int]
-    category_ids: list[int]
-    truth: COCO
+    pictures: Pictures
     found: list[tuple[np.ndarray, ...]]
-
-    def mean_ap(self, found: Sequence[Sequence[np.ndarray]]) -> float:
-        """COCO's box mAP of detections in these pictures."""
-        results = [
-            {
-                "image_id": image_id,
-                "category_id": self.category_ids[label],
-                "bbox": [x1, y1, x2 - x1, y2 - y1],
-                "score": score,
-            }
-            for image_id, arrays in zip(self.image_ids, found, strict=True)
-            for (x1, y1, x2, y2), score, label in zip(*(a.tolist() for a in arrays), strict=True)
-        ]
-        scores = score_boxes(self.truth, results, self.category_ids, self.image_ids)
-        return scores.stats["bbox_mAP"]
+    mAP: float
 
 
 def reference(trained: TrainedNetwork, data_root: str | None = None) -> Reference:
@@ -125,22 +111,9 @@ def reference(trained: TrainedNetwork, data_root: str | None = None) -> Referenc
     Raises:
         MixDetError: The pictures are missing.
     """
-    cfg = trained.cfg.copy()
-    if data_root is not None:
-        set_data_root(cfg, data_root)
-    check_data(cfg, ("test_dataloader",))
-    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools says what it loads
-        dataset = DATASETS.build(cfg.test_dataloader.dataset)
-    infos = [dataset.get_data_info(index) for index in range(len(dataset))]
-    files = [info["img_path"] for info in infos]
-    return Reference(
-        classes=tuple(trained.classes),
-        files=files,
-        image_ids=[info["img_id"] for info in infos],
-        category_ids=dataset.cat_ids,
-        truth=load_coco(dataset.ann_file),
-        found=_run(trained, files),
-    )
+    pictures = pictures_of(trained.cfg, "test_dataloader", data_root)
+    found = pictures.found(trained)
+    return Reference(tuple(trained.classes), pictures, found, pictures.mean_ap(found))
 
 
 def verify(folder: str | os.PathLike, reference: Reference, runtime: str | None = None) -> Report:
@@ -149,7 +122,7 @@ def verify(folder: str | os.PathLike, reference: Reference, runtime: str | None 
     Args:
         folder: The folder.
         reference: What the detector found.
-        runtime: 'onnx' or 'openvino'; None for the first that can be had.
+        runtime: As for `ExportedNetwork`.
 
     Raises:
         MixDetError: The folder cannot be loaded, or has other classes.
@@ -157,7 +130,7 @@ def verify(folder: str | os.PathLike, reference: Reference, runtime: str | None 
     exported = ExportedNetwork(folder, runtime)
     if exported.classes != reference.classes:
         raise MixDetError(f"{folder} has other classes than the checkpoint")
-    found = _run(exported, reference.files)
+    found = reference.pictures.found(exported)
     matches = [match(a, b) for a, b in zip(reference.found, found, strict=True)]
     return Report(
         pictures=len(found),
@@ -165,16 +138,10 @@ def verify(folder: str | os.PathLike, reference: Reference, runtime: str | None 
         unmatched=sum(alone for alone, *_ in matches),
         box_difference=max(boxes for _, boxes, _ in matches),
         score_difference=max(scores for *_, scores in matches),
-        mAP=reference.mean_ap(found),
-        mAP_torch=reference.mean_ap(reference.found),
+        mAP=reference.pictures.mean_ap(found),
+        mAP_torch=reference.mAP,
+        max_drop=exported.manifest.get("max_drop"),
     )
-
-
-def _run(network: Callable, files: Sequence[str]) -> list[tuple[np.ndarray, ...]]:
-    found = []
-    for start in range(0, len(files), BATCH):
-        found += network([as_rgb(file) for file in files[start : start + BATCH]])
-    return found
 
 
 def match(a: Sequence[np.ndarray], b: Sequence[np.ndarray]) -> tuple[int, float, float]:

@@ -156,19 +156,6 @@ def test_pipelines_that_no_file_can_do(pipeline, words):
         input_size(pipeline)
 
 
-def test_refusals(trained, tmp_path, monkeypatch):
-    for target in ("ncnn", "coreml"):
-        with pytest.raises(MixDetError, match=f"--to {target}"):
-            export(*trained, tmp_path, targets=(target,))
-    find = "mixdet.deploy.export.importlib.util.find_spec"
-    monkeypatch.setattr(find, lambda name: None if name == "onnxscript" else name)
-    with pytest.raises(
-        MixDetError, match=r'onnxscript not installed: pip install "mixdet\[onnx\]"'
-    ):
-        export(*trained, tmp_path)
-    assert not list(tmp_path.iterdir())
-
-
 def test_an_export_that_differs_fails(trained, tmp_path, monkeypatch):
     def shifted(self, image):
         boxes, scores = original(self, image)

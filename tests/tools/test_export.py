@@ -14,5 +14,5 @@ def test_export_and_verify(tool, refusal, trained, tmp_path):
     assert "nothing.jpg" in err
     (folder / "model.onnx").write_bytes(b"")
     assert "SHA-256" in refusal("verify", folder, *trained)
-    assert "--to ncnn" in refusal("export", *trained, "--out", folder, "--to", "ncnn")
+    assert "--to coreml" in refusal("export", *trained, "--out", folder, "--to", "coreml")
     assert "--out" in refusal("export", *trained, "--out", trained[0] / "folder")

@@ -1,0 +1,93 @@
+"""Pictures of a config's data, with what stands in their annotations."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from mmdet.registry import DATASETS
+from mmengine.config import Config
+from pycocotools.coco import COCO
+
+from mixdet.engine.data_paths import check_data, set_data_root, with_annotations
+from mixdet.evaluation import load_coco, score_boxes
+from mixdet.inference import as_rgb
+
+BATCH = 8
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Files and what is in them.
+
+    Attributes:
+        files: The pictures.
+        image_ids: Their ids in the annotations.
+        category_ids: Category ids, indexed by label.
+        truth: The annotations.
+    """
+
+    files: list[str]
+    image_ids: list[int]
+    category_ids: list[int]
+    truth: COCO
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def some(self, indices: Sequence[int]) -> Pictures:
+        """Those of some indices."""
+        files, ids = ([each[i] for i in indices] for each in (self.files, self.image_ids))
+        return replace(self, files=files, image_ids=ids)
+
+    def found(self, network: Callable) -> list[tuple[np.ndarray, ...]]:
+        """What a network finds: boxes (n, 4), scores (n,) and labels (n,) of each picture."""
+        found = []
+        for start in range(0, len(self), BATCH):
+            found += network([as_rgb(file) for file in self.files[start : start + BATCH]])
+        return found
+
+    def mean_ap(self, found: Sequence[Sequence[np.ndarray]]) -> float:
+        """COCO's box mAP of detections in these pictures."""
+        results = [
+            {
+                "image_id": image_id,
+                "category_id": self.category_ids[label],
+                "bbox": [x1, y1, x2 - x1, y2 - y1],
+                "score": score,
+            }
+            for image_id, arrays in zip(self.image_ids, found, strict=True)
+            for (x1, y1, x2, y2), score, label in zip(*(a.tolist() for a in arrays), strict=True)
+        ]
+        scores = score_boxes(self.truth, results, self.category_ids, self.image_ids)
+        return scores.stats["bbox_mAP"]
+
+
+def pictures_of(cfg: Config, loader: str, data_root: str | None = None) -> Pictures:
+    """The pictures of a data loader; of its first data set, where it has several.
+
+    Args:
+        cfg: The config.
+        loader: 'train_dataloader' or 'test_dataloader'.
+        data_root: Another folder for the config's data.
+
+    Raises:
+        MixDetError: They are missing.
+    """
+    cfg = cfg.copy()
+    if data_root is not None:
+        set_data_root(cfg, data_root)
+    check_data(cfg, (loader,))
+    _, described = next(with_annotations(cfg, (loader,)))
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools says what it loads
+        dataset = DATASETS.build(described)
+    infos = [dataset.get_data_info(index) for index in range(len(dataset))]
+    return Pictures(
+        files=[info["img_path"] for info in infos],
+        image_ids=[info["img_id"] for info in infos],
+        category_ids=dataset.cat_ids,
+        truth=load_coco(dataset.ann_file),
+    )
