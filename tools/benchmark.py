@@ -62,6 +62,8 @@ def parse_args() -> argparse.Namespace:
         "grow", parents=[common], help="cost by resolution, batch and kernels; what bounds it"
     )
 
+    kinds.add_parser("start", parents=[common], help="how long the tools take to start")
+
     report = kinds.add_parser("report", help="tables and plots of JSON that --out has written")
     report.add_argument("files", nargs="+", type=Path, metavar="FILE")
     report.add_argument("--page", type=Path, help="put the tables into this Markdown file")
@@ -111,9 +113,13 @@ def measure(args: argparse.Namespace) -> dict:
         from mixdet.analysis.benchmark.infer import measure_infer
 
         return measure_infer(args.rounds, args.network, args.batch, args.threads, args.folders)
-    from mixdet.analysis.benchmark.grow import measure_grow
+    if args.kind == "grow":
+        from mixdet.analysis.benchmark.grow import measure_grow
 
-    return measure_grow(args.rounds)
+        return measure_grow(args.rounds)
+    from mixdet.analysis.benchmark.start import measure_start
+
+    return measure_start(args.rounds)
 
 
 if __name__ == "__main__":
