@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 import torch
 from mmengine.config import Config
+from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models.detection import ssdlite320_mobilenet_v3_large
@@ -60,6 +61,7 @@ def prepare(network: str, folder: Path, targets: list[str]) -> dict[str, int]:
     Returns:
         Multiply-adds of the detector of that network, of torchvision's, and of a matrix product.
     """
+    init_default_scope("mmdet")
     cfg = read_config(str(shipped("configs") / "ssdlite_mixnet_s_coco.py"))
     cfg.model = our_config(network, SIZE) | dict(test_cfg=POST)
     Config.dump(cfg, folder / CONFIG)
@@ -161,6 +163,7 @@ def start(form: str, folder: str, threads: int, network: str) -> Callable[[tuple
     """
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
+    init_default_scope("mmdet")
     torch.set_num_threads(threads)
     cv2.setNumThreads(threads)
     with _settings(threads, bf16=form.endswith("bf16")):

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from mmdet.registry import MODELS
+from mmengine.registry import init_default_scope
 from torch import nn
 
 from mixdet.analysis.benchmark.peers import our_config
@@ -53,6 +54,7 @@ def measure_grow(
         time of the fused network goes, with a matrix product for comparison.
     """
     found = machine()
+    init_default_scope("mmdet")
     keep_freed_memory()
     with one_thread():
         rows = [row for name, points in sweeps.items() for row in _sweep(name, points, rounds)]

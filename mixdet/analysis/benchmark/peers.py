@@ -13,6 +13,7 @@ import timm
 import torch
 from mmdet.registry import MODELS
 from mmengine.config import Config
+from mmengine.logging import MMLogger
 from timm.models._efficientnet_builder import decode_arch_def
 from timm.models.efficientnet import EfficientNetFeatures
 from torch import Tensor, nn
@@ -121,6 +122,7 @@ def as_trained(model: nn.Module, size: int, seed: int = 0) -> None:
         seed: Of the random numbers.
     """
     torch.manual_seed(seed)
+    MMLogger.get_current_instance().setLevel("WARNING")  # a thousand lines about weights
     model.init_weights()
     head = model.bbox_head
     for module in model.modules():
