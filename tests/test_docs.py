@@ -8,6 +8,7 @@ import runpy
 import pytest
 import torch
 
+from mixdet.analysis.benchmark.report import insert, plot, read_record, table
 from tests.conftest import ROOT
 
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -57,3 +58,18 @@ def test_the_backbone_of_contributing_trains(tmp_path, monkeypatch):
     maps = model.extract_feat(torch.zeros(2, 3, 320, 320))
     assert [tuple(each.shape[1:]) for each in maps[:2]] == [(64, 20, 20), (128, 10, 10)]
     assert len(model.bbox_head(maps)[0]) == 6
+
+
+@pytest.mark.parametrize("file", sorted(ROOT.glob("docs/results/benchmark/*.json")), ids=str)
+def test_tables_of_performance_are_those_of_the_json(file):
+    page = (ROOT / "docs/performance.md").read_text()
+    record = read_record(file)
+    made, found = insert(page, file.stem, table(record, markdown=True))
+    assert found, f"docs/performance.md has no place for {file.name}"
+    assert made == page, "python tools/benchmark.py report ... --page docs/performance.md"
+    drawn = plot(record)
+    if drawn:
+        words = re.compile(r">([^<>]*\w[^<>]*)</text>")
+        committed = file.with_suffix(".svg").read_text()
+        assert words.findall(drawn) == words.findall(committed)
+    assert "/" not in "".join(map(str, record["settings"].values()))
