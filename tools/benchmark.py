@@ -56,6 +56,9 @@ def parse_args() -> argparse.Namespace:
     inference.add_argument("--network", default="MixNet-M", help="default: MixNet-M")
     inference.add_argument("--batch", nargs="+", type=positive, default=[1, 8])
     inference.add_argument("--threads", nargs="+", type=positive, default=[1, 2])
+    inference.add_argument(
+        "--without", nargs="+", default=[], help="forms to leave out, such as compiled"
+    )
     inference.add_argument("--folders", nargs="+", default=[], help="exported folders besides")
 
     kinds.add_parser(
@@ -112,7 +115,9 @@ def measure(args: argparse.Namespace) -> dict:
     if args.kind == "infer":
         from mixdet.analysis.benchmark.infer import measure_infer
 
-        return measure_infer(args.rounds, args.network, args.batch, args.threads, args.folders)
+        return measure_infer(
+            *(args.rounds, args.network, args.batch, args.threads, args.folders, args.without)
+        )
     if args.kind == "grow":
         from mixdet.analysis.benchmark.grow import measure_grow
 

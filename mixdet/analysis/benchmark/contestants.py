@@ -1,12 +1,8 @@
-"""What `benchmark.py infer` compares: one detector in several forms, and torchvision's SSDLite."""
+"""What `benchmark.py infer` compares, each in a process that loads no more than it needs."""
 
 from __future__ import annotations
 
-import mixdet.plugin  # noqa: F401 - before anything of mmdet's
-
-# isort: split
 import contextlib
-import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,145 +10,35 @@ from unittest import mock
 
 import cv2
 import numpy as np
-import torch
-from mmengine.config import Config
-from mmengine.registry import init_default_scope
-from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
-from torchvision.models.detection import ssdlite320_mobilenet_v3_large
-from torchvision.models.detection.image_list import ImageList
 
-from mixdet.analysis.benchmark.peers import (
-    as_trained,
-    our_config,
-    our_model,
-    peer_model,
-    share_weights,
+from mixdet.deploy.exported import ExportedNetwork, suppress
+
+PEER = "timm in mmdet, test_step"
+MATRIX = "matrix product, 1024 x 1024"  # what the processor can do
+OURS, TORCHVISION = "mixdet", "torchvision"  # folders
+TORCH_FORMS = (
+    PEER,
+    "MixDet, PyTorch",
+    "MixDet, PyTorch fused",
+    "MixDet, PyTorch compiled",
+    "torchvision SSDLite, PyTorch",
+    MATRIX,
 )
-from mixdet.deploy.export import export
-from mixdet.deploy.exported import FILES, FORMAT, MANIFEST, ExportedNetwork, sha256, suppress
-from mixdet.deploy.fuse import fuse
-from mixdet.deploy.to_onnx import save_onnx
-from mixdet.engine.config import read_config
-from mixdet.engine.trained import TrainedNetwork
-from mixdet.shipped import shipped
-
-SIZE = 320
-POST = dict(
-    score_thr=0.05,
-    nms_pre=1000,
-    nms=dict(type="nms", iou_threshold=0.45),
-    min_bbox_size=0,
-    max_per_img=100,
-)
-PRODUCT = 1024
-MATRIX = f"matrix product, {PRODUCT} x {PRODUCT}"  # what the processor can do
-CONFIG, CHECKPOINT, TORCHVISION = "config.py", "random.pth", "torchvision"
-
-
-def prepare(network: str, folder: Path, targets: list[str]) -> dict[str, int]:
-    """Write what the contestants load: config, checkpoint, and two exported folders.
-
-    Args:
-        network: One of `peers.NETWORKS`.
-        folder: Where.
-        targets: Runtimes to export for.
-
-    Returns:
-        Multiply-adds of the detector of that network, of torchvision's, and of a matrix product.
-    """
-    init_default_scope("mmdet")
-    cfg = read_config(str(shipped("configs") / "ssdlite_mixnet_s_coco.py"))
-    cfg.model = our_config(network, SIZE) | dict(test_cfg=POST)
-    Config.dump(cfg, folder / CONFIG)
-    model = our_model(network, SIZE)
-    share_weights(_peer(network), model)
-    classes = [f"class {number}" for number in range(model.bbox_head.num_classes)]
-    meta = {"dataset_meta": {"classes": classes}}
-    torch.save({"state_dict": model.state_dict(), "meta": meta}, folder / CHECKPOINT)
-    paths = folder / CONFIG, folder / CHECKPOINT, folder / "mixdet"
-    export(*paths, targets=targets, check=False)
-    raw = TorchvisionRaw()
-    raw.save(folder / TORCHVISION, targets)
-    return {"mixdet": _madds(model), TORCHVISION: _madds(raw.model), MATRIX: PRODUCT**3}
-
-
-def _peer(network: str) -> nn.Module:
-    model = peer_model(network, SIZE)
-    as_trained(model, SIZE)
-    return model
-
-
-def _madds(model: nn.Module) -> int:
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        x = torch.zeros(1, 3, SIZE, SIZE)
-        if hasattr(model, "bbox_head"):
-            model.eval()(x, mode="tensor")
-        else:
-            model.head(list(model.eval().backbone(x).values()))
-    return counter.get_total_flops() // 2
-
-
-class TorchvisionRaw(nn.Module):
-    """torchvision's SSDLite with the inputs and outputs of our exported files of kind raw."""
-
-    size = (SIZE, SIZE)
-
-    def __init__(self) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.model = torchvisions()
-        x = torch.zeros(1, 3, SIZE, SIZE)
-        with torch.no_grad():
-            features = list(self.model.backbone(x).values())
-            anchors = self.model.anchor_generator(ImageList(x, [self.size]), features)
-        self.register_buffer("anchors", anchors[0])
-
-    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """As `mixdet.deploy.network.RawNetwork`, for one picture."""
-        x = image.permute(0, 3, 1, 2).float() / 127.5 - 1
-        found = self.model.head(list(self.model.backbone(x).values()))
-        boxes = self.model.box_coder.decode_single(found["bbox_regression"][0], self.anchors)
-        return boxes.clamp(0, SIZE)[None], found["cls_logits"].softmax(-1)[..., 1:]
-
-    def save(self, folder: Path, targets: list[str]) -> None:
-        """Write a folder that `ExportedNetwork` runs."""
-        folder.mkdir()
-        post = dict(POST, iou_thr=POST["nms"]["iou_threshold"])
-        save_onnx(self.eval(), folder / FILES["onnx"][0], post, {})
-        if "openvino" in targets:
-            import openvino
-
-            model = openvino.convert_model(folder / FILES["onnx"][0])
-            openvino.save_model(model, folder / FILES["openvino"][0], compress_to_fp16=False)
-        manifest = {
-            "format": FORMAT,
-            "kind": "raw",
-            "input": {"width": SIZE, "height": SIZE, "channels": "RGB"},
-            "classes": [f"class {number}" for number in range(90)],
-            "levels": [{"anchors": len(self.anchors)}],
-            "postprocess": post,
-            "files": {file.name: sha256(file) for file in sorted(folder.iterdir())},
-        }
-        (folder / MANIFEST).write_text(json.dumps(manifest))
-
-
-def torchvisions() -> nn.Module:
-    """torchvision's SSDLite, random weights, with our thresholds."""
-    return ssdlite320_mobilenet_v3_large(
-        weights=None,
-        weights_backbone=None,
-        score_thresh=POST["score_thr"],
-        nms_thresh=POST["nms"]["iou_threshold"],
-        detections_per_img=POST["max_per_img"],
-    ).eval()
+EXPORTED_FORMS = {
+    "MixDet, ONNX Runtime": (OURS, "onnx"),
+    "MixDet, OpenVINO": (OURS, "openvino"),
+    "MixDet, OpenVINO bf16": (OURS, "openvino"),
+    "torchvision SSDLite, ONNX Runtime": (TORCHVISION, "onnx"),
+    "torchvision SSDLite, OpenVINO": (TORCHVISION, "openvino"),
+}
+FORMS = (*TORCH_FORMS[:4], *EXPORTED_FORMS, *TORCH_FORMS[4:])
 
 
 def start(form: str, folder: str, threads: int, network: str) -> Callable[[tuple], None]:
     """A process that runs one form when asked.
 
     Args:
-        form: A key of `FORMS`, or the path of an exported folder.
+        form: One of `FORMS`, or the path of an exported folder.
         folder: What `prepare` has filled.
         threads: How many to compute with.
         network: As for `prepare`.
@@ -163,22 +49,23 @@ def start(form: str, folder: str, threads: int, network: str) -> Callable[[tuple
     """
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
-    init_default_scope("mmdet")
-    torch.set_num_threads(threads)
     cv2.setNumThreads(threads)
     with _settings(threads, bf16=form.endswith("bf16")):
-        load, *args = FORMS.get(form, (_exported, form, None))
-        made = load(Path(folder), *args, *([network] if load is _mmdet else []))
+        if form in TORCH_FORMS:
+            from mixdet.analysis.benchmark import torch_forms
+
+            made = torch_forms.load(form, Path(folder), threads, network)
+        else:
+            made = _exported(Path(folder), *EXPORTED_FORMS.get(form, (form, None)))
     rng = np.random.default_rng(0)
     images = [rng.integers(0, 256, (480, 640, 3), dtype=np.uint8) for _ in range(32)]
     parts: dict[int, dict[str, Callable]] = {}
 
     def answer(request: tuple[str, int]) -> None:
         part, batch = request
-        with torch.inference_mode():
-            if batch not in parts:
-                parts[batch] = made(images[:batch])
-            parts[batch][part]()
+        if batch not in parts:
+            parts[batch] = made(images[:batch])
+        parts[batch][part]()
 
     return answer
 
@@ -210,50 +97,7 @@ def _settings(threads: int, bf16: bool) -> Iterator[None]:
         yield
 
 
-def _torch(folder: Path, rewrite: Callable[[nn.Module], nn.Module] = lambda model: model):
-    trained = TrainedNetwork(folder / CHECKPOINT, folder / CONFIG, "cpu", trust=False)
-    trained.model = rewrite(trained.model)
-
-    def made(images: list[np.ndarray]) -> dict[str, Callable]:
-        model = trained.model
-        prepared = [trained._prepare(image) for image in images]
-        batch = {key: [one[key] for one in prepared] for key in ("inputs", "data_samples")}
-        inputs = model.data_preprocessor(batch)["inputs"]
-        outputs = model(inputs, mode="tensor")
-        metas = [sample.metainfo for sample in batch["data_samples"]]
-        head = model.bbox_head
-        return {
-            "end to end": lambda: trained(images),
-            "network": lambda: model(inputs, mode="tensor"),
-            "decode and NMS": lambda: head.predict_by_feat(
-                *outputs, batch_img_metas=metas, rescale=True
-            ),
-        }
-
-    return made
-
-
-def _mmdet(folder: Path, network: str):
-    def peer(ours: nn.Module) -> nn.Module:
-        model = _peer(network)
-        model.bbox_head.test_cfg = ours.bbox_head.test_cfg
-        return model
-
-    return _torch(folder, peer)
-
-
-def _fused(model: nn.Module) -> nn.Module:
-    return fuse(model, "torch")
-
-
-def _compiled(model: nn.Module) -> nn.Module:
-    fused = _fused(model)
-    for part in (fused.backbone, fused.neck, fused.bbox_head):
-        part.compile()
-    return fused
-
-
-def _exported(folder: Path, name: str, runtime: str | None):
+def _exported(folder: Path, name: str, runtime: str | None) -> Callable[[list], dict]:
     network = ExportedNetwork(folder / name, runtime)
     width, height = network.manifest["input"]["width"], network.manifest["input"]["height"]
 
@@ -270,48 +114,3 @@ def _exported(folder: Path, name: str, runtime: str | None):
         }
 
     return made
-
-
-def _torchvision(_folder: Path):
-    model = torchvisions()
-
-    def tensor(image: np.ndarray) -> Tensor:
-        return torch.from_numpy(image).permute(2, 0, 1).float() / 255
-
-    def made(images: list[np.ndarray]) -> dict[str, Callable]:
-        inputs, _ = model.transform([tensor(image) for image in images])
-        features = list(model.backbone(inputs.tensors).values())
-        outputs, anchors = model.head(features), model.anchor_generator(inputs, features)
-        return {
-            "end to end": lambda: model([tensor(image) for image in images]),
-            "network": lambda: model.head(list(model.backbone(inputs.tensors).values())),
-            "decode and NMS": lambda: model.postprocess_detections(
-                dict(outputs), anchors, inputs.image_sizes
-            ),
-        }
-
-    return made
-
-
-def _product(_folder: Path):
-    matrix = torch.randn(PRODUCT, PRODUCT)
-
-    def made(images: list[np.ndarray]) -> dict[str, Callable]:
-        return {"network": lambda: [matrix @ matrix for _ in images]}
-
-    return made
-
-
-FORMS = {
-    "timm in mmdet, test_step": (_mmdet,),
-    "MixDet, PyTorch": (_torch,),
-    "MixDet, PyTorch fused": (_torch, _fused),
-    "MixDet, PyTorch compiled": (_torch, _compiled),
-    "MixDet, ONNX Runtime": (_exported, "mixdet", "onnx"),
-    "MixDet, OpenVINO": (_exported, "mixdet", "openvino"),
-    "MixDet, OpenVINO bf16": (_exported, "mixdet", "openvino"),
-    "torchvision SSDLite, PyTorch": (_torchvision,),
-    "torchvision SSDLite, ONNX Runtime": (_exported, TORCHVISION, "onnx"),
-    "torchvision SSDLite, OpenVINO": (_exported, TORCHVISION, "openvino"),
-    MATRIX: (_product,),
-}

@@ -9,20 +9,17 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from mixdet.analysis.benchmark.contestants import FORMS, MATRIX, POST, SIZE, prepare, start
-from mixdet.analysis.benchmark.peers import NETWORKS
+from mixdet.analysis.benchmark.contestants import FORMS, MATRIX, OURS, PEER, start
 from mixdet.analysis.benchmark.processes import served, take_turns
 from mixdet.analysis.benchmark.timing import median_of, speedup, spread
 from mixdet.analysis.machine import machine
 from mixdet.analysis.plots import colour, svg
 from mixdet.analysis.tables import text_table
-from mixdet.deploy.exported import read_manifest
+from mixdet.deploy.exported import PACKAGES, read_manifest
 from mixdet.errors import MixDetError
 
 PARTS = ("end to end", "network", "decode and NMS")
-PEER = next(iter(FORMS))
-# What a form needs: a package, or a compiler
-NEEDS = {"ONNX Runtime": "onnxruntime", "OpenVINO": "openvino"}
+NEEDS = {"ONNX Runtime": "onnxruntime", "OpenVINO": "openvino"}  # packages, by a form's name
 
 
 def measure_infer(
@@ -31,6 +28,7 @@ def measure_infer(
     batches: Sequence[int] = (1, 8),
     threads: Sequence[int] = (1, 2),
     folders: Sequence[str] = (),
+    without: Sequence[str] = (),
 ) -> dict[str, object]:
     """Time pictures of 640 x 480 to boxes at a score of 0.05, the network alone, and the rest.
 
@@ -43,6 +41,8 @@ def measure_infer(
         batches: Pictures at a time; exported files of kind raw take them one by one.
         threads: Each number with processes of its own, which keep to so many cores.
         folders: Exported folders besides, such as quantised ones.
+        without: Forms to leave out: those with one of these words, such as 'compiled', which
+            takes minutes to compile.
 
     Returns:
         machine, settings and rows: milliseconds a picture of each part.
@@ -50,19 +50,20 @@ def measure_infer(
     Raises:
         MixDetError: A folder is not an exported one, or there is no such network.
     """
+    from mixdet.analysis.benchmark.torch_forms import NETWORKS, POST, SIZE, prepare  # heavy
+
     if network not in NETWORKS:
         raise MixDetError(f"--network {network}: there are: {', '.join(NETWORKS)}")
     for folder in folders:
         read_manifest(Path(folder))
     found = machine()
-    forms = [form for form in FORMS if _runs(form)]
-    targets = [name for name, package in (("onnx", "onnxruntime"), ("openvino", "openvino"))
-               if importlib.util.find_spec(package)]  # fmt: skip
+    forms = [form for form in FORMS if _runs(form) and not any(word in form for word in without)]
+    targets = [name for name, package in PACKAGES.items() if importlib.util.find_spec(package)]
     rows = []
     with tempfile.TemporaryDirectory() as made:
         madds = prepare(network, Path(made), targets)
-        names = {**{form: form for form in forms},
-                 **{str(Path(f).resolve()): Path(f).name for f in folders}}  # fmt: skip
+        names = {form: form for form in forms}
+        names |= {str(Path(folder).resolve()): Path(folder).name for folder in folders}
         for number in threads:
             with contextlib.ExitStack() as stack:
                 asks = {
@@ -101,7 +102,7 @@ def _rows(
             if (form, part) in seconds
         }
         counted = form.partition(" SSDLite")[0] if form in FORMS else ""
-        count = madds.get(counted, madds["mixdet"])
+        count = madds.get(counted, madds[OURS])
         row = {
             "form": names[form],
             "batch": batch,
