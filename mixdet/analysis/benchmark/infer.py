@@ -50,7 +50,8 @@ def measure_infer(
     Raises:
         MixDetError: A folder is not an exported one, or there is no such network.
     """
-    from mixdet.analysis.benchmark.torch_forms import NETWORKS, POST, SIZE, prepare  # heavy
+    from mixdet.analysis.benchmark.peers import NETWORKS  # heavy
+    from mixdet.analysis.benchmark.torch_forms import POST, SIZE, prepare
 
     if network not in NETWORKS:
         raise MixDetError(f"--network {network}: there are: {', '.join(NETWORKS)}")

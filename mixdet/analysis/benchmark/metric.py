@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from functools import partial
 
 import numpy as np
@@ -77,7 +78,8 @@ def measure_metric(rounds: int, pictures: int) -> dict[str, object]:
         stats = score_boxes(truth, detections, backend=backend).stats
         scores[backend] = np.array(list(stats.values()))
 
-    seconds = alternate({backend: partial(score, backend) for backend in BACKENDS}, rounds)
+    tasks = {backend: partial(score, backend) for backend in BACKENDS}
+    seconds = alternate(tasks, rounds, time.process_time)
     return {
         "pictures": pictures,
         "detections": len(detections),

@@ -110,7 +110,7 @@ def share_weights(peer: nn.Module, ours: nn.Module) -> None:
     ours.load_state_dict(dict(zip(names, values, strict=True)))
 
 
-def as_trained(model: nn.Module, size: int, seed: int = 0) -> None:
+def as_trained(model: nn.Module, inputs: Tensor, seed: int = 0) -> None:
     """Random weights whose scores are spread about as a trained detector's.
 
     Of the pairs of anchor and class, about one in 25 scores more than 0.001, and one in 1000 more
@@ -118,7 +118,7 @@ def as_trained(model: nn.Module, size: int, seed: int = 0) -> None:
 
     Args:
         model: One of `peer_model`'s.
-        size: Side of its pictures in pixels.
+        inputs: Pictures (N, 3, H, W), normalised, for which that holds.
         seed: Of the random numbers.
     """
     torch.manual_seed(seed)
@@ -136,7 +136,7 @@ def as_trained(model: nn.Module, size: int, seed: int = 0) -> None:
     for block, anchors in zip(head.cls_convs, head.num_base_priors, strict=True):
         block[-1].bias.data.view(anchors, -1)[:, -1] = BACKGROUND
     with torch.no_grad():
-        model.train()(torch.randn(8, 3, size, size), mode="tensor")
+        model.train()(inputs, mode="tensor")
     model.eval()
 
 
