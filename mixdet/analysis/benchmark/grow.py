@@ -10,7 +10,7 @@ from mmdet.registry import MODELS
 from mmengine.registry import init_default_scope
 from torch import nn
 
-from mixdet.analysis.benchmark.peers import our_config
+from mixdet.analysis.benchmark.peers import initialise, our_config
 from mixdet.analysis.benchmark.timing import alternate, median_of, one_thread, rates, spread
 from mixdet.analysis.benchmark.train import fixed_batch, optim_wrapper
 from mixdet.analysis.machine import machine
@@ -68,10 +68,12 @@ def _sweep(name: str, points: Mapping[int, tuple], rounds: int) -> list[dict[str
     for value, point in points.items():
         for mode, step in zip(MODES, _steps(*point), strict=True):
             tasks[value, mode] = step
+        if point[1] == 1:  # batch norm on the 1x1 level needs more than one picture
+            del tasks[value, "training"]
     seconds = alternate(tasks, rounds, time.process_time)
     return [
         {"sweep": name, "value": value}
-        | {mode: rates(seconds[value, mode], batch) for mode in MODES}
+        | {mode: rates(seconds[value, mode], batch) for mode in MODES if (value, mode) in seconds}
         for value, (_, batch, _) in points.items()
     ]
 
@@ -94,9 +96,8 @@ def _steps(
 def _model(size: int, kernel_sizes: int | Sequence[int]) -> nn.Module:
     cfg = our_config(NETWORK, size)
     cfg["backbone"] = cfg["backbone"] | dict(kernel_sizes=kernel_sizes)
-    torch.manual_seed(0)
     model = MODELS.build(cfg)
-    model.init_weights()
+    initialise(model)
     model.bbox_head.test_cfg["score_thr"] = 0.05  # above fresh weights' scores: the network alone
     return model
 
@@ -147,7 +148,10 @@ def _part(what: str, seconds: float, madds: float) -> dict[str, object]:
 def grow_table(record: dict[str, object], markdown: bool = False) -> str:
     """The record of `measure_grow` as text: the sweeps, then what bounds the network."""
     rows = [
-        [f"{row['sweep']} {row['value']}", *(spread(row[mode], 1) for mode in MODES)]
+        [
+            f"{row['sweep']} {row['value']}",
+            *(spread(row[mode], 1) if mode in row else "" for mode in MODES),
+        ]
         for row in record["sweeps"]
     ]
     parts = [
@@ -175,10 +179,11 @@ def grow_plot(record: dict[str, object]) -> str:
     def draw(axes) -> None:
         for name, ax in zip(names, axes.flat, strict=False):
             rows = [row for row in record["sweeps"] if row["sweep"] == name]
-            values = [row["value"] for row in rows]
             for index, mode in enumerate(MODES, 1):
+                timed = [row for row in rows if mode in row]
+                values = [row["value"] for row in timed]
                 middle, low, high = (
-                    [row[mode][key] for row in rows] for key in ("median", "low", "high")
+                    [row[mode][key] for row in timed] for key in ("median", "low", "high")
                 )
                 ax.plot(values, middle, "o-", color=colour(index), label=mode)
                 ax.fill_between(values, low, high, color=colour(index), alpha=0.15, lw=0)

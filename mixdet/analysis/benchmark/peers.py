@@ -110,6 +110,13 @@ def share_weights(peer: nn.Module, ours: nn.Module) -> None:
     ours.load_state_dict(dict(zip(names, values, strict=True)))
 
 
+def initialise(model: nn.Module, seed: int = 0) -> None:
+    """Draw fresh weights, without mmengine's thousand lines about them."""
+    torch.manual_seed(seed)
+    MMLogger.get_current_instance().setLevel("WARNING")
+    model.init_weights()
+
+
 def as_trained(model: nn.Module, inputs: Tensor, seed: int = 0) -> None:
     """Random weights whose scores are spread about as a trained detector's.
 
@@ -121,9 +128,7 @@ def as_trained(model: nn.Module, inputs: Tensor, seed: int = 0) -> None:
         inputs: Pictures (N, 3, H, W), normalised, for which that holds.
         seed: Of the random numbers.
     """
-    torch.manual_seed(seed)
-    MMLogger.get_current_instance().setLevel("WARNING")  # a thousand lines about weights
-    model.init_weights()
+    initialise(model, seed)
     head = model.bbox_head
     for module in model.modules():
         if isinstance(module, nn.Conv2d) and module.groups > 1:
