@@ -101,7 +101,7 @@ def test_tables_and_plots_are_made_of_the_json(tool, refusal, tmp_path):
     assert out.strip() in text
     assert "old" not in text
     assert text.startswith("before\n<!--")
-    assert text.endswith("-->\nafter")
+    assert text.endswith("![cost](cost.svg)\n<!-- /cost -->\nafter")
     assert file.with_suffix(".svg").read_text().startswith("<svg")
     (tmp_path / "other.json").write_text("{}")
     assert "other.json" in refusal("benchmark", "report", tmp_path / "other.json")

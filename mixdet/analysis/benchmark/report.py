@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -66,13 +67,22 @@ def renew(page: Path, files: Sequence[Path]) -> list[str]:
     absent = []
     for file in files:
         record = read_record(file)
-        text, found = insert(text, file.stem, table(record, markdown=True))
-        absent += [] if found else [file.stem]
         drawn = plot(record)
         if drawn:
             file.with_suffix(".svg").write_text(drawn, encoding="utf-8")
+        text, found = insert(text, file.stem, content(record, file, page))
+        absent += [] if found else [file.stem]
     page.write_text(text, encoding="utf-8")
     return absent
+
+
+def content(record: dict, file: Path, page: Path) -> str:
+    """What a page shows of a record: its tables, and its plot, which lies beside the file."""
+    made = table(record, markdown=True)
+    if not plot(record):
+        return made
+    drawn = os.path.relpath(file.with_suffix(".svg"), page.parent).replace(os.sep, "/")
+    return f"{made}\n\n![{file.stem}]({drawn})"
 
 
 def insert(text: str, name: str, content: str) -> tuple[str, bool]:
