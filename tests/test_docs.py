@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import mixdet.models
+from mixdet.analysis.benchmark.report import content, insert, plot, read_record
 from tests.conftest import ROOT
 
 MAKEFILE = (ROOT / "Makefile").read_text()
@@ -83,3 +84,18 @@ def test_the_api_reference_has_every_public_name_and_no_warning(tmp_path):
         if not any(part.startswith("_") for part in module.split(".")):
             page = tmp_path.joinpath(*module.split(".")).with_suffix(".html").read_text()
             assert [name for name in names if f'id="{name}"' not in page] == [], module
+
+
+@pytest.mark.parametrize("file", sorted(ROOT.glob("docs/results/benchmark/*.json")), ids=str)
+def test_tables_of_performance_are_those_of_the_json(file):
+    page = ROOT / "docs/performance.md"
+    record = read_record(file)
+    made, found = insert(page.read_text(), file.stem, content(record, file, page))
+    assert found, f"docs/performance.md has no place for {file.name}"
+    assert made == page.read_text(), "run tools/benchmark.py report, as the page says"
+    drawn = plot(record)
+    if drawn:
+        words = re.compile(r">([^<>]*\w[^<>]*)</text>")
+        committed = file.with_suffix(".svg").read_text()
+        assert words.findall(drawn) == words.findall(committed)
+    assert "/" not in "".join(map(str, record["settings"].values()))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from pathlib import Path
 
 from mixdet.errors import run_tool
 from mixdet.outputs import writable_file
@@ -37,6 +38,42 @@ def parse_args() -> argparse.Namespace:
         "eval", parents=[common], help="testing, against mmdet's; both backends of the metric"
     )
     testing.add_argument("--data-root", required=True, help="pictures in COCO's layout")
+    testing.add_argument(
+        "--trained",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("CONFIG", "CHECKPOINT"),
+        help="test this detector too, on its own data",
+    )
+    testing.add_argument(
+        "--networks", nargs="*", metavar="NAME", help="on COCO's pictures, such as MixNet-S"
+    )
+    testing.add_argument("--score-thr", nargs="+", type=float, default=[1e-8, 1e-3])
+    testing.add_argument(
+        "--pictures", type=positive, default=5000, help="of the metric's (default: 5000)"
+    )
+
+    inference = kinds.add_parser(
+        "infer", parents=[common], help="pictures to boxes, on every runtime that is installed"
+    )
+    inference.add_argument("--network", default="MixNet-M", help="default: MixNet-M")
+    inference.add_argument("--batch", nargs="+", type=positive, default=[1, 8])
+    inference.add_argument("--threads", nargs="+", type=positive, default=[1, 2])
+    inference.add_argument(
+        "--without", nargs="+", default=[], help="forms to leave out, such as compiled"
+    )
+    inference.add_argument("--folders", nargs="+", default=[], help="exported folders besides")
+
+    kinds.add_parser(
+        "grow", parents=[common], help="cost by resolution, batch and kernels; what bounds it"
+    )
+
+    kinds.add_parser("start", parents=[common], help="how long the tools take to start")
+
+    report = kinds.add_parser("report", help="tables and plots of JSON that --out has written")
+    report.add_argument("files", nargs="+", type=Path, metavar="FILE")
+    report.add_argument("--page", type=Path, help="put the tables into this Markdown file")
     return parser.parse_args()
 
 
@@ -49,28 +86,52 @@ def positive(text: str) -> int:
 
 def main() -> None:
     args = parse_args()
-    out = writable_file("--out", args.out) if args.out else None
+    out = writable_file("--out", args.out) if getattr(args, "out", None) else None
     # heavy: torch and mmdet
-    from mixdet.analysis.machine import describe
+    from mixdet.analysis.benchmark.report import read_record, renew, table
 
-    if args.kind == "input":
-        from mixdet.analysis.benchmark.input import input_table as table
-        from mixdet.analysis.benchmark.input import measure_input
-
-        record = measure_input(args.data_root, rounds=args.rounds, pictures=args.pictures)
-    elif args.kind == "train":
-        from mixdet.analysis.benchmark.train import measure_train
-        from mixdet.analysis.benchmark.train import train_table as table
-
-        record = measure_train(args.rounds, args.size, args.batch, args.amp)
-    else:
-        from mixdet.analysis.benchmark.eval import eval_table as table
-        from mixdet.analysis.benchmark.eval import measure_eval
-
-        record = measure_eval(args.data_root, args.rounds)
+    if args.kind == "report":
+        if args.page:
+            for name in renew(args.page, args.files):
+                print(f"{args.page} has no place for {name}")
+        else:
+            print(*(table(read_record(file), markdown=True) for file in args.files), sep="\n\n")
+        return
+    record = measure(args)
     if out:
         out.write_text(json.dumps(record, indent=2) + "\n")
-    print(describe(record["machine"]), table(record, args.markdown), sep="\n\n")
+    print(table(record, args.markdown))
+
+
+def measure(args: argparse.Namespace) -> dict:
+    if args.kind == "input":
+        from mixdet.analysis.benchmark.input import measure_input
+
+        return measure_input(args.data_root, rounds=args.rounds, pictures=args.pictures)
+    if args.kind == "train":
+        from mixdet.analysis.benchmark.train import measure_train
+
+        return measure_train(args.rounds, args.size, args.batch, args.amp)
+    if args.kind == "eval":
+        from mixdet.analysis.benchmark.eval import NETWORKS, measure_eval
+
+        networks = tuple(NETWORKS) if args.networks is None else args.networks
+        return measure_eval(
+            args.data_root, args.trained, args.rounds, args.pictures, networks, args.score_thr
+        )
+    if args.kind == "infer":
+        from mixdet.analysis.benchmark.infer import measure_infer
+
+        return measure_infer(
+            *(args.rounds, args.network, args.batch, args.threads, args.folders, args.without)
+        )
+    if args.kind == "grow":
+        from mixdet.analysis.benchmark.grow import measure_grow
+
+        return measure_grow(args.rounds)
+    from mixdet.analysis.benchmark.start import measure_start
+
+    return measure_start(args.rounds)
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ default_hooks = dict(
     finite_loss=dict(type="FiniteLossHook"),  # NaN stops the run where it appears
     total_batch=dict(type="TotalBatchHook"),  # another batch than the recipe's is said
     interrupt=dict(type="InterruptHook"),  # Ctrl-C leaves a checkpoint to resume from
+    fuse=dict(type="FuseHook"),  # tests compute the same, sooner
     keep_memory=dict(type="KeepMemoryHook"),  # on a CPU: tensors reuse what was freed
     report=dict(type="ReportHook"),  # the table and the contact sheet at the end
     visualization=dict(type="DetVisualizationHook"),

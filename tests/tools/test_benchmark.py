@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import json
 
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from mixdet.analysis.benchmark.eval import eval_table, measure_eval
+from mixdet.analysis.benchmark.grow import grow_plot, grow_table, measure_grow
 from mixdet.analysis.benchmark.input import RECIPES
+from mixdet.analysis.benchmark.peers import our_model
+from mixdet.analysis.benchmark.report import BEGIN, END
 
 
 def test_input_pipelines(tool, coco_sample, tmp_path):
@@ -30,3 +38,70 @@ def test_input_pipelines(tool, coco_sample, tmp_path):
 
 def test_a_folder_without_coco_is_refused(refusal, tmp_path):
     assert "instances_train2017.json" in refusal("benchmark", "input", "--data-root", tmp_path)
+
+
+@pytest.mark.heavy
+def test_testing(coco_sample, trained):
+    record = measure_eval(coco_sample, [trained], 1, 20, ["MixNet-S"], [1e-3])
+    sample, own = record["detectors"]
+    assert (sample["detector"], sample["pictures"]) == ("MixNet-S", 47)
+    assert (own["detector"], own["pictures"]) == (trained[0].stem, 4)
+    assert record["metric"]["largest_difference"] < 1e-12
+    for row in record["detectors"]:
+        assert row["speedup"]["median"] > 0
+    assert "MixNet-S" in eval_table(record)
+
+
+@pytest.mark.heavy
+def test_inference(tool, tmp_path):
+    out = tmp_path / "infer.json"
+    arguments = ("--network", "MixNet-S", "--rounds", 1, "--batch", 2, "--threads", 1)
+    code, text, err = tool("benchmark", "infer", *arguments, "--out", out)
+    assert code == 0, err
+    rows = json.loads(out.read_text())["rows"]
+    forms = [row["form"] for row in rows]
+    assert len(set(forms)) == len(forms) >= 9
+    for row in rows:
+        times = {part: found["median"] for part, found in row["milliseconds"].items()}
+        assert 0 < times["decode and NMS"] < times["end to end"]
+        assert times["network"] < 1.5 * times["end to end"]
+        assert row["form"] in text
+    product = rows[-1]
+    assert product["ms_per_billion"] < min(row["ms_per_billion"] for row in rows[:-1])
+
+
+def test_how_cost_grows():
+    sweeps = {"resolution": {64: (64, 2, (3, 5)), 96: (96, 1, (3, 5))}}
+    record = measure_grow(1, sweeps)
+    small, large = record["sweeps"]
+    assert 0 < small["training"]["low"] <= small["inference"]["high"]
+    assert "training" not in large  # batch norm on a 1x1 level
+    *kinds, network, product = record["parts"]
+    assert sum(part["madds"] for part in kinds) == network["madds"]
+    assert sum(part["milliseconds"] for part in kinds) >= 0.99 * network["milliseconds"]
+    assert product["madds"] == 1024**3
+    # counted by torch, not by the hooks
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        our_model("MobileNetV2 {3,5,7}", 320).eval()(torch.zeros(1, 3, 320, 320), mode="tensor")
+    merged = counter.get_total_flops() / 2
+    assert merged < network["madds"] < 1.25 * merged  # kernels padded to the largest
+    assert grow_plot(record).count("<svg") == 1
+    assert "resolution 96" in grow_table(record)
+
+
+def test_tables_and_plots_are_made_of_the_json(tool, refusal, tmp_path):
+    record = measure_grow(1, {"kernel": {3: (64, 2, 3)}})
+    file, page = tmp_path / "cost.json", tmp_path / "page.md"
+    file.write_text(json.dumps(record))
+    page.write_text(f"before\n{BEGIN.format(name='cost')}\nold\n{END.format(name='cost')}\nafter")
+    code, out, err = tool("benchmark", "report", file)
+    assert code == 0, err
+    assert tool("benchmark", "report", file, "--page", page)[0] == 0
+    text = page.read_text()
+    assert out.strip() in text
+    assert "old" not in text
+    assert text.startswith("before\n<!--")
+    assert text.endswith("![cost](cost.svg)\n<!-- /cost -->\nafter")
+    assert file.with_suffix(".svg").read_text().startswith("<svg")
+    (tmp_path / "other.json").write_text("{}")
+    assert "other.json" in refusal("benchmark", "report", tmp_path / "other.json")

@@ -1,205 +1,212 @@
-"""Testing a detector: mmdet's way against ours, in turns; and the COCO metric's two backends."""
+"""Testing a detector, files to metric: mmdet's way against ours, in turns."""
 
 from __future__ import annotations
 
-import time
-from functools import partial
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
-import numpy as np
-from pycocotools.coco import COCO
+import mixdet.plugin  # noqa: F401 - before anything of mmdet's
 
-from mixdet.analysis.benchmark.peers import NETWORKS, our_model, peer_model, share_weights
+# isort: split
+import torch
+from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
+from mmdet.registry import DATASETS
+from mmengine.config import Config, ConfigDict
+from mmengine.runner import Runner
+from torch import nn
+
+from mixdet.analysis.benchmark.metric import measure_metric, metric_table
+from mixdet.analysis.benchmark.peers import (
+    NETWORKS,
+    as_trained,
+    our_model,
+    peer_model,
+    share_weights,
+)
 from mixdet.analysis.benchmark.pictures import coco
-from mixdet.analysis.benchmark.timing import alternate, rates, speedup, spread
+from mixdet.analysis.benchmark.processes import served, take_turns
+from mixdet.analysis.benchmark.timing import rates, speedup, spread
 from mixdet.analysis.machine import machine
 from mixdet.analysis.tables import text_table
-from mixdet.evaluation.coco_scores import BACKENDS, score_boxes
+from mixdet.engine.data_paths import set_data_root
+from mixdet.engine.launch import load_config
+from mixdet.engine.trained import TrainedNetwork
+from mixdet.shipped import shipped
 
+SIDES = ("mmdet", "mixdet")
 SIZE = 320
-BATCH = 8
-# the paper's post-processing: IoU 0.6, 100 boxes, and its two thresholds
+# the paper's post-processing: 100 boxes at IoU 0.6, and its two thresholds
 THRESHOLDS = (1e-8, 1e-3)
 
 
-def measure_eval(data_root: str, rounds: int = 3, pictures: int = 5000) -> dict[str, object]:
-    """Time both ways of testing, files to boxes, and both backends of the metric.
+def measure_eval(
+    data_root: str,
+    trained: Sequence[tuple[str, str]] = (),
+    rounds: int = 3,
+    pictures: int = 5000,
+    networks: Sequence[str] = tuple(NETWORKS),
+    thresholds: Sequence[float] = THRESHOLDS,
+) -> dict[str, object]:
+    """Time `Runner.test` both ways, and both backends of the metric.
+
+    mmdet's side is its detector, head, data set, metric and hooks, a picture at a time as in its
+    configs; ours is what our configs say. Each has a process, and reads the pictures in it.
 
     Args:
-        data_root: COCO's layout; its validation pictures are read.
+        data_root: COCO's layout; its validation pictures are read, by detectors as
+            `mixdet.analysis.benchmark.peers` has them.
+        trained: Configs and checkpoints, which are tested on their own data.
         rounds: How often each is timed.
-        pictures: Made up for the metric, with 80 classes.
+        pictures: Made up for the metric.
+        networks: Some of `NETWORKS`.
+        thresholds: Scores from which on pairs of anchor and class are candidates.
 
     Returns:
         machine, settings, detectors and metric.
 
     Raises:
-        MixDetError: If there are no such pictures.
+        MixDetError: There are no such pictures, or a config or checkpoint cannot be read.
     """
-    from mmengine.registry import init_default_scope
-
-    import mixdet.plugin  # noqa: F401 - mmdet, prepared
-
-    init_default_scope("mmdet")
+    coco(data_root, "val2017", [])  # refuses
     found = machine()
-    detectors = [
-        _detector(name, threshold, data_root, rounds)
-        for name in NETWORKS
-        for threshold in THRESHOLDS
-    ]
+    what = [(name, str(data_root)) for name in networks] + [tuple(pair) for pair in trained]
+    rows = [_detector(*one, threshold, rounds) for one in what for threshold in thresholds]
+    settings = {"rounds": rounds, "threads": torch.get_num_threads()}
     return {
         "kind": "eval",
         "machine": found,
-        "settings": {"data_root": str(data_root), "rounds": rounds, "size": SIZE, "batch": BATCH},
-        "detectors": detectors,
-        "metric": _metric(rounds, pictures),
+        "settings": settings,
+        "detectors": rows,
+        "metric": measure_metric(rounds, pictures),
     }
 
 
-def post_processing(threshold: float) -> dict:
-    """The paper's frame: all candidates, class-aware NMS at 0.6, 100 boxes."""
+def post_processing(threshold: float) -> ConfigDict:
+    """The paper's frame: class-aware NMS at 0.6, 100 boxes."""
     nms = dict(type="nms", iou_threshold=0.6)
-    return dict(nms_pre=1000, nms=nms, min_bbox_size=0, score_thr=threshold, max_per_img=100)
+    return ConfigDict(nms_pre=1000, nms=nms, min_bbox_size=0, score_thr=threshold, max_per_img=100)
 
 
-def _detector(name: str, threshold: float, data_root: str, rounds: int) -> dict[str, object]:
-    """Both ways with the same weights, on the same files.
-
-    mmdet's reads one picture at a time, as its configs do; ours in batches of 8.
-    """
-    import torch
-    from mmengine.runner import Runner
-
-    peer, ours = peer_model(name, SIZE), our_model(name, SIZE)
-    peer.init_weights()
-    share_weights(peer, ours)
-    sides = {}
-    for side, model, batch in (("mmdet", peer, 1), ("mixdet", ours, BATCH)):
-        model.eval().bbox_head.test_cfg.update(post_processing(threshold))
-        loader = Runner.build_dataloader(_loader(data_root, batch))
-        sides[side] = (model, loader)
-
-    @torch.no_grad()
-    def test(model, loader, _turn: int) -> None:
-        for batch in loader:
-            model.test_step(batch)
-
-    seconds = alternate(
-        {side: partial(test, *parts) for side, parts in sides.items()}, rounds, time.perf_counter
-    )
-    images = len(sides["mixdet"][1].dataset)
-    result: dict[str, object] = {
-        "network": name,
+def _detector(name: str, source: str, threshold: float, rounds: int) -> dict[str, object]:
+    threads = torch.get_num_threads()
+    with (
+        served(start_testing, "mmdet", name, source, threshold, threads) as mmdet,
+        served(start_testing, "mixdet", name, source, threshold, threads) as mixdet,
+    ):
+        sides = {"mmdet": mmdet, "mixdet": mixdet}
+        images = mixdet("pictures")
+        tasks = {side: (process, "test") for side, process in sides.items()}
+        seconds = take_turns(tasks, rounds, threads)
+    return {
+        "detector": name if name in NETWORKS else Path(name).stem,
+        "pictures": images,
         "score_thr": threshold,
         "speedup": speedup(*seconds.values()),
-    }
-    for side, found in seconds.items():
-        result[side] = {"images_per_second": rates(found, images)}
-    return result
+    } | {side: {"images_per_second": rates(found, images)} for side, found in seconds.items()}
 
 
-def _loader(data_root: str, batch_size: int) -> dict:
-    keys = ("img_id", "img_path", "ori_shape", "img_shape", "scale_factor")
-    pipeline = [
-        dict(type="LoadImageFromFile"),
-        dict(type="Resize", scale=(SIZE, SIZE), keep_ratio=False),
-        dict(type="PackDetInputs", meta_keys=keys),
-    ]
-    return dict(
-        batch_size=batch_size,
-        num_workers=0,
-        sampler=dict(type="DefaultSampler", shuffle=False),
-        dataset=coco(data_root, "val2017", pipeline, test_mode=True),
+def start_testing(
+    side: str, name: str, source: str, threshold: float, threads: int
+) -> Callable[[str], object]:
+    """A process that tests when asked.
+
+    Args:
+        side: One of `SIDES`.
+        name: One of `NETWORKS`, or the path of a config.
+        source: COCO's folder, or the path of the config's checkpoint.
+        threshold: Of the scores.
+        threads: Of torch.
+
+    Returns:
+        Answers 'pictures', how many there are, and 'test', the metrics.
+    """
+    sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 - what loggers and pycocotools print
+    torch.set_num_threads(threads)
+    runner = test_runner(side, name, source, threshold, tempfile.mkdtemp())
+
+    def answer(request: str) -> object:
+        return runner.test() if request == "test" else len(runner.test_dataloader.dataset)
+
+    return answer
+
+
+def test_runner(side: str, name: str, source: str, threshold: float, work_dir: str) -> Runner:
+    """What `tools/test.py` runs; arguments as for `start_testing`, and the folder for its files."""
+    if name in NETWORKS:
+        cfg = load_config(str(shipped("configs") / "ssdlite_mixnet_s_coco.py"))
+        set_data_root(cfg, source)
+        models = {"mmdet": peer_model(name, SIZE), "mixdet": our_model(name, SIZE)}
+        dataset = DATASETS.build(cfg.test_dataloader.dataset)
+        batch = {"inputs": [dataset[index]["inputs"] for index in range(8)]}
+        as_trained(models["mmdet"], models["mmdet"].data_preprocessor(batch)["inputs"])
+        share_weights(*models.values())
+        model = models[side]
+    else:
+        cfg = load_config(name)
+        model = TrainedNetwork(source, name, "cpu", trust=False).model
+        if side == "mmdet":
+            _through_mmdet(model)
+    model.bbox_head.test_cfg = post_processing(threshold)
+    loader = cfg.test_dataloader
+    loader.update(num_workers=0, persistent_workers=False)
+    return Runner(
+        model=model,
+        work_dir=work_dir,
+        test_cfg=cfg.test_cfg,
+        experiment_name=f"{side} {Path(work_dir).name}",
+        default_scope="mmdet",
+        log_level="ERROR",
+        **(_mmdets(cfg) if side == "mmdet" else _ours(cfg)),
     )
 
 
-def many_pictures(images: int, classes: int, seed: int = 0) -> tuple[COCO, list[dict]]:
-    """Made-up truth and detections: objects found a little off, and some false ones.
-
-    Args:
-        images: How many pictures, of 640 x 480 pixels.
-        classes: How many categories.
-        seed: Of the random numbers.
-
-    Returns:
-        The truth, and the detections as COCO results.
-    """
-    rng = np.random.default_rng(seed)
-    annotations, detections = [], []
-    for image in range(images):
-        for _ in range(rng.integers(0, 15)):
-            size = np.exp(rng.uniform(2, 5.5, 2))
-            box = np.concatenate([rng.random(2) * [560, 400], size])
-            category = int(rng.integers(classes))
-            annotations.append(
-                {
-                    "id": len(annotations) + 1,
-                    "image_id": image,
-                    "category_id": category,
-                    "bbox": box.tolist(),
-                    "area": float(size.prod()),
-                    "iscrowd": int(rng.random() < 0.01),
-                }
-            )
-            for _ in range(rng.integers(1, 4)):
-                moved = box + rng.normal(0, 0.1, 4) * np.tile(size, 2)
-                moved[2:] = np.maximum(moved[2:], 1)
-                detections.append(_result(image, category, moved, rng.random()))
-        for _ in range(rng.integers(0, 20)):
-            box = np.concatenate([rng.random(2) * 400, 5 + rng.random(2) * 200])
-            detections.append(_result(image, int(rng.integers(classes)), box, rng.random() / 2))
-    truth = COCO()
-    truth.dataset = {
-        "images": [{"id": image, "width": 640, "height": 480} for image in range(images)],
-        "annotations": annotations,
-        "categories": [{"id": number, "name": f"class {number}"} for number in range(classes)],
-    }
-    truth.createIndex()
-    return truth, detections
+def _through_mmdet(model: nn.Module) -> None:
+    """Have mmdet's code compute a detector of ours, in the memory format that it uses."""
+    model.channels_last = False
+    model.to(memory_format=torch.contiguous_format)
+    head = model.bbox_head
+    head.predict_by_feat = BaseDenseHead.predict_by_feat.__get__(head)
 
 
-def _result(image: int, category: int, box: np.ndarray, score: float) -> dict:
-    return {"image_id": image, "category_id": category, "bbox": box.tolist(), "score": score}
+def _mmdets(cfg: Config) -> dict:
+    """Its data set, metric, and hooks: those that a runner has by itself."""
+    loader = cfg.test_dataloader
+    loader.batch_size = 1
+    if loader.dataset.type == "SafeCocoDataset":
+        loader.dataset.type = "CocoDataset"
+    metric = dict(type="CocoMetric", ann_file=cfg.test_evaluator.ann_file, metric="bbox")
+    return dict(test_dataloader=loader, test_evaluator=metric)
 
 
-def _metric(rounds: int, pictures: int) -> dict[str, object]:
-    """The 12 numbers by both backends, and their time."""
-    truth, detections = many_pictures(pictures, 80)
-    scores: dict[str, np.ndarray] = {}
-
-    def score(backend: str, _turn: int) -> None:
-        stats = score_boxes(truth, detections, backend=backend).stats
-        scores[backend] = np.array(list(stats.values()))
-
-    seconds = alternate({backend: partial(score, backend) for backend in BACKENDS}, rounds)
-    return {
-        "pictures": pictures,
-        "detections": len(detections),
-        "largest_difference": float(np.ptp(list(scores.values()), axis=0).max()),
-        "seconds": {name: rates(found, 1) for name, found in seconds.items()},
-        "speedup": speedup(*seconds.values()),
-    }
+def _ours(cfg: Config) -> dict:
+    cfg.default_hooks.report.sheet = False  # of a few pictures, however many are tested
+    return dict(
+        test_dataloader=cfg.test_dataloader,
+        test_evaluator=cfg.test_evaluator,
+        default_hooks=cfg.default_hooks,
+        visualizer=cfg.visualizer,
+    )
 
 
 def eval_table(record: dict[str, object], markdown: bool = False) -> str:
     """The record of `measure_eval` as text."""
     rows = [
         [
-            row["network"],
+            row["detector"],
+            str(row["pictures"]),
             f"{row['score_thr']:g}",
-            *(spread(row[side]["images_per_second"], 1) for side in ("mmdet", "mixdet")),
+            *(spread(row[side]["images_per_second"], 1) for side in SIDES),
             spread(row["speedup"], 2),
         ]
         for row in record["detectors"]
     ]
-    header = ["network", "score_thr", "mmdet, images/s", "MixDet, images/s", "times faster"]
-    metric = record["metric"]
-    seconds = [f"{metric['seconds'][name]['median']:.1f}" for name in BACKENDS]
-    line = [str(metric["pictures"]), str(metric["detections"]), *seconds]
-    line += [spread(metric["speedup"], 1), f"{metric['largest_difference']:.0e}"]
-    head = ["pictures", "detections", *(f"{name}, s" for name in BACKENDS)]
+    header = ["detector", "pictures", "score_thr", "mmdet, images/s", "MixDet, images/s"]
     return "\n\n".join(
         [
-            text_table(header, rows, markdown),
-            text_table([*head, "times faster", "largest difference of the 12"], [line], markdown),
+            text_table([*header, "times faster"], rows, markdown),
+            metric_table(record["metric"], markdown),
         ]
     )

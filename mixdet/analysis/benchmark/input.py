@@ -50,7 +50,7 @@ def measure_input(
     with one_thread():
         recipes = [_recipe(name, data_root, rounds, pictures) for name in RECIPES]
         scaling = [_workers(number, data_root, rounds, pictures) for number in workers]
-    settings = {"data_root": str(data_root), "rounds": rounds, "size": SIZE, "batch": BATCH}
+    settings = {"rounds": rounds, "size": SIZE, "batch": BATCH}
     return {
         "kind": "input",
         "machine": found,

@@ -5,12 +5,15 @@ Both compute the same from the same weights; they differ in how.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import timm
+import torch
 from mmdet.registry import MODELS
 from mmengine.config import Config
+from mmengine.logging import MMLogger
 from timm.models._efficientnet_builder import decode_arch_def
 from timm.models.efficientnet import EfficientNetFeatures
 from torch import Tensor, nn
@@ -43,6 +46,7 @@ MOBILENET_V2_357 = [
     ["ir_r3_k3.5.7_s2_e6_c160"],
     ["ir_r1_k3.5.7_s1_e6_c320"],
 ]
+LOGIT_SPREAD, BACKGROUND = 1.2, 9.0  # standard deviation of the logits, the background's lead
 LEVELS = (-2, -1)  # of timm's features: strides 16 and 32
 
 
@@ -92,13 +96,53 @@ def peer_model(name: str, size: int) -> nn.Module:
 
 def our_model(name: str, size: int) -> nn.Module:
     """The same as an `SSDLite` of ours; arguments as for `peer_model`."""
-    return MODELS.build(dict(type="SSDLite", backbone=NETWORKS[name].ours, **_shared(size)))
+    return MODELS.build(our_config(name, size))
+
+
+def our_config(name: str, size: int) -> dict:
+    """The config of `our_model`."""
+    return dict(type="SSDLite", backbone=NETWORKS[name].ours, **_shared(size))
 
 
 def share_weights(peer: nn.Module, ours: nn.Module) -> None:
     """Copy the peer's weights: the two name their parts differently, but in the same order."""
     values, names = peer.state_dict().values(), list(ours.state_dict())
     ours.load_state_dict(dict(zip(names, values, strict=True)))
+
+
+def initialise(model: nn.Module, seed: int = 0) -> None:
+    """Draw fresh weights, without mmengine's thousand lines about them."""
+    torch.manual_seed(seed)
+    MMLogger.get_current_instance().setLevel("WARNING")
+    model.init_weights()
+
+
+def as_trained(model: nn.Module, inputs: Tensor, seed: int = 0) -> None:
+    """Random weights whose scores are spread about as a trained detector's.
+
+    Of the pairs of anchor and class, about one in 25 scores more than 0.001, and one in 1000 more
+    than 0.02; fresh weights would give all of them the same score.
+
+    Args:
+        model: One of `peer_model`'s.
+        inputs: Pictures (N, 3, H, W), normalised, for which that holds.
+        seed: Of the random numbers.
+    """
+    initialise(model, seed)
+    head = model.bbox_head
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d) and module.groups > 1:
+            nn.init.kaiming_normal_(module.weight)
+        elif isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.momentum = None  # the mean over the batches
+    for spread, convs in ((LOGIT_SPREAD, head.cls_convs), (0.5, head.reg_convs)):
+        for block in convs:
+            nn.init.normal_(block[-1].weight, std=spread / math.sqrt(block[-1].in_channels / 2))
+    for block, anchors in zip(head.cls_convs, head.num_base_priors, strict=True):
+        block[-1].bias.data.view(anchors, -1)[:, -1] = BACKGROUND
+    with torch.no_grad():
+        model.train()(inputs, mode="tensor")
+    model.eval()
 
 
 def _grids(size: int) -> list[int]:

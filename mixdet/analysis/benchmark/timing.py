@@ -6,6 +6,9 @@ import contextlib
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
+from typing import TypeVar
+
+K = TypeVar("K")
 
 
 def alternate(
@@ -25,25 +28,34 @@ def alternate(
         Seconds of each round, for each task.
     """
     seconds: dict[str, list[float]] = {name: [] for name in tasks}
-    for turn in range(rounds + 1):
-        for name in reversed(tasks) if turn % 2 else tasks:
-            start = clock()
-            tasks[name](turn)
-            if turn:
-                seconds[name].append(clock() - start)
+    for turn, name in turns(tasks, rounds):
+        start = clock()
+        tasks[name](turn)
+        if turn:
+            seconds[name].append(clock() - start)
     return seconds
+
+
+def turns(names: Mapping[K, object], rounds: int) -> Iterator[tuple[int, K]]:
+    """The order of `alternate`: (number of the round, name); round 0 is not to be timed."""
+    for turn in range(rounds + 1):
+        for name in reversed(names) if turn % 2 else names:
+            yield turn, name
 
 
 def rates(seconds: list[float], items: int) -> dict[str, float]:
     """Items a second: the median of the rounds, the slowest and the fastest."""
-    found = [items / value for value in seconds]
+    return median_of([items / value for value in seconds])
+
+
+def median_of(found: list[float]) -> dict[str, float]:
+    """The median of some figures, the smallest and the largest."""
     return {"median": statistics.median(found), "low": min(found), "high": max(found)}
 
 
 def speedup(peer: list[float], ours: list[float]) -> dict[str, float]:
     """How many times faster ours is in each round: the median, the smallest and the largest."""
-    found = [a / b for a, b in zip(peer, ours, strict=True)]
-    return {"median": statistics.median(found), "low": min(found), "high": max(found)}
+    return median_of([a / b for a, b in zip(peer, ours, strict=True)])
 
 
 def spread(values: dict[str, float], digits: int = 0) -> str:

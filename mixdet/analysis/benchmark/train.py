@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import math
-import multiprocessing
-from collections.abc import Iterator
+from collections.abc import Callable
 from functools import partial
-from multiprocessing.connection import Connection
 from pathlib import Path
 
 import torch
@@ -15,6 +13,7 @@ from mmengine.optim import OptimWrapper, build_optim_wrapper
 from torch import nn
 
 from mixdet.analysis.benchmark.peers import NETWORKS, our_model, peer_model, share_weights
+from mixdet.analysis.benchmark.processes import served
 from mixdet.analysis.benchmark.timing import alternate, rates, speedup, spread
 from mixdet.analysis.machine import machine
 from mixdet.analysis.tables import text_table
@@ -85,11 +84,12 @@ def _device() -> str:
 def _network(name: str, rounds: int, **settings: object) -> dict[str, object]:
     """Time both sides, each in a process of its own, which it may set up as it likes."""
     with contextlib.ExitStack() as stack:
-        servers = {side: stack.enter_context(_served(name, side, **settings)) for side in SIDES}
-        seconds = alternate(
-            {side: partial(_ask, server) for side, server in servers.items()}, rounds
-        )
-        peaks = {side: _ask(server, "peak") for side, server in servers.items()}
+        asks = {
+            side: stack.enter_context(served(partial(_start, **settings), name, side))
+            for side in SIDES
+        }
+        seconds = alternate(asks, rounds)
+        peaks = {side: ask("peak") for side, ask in asks.items()}
     result: dict[str, object] = {"network": name, "speedup": speedup(*seconds.values())}
     for side, found in seconds.items():
         images = rates(found, settings["batch"])
@@ -97,29 +97,10 @@ def _network(name: str, rounds: int, **settings: object) -> dict[str, object]:
     return result
 
 
-@contextlib.contextmanager
-def _served(name: str, side: str, **settings: object) -> Iterator[Connection]:
-    """A process that makes a step whenever it is asked."""
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(theirs, name, side), kwargs=settings)
-    process.start()
-    theirs.close()  # so that a process that dies is noticed
-    try:
-        yield ours
-    finally:
-        ours.close()
-        process.join()
-
-
-def _ask(server: Connection, request: object) -> float:
-    server.send(request)
-    return server.recv()
-
-
-def _serve(
-    client: Connection, name: str, side: str, size: int, batch: int, amp: bool, threads: int
-) -> None:
+def _start(
+    name: str, side: str, size: int, batch: int, amp: bool, threads: int
+) -> Callable[[object], float]:
+    """A process that answers 'peak', its memory in MB, and makes a step for any other request."""
     from mmengine.registry import init_default_scope
 
     init_default_scope("mmdet")
@@ -132,23 +113,24 @@ def _serve(
     models["mmdet"].init_weights()
     share_weights(models["mmdet"], models["mixdet"])
     model = models[side].to(device).train()
-    wrapper, data = _wrapper(model, amp), fixed_batch(batch, size)
+    wrapper, data = optim_wrapper(model, amp), fixed_batch(batch, size)
     before = _resident("VmRSS")
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
-    with contextlib.suppress(EOFError):  # the client has what it wants
-        while True:
-            if client.recv() == "peak":
-                peak = _resident("VmHWM") - before
-                client.send(torch.cuda.max_memory_allocated() / 1e6 if device == "cuda" else peak)
-            else:
-                model.train_step(data, wrapper)
-                if device == "cuda":
-                    torch.cuda.synchronize()
-                client.send(0.0)
+
+    def answer(request: object) -> float:
+        if request == "peak":
+            peak = _resident("VmHWM") - before
+            return torch.cuda.max_memory_allocated() / 1e6 if device == "cuda" else peak
+        model.train_step(data, wrapper)
+        if device == "cuda":
+            torch.cuda.synchronize()
+        return 0.0
+
+    return answer
 
 
-def _wrapper(model: nn.Module, amp: bool) -> OptimWrapper:
+def optim_wrapper(model: nn.Module, amp: bool) -> OptimWrapper:
     kind = amp_wrapper_type("OptimWrapper") if amp else "OptimWrapper"
     # a rate of almost nothing: the work is the same, and nothing diverges on noise
     optimizer = dict(type="SGD", lr=1e-6, momentum=0.9, weight_decay=4e-5)

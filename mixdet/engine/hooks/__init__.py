@@ -5,6 +5,7 @@ from mixdet.engine.hooks.data_check import DataCheckHook
 from mixdet.engine.hooks.early_stopping import ResumableEarlyStoppingHook
 from mixdet.engine.hooks.finite import FiniteLossHook
 from mixdet.engine.hooks.fit import CheckpointFitHook
+from mixdet.engine.hooks.fuse import FuseHook
 from mixdet.engine.hooks.interrupt import InterruptHook
 from mixdet.engine.hooks.memory import KeepMemoryHook
 from mixdet.engine.hooks.report import ReportHook
@@ -15,6 +16,7 @@ __all__ = [
     "CheckpointFitHook",
     "DataCheckHook",
     "FiniteLossHook",
+    "FuseHook",
     "InterruptHook",
     "KeepMemoryHook",
     "ReportHook",

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import torch
 from mmcv.cnn import build_activation_layer, build_norm_layer
-from mmcv.ops import batched_nms
 from mmdet.models.dense_heads import SSDHead
 from mmdet.registry import MODELS
 from mmdet.utils import reduce_mean
@@ -18,6 +17,8 @@ from torch import Tensor, nn
 from mixdet.errors import MixDetError, one_line
 from mixdet.models.layers import MixConv2d
 from mixdet.models.layers.mixconv import PADDINGS, SPLITS
+
+from .suppress import suppress
 
 KernelSizes = int | Sequence[int]
 
@@ -284,13 +285,10 @@ class MixConvSSDHead(SSDHead):
         keep = scores >= 0
         if cfg.get("min_bbox_size", -1) >= 0:
             keep &= ((boxes[:, 2:] - boxes[:, :2]) > cfg["min_bbox_size"]).all(1)
-        results = InstanceData(bboxes=boxes[keep], scores=scores[keep], labels=labels[keep])
-        if with_nms and len(results):
-            kept, order = batched_nms(results.bboxes, results.scores, results.labels, cfg["nms"])
-            results = results[order]
-            results.scores = kept[:, -1]  # soft NMS changes the scores
-            results = results[: cfg["max_per_img"]]
-        return results
+        boxes, scores, labels = boxes[keep], scores[keep], labels[keep]
+        if with_nms and len(boxes):
+            boxes, scores, labels = suppress(boxes, scores, labels, cfg)
+        return InstanceData(bboxes=boxes, scores=scores, labels=labels)
 
     @staticmethod
     def _flatten(levels: list[Tensor], channels: int) -> Tensor:

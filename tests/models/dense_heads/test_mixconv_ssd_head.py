@@ -10,6 +10,7 @@ from mmengine.structures import InstanceData
 
 from mixdet.errors import MixDetError
 from mixdet.models import MixConvSSDHead
+from mixdet.models.dense_heads.suppress import suppress
 
 CHANNELS = (12, 16, 8)
 GRIDS = (8, 4, 2)
@@ -154,6 +155,25 @@ def test_postprocessing_against_torchvision(loss_cls):
         torch.testing.assert_close(result.scores, chances[rows, labels][kept])
         torch.testing.assert_close(result.bboxes, boxes[rows[kept]], rtol=1e-5, atol=1e-4)
         assert torch.equal(result.labels, labels[kept])
+
+
+@pytest.mark.parametrize("places", [1, 5, 30, 1000])
+def test_nms_of_the_best_candidates_is_nms_of_all(places):
+    """Whether the boxes fill the places at once, after more candidates, or never."""
+    torch.manual_seed(places)
+    corners = torch.rand(2000, 2) * 20  # heaps of them: few of them are kept
+    boxes, scores = (
+        torch.cat([corners, corners + 20 + torch.rand(2000, 2) * 20], 1),
+        torch.rand(2000),
+    )
+    labels = torch.randint(3, (2000,))
+    cfg = ConfigDict(nms=dict(type="nms", iou_threshold=0.3), max_per_img=places)
+    kept = torchvision.ops.batched_nms(boxes, scores, labels, 0.3)[:places]
+    assert len(kept) < 400
+    for got, want in zip(
+        suppress(boxes, scores, labels, cfg), (boxes, scores, labels), strict=True
+    ):
+        assert torch.equal(got, want[kept])
 
 
 @pytest.mark.parametrize("loss_cls", [None, FOCAL], ids=["softmax", "focal"])

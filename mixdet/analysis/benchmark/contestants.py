@@ -1,0 +1,116 @@
+"""What `benchmark.py infer` compares, each in a process that loads no more than it needs."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from unittest import mock
+
+import cv2
+import numpy as np
+
+from mixdet.deploy.exported import ExportedNetwork, suppress
+
+PEER = "timm in mmdet, test_step"
+MATRIX = "matrix product, 1024 x 1024"  # what the processor can do
+OURS, TORCHVISION = "mixdet", "torchvision"  # folders
+TORCH_FORMS = (
+    PEER,
+    "MixDet, PyTorch",
+    "MixDet, PyTorch fused",
+    "MixDet, PyTorch compiled",
+    "torchvision SSDLite, PyTorch",
+    MATRIX,
+)
+EXPORTED_FORMS = {
+    "MixDet, ONNX Runtime": (OURS, "onnx"),
+    "MixDet, OpenVINO": (OURS, "openvino"),
+    "MixDet, OpenVINO bf16": (OURS, "openvino"),
+    "torchvision SSDLite, ONNX Runtime": (TORCHVISION, "onnx"),
+    "torchvision SSDLite, OpenVINO": (TORCHVISION, "openvino"),
+}
+FORMS = (*TORCH_FORMS[:4], *EXPORTED_FORMS, *TORCH_FORMS[4:])
+
+
+def start(form: str, folder: str, threads: int, network: str) -> Callable[[tuple], None]:
+    """A process that runs one form when asked.
+
+    Args:
+        form: One of `FORMS`, or the path of an exported folder.
+        folder: What `prepare` has filled.
+        threads: How many to compute with.
+        network: As for `prepare`.
+
+    Returns:
+        Answers (part, batch): one run of 'end to end', pictures in and boxes out, of 'network', or
+        of 'decode and NMS', for so many pictures.
+    """
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
+    cv2.setNumThreads(threads)
+    with _settings(threads, bf16=form.endswith("bf16")):
+        if form in TORCH_FORMS:
+            from mixdet.analysis.benchmark import torch_forms
+
+            made = torch_forms.load(form, Path(folder), threads, network)
+        else:
+            made = _exported(Path(folder), *EXPORTED_FORMS.get(form, (form, None)))
+    rng = np.random.default_rng(0)
+    images = [rng.integers(0, 256, (480, 640, 3), dtype=np.uint8) for _ in range(32)]
+    parts: dict[int, dict[str, Callable]] = {}
+
+    def answer(request: tuple[str, int]) -> None:
+        part, batch = request
+        if batch not in parts:
+            parts[batch] = made(images[:batch])
+        parts[batch][part]()
+
+    return answer
+
+
+@contextlib.contextmanager
+def _settings(threads: int, bf16: bool) -> Iterator[None]:
+    """Have the runtimes, where installed, take so many threads, and OpenVINO a precision."""
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(ImportError):
+            import onnxruntime
+
+            options = onnxruntime.SessionOptions()
+            options.intra_op_num_threads = threads
+            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+            patch = mock.patch.object(onnxruntime, "SessionOptions", return_value=options)
+            stack.enter_context(patch)
+        with contextlib.suppress(ImportError):
+            import openvino
+
+            compile_model = openvino.compile_model
+
+            def compiled(path, device, settings):
+                more = {"INFERENCE_NUM_THREADS": threads}
+                if bf16:
+                    more["INFERENCE_PRECISION_HINT"] = "bf16"
+                return compile_model(path, device, settings | more)
+
+            stack.enter_context(mock.patch.object(openvino, "compile_model", compiled))
+        yield
+
+
+def _exported(folder: Path, name: str, runtime: str | None) -> Callable[[list], dict]:
+    network = ExportedNetwork(folder / name, runtime)
+    width, height = network.manifest["input"]["width"], network.manifest["input"]["height"]
+
+    def made(images: list[np.ndarray]) -> dict[str, Callable]:
+        inputs = [cv2.resize(image, (width, height))[None] for image in images]
+        outputs = [[output[0] for output in network._run(one)] for one in inputs]
+        scale = np.ones(4, np.float32)
+        return {
+            "end to end": lambda: network(images),
+            "network": lambda: [network._run(one) for one in inputs],
+            "decode and NMS": lambda: [
+                suppress(*output, scale, network.manifest) for output in outputs
+            ],
+        }
+
+    return made

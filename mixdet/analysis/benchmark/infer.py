@@ -1,0 +1,173 @@
+"""Latency side by side: each form of a detector in its own process, in turns."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from mixdet.analysis.benchmark.contestants import FORMS, MATRIX, OURS, PEER, start
+from mixdet.analysis.benchmark.processes import served, take_turns
+from mixdet.analysis.benchmark.timing import median_of, speedup, spread
+from mixdet.analysis.machine import machine
+from mixdet.analysis.plots import colour, svg
+from mixdet.analysis.tables import text_table
+from mixdet.deploy.exported import PACKAGES, read_manifest
+from mixdet.errors import MixDetError
+
+PARTS = ("end to end", "network", "decode and NMS")
+NEEDS = {"ONNX Runtime": "onnxruntime", "OpenVINO": "openvino"}  # packages, by a form's name
+
+
+def measure_infer(
+    rounds: int = 5,
+    network: str = "MixNet-M",
+    batches: Sequence[int] = (1, 8),
+    threads: Sequence[int] = (1, 2),
+    folders: Sequence[str] = (),
+    without: Sequence[str] = (),
+) -> dict[str, object]:
+    """Time pictures of 640 x 480 to boxes at a score of 0.05, the network alone, and the rest.
+
+    Forms whose runtime or compiler is missing are left out. Weights are random, with the scores
+    that a trained detector would have; torchvision's have no such scores, so that its NMS is idle.
+
+    Args:
+        rounds: How often each is timed; one picture takes a round four times.
+        network: One of `peers.NETWORKS`.
+        batches: Pictures at a time; exported files of kind raw take them one by one.
+        threads: Each number with processes of its own, which keep to so many cores.
+        folders: Exported folders besides, such as quantised ones.
+        without: Forms to leave out: those with one of these words, such as 'compiled', which
+            takes minutes to compile.
+
+    Returns:
+        machine, settings and rows: milliseconds a picture of each part.
+
+    Raises:
+        MixDetError: A folder is not an exported one, or there is no such network.
+    """
+    from mixdet.analysis.benchmark.peers import NETWORKS  # heavy
+    from mixdet.analysis.benchmark.torch_forms import POST, SIZE, prepare
+
+    if network not in NETWORKS:
+        raise MixDetError(f"--network {network}: there are: {', '.join(NETWORKS)}")
+    for folder in folders:
+        read_manifest(Path(folder))
+    found = machine()
+    forms = [form for form in FORMS if _runs(form) and not any(word in form for word in without)]
+    targets = [name for name, package in PACKAGES.items() if importlib.util.find_spec(package)]
+    rows = []
+    with tempfile.TemporaryDirectory() as made:
+        madds = prepare(network, Path(made), targets)
+        names = {form: form for form in forms}
+        names |= {str(Path(folder).resolve()): Path(folder).name for folder in folders}
+        for number in threads:
+            with contextlib.ExitStack() as stack:
+                asks = {
+                    form: stack.enter_context(served(start, form, made, number, network))
+                    for form in names
+                }
+                for batch in batches:
+                    rows += _rows(asks, names, batch, number, rounds, madds)
+    settings = {"network": network, "size": SIZE, "rounds": rounds, "score_thr": POST["score_thr"]}
+    return {"kind": "infer", "machine": found, "settings": settings, "rows": rows}
+
+
+def _runs(form: str) -> bool:
+    if "compiled" in form:
+        return shutil.which("g++") is not None
+    return all(
+        importlib.util.find_spec(package) for words, package in NEEDS.items() if words in form
+    )
+
+
+def _rows(
+    asks: dict, names: dict, batch: int, threads: int, rounds: int, madds: dict[str, int]
+) -> list[dict[str, object]]:
+    tasks = {
+        (form, part): (process, (part, batch))
+        for part in PARTS
+        for form, process in asks.items()
+        if form != MATRIX or part == "network"
+    }
+    seconds = take_turns(tasks, rounds * (4 if batch == 1 else 1), threads)
+    rows = []
+    for form in asks:
+        times = {
+            part: median_of([1000 * value / batch for value in seconds[form, part]])
+            for part in PARTS
+            if (form, part) in seconds
+        }
+        counted = form.partition(" SSDLite")[0] if form in FORMS else ""
+        count = madds.get(counted, madds[OURS])
+        row = {
+            "form": names[form],
+            "batch": batch,
+            "threads": threads,
+            "milliseconds": times,
+            "ms_per_billion": times["network"]["median"] / count * 1e9,
+        }
+        if form != MATRIX:
+            row["rest_share"] = times["decode and NMS"]["median"] / times["end to end"]["median"]
+            row["speedup"] = speedup(seconds[PEER, PARTS[0]], seconds[form, PARTS[0]])
+        rows.append(row)
+    return rows
+
+
+def infer_table(record: dict[str, object], markdown: bool = False) -> str:
+    """The record of `measure_infer` as text, a table for each batch and number of threads."""
+    header = ["ms a picture", *PARTS, "share", "times faster", "network, ms per billion"]
+    tables = []
+    settings = dict.fromkeys((row["batch"], row["threads"]) for row in record["rows"])
+    for batch, threads in settings:
+        rows = [
+            _cells(row)
+            for row in record["rows"]
+            if (row["batch"], row["threads"]) == (batch, threads)
+        ]
+        title = f"Batch {batch}, threads: {threads}"
+        tables.append(f"{title}\n\n{text_table(header, rows, markdown)}")
+    return "\n\n".join(tables)
+
+
+def _cells(row: dict) -> list[str]:
+    times = row["milliseconds"]
+    network, per_billion = spread(times["network"], 1), f"{row['ms_per_billion']:.1f}"
+    if "speedup" not in row:
+        return [row["form"], "", network, "", "", "", per_billion]
+    return [
+        row["form"],
+        spread(times["end to end"], 1),
+        network,
+        f"{times['decode and NMS']['median']:.2f}",
+        f"{row['rest_share']:.0%}",
+        spread(row["speedup"], 1),
+        per_billion,
+    ]
+
+
+def infer_plot(record: dict[str, object]) -> str:
+    """Bars of the network's time and of all, for the smallest batch on one core, as SVG."""
+    threads = min(row["threads"] for row in record["rows"])
+    batch = min(row["batch"] for row in record["rows"])
+    rows = [
+        row
+        for row in record["rows"]
+        if (row["batch"], row["threads"]) == (batch, threads) and "speedup" in row
+    ]
+
+    def draw(axes) -> None:
+        for part, height, index in (("end to end", 0.7, 6), ("network", 0.35, 1)):
+            values = [row["milliseconds"][part]["median"] for row in rows]
+            axes.barh(range(len(rows)), values, height, color=colour(index), label=part)
+        axes.set_yticks(range(len(rows)), [row["form"] for row in rows])
+        axes.invert_yaxis()
+        words = "thread" if threads == 1 else "threads"
+        axes.set_xlabel(f"milliseconds a picture, batch {batch}, {threads} {words}")
+        axes.legend(loc="lower right")
+
+    return svg(draw, (8, 0.45 * len(rows) + 1))

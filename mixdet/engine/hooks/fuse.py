@@ -1,0 +1,57 @@
+"""Testing with the network's fused form, which computes the same sooner."""
+
+from __future__ import annotations
+
+import torch
+from mmdet.models.detectors import SingleStageDetector
+from mmdet.registry import HOOKS
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+from torch import nn
+from torch.utils._pytree import tree_leaves
+
+TOLERANCE = 1e-4  # of the largest output: boxes then move by less than a hundredth of a pixel
+
+
+@HOOKS.register_module()
+class FuseHook(Hook):
+    """While a run tests, have a fused copy of its detector compute (`mixdet.deploy.fuse`).
+
+    Batch norm is folded into convolutions, and each MixConv is one of them. On the first batch the
+    copy has to give what the detector gives; one that does not, because its batch norms do not
+    stand where folding expects them, is left out. Validation within training is not touched.
+    """
+
+    def __init__(self) -> None:
+        self._model: nn.Module | None = None
+
+    def before_test_iter(
+        self, runner: Runner, batch_idx: int, data_batch: dict | None = None
+    ) -> None:
+        """Before the first batch, put the copy in the detector's place if it computes the same."""
+        from mixdet.deploy.fuse import fuse
+
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        if batch_idx or not isinstance(model, SingleStageDetector):
+            return
+        fused = fuse(model, "torch")
+        if _same(model, fused, data_batch):
+            self._model, runner.model = runner.model, fused
+        else:
+            runner.logger.warning("FuseHook: the fused network differs and is not used")
+
+    def after_test_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
+        """Put the detector back."""
+        if self._model is not None:
+            runner.model, self._model = self._model, None
+
+
+@torch.no_grad()
+def _same(model: nn.Module, fused: nn.Module, data_batch: dict) -> bool:
+    inputs = model.data_preprocessor(data_batch)["inputs"][:1]
+    outputs, expected = (tree_leaves(each(inputs, mode="tensor")) for each in (fused, model))
+    return all(
+        (one - other).abs().max() <= TOLERANCE * other.abs().max()
+        for one, other in zip(outputs, expected, strict=True)
+    )

@@ -1,0 +1,71 @@
+"""A test computes with the fused copy, where that is the same, and leaves the detector alone."""
+
+from __future__ import annotations
+
+import copy
+from types import SimpleNamespace
+
+import pytest
+import torch
+from mmdet.registry import MODELS
+from mmengine.logging import MMLogger
+
+from mixdet.analysis.benchmark.train import fixed_batch
+from mixdet.engine.config import read_config
+from mixdet.engine.hooks import FuseHook
+from mixdet.models.layers import MixConv2d
+from tests.conftest import ROOT
+
+
+class NormFirst(torch.nn.Sequential):
+    """A predictor that computes in another order than it is defined in."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        conv, norm, activate, predict = self
+        return predict(activate(conv(norm(x))))
+
+
+@pytest.fixture
+def run():
+    """What a hook sees of a runner: a detector whose batch norms are not all 0 and 1."""
+    cfg = read_config(ROOT / "configs/ssdlite_mixnet_s_digits.py")
+    torch.manual_seed(0)
+    model = MODELS.build(cfg.model).eval()
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_var.uniform_(0.5, 2)
+            module.running_mean.normal_(0, 0.2)
+            module.bias.data.normal_(0, 0.2)
+    return SimpleNamespace(model=model, logger=MMLogger.get_current_instance())
+
+
+def test_the_same_boxes_from_fewer_steps(run):
+    batch, model = fixed_batch(2, 160), run.model
+    weights = copy.deepcopy(model.state_dict())
+    with torch.no_grad():
+        expected = model.test_step(batch)
+        hook = FuseHook()
+        hook.before_test_iter(run, 0, batch)
+        fused = run.model
+        hook.before_test_iter(run, 1, batch)
+        assert run.model is fused is not model
+        found = fused.test_step(batch)
+    for got, want in zip(found, expected, strict=True):
+        got, want = got.pred_instances, want.pred_instances
+        assert len(want) == 100
+        torch.testing.assert_close(got.bboxes, want.bboxes, rtol=0, atol=1e-2)
+        torch.testing.assert_close(got.scores, want.scores, rtol=0, atol=1e-4)
+        assert torch.equal(got.labels, want.labels)
+    kinds = {type(module) for module in fused.modules()}
+    assert not kinds & {torch.nn.BatchNorm2d, MixConv2d}
+    hook.after_test_epoch(run)
+    assert run.model is model
+    assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
+
+
+def test_a_batch_norm_that_does_not_follow_its_convolution(run):
+    """Folding goes by the order of definition: it would be wrong here, and is not used."""
+    model = run.model
+    model.bbox_head.cls_convs[0] = NormFirst(*model.bbox_head.cls_convs[0])
+    FuseHook().before_test_iter(run, 0, fixed_batch(1, 160))
+    assert run.model is model

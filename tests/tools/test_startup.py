@@ -1,0 +1,34 @@
+"""What a command does not use, it does not import: `--help` comes at once."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import ROOT
+
+TOOLS = sorted(path.stem for path in (ROOT / "tools").glob("*.py"))
+HEAVY = {"torch", "mmdet", "mmcv", "mmengine", "cv2", "numpy", "matplotlib", "onnx", "gradio"}
+
+
+def imported(*arguments: str) -> set[str]:
+    """Packages that a Python process imports."""
+    command = [sys.executable, "-X", "importtime", *arguments]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert run.stdout
+    return {line.rpartition("|")[2].strip().partition(".")[0] for line in run.stderr.splitlines()}
+
+
+@pytest.mark.parametrize("name", TOOLS)
+def test_help_imports_nothing_heavy(name):
+    packages = imported(f"tools/{name}.py", "--help")
+    assert "argparse" in packages
+    assert not packages & HEAVY
+
+
+def test_the_package_imports_nothing_heavy():
+    packages = imported("-c", "import mixdet; print(1)")
+    assert "mixdet" in packages
+    assert not packages & HEAVY
