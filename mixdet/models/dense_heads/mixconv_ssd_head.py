@@ -15,10 +15,9 @@ from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from mixdet.errors import MixDetError, one_line
+from mixdet.models.dense_heads.suppress import suppress
 from mixdet.models.layers import MixConv2d
 from mixdet.models.layers.mixconv import PADDINGS, SPLITS
-
-from .suppress import suppress
 
 KernelSizes = int | Sequence[int]
 
@@ -95,7 +94,7 @@ class MixConvSSDHead(SSDHead):
                 "background: use CrossEntropyLoss (softmax) or FocalLoss (sigmoid)"
             )
         if "nms" in (self.test_cfg or {}):
-            _try_nms(self.test_cfg["nms"])
+            _try_nms(self.test_cfg)
 
     def _init_layers(self) -> None:
         """Build the predictors; called by SSDHead's `__init__`."""
@@ -302,9 +301,9 @@ def _try_nms(cfg: dict) -> None:
     """Refuse, before hours of training, an NMS that the first validation would fail in."""
     box = torch.tensor([[0.0, 0.0, 1.0, 1.0]])
     try:
-        batched_nms(box, torch.ones(1), torch.zeros(1), cfg)
+        suppress(box, torch.ones(1), torch.zeros(1), {"max_per_img": 1, **cfg})
     except Exception as error:  # what mmcv makes of an unknown type or argument
-        raise MixDetError(f"model.test_cfg.nms={dict(cfg)}: {one_line(error)}") from error
+        raise MixDetError(f"model.test_cfg.nms={cfg['nms']}: {one_line(error)}") from error
 
 
 def _kernel_sizes_of_levels(
