@@ -182,8 +182,6 @@ def _nncf(file: Path, path: Path, nodes: list[str], inputs: Sequence[np.ndarray]
                 model,
                 nncf.Dataset(inputs),
                 subset_size=len(inputs),
-                # Activations with a zero point of their own: swish goes below zero, but little
-                preset=nncf.QuantizationPreset.MIXED,
                 ignored_scope=nncf.IgnoredScope(names=others, validate=False),
                 advanced_parameters=nncf.AdvancedQuantizationParameters(
                     overflow_fix=nncf.OverflowFix.ENABLE
