@@ -75,13 +75,10 @@ class _NormAct(torch.autograd.Function):
         x, weight, bias, mean, invstd, y = ctx.saved_tensors
         if torch.is_grad_enabled():  # to be differentiated once more
             y = ctx.act()(F.batch_norm(x, None, None, weight, bias, True, eps=ctx.eps))
-            leaves = [leaf for leaf in (x, weight, bias) if leaf.requires_grad]
-            grads = iter(torch.autograd.grad(y, leaves, grad, create_graph=True))
-            return (
-                *(next(grads) if t.requires_grad else None for t in (x, weight, bias)),
-                None,
-                None,
-            )
+            needed = [tensor for tensor in (x, weight, bias) if tensor.requires_grad]
+            found = iter(torch.autograd.grad(y, needed, grad, create_graph=True))
+            grads = [next(found) if need else None for need in ctx.needs_input_grad[:3]]
+            return *grads, None, None
         if ctx.act is nn.SiLU:
             z = torch.native_batch_norm(x, weight, bias, mean, invstd.pow(-2), False, 0.0, 0.0)[0]
             grad = aten.silu_backward.grad_input(grad, z, grad_input=z)
