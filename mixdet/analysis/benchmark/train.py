@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import multiprocessing
 from collections.abc import Iterator
@@ -122,6 +123,7 @@ def _serve(
 ) -> None:
     from mmengine.registry import init_default_scope
 
+    logging.disable(logging.INFO)  # where each weight comes from
     init_default_scope("mmdet")
     torch.set_num_threads(threads)
     device = _device()

@@ -68,12 +68,16 @@ def test_results_gradients_and_statistics_are_those_of_the_two(act, layout, dtyp
 
 @pytest.mark.parametrize("act", ACTS)
 def test_first_and_second_derivatives(act):
-    norm, act = nn.BatchNorm2d(2).double(), act(inplace=True)
-    x = pictures(torch.float64)[:2, :2, :2, :2].requires_grad_()
+    norm, act = two(act).double()
+    inputs = (pictures(torch.float64)[:2, :, :1].requires_grad_(), norm.weight, norm.bias)
+    del norm.weight, norm.bias  # then what takes their places need not be a parameter
 
     def function(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        norm.weight, norm.bias = nn.Parameter(weight), nn.Parameter(bias)
+        norm.weight, norm.bias = weight, bias
         return norm_act(norm, act, x)
+
+    assert torch.autograd.gradcheck(function, inputs)
+    assert torch.autograd.gradgradcheck(function, inputs)
 
 
 def test_it_keeps_less_than_the_two():
