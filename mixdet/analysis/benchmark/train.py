@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 from collections.abc import Callable
 from functools import partial
@@ -103,6 +104,7 @@ def _start(
     """A process that answers 'peak', its memory in MB, and makes a step for any other request."""
     from mmengine.registry import init_default_scope
 
+    logging.disable(logging.INFO)  # where each weight comes from
     init_default_scope("mmdet")
     torch.set_num_threads(threads)
     device = _device()

@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from mixdet.errors import MixDetError
 from mixdet.models.layers import Conv2dSame, DepthwiseSeparable, Expansion, InvertedResidual
 from mixdet.models.layers.mixconv import PADDINGS
+from mixdet.models.layers.norm_act import norm_act
 
 
 class Row(NamedTuple):
@@ -149,7 +150,7 @@ class StagedBackbone(BaseModule):
         Returns:
             One (N, out_channels, ceil(H/out_stride), ceil(W/out_stride)) tensor a tap.
         """
-        x = self.act1(self.bn1(self.conv_stem(x)))
+        x = norm_act(self.bn1, self.act1, self.conv_stem(x))
         outputs = {"stem": x} if "stem" in self.taps else {}
         for number, stage in enumerate(self.blocks, 1):
             for index, block in enumerate(stage):
@@ -163,7 +164,7 @@ class StagedBackbone(BaseModule):
             if f"stage{number}" in self.taps:
                 outputs[f"stage{number}"] = x
         if "head" in self.taps:
-            outputs["head"] = self.act2(self.bn2(self.conv_head(x)))
+            outputs["head"] = norm_act(self.bn2, self.act2, self.conv_head(x))
         return tuple(outputs[tap] for tap in self.taps)
 
     def _run(self, block: nn.Module, function: Callable, *inputs: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from mmcv.cnn import build_activation_layer, build_norm_layer
 from torch import Tensor, nn
 
 from mixdet.models.layers.mixconv import MixConv2d, SplitConv2d, split_channels
+from mixdet.models.layers.norm_act import norm_act
 
 KernelSizes = int | Sequence[int]
 
@@ -76,8 +77,8 @@ class DepthwiseSeparable(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, in_channels, H, W) -> (N, out_channels, ceil(H/stride), ceil(W/stride))."""
-        y = self.act1(self.bn1(self.conv_dw(x)))
-        y = self.act2(self.bn2(self.conv_pw(y)))
+        y = norm_act(self.bn1, self.act1, self.conv_dw(x))
+        y = norm_act(self.bn2, self.act2, self.conv_pw(y))
         return y + x if self.has_shortcut else y
 
 
@@ -102,7 +103,7 @@ class Expansion(nn.Module):
 
     def expand(self, x: Tensor) -> Tensor:
         """(N, in_channels, H, W) -> (N, out_channels, H, W)."""
-        return self.act1(self.bn1(self.conv_pw(x)))
+        return norm_act(self.bn1, self.act1, self.conv_pw(x))
 
     forward = expand
 
@@ -162,7 +163,7 @@ class InvertedResidual(Expansion):
         Returns:
             (N, out_channels, ceil(H/stride), ceil(W/stride)).
         """
-        y = self.act2(self.bn2(self.conv_dw(expanded)))
+        y = norm_act(self.bn2, self.act2, self.conv_dw(expanded))
         y = self.bn3(self.conv_pwl(self.se(y)))
         return y + x if self.has_shortcut else y
 

@@ -1,0 +1,92 @@
+"""Batch norm and activation as one step of training, which keeps one tensor for backward, not two.
+
+What the plain path keeps of `act(norm(x))` is `x` and a copy of the normalised tensor. It follows
+from `x` and the batch's mean and deviation in one pass, as in InPlace-ABN (arXiv 1712.02616), so
+that only `x` need be kept. A ReLU needs no more than its output, which the next layer keeps anyway.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx
+
+aten = torch.ops.aten
+
+
+def norm_act(norm: nn.Module, act: nn.Module, x: Tensor) -> Tensor:
+    """Compute `act(norm(x))`; statistics, results and gradients are those of the two modules.
+
+    They are called as they are wherever the one step is not for them: in evaluation, on another
+    device than a CPU, under `torch.compile`, which fuses by itself, when the norm is not an
+    `nn.BatchNorm2d` with all its parts or the activation not a SiLU, ReLU or ReLU6, and where
+    someone hooked on to them.
+
+    Args:
+        norm: Normalisation.
+        act: Activation.
+        x: (N, C, H, W).
+
+    Returns:
+        (N, C, H, W).
+    """
+    fits = (
+        type(norm) is nn.BatchNorm2d
+        and norm.training
+        and norm.affine
+        and norm.track_running_stats
+        and norm.momentum is not None
+        and type(act) in (nn.SiLU, nn.ReLU, nn.ReLU6)
+        and x.device.type == "cpu"
+        and not (torch.compiler.is_compiling() or _hooked(norm) or _hooked(act))
+    )
+    return _NormAct.apply(x, norm.weight, norm.bias, norm, act) if fits else act(norm(x))
+
+
+def _hooked(module: nn.Module) -> bool:
+    return bool(
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+    )
+
+
+class _NormAct(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: FunctionCtx, x: Tensor, weight: Tensor, bias: Tensor, norm: nn.Module, act: nn.Module
+    ) -> Tensor:
+        norm.num_batches_tracked.add_(1)
+        running = norm.running_mean, norm.running_var
+        y, mean, invstd = torch.native_batch_norm(
+            x, weight, bias, *running, True, norm.momentum, norm.eps
+        )
+        y = {nn.SiLU: F.silu, nn.ReLU: F.relu, nn.ReLU6: F.relu6}[type(act)](y, inplace=True)
+        ctx.eps, ctx.act = norm.eps, type(act)
+        ctx.save_for_backward(x, weight, bias, mean, invstd, None if ctx.act is nn.SiLU else y)
+        return y
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Any, ...]:
+        x, weight, bias, mean, invstd, y = ctx.saved_tensors
+        if torch.is_grad_enabled():  # to be differentiated once more
+            y = ctx.act()(F.batch_norm(x, None, None, weight, bias, True, eps=ctx.eps))
+            needed = [tensor for tensor in (x, weight, bias) if tensor.requires_grad]
+            found = iter(torch.autograd.grad(y, needed, grad, create_graph=True))
+            grads = [next(found) if need else None for need in ctx.needs_input_grad[:3]]
+            return *grads, None, None
+        if ctx.act is nn.SiLU:
+            z = torch.native_batch_norm(x, weight, bias, mean, invstd.pow(-2), False, 0.0, 0.0)[0]
+            grad = aten.silu_backward.grad_input(grad, z, grad_input=z)
+        elif ctx.act is nn.ReLU:
+            grad = aten.threshold_backward(grad, y, 0)
+        else:
+            grad = aten.hardtanh_backward(grad, y, 0, 6)
+        grads = aten.native_batch_norm_backward(
+            grad, x, weight, None, None, mean, invstd, True, ctx.eps, ctx.needs_input_grad[:3]
+        )
+        return *grads, None, None

@@ -1,0 +1,131 @@
+"""Against the two modules called one after the other."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from mixdet.models.layers.norm_act import norm_act
+
+ACTS = [nn.SiLU, nn.ReLU, nn.ReLU6]
+
+
+class Step(nn.Sequential):
+    """A norm and an activation as one step."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return norm_act(*self, x)
+
+
+def two(act: type[nn.Module], **kwargs: float) -> nn.Sequential:
+    """A norm and an activation whose parameters leave no part of the activation out."""
+    modules = nn.Sequential(nn.BatchNorm2d(6, **kwargs), act(inplace=True))
+    nn.init.uniform_(modules[0].weight, 1, 5)
+    nn.init.normal_(modules[0].bias)
+    return modules
+
+
+def pictures(dtype: torch.dtype = torch.float32, **kwargs) -> Tensor:
+    return (torch.randn(3, 6, 5, 4) * 3 + 1).to(dtype=dtype, **kwargs)
+
+
+def saved_bytes(function, x: Tensor) -> int:
+    """What autograd keeps of `function(x)`, leaving out what `x` takes itself."""
+    found = {}
+
+    def pack(tensor: Tensor) -> int:
+        found[tensor.data_ptr()] = tensor.untyped_storage().nbytes()
+        return 0
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda _: None):
+        y = function(x)
+    return sum(size for start, size in found.items() if start not in (x.data_ptr(), y.data_ptr()))
+
+
+@pytest.mark.parametrize("act", ACTS)
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])  # norms stay float32
+def test_results_gradients_and_statistics_are_those_of_the_two(act, layout, dtype):
+    plain = two(act, momentum=0.03, eps=1e-3)
+    ours = copy.deepcopy(plain)
+    x = pictures(dtype, memory_format=layout).requires_grad_()
+    x_ours = x.detach().clone().requires_grad_()
+    for _ in range(2):
+        y, y_ours = plain(x), norm_act(*ours, x_ours)
+        torch.testing.assert_close(y_ours, y, rtol=0, atol=0)
+        assert y_ours.is_contiguous(memory_format=layout)
+        grad = torch.randn_like(y)
+        y.backward(grad)
+        y_ours.backward(grad)
+    assert all(map(torch.equal, ours.buffers(), plain.buffers()))
+    torch.testing.assert_close(x_ours.grad, x.grad)
+    for mine, theirs in zip(ours.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(mine.grad, theirs.grad)
+
+
+@pytest.mark.parametrize("act", ACTS)
+def test_first_and_second_derivatives(act):
+    norm, act = two(act).double()
+    inputs = (pictures(torch.float64)[:2, :, :1].requires_grad_(), norm.weight, norm.bias)
+    del norm.weight, norm.bias  # then what takes their places need not be a parameter
+
+    def function(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        norm.weight, norm.bias = weight, bias
+        return norm_act(norm, act, x)
+
+    assert torch.autograd.gradcheck(function, inputs)
+    assert torch.autograd.gradgradcheck(function, inputs)
+
+
+def test_it_keeps_less_than_the_two():
+    x = pictures().requires_grad_()
+    channels = 6 * 4 * 8  # mean, deviation and the like
+    for act in (nn.SiLU, nn.ReLU6):
+        plain = two(act)
+        assert saved_bytes(plain, x) >= x.nbytes
+        assert saved_bytes(Step(*copy.deepcopy(plain)), x) < channels
+    assert channels < x.nbytes
+
+
+@pytest.mark.parametrize("parameter", ["weight", "bias"])
+def test_what_is_frozen_gets_no_gradient(parameter):
+    norm, act = two(nn.SiLU)
+    getattr(norm, parameter).requires_grad_(False)
+    norm_act(norm, act, pictures()).sum().backward()
+    assert [p.grad is None for p in norm.parameters()] == [
+        parameter == "weight",
+        parameter == "bias",
+    ]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: nn.Sequential(nn.BatchNorm2d(6), nn.LeakyReLU()),
+        lambda: nn.Sequential(nn.BatchNorm2d(6), nn.Identity()),
+        lambda: nn.Sequential(nn.GroupNorm(2, 6), nn.SiLU()),
+        lambda: nn.Sequential(nn.BatchNorm2d(6, affine=False), nn.SiLU()),
+        lambda: nn.Sequential(nn.BatchNorm2d(6, track_running_stats=False), nn.SiLU()),
+        lambda: nn.Sequential(nn.BatchNorm2d(6, momentum=None), nn.SiLU()),
+        lambda: two(nn.SiLU).eval(),
+    ],
+)
+def test_other_modules_are_called_as_they_are(make):
+    plain = make()
+    ours = copy.deepcopy(plain)
+    x = pictures()
+    for _ in range(2):
+        torch.testing.assert_close(norm_act(*ours, x), plain(x), rtol=0, atol=0)
+    assert all(map(torch.equal, ours.buffers(), plain.buffers()))
+
+
+def test_hooks_see_their_module():
+    seen = []
+    norm, act = two(nn.SiLU)
+    for module in (norm, act):
+        module.register_forward_hook(lambda module, *_: seen.append(type(module)))
+    norm_act(norm, act, pictures())
+    assert seen == [nn.BatchNorm2d, nn.SiLU]
