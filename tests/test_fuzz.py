@@ -21,7 +21,8 @@ from PIL import Image
 from mixdet.analysis.data_check import quick_check
 from mixdet.analysis.data_check.report import DataReport
 from mixdet.datasets.pictures import decode_fully, read_picture
-from mixdet.deploy import exported
+from mixdet.deploy import runtimes
+from mixdet.errors import MixDetError
 from mixdet.inference import Detector, as_rgb
 from tests.fuzz import damaged, fuzz, json_file, with_right_sums
 from tests.tiny import CLASSES
@@ -110,7 +111,7 @@ def test_annotation_files(folder, count):
             report = DataReport([], problems, None)
             json.dumps(report.as_dict())
             assert len(report.text().splitlines()) < 300
-        except exported.MixDetError as refusal:  # the data set has to stand by itself
+        except MixDetError as refusal:  # the data set has to stand by itself
             error = refusal
         fresh = copy.copy(dataset)
         fresh.full_init()
@@ -184,7 +185,7 @@ def test_manifests_of_exported_folders(folder, monkeypatch, count):
     (folder / "model.bin").write_bytes(b"weights")
     shape = (1, 8, 12, 3)
 
-    def stand_in(path):
+    def stand_in(path, precision):
         boxes = np.tile(np.float32([1, 1, 5, 5]), (1, 6, 1))
         outputs = {"raw": [boxes, np.full((1, 6, 2), 0.6, np.float32)]}
         outputs["end2end"] = [boxes, np.full((1, 6), 0.6, np.float32), np.zeros((1, 6), np.int64)]
@@ -193,7 +194,7 @@ def test_manifests_of_exported_folders(folder, monkeypatch, count):
     def kind() -> str:
         return json.loads((folder / "mixdet.json").read_text())["kind"]
 
-    monkeypatch.setattr(exported, "_onnx", stand_in)
+    monkeypatch.setattr(runtimes, "_onnx", stand_in)
     sums = {"model.onnx": hashlib.sha256(model.read_bytes()).hexdigest()}
     levels = [{"anchors": 4, "cells": [2, 2]}, {"anchors": 2, "cells": [1, 2]}]
     rule = {"score_thr": 0.02, "iou_thr": 0.5, "nms_pre": 4, "max_per_img": 5, "min_bbox_size": -1}

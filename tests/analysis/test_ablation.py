@@ -56,6 +56,7 @@ def test_nothing_is_written_for_what_cannot_be(tmp_path, config, block, kernels,
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.heavy
 def test_a_whole_ablation(tmp_path):
     config = write_config(tmp_path, write_pictures(tmp_path / "data"), epochs=1, extra=BACKBONE)
     out = tmp_path / "out"
