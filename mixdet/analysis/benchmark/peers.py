@@ -111,8 +111,11 @@ def share_weights(peer: nn.Module, ours: nn.Module) -> None:
 
 
 def initialise(model: nn.Module, seed: int = 0) -> None:
-    """Draw fresh weights, without mmengine's thousand lines about them."""
+    """Draw fresh weights, the same in every process, without mmengine's thousand lines on them."""
     torch.manual_seed(seed)
+    for module in model.modules():  # timm's, which no `init_weights` reaches, among them
+        if hasattr(module, "reset_parameters"):
+            module.reset_parameters()
     MMLogger.get_current_instance().setLevel("WARNING")
     model.init_weights()
 
