@@ -15,7 +15,7 @@ from mixdet.engine.hooks.memory import keep_freed_memory
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(20):
-        [torch.ones(24 << 20, dtype=torch.uint8) for _ in range(4)]
+        [torch.ones(12 << 20, dtype=torch.uint8) for _ in range(8)]
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 import mixdet.plugin
