@@ -64,9 +64,12 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
+# Each by its name: pdoc leaves out the modules of a package that has an __all__.
+SOURCES = $(filter-out %/__main__.py,$(wildcard $(addsuffix .py,mixdet/* mixdet/*/* mixdet/*/*/*)))
+MODULES = $(subst /,.,$(patsubst %.py,%,$(patsubst %/__init__.py,%,$(SOURCES))))
+
 docs: install
-	$(BIN)/python -m pdoc --docformat google --no-include-undocumented --output-directory docs/api \
-	  mixdet '!mixdet.__main__'
+	$(BIN)/python -m pdoc --docformat google --no-include-undocumented --output-directory docs/api $(MODULES)
 
 lock: install
 	$(BIN)/python -m pip freeze --exclude-editable > constraints.txt
