@@ -13,12 +13,8 @@ import sys
 import pytest
 import torch
 
-<<<<<<< HEAD
-import mixdet.models
-from mixdet.analysis.benchmark.report import content, insert, plot, read_record
-=======
 import mixdet
->>>>>>> in-r
+from mixdet.analysis.benchmark.report import content, insert, plot, read_record
 from tests.conftest import ROOT
 
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -81,16 +77,19 @@ def test_the_api_reference_has_every_public_name_and_no_warning(tmp_path):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "Warn" not in done.stderr
-<<<<<<< HEAD
-    named = [*pkgutil.walk_packages(mixdet.__path__, "mixdet.")]
-    public = {each.name: getattr(sys.modules.get(each.name), "__all__", ()) for each in named}
-    public["mixdet.models"] = mixdet.models.__all__
-    public["mixdet.inference"] = ("Detections", "Detector", "as_rgb")
-    public["mixdet.errors"] = ("MixDetError", "one_line", "run_tool")
-    for module, names in public.items():
-        if not any(part.startswith("_") for part in module.split(".")):
-            page = tmp_path.joinpath(*module.split(".")).with_suffix(".html").read_text()
-            assert [name for name in names if f'id="{name}"' not in page] == [], module
+    for module in pkgutil.walk_packages(mixdet.__path__, "mixdet."):
+        if module.name == "mixdet.__main__":
+            continue
+        page = tmp_path.joinpath(*module.name.split(".")).with_suffix(".html").read_text()
+        loaded = importlib.import_module(module.name)
+        ours = [
+            name
+            for name, value in vars(loaded).items()
+            if getattr(value, "__module__", None) == module.name and not name.startswith("_")
+        ]
+        for name in [*ours, *getattr(loaded, "__all__", ())]:
+            assert getattr(loaded, name).__doc__, f"{module.name}.{name}"
+            assert f'id="{name}"' in page, f"{module.name}.{name}"
 
 
 @pytest.mark.parametrize("file", sorted(ROOT.glob("docs/results/benchmark/*.json")), ids=str)
@@ -106,18 +105,3 @@ def test_tables_of_performance_are_those_of_the_json(file):
         committed = file.with_suffix(".svg").read_text()
         assert words.findall(drawn) == words.findall(committed)
     assert "/" not in "".join(map(str, record["settings"].values()))
-=======
-    for module in pkgutil.walk_packages(mixdet.__path__, "mixdet."):
-        if module.name == "mixdet.__main__":
-            continue
-        page = tmp_path.joinpath(*module.name.split(".")).with_suffix(".html").read_text()
-        loaded = importlib.import_module(module.name)
-        ours = [
-            name
-            for name, value in vars(loaded).items()
-            if getattr(value, "__module__", None) == module.name and not name.startswith("_")
-        ]
-        for name in [*ours, *getattr(loaded, "__all__", ())]:
-            assert getattr(loaded, name).__doc__, f"{module.name}.{name}"
-            assert f'id="{name}"' in page, f"{module.name}.{name}"
->>>>>>> in-r
