@@ -23,7 +23,7 @@ class KeepMemoryHook(Hook):
     has the kernel clear the same pages again. PyTorch's tuning guide recommends another allocator
     against it; these three settings of glibc's own do the same without one. They hold for the
     process. Tensors of 16 MiB and more are still mapped: they are few, and the holes they leave
-    would raise the peak by a tenth or two (docs/performance.md).
+    would raise the peak by a tenth (docs/performance.md).
     """
 
     def before_run(self, runner: Runner) -> None:
