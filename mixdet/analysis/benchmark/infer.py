@@ -59,7 +59,7 @@ def measure_infer(
         read_manifest(Path(folder))
     found = machine()
     forms = [form for form in FORMS if _runs(form) and not any(word in form for word in without)]
-    targets = [name for name, package in PACKAGES.items() if importlib.util.find_spec(package)]
+    targets = [name for name in ("onnx", "openvino") if importlib.util.find_spec(PACKAGES[name])]
     rows = []
     with tempfile.TemporaryDirectory() as made:
         madds = prepare(network, Path(made), targets)
