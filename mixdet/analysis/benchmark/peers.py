@@ -123,8 +123,7 @@ def initialise(model: nn.Module, seed: int = 0) -> None:
 def as_trained(model: nn.Module, inputs: Tensor, seed: int = 0) -> None:
     """Random weights whose scores are spread about as a trained detector's.
 
-    Of the pairs of anchor and class, about one in 25 scores more than 0.001, and one in 1000 more
-    than 0.02; fresh weights would give all of them the same score.
+    Most pairs of anchor and class score next to nothing; fresh weights would give all the same score.
 
     Args:
         model: One of `peer_model`'s.
