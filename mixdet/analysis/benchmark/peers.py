@@ -123,7 +123,7 @@ def initialise(model: nn.Module, seed: int = 0) -> None:
 def as_trained(model: nn.Module, inputs: Tensor, seed: int = 0) -> None:
     """Random weights whose scores are spread about as a trained detector's.
 
-    Most pairs of anchor and class score next to nothing; fresh weights would give all the same score.
+    Most pairs of anchor and class score next to nothing; fresh weights would score all the same.
 
     Args:
         model: One of `peer_model`'s.
