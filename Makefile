@@ -64,12 +64,16 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-# Each by its name: pdoc leaves out the modules of a package that has an __all__.
-SOURCES = $(filter-out %/__main__.py,$(wildcard $(addsuffix .py,mixdet/* mixdet/*/* mixdet/*/*/*)))
-MODULES = $(subst /,.,$(patsubst %.py,%,$(patsubst %/__init__.py,%,$(SOURCES))))
+# pdoc leaves out what is in a package that has an __all__: that is named. It does not find the names
+# in the annotations of a NamedTuple, which it shows as they are written.
+LISTED = $(dir $(shell grep -rl --include=__init__.py '^__all__' mixdet))
+INSIDE = $(filter-out %/__init__.py,$(wildcard $(addsuffix *.py,$(LISTED)))) \
+  $(patsubst %/__init__.py,%.py,$(wildcard $(addsuffix */__init__.py,$(LISTED))))
+MODULES = mixdet $(subst /,.,$(patsubst %.py,%,$(INSIDE)))
 
 docs: install
-	$(BIN)/python -m pdoc --docformat google --no-include-undocumented --output-directory docs/api $(MODULES)
+	$(BIN)/python -W 'ignore:Error parsing type annotation ForwardRef' -m pdoc --docformat google \
+	  --no-include-undocumented --output-directory docs/api $(MODULES)
 
 lock: install
 	$(BIN)/python -m pip freeze --exclude-editable > constraints.txt

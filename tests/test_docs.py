@@ -71,9 +71,9 @@ def test_the_backbone_of_contributing_trains(tmp_path, monkeypatch):
 def test_the_api_reference_has_every_public_name_and_no_warning(tmp_path):
     pytest.importorskip("pdoc")
     recipe = subprocess.check_output(["make", "-n", "docs"], cwd=ROOT, text=True)
-    words = shlex.split(recipe.partition(" -m pdoc ")[2])
-    words[words.index("docs/api")] = str(tmp_path)
-    command = [sys.executable, "-m", "pdoc", *words]
+    command = shlex.split(recipe.rpartition("bin/python -W")[2].replace("\\\n", ""))
+    command[command.index("docs/api")] = str(tmp_path)
+    command = [sys.executable, "-W", *command]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "Warn" not in done.stderr

@@ -8,8 +8,8 @@ without post-processing.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -22,8 +22,7 @@ from mixdet.engine.launch import load_config, require
 from mixdet.errors import MixDetError
 
 
-@dataclass(frozen=True)
-class Complexity:
+class Complexity(NamedTuple):
     """What a detector costs."""
 
     name: str
@@ -119,4 +118,6 @@ def complexity_table(rows: Sequence[Complexity], markdown: bool = False) -> str:
 
 def complexity_record(row: Complexity) -> dict:
     """The counts as plain values, for JSON."""
-    return vars(row) | dict(paper=row.paper and row.paper._asdict(), off_percent=row.off_percent)
+    return row._asdict() | dict(
+        paper=row.paper and row.paper._asdict(), off_percent=row.off_percent
+    )

@@ -11,7 +11,7 @@ validation split shares no digit and no pixel of a photograph with the training 
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -48,8 +48,7 @@ PHOTOGRAPHS = {
 }
 
 
-@dataclass(frozen=True)
-class Digit:
+class Digit(NamedTuple):
     """A digit ready to be pasted."""
 
     index: int  # of the sample in `load_digits`
@@ -57,8 +56,7 @@ class Digit:
     mask: np.ndarray  # (H, W) float32 in 0..1, cut to the rows and columns that hold ink
 
 
-@dataclass(frozen=True)
-class Scene:
+class Scene(NamedTuple):
     """One picture and what is in it."""
 
     image: np.ndarray  # (160, 160, 3) uint8, RGB
