@@ -55,7 +55,6 @@ class CocoDetectionMetric(BaseMetric):
     """
 
     default_prefix = "coco"
-    names = STATS  # without the prefix; `AP/<class>` come with `classwise`
 
     def __init__(
         self,
@@ -77,6 +76,12 @@ class CocoDetectionMetric(BaseMetric):
         self.scores: BoxScores | None = None
         self._truth: COCO | None = None
         self._category_ids: list[int] = []
+
+    @property
+    def names(self) -> list[str]:
+        """What an evaluation gives, without the prefix."""
+        classes = (self.dataset_meta or {}).get("classes", ()) if self.classwise else ()
+        return [*STATS, *(f"AP/{name}" for name in classes)]
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
         """Keep the detections of a batch.

@@ -70,7 +70,7 @@ class TimmPretrained:
             )
         cached = try_to_load_from_cache(page, "model.safetensors")
         if isinstance(cached, str):  # without asking the hub, which takes a network
-            return timm.models.load_state_dict(cached, weights_only=True), name
+            return _read(cached), name
         try:
             _reach_hub()
             return timm.models.load_state_dict_from_hf(page, weights_only=True), name

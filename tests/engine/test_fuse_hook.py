@@ -69,3 +69,12 @@ def test_a_batch_norm_that_does_not_follow_its_convolution(run):
     model.bbox_head.cls_convs[0] = NormFirst(*model.bbox_head.cls_convs[0])
     FuseHook().before_test_iter(run, 0, fixed_batch(1, 160))
     assert run.model is model
+
+
+def test_a_detector_that_cannot_be_fused_is_tested_as_it_is(run):
+    """Kernels narrower than the stride under SAME padding have no common centre."""
+    cfg = read_config(ROOT / "configs/ssdlite_mobilenet_v2_digits.py")
+    cfg.model.backbone.update(kernel_sizes=(1, 3, 5), padding="same")
+    run.model = model = MODELS.build(cfg.model).eval()
+    FuseHook().before_test_iter(run, 0, fixed_batch(1, 160))
+    assert run.model is model

@@ -212,6 +212,9 @@ def test_weights_that_were_fetched_before_need_no_network(monkeypatch, tmp_path)
     backbone = MixNet("m", init_cfg=dict(type="TimmPretrained"))
     backbone.init_weights()
     assert_equals_file(backbone, state)
+    (page / "snapshots" / "c0ffee" / "model.safetensors").write_bytes(b"half a file")
+    with pytest.raises(MixDetError, match=r"c0ffee/model\.safetensors"):
+        MixNet("m", init_cfg=dict(type="TimmPretrained")).init_weights()
 
 
 def test_a_missing_file_is_refused(tmp_path):

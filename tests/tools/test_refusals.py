@@ -35,6 +35,13 @@ pytestmark = pytest.mark.usefixtures("quick")
             ["--cfg-options", "default_hooks.checkpoint.save_best=coco/mAP"],
             "save_best='coco/mAP': validation gives no such number: use one of coco/bbox_mAP,",
         ),
+        (
+            [
+                *("--cfg-options", "default_hooks.checkpoint.save_best=coco/AP/dark"),
+                "default_hooks.checkpoint.rule=greater",
+            ],
+            "save_best='coco/AP/dark': validation gives no such number",
+        ),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

@@ -47,7 +47,7 @@ class SafeCheckpointHook(CheckpointHook):
             return
         known = [f"{metric.prefix}/{name}" for metric in metrics for name in metric.names]
         for name in self.save_best if known else ():
-            if name not in ("auto", *known) and "/AP/" not in name:  # that of a class
+            if name not in ("auto", *known):
                 raise MixDetError(
                     f"default_hooks.checkpoint.save_best={name!r}: validation gives no such "
                     f"number: use one of {', '.join(known)}"

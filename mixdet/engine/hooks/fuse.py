@@ -11,6 +11,8 @@ from mmengine.runner import Runner
 from torch import nn
 from torch.utils._pytree import tree_leaves
 
+from mixdet.errors import one_line
+
 TOLERANCE = 1e-4  # of the largest output: boxes then move by less than a hundredth of a pixel
 
 
@@ -20,7 +22,8 @@ class FuseHook(Hook):
 
     Batch norm is folded into convolutions, and each MixConv is one of them. On the first batch the
     copy has to give what the detector gives; one that does not, because its batch norms do not
-    stand where folding expects them, is left out. Validation within training is not touched.
+    stand where folding expects them, is left out, as is one that cannot be made. Validation within
+    training is not touched.
     """
 
     def __init__(self) -> None:
@@ -35,8 +38,13 @@ class FuseHook(Hook):
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         if batch_idx or not isinstance(model, SingleStageDetector):
             return
-        fused = fuse(model, "torch")
-        if _same(model, fused, data_batch):
+        try:
+            fused = fuse(model, "torch")
+            fits = _same(model, fused, data_batch)
+        except Exception as error:  # a detector that works must not fail for its copy
+            runner.logger.warning(f"FuseHook: tested without fusing: {one_line(error)}")
+            return
+        if fits:
             self._model, runner.model = runner.model, fused
         else:
             runner.logger.warning("FuseHook: the fused network differs and is not used")

@@ -93,6 +93,9 @@ class MixConvSSDHead(SSDHead):
                 f"model.bbox_head.loss_cls: {loss_cls['type']} with use_sigmoid has no defined "
                 "background: use CrossEntropyLoss (softmax) or FocalLoss (sigmoid)"
             )
+        ratio = (self.train_cfg or {}).get("neg_pos_ratio", 1)
+        if not ratio > 0:
+            raise MixDetError(f"model.train_cfg.neg_pos_ratio={ratio}: give more than 0, as 3")
         if "nms" in (self.test_cfg or {}):
             _try_nms(self.test_cfg)
 
@@ -299,6 +302,8 @@ class MixConvSSDHead(SSDHead):
 
 def _try_nms(cfg: dict) -> None:
     """Refuse, before hours of training, an NMS that the first validation would fail in."""
+    if cfg.get("max_per_img", 1) < 1:
+        raise MixDetError(f"model.test_cfg.max_per_img={cfg['max_per_img']}: give 1 or more")
     box = torch.tensor([[0.0, 0.0, 1.0, 1.0]])
     try:
         suppress(box, torch.ones(1), torch.zeros(1), {"max_per_img": 1, **cfg})

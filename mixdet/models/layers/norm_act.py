@@ -41,6 +41,8 @@ def norm_act(norm: nn.Module, act: nn.Module, x: Tensor) -> Tensor:
         and norm.momentum is not None
         and type(act) in (nn.SiLU, nn.ReLU, nn.ReLU6)
         and x.device.type == "cpu"
+        and x.dim() == 4
+        and x.numel() > x.shape[1]  # of one value a channel batch norm has its own to say
         and not (torch.compiler.is_compiling() or _hooked(norm) or _hooked(act))
     )
     return _NormAct.apply(x, norm.weight, norm.bias, norm, act) if fits else act(norm(x))

@@ -319,6 +319,11 @@ def test_kernel_sizes_by_level():
         (dict(split="linear"), r"bbox_head\.split='linear' is unknown: use one of \('equal'"),
         (dict(padding="valid"), r"bbox_head\.padding='valid' is unknown"),
         (dict(test_cfg=dict(nms=dict(type="nmss", iou_threshold=0.5))), r"test_cfg\.nms=.*nmss"),
+        (dict(test_cfg=dict(nms=dict(type="nms"), max_per_img=-1)), "max_per_img=-1: give 1 or"),
+        (
+            dict(train_cfg=COMMON["train_cfg"] | dict(neg_pos_ratio=-1)),
+            "neg_pos_ratio=-1: give more than 0",
+        ),
         (dict(test_cfg=dict(nms=dict(type="nms", iou=0.5))), r"test_cfg\.nms=.*iou"),
         (dict(test_cfg=dict(nms=dict(type="soft_nms"))), r"test_cfg\.nms=.*'softnms' is in a comp"),
     ],

@@ -129,3 +129,11 @@ def test_hooks_see_their_module():
         module.register_forward_hook(lambda module, *_: seen.append(type(module)))
     norm_act(norm, act, pictures())
     assert seen == [nn.BatchNorm2d, nn.SiLU]
+
+
+def test_one_value_a_channel_is_refused_and_leaves_the_statistics():
+    """As the plain module does: a variance of one value would be NaN."""
+    norm = nn.BatchNorm2d(4)
+    with pytest.raises(ValueError, match="more than 1 value per channel"):
+        norm_act(norm, nn.ReLU6(), torch.randn(1, 4, 1, 1))
+    assert torch.equal(norm.running_var, torch.ones(4))
