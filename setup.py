@@ -12,13 +12,14 @@ VERSION = re.search(r'__version__ = "(.+)"', (HERE / "mixdet/__init__.py").read_
 
 TENSORBOARD = ["tensorboard>=2.15"]
 FAST_EVAL = ["faster-coco-eval>=1.6.5"]
-EXPORT = ["onnx>=1.17", "onnxscript>=0.5", "safetensors>=0.4"]
+SAFETENSORS = "safetensors>=0.4"
+EXPORT = [SAFETENSORS, "onnx>=1.17", "onnxscript>=0.5"]
 ONNX = [*EXPORT, "onnxruntime>=1.20"]
 OPENVINO = [*EXPORT, "openvino>=2025.0"]
 INT8 = [*ONNX, *OPENVINO, "onnxruntime>=1.32", "nncf>=3.4"]
-NCNN = ["ncnn>=1.0.20261020", "pnnx>=20261020", "safetensors>=0.4"]
-LITERT = ["litert-torch>=0.10", "ai-edge-litert>=2.3", "safetensors>=0.4"]
-EXECUTORCH = ["executorch>=1.5", "safetensors>=0.4"]
+NCNN = [SAFETENSORS, "ncnn>=1.0.20261020", "pnnx>=20261020"]
+LITERT = [SAFETENSORS, "litert-torch>=0.10", "ai-edge-litert>=2.3"]
+EXECUTORCH = [SAFETENSORS, "executorch>=1.5"]
 DEMO = ["gradio>=6.31"]
 DOCS = ["pdoc>=15"]
 OPTIONAL = [*TENSORBOARD, *FAST_EVAL, *INT8, *NCNN, *DEMO]

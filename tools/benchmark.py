@@ -49,7 +49,9 @@ def parse_args() -> argparse.Namespace:
     testing.add_argument(
         "--networks", nargs="*", metavar="NAME", help="on COCO's pictures, such as MixNet-S"
     )
-    testing.add_argument("--score-thr", nargs="+", type=float, default=[1e-8, 1e-3])
+    testing.add_argument(
+        "--score-thr", nargs="+", type=float, help="default: the paper's, 1e-8 and 0.001"
+    )
     testing.add_argument(
         "--pictures", type=positive, default=5000, help="of the metric's (default: 5000)"
     )
@@ -113,11 +115,12 @@ def measure(args: argparse.Namespace) -> dict:
 
         return measure_train(args.rounds, args.size, args.batch, args.amp)
     if args.kind == "eval":
-        from mixdet.analysis.benchmark.eval import NETWORKS, measure_eval
+        from mixdet.analysis.benchmark.eval import NETWORKS, THRESHOLDS, measure_eval
 
         networks = tuple(NETWORKS) if args.networks is None else args.networks
+        thresholds = args.score_thr or THRESHOLDS
         return measure_eval(
-            args.data_root, args.trained, args.rounds, args.pictures, networks, args.score_thr
+            args.data_root, args.trained, args.rounds, args.pictures, networks, thresholds
         )
     if args.kind == "infer":
         from mixdet.analysis.benchmark.infer import measure_infer

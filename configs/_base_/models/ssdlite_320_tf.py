@@ -7,8 +7,9 @@ fifth, IoU 0.5 and every true box's best anchor. The MixConv paper names no dete
 this one. Three things are not TensorFlow's, and change no count:
 
 - Padding is symmetric, so that exported files need no padding operators, and that timm's ImageNet
-  weights fit once the backbone's `norm_cfg.eps` is theirs, 1e-5. `model.backbone.padding=same model.neck.conv_cfg.type=Conv2dAdaptivePadding` is
-  TensorFlow's SAME throughout; grids, parameters and multiply-adds stay the same.
+  weights fit once the backbone's `norm_cfg.eps` is theirs, 1e-5.
+  `model.backbone.padding=same model.neck.conv_cfg.type=Conv2dAdaptivePadding` is TensorFlow's SAME
+  throughout; grids, parameters and multiply-adds stay the same.
 - Pictures are normalised as timm's weights of the row expect, not to -1 to 1 in all of them.
 - Of each level the 1,000 best pairs of anchor and class go into NMS, not all of up to 96,000.
 """

@@ -11,10 +11,11 @@ from unittest import mock
 import cv2
 import numpy as np
 
-from mixdet.deploy.exported import ExportedNetwork, suppress
+from mixdet.deploy.exported import ExportedNetwork, network_input, suppress
 
 PEER = "timm in mmdet, test_step"
-MATRIX = "matrix product, 1024 x 1024"  # what the processor can do
+SIDE = 1024  # of the matrices that are multiplied
+MATRIX = f"matrix product, {SIDE} x {SIDE}"  # what the processor can do
 OURS, TORCHVISION = "mixdet", "torchvision"  # folders
 TORCH_FORMS = (
     PEER,
@@ -99,10 +100,9 @@ def _settings(threads: int, bf16: bool) -> Iterator[None]:
 
 def _exported(folder: Path, name: str, runtime: str | None) -> Callable[[list], dict]:
     network = ExportedNetwork(folder / name, runtime)
-    width, height = network.manifest["input"]["width"], network.manifest["input"]["height"]
 
     def made(images: list[np.ndarray]) -> dict[str, Callable]:
-        inputs = [cv2.resize(image, (width, height))[None] for image in images]
+        inputs = [one[None] for one in network_input(images, network.manifest)]
         outputs = [[output[0] for output in network._run(one)] for one in inputs]
         scale = np.ones(4, np.float32)
         return {

@@ -10,6 +10,7 @@ from mmdet.registry import MODELS
 from mmengine.registry import init_default_scope
 from torch import nn
 
+from mixdet.analysis.benchmark.contestants import MATRIX, SIDE
 from mixdet.analysis.benchmark.peers import initialise, our_config
 from mixdet.analysis.benchmark.timing import alternate, median_of, one_thread, rates, spread
 from mixdet.analysis.benchmark.train import fixed_batch, optim_wrapper
@@ -36,7 +37,6 @@ AXES = {
     "kernel": "kernel size of all",
 }
 MODES = ("training", "inference")
-SIDE = 1024  # of the matrices that are multiplied
 KINDS = ("1x1 convolutions", "depthwise convolutions", "full convolutions", "everything else")
 
 
@@ -106,7 +106,11 @@ def _parts(rounds: int) -> list[dict[str, object]]:
     """Time and multiply-adds of the fused network's layers, by kind, and of a matrix product."""
     network = fuse(_model(SIZE, (3, 5, 7)), "torch")
     spent, madds = dict.fromkeys(KINDS, 0.0), dict.fromkeys(KINDS, 0)
-    started = [0.0]
+    started, runs = [0.0], 0
+
+    def count(_module: nn.Module, _inputs: tuple) -> None:
+        nonlocal runs
+        runs += 1
 
     def before(_module: nn.Module, _inputs: tuple) -> None:
         started[0] = time.process_time()
@@ -120,6 +124,7 @@ def _parts(rounds: int) -> list[dict[str, object]]:
         if isinstance(module, nn.Conv2d):
             module.register_forward_pre_hook(before)
             module.register_forward_hook(after)
+    network.backbone.register_forward_pre_hook(count)
     x = torch.randn(1, 3, SIZE, SIZE).contiguous(memory_format=torch.channels_last)
     matrix = torch.randn(SIDE, SIDE)
     with torch.inference_mode():
@@ -128,7 +133,6 @@ def _parts(rounds: int) -> list[dict[str, object]]:
             "product": lambda _: matrix @ matrix,
         }
         seconds = alternate(tasks, 4 * rounds, time.process_time)
-    runs = 4 * rounds + 1
     total = median_of(seconds["network"])["median"]
     spent = {kind: value / runs for kind, value in spent.items()}
     spent[KINDS[3]] = max(total - sum(spent.values()), 0.0)
@@ -137,7 +141,7 @@ def _parts(rounds: int) -> list[dict[str, object]]:
     return [
         *rows,
         _part("the whole network", total, sum(madds.values()) / runs),
-        _part(f"matrix product, {SIDE} x {SIDE}", product, SIDE**3),
+        _part(MATRIX, product, SIDE**3),
     ]
 
 

@@ -9,7 +9,14 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from mixdet.analysis.benchmark.contestants import FORMS, MATRIX, OURS, PEER, start
+from mixdet.analysis.benchmark.contestants import (
+    EXPORTED_FORMS,
+    FORMS,
+    MATRIX,
+    OURS,
+    PEER,
+    start,
+)
 from mixdet.analysis.benchmark.processes import served, take_turns
 from mixdet.analysis.benchmark.timing import median_of, speedup, spread
 from mixdet.analysis.machine import machine
@@ -19,7 +26,6 @@ from mixdet.deploy.exported import PACKAGES, read_manifest
 from mixdet.errors import MixDetError
 
 PARTS = ("end to end", "network", "decode and NMS")
-NEEDS = {"ONNX Runtime": "onnxruntime", "OpenVINO": "openvino"}  # packages, by a form's name
 
 
 def measure_infer(
@@ -59,7 +65,7 @@ def measure_infer(
         read_manifest(Path(folder))
     found = machine()
     forms = [form for form in FORMS if _runs(form) and not any(word in form for word in without)]
-    targets = [name for name in ("onnx", "openvino") if importlib.util.find_spec(PACKAGES[name])]
+    targets = [*dict.fromkeys(EXPORTED_FORMS[form][1] for form in forms if form in EXPORTED_FORMS)]
     rows = []
     with tempfile.TemporaryDirectory() as made:
         madds = prepare(network, Path(made), targets)
@@ -80,9 +86,8 @@ def measure_infer(
 def _runs(form: str) -> bool:
     if "compiled" in form:
         return shutil.which("g++") is not None
-    return all(
-        importlib.util.find_spec(package) for words, package in NEEDS.items() if words in form
-    )
+    _, runtime = EXPORTED_FORMS.get(form, (None, None))
+    return runtime is None or importlib.util.find_spec(PACKAGES[runtime]) is not None
 
 
 def _rows(

@@ -19,7 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models.detection import ssdlite320_mobilenet_v3_large
 from torchvision.models.detection.image_list import ImageList
 
-from mixdet.analysis.benchmark.contestants import MATRIX, OURS, PEER, TORCHVISION
+from mixdet.analysis.benchmark.contestants import MATRIX, OURS, PEER, SIDE, TORCHVISION
 from mixdet.analysis.benchmark.peers import (
     as_trained,
     our_config,
@@ -70,7 +70,7 @@ def prepare(network: str, folder: Path, targets: list[str]) -> dict[str, int]:
     export(*paths, targets=targets, check=False)
     raw = TorchvisionRaw()
     raw.save(folder / TORCHVISION, targets)
-    return {OURS: _madds(model), TORCHVISION: _madds(raw.model), MATRIX: 1024**3}
+    return {OURS: _madds(model), TORCHVISION: _madds(raw.model), MATRIX: SIDE**3}
 
 
 def _peer(network: str) -> nn.Module:
@@ -236,5 +236,5 @@ def _torchvision() -> Callable[[list], dict]:
 
 
 def _product() -> Callable[[list], dict]:
-    matrix = torch.randn(1024, 1024)
+    matrix = torch.randn(SIDE, SIDE)
     return lambda images: {"network": lambda: [matrix @ matrix for _ in images]}
