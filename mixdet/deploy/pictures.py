@@ -13,7 +13,7 @@ from mmengine.config import Config
 from pycocotools.coco import COCO
 
 from mixdet.engine.data_paths import check_data, set_data_root, with_annotations
-from mixdet.evaluation import load_coco, score_boxes
+from mixdet.evaluation import as_results, load_coco, score_boxes
 from mixdet.inference import as_rgb
 
 BATCH = 8
@@ -53,14 +53,9 @@ class Pictures:
     def mean_ap(self, found: Sequence[Sequence[np.ndarray]]) -> float:
         """COCO's box mAP of detections in these pictures."""
         results = [
-            {
-                "image_id": image_id,
-                "category_id": self.category_ids[label],
-                "bbox": [x1, y1, x2 - x1, y2 - y1],
-                "score": score,
-            }
+            result
             for image_id, arrays in zip(self.image_ids, found, strict=True)
-            for (x1, y1, x2, y2), score, label in zip(*(a.tolist() for a in arrays), strict=True)
+            for result in as_results(image_id, *(a.tolist() for a in arrays), self.category_ids)
         ]
         scores = score_boxes(self.truth, results, self.category_ids, self.image_ids)
         return scores.stats["bbox_mAP"]

@@ -20,6 +20,7 @@ from mixdet.evaluation.coco_scores import (
     BACKENDS,
     STATS,
     BoxScores,
+    as_results,
     evaluator,
     load_coco,
     score_boxes,
@@ -96,15 +97,7 @@ class CocoDetectionMetric(BaseMetric):
         for sample in data_samples:
             predicted = sample["pred_instances"]
             columns = (predicted[name].tolist() for name in ("bboxes", "scores", "labels"))
-            detections = [
-                {
-                    "image_id": sample["img_id"],
-                    "category_id": self._category_ids[label],
-                    "bbox": [x1, y1, x2 - x1, y2 - y1],
-                    "score": score,
-                }
-                for (x1, y1, x2, y2), score, label in zip(*columns, strict=True)
-            ]
+            detections = as_results(sample["img_id"], *columns, self._category_ids)
             self.results.append((sample["img_id"], detections))
 
     def compute_metrics(self, results: list[tuple[int, list[dict[str, Any]]]]) -> dict[str, float]:

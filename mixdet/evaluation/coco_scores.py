@@ -75,6 +75,29 @@ def load_coco(ann_file: str | os.PathLike) -> COCO:
         raise MixDetError(f"{ann_file}: not a COCO annotation file ({error})") from error
 
 
+def as_results(
+    image_id: int, boxes: list, scores: list, labels: list, category_ids: Sequence[int]
+) -> list[dict[str, Any]]:
+    """A picture's detections as COCO results.
+
+    Args:
+        image_id: Of the picture.
+        boxes: (x1, y1, x2, y2) in pixels of the original picture.
+        scores: Of the boxes.
+        labels: Of the boxes.
+        category_ids: By label.
+    """
+    return [
+        {
+            "image_id": image_id,
+            "category_id": category_ids[label],
+            "bbox": [x1, y1, x2 - x1, y2 - y1],
+            "score": score,
+        }
+        for (x1, y1, x2, y2), score, label in zip(boxes, scores, labels, strict=True)
+    ]
+
+
 def score_boxes(
     truth: COCO,
     detections: Sequence[dict[str, Any]],
