@@ -63,7 +63,7 @@ SHIPPED = "configs/ssdlite_mobilenet_v2_coco.py"
         ("model.neck.extra_channels=512,256", "SSDNeck: it refuses its arguments"),
         ("optim_wrapper.optimizer.type=Adamm", "optim_wrapper: "),
         ("optim_wrapper.optimizer.lr=fast", "SGD: "),
-        ("model.test_cfg.nms.type=nmss", "model.test_cfg.nms=.*nmss"),
+        ("model.test_cfg.nms.type=nmss", "model.test_cfg=.*nmss"),
         ("model.input_size=256", "of 320x320, but model.input_size is 256"),
         # the schedule of the shipped recipes is laid over the batches of an epoch
         ("train_dataloader.batch_size=64", "no batch to train on: 45 pictures, batches of 64"),

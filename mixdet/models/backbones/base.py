@@ -91,8 +91,8 @@ class StagedBackbone(BaseModule):
         if padding == "same":
             norm_cfg = dict(eps=1e-3) | norm_cfg
         shapes = _shapes(stem_channels, stages, head_channels)
-        taps = (taps,) if isinstance(taps, str) else tuple(taps)
-        if not taps or not set(taps) <= set(shapes):
+        taps = (taps,) if isinstance(taps, str) or not isinstance(taps, Sequence) else tuple(taps)
+        if not taps or not all(tap in [*shapes] for tap in taps):
             raise MixDetError(
                 f"model.backbone.taps={taps!r} must name outputs of {type(self).__name__}, "
                 f"which are: {', '.join(shapes)}"
@@ -134,9 +134,9 @@ class StagedBackbone(BaseModule):
         self._unbuilt = ("classifier.",) + tuple(f"blocks.{i}." for i in range(whole, len(stages)))
         if "head" not in taps:
             self._unbuilt += ("conv_head.", "bn2.")
-        if not -1 <= frozen_stages <= len(self.blocks):
+        if not (isinstance(frozen_stages, int) and -1 <= frozen_stages <= len(self.blocks)):
             raise MixDetError(
-                f"model.backbone.frozen_stages={frozen_stages} must be from -1 to "
+                f"model.backbone.frozen_stages={frozen_stages!r} must be a whole number from -1 to "
                 f"{len(self.blocks)}, the last stage that taps={self.taps} needs"
             )
         self._freeze()

@@ -125,7 +125,7 @@ class MixNet(StagedBackbone):
         act_cfg: dict | None = None,
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
-        if arch not in ARCHS:
+        if arch not in [*ARCHS]:
             raise MixDetError(f"model.backbone.arch={arch!r} is unknown: use one of {[*ARCHS]}")
         table, stem, width, depth = ARCHS[arch]
         stages = [[_scaled_row(row, width, act_cfg) for row in rows] for rows in table]

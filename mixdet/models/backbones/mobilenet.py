@@ -6,6 +6,7 @@ These are the backbones of the MixConv paper's detection table (arXiv 1907.09595
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
@@ -64,8 +65,10 @@ class _MixMobileNet(StagedBackbone):
         act_cfg: dict | None = None,
         **kwargs,
     ) -> None:
-        if not (isinstance(widen_factor, int | float) and widen_factor > 0):
-            raise MixDetError(f"model.backbone.widen_factor={widen_factor!r}: give more than 0")
+        if not (isinstance(widen_factor, int | float) and 0 < widen_factor < math.inf):
+            raise MixDetError(
+                f"model.backbone.widen_factor={widen_factor!r}: give a number above 0"
+            )
         # as text, which a key of --cfg-options is
         own_kernels = {str(block): sizes for block, sizes in (block_kernel_sizes or {}).items()}
 

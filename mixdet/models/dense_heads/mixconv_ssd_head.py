@@ -50,8 +50,9 @@ class MixConvSSDHead(SSDHead):
 
     Raises:
         MixDetError: If a kernel size does not exist, `kernel_sizes` has another number of levels
-            than `in_channels`, `split` or `padding` is unknown, `test_cfg.nms` does not work, or
-            the loss is a sigmoid cross entropy, which hard-negative mining is not defined for.
+            than `in_channels`, `split` or `padding` is unknown, post-processing with `test_cfg`
+            does not work, `train_cfg` lacks the mining's ratio, or the loss is a sigmoid cross
+            entropy, which hard-negative mining is not defined for.
     """
 
     def __init__(
@@ -93,11 +94,12 @@ class MixConvSSDHead(SSDHead):
                 f"model.bbox_head.loss_cls: {loss_cls['type']} with use_sigmoid has no defined "
                 "background: use CrossEntropyLoss (softmax) or FocalLoss (sigmoid)"
             )
-        ratio = (self.train_cfg or {}).get("neg_pos_ratio", 1)
-        if not ratio > 0:
-            raise MixDetError(f"model.train_cfg.neg_pos_ratio={ratio}: give more than 0, as 3")
-        if "nms" in (self.test_cfg or {}):
-            _try_nms(self.test_cfg)
+        if self.train_cfg and not self.cls_focal_loss:
+            ratio = self.train_cfg.get("neg_pos_ratio")
+            if not (isinstance(ratio, int | float) and ratio > 0):
+                raise MixDetError(f"model.train_cfg.neg_pos_ratio={ratio}: give more than 0, as 3")
+        if self.test_cfg:
+            self._try_post_processing(self.test_cfg)
 
     def _init_layers(self) -> None:
         """Build the predictors; called by SSDHead's `__init__`."""
@@ -122,6 +124,36 @@ class MixConvSSDHead(SSDHead):
             build_activation_layer(dict(inplace=True) | self.act_cfg),
             nn.Conv2d(channels, outputs, 1),
         )
+
+    def _try_post_processing(self, cfg: dict) -> None:
+        """Refuse, before hours of training, what the first validation would fail in."""
+        cells = [torch.zeros(1, anchors, 1, 1) for anchors in self.num_base_priors]
+        scores = [cell.repeat(1, self.cls_out_channels, 1, 1) for cell in cells]
+        for level in scores:
+            level[:, 0] = 100.0  # at least one candidate is left
+        meta = dict(img_shape=(1, 1), scale_factor=(1.0, 1.0))
+        try:
+            wrong = [
+                name
+                for name, fits in (
+                    ("score_thr", 0 <= cfg.get("score_thr", 0) < 1),
+                    ("nms.iou_threshold", 0 <= cfg["nms"].get("iou_threshold", 0) <= 1),
+                    ("max_per_img", cfg["max_per_img"] >= 1),
+                )
+                if not fits
+            ]
+            if not wrong:
+                boxes = [cell.repeat(1, 4, 1, 1) for cell in cells]
+                self.predict_by_feat(scores, boxes, batch_img_metas=[meta], rescale=True)
+        except Exception as error:  # what mmcv makes of an unknown type or argument
+            words = one_line(error)
+        else:
+            words = f"{' and '.join(wrong)} out of range" if wrong else ""
+        if words:
+            raise MixDetError(
+                f"model.test_cfg={dict(cfg)}: {words}; one that works is dict(score_thr=0.02, "
+                "nms=dict(type='nms', iou_threshold=0.45), max_per_img=200)"
+            )
 
     def init_weights(self) -> None:
         """Initialise; with focal loss every class starts at a probability of 0.01 (RetinaNet)."""
@@ -298,17 +330,6 @@ class MixConvSSDHead(SSDHead):
         return torch.cat(
             [level.permute(0, 2, 3, 1).reshape(len(level), -1, channels) for level in levels], 1
         )
-
-
-def _try_nms(cfg: dict) -> None:
-    """Refuse, before hours of training, an NMS that the first validation would fail in."""
-    if cfg.get("max_per_img", 1) < 1:
-        raise MixDetError(f"model.test_cfg.max_per_img={cfg['max_per_img']}: give 1 or more")
-    box = torch.tensor([[0.0, 0.0, 1.0, 1.0]])
-    try:
-        suppress(box, torch.ones(1), torch.zeros(1), {"max_per_img": 1, **cfg})
-    except Exception as error:  # what mmcv makes of an unknown type or argument
-        raise MixDetError(f"model.test_cfg.nms={cfg['nms']}: {one_line(error)}") from error
 
 
 def _kernel_sizes_of_levels(

@@ -41,9 +41,10 @@ class SSDLite(SingleStageDetector):
         init_cfg: Weight initialisation of the whole detector.
 
     Raises:
-        MixDetError: If the backbone's outputs are not in order, finest first; if the anchor
-            generator was given other strides, or another number of levels, than backbone and neck
-            make; in `loss` and `predict`, if the pictures are not of `input_size`.
+        MixDetError: If `input_size` is no side of a picture; if the backbone's outputs are not in
+            order, finest first; if the anchor generator was given other strides, or another number
+            of levels, than backbone and neck make; in `loss` and `predict`, if the pictures are not
+            of `input_size`.
     """
 
     def __init__(
@@ -62,6 +63,8 @@ class SSDLite(SingleStageDetector):
         super(SingleStageDetector, self).__init__(
             data_preprocessor=data_preprocessor, init_cfg=init_cfg
         )
+        if not isinstance(input_size, int) or input_size < 32:
+            raise MixDetError(f"model.input_size={input_size!r}: give whole pixels, 32 or more")
         # build_from_cfg must not see what we fill in: the user's config stays as written
         neck, head = copy.deepcopy(neck), copy.deepcopy(bbox_head)
         self.backbone = MODELS.build(backbone)

@@ -318,21 +318,42 @@ def test_kernel_sizes_by_level():
     [
         (dict(split="linear"), r"bbox_head\.split='linear' is unknown: use one of \('equal'"),
         (dict(padding="valid"), r"bbox_head\.padding='valid' is unknown"),
-        (dict(test_cfg=dict(nms=dict(type="nmss", iou_threshold=0.5))), r"test_cfg\.nms=.*nmss"),
-        (dict(test_cfg=dict(nms=dict(type="nms"), max_per_img=-1)), "max_per_img=-1: give 1 or"),
-        (
-            dict(train_cfg=COMMON["train_cfg"] | dict(neg_pos_ratio=-1)),
-            "neg_pos_ratio=-1: give more than 0",
-        ),
-        (dict(test_cfg=dict(nms=dict(type="nms", iou=0.5))), r"test_cfg\.nms=.*iou"),
-        (dict(test_cfg=dict(nms=dict(type="soft_nms"))), r"test_cfg\.nms=.*'softnms' is in a comp"),
+        (dict(train_cfg=dict(neg_pos_ratio=-1)), "neg_pos_ratio=-1: give more than 0"),
+        (dict(train_cfg=dict(neg_pos_ratio="b")), "neg_pos_ratio=b: give more than 0"),
+        (dict(test_cfg=dict(nms=dict(type="nmss"))), r"test_cfg=.*nmss"),
+        (dict(test_cfg=dict(nms=dict(type="nms", iou=0.5))), r"test_cfg=.*iou"),
+        (dict(test_cfg=dict(nms=dict(type="soft_nms"))), r"test_cfg=.*'softnms' is in a comp"),
+        (dict(test_cfg=dict(nms=dict(iou_threshold=45))), r"nms\.iou_threshold out of range"),
+        (dict(test_cfg=dict(nms=dict(iou_threshold=-2))), r"nms\.iou_threshold out of range"),
+        (dict(test_cfg=dict(nms=None)), r"test_cfg=.*'nms': None"),
+        (dict(test_cfg=dict(max_per_img=-1)), "max_per_img out of range"),
+        (dict(test_cfg=dict(max_per_img=2.5)), "test_cfg=.*TypeError"),
+        (dict(test_cfg=dict(max_per_img=None)), "test_cfg=.*TypeError"),
+        (dict(test_cfg=dict(score_thr=5)), "score_thr out of range"),
+        (dict(test_cfg=dict(score_thr="a")), "test_cfg=.*'score_thr': 'a'.*TypeError"),
+        (dict(test_cfg=dict(nms_pre="a")), "test_cfg=.*'nms_pre': 'a'.*TypeError"),
+        (dict(test_cfg=dict(min_bbox_size="q")), "test_cfg=.*'min_bbox_size': 'q'.*TypeError"),
     ],
     ids=str,
 )
 def test_what_does_not_exist_is_refused_in_one_line(kwargs, message):
+    merged = {
+        key: COMMON[key] | value if key in ("train_cfg", "test_cfg") else value
+        for key, value in kwargs.items()
+    }
     with pytest.raises(MixDetError, match=message) as info:
-        make_head(**kwargs)
+        make_head(**merged)
     assert "\n" not in str(info.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "key"),
+    [("train_cfg", "neg_pos_ratio"), ("test_cfg", "nms"), ("test_cfg", "max_per_img")],
+)
+def test_settings_that_are_needed(settings, key):
+    cfg = {name: value for name, value in COMMON[settings].items() if name != key}
+    with pytest.raises(MixDetError, match=rf"{settings}.*{key}"):
+        make_head(**{settings: ConfigDict(cfg)})
 
 
 def test_sigmoid_cross_entropy_is_refused():

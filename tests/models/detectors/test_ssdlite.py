@@ -131,6 +131,14 @@ def test_pictures_of_another_size_are_refused():
             run(torch.zeros(1, 3, 160, 192), [])
 
 
+@pytest.mark.parametrize("size", [1, 0, -320, True, 320.0, "320"])
+def test_a_size_that_no_picture_has(size):
+    config = model_config("ssdlite_mixnet_s_digits")
+    config.input_size = size
+    with pytest.raises(MixDetError, match=f"model.input_size={size!r}: give whole pixels"):
+        MODELS.build(config)
+
+
 def test_outputs_in_another_order_are_refused():
     config = model_config("ssdlite_mixnet_s_digits")
     config.backbone.taps = ("stage6", "stage5", "stage3")
