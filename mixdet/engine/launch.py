@@ -48,6 +48,12 @@ DATA_FAULTS = (
 )
 
 
+# Those that mmengine lets a config leave out by None; we let it leave out any
+MMENGINES_HOOKS = {
+    *("runtime_info", "timer", "sampler_seed", "logger", "param_scheduler", "checkpoint"),
+}
+
+
 def train(
     config: str,
     *,
@@ -167,6 +173,10 @@ def load_config(
     """
     cfg = read_config(path, cfg_options)
     init_default_scope(cfg.get("default_scope", "mmdet"))
+    hooks = cfg.get("default_hooks") or {}
+    for name in [name for name, hook in hooks.items() if hook is None]:
+        if name not in MMENGINES_HOOKS:
+            del hooks[name]
     cfg.work_dir = work_dir or cfg.get("work_dir") or str(Path("work_dirs", Path(path).stem))
     cfg.launcher = launcher
     if launcher != "none":

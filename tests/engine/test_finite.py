@@ -40,8 +40,10 @@ class Break(Hook):
             model.bbox_head.bbox_coder.stds = (0.0, 0.0, 0.0, 0.0)
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
-        if self.what == "step" and runner.iter == 7:  # the second epoch's last
-            runner.model.backbone.second.bias.data[0] = float("inf")
+        backbone = runner.model.backbone
+        if self.what in ("step", "statistic") and runner.iter == 7:  # the second epoch's last
+            broken = backbone.second.bias if self.what == "step" else backbone.first[1].running_var
+            broken.data[0] = float("inf")
 
 
 def train(folder, pictures, what, extra=""):
@@ -88,9 +90,12 @@ def test_the_weights_are_still_those_before_the_step(pictures, tmp_path, monkeyp
     assert seen == [True]
 
 
-def test_weights_that_overflowed_in_the_step_are_not_written(pictures, tmp_path):
-    with pytest.raises(MixDetError, match=r"1 weights .* backbone\.second\.bias: no checkpoint"):
-        train(tmp_path, pictures, "step")
+@pytest.mark.parametrize(
+    ("what", "name"), [("step", "second.bias"), ("statistic", "first.1.running_var")]
+)
+def test_what_overflowed_in_the_step_is_not_written(pictures, tmp_path, what, name):
+    with pytest.raises(MixDetError, match=rf"1 weights .* backbone\.{name}: no checkpoint"):
+        train(tmp_path, pictures, what)
     assert (tmp_path / "work" / "epoch_1.pth").exists()
     assert not (tmp_path / "work" / "epoch_2.pth").exists()
     assert (tmp_path / "work" / "last_checkpoint").read_text().endswith("epoch_1.pth")

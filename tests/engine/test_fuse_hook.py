@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import copy
+import json
 from types import SimpleNamespace
 
 import pytest
 import torch
-from mmdet.registry import MODELS
+from mmdet.models.test_time_augs import DetTTAModel
+from mmdet.registry import HOOKS, MODELS
+from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
+from mmengine.runner import Runner
 
 from mixdet.analysis.benchmark.train import fixed_batch
+from mixdet.engine import launch
 from mixdet.engine.config import read_config
 from mixdet.engine.hooks import FuseHook
 from mixdet.models.layers import MixConv2d
 from tests.conftest import ROOT
+from tests.tiny import quick, write_config, write_pictures  # noqa: F401
+
+FUSE = "default_hooks['fuse'] = dict(type='FuseHook')\n"
+EMA = "custom_hooks = [dict(type='EMAHook')]\n"
 
 
 class NormFirst(torch.nn.Sequential):
@@ -78,3 +87,68 @@ def test_a_detector_that_cannot_be_fused_is_tested_as_it_is(run):
     run.model = model = MODELS.build(cfg.model).eval()
     FuseHook().before_test_iter(run, 0, fixed_batch(1, 160))
     assert run.model is model
+
+
+def test_a_model_that_is_no_detector_is_left_alone(run):
+    run.model = model = DetTTAModel(
+        module=run.model, tta_cfg=dict(nms=dict(type="nms", iou_threshold=0.5), max_per_img=10)
+    )
+    FuseHook().before_test_iter(run, 0, fixed_batch(1, 160))
+    assert run.model is model
+
+
+@HOOKS.register_module()
+class NormsInTest(Hook):
+    """Count the batch norms of what computes, after the first batch of a test; perhaps fail."""
+
+    def __init__(self, error: str | None = None) -> None:
+        self.error = error
+
+    def after_test_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
+        runner.norms = norms(runner.model)
+        if self.error:
+            raise RuntimeError(self.error)
+
+
+def norms(model: torch.nn.Module) -> int:
+    return sum(isinstance(module, torch.nn.BatchNorm2d) for module in model.modules())
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    return write_pictures(tmp_path_factory.mktemp("pictures"))
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("extra", ["", EMA], ids=["plain", "averaged"])
+def test_a_real_run(pictures, tmp_path, extra):
+    config = write_config(tmp_path, pictures, 1, FUSE + extra)
+    launch.train(str(config))
+    checkpoint = str(tmp_path / "work/epoch_1.pth")
+    files = tmp_path / "fused.json", tmp_path / "plain.json"
+    fused = launch.evaluate(str(config), checkpoint, out=str(files[0]))
+    without = ["default_hooks.fuse=None"]
+    plain = launch.evaluate(str(config), checkpoint, out=str(files[1]), cfg_options=without)
+    assert fused == plain
+    found, expected = (json.loads(file.read_text()) for file in files)
+    assert len(found) == len(expected) > 0
+    for one, other in zip(found, expected, strict=True):
+        assert one["category_id"] == other["category_id"]
+        assert one["bbox"] == pytest.approx(other["bbox"], abs=1e-2)
+        assert one["score"] == pytest.approx(other["score"], abs=1e-4)
+
+
+@pytest.mark.usefixtures("quick")
+def test_an_error_in_a_test_does_not_leave_the_copy(pictures, tmp_path):
+    hook = "custom_hooks = [dict(type='NormsInTest')]\n"
+    cfg = launch.load_config(str(write_config(tmp_path, pictures, 1, FUSE + hook)))
+    runner = Runner.from_cfg(cfg)
+    model = runner.model
+    runner.test()
+    assert (runner.norms, norms(runner.model)) == (0, 1)
+    (noted,) = (each for each in runner.hooks if isinstance(each, NormsInTest))
+    noted.error = "the disk is gone"
+    with pytest.raises(RuntimeError, match="the disk is gone"):
+        runner.test()
+    runner.train()
+    assert runner.model is model

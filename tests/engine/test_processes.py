@@ -89,7 +89,8 @@ def test_two_processes_learn_as_one_with_the_double_batch_and_one_goes_on_from_t
 
 
 def test_two_processes_evaluate_every_picture_once(pictures, tmp_path):
-    config = write_config(tmp_path, pictures, 1)
+    fuse = "default_hooks['fuse'] = dict(type='FuseHook')\n"
+    config = write_config(tmp_path, pictures, 1, fuse)
     launch.train(str(config))
     checkpoint = tmp_path / "work/epoch_1.pth"
     one, two = tmp_path / "one.json", tmp_path / "two.json"

@@ -58,7 +58,7 @@ SHIPPED = "configs/ssdlite_mobilenet_v2_coco.py"
     ("option", "words"),
     [
         ("model.backbone.arch=l", "MixMobileNetV2: .*unexpected keyword argument 'arch'"),
-        ("model.backbone.frozen_stages=a", "MixMobileNetV2: "),
+        ("model.backbone.frozen_stages=a", "frozen_stages='a' must be a whole number"),
         ("model.backbone.norm_cfg.type=nope", "MixMobileNetV2: KeyError"),
         ("model.neck.extra_channels=512,256", "SSDNeck: it refuses its arguments"),
         ("optim_wrapper.optimizer.type=Adamm", "optim_wrapper: "),

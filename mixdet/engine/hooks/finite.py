@@ -53,11 +53,15 @@ class FiniteLossHook(Hook):
         """Refuse to write what is not finite.
 
         Raises:
-            MixDetError: A weight is NaN or infinite.
+            MixDetError: A weight, or a statistic of batch norm, is NaN or infinite.
         """
-        weights = checkpoint["state_dict"]
-        names = [name for name, _ in _unwrapped(runner).named_parameters() if name in weights]
-        broken = [name for name in names if _bad(weights[name])]
+        # other buffers may hold infinity by design, as masks do
+        learnt = {name for name, _ in _unwrapped(runner).named_parameters()}
+        broken = [
+            name
+            for name, weight in checkpoint["state_dict"].items()
+            if (name in learnt or ".running_" in name) and _bad(weight)
+        ]
         if broken:
             raise MixDetError(
                 f"{len(broken)} weights are NaN or infinite after iteration {runner.iter}, the "

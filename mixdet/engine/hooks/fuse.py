@@ -29,6 +29,12 @@ class FuseHook(Hook):
     def __init__(self) -> None:
         self._model: nn.Module | None = None
 
+    def before_run(self, runner: Runner) -> None:
+        """Put the detector back if an error ended the test before."""
+        self.after_test_epoch(runner)
+
+    before_train = before_val = before_test = before_run
+
     def before_test_iter(
         self, runner: Runner, batch_idx: int, data_batch: dict | None = None
     ) -> None:

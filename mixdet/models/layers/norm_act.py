@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
+from torch.nn.modules.module import _has_any_global_hook
 
 aten = torch.ops.aten
 
@@ -21,9 +22,10 @@ def norm_act(norm: nn.Module, act: nn.Module, x: Tensor) -> Tensor:
     """Compute `act(norm(x))`; statistics, results and gradients are those of the two modules.
 
     They are called as they are wherever the one step is not for them: in evaluation, on another
-    device than a CPU, under `torch.compile`, which fuses by itself, when the norm is not an
-    `nn.BatchNorm2d` with all its parts or the activation not a SiLU, ReLU or ReLU6, and where
-    someone hooked on to them.
+    device than a CPU, under `torch.compile`, which fuses by itself, when traced, when the norm is
+    not an `nn.BatchNorm2d` with all its parts or the activation not a SiLU, ReLU or ReLU6, and
+    where someone hooked on to them. The one step knows backward differentiation, once and twice;
+    forward mode and `torch.func` refuse it.
 
     Args:
         norm: Normalisation.
@@ -40,10 +42,12 @@ def norm_act(norm: nn.Module, act: nn.Module, x: Tensor) -> Tensor:
         and norm.track_running_stats
         and norm.momentum is not None
         and type(act) in (nn.SiLU, nn.ReLU, nn.ReLU6)
+        and isinstance(x, Tensor)  # not what torch.fx traces with
         and x.device.type == "cpu"
         and x.dim() == 4
         and x.numel() > x.shape[1]  # of one value a channel batch norm has its own to say
-        and not (torch.compiler.is_compiling() or _hooked(norm) or _hooked(act))
+        and not (torch.compiler.is_compiling() or torch.jit.is_tracing())
+        and not (_has_any_global_hook() or _hooked(norm) or _hooked(act))
     )
     return _NormAct.apply(x, norm.weight, norm.bias, norm, act) if fits else act(norm(x))
 
