@@ -157,8 +157,10 @@ def test_postprocessing_against_torchvision(loss_cls):
         assert torch.equal(result.labels, labels[kept])
 
 
+@pytest.mark.parametrize("class_agnostic", [False, True])
+@pytest.mark.parametrize("steps", [None, 10], ids=["all differ", "ties"])
 @pytest.mark.parametrize("places", [1, 5, 30, 1000])
-def test_nms_of_the_best_candidates_is_nms_of_all(places):
+def test_nms_of_the_best_candidates_is_nms_of_all(places, steps, class_agnostic):
     """Whether the boxes fill the places at once, after more candidates, or never."""
     torch.manual_seed(places)
     corners = torch.rand(2000, 2) * 20  # heaps of them: few of them are kept
@@ -166,9 +168,13 @@ def test_nms_of_the_best_candidates_is_nms_of_all(places):
         torch.cat([corners, corners + 20 + torch.rand(2000, 2) * 20], 1),
         torch.rand(2000),
     )
+    if steps:
+        scores = (scores * steps).round() / steps
     labels = torch.randint(3, (2000,))
-    cfg = ConfigDict(nms=dict(type="nms", iou_threshold=0.3), max_per_img=places)
-    kept = torchvision.ops.batched_nms(boxes, scores, labels, 0.3)[:places]
+    nms = dict(type="nms", iou_threshold=0.3, class_agnostic=class_agnostic)
+    cfg = ConfigDict(nms=nms, max_per_img=places)
+    classes = torch.zeros_like(labels) if class_agnostic else labels
+    kept = torchvision.ops.batched_nms(boxes, scores, classes, 0.3)[:places]
     assert len(kept) < 400
     for got, want in zip(
         suppress(boxes, scores, labels, cfg), (boxes, scores, labels), strict=True

@@ -131,6 +131,36 @@ def test_hooks_see_their_module():
     assert seen == [nn.BatchNorm2d, nn.SiLU]
 
 
+def test_hooks_on_all_modules_see_them():
+    seen = []
+    plain = two(nn.SiLU)
+    handle = nn.modules.module.register_module_forward_hook(
+        lambda module, *_: seen.append(type(module))
+    )
+    try:
+        norm_act(*plain, pictures())
+    finally:
+        handle.remove()
+    assert seen == [nn.BatchNorm2d, nn.SiLU]
+
+
+@pytest.mark.parametrize(
+    "trace", [torch.fx.symbolic_trace, lambda step: torch.jit.trace(step, pictures())]
+)
+def test_it_can_be_traced_in_training(trace):
+    step, x = Step(*two(nn.SiLU)), pictures()
+    expected = copy.deepcopy(step)(x)
+    torch.testing.assert_close(trace(copy.deepcopy(step))(x), expected)
+
+
+def test_no_pictures():
+    """As the plain module does."""
+    x = torch.zeros(0, 6, 5, 4)
+    norm, act = two(nn.SiLU)
+    assert norm_act(norm, act, x).shape == x.shape
+    assert torch.equal(norm.running_var, torch.ones(6))
+
+
 def test_one_value_a_channel_is_refused_and_leaves_the_statistics():
     """As the plain module does: a variance of one value would be NaN."""
     norm = nn.BatchNorm2d(4)
