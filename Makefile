@@ -9,17 +9,17 @@ ARGS   ?=
 .PHONY: help install train test test-all test-onedl coverage lint docs lock audit doctor clean
 
 help:
-	@echo "make train     train MixNet-S SSDLite on the digit scenes and evaluate it (CONFIG=, ARGS=)"
-	@echo "make test      the fast tests"
-	@echo "make test-all  all tests"
+	@echo "make train       train MixNet-S SSDLite on the digit scenes and evaluate it (CONFIG=, ARGS=)"
+	@echo "make test        the fast tests"
+	@echo "make test-all    all tests"
 	@echo "make test-onedl  the tests on the maintained continuation of mmdet, in .venv-onedl"
-	@echo "make coverage  the fast tests, and how much of mixdet they run"
-	@echo "make lint      ruff, as pre-commit runs it"
-	@echo "make docs      the API reference from the docstrings, in docs/api/index.html"
-	@echo "make lock      constraints.txt: the versions that are installed"
-	@echo "make audit     known vulnerabilities of those versions; asks PyPI"
-	@echo "make doctor    versions, devices, data sets, and what is wrong"
-	@echo "make clean     remove .venv, .venv-onedl and caches; data/ and work_dirs/ stay"
+	@echo "make coverage    the fast tests, and how much of mixdet they run"
+	@echo "make lint        ruff, as pre-commit runs it"
+	@echo "make docs        the API reference from the docstrings, in docs/api/index.html"
+	@echo "make lock        constraints.txt: the versions that are installed"
+	@echo "make audit       known vulnerabilities of those versions; asks PyPI"
+	@echo "make doctor      versions, devices, data sets, and what is wrong"
+	@echo "make clean       remove .venv, .venv-onedl and caches; data/ and work_dirs/ stay"
 
 install: $(VENV)/.installed
 

@@ -19,7 +19,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--blocks", type=int, nargs="+", required=True, help="counted from 1")
     parser.add_argument("--kernel-sizes", default="3,5,7", help="default: %(default)s")
     parser.add_argument("--seeds", type=int, default=3, help="how many, from 0 on (default: 3)")
-    parser.add_argument("--out", type=Path, default=Path("work_dirs/ablation"))
+    parser.add_argument(
+        "--out", type=Path, default=Path("work_dirs/ablation"), help="default: %(default)s"
+    )
     parser.add_argument(
         "--processes", type=int, default=0, help="runs side by side (default: one a GPU, or one)"
     )

@@ -17,7 +17,12 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument("configs", nargs="*", metavar="CONFIG", help="the first is the baseline")
     parser.add_argument("--seeds", type=int, default=5, help="how many, from 0 on (default: 5)")
-    parser.add_argument("--out", type=Path, default=Path("work_dirs/comparison"))
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("work_dirs/comparison"),
+        help="default: %(default)s",
+    )
     parser.add_argument(
         "--processes", type=int, default=0, help="runs side by side (default: one a GPU, or one)"
     )

@@ -9,7 +9,8 @@ from mixdet.errors import run_tool
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        description="Make the digit scenes (training makes them by itself when they are missing)."
+        description="Make the digit scenes (training makes them by itself when they are missing).",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("root", nargs="?", default="data/digit_scenes", help="where to")
     parser.add_argument("--train", type=int, default=2000, help="number of training pictures")

@@ -70,7 +70,7 @@ def check_data(cfg: Config, loaders: tuple[str, ...]) -> None:
         layout = ", ".join(dict.fromkeys(_shown(part, root) for part in wanted[root]))
         raise MixDetError(
             f"{path} is missing ({where}): {root or 'the config'} must hold {layout}; --data-root "
-            "names another folder. To train without it: make train, or "
+            "names another folder. To train without it, on the embedded data set: make train, or "
             "tools/train.py configs/ssdlite_mixnet_s_digits.py"
         )
 

@@ -102,10 +102,10 @@ def anchor_lines(fit: AnchorFit) -> list[str]:
         "    " + ", ".join(f"{width}x{height}" for width, height in fit.clusters),
     ]
     if fit.settings:
-        settings = " ".join(f"{key}={sizes}" for key, sizes in fit.settings.items())
+        settings = ", ".join(f"{key}={sizes}" for key, sizes in fit.settings.items())
         lines += [
-            f"anchor_generator with sizes by quantiles: {fit.by_settings}",
-            f"    {settings}",
+            f"with sizes by quantiles, which a config takes as below: {fit.by_settings}",
+            f"    model = dict(bbox_head=dict(anchor_generator=dict({settings})))",
         ]
     return lines
 
