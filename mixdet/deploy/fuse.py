@@ -14,6 +14,7 @@ from torch import nn
 from mixdet.deploy.branches import branch, branchable
 from mixdet.errors import MixDetError
 from mixdet.models.layers.mixconv import MixConv2d, SplitConv2d
+from mixdet.models.layers.pointwise import PointwiseConv2d
 
 # Whether blocks become branches; docs/deploy.md has the measurements
 BRANCHES = {"onnx": True, "openvino": True, "torch": False}
@@ -54,7 +55,7 @@ def fuse(model: nn.Module, target: str = "onnx") -> nn.Module:
 
 
 @torch.no_grad()
-def _pointwise(split: SplitConv2d, dense: bool) -> nn.Conv2d:
+def _pointwise(split: SplitConv2d, dense: bool) -> PointwiseConv2d:
     """One convolution for several 1x1 side by side."""
     convs = list(split.children())
     dense |= len({(conv.in_channels, conv.out_channels) for conv in convs}) > 1
@@ -64,6 +65,6 @@ def _pointwise(split: SplitConv2d, dense: bool) -> nn.Conv2d:
         weight = torch.cat([conv.weight for conv in convs])
     groups = 1 if dense else len(convs)
     channels = sum(conv.in_channels for conv in convs)
-    made = nn.Conv2d(channels, len(weight), 1, groups=groups, bias=False, device="meta")
+    made = PointwiseConv2d(channels, len(weight), 1, groups=groups, bias=False, device="meta")
     made.weight = nn.Parameter(weight)
     return made

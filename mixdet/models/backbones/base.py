@@ -18,6 +18,7 @@ from mixdet.errors import MixDetError
 from mixdet.models.layers import Conv2dSame, DepthwiseSeparable, Expansion, InvertedResidual
 from mixdet.models.layers.mixconv import PADDINGS
 from mixdet.models.layers.norm_act import norm_act
+from mixdet.models.layers.pointwise import PointwiseConv2d
 
 
 class Row(NamedTuple):
@@ -126,7 +127,7 @@ class StagedBackbone(BaseModule):
             self.blocks.append(nn.Sequential(*stage))
             channels = rows[-1].channels
         if "head" in taps:
-            self.conv_head = nn.Conv2d(channels, head_channels, 1, bias=False)
+            self.conv_head = PointwiseConv2d(channels, head_channels, 1, bias=False)
             self.bn2 = build_norm_layer(norm_cfg, head_channels)[1]
             self.act2 = build_activation_layer(act_cfg)
 

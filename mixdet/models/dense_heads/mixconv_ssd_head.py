@@ -18,6 +18,7 @@ from mixdet.errors import MixDetError, one_line
 from mixdet.models.dense_heads.suppress import suppress
 from mixdet.models.layers import MixConv2d
 from mixdet.models.layers.mixconv import PADDINGS, SPLITS
+from mixdet.models.layers.pointwise import PointwiseConv2d
 
 KernelSizes = int | Sequence[int]
 
@@ -122,7 +123,7 @@ class MixConvSSDHead(SSDHead):
             MixConv2d(channels, kernel_sizes, split=self.split, padding=self.padding),
             build_norm_layer(self.norm_cfg, channels)[1],
             build_activation_layer(dict(inplace=True) | self.act_cfg),
-            nn.Conv2d(channels, outputs, 1),
+            PointwiseConv2d(channels, outputs, 1),
         )
 
     def _try_post_processing(self, cfg: dict) -> None:

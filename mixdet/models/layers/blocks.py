@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from mixdet.models.layers.mixconv import MixConv2d, SplitConv2d, split_channels
 from mixdet.models.layers.norm_act import norm_act
+from mixdet.models.layers.pointwise import PointwiseConv2d, SplitPointwise
 
 KernelSizes = int | Sequence[int]
 
@@ -71,7 +72,7 @@ class DepthwiseSeparable(nn.Module):
         self.conv_dw = MixConv2d(in_channels, kernel_sizes, stride, padding=padding)
         self.bn1 = build_norm_layer(norm_cfg, in_channels)[1]
         self.act1 = build_activation_layer(act_cfg)
-        self.conv_pw = nn.Conv2d(in_channels, out_channels, 1, bias=False)
+        self.conv_pw = PointwiseConv2d(in_channels, out_channels, 1, bias=False)
         self.bn2 = build_norm_layer(norm_cfg, out_channels)[1]
         self.act2 = nn.Identity() if residual else build_activation_layer(act_cfg)
 
@@ -174,8 +175,10 @@ class InvertedResidual(Expansion):
 
 def _pointwise(in_channels: int, out_channels: int, groups: int) -> nn.Module:
     if groups == 1:
-        return nn.Conv2d(in_channels, out_channels, 1, bias=False)
+        return PointwiseConv2d(in_channels, out_channels, 1, bias=False)
+    if in_channels % groups == out_channels % groups == 0:
+        return SplitPointwise(in_channels, out_channels, groups)
     shares = zip(
         split_channels(in_channels, groups), split_channels(out_channels, groups), strict=True
     )
-    return SplitConv2d(nn.Conv2d(i, o, 1, bias=False) for i, o in shares)
+    return SplitConv2d(PointwiseConv2d(*share, 1, bias=False) for share in shares)

@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
-from torch.nn.modules.module import _has_any_global_hook
+
+from mixdet.models.layers.hooked import hooked
 
 aten = torch.ops.aten
 
@@ -47,18 +48,9 @@ def norm_act(norm: nn.Module, act: nn.Module, x: Tensor) -> Tensor:
         and x.dim() == 4
         and x.numel() > x.shape[1]  # of one value a channel batch norm has its own to say
         and not (torch.compiler.is_compiling() or torch.jit.is_tracing())
-        and not (_has_any_global_hook() or _hooked(norm) or _hooked(act))
+        and not (hooked(norm) or hooked(act))
     )
     return _NormAct.apply(x, norm.weight, norm.bias, norm, act) if fits else act(norm(x))
-
-
-def _hooked(module: nn.Module) -> bool:
-    return bool(
-        module._forward_hooks
-        or module._forward_pre_hooks
-        or module._backward_hooks
-        or module._backward_pre_hooks
-    )
 
 
 class _NormAct(torch.autograd.Function):

@@ -1,0 +1,77 @@
+"""Against torch's own convolutions, called one by one."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mixdet.models import MixNet
+from mixdet.models.layers.mixconv import SplitConv2d
+from mixdet.models.layers.pointwise import PointwiseConv2d, SplitPointwise
+
+DTYPES = [torch.float32, torch.float64, torch.bfloat16]
+
+
+def pictures(channels: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.randn(3, channels, 7, 5, dtype=dtype)
+
+
+def one_by_one(split: SplitPointwise, x: Tensor) -> Tensor:
+    convs = list(split.children())
+    parts = x.split(x.shape[1] // len(convs), 1)
+    return torch.cat([F.conv2d(part, c.weight) for part, c in zip(parts, convs, strict=True)], 1)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("groups", [1, 2, 3])
+def test_output_and_gradients(groups, dtype, layout):
+    split = SplitPointwise(12, 18, groups).to(dtype)
+    x = pictures(12, dtype).contiguous(memory_format=layout).requires_grad_()
+    got, want = split(x), one_by_one(split, x)
+    tolerance = {} if dtype != torch.bfloat16 else {"rtol": 0.02, "atol": 0.02}
+    torch.testing.assert_close(got, want, **tolerance)
+    grad = torch.randn_like(got)
+    leaves = [x, *split.parameters()]
+    for one, other in zip(
+        torch.autograd.grad(got, leaves, grad), torch.autograd.grad(want, leaves, grad), strict=True
+    ):
+        torch.testing.assert_close(one, other, **tolerance)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("groups", [1, 4])
+def test_alone_it_is_torchs(groups, bias):
+    conv, x = PointwiseConv2d(8, 12, 1, groups=groups, bias=bias), pictures(8)
+    torch.testing.assert_close(conv(x), nn.Conv2d.forward(conv, x))
+
+
+def test_who_listens_to_the_parts_hears_them():
+    split, seen = SplitPointwise(6, 4, 2), []
+    for conv in split.children():
+        conv.register_forward_hook(lambda _, __, y: seen.append(y))
+    x = pictures(6)
+    y = split(x)
+    torch.testing.assert_close(torch.cat(seen, 1), y)
+    torch.testing.assert_close(one_by_one(split, x), y)
+
+
+def test_an_export_shows_the_convolutions_as_they_are():
+    """How oneDNN is asked for concerns this machine, not the file."""
+    program = torch.export.export(MixNet().eval(), (torch.zeros(1, 3, 64, 64),))
+    calls = [node for node in program.graph.nodes if "conv2d" in str(node.target)]
+    assert len(calls) > 40
+    for call in calls:
+        dilation = call.args[5] if len(call.args) > 5 else [1, 1]
+        assert list(dilation) == [1, 1], call
+
+
+def test_channels_that_do_not_divide_stay_apart():
+    """MixNet at a width of its own may have such."""
+    from mixdet.models.layers.blocks import _pointwise
+
+    conv = _pointwise(7, 9, 2)
+    assert type(conv) is SplitConv2d
+    assert conv(pictures(7)).shape == (3, 9, 7, 5)
