@@ -33,6 +33,7 @@ def parse_args() -> argparse.Namespace:
     training.add_argument("--size", type=positive, default=320, help="pixels (default: 320)")
     training.add_argument("--batch", type=positive, default=8, help="pictures (default: 8)")
     training.add_argument("--amp", action="store_true", help="both in mixed precision")
+    training.add_argument("--threads", nargs="+", type=positive, default=[1, 2])
 
     testing = kinds.add_parser(
         "eval", parents=[common], help="testing, against mmdet's; both backends of the metric"
@@ -113,7 +114,7 @@ def measure(args: argparse.Namespace) -> dict:
     if args.kind == "train":
         from mixdet.analysis.benchmark.train import measure_train
 
-        return measure_train(args.rounds, args.size, args.batch, args.amp)
+        return measure_train(args.rounds, args.size, args.batch, args.amp, args.threads)
     if args.kind == "eval":
         from mixdet.analysis.benchmark.eval import NETWORKS, THRESHOLDS, measure_eval
 

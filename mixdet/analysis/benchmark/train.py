@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -14,8 +14,8 @@ from mmengine.optim import OptimWrapper, build_optim_wrapper
 from torch import nn
 
 from mixdet.analysis.benchmark.peers import NETWORKS, our_model, peer_model, share_weights
-from mixdet.analysis.benchmark.processes import served
-from mixdet.analysis.benchmark.timing import alternate, rates, speedup, spread
+from mixdet.analysis.benchmark.processes import served, take_turns
+from mixdet.analysis.benchmark.timing import rates, speedup, spread
 from mixdet.analysis.machine import machine
 from mixdet.analysis.tables import text_table
 from mixdet.engine.amp import amp_wrapper_type
@@ -30,7 +30,8 @@ def measure_train(
     size: int = 320,
     batch: int = 8,
     amp: bool = False,
-    networks: tuple[str, ...] = tuple(NETWORKS),
+    threads: Sequence[int] = (1, 2),
+    networks: Sequence[str] = tuple(NETWORKS),
 ) -> dict[str, object]:
     """Time steps on a batch that stays: normalise, forward, losses, backward, SGD.
 
@@ -41,14 +42,19 @@ def measure_train(
         size: Side of the square pictures in pixels.
         batch: Pictures a step.
         amp: Both in mixed precision: float16 on a GPU, bfloat16 on a CPU.
+        threads: Numbers of them to compute with.
         networks: Some of `NETWORKS`.
 
     Returns:
         machine, settings and networks; images a second as median, low and high.
     """
     found = machine()
-    settings = {"size": size, "batch": batch, "amp": amp, "threads": torch.get_num_threads()}
-    rows = [_network(name, rounds, **settings) for name in networks]
+    settings = {"size": size, "batch": batch, "amp": amp}
+    rows = [
+        _network(name, rounds, threads=number, **settings)
+        for number in threads
+        for name in networks
+    ]
     settings |= {"rounds": rounds, "device": _device()}
     return {"kind": "train", "machine": found, "settings": settings, "networks": rows}
 
@@ -89,9 +95,11 @@ def _network(name: str, rounds: int, **settings: object) -> dict[str, object]:
             side: stack.enter_context(served(partial(_start, **settings), name, side))
             for side in SIDES
         }
-        seconds = alternate(asks, rounds)
+        tasks = {side: (ask, "step") for side, ask in asks.items()}
+        seconds = take_turns(tasks, rounds, settings["threads"])
         peaks = {side: ask("peak") for side, ask in asks.items()}
-    result: dict[str, object] = {"network": name, "speedup": speedup(*seconds.values())}
+    result: dict[str, object] = {"network": name, "threads": settings["threads"]}
+    result["speedup"] = speedup(*seconds.values())
     for side, found in seconds.items():
         images = rates(found, settings["batch"])
         result[side] = {"images_per_second": images, "peak_mb": peaks[side]}
@@ -151,11 +159,12 @@ def train_table(record: dict[str, object], markdown: bool = False) -> str:
     rows = [
         [
             row["network"],
+            str(row["threads"]),
             *(spread(row[side]["images_per_second"], 1) for side in SIDES),
             spread(row["speedup"], 2),
             *(f"{row[side]['peak_mb']:.0f}" for side in SIDES),
         ]
         for row in record["networks"]
     ]
-    header = ["network", "timm in mmdet, images/s", "MixDet, images/s", "times faster"]
+    header = ["network", "threads", "timm in mmdet, images/s", "MixDet, images/s", "times faster"]
     return text_table([*header, "timm in mmdet, MB", "MixDet, MB"], rows, markdown)
