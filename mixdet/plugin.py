@@ -4,6 +4,7 @@ from mixdet import compat
 
 compat.prepare()
 
+import mixdet.datasets.collate  # noqa: E402
 import mixdet.datasets.digit_scenes_dataset  # noqa: E402
 import mixdet.datasets.safe_coco  # noqa: E402
 import mixdet.datasets.samplers  # noqa: E402

@@ -44,6 +44,7 @@ train_dataloader = dict(
     persistent_workers=True,
     drop_last=True,  # batch norm on the 1x1 level needs more than one picture
     sampler=dict(type="SeededSampler", shuffle=True),
+    collate_fn=dict(type="packed_collate"),  # workers send a batch in two pieces
     dataset=dict(
         type="SafeCocoDataset",
         data_root=data_root,
@@ -61,6 +62,7 @@ val_dataloader = dict(
     persistent_workers=True,
     drop_last=False,
     sampler=dict(type="DefaultSampler", shuffle=False),
+    collate_fn=dict(type="packed_collate"),
     dataset=dict(
         type="SafeCocoDataset",
         data_root=data_root,

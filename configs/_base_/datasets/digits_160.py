@@ -28,6 +28,7 @@ train_dataloader = dict(
     persistent_workers=True,
     drop_last=True,
     sampler=dict(type="SeededSampler", shuffle=True),
+    collate_fn=dict(type="packed_collate"),  # workers send a batch in two pieces
     dataset=dict(
         type="DigitScenes",
         data_root=data_root,
@@ -43,6 +44,7 @@ val_dataloader = dict(
     persistent_workers=True,
     drop_last=False,
     sampler=dict(type="DefaultSampler", shuffle=False),
+    collate_fn=dict(type="packed_collate"),
     dataset=dict(
         type="DigitScenes",
         data_root=data_root,

@@ -1,0 +1,85 @@
+"""What arrives is what mmengine's `pseudo_collate` sends."""
+
+from __future__ import annotations
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from mmdet.structures import DetDataSample
+from mmengine.dataset import pseudo_collate
+from mmengine.structures import InstanceData
+from torch.utils.data import DataLoader, Dataset
+
+from mixdet.datasets.collate import packed_collate
+
+
+class Samples(Dataset):
+    """Pictures with boxes, as `PackDetInputs` makes them.
+
+    Args:
+        sides: One a picture.
+    """
+
+    def __init__(self, sides: list[int]) -> None:
+        self.sides = sides
+
+    def __len__(self) -> int:
+        return len(self.sides)
+
+    def __getitem__(self, index: int) -> dict:
+        torch.manual_seed(index)
+        meta = dict(img_id=index, img_path=f"{index}.jpg", scale_factor=(0.5, np.float32(2)))
+        sample = DetDataSample(metainfo=meta)
+        sample.gt_instances = InstanceData(bboxes=torch.rand(index, 4), labels=torch.arange(index))
+        half = torch.rand(2, dtype=torch.bfloat16)
+        sample.ignored_instances = InstanceData(bboxes=torch.zeros(0, 4), scores=half[:0])
+        side = self.sides[index]
+        inputs = torch.randint(256, (3, side, side), dtype=torch.uint8)
+        return {"inputs": inputs, "data_samples": sample, "half": half}
+
+
+def assert_same(got: dict, want: dict) -> None:
+    assert got.keys() == want.keys()
+    for key in ("inputs", "half"):
+        assert all(map(torch.equal, got[key], want[key]))
+    for one, other in zip(got["data_samples"], want["data_samples"], strict=True):
+        assert one.metainfo == other.metainfo
+        for field in ("gt_instances", "ignored_instances"):
+            mine, theirs = one.get(field), other.get(field)
+            assert mine.keys() == theirs.keys()
+            assert all(torch.equal(mine[key], theirs[key]) for key in theirs.keys())  # noqa: SIM118
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("sides", [[8] * 6, [8, 9, 8, 7, 8, 6]], ids=["one size", "sizes"])
+def test_through_workers(sides, workers):
+    got, want = (
+        list(DataLoader(Samples(sides), 3, num_workers=workers, collate_fn=collate))
+        for collate in (packed_collate, pseudo_collate)
+    )
+    assert len(got) == len(want) == 2
+    for one, other in zip(got, want, strict=True):
+        assert_same(one, other)
+
+
+def test_a_batch_crosses_in_one_tensor_and_bytes():
+    samples = Samples([8, 8, 8])
+    batch = packed_collate([samples[i] for i in range(3)])
+    _, (pictures,) = batch["inputs"].__reduce__()
+    assert pictures.shape == (3, 3, 8, 8)
+    _, (content,) = batch["data_samples"].__reduce__()
+    assert isinstance(content, bytes)
+    assert_same(pickle.loads(pickle.dumps(batch)), batch)
+
+
+def test_a_model_takes_it(tmp_path):
+    """mmdet's data preprocessor looks for a list of tensors."""
+    from mmdet.models import DetDataPreprocessor
+
+    samples = Samples([8, 8])
+    batch = pickle.loads(pickle.dumps(packed_collate([samples[i] for i in range(2)])))
+    done = DetDataPreprocessor(mean=[0.0] * 3, std=[1.0] * 3)(batch)
+    assert done["inputs"].shape == (2, 3, 8, 8)
+    assert done["data_samples"][1].batch_input_shape == (8, 8)
