@@ -1,0 +1,42 @@
+"""The shipped COCO data loader over a long run: its workers stay, and so does their memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from mmengine.runner import Runner
+
+from mixdet.engine.launch import load_config
+from tests.conftest import ROOT
+
+SAMPLES = 20_000
+GROWTH = 20  # MB; a picture that stayed would be 0.3, the sample's pictures decoded once 20,000
+
+
+def resident(pid: int) -> float:
+    """Memory of a process in MB, as Linux counts it, without what it shares."""
+    fields = (line.split() for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    return next(int(words[1]) / 1e3 for words in fields if words[0] == "RssAnon:")
+
+
+@pytest.mark.heavy
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="memory is read from /proc")
+def test_a_worker_does_not_grow_over_20000_samples(coco_sample):
+    cfg = load_config(str(ROOT / "configs/ssdlite_mixnet_m_coco.py"), data_root=str(coco_sample))
+    loader = Runner.build_dataloader(
+        dict(cfg.train_dataloader, batch_size=8, num_workers=2), seed=0
+    )
+    seen, epoch, workers, memory = 0, 0, set(), []
+    while seen < SAMPLES:
+        loader.sampler.set_epoch(epoch)
+        epoch += 1
+        seen += sum(len(batch["inputs"]) for batch in loader)
+        pids = tuple(worker.pid for worker in loader._iterator._workers)
+        workers.add(pids)
+        if seen > SAMPLES / 10:  # caches and allocators are warm
+            memory.append(max(map(resident, pids)))
+    assert len(workers) == 1  # the same processes in all epochs
+    assert epoch > 100
+    late = sorted(memory[-50:])[25]
+    assert late - sorted(memory[:50])[25] < GROWTH, memory[:: len(memory) // 20]
