@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from mixdet.models.backbones.base import StagedBackbone
 from mixdet.models.layers import DepthwiseSeparable, InvertedResidual, MixConv2d, SqueezeExcite
+from mixdet.models.layers.mixconv import SplitConv2d
 
 # ONNX Runtime's and OpenVINO's convolutions keep channels in blocks of 8 (AVX2) or 16 (AVX-512)
 BLOCK = 16
@@ -95,27 +96,35 @@ def channel_groups(mix: MixConv2d) -> list[tuple[int, int]]:
     return groups
 
 
-def branchable(model: nn.Module) -> dict[str, list[tuple[int, int]]]:
+def branchable(model: nn.Module, dense: bool = True) -> dict[str, list[tuple[int, int]]]:
     """The blocks that can be branches, by name, with their `channel_groups`.
 
     Left out are blocks whose input or widened tensor something else reads: the head, through a tap.
+
+    Args:
+        model: Any network.
+        dense: With blocks whose 1x1 convolutions are several side by side, each on its share of the
+            channels, which are not those of the branches: it has to become a dense one.
     """
     found = {}
     for prefix, backbone in model.named_modules():
         if not isinstance(backbone, StagedBackbone):
             continue
-        for name, block in backbone.blocks.named_modules(prefix=f"{prefix}.blocks".lstrip(".")):
+        for path, block in backbone.blocks.named_modules(prefix=f"{prefix}.blocks".lstrip(".")):
             if isinstance(block, InvertedResidual):
-                stage, index = map(int, name.split(".")[-2:])
+                stage, index = map(int, path.split(".")[-2:])
                 reads_all = index > 0 or f"stage{stage + 1}.expansion" not in backbone.taps
             elif isinstance(block, DepthwiseSeparable):  # only the first one has the stem before it
                 first = block is backbone.blocks[0][0] and not block.has_shortcut
                 reads_all = first and "stem" not in backbone.taps
             else:
                 continue
+            pointwise = (getattr(block, name, None) for name in ("conv_pw", "conv_pwl"))
+            if not dense and any(isinstance(conv, SplitConv2d) for conv in pointwise):
+                continue
             groups = channel_groups(block.conv_dw)
             if reads_all and len(groups) > 1:
-                found[name] = groups
+                found[path] = groups
     return found
 
 

@@ -16,17 +16,18 @@ from mixdet.errors import MixDetError
 from mixdet.models.layers.mixconv import MixConv2d, SplitConv2d
 from mixdet.models.layers.pointwise import PointwiseConv2d
 
-# Whether blocks become branches; docs/deploy.md has the measurements
-BRANCHES = {"onnx": True, "openvino": True, "torch": False}
+# Whether blocks become branches whose 1x1 convolutions have to be made dense for that, as measured in
+# docs/deploy.md
+DENSE = {"onnx": True, "openvino": True, "torch": False}
 
 
 def fuse(model: nn.Module, target: str = "onnx") -> nn.Module:
     """Fold batch norm, and take every MixConv in the form that was measured fastest.
 
     Batch norm goes into the convolution before it. A MixConv becomes one depthwise convolution, its
-    kernels zero-padded to the largest; for runtimes that keep channels in blocks, the whole block
-    becomes branches of one kernel size each where nothing else reads it (`mixdet.deploy.branches`).
-    1x1 convolutions side by side become one: grouped, or dense where it is dealt out to branches.
+    kernels zero-padded to the largest, or where nothing else reads it the whole block becomes
+    branches of one kernel size each (`mixdet.deploy.branches`). 1x1 convolutions side by side
+    become one: grouped, or, for runtimes that keep channels in blocks, dense and dealt out.
 
     Args:
         model: A detector, or any network with MixConvs; it stays as it is.
@@ -38,10 +39,10 @@ def fuse(model: nn.Module, target: str = "onnx") -> nn.Module:
     Raises:
         MixDetError: The target is unknown.
     """
-    if target not in BRANCHES:
-        raise MixDetError(f"fuse: target {target!r} is unknown: use one of {', '.join(BRANCHES)}")
+    if target not in DENSE:
+        raise MixDetError(f"fuse: target {target!r} is unknown: use one of {', '.join(DENSE)}")
     fused = copy.deepcopy(model).eval()
-    branches = branchable(fused) if BRANCHES[target] else {}
+    branches = branchable(fused, DENSE[target])
     for path, module in list(fused.named_modules()):
         for name, child in module.named_children():
             if isinstance(child, MixConv2d):
