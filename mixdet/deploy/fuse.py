@@ -16,7 +16,7 @@ from mixdet.errors import MixDetError
 from mixdet.models.layers.mixconv import MixConv2d, SplitConv2d
 from mixdet.models.layers.pointwise import PointwiseConv2d
 
-# Whether blocks become branches whose 1x1 convolutions have to be made dense for that, as measured in
+# Whether blocks become branches whose 1x1 convolutions must be made dense for it, as measured in
 # docs/deploy.md
 DENSE = {"onnx": True, "openvino": True, "torch": False}
 
