@@ -1,4 +1,4 @@
-"""1x1 convolutions, alone or side by side, computed by oneDNN wherever it is the faster one."""
+"""1x1 convolutions, alone or side by side, computed by oneDNN where it is the faster one."""
 
 from __future__ import annotations
 
@@ -9,17 +9,23 @@ from torch import Tensor, nn
 from mixdet.models.layers.hooked import hooked
 from mixdet.models.layers.mixconv import SplitConv2d
 
+# On one thread torch leaves 1x1 convolutions of batches below 16 to a kernel of its own, unless
+# they are dilated (ConvParams::use_mkldnn), which a single tap does not notice.
+ONEDNN = dict(dilation=2)
+
 
 class PointwiseConv2d(nn.Conv2d):
-    """An `nn.Conv2d` of kernel 1x1 and stride 1, faster in float32 on a CPU; arguments as there."""
+    """`nn.Conv2d` of kernel 1x1 and stride 1, faster in channels_last on a CPU; same arguments."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, in_channels, H, W) -> (N, out_channels, H, W)."""
-        return _conv1x1(x, self.weight, self.bias, self.groups)
+        if not _faster(x):
+            return super().forward(x)
+        return F.conv2d(x, self.weight, self.bias, groups=self.groups, **ONEDNN)
 
 
 class SplitPointwise(SplitConv2d):
-    """1x1 convolutions of one shape side by side, without bias, computed as one grouped one.
+    """1x1 convolutions of one shape side by side, without bias; in channels_last one grouped one.
 
     Args:
         in_channels: Channels of the input, of all together.
@@ -34,21 +40,19 @@ class SplitPointwise(SplitConv2d):
     def forward(self, x: Tensor) -> Tensor:
         """(N, in_channels, H, W) -> (N, out_channels, H, W)."""
         convs = list(self.children())
-        if any(hooked(conv) for conv in convs):  # who listens to the parts must hear them
+        if not _faster(x) or any(map(hooked, convs)):  # who listens to the parts must hear them
             return super().forward(x)
-        return _conv1x1(x, torch.cat([conv.weight for conv in convs]), None, len(convs))
+        return F.conv2d(x, torch.cat([conv.weight for conv in convs]), groups=len(convs), **ONEDNN)
 
 
-def _conv1x1(x: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> Tensor:
-    # On one thread torch leaves 1x1 convolutions of batches below 16 to a kernel of its own, unless
-    # they are dilated (ConvParams::use_mkldnn), which a single tap does not notice. Exports and
-    # traces are to show the convolution as it is.
-    plain = (
-        not isinstance(x, Tensor)
-        or x.device.type != "cpu"
-        or x.dtype != torch.float32
-        or not torch.backends.mkldnn.is_available()
-        or torch.compiler.is_compiling()
-        or torch.jit.is_tracing()
+def _faster(x: Tensor) -> bool:
+    """Whether oneDNN is: float32 in channels_last on a CPU, and no trace or export."""
+    return (
+        isinstance(x, Tensor)  # not what torch.fx traces with
+        and x.device.type == "cpu"
+        and x.dtype == torch.float32
+        and torch.backends.mkldnn.is_available()
+        and not (torch.compiler.is_compiling() or torch.jit.is_tracing())
+        and x.is_contiguous(memory_format=torch.channels_last)
+        and not x.is_contiguous()
     )
-    return F.conv2d(x, weight, bias, dilation=1 if plain else 2, groups=groups)
