@@ -29,6 +29,13 @@ def test_links_to_files_lead_somewhere(page):
     assert not missing
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_files_that_are_named_are_there(page):
+    pattern = r"(?:`|python |^)((?:configs|docs|mixdet|tests|tools)/[\w/.-]+)(?=[`\s:])"
+    named = re.findall(pattern, page.read_text(), flags=re.M)
+    assert not [name for name in named if not (ROOT / name).exists()]
+
+
 def test_figures_are_drawn_from_the_tables(tmp_path, monkeypatch):
     module = runpy.run_path(str(ROOT / "docs/draw_figures.py"))
     monkeypatch.setitem(module["main"].__globals__, "FIGURES", tmp_path)

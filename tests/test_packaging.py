@@ -8,7 +8,9 @@ import runpy
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tarfile
+import venv
 from pathlib import Path
 
 import pytest
@@ -107,12 +109,14 @@ def test_sdist_and_wheel_work_without_a_checkout(tmp_path):
     pip = (sys.executable, "-m", "pip")
     shell(tmp_path, *pip, "wheel", "--no-deps", "--no-build-isolation", "-w", "wheels", folder)
     (wheel,) = (tmp_path / "wheels").glob("mixdet-*.whl")
-    shell(tmp_path, *pip, "install", "--no-deps", "--no-index", "--target", "site", wheel)
-
-    site, empty = tmp_path / "site", tmp_path / "empty"
+    venv.create(tmp_path / "clean")
+    python, empty = tmp_path / "clean/bin/python", tmp_path / "empty"
+    shell(tmp_path, *pip, "--python", python, "install", "--no-deps", "--no-index", wheel)
     empty.mkdir()
-    where = "import mixdet; print(mixdet.__file__)"
-    assert shell(empty, sys.executable, "-c", where, path=site).startswith(str(site))
+    path = sysconfig.get_path("purelib")  # what it depends on; a checkout's .pth is not read there
+    where = "import mixdet; print(mixdet.__path__[0])"
+    site = Path(shell(empty, python, "-c", where, path=path).strip()).parent
+    assert site.is_relative_to(tmp_path / "clean")
     for kind in ("configs", "tools"):
         shipped = {file.relative_to(ROOT) for file in (ROOT / kind).rglob("*.[psy]*[!c]")}
         assert shipped
@@ -120,23 +124,23 @@ def test_sdist_and_wheel_work_without_a_checkout(tmp_path):
     assert (site / "mixdet/.mim/model-index.yml").is_file()
     assert not list(site.rglob("tests"))
 
-    mixdet = site / "bin" / "mixdet"
-    assert "check_data" in shell(empty, mixdet, "--help", path=site)
-    listed = shell(empty, sys.executable, "-m", "mixdet", "configs", path=site)
+    mixdet = python.with_name("mixdet")
+    assert "check_data" in shell(empty, mixdet, "--help", path=path)
+    listed = shell(empty, python, "-m", "mixdet", "configs", path=path)
     assert listed.splitlines() == list(config_names())
-    counted = shell(empty, mixdet, "complexity", "ssdlite_mixnet_s_digits", path=site)
+    counted = shell(empty, mixdet, "complexity", "ssdlite_mixnet_s_digits", path=path)
     assert "ssdlite_mixnet_s_digits" in counted
-    refused = shell(empty, mixdet, "train", "ssdlite_mixnet_s_coco", path=site, code=1)
+    refused = shell(empty, mixdet, "train", "ssdlite_mixnet_s_coco", path=path, code=1)
     assert "data/coco" in refused.splitlines()[-1]
     assert "is missing" in refused
 
 
-def shell(folder: Path, *words: object, path: Path | None = None, code: int = 0) -> str:
+def shell(folder: Path, *words: object, path: str = "", code: int = 0) -> str:
     """Run a command in a folder; return what it printed."""
     done = subprocess.run(
         list(map(str, words)),
         cwd=folder,
-        env=os.environ | {"PYTHONPATH": str(path or "")},
+        env=os.environ | {"PYTHONPATH": path},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

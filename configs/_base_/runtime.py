@@ -24,6 +24,7 @@ default_hooks = dict(
     checkpoint_fit=dict(type="CheckpointFitHook"),  # weights of another network are refused
     data_check=dict(type="DataCheckHook"),  # misspelt classes, lost boxes: before training
     finite_loss=dict(type="FiniteLossHook"),  # NaN stops the run where it appears
+    sync_buffers=dict(type="SyncBuffersHook"),  # processes validate the statistics that are saved
     total_batch=dict(type="TotalBatchHook"),  # another batch than the recipe's is said
     interrupt=dict(type="InterruptHook"),  # Ctrl-C leaves a checkpoint to resume from
     fuse=dict(type="FuseHook"),  # tests compute the same, sooner

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import stat
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
@@ -102,14 +105,19 @@ def read_picture(path: str | os.PathLike, limits: PictureLimits) -> tuple[bytes,
         raise PictureError(f"{path}: no such file, though the annotations name it") from error
     except OSError as error:
         raise PictureError(f"{path}: cannot be read ({error.strerror})") from error
-    width, height = _header(path, content)
+    if not content:
+        raise PictureError(f"{path}: the picture is damaged: the file is empty")
+    with _refusing(path):
+        image = Image.open(io.BytesIO(content), formats=FORMATS)
+    width, height = image.size
     if width * height > limits.max_pixels:
         raise PictureError(
             f"{path}: {width} x {height} pixels, over max_pixels={limits.max_pixels:,}"
         )
     if _cut_short(content):
         raise PictureError(f"{path}: the picture is damaged: it is cut short")
-    return content, (width, height)
+    with _refusing(path):
+        return content, (height, width) if _turned(image, content) else (width, height)
 
 
 def _cut_short(content: bytes) -> bool:
@@ -144,17 +152,21 @@ def decode_fully(path: str | os.PathLike, content: bytes) -> None:
         raise PictureError(f"{path}: the picture is damaged ({error})") from error
 
 
-def _header(path: str | os.PathLike, content: bytes) -> tuple[int, int]:
-    """(width, height) upright."""
-    if not content:
-        raise PictureError(f"{path}: the picture is damaged: the file is empty")
+@contextmanager
+def _refusing(path: str | os.PathLike) -> Iterator[None]:
+    """Turn what Pillow raises into a `PictureError`."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's own limit of pixels, and of metadata
-            image = Image.open(io.BytesIO(content), formats=FORMATS)
-            turned = image.getexif().get(ORIENTATION) in TURNED
+            yield
     except Image.DecompressionBombError as error:
         raise PictureError(f"{path}: too many pixels ({error})") from error
     except Exception as error:  # decoders raise what they like on damaged data
         raise PictureError(f"{path}: the picture is damaged, or no picture") from error
-    return image.size[::-1] if turned else image.size
+
+
+def _turned(image: Image.Image, content: bytes) -> bool:
+    """Whether it lies on its side. Pillow decodes a PNG to the end to say that it has no EXIF."""
+    if image.format == "PNG" and not re.search(rb"e[xX][iI]f", content):
+        return False
+    return image.getexif().get(ORIENTATION) in TURNED

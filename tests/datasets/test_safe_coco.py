@@ -118,7 +118,8 @@ def test_links_that_stay_inside_and_a_linked_root_are_followed(data, tmp_path):
 def test_limits_hold_before_anything_is_decoded(data, monkeypatch):
     folder = data / "train2017"
     bomb(folder / "1.png")
-    monkeypatch.setattr("mmcv.imfrombytes", lambda *a, **k: pytest.fail("decoded"))
+    for decoder in ("mmcv.imfrombytes", "PIL.ImageFile.ImageFile.load"):
+        monkeypatch.setattr(decoder, lambda *a, **k: pytest.fail("decoded"))
     for index, options, words in (
         (0, {}, "too many pixels"),  # over Pillow's own limit
         (1, {"max_pixels": 64 * 64 - 1}, "64 x 64 pixels, over max_pixels=4,095"),
@@ -126,6 +127,11 @@ def test_limits_hold_before_anything_is_decoded(data, monkeypatch):
     ):
         with pytest.raises(MixDetError, match=words):
             build(data, **options)[index]
+
+
+def test_reading_a_header_decodes_nothing(data, monkeypatch):
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda image: pytest.fail("decoded"))
+    assert read_picture(data / "train2017" / "1.png", PictureLimits())[1] == (64, 64)
 
 
 @pytest.mark.parametrize("share", [0.3, 0.9])

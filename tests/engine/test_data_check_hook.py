@@ -58,4 +58,4 @@ def test_lesser_faults_are_a_line_each_and_training_goes_on(data, tmp_path):
 
 def test_every_shipped_config_has_the_guards():
     hooks = Config.fromfile(ROOT / "configs" / "ssdlite_mixnet_s_coco.py").default_hooks
-    assert {"data_check", "finite_loss"} <= hooks.keys()
+    assert {"data_check", "finite_loss", "sync_buffers"} <= hooks.keys()

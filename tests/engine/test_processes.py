@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -67,15 +68,33 @@ def assert_close(a: dict, b: dict) -> None:
         torch.testing.assert_close(weights, b["state_dict"][name], rtol=1e-4, atol=1e-5)
 
 
-def test_two_processes_learn_as_one_with_the_double_batch_and_one_goes_on_from_two(
-    pictures, tmp_path
-):
-    one, two, resumed = (tmp_path / name for name in ("one", "two", "resumed"))
-    launch.train(str(plain_config(one, pictures, batch=4)))
-    done = run_two([ROOT / "tools/dist_train.sh", plain_config(two, pictures, batch=2), 2])
+@pytest.fixture(scope="module")
+def one(quick, pictures, tmp_path_factory):  # noqa: F811
+    """The folder of a run of one process, of batches of 4."""
+    folder = tmp_path_factory.mktemp("one")
+    launch.train(str(plain_config(folder, pictures, batch=4)))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def two(pictures, tmp_path_factory):
+    """The folder of a run of two processes, of batches of 2 each."""
+    return train_two(tmp_path_factory.mktemp("two"), pictures)
+
+
+def train_two(folder: Path, pictures: Path, *options: object) -> Path:
+    config = plain_config(folder, pictures, batch=2)
+    done = run_two([ROOT / "tools/dist_train.sh", config, 2, *options])
     assert done.returncode == 0, done.stderr[-3000:]
-    expected, got = (load(folder / f"work/epoch_{EPOCHS}.pth") for folder in (one, two))
-    assert_close(got, expected)
+    return folder
+
+
+def last(folder: Path) -> dict:
+    return load(folder / f"work/epoch_{EPOCHS}.pth")
+
+
+def test_two_processes_learn_as_one_with_the_double_batch(one, two):
+    assert_close(last(two), last(one))
     alone, first, second = (
         np.loadtxt(file)
         for file in (one / "losses_0.txt", two / "losses_0.txt", two / "losses_1.txt")
@@ -83,9 +102,32 @@ def test_two_processes_learn_as_one_with_the_double_batch_and_one_goes_on_from_t
     assert not np.allclose(first, second, rtol=1e-3)
     np.testing.assert_allclose((first + second) / 2, alone, rtol=1e-4)
 
-    again = plain_config(resumed, pictures, batch=4)
-    launch.train(str(again), resume=str(two / "work/epoch_1.pth"))
-    assert_close(load(resumed / f"work/epoch_{EPOCHS}.pth"), expected)
+
+def test_one_process_goes_on_from_two(one, two, pictures, tmp_path):
+    config = plain_config(tmp_path, pictures, batch=4)
+    launch.train(str(config), resume=str(two / "work/epoch_1.pth"))
+    assert_close(last(tmp_path), last(one))
+
+
+def test_two_processes_go_on_from_one(one, pictures, tmp_path):
+    train_two(tmp_path, pictures, "--resume", one / "work/epoch_1.pth")
+    assert len(np.loadtxt(tmp_path / "losses_1.txt")) * EPOCHS == len(
+        np.loadtxt(one / "losses_0.txt")
+    )
+    assert_close(last(tmp_path), last(one))
+
+
+def test_an_epoch_that_two_left_in_its_middle_starts_over_in_one(pictures, tmp_path):
+    hook = "custom_hooks = [dict(type='CtrlC', iteration=5)]\ntrain_dataloader['batch_size'] = 2\n"
+    config = write_config(tmp_path / "two", pictures, EPOCHS, hook)
+    run_two([ROOT / "tools/dist_train.sh", config, 2])
+    stopped = tmp_path / "two/work/interrupted.pth"
+    assert load(stopped)["meta"]["iter"] == 6
+    launch.train(str(write_config(tmp_path / "one", pictures, EPOCHS)), resume=str(stopped))
+    (log,) = (tmp_path / "one").glob("work/*/*.log")
+    text = log.read_text()
+    assert "Epoch 2 starts over" in text
+    assert "Epoch(train) [2][1/4]" in text
 
 
 def test_two_processes_evaluate_every_picture_once(pictures, tmp_path):
@@ -111,10 +153,26 @@ def test_two_processes_evaluate_every_picture_once(pictures, tmp_path):
     assert f"coco/bbox_mAP: {metrics['coco/bbox_mAP']:.4f}" in done.stdout + done.stderr
 
 
-def test_a_killed_process_ends_the_job_and_is_named(pictures, tmp_path):
-    hook = "custom_hooks = [dict(type='KillRank', rank=1, iteration=2)]\n"
-    config = write_config(tmp_path, pictures, 1000, hook)
-    done = run_two([ROOT / "tools/dist_train.sh", config, 2], seconds=120)
+def test_two_processes_validate_the_weights_that_are_saved(pictures, tmp_path):
+    """Batch norm's statistics, which each process gathers from its own pictures, included."""
+    sync = "default_hooks['sync_buffers'] = dict(type='SyncBuffersHook')\n"
+    config = write_config(tmp_path, pictures, EPOCHS, sync)
+    done = run_two([ROOT / "tools/dist_train.sh", config, 2])
+    assert done.returncode == 0, done.stderr[-3000:]
+    (log,) = tmp_path.glob("work/*/vis_data/scalars.json")
+    *_, logged = (entry for entry in map(json.loads, log.open()) if "coco/AR@100" in entry)
+    again = launch.evaluate(str(config), str(tmp_path / f"work/epoch_{EPOCHS}.pth"))
+    for metric in ("coco/bbox_mAP", "coco/AR@100"):
+        assert again[metric] == pytest.approx(logged[metric], abs=1e-6)
+
+
+def test_a_killed_process_ends_the_job_and_is_named_within_a_minute(pictures, tmp_path):
+    hooks = f"dict(type='NoteLosses', folder='{tmp_path}'), dict(type='KillRank', rank=1, "
+    hooks = f"custom_hooks = [{hooks}iteration=2)]\n"
+    config = write_config(tmp_path, pictures, 1000, hooks)
+    done = run_two([ROOT / "tools/dist_train.sh", config, 2])
+    killed = (tmp_path / "losses_1.txt").stat().st_mtime  # when it last wrote, just before
+    assert time.time() - killed < 60
     assert done.returncode != 0
     assert "Signal 9 (SIGKILL) received by PID" in done.stderr
     assert "rank      : 1 (local_rank: 1)" in done.stderr

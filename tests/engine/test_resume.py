@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from mixdet.engine import launch
+from tests.conftest import ROOT
 from tests.tiny import quick, write_config, write_pictures  # noqa: F401
 
 pytestmark = pytest.mark.usefixtures("quick")
@@ -257,3 +258,17 @@ def test_early_stopping_counts_on_after_a_resume(pictures, tmp_path):
     # nor does a run that has stopped begin anew
     run(tmp_path / "first", pictures, extra=extra, last="epoch_3.pth", resume="auto")
     assert not list(tmp_path.rglob("epoch_4.pth"))
+
+
+def test_the_documents_hooks_stop_early_and_average(pictures, tmp_path):
+    page = (ROOT / "docs/custom_data.md").read_text()
+    (block,) = (part for part in page.split("```") if "# early stopping, averaged weights" in part)
+    base = write_config(tmp_path, pictures, 30)
+    config = tmp_path / "child.py"
+    constant = "\noptim_wrapper = dict(optimizer=dict(lr=0.0))\n"  # no score is ever better
+    config.write_text(f"_base_ = '{base.name}'\n" + block.removeprefix("python") + constant)
+    launch.train(str(config))
+    (log,) = tmp_path.glob("work/*/vis_data/scalars.json")
+    scores = [each for each in map(json.loads, log.open()) if "coco/bbox_mAP" in each]
+    assert len(scores) == 6  # the first, and five that are no better
+    assert "ema_state_dict" in load(tmp_path / "work/epoch_6.pth")

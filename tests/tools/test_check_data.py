@@ -43,7 +43,7 @@ def test_nothing_wrong(checked, data):
     assert "21 training boxes at 64 x 64" in out
 
 
-def test_pictures_cut_short_not_pictures_and_of_another_size(checked, data):
+def test_pictures_cut_short_spoilt_not_pictures_and_of_another_size(checked, data):
     folder = data / "train2017"
     Image.open(folder / "1.png").convert("RGB").save(folder / "whole.jpg")
     jpeg = (folder / "whole.jpg").read_bytes()
@@ -53,10 +53,14 @@ def test_pictures_cut_short_not_pictures_and_of_another_size(checked, data):
     (folder / "4.png").write_bytes(b"")
     Image.open(folder / "5.png").resize((SIZE, 2 * SIZE)).save(folder / "5.png")
     (folder / "6.png").unlink()
+    spoilt = bytearray((folder / "7.png").read_bytes())
+    middle = len(spoilt) // 2
+    spoilt[middle : middle + 9] = bytes(9)  # whole from header to end, and not to be decoded
+    (folder / "7.png").write_bytes(spoilt)
     code, found, out = checked(data)
     assert code == 1
-    assert found["broken_pictures"]["count"] == 4
-    for name in "1234":
+    assert found["broken_pictures"]["count"] == 5
+    for name in "12347":
         assert f"{name}.png" in out
     assert found["pictures_of_another_size"]["count"] == 1
     assert "5.png: 64 x 128, stated 64 x 64" in out
@@ -79,6 +83,15 @@ def test_pictures_shared_by_training_and_validation_under_other_names(checked, d
     assert code == 1
     (example,) = found["shared_pictures"]["examples"]
     assert example["text"].endswith(f"9.png is {data / 'train2017' / '3.png'}")
+
+
+def test_anchors_that_miss_the_boxes_are_a_note_with_sizes_that_fit(checked, data):
+    generator = "model.bbox_head.anchor_generator"
+    sizes = [f"{generator}.min_sizes=[200,300]", f"{generator}.max_sizes=[300,400]"]
+    code, found, out = checked(data, "--cfg-options", *sizes)
+    assert (code, list(found)) == (0, ["anchors_misfit"])
+    assert found["anchors_misfit"]["level"] == "note"
+    assert "anchor_generator=dict(min_sizes=[" in out
 
 
 def test_the_page_holds_the_pictures_and_asks_for_nothing_else(checked, data, tmp_path):
