@@ -92,12 +92,19 @@ def test_the_api_reference_has_every_public_name_and_no_warning(tmp_path):
             assert f'id="{name}"' in page, f"{module.name}.{name}"
 
 
-@pytest.mark.parametrize("file", sorted(ROOT.glob("docs/results/benchmark/*.json")), ids=str)
-def test_tables_of_performance_are_those_of_the_json(file):
-    page = ROOT / "docs/performance.md"
+@pytest.mark.parametrize(
+    ("page", "file"),
+    [
+        (ROOT / page, file)
+        for page, folder in (("docs/performance.md", "benchmark"), ("docs/deploy.md", "exported"))
+        for file in sorted(ROOT.glob(f"docs/results/{folder}/*.json"))
+    ],
+    ids=str,
+)
+def test_tables_are_those_of_the_json(page, file):
     record = read_record(file)
     made, found = insert(page.read_text(), file.stem, content(record, file, page))
-    assert found, f"docs/performance.md has no place for {file.name}"
+    assert found, f"{page.name} has no place for {file.name}"
     assert made == page.read_text(), "run tools/benchmark.py report, as the page says"
     drawn = plot(record)
     if drawn:

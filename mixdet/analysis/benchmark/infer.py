@@ -7,6 +7,7 @@ import importlib.util
 import shutil
 import tempfile
 from collections.abc import Sequence
+from itertools import compress
 from pathlib import Path
 
 from mixdet.analysis.benchmark.contestants import (
@@ -140,18 +141,19 @@ def _rows(
 
 def infer_table(record: dict[str, object], markdown: bool = False) -> str:
     """The record of `measure_infer` as text, a table for each batch and number of threads."""
-    header = ["ms a picture", *PARTS, "share", "times faster", "network, ms per billion"]
-    header += ["mAP"] if any("mAP" in row for row in record["rows"]) else []
+    header = ["ms a picture", *PARTS, "share", "times faster", "network, ms per billion", "mAP"]
     tables = []
     settings = dict.fromkeys((row["batch"], row["threads"]) for row in record["rows"])
     for batch, threads in settings:
         rows = [
-            _cells(row)[: len(header)]
+            _cells(row)
             for row in record["rows"]
             if (row["batch"], row["threads"]) == (batch, threads)
         ]
+        used = [any(column) for column in zip(*rows, strict=True)]
+        shown = [[*compress(cells, used)] for cells in (header, *rows)]
         title = f"Batch {batch}, threads: {threads}"
-        tables.append(f"{title}\n\n{text_table(header, rows, markdown)}")
+        tables.append(f"{title}\n\n{text_table(shown[0], shown[1:], markdown)}")
     return "\n\n".join(tables)
 
 
@@ -181,7 +183,7 @@ def infer_plot(record: dict[str, object]) -> str:
     rows = [row for row in asked if PARTS[0] in row["milliseconds"]]
     scored = [row for row in rows if "mAP" in row]
     words = f"milliseconds a picture, batch {batch}, {threads} thread{'s' * (threads > 1)}"
-    heights = [0.45 * len(rows) + 1] + [4] * bool(scored)
+    heights = [0.45 * len(rows) + 1] + [4 + len(scored) / 9] * bool(scored)
 
     def draw(axes) -> None:
         bars, *below = axes[:, 0]
@@ -201,7 +203,7 @@ def infer_plot(record: dict[str, object]) -> str:
             points.set_xlim(left=0)
             points.set_xlabel(f"{words}, end to end")
             points.set_ylabel("mAP")
-            points.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+            points.legend(loc="upper center", bbox_to_anchor=(0.3, -0.12), ncols=2)
 
     size = (8, sum(heights))
     return svg(draw, size, nrows=len(heights), height_ratios=heights, squeeze=False)
