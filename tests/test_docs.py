@@ -99,14 +99,24 @@ def test_the_api_reference_has_every_public_name_and_no_warning(tmp_path):
             assert f'id="{name}"' in page, f"{module.name}.{name}"
 
 
-@pytest.mark.parametrize("file", sorted(ROOT.glob("docs/results/benchmark/*.json")), ids=str)
-def test_tables_of_performance_are_those_of_the_json(file):
+@pytest.mark.parametrize(
+    ("page", "file"),
+    [
+        (ROOT / page, file)
+        for page, files in (
+            ("docs/performance.md", "benchmark/*"),
+            ("README.md", "benchmark/[te]*"),  # train and eval
+            ("docs/deploy.md", "exported/*"),
+        )
+        for file in sorted(ROOT.glob(f"docs/results/{files}.json"))
+    ],
+    ids=str,
+)
+def test_tables_are_those_of_the_json(page, file):
     record = read_record(file)
-    for name in ("docs/performance.md", "README.md"):
-        page = ROOT / name
-        made, found = insert(page.read_text(), file.stem, content(record, file, page))
-        assert found or name == "README.md", f"{name} has no place for {file.name}"
-        assert made == page.read_text(), "run tools/benchmark.py report, see docs/performance.md"
+    made, found = insert(page.read_text(), file.stem, content(record, file, page))
+    assert found, f"{page.name} has no place for {file.name}"
+    assert made == page.read_text(), "run tools/benchmark.py report, as the page says"
     drawn = plot(record)
     if drawn:
         words = re.compile(r">([^<>]*\w[^<>]*)</text>")

@@ -18,7 +18,7 @@ def parse_args() -> argparse.Namespace:
     kinds = parser.add_subparsers(dest="kind", required=True)
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--rounds", type=positive, default=5, help="timed rounds (default: 5)")
-    common.add_argument("--out", metavar="FILE", help="also write the figures as JSON")
+    common.add_argument("--out", metavar="FILE", help="also write the figures as JSON, and a plot")
     common.add_argument("--markdown", action="store_true", help="print the tables as Markdown")
 
     pipeline = kinds.add_parser(
@@ -66,7 +66,12 @@ def parse_args() -> argparse.Namespace:
     inference.add_argument(
         "--without", nargs="+", default=[], help="forms to leave out, such as compiled"
     )
-    inference.add_argument("--folders", nargs="+", default=[], help="exported folders besides")
+    inference.add_argument(
+        "--folders",
+        nargs="+",
+        default=[],
+        help="exported folders of kind raw besides; a second plot shows their mAP",
+    )
 
     kinds.add_parser(
         "grow", parents=[common], help="cost by resolution, batch and kernels; what bounds it"
@@ -91,7 +96,7 @@ def main() -> None:
     args = parse_args()
     out = writable_file("--out", args.out) if getattr(args, "out", None) else None
     # heavy: torch and mmdet
-    from mixdet.analysis.benchmark.report import read_record, renew, table
+    from mixdet.analysis.benchmark.report import read_record, renew, table, write_plot
 
     if args.kind == "report":
         if args.page:
@@ -103,6 +108,7 @@ def main() -> None:
     record = measure(args)
     if out:
         out.write_text(json.dumps(record, indent=2) + "\n")
+        write_plot(record, out)
     print(table(record, args.markdown))
 
 

@@ -7,6 +7,7 @@ the same boxes on every CPU.
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import logging
 import re
@@ -17,13 +18,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from mmdet.structures.bbox import bbox_overlaps
 
 from mixdet.deploy.exported import ExportedFile, network_input
 from mixdet.deploy.pictures import Pictures
-from mixdet.deploy.runtimes import FILES
+from mixdet.deploy.runtimes import FILES, load
 from mixdet.inference import as_rgb
 
-SWEEP_PICTURES = 100
+RANKING_PICTURES = 20
+SWEEP_PICTURES = 200
 MARGIN = 0.5  # of what may be lost: the sweep's pictures are few, and of the training split
 
 
@@ -42,6 +46,7 @@ class Quantiser:
     def __init__(self, file: Path, manifest: dict[str, Any], training: Pictures) -> None:
         self.file, self.manifest = file, manifest
         self.blocks = blocks(file)
+        self._ranges = file.with_name("ranges.json")
         count = min(manifest["calibration_pictures"], len(training))
         picked = np.linspace(0, len(training) - 1, count).round().astype(int)
         self.inputs = [network_input([as_rgb(training.files[index])], manifest) for index in picked]
@@ -61,26 +66,57 @@ class Quantiser:
         Returns:
             The blocks in float, the most sensitive first.
         """
+        every = set(self.blocks.values())
         wanted = self._mean_ap("onnx", self.file.parent) - MARGIN * self.manifest["max_drop"]
-        count = 0
-        while True:
-            kept = self._sensitive()[:count] if count else []
-            self._write(target, folder, set(self.blocks.values()) - {*kept})
-            if count == len(self._ranking) > 0 or self._mean_ap(target, folder) >= wanted:
-                return kept
-            count = min(max(1, 2 * count), len(self._sensitive()))
+
+        def kept(count: int) -> list[str]:
+            return self._sensitive()[:count] if count else []
+
+        with tempfile.TemporaryDirectory() as work:
+
+            def made(count: int) -> Path:
+                path = Path(work, str(count))
+                if not path.is_dir():
+                    path.mkdir()
+                    self._write(target, path, every - {*kept(count)})
+                return path
+
+            def enough(count: int) -> bool:
+                found = self._mean_ap(target, made(count))
+                print(
+                    f"{target}, blocks in float: {count} of {len(every)}: mAP {found:.4f} on "
+                    f"{len(self.sweep)} pictures ({wanted:.4f} wanted)",
+                    flush=True,
+                )
+                return found >= wanted
+
+            count = 0
+            if not enough(0):
+                count = 1 + bisect.bisect_left(range(1, len(every)), True, key=enough)
+            shutil.copytree(made(count), folder, dirs_exist_ok=True)
+        return kept(count)
 
     def _sensitive(self) -> list[str]:
-        """All blocks, by the mAP that is lost where one of them alone is quantised."""
+        """All blocks, by how much one of them alone in 8 bits changes what is detected."""
         if not self._ranking:
+            inputs = self.inputs[:: max(1, len(self.inputs) // RANKING_PICTURES)]
             with tempfile.TemporaryDirectory() as folder:
-                scores = {}
+                file, path = self.file, Path(folder, FILES["onnx"][0])
+                if self.manifest["kind"] == "end2end":  # outputs before NMS stay in their places
+                    import onnx
+
+                    file = Path(folder, "raw.onnx")
+                    names = ["candidates", "candidate_scores"]
+                    onnx.utils.extract_model(self.file, file, ["image"], names)
+                want = _outputs(file, inputs)
+                ratios = {}
                 for block in dict.fromkeys(self.blocks.values()):
-                    self._write("onnx", Path(folder), {block})
-                    scores[block] = self._mean_ap("onnx", Path(folder))
-            self._ranking = sorted(scores, key=scores.__getitem__)
+                    nodes = [name for name, found in self.blocks.items() if found == block]
+                    _onnxruntime(file, path, nodes, self.inputs, self._ranges)
+                    ratios[block] = signal_to_noise(want, _outputs(path, inputs))
+            self._ranking = sorted(ratios, key=ratios.__getitem__)
             for block in self._ranking:
-                print(f"{block} alone in 8 bits: mAP {scores[block]:.4f}", flush=True)
+                print(f"{block} alone in 8 bits: {ratios[block]:.1f} dB", flush=True)
         return self._ranking
 
     def _mean_ap(self, target: str, folder: Path) -> float:
@@ -92,10 +128,39 @@ class Quantiser:
         if target == "openvino":
             _nncf(self.file, path, nodes, self.inputs)
         elif nodes:
-            cache = self.file.with_name("ranges.json")
-            _onnxruntime(self.file, path, nodes, self.inputs, cache)
+            _onnxruntime(self.file, path, nodes, self.inputs, self._ranges)
         else:
             shutil.copy(self.file, path)
+
+
+def signal_to_noise(
+    want: Sequence[Sequence[np.ndarray]], found: Sequence[Sequence[np.ndarray]]
+) -> float:
+    """How much of what a network detects is left in another form of it.
+
+    The signal is the scores. Noise is what they change by, and where a box moves, the score of its
+    best class times what is lost in IoU: the many boxes that show nothing count for nothing.
+
+    Args:
+        want: Of each picture, boxes (1, A, 4) and scores (1, A, classes) of the network.
+        found: Those of the other form.
+
+    Returns:
+        Decibels; very many where nothing changed.
+    """
+    signal = noise = 0.0
+    for (boxes, scores), (other_boxes, other_scores) in zip(want, found, strict=True):
+        pairs = (torch.from_numpy(each).squeeze(0) for each in (boxes, other_boxes))
+        overlaps = bbox_overlaps(*pairs, is_aligned=True).numpy()
+        moved = scores.max(-1) * (1 - overlaps)
+        signal += np.square(scores).sum()
+        noise += np.square(scores - other_scores).sum() + np.square(moved).sum()
+    return 10 * np.log10(signal / max(noise, np.finfo(float).tiny))
+
+
+def _outputs(file: Path, inputs: Sequence[np.ndarray]) -> list[list[np.ndarray]]:
+    _, run = load("onnx", file)
+    return [run(image) for image in inputs]
 
 
 def blocks(file: Path) -> dict[str, str]:

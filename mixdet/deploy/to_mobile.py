@@ -66,7 +66,7 @@ def save_litert(network: RawNetwork, path: str | os.PathLike) -> None:
     """Write `model.tflite`; in- and outputs are those of `RawNetwork.forward`."""
     import litert_torch
 
-    litert_torch.convert(network.eval(), (_image(network),)).export(str(path))
+    litert_torch.convert(_plain(network), (_image(network),)).export(str(path))
 
 
 def save_executorch(network: RawNetwork, path: str | os.PathLike) -> None:
@@ -74,11 +74,19 @@ def save_executorch(network: RawNetwork, path: str | os.PathLike) -> None:
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
     from executorch.exir import to_edge_transform_and_lower
 
-    network.eval().to(memory_format=torch.contiguous_format)  # XNNPACK wants weights as NCHW
     with torch.no_grad():
-        program = torch.export.export(network, (_image(network),))
+        program = torch.export.export(_plain(network), (_image(network),))
     edge = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()])
     Path(path).write_bytes(edge.to_executorch().buffer)
+
+
+def _plain(network: RawNetwork) -> nn.Module:
+    """With weights as NCHW: XNNPACK refuses others, and LiteRT's converter mixes them up.
+
+    litert-torch 0.10 knows a constant by its address, which for the copy that it makes of a
+    channels-last weight is the address of another's copy before.
+    """
+    return network.eval().to(memory_format=torch.contiguous_format)
 
 
 def _image(network: RawNetwork) -> Tensor:

@@ -97,8 +97,18 @@ def test_boxes_are_pytorchs_in_pictures_of_any_shape(exported, trained, network,
         rng.integers(0, 256, (*shape, 3), dtype=np.uint8)
         for shape in ((64, 64), (2, 3), (300, 40), (17, 501))
     ]
-    got = Detector(exported / kind, runtime=runtime)(images, batch_size=3)
-    want = Detector(trained[1], trained[0])(images)
+    equal(Detector(exported / kind, runtime=runtime), Detector(trained[1], trained[0]), images)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_boxes_are_pytorchs_in_photographs(exported, trained, coco_sample, kind):
+    files = sorted((coco_sample / "val2017").iterdir())
+    assert len(files) > 40
+    equal(Detector(exported / kind), Detector(trained[1], trained[0]), files)
+
+
+def equal(detector: Detector, original: Detector, images: list) -> None:
+    got, want = detector(images, batch_size=3), original(images)
     for a, b in zip(got, want, strict=True):
         arrays = ((d.boxes, d.scores, d.labels) for d in (a, b))
         alone, box_difference, score_difference = match(*arrays)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import onnx
@@ -11,7 +12,7 @@ import pytest
 
 from mixdet.deploy.export import export
 from mixdet.deploy.exported import ExportedNetwork
-from mixdet.deploy.quantise import Quantiser, blocks
+from mixdet.deploy.quantise import Quantiser, blocks, signal_to_noise
 from mixdet.errors import MixDetError
 
 
@@ -102,42 +103,64 @@ def test_blocks_of_the_detector_alone(exported):
         assert {"Softmax", "Exp", "Cast"} <= others
 
 
-def test_the_most_sensitive_blocks_are_kept(exported, tmp_path, monkeypatch):
-    """A stand-in for measuring: two blocks lose, and only without both is little enough lost."""
+@pytest.mark.parametrize(
+    ("max_drop", "kept"), [(0.2, 0), (0.09, 1), (0.04, 2), (0.02, 2), (0.004, 3), (-1, 9)]
+)
+def test_the_fewest_blocks_are_kept(tmp_path, monkeypatch, max_drop, kept):
+    """A stand-in for measuring: three blocks lose."""
+    loses = {"block 3": 0.05, "block 7": 0.03, "block 1": 0.005}
+    others = [f"block {index}" for index in range(9) if f"block {index}" not in loses]
     quantiser = Quantiser.__new__(Quantiser)
     quantiser.file = tmp_path / "model.onnx"
-    quantiser.manifest = {"max_drop": 0.02}
-    quantiser.blocks = {str(index): f"block {index}" for index in range(9)}
-    quantiser._ranking = []
-    loses = {"block 3": 0.05, "block 7": 0.03, "block 1": 0.002}
-    written = {}
+    quantiser.manifest = {"max_drop": max_drop}
+    quantiser.sweep = [None] * 7
+    quantiser._ranking = [*loses, *others]
+    quantiser.blocks = {str(index): block for index, block in enumerate(sorted(quantiser._ranking))}
 
     def write(target, folder, quantised):
-        written[folder] = quantised
+        (folder / "blocks").write_text(",".join(quantised))
 
     def mean_ap(target, folder):
-        return 0.7 - sum(loses.get(block, 0) for block in written.get(folder, ()))
+        file = folder / "blocks"
+        return 0.7 - sum(
+            lost for block, lost in loses.items() if file.exists() and block in file.read_text()
+        )
 
     monkeypatch.setattr(quantiser, "_write", write)
     monkeypatch.setattr(quantiser, "_mean_ap", mean_ap)
     folder = tmp_path / "out"
-    assert quantiser.write("onnx", folder) == ["block 3", "block 7"]
-    assert written[folder] == {*quantiser.blocks.values()} - {"block 3", "block 7"}
-    quantiser.manifest = {"max_drop": -1}
-    assert len(quantiser.write("onnx", folder)) == 9
-    assert written[folder] == set()
+    assert quantiser.write("onnx", folder) == quantiser._ranking[:kept]
+    written = set(filter(None, (folder / "blocks").read_text().split(",")))
+    assert written == {*quantiser._ranking[kept:]}
+
+
+def test_signal_to_noise_by_hand():
+    """Of two anchors the one moves by half its width, which leaves a third of IoU."""
+    boxes = np.float32([[[0, 0, 2, 2], [4, 4, 8, 8]]])
+    scores = np.float32([[[0.6, 0.2], [0.1, 0.0]]])
+    moved = boxes + np.float32([[[1, 0, 1, 0], [0, 0, 0, 0]]])
+    other = scores + np.float32([[[0.0, 0.1], [0.0, 0.0]]])
+    signal = 0.6**2 + 0.2**2 + 0.1**2
+    noise = (0.6 * 2 / 3) ** 2 + 0.1**2
+    got = signal_to_noise([(boxes, scores)] * 2, [(moved, other), (boxes, scores)])
+    assert got == pytest.approx(10 * np.log10(2 * signal / noise), abs=1e-4)
+    assert signal_to_noise([(boxes, scores)], [(boxes, scores)]) > 100
 
 
 @pytest.mark.heavy
-def test_a_sweep_in_earnest(trained, tmp_path, capsys):
+@pytest.mark.parametrize("kind", ["raw", "end2end"])
+def test_a_sweep_in_earnest(trained, tmp_path, capsys, kind):
     """Where nothing may be lost, less than nothing even, every block ends in float."""
     with pytest.raises(MixDetError, match="--max-drop"):
-        export(*trained, tmp_path, precision="int8", max_drop=-1.0)
+        export(*trained, tmp_path, kinds=(kind,), precision="int8", max_drop=-1.0)
     manifest = json.loads((tmp_path / "mixdet.json").read_text())
     kept = manifest["float_layers"]["onnx"]
     assert len(kept) == 7
     said = capsys.readouterr().out
-    assert all(f"{block} alone in 8 bits: mAP " in said for block in kept)
+    ratios = [re.search(rf"{re.escape(block)} alone in 8 bits: (\S+) dB", said) for block in kept]
+    ratios = [float(found.group(1)) for found in ratios]
+    assert ratios == sorted(ratios)
+    assert 0 < ratios[0] < ratios[-1] < 100
     assert convolutions_of_onnx(tmp_path) == {"FLOAT"}
     measured = manifest["measured"]["onnx"]
     assert measured["mAP"] == pytest.approx(measured["mAP_torch"], abs=5e-4)

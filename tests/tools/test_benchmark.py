@@ -15,6 +15,7 @@ from mixdet.analysis.benchmark.infer import PARTS
 from mixdet.analysis.benchmark.input import RECIPES
 from mixdet.analysis.benchmark.peers import our_model
 from mixdet.analysis.benchmark.report import BEGIN, END
+from mixdet.deploy.export import export
 from tests.tiny import PICTURES
 
 
@@ -55,12 +56,20 @@ def test_testing(coco_sample, trained):
     assert "MixNet-S" in eval_table(record)
 
 
+@pytest.fixture(scope="module")
+def exported(trained, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("exported")
+    export(*trained, folder, targets=("onnx", "openvino"))
+    return folder
+
+
 @pytest.mark.heavy
 def test_inference(tool, tmp_path):
     out = tmp_path / "infer.json"
     arguments = ("--network", "MixNet-S", "--rounds", 1, "--batch", 2, "--threads", 1)
     code, text, err = tool("benchmark", "infer", *arguments, "--out", out)
     assert code == 0, err
+    assert "mAP" not in text
     rows = json.loads(out.read_text())["rows"]
     forms = [row["form"] for row in rows]
     assert len(set(forms)) == len(forms) >= 9
@@ -69,6 +78,33 @@ def test_inference(tool, tmp_path):
         assert {*row["milliseconds"]} == {*parts}
         assert all(found["low"] > 0 for found in row["milliseconds"].values())
         assert row["form"] in text
+
+
+@pytest.mark.heavy
+def test_exported_folders(tool, tmp_path, exported):
+    """Alone: a row for each file, with the mAP that its folder states; both plots have them."""
+    out = tmp_path / "infer.json"
+    alone = ("--without", "timm", "MixDet", "torchvision", "matrix")
+    arguments = ("--network", "MixNet-S", "--rounds", 1, "--batch", 1, "--threads", 1, *alone)
+    code, text, err = tool("benchmark", "infer", *arguments, "--folders", exported, "--out", out)
+    assert code == 0, err
+    rows = json.loads(out.read_text())["rows"]
+    assert [row["form"] for row in rows] == [f"{exported.name}, onnx", f"{exported.name}, openvino"]
+    measured = json.loads((exported / "mixdet.json").read_text())["measured"]
+    assert [row["mAP"] for row in rows] == [measured[name]["mAP"] for name in ("onnx", "openvino")]
+    for row in rows:
+        assert {*row["milliseconds"]} == {*PARTS}
+        assert f"{row['mAP']:.4f}" in text
+    drawn = out.with_suffix(".svg").read_text()
+    assert drawn.count(rows[0]["form"]) >= 2
+    assert "mAP" in drawn
+
+
+def test_folders_that_cannot_be_timed(refusal, tmp_path, exported):
+    assert "no exported folder" in refusal("benchmark", "infer", "--folders", tmp_path)
+    manifest = json.loads((exported / "mixdet.json").read_text())
+    (tmp_path / "mixdet.json").write_text(json.dumps(manifest | {"kind": "end2end"}))
+    assert "--kind raw" in refusal("benchmark", "infer", "--folders", tmp_path)
 
 
 def test_how_cost_grows():

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import json
 
-def test_export_and_verify(tool, refusal, trained, tmp_path):
+
+def test_export_and_verify(tool, refusal, trained, pictures, tmp_path):
     folder = tmp_path / "exported"
     code, out, err = tool("export", *trained, "--out", folder)
     assert code == 0, out + err
@@ -9,6 +11,15 @@ def test_export_and_verify(tool, refusal, trained, tmp_path):
     code, out, err = tool("verify", folder, *trained)
     assert code == 0, out + err
     assert out.startswith("14 pictures, ")
+    found = []
+    for name, model in (("drawn", folder), ("original", trained[1])):
+        call = (model, pictures / "val2017", "--out", tmp_path / name, "--score-thr", 0.05)
+        code, out, err = tool("predict", *call)
+        assert code == 0, out + err
+        entries = json.loads((tmp_path / name / "predictions.json").read_text())
+        found.append([len(entry["boxes"]) for entry in entries])
+    assert found[0] == found[1]
+    assert sum(found[0]) > 10
     code, out, err = tool("predict", folder, folder.parent / "nothing.jpg")
     assert code == 1
     assert "nothing.jpg" in err

@@ -25,21 +25,24 @@ TORCH_FORMS = (
     "torchvision SSDLite, PyTorch",
     MATRIX,
 )
+BF16 = "MixDet, OpenVINO bf16"
 EXPORTED_FORMS = {
     "MixDet, ONNX Runtime": (OURS, "onnx"),
     "MixDet, OpenVINO": (OURS, "openvino"),
-    "MixDet, OpenVINO bf16": (OURS, "openvino"),
+    BF16: (OURS, "openvino"),
     "torchvision SSDLite, ONNX Runtime": (TORCHVISION, "onnx"),
     "torchvision SSDLite, OpenVINO": (TORCHVISION, "openvino"),
 }
 FORMS = (*TORCH_FORMS[:4], *EXPORTED_FORMS, *TORCH_FORMS[4:])
 
 
-def start(form: str, folder: str, threads: int, network: str) -> Callable[[tuple], None]:
+def start(
+    form: str | tuple[str, str], folder: str, threads: int, network: str
+) -> Callable[[tuple], None]:
     """A process that runs one form when asked.
 
     Args:
-        form: One of `FORMS`, or the path of an exported folder.
+        form: One of `FORMS`, or the path of an exported folder and a runtime.
         folder: What `prepare` has filled.
         threads: How many to compute with.
         network: As for `prepare`.
@@ -51,13 +54,13 @@ def start(form: str, folder: str, threads: int, network: str) -> Callable[[tuple
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
     cv2.setNumThreads(threads)
-    with _settings(threads, bf16=form.endswith("bf16")):
+    with _settings(threads, bf16=form == BF16):
         if form in TORCH_FORMS:
             from mixdet.analysis.benchmark import torch_forms
 
             made = torch_forms.load(form, Path(folder), threads, network)
         else:
-            made = _exported(Path(folder), *EXPORTED_FORMS.get(form, (form, None)))
+            made = _exported(Path(folder), *EXPORTED_FORMS.get(form, form))
     rng = np.random.default_rng(0)
     images = [rng.integers(0, 256, (480, 640, 3), dtype=np.uint8) for _ in range(32)]
     parts: dict[int, dict[str, Callable]] = {}
@@ -98,7 +101,7 @@ def _settings(threads: int, bf16: bool) -> Iterator[None]:
         yield
 
 
-def _exported(folder: Path, name: str, runtime: str | None) -> Callable[[list], dict]:
+def _exported(folder: Path, name: str, runtime: str) -> Callable[[list], dict]:
     network = ExportedNetwork(folder / name, runtime)
 
     def made(images: list[np.ndarray]) -> dict[str, Callable]:

@@ -7,6 +7,7 @@ import importlib.util
 import shutil
 import tempfile
 from collections.abc import Sequence
+from itertools import compress
 from pathlib import Path
 
 from mixdet.analysis.benchmark.contestants import (
@@ -22,7 +23,8 @@ from mixdet.analysis.benchmark.timing import median_of, speedup, spread
 from mixdet.analysis.machine import machine
 from mixdet.analysis.plots import colour, svg
 from mixdet.analysis.tables import text_table
-from mixdet.deploy.exported import PACKAGES, read_manifest
+from mixdet.deploy.exported import read_manifest
+from mixdet.deploy.runtimes import FILES, PACKAGES
 from mixdet.errors import MixDetError
 
 PARTS = ("end to end", "network", "decode and NMS")
@@ -46,7 +48,8 @@ def measure_infer(
         network: One of `peers.NETWORKS`.
         batches: Pictures at a time; exported files of kind raw take them one by one.
         threads: Each number with processes of its own, which keep to so many cores.
-        folders: Exported folders besides, such as quantised ones.
+        folders: Exported folders besides, such as quantised ones: each with every runtime that it
+            has a file for, and the mAP that its file has.
         without: Forms to leave out: those with one of these words, such as 'compiled', which
             takes minutes to compile.
 
@@ -54,23 +57,21 @@ def measure_infer(
         machine, settings and rows: milliseconds a picture of each part.
 
     Raises:
-        MixDetError: A folder is not an exported one, or there is no such network.
+        MixDetError: A folder is not an exported one of kind raw, or there is no such network.
     """
     from mixdet.analysis.benchmark.peers import NETWORKS  # heavy
     from mixdet.analysis.benchmark.torch_forms import POST, SIZE, prepare
 
     if network not in NETWORKS:
         raise MixDetError(f"--network {network}: there are: {', '.join(NETWORKS)}")
-    for folder in folders:
-        read_manifest(Path(folder))
+    exported = _exported_forms(folders)
     found = machine()
     forms = [form for form in FORMS if _runs(form) and not any(word in form for word in without)]
     targets = [*dict.fromkeys(EXPORTED_FORMS[form][1] for form in forms if form in EXPORTED_FORMS)]
     rows = []
     with tempfile.TemporaryDirectory() as made:
         madds = prepare(network, Path(made), targets)
-        names = {form: form for form in forms}
-        names |= {str(Path(folder).resolve()): Path(folder).name for folder in folders}
+        names = {form: {"form": form} for form in forms} | exported
         for number in threads:
             with contextlib.ExitStack() as stack:
                 asks = {
@@ -90,6 +91,25 @@ def _runs(form: str) -> bool:
     return runtime is None or importlib.util.find_spec(PACKAGES[runtime]) is not None
 
 
+def _exported_forms(folders: Sequence[str]) -> dict[tuple[str, str], dict[str, object]]:
+    """By path and runtime of each exported file, what its row says of it."""
+    found = {}
+    paths = [Path(folder).resolve() for folder in folders]
+    names = [path.name for path in paths]
+    for folder in paths:
+        name = folder.name if names.count(folder.name) == 1 else folder
+        manifest = read_manifest(folder)
+        if manifest["kind"] != "raw":
+            raise MixDetError(f"--folders {folder}: its file decodes itself: export --kind raw")
+        for runtime, (file, *_) in FILES.items():
+            if file in manifest["files"] and importlib.util.find_spec(PACKAGES[runtime]):
+                about = {"form": f"{name}, {runtime}"}
+                if runtime in manifest["measured"]:
+                    about["mAP"] = manifest["measured"][runtime]["mAP"]
+                found[str(folder), runtime] = about
+    return found
+
+
 def _rows(
     asks: dict, names: dict, batch: int, threads: int, rounds: int, madds: dict[str, int]
 ) -> list[dict[str, object]]:
@@ -107,17 +127,13 @@ def _rows(
             for part in PARTS
             if (form, part) in seconds
         }
-        counted = form.partition(" SSDLite")[0] if form in FORMS else ""
-        count = madds.get(counted, madds[OURS])
-        row = {
-            "form": names[form],
-            "batch": batch,
-            "threads": threads,
-            "milliseconds": times,
-            "ms_per_billion": times["network"]["median"] / count * 1e9,
-        }
+        row = {**names[form], "batch": batch, "threads": threads, "milliseconds": times}
+        if form in FORMS:
+            count = madds.get(form.partition(" SSDLite")[0], madds[OURS])
+            row["ms_per_billion"] = times["network"]["median"] / count * 1e9
         if form != MATRIX:
             row["rest_share"] = times["decode and NMS"]["median"] / times["end to end"]["median"]
+        if form != MATRIX and PEER in asks:
             row["speedup"] = speedup(seconds[PEER, PARTS[0]], seconds[form, PARTS[0]])
         rows.append(row)
     return rows
@@ -125,7 +141,7 @@ def _rows(
 
 def infer_table(record: dict[str, object], markdown: bool = False) -> str:
     """The record of `measure_infer` as text, a table for each batch and number of threads."""
-    header = ["ms a picture", *PARTS, "share", "times faster", "network, ms per billion"]
+    header = ["ms a picture", *PARTS, "share", "times faster", "network, ms per billion", "mAP"]
     tables = []
     settings = dict.fromkeys((row["batch"], row["threads"]) for row in record["rows"])
     for batch, threads in settings:
@@ -134,45 +150,60 @@ def infer_table(record: dict[str, object], markdown: bool = False) -> str:
             for row in record["rows"]
             if (row["batch"], row["threads"]) == (batch, threads)
         ]
+        used = [any(column) for column in zip(*rows, strict=True)]
+        shown = [[*compress(cells, used)] for cells in (header, *rows)]
         title = f"Batch {batch}, threads: {threads}"
-        tables.append(f"{title}\n\n{text_table(header, rows, markdown)}")
+        tables.append(f"{title}\n\n{text_table(shown[0], shown[1:], markdown)}")
     return "\n\n".join(tables)
 
 
 def _cells(row: dict) -> list[str]:
     times = row["milliseconds"]
-    network, per_billion = spread(times["network"], 1), f"{row['ms_per_billion']:.1f}"
-    if "speedup" not in row:
-        return [row["form"], "", network, "", "", "", per_billion]
+    whole, network, rest = (times.get(part) for part in PARTS)
     return [
         row["form"],
-        spread(times["end to end"], 1),
-        network,
-        f"{times['decode and NMS']['median']:.2f}",
-        f"{row['rest_share']:.0%}",
-        spread(row["speedup"], 1),
-        per_billion,
+        spread(whole, 1) if whole else "",
+        spread(network, 1),
+        f"{rest['median']:.2f}" if rest else "",
+        f"{row['rest_share']:.0%}" if "rest_share" in row else "",
+        spread(row["speedup"], 1) if "speedup" in row else "",
+        f"{row['ms_per_billion']:.1f}" if "ms_per_billion" in row else "",
+        f"{row['mAP']:.4f}" if "mAP" in row else "",
     ]
 
 
 def infer_plot(record: dict[str, object]) -> str:
-    """Bars of the network's time and of all, for the smallest batch on one core, as SVG."""
+    """The smallest batch on the fewest cores, as SVG.
+
+    Bars of the network's time and of all; below, the mAP of exported folders over their time.
+    """
     threads = min(row["threads"] for row in record["rows"])
     batch = min(row["batch"] for row in record["rows"])
-    rows = [
-        row
-        for row in record["rows"]
-        if (row["batch"], row["threads"]) == (batch, threads) and "speedup" in row
-    ]
+    asked = [row for row in record["rows"] if (row["batch"], row["threads"]) == (batch, threads)]
+    rows = [row for row in asked if PARTS[0] in row["milliseconds"]]
+    scored = [row for row in rows if "mAP" in row]
+    words = f"milliseconds a picture, batch {batch}, {threads} thread{'s' * (threads > 1)}"
+    heights = [0.45 * len(rows) + 1] + [4 + len(scored) / 9] * bool(scored)
 
     def draw(axes) -> None:
+        bars, *below = axes[:, 0]
         for part, height, index in (("end to end", 0.7, 6), ("network", 0.35, 1)):
             values = [row["milliseconds"][part]["median"] for row in rows]
-            axes.barh(range(len(rows)), values, height, color=colour(index), label=part)
-        axes.set_yticks(range(len(rows)), [row["form"] for row in rows])
-        axes.invert_yaxis()
-        words = "thread" if threads == 1 else "threads"
-        axes.set_xlabel(f"milliseconds a picture, batch {batch}, {threads} {words}")
-        axes.legend(loc="lower right")
+            bars.barh(range(len(rows)), values, height, color=colour(index), label=part)
+        bars.set_yticks(range(len(rows)), [row["form"] for row in rows])
+        bars.invert_yaxis()
+        bars.set_xlabel(words)
+        bars.legend(loc="lower right")
+        for points in below:
+            for index, row in enumerate(scored):
+                time, marker = row["milliseconds"]["end to end"], "osD^vPX"[index % 7]
+                ends = [[time["median"] - time["low"]], [time["high"] - time["median"]]]
+                style = {"fmt": marker, "color": colour(index), "elinewidth": 0.8}
+                points.errorbar(time["median"], row["mAP"], xerr=ends, label=row["form"], **style)
+            points.set_xlim(left=0)
+            points.set_xlabel(f"{words}, end to end")
+            points.set_ylabel("mAP")
+            points.legend(loc="upper center", bbox_to_anchor=(0.3, -0.12), ncols=2)
 
-    return svg(draw, (8, 0.45 * len(rows) + 1))
+    size = (8, sum(heights))
+    return svg(draw, size, nrows=len(heights), height_ratios=heights, squeeze=False)

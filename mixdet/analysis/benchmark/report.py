@@ -31,6 +31,12 @@ def plot(record: dict) -> str | None:
     return draw(record) if draw else None
 
 
+def write_plot(record: dict, file: Path) -> None:
+    """Put a record's plot, if its kind has one, beside its file."""
+    if drawn := plot(record):
+        file.with_suffix(".svg").write_text(drawn, encoding="utf-8")
+
+
 def read_record(path: Path) -> dict:
     """Read a record.
 
@@ -67,9 +73,7 @@ def renew(page: Path, files: Sequence[Path]) -> list[str]:
     absent = []
     for file in files:
         record = read_record(file)
-        drawn = plot(record)
-        if drawn:
-            file.with_suffix(".svg").write_text(drawn, encoding="utf-8")
+        write_plot(record, file)
         text, found = insert(text, file.stem, content(record, file, page))
         absent += [] if found else [file.stem]
     page.write_text(text, encoding="utf-8")
