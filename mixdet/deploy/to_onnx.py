@@ -102,6 +102,7 @@ def save_onnx(
         )
         nms = parser.parse_model(text)
         model = compose.merge_models(model, nms, io_map=[(name, name) for name in names])
+        del model.opset_import[1:]  # the merger states it twice, which quantisers refuse
     helper.set_model_props(model, metadata)
     onnx.checker.check_model(model)
     Path(path).write_bytes(model.SerializeToString())

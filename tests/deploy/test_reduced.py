@@ -162,5 +162,7 @@ def test_a_sweep_in_earnest(trained, tmp_path, capsys, kind):
     assert ratios == sorted(ratios)
     assert 0 < ratios[0] < ratios[-1] < 100
     assert convolutions_of_onnx(tmp_path) == {"FLOAT"}
+    quantised = export(*trained, tmp_path / "all", kinds=(kind,), precision="int8", max_drop=1.0)
+    assert convolutions_of_onnx(quantised[0]) == {"DequantizeLinear"}
     measured = manifest["measured"]["onnx"]
     assert measured["mAP"] == pytest.approx(measured["mAP_torch"], abs=5e-4)

@@ -133,7 +133,7 @@ def _rows(
             row["ms_per_billion"] = times["network"]["median"] / count * 1e9
         if form != MATRIX:
             row["rest_share"] = times["decode and NMS"]["median"] / times["end to end"]["median"]
-        if form != MATRIX and PEER in asks:
+        if form in FORMS and form != MATRIX and PEER in asks:  # folders may be of another size
             row["speedup"] = speedup(seconds[PEER, PARTS[0]], seconds[form, PARTS[0]])
         rows.append(row)
     return rows
