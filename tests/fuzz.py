@@ -61,7 +61,8 @@ def _watched(root: Path) -> Iterator[None]:
             assert event in FILES, (event, arguments)
             if not isinstance(arguments[0], int):
                 path = Path(os.path.realpath(os.fsdecode(arguments[0])))
-                code = path.suffix in (".py", ".pyc", ".so") or path.name == "site-packages"
+                code = path.suffix in (".py", ".pyc", ".so")
+                code |= event == "os.listdir" and path in map(Path, map(os.path.realpath, sys.path))
                 assert path.is_relative_to(root) or code, (event, arguments)
 
 
