@@ -55,6 +55,15 @@ def test_the_last_good_checkpoint_stays_and_the_run_goes_on_from_it(config, tmp_
     assert load(str(work / "epoch_3.pth"))["meta"]["epoch"] == 3
 
 
+def test_a_log_that_finds_no_room_ends_in_one_line_too(config, monkeypatch):
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "scalars.json")
+
+    monkeypatch.setattr("mmengine.visualization.LocalVisBackend._dump", full)
+    with pytest.raises(MixDetError, match=r"^scalars\.json: No space left.*--resume goes on$"):
+        launch.train(str(config))
+
+
 @pytest.mark.heavy
 def test_a_disk_that_is_really_full(config, tmp_path):
     disk = tmp_path / "disk"
