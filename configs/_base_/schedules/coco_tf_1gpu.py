@@ -6,7 +6,7 @@ so expect less AP than it gives. Learning rate 0.1 for a batch of 128; all else 
 
 Cost: measured is an iteration of 8 pictures without data loading, 1.0 s on 2 cores of an AMD EPYC
 (Zen 3): 20 days there. Worked out, not measured: at an assumed 500 pictures a second and GPU, 8 hours;
-crop and flip (docs/performance.md: some 350 pictures a second and core) keep 2 workers busy.
+crop and flip (docs/performance.md: some 450 pictures a second and core) keep 2 workers busy.
 """
 
 _base_ = "coco_tf_400k.py"
