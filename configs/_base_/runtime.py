@@ -2,7 +2,8 @@
 
 A child config that sets `custom_imports.imports` replaces this list: repeat 'mixdet.plugin' there.
 Hooks of ours stand in `default_hooks`, a dict that merges; `custom_hooks`, a list, is the user's.
-None leaves one out: `--cfg-options default_hooks.fuse=None`.
+None leaves one out, in our tools (mmengine's own take it for mmengine's hooks alone):
+`--cfg-options default_hooks.fuse=None`.
 """
 
 default_scope = "mmdet"

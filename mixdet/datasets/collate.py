@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import pickle
 from collections.abc import Callable, Sequence
@@ -41,9 +42,13 @@ class Pictures(list):
     """A list of tensors which, if they have one shape, is pickled as one."""
 
     def __reduce__(self) -> tuple[Callable, tuple]:
-        if len({(each.shape, each.dtype) for each in self}) == 1:
+        tensors = all(type(each) is Tensor for each in self)  # test-time augmentation has tuples
+        if tensors and len({(each.shape, each.dtype) for each in self}) == 1:
             return _unbound, (torch.stack(list(self)),)
         return Pictures, (list(self),)
+
+    def __copy__(self) -> Pictures:  # which pinning asks for: by reference, as a list's
+        return Pictures(self)
 
 
 class Packed(list):
@@ -54,14 +59,17 @@ class Packed(list):
         _TensorPickler(file, pickle.HIGHEST_PROTOCOL).dump(list(self))
         return _unpacked, (file.getvalue(),)
 
+    def __copy__(self) -> Packed:
+        return Packed(self)
+
 
 class _TensorPickler(pickle.Pickler):
-    """Takes tensors as NumPy arrays, which pickle as plain bytes."""
+    """Takes tensors as NumPy arrays, which pickle as plain bytes, where NumPy has such."""
 
     def reducer_override(self, value: Any) -> Any:
-        plain = type(value) is Tensor and value.dtype != torch.bfloat16  # which NumPy lacks
-        if plain and value.device.type == "cpu" and not value.requires_grad:
-            return torch.from_numpy, (value.numpy(),)
+        if type(value) is Tensor and value.device.type == "cpu":
+            with contextlib.suppress(TypeError, RuntimeError):  # bfloat16, sparse, with gradient
+                return torch.from_numpy, (value.numpy(),)
         return NotImplemented
 
 

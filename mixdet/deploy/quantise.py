@@ -57,7 +57,7 @@ class Quantiser:
         self._ranking: list[str] = []
 
     def write(self, target: str, folder: Path) -> list[str]:
-        """Write a target's files, with as few blocks in float as the mAP allows.
+        """Write a target's files, with few blocks in float: as many as the mAP was found to need.
 
         Args:
             target: 'onnx' or 'openvino'.
@@ -146,7 +146,7 @@ def signal_to_noise(
         found: Those of the other form.
 
     Returns:
-        Decibels; very many where nothing changed.
+        Decibels; very many where nothing changed, minus infinity where the other form is no number.
     """
     signal = noise = 0.0
     for (boxes, scores), (other_boxes, other_scores) in zip(want, found, strict=True):
@@ -155,6 +155,8 @@ def signal_to_noise(
         moved = scores.max(-1) * (1 - overlaps)
         signal += np.square(scores).sum()
         noise += np.square(scores - other_scores).sum() + np.square(moved).sum()
+    if not np.isfinite(noise):
+        return -np.inf
     return 10 * np.log10(signal / max(noise, np.finfo(float).tiny))
 
 

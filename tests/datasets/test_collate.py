@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
 
 import numpy as np
@@ -48,7 +49,7 @@ def assert_same(got: dict, want: dict) -> None:
         assert one.metainfo == other.metainfo
         for field in ("gt_instances", "ignored_instances"):
             mine, theirs = one.get(field), other.get(field)
-            assert mine.keys() == theirs.keys()
+            assert set(mine.keys()) == set(theirs.keys())
             assert all(torch.equal(mine[key], theirs[key]) for key in theirs.keys())  # noqa: SIM118
 
 
@@ -72,6 +73,36 @@ def test_a_batch_crosses_in_one_tensor_and_bytes():
     _, (content,) = batch["data_samples"].__reduce__()
     assert isinstance(content, bytes)
     assert_same(pickle.loads(pickle.dumps(batch)), batch)
+
+
+class Augmented(Samples):
+    """Test-time augmentation: a list for each key. And tensors that NumPy has not."""
+
+    def __getitem__(self, index: int) -> dict:
+        sample = super().__getitem__(index)
+        sparse = torch.eye(3).to_sparse()
+        return {key: [value, value] for key, value in sample.items()} | {"sparse": sparse}
+
+
+def test_what_cannot_be_packed_crosses_as_it_is():
+    """An error in a worker's queue would not end the run, but hang it."""
+    loader = DataLoader(Augmented([8] * 4), 2, num_workers=1, collate_fn=packed_collate, timeout=60)
+    batches = list(loader)
+    assert len(batches) == 2
+    want = Augmented([8] * 4)[1]
+    got = batches[0]
+    assert torch.equal(got["inputs"][1][1], want["inputs"][1])
+    assert torch.equal(got["sparse"][1].to_dense(), torch.eye(3))
+
+
+def test_a_copy_is_shallow():
+    """Pinning memory copies each list."""
+    samples = Samples([8, 8])
+    batch = packed_collate([samples[i] for i in range(2)])
+    for values in batch.values():
+        copied = copy.copy(values)
+        assert type(copied) is type(values)
+        assert all(one is other for one, other in zip(copied, values, strict=True))
 
 
 def test_a_model_takes_it(tmp_path):

@@ -145,6 +145,7 @@ def test_signal_to_noise_by_hand():
     got = signal_to_noise([(boxes, scores)] * 2, [(moved, other), (boxes, scores)])
     assert got == pytest.approx(10 * np.log10(2 * signal / noise), abs=1e-4)
     assert signal_to_noise([(boxes, scores)], [(boxes, scores)]) > 100
+    assert signal_to_noise([(boxes, scores)], [(boxes, scores * np.nan)]) == -np.inf
 
 
 @pytest.mark.heavy

@@ -104,8 +104,8 @@ def _exported_forms(folders: Sequence[str]) -> dict[tuple[str, str], dict[str, o
         for runtime, (file, *_) in FILES.items():
             if file in manifest["files"] and importlib.util.find_spec(PACKAGES[runtime]):
                 about = {"form": f"{name}, {runtime}"}
-                if runtime in manifest["measured"]:
-                    about["mAP"] = manifest["measured"][runtime]["mAP"]
+                if measured := manifest.get("measured", {}).get(runtime):
+                    about["mAP"] = measured["mAP"]
                 found[str(folder), runtime] = about
     return found
 

@@ -60,7 +60,7 @@ class FiniteLossHook(Hook):
         broken = [
             name
             for name, weight in checkpoint["state_dict"].items()
-            if (name in learnt or ".running_" in name) and _bad(weight)
+            if (name in learnt or name.endswith(("running_mean", "running_var"))) and _bad(weight)
         ]
         if broken:
             raise MixDetError(

@@ -27,10 +27,10 @@ class FuseHook(Hook):
     """
 
     def __init__(self) -> None:
-        self._model: nn.Module | None = None
+        self._model: nn.Module | None = None  # whose `test_step` is the copy's
 
     def before_run(self, runner: Runner) -> None:
-        """Put the detector back if an error ended the test before."""
+        """Give the detector its own step back if an error ended the test before."""
         self.after_test_epoch(runner)
 
     before_train = before_val = before_test = before_run
@@ -38,7 +38,7 @@ class FuseHook(Hook):
     def before_test_iter(
         self, runner: Runner, batch_idx: int, data_batch: dict | None = None
     ) -> None:
-        """Before the first batch, put the copy in the detector's place if it computes the same."""
+        """Before the first batch, let the copy make the test steps, if it computes the same."""
         from mixdet.deploy.fuse import fuse
 
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
@@ -51,14 +51,15 @@ class FuseHook(Hook):
             runner.logger.warning(f"FuseHook: tested without fusing: {one_line(error)}")
             return
         if fits:
-            self._model, runner.model = runner.model, fused
+            self._model, runner.model.test_step = runner.model, fused.test_step
         else:
             runner.logger.warning("FuseHook: the fused network differs and is not used")
 
     def after_test_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
-        """Put the detector back."""
+        """Give the detector its own step back."""
         if self._model is not None:
-            runner.model, self._model = self._model, None
+            del self._model.test_step
+            self._model = None
 
 
 @torch.no_grad()

@@ -99,7 +99,7 @@ class MixConvSSDHead(SSDHead):
             ratio = self.train_cfg.get("neg_pos_ratio")
             if not (isinstance(ratio, int | float) and ratio > 0):
                 raise MixDetError(f"model.train_cfg.neg_pos_ratio={ratio}: give more than 0, as 3")
-        if self.test_cfg:
+        if self.test_cfg and type(self) is MixConvSSDHead:  # a child is not made yet
             self._try_post_processing(self.test_cfg)
 
     def _init_layers(self) -> None:
@@ -132,29 +132,29 @@ class MixConvSSDHead(SSDHead):
         scores = [cell.repeat(1, self.cls_out_channels, 1, 1) for cell in cells]
         for level in scores:
             level[:, 0] = 100.0  # at least one candidate is left
+        boxes = [cell.repeat(1, 4, 1, 1) for cell in cells]
         meta = dict(img_shape=(1, 1), scale_factor=(1.0, 1.0))
         try:
             wrong = [
                 name
                 for name, fits in (
-                    ("score_thr", 0 <= cfg.get("score_thr", 0) < 1),
+                    ("score_thr", cfg.get("score_thr", 0) < 1),
                     ("nms.iou_threshold", 0 <= cfg["nms"].get("iou_threshold", 0) <= 1),
                     ("max_per_img", cfg["max_per_img"] >= 1),
                 )
                 if not fits
             ]
+            words = f"{' and '.join(wrong)} out of range"
             if not wrong:
-                boxes = [cell.repeat(1, 4, 1, 1) for cell in cells]
                 self.predict_by_feat(scores, boxes, batch_img_metas=[meta], rescale=True)
+                return
         except Exception as error:  # what mmcv makes of an unknown type or argument
-            words = one_line(error)
-        else:
-            words = f"{' and '.join(wrong)} out of range" if wrong else ""
-        if words:
-            raise MixDetError(
-                f"model.test_cfg={dict(cfg)}: {words}; one that works is dict(score_thr=0.02, "
-                "nms=dict(type='nms', iou_threshold=0.45), max_per_img=200)"
-            )
+            words = str(error) if isinstance(error, MixDetError) else one_line(error)
+        raise MixDetError(
+            f"model.test_cfg={dict(cfg)}, tried with model.bbox_head.bbox_coder: {words}; one that "
+            "works is dict(score_thr=0.02, nms=dict(type='nms', iou_threshold=0.45), "
+            "max_per_img=200)"
+        )
 
     def init_weights(self) -> None:
         """Initialise; with focal loss every class starts at a probability of 0.01 (RetinaNet)."""

@@ -40,7 +40,9 @@ class SplitPointwise(SplitConv2d):
     def forward(self, x: Tensor) -> Tensor:
         """(N, in_channels, H, W) -> (N, out_channels, H, W)."""
         convs = list(self.children())
-        if not _faster(x) or any(map(hooked, convs)):  # who listens to the parts must hear them
+        # who listens to a part, or has put another in its place, must be asked
+        as_made = all(type(conv) is PointwiseConv2d and not hooked(conv) for conv in convs)
+        if not (as_made and _faster(x)):
             return super().forward(x)
         return F.conv2d(x, torch.cat([conv.weight for conv in convs]), groups=len(convs), **ONEDNN)
 
@@ -52,7 +54,9 @@ def _faster(x: Tensor) -> bool:
         and x.device.type == "cpu"
         and x.dtype == torch.float32
         and torch.backends.mkldnn.is_available()
+        and torch._C._get_mkldnn_enabled()
         and not (torch.compiler.is_compiling() or torch.jit.is_tracing())
-        and x.is_contiguous(memory_format=torch.channels_last)
+        and not torch._C._functorch.is_batchedtensor(x)  # vmap's have no layout to ask for
         and not x.is_contiguous()
+        and x.is_contiguous(memory_format=torch.channels_last)
     )

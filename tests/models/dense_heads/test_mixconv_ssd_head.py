@@ -352,6 +352,22 @@ def test_what_does_not_exist_is_refused_in_one_line(kwargs, message):
     assert "\n" not in str(info.value)
 
 
+def test_every_score_may_be_kept():
+    make_head(test_cfg=COMMON["test_cfg"] | dict(score_thr=-1))
+
+
+def test_a_child_may_post_process_by_what_it_makes_later():
+    class Child(MixConvSSDHead):
+        def __init__(self, **kwargs) -> None:
+            super().__init__(**kwargs)
+            self.boost = 2.0
+
+        def predict_by_feat(self, *args, **kwargs):
+            return super().predict_by_feat(*args, **kwargs), self.boost
+
+    assert Child(**COMMON).boost == 2.0
+
+
 @pytest.mark.parametrize(
     ("settings", "key"),
     [("train_cfg", "neg_pos_ratio"), ("test_cfg", "nms"), ("test_cfg", "max_per_img")],

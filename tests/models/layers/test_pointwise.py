@@ -58,6 +58,34 @@ def test_who_listens_to_the_parts_hears_them():
     torch.testing.assert_close(one_by_one(split, x), y)
 
 
+def test_another_module_in_a_parts_place_is_asked():
+    """As adapters and quantisers put there; they may have the weight of what they stand for."""
+
+    class Twice(nn.Module):
+        def __init__(self, conv: nn.Conv2d) -> None:
+            super().__init__()
+            self.conv, self.weight, self.in_channels = conv, conv.weight, conv.in_channels
+
+        def forward(self, x: Tensor) -> Tensor:
+            return 2 * self.conv(x)
+
+    split = SplitPointwise(6, 4, 2)
+    x = pictures(6).contiguous(memory_format=torch.channels_last)
+    plain = split(x)
+    setattr(split, "1", Twice(split.get_submodule("1")))
+    torch.testing.assert_close(split(x)[:, 2:], 2 * plain[:, 2:])
+
+
+def test_vmap_and_onednn_switched_off():
+    conv = PointwiseConv2d(6, 4, 1)
+    x = torch.randn(2, 3, 6, 7, 5)
+    want = torch.stack([conv(each) for each in x])
+    torch.testing.assert_close(torch.func.vmap(conv)(x), want)
+    channels_last = x[0].contiguous(memory_format=torch.channels_last)
+    with torch.backends.mkldnn.flags(enabled=False):
+        torch.testing.assert_close(conv(channels_last), want[0])
+
+
 def test_an_export_shows_the_convolutions_as_they_are():
     """How oneDNN is asked for concerns this machine, not the file."""
     program = torch.export.export(MixNet().eval(), (torch.zeros(1, 3, 64, 64),))
