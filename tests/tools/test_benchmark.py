@@ -118,10 +118,11 @@ def test_how_cost_grows():
     assert sum(part["milliseconds"] for part in kinds) >= 0.99 * network["milliseconds"]
     assert product["madds"] == 1024**3
     # counted by torch, not by the hooks
+    model = our_model("MobileNetV2 {3,5,7}", 320).eval()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        our_model("MobileNetV2 {3,5,7}", 320).eval()(torch.zeros(1, 3, 320, 320), mode="tensor")
-    merged = counter.get_total_flops() / 2
-    assert merged < network["madds"] < 1.25 * merged  # kernels padded to the largest
+        model(torch.zeros(1, 3, 320, 320), mode="tensor")
+    split = counter.get_total_flops() / 2
+    assert split < network["madds"] < 1.05 * split  # branches pad few channels' kernels
     assert grow_plot(record).count("<svg") == 1
     assert "resolution 96" in grow_table(record)
 
