@@ -49,9 +49,7 @@ DATA_FAULTS = (
 
 
 # Those that mmengine lets a config leave out by None; we let it leave out any
-MMENGINES_HOOKS = {
-    *("runtime_info", "timer", "sampler_seed", "logger", "param_scheduler", "checkpoint"),
-}
+MMENGINES_HOOKS = "runtime_info", "timer", "sampler_seed", "logger", "param_scheduler", "checkpoint"
 
 
 def train(

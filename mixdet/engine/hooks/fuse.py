@@ -20,10 +20,10 @@ TOLERANCE = 1e-4  # of the largest output: boxes then move by less than a hundre
 class FuseHook(Hook):
     """While a run tests, have a fused copy of its detector compute (`mixdet.deploy.fuse`).
 
-    Batch norm is folded into convolutions, and each MixConv is one of them. On the first batch the
-    copy has to give what the detector gives; one that does not, because its batch norms do not
-    stand where folding expects them, is left out, as is one that cannot be made. Validation within
-    training is not touched.
+    Batch norm is folded into convolutions, and no MixConv splits or joins channels. On the first
+    batch the copy has to give what the detector gives; one that does not, because its batch norms
+    do not stand where folding expects them, is left out, as is one that cannot be made. Validation
+    within training is not touched.
     """
 
     def __init__(self) -> None:

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 
-from mixdet.models.layers.hooked import hooked
+from mixdet.models.layers.shortcut import eager_on_cpu, hooked
 
 aten = torch.ops.aten
 
@@ -43,11 +43,9 @@ def norm_act(norm: nn.Module, act: nn.Module, x: Tensor) -> Tensor:
         and norm.track_running_stats
         and norm.momentum is not None
         and type(act) in (nn.SiLU, nn.ReLU, nn.ReLU6)
-        and isinstance(x, Tensor)  # not what torch.fx traces with
-        and x.device.type == "cpu"
+        and eager_on_cpu(x)
         and x.dim() == 4
         and x.numel() > x.shape[1]  # of one value a channel batch norm has its own to say
-        and not (torch.compiler.is_compiling() or torch.jit.is_tracing())
         and not (hooked(norm) or hooked(act))
     )
     return _NormAct.apply(x, norm.weight, norm.bias, norm, act) if fits else act(norm(x))

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mixdet.models.layers.hooked import hooked
 from mixdet.models.layers.mixconv import SplitConv2d
+from mixdet.models.layers.shortcut import eager_on_cpu, hooked
 
 # On one thread torch leaves 1x1 convolutions of batches below 16 to a kernel of its own, unless
 # they are dilated (ConvParams::use_mkldnn), which a single tap does not notice.
@@ -50,12 +50,10 @@ class SplitPointwise(SplitConv2d):
 def _faster(x: Tensor) -> bool:
     """Whether oneDNN is: float32 in channels_last on a CPU, and no trace or export."""
     return (
-        isinstance(x, Tensor)  # not what torch.fx traces with
-        and x.device.type == "cpu"
+        eager_on_cpu(x)
         and x.dtype == torch.float32
         and torch.backends.mkldnn.is_available()
         and torch._C._get_mkldnn_enabled()
-        and not (torch.compiler.is_compiling() or torch.jit.is_tracing())
         and not torch._C._functorch.is_batchedtensor(x)  # vmap's have no layout to ask for
         and not x.is_contiguous()
         and x.is_contiguous(memory_format=torch.channels_last)

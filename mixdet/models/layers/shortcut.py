@@ -1,0 +1,27 @@
+"""When a layer may compute another way than by calling its modules one after the other."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import _has_any_global_hook
+
+
+def eager_on_cpu(x: object) -> bool:
+    """Whether an input is a tensor on a CPU, computed now: not traced, compiled or exported."""
+    return (
+        isinstance(x, Tensor)  # not what torch.fx traces with
+        and x.device.type == "cpu"
+        and not (torch.compiler.is_compiling() or torch.jit.is_tracing())
+    )
+
+
+def hooked(module: nn.Module) -> bool:
+    """Whether hooks of the module's own, or hooks on all modules, see its calls."""
+    return bool(
+        _has_any_global_hook()
+        or module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+    )
