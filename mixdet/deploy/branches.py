@@ -1,13 +1,16 @@
 """A MixConv block as branches, one a kernel size, from its 1x1 expansion to its 1x1 projection.
 
-The rows of the expansion are dealt out to the branches, and the projection becomes a sum: channels
-are never split or joined, and no kernel is larger than its channels need. Every part takes the
-place of one submodule, so that a block's own `forward` stays as it is.
+The rows of the expansion are dealt out to the branches, and the projection becomes a sum: widened
+channels are never split or joined, and no kernel is larger than its channels need. Where a block's
+1x1 convolutions are several side by side, a branch computes with those alone that it belongs to.
+Every part takes the place of one submodule, so that a block's own `forward` stays as it is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
+from itertools import accumulate, pairwise
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,14 +21,30 @@ from mixdet.models.layers.mixconv import SplitConv2d
 
 # ONNX Runtime's and OpenVINO's convolutions keep channels in blocks of 8 (AVX2) or 16 (AVX-512)
 BLOCK = 16
+# Channels in and out from which 1x1 convolutions side by side are worth computing as such
+NARROWEST = 2 * BLOCK
 
 
 class Fan(nn.ModuleList):
-    """One tensor into a list of them, a convolution each."""
+    """One tensor into a list of them, a convolution each.
+
+    Args:
+        convs: The convolutions.
+        reads: The channels [first, end) that each reads.
+    """
+
+    def __init__(self, convs: Iterable[nn.Module], reads: Sequence[tuple[int, int]]) -> None:
+        super().__init__(convs)
+        self.reads = tuple(reads)
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """(N, C, H, W) -> a (N, C_i, H', W') a branch."""
-        return [module(x) for module in self]
+        everything = (0, x.shape[1])
+        parts = {
+            read: x if read == everything else x[:, slice(*read)]
+            for read in dict.fromkeys(self.reads)
+        }
+        return [module(parts[read]) for module, read in zip(self, self.reads, strict=True)]
 
 
 class Each(nn.ModuleList):
@@ -37,14 +56,33 @@ class Each(nn.ModuleList):
 
 
 class Join(nn.ModuleList):
-    """The sum of a convolution on every branch; runtimes add while they convolve."""
+    """The sum of a convolution on every branch; runtimes add while they convolve.
+
+    Args:
+        convs: The convolutions.
+        reads: The branch that each reads.
+    """
+
+    def __init__(self, convs: Iterable[nn.Module], reads: Sequence[int]) -> None:
+        super().__init__(convs)
+        self.reads = tuple(reads)
 
     def forward(self, branches: list[Tensor]) -> Tensor:
         """A (N, C_i, H, W) a branch -> (N, C, H', W')."""
-        first, *others = (module(x) for module, x in zip(self, branches, strict=True))
+        total, *others = (
+            module(branches[read]) for module, read in zip(self, self.reads, strict=True)
+        )
         for other in others:
-            first = other + first
-        return first
+            total = other + total
+        return total
+
+
+class Lanes(nn.ModuleList):
+    """`Join`s side by side, each the sum of the branches that its channels need."""
+
+    def forward(self, branches: list[Tensor]) -> Tensor:
+        """A (N, C_i, H, W) a branch -> (N, C, H', W')."""
+        return torch.cat([module(branches) for module in self], 1)
 
 
 class JoinedSqueezeExcite(nn.Module):
@@ -69,12 +107,30 @@ class JoinedSqueezeExcite(nn.Module):
         return [x * self.gate(scale) for x, scale in zip(branches, scales, strict=True)]
 
 
-def channel_groups(mix: MixConv2d) -> list[tuple[int, int]]:
+class Plan(NamedTuple):
+    """How a block becomes branches.
+
+    Attributes:
+        groups: The (channels, kernel size) of each branch, in order.
+        expansion: The (channels in, channels out) of each 1x1 convolution that widens.
+        projection: Those of each that comes after the depthwise convolution.
+    """
+
+    groups: list[tuple[int, int]]
+    expansion: list[tuple[int, int]]
+    projection: list[tuple[int, int]]
+
+
+def channel_groups(mix: MixConv2d, borders: Collection[int] = ()) -> list[tuple[int, int]]:
     """The (channels, kernel size) of each branch, in order.
 
-    A border between two kernel sizes is moved down to a multiple of `BLOCK`; what crosses it is
-    zero-padded to its new neighbours' size. Sizes are those that `MixConv2d.merged` would count in,
-    with the common dilation.
+    A border between two kernel sizes is moved down to a multiple of `BLOCK`, or to one of the given
+    borders within that block; what crosses it is zero-padded to its new neighbours' size. Sizes are
+    those that `MixConv2d.merged` would count in, with the common dilation.
+
+    Args:
+        mix: The depthwise convolution.
+        borders: Channels at which the 1x1 convolutions beside it are split.
     """
     convs = list(mix.children()) or [mix]
     extents = [conv.dilation[0] * (conv.kernel_size[0] - 1) for conv in convs]
@@ -84,10 +140,12 @@ def channel_groups(mix: MixConv2d) -> list[tuple[int, int]]:
         for extent, conv in zip(extents, convs, strict=True)
         for _ in range(conv.in_channels)
     ]
+    preferred = {border // BLOCK: border for border in borders}
     ends, total = [], 0
     for conv in convs:
         total += conv.in_channels
-        ends.append(total // BLOCK * BLOCK if conv is not convs[-1] else total)
+        block = total // BLOCK
+        ends.append(total if conv is convs[-1] else preferred.get(block, block * BLOCK))
     groups, start = [], 0
     for end in ends:
         if end > start:
@@ -96,15 +154,14 @@ def channel_groups(mix: MixConv2d) -> list[tuple[int, int]]:
     return groups
 
 
-def branchable(model: nn.Module, dense: bool = True) -> dict[str, list[tuple[int, int]]]:
-    """The blocks that can be branches, by name, with their `channel_groups`.
+def branchable(model: nn.Module, split: bool = True) -> dict[str, Plan]:
+    """The blocks that can be branches, by name, and how.
 
     Left out are blocks whose input or widened tensor something else reads: the head, through a tap.
 
     Args:
-        model: Any network.
-        dense: With blocks whose 1x1 convolutions are several side by side, each on its share of the
-            channels, which are not those of the branches: it has to become a dense one.
+        model: Any network, as trained.
+        split: With blocks whose 1x1 convolutions are several side by side.
     """
     found = {}
     for prefix, backbone in model.named_modules():
@@ -114,61 +171,113 @@ def branchable(model: nn.Module, dense: bool = True) -> dict[str, list[tuple[int
             if isinstance(block, InvertedResidual):
                 stage, index = map(int, path.split(".")[-2:])
                 reads_all = index > 0 or f"stage{stage + 1}.expansion" not in backbone.taps
+                expansion, projection = _shares(block.conv_pw), _shares(block.conv_pwl)
             elif isinstance(block, DepthwiseSeparable):  # only the first one has the stem before it
                 first = block is backbone.blocks[0][0] and not block.has_shortcut
                 reads_all = first and "stem" not in backbone.taps
+                expansion, projection = _shares(backbone.conv_stem), _shares(block.conv_pw)
             else:
                 continue
             pointwise = (getattr(block, name, None) for name in ("conv_pw", "conv_pwl"))
-            if not dense and any(isinstance(conv, SplitConv2d) for conv in pointwise):
+            if not split and any(isinstance(conv, SplitConv2d) for conv in pointwise):
                 continue
-            groups = channel_groups(block.conv_dw)
+            borders = {*accumulate(out for _, out in expansion)}
+            borders |= {*accumulate(channels for channels, _ in projection)}
+            groups = channel_groups(block.conv_dw, borders)
             if reads_all and len(groups) > 1:
-                found[path] = groups
+                found[path] = Plan(groups, expansion, projection)
     return found
 
 
 @torch.no_grad()
-def branch(model: nn.Module, name: str, groups: list[tuple[int, int]]) -> None:
+def branch(model: nn.Module, name: str, plan: Plan) -> None:
     """Make a block branches, in place.
 
     Args:
         model: A network whose batch norm is folded and whose MixConvs are merged.
         name: The block's.
-        groups: Its `channel_groups`.
+        plan: What `branchable` said of it.
     """
     block = model.get_submodule(name)
-    shares = [channels for channels, _ in groups]
+    shares = [channels for channels, _ in plan.groups]
 
     def each(activation: nn.Module) -> Each:
-        return Each([activation] * len(groups))
+        return Each([activation] * len(shares))
 
-    block.conv_dw = _depthwise(block.conv_dw, groups)
+    block.conv_dw = _depthwise(block.conv_dw, plan.groups)
     block.act1 = each(block.act1)
     if isinstance(block, DepthwiseSeparable):
         backbone = model.get_submodule(name.removesuffix("blocks.0.0").rstrip("."))
         backbone.conv_stem = fan(backbone.conv_stem, shares)
         backbone.act1 = each(backbone.act1)
-        block.conv_pw = join(block.conv_pw, shares)
+        block.conv_pw = join(block.conv_pw, shares, plan.projection)
     else:
-        block.conv_pw = fan(block.conv_pw, shares)
+        block.conv_pw = fan(block.conv_pw, shares, plan.expansion)
         block.act2 = each(block.act2)
         if isinstance(block.se, SqueezeExcite):
             block.se = JoinedSqueezeExcite(block.se, shares)
-        block.conv_pwl = join(block.conv_pwl, shares)
+        block.conv_pwl = join(block.conv_pwl, shares, plan.projection)
 
 
-def fan(conv: nn.Conv2d, shares: Sequence[int]) -> Fan:
-    """Deal out the output channels of a convolution."""
-    parts = zip(conv.weight.split(shares), conv.bias.split(shares), strict=True)
-    return Fan(_like(conv, *part) for part in parts)
+def fan(
+    conv: nn.Conv2d, shares: Sequence[int], splits: Sequence[tuple[int, int]] | None = None
+) -> Fan:
+    """Deal out the output channels of a convolution.
+
+    Args:
+        conv: The convolution.
+        shares: Output channels of each branch.
+        splits: The (channels in, channels out) of each of the convolutions side by side of which
+            it was made; a branch reads those that it has outputs of.
+    """
+    splits = splits or [(conv.in_channels, conv.out_channels)]
+    sources, outputs = (_ranges(side) for side in zip(*splits, strict=True))
+    convs, reads = [], []
+    for share in _ranges(shares):
+        met = [source for source, made in zip(sources, outputs, strict=True) if _meet(made, share)]
+        read = (met[0][0], met[-1][1])
+        rows = slice(*share)
+        convs.append(_like(conv, conv.weight[rows, slice(*read)], conv.bias[rows]))
+        reads.append(read)
+    return Fan(convs, reads)
 
 
-def join(conv: nn.Conv2d, shares: Sequence[int]) -> Join:
-    """Deal out the input channels of a convolution."""
-    biases = [conv.bias] + [None] * (len(shares) - 1)
-    parts = zip(conv.weight.split(shares, 1), biases, strict=True)
-    return Join(_like(conv, *part) for part in parts)
+def join(
+    conv: nn.Conv2d, shares: Sequence[int], splits: Sequence[tuple[int, int]] | None = None
+) -> Join | Lanes:
+    """Deal out the input channels of a convolution; arguments as `fan`'s."""
+    splits = splits or [(conv.in_channels, conv.out_channels)]
+    sources, outputs = (_ranges(side) for side in zip(*splits, strict=True))
+    joins = []
+    for source, made in zip(sources, outputs, strict=True):
+        rows, bias = conv.weight[slice(*made)], conv.bias[slice(*made)]
+        reads = [index for index, share in enumerate(_ranges(shares)) if _meet(share, source)]
+        convs = []
+        for index in reads:
+            convs.append(_like(conv, rows[:, slice(*_ranges(shares)[index])], bias))
+            bias = None
+        joins.append(Join(convs, reads))
+    return joins[0] if len(joins) == 1 else Lanes(joins)
+
+
+def narrow(conv: nn.Module) -> bool:
+    """Whether 1x1 convolutions side by side are faster as a dense one, zeros and all."""
+    return any(min(part.in_channels, part.out_channels) < NARROWEST for part in conv.children())
+
+
+def _shares(conv: nn.Module) -> list[tuple[int, int]]:
+    """The (channels in, channels out) of each convolution side by side, or of the dense one."""
+    shares = [(part.in_channels, part.out_channels) for part in [*conv.children()] or [conv]]
+    return [tuple(map(sum, zip(*shares, strict=True)))] if narrow(conv) else shares
+
+
+def _ranges(shares: Iterable[int]) -> list[tuple[int, int]]:
+    """The [first, end) of each share."""
+    return [*pairwise(accumulate(shares, initial=0))]
+
+
+def _meet(one: tuple[int, int], other: tuple[int, int]) -> bool:
+    return max(one[0], other[0]) < min(one[1], other[1])
 
 
 def _depthwise(conv: nn.Conv2d, groups: list[tuple[int, int]]) -> Each:

@@ -11,14 +11,13 @@ import torch
 from mmcv.cnn import fuse_conv_bn
 from torch import nn
 
-from mixdet.deploy.branches import branch, branchable
+from mixdet.deploy.branches import branch, branchable, narrow
 from mixdet.errors import MixDetError
 from mixdet.models.layers.mixconv import MixConv2d, SplitConv2d
 from mixdet.models.layers.pointwise import PointwiseConv2d
 
-# Whether blocks become branches whose 1x1 convolutions must be made dense for it, as measured in
-# docs/deploy.md
-DENSE = {"onnx": True, "openvino": True, "torch": False}
+# Whether blocks with 1x1 convolutions side by side become branches, as measured in docs/deploy.md
+SPLIT = {"onnx": True, "openvino": True, "torch": False}
 
 
 def fuse(model: nn.Module, target: str = "onnx") -> nn.Module:
@@ -27,7 +26,7 @@ def fuse(model: nn.Module, target: str = "onnx") -> nn.Module:
     Batch norm goes into the convolution before it. A MixConv becomes one depthwise convolution, its
     kernels zero-padded to the largest, or where nothing else reads it the whole block becomes
     branches of one kernel size each (`mixdet.deploy.branches`). 1x1 convolutions side by side
-    become one: grouped, or, for runtimes that keep channels in blocks, dense and dealt out.
+    become one grouped convolution, or are dealt out to the branches.
 
     Args:
         model: A detector, or any network with MixConvs; it stays as it is.
@@ -39,19 +38,20 @@ def fuse(model: nn.Module, target: str = "onnx") -> nn.Module:
     Raises:
         MixDetError: The target is unknown.
     """
-    if target not in DENSE:
-        raise MixDetError(f"fuse: target {target!r} is unknown: use one of {', '.join(DENSE)}")
+    if target not in SPLIT:
+        raise MixDetError(f"fuse: target {target!r} is unknown: use one of {', '.join(SPLIT)}")
     fused = copy.deepcopy(model).eval()
-    branches = branchable(fused, DENSE[target])
+    branches = branchable(fused, SPLIT[target])
     for path, module in list(fused.named_modules()):
         for name, child in module.named_children():
             if isinstance(child, MixConv2d):
                 setattr(module, name, child.merged())
             elif isinstance(child, SplitConv2d):
-                setattr(module, name, _pointwise(child, dense=path in branches))
+                dense = path in branches or (target != "torch" and narrow(child))
+                setattr(module, name, _pointwise(child, dense))
     fused = fuse_conv_bn(fused)
-    for name, groups in branches.items():
-        branch(fused, name, groups)
+    for name, plan in branches.items():
+        branch(fused, name, plan)
     return fused.eval().requires_grad_(False)
 
 
