@@ -1,23 +1,29 @@
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 from collections import Counter
+from functools import partial
 
 import numpy as np
 import onnx
 import pytest
 import torch
 from mmdet.models.dense_heads import SSDHead
-from mmengine.config import ConfigDict
+from mmdet.registry import MODELS
+from mmengine.config import Config, ConfigDict
 from safetensors.torch import load_file
 
 from mixdet.deploy.export import export
 from mixdet.deploy.exported import sha256
 from mixdet.deploy.network import RawNetwork, input_size
 from mixdet.deploy.verify import match
+from mixdet.engine.config import read_config
+from mixdet.engine.trained import TrainedNetwork
 from mixdet.errors import MixDetError
 from mixdet.inference import Detector
+from mixdet.shipped import shipped
 
 KINDS = ("raw", "end2end")
 
@@ -116,23 +122,53 @@ def equal(detector: Detector, original: Detector, images: list) -> None:
     assert sum(map(len, want)) > 10
 
 
-def test_raw_outputs_are_the_heads(network):
-    """Decoded and scored as mmdet's head does, before anything is left out."""
-    raw = RawNetwork(network)
-    image = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8)
+@pytest.fixture(scope="session")
+def mixnet(tmp_path_factory):
+    """A shipped detector, whose stem takes the normalisation's scale; random statistics."""
+    folder = tmp_path_factory.mktemp("mixnet")
+    cfg = read_config(str(shipped("configs") / "ssdlite_mixnet_s_digits.py"))
+    torch.manual_seed(0)
+    model = MODELS.build(cfg.model).train()
+    pictures = {"inputs": [*torch.randint(0, 256, (4, 3, 160, 160), dtype=torch.uint8)]}
+    with torch.no_grad():
+        for _ in range(20):
+            model(**model.data_preprocessor({**pictures, "data_samples": None}), mode="tensor")
+    meta = {"dataset_meta": {"classes": [*"0123456789"]}}
+    torch.save({"state_dict": model.state_dict(), "meta": meta}, folder / "random.pth")
+    Config.dump(cfg, folder / "config.py")
+    return TrainedNetwork(folder / "random.pth", folder / "config.py", "cpu", False)
+
+
+@pytest.mark.parametrize("name", ["network", "mixnet"])
+def test_raw_outputs_are_the_heads(name, request, monkeypatch):
+    """Decoded and scored as mmdet's head does, before anything is left out.
+
+    In double precision, since an untrained network amplifies what float32 rounds off.
+    """
+    network = copy.copy(request.getfixturevalue(name))
+    network.model = model = copy.deepcopy(network.model).double()
+    zeros = partial(torch.zeros, dtype=torch.float64)
+    with monkeypatch.context() as patch:  # what it tries the detector with
+        patch.setattr(torch, "zeros", zeros)
+        raw = RawNetwork(network).double()
+    side = raw.size[0]
+    image = torch.randint(0, 256, (2, side, side, 3), dtype=torch.uint8)
     with torch.no_grad():
         boxes, scores = raw(image)
-        data = network.model.data_preprocessor(
-            {"inputs": list(image.permute(0, 3, 1, 2)), "data_samples": None}
-        )
-        outputs = network.model.bbox_head(network.model.extract_feat(data["inputs"]))
-    meta = [{"img_shape": (64, 64)}] * 2
-    cfg = {**network.model.test_cfg, "score_thr": -1.0, "nms_pre": 1000, "min_bbox_size": 0}
+        planes = image.permute(0, 3, 1, 2)
+        for one, other in zip(raw.detect(planes.float()), (boxes, scores), strict=True):
+            assert torch.allclose(one, other, atol=1e-4)
+        read = planes.flip(1) if model.data_preprocessor._channel_conversion else planes  # as BGR
+        data = model.data_preprocessor({"inputs": list(read), "data_samples": None})
+        outputs = model.bbox_head(model.extract_feat(data["inputs"]))
+    meta = [{"img_shape": (side, side)}] * 2
+    cfg = {**model.test_cfg, "score_thr": -1.0, "nms_pre": 10**6, "min_bbox_size": 0}
     found = SSDHead.predict_by_feat(
-        network.model.bbox_head, *outputs, batch_img_metas=meta, cfg=ConfigDict(cfg), with_nms=False
+        model.bbox_head, *outputs, batch_img_metas=meta, cfg=ConfigDict(cfg), with_nms=False
     )
+    classes = scores.shape[-1]
     for picture, want in enumerate(found):
-        got = torch.cat([boxes[picture].repeat_interleave(2, 0), _pairs(scores[picture])], 1)
+        got = torch.cat([boxes[picture].repeat_interleave(classes, 0), _pairs(scores[picture])], 1)
         got = got[(got[:, 2:4] > got[:, :2]).all(1)]  # mmdet drops what lies outside
         assert len(got) > 600
         wanted = torch.cat([want.bboxes, want.scores[:, None], want.labels[:, None]], 1)
