@@ -28,14 +28,15 @@ from mixdet.inference import as_rgb
 
 RANKING_PICTURES = 20
 SWEEP_PICTURES = 200
+SQUEEZE_EXCITE = "se"  # modules of that name: little to compute, and 8 bits would make it slower
 MARGIN = 0.5  # of what may be lost: the sweep's pictures are few, and of the training split
 
 
 class Quantiser:
     """Makes 8-bit files of one exported network.
 
-    Only what comes from the detector's modules is quantised; normalisation, decoding, anchors,
-    softmax and NMS stay in float.
+    Only what comes from the detector's modules is quantised, and of these not squeeze-excite:
+    normalisation, decoding, anchors, softmax and NMS stay in float.
 
     Args:
         file: The float32 network, `model.onnx`.
@@ -112,7 +113,7 @@ class Quantiser:
                 ratios = {}
                 for block in dict.fromkeys(self.blocks.values()):
                     nodes = [name for name, found in self.blocks.items() if found == block]
-                    _onnxruntime(file, path, nodes, self.inputs, self._ranges)
+                    quantise("onnx", file, path.parent, nodes, self.inputs, self._ranges)
                     ratios[block] = signal_to_noise(want, _outputs(path, inputs))
             self._ranking = sorted(ratios, key=ratios.__getitem__)
             for block in self._ranking:
@@ -124,13 +125,34 @@ class Quantiser:
 
     def _write(self, target: str, folder: Path, quantised: Collection[str]) -> None:
         nodes = [name for name, block in self.blocks.items() if block in quantised]
-        path = folder / FILES[target][0]
-        if target == "openvino":
-            _nncf(self.file, path, nodes, self.inputs)
-        elif nodes:
-            _onnxruntime(self.file, path, nodes, self.inputs, self._ranges)
-        else:
-            shutil.copy(self.file, path)
+        quantise(target, self.file, folder, nodes, self.inputs, self._ranges)
+
+
+def quantise(
+    target: str,
+    file: Path,
+    folder: Path,
+    nodes: list[str],
+    inputs: Sequence[np.ndarray],
+    ranges: Path,
+) -> None:
+    """Write a network with some of its nodes in 8 bits.
+
+    Args:
+        target: 'onnx' or 'openvino'.
+        file: The float32 network, an ONNX file.
+        folder: Where to.
+        nodes: Names of those nodes.
+        inputs: What to calibrate on, as the network takes it.
+        ranges: A file in which ONNX Runtime keeps what it found, for the next call.
+    """
+    path = folder / FILES[target][0]
+    if target == "openvino":
+        _nncf(file, path, nodes, inputs)
+    elif nodes:
+        _onnxruntime(file, path, nodes, inputs, ranges)
+    else:
+        shutil.copy(file, path)
 
 
 def signal_to_noise(
@@ -166,7 +188,7 @@ def _outputs(file: Path, inputs: Sequence[np.ndarray]) -> list[list[np.ndarray]]
 
 
 def blocks(file: Path) -> dict[str, str]:
-    """The block of every node that may be quantised.
+    """The block of every node that may be quantised: all but those of squeeze-excite.
 
     Args:
         file: An ONNX file, in which torch's exporter has named the module of every node.
@@ -182,7 +204,7 @@ def blocks(file: Path) -> dict[str, str]:
     for node in onnx.load(file).graph.node:
         scopes = {prop.key: prop.value for prop in node.metadata_props}
         modules = re.findall(r"'detector\.([^']+)'", scopes.get("pkg.torch.onnx.name_scopes", ""))
-        if modules:
+        if modules and SQUEEZE_EXCITE not in modules[-1].split("."):
             match = re.match(r".*?(\.\d+)+", modules[-1])
             block = match.group() if match else modules[-1].rpartition(".")[0]
             if node.op_type == "Conv":

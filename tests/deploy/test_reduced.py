@@ -9,11 +9,15 @@ import numpy as np
 import onnx
 import openvino
 import pytest
+import torch
+from torch import nn
 
 from mixdet.deploy.export import export
 from mixdet.deploy.exported import ExportedNetwork
+from mixdet.deploy.fuse import fuse
 from mixdet.deploy.quantise import Quantiser, blocks, signal_to_noise
 from mixdet.errors import MixDetError
+from mixdet.models.layers import InvertedResidual
 
 
 @pytest.fixture(scope="module", params=["fp16", pytest.param("int8", marks=pytest.mark.heavy)])
@@ -101,6 +105,26 @@ def test_blocks_of_the_detector_alone(exported):
         assert convolutions <= found.keys()
         others = {nodes[name].op_type for name in nodes.keys() - found.keys()}
         assert {"Softmax", "Exp", "Cast"} <= others
+
+
+def test_squeeze_excite_stays_in_float(tmp_path):
+    class Network(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            cfg = dict(norm_cfg=dict(type="BN"), act_cfg=dict(type="Swish"))
+            self.detector = nn.Sequential(InvertedResidual(8, 8, 3, 1, 4, se_ratio=0.5, **cfg))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.detector(x)
+
+    path = tmp_path / "model.onnx"
+    image = torch.zeros(1, 8, 16, 16)
+    torch.onnx.export(fuse(Network()), (image,), path, dynamo=True, verbose=False)
+    quantised = blocks(path)
+    convolutions = [node for node in onnx.load(path).graph.node if node.op_type == "Conv"]
+    assert len(convolutions) == 5
+    inside = [node.name in quantised for node in convolutions]
+    assert inside == [True, True, False, False, True]
 
 
 @pytest.mark.parametrize(
