@@ -16,7 +16,7 @@ from mixdet.deploy.exported import ExportedNetwork, network_input, suppress
 PEER = "timm in mmdet, test_step"
 SIDE = 1024  # of the matrices that are multiplied
 MATRIX = f"matrix product, {SIDE} x {SIDE}"  # what the processor can do
-OURS, TORCHVISION = "mixdet", "torchvision"  # folders
+OURS, OURS_INT8, TORCHVISION = "mixdet", "mixdet_int8", "torchvision"  # folders
 TORCH_FORMS = (
     PEER,
     "MixDet, PyTorch",
@@ -30,6 +30,8 @@ EXPORTED_FORMS = {
     "MixDet, ONNX Runtime": (OURS, "onnx"),
     "MixDet, OpenVINO": (OURS, "openvino"),
     BF16: (OURS, "openvino"),
+    "MixDet, ONNX Runtime INT8": (OURS_INT8, "onnx"),
+    "MixDet, OpenVINO INT8": (OURS_INT8, "openvino"),
     "torchvision SSDLite, ONNX Runtime": (TORCHVISION, "onnx"),
     "torchvision SSDLite, OpenVINO": (TORCHVISION, "openvino"),
 }

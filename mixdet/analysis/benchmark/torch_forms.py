@@ -6,6 +6,7 @@ import mixdet.plugin  # noqa: F401 - before anything of mmdet's
 
 # isort: split
 import json
+import tempfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -19,7 +20,14 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models.detection import ssdlite320_mobilenet_v3_large
 from torchvision.models.detection.image_list import ImageList
 
-from mixdet.analysis.benchmark.contestants import MATRIX, OURS, PEER, SIDE, TORCHVISION
+from mixdet.analysis.benchmark.contestants import (
+    MATRIX,
+    OURS,
+    OURS_INT8,
+    PEER,
+    SIDE,
+    TORCHVISION,
+)
 from mixdet.analysis.benchmark.peers import (
     as_trained,
     our_config,
@@ -28,8 +36,9 @@ from mixdet.analysis.benchmark.peers import (
     share_weights,
 )
 from mixdet.deploy.export import export
-from mixdet.deploy.exported import FILES, FORMAT, MANIFEST, sha256
+from mixdet.deploy.exported import FILES, FORMAT, MANIFEST, read_manifest, sha256
 from mixdet.deploy.fuse import fuse
+from mixdet.deploy.quantise import blocks, quantise
 from mixdet.deploy.to_onnx import save_onnx
 from mixdet.engine.config import read_config
 from mixdet.engine.trained import TrainedNetwork
@@ -46,13 +55,13 @@ POST = dict(
 CONFIG, CHECKPOINT = "config.py", "random.pth"
 
 
-def prepare(network: str, folder: Path, targets: list[str]) -> dict[str, int]:
-    """Write what the contestants load: config, checkpoint, and two exported folders.
+def prepare(network: str, folder: Path, exports: dict[str, set[str]]) -> dict[str, int]:
+    """Write what the contestants load: config, checkpoint, and exported folders.
 
     Args:
         network: One of `NETWORKS`.
         folder: Where.
-        targets: Runtimes to export for.
+        exports: By the name of each exported folder, the runtimes to export for.
 
     Returns:
         Multiply-adds of the detector of that network, of torchvision's, and of a matrix product.
@@ -66,11 +75,30 @@ def prepare(network: str, folder: Path, targets: list[str]) -> dict[str, int]:
     classes = [f"class {number}" for number in range(model.bbox_head.num_classes)]
     meta = {"dataset_meta": {"classes": classes}}
     torch.save({"state_dict": model.state_dict(), "meta": meta}, folder / CHECKPOINT)
+    # INT8 is made of the ONNX file
+    ours = exports.get(OURS, set()) | ({"onnx"} if OURS_INT8 in exports else set())
     paths = folder / CONFIG, folder / CHECKPOINT, folder / OURS
-    export(*paths, targets=targets, check=False)
+    export(*paths, targets=sorted(ours), check=False)
+    if OURS_INT8 in exports:
+        _save_int8(folder / OURS, folder / OURS_INT8, exports[OURS_INT8])
     raw = TorchvisionRaw()
-    raw.save(folder / TORCHVISION, targets)
+    raw.save(folder / TORCHVISION, exports.get(TORCHVISION, set()))
     return {OURS: _madds(model), TORCHVISION: _madds(raw.model), MATRIX: SIDE**3}
+
+
+def _save_int8(source: Path, folder: Path, targets: set[str]) -> None:
+    folder.mkdir()
+    file, manifest = source / FILES["onnx"][0], read_manifest(source)
+    noise = np.random.default_rng(0).integers(0, 256, (8, 1, SIZE, SIZE, 3), np.uint8)
+    with tempfile.TemporaryDirectory() as work:
+        for target in targets:
+            quantise(target, file, folder, [*blocks(file)], [*noise], Path(work, "ranges.json"))
+    _save_manifest(folder, manifest | {"precision": "int8"})
+
+
+def _save_manifest(folder: Path, manifest: dict[str, object]) -> None:
+    files = {file.name: sha256(file) for file in sorted(folder.iterdir())}
+    (folder / MANIFEST).write_text(json.dumps(manifest | {"files": files}))
 
 
 def _peer(network: str) -> nn.Module:
@@ -106,12 +134,12 @@ class TorchvisionRaw(nn.Module):
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """As `mixdet.deploy.network.RawNetwork`, for one picture."""
-        x = image.permute(0, 3, 1, 2).float() / 127.5 - 1
+        x = (image.float() / 127.5 - 1).permute(0, 3, 1, 2)
         found = self.model.head(list(self.model.backbone(x).values()))
         boxes = self.model.box_coder.decode_single(found["bbox_regression"][0], self.anchors)
         return boxes.clamp(0, SIZE)[None], found["cls_logits"].softmax(-1)[..., 1:]
 
-    def save(self, folder: Path, targets: list[str]) -> None:
+    def save(self, folder: Path, targets: set[str]) -> None:
         """Write a folder that `ExportedNetwork` runs."""
         folder.mkdir()
         post = dict(POST, iou_thr=POST["nms"]["iou_threshold"])
@@ -128,9 +156,8 @@ class TorchvisionRaw(nn.Module):
             "classes": [f"class {number}" for number in range(90)],
             "levels": [{"anchors": len(self.anchors)}],
             "postprocess": post,
-            "files": {file.name: sha256(file) for file in sorted(folder.iterdir())},
         }
-        (folder / MANIFEST).write_text(json.dumps(manifest))
+        _save_manifest(folder, manifest)
 
 
 def torchvisions() -> nn.Module:
