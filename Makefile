@@ -80,7 +80,7 @@ lock: install
 
 # Strict: a version that PyPI does not answer for is a failure, not a pass.
 audit: install
-	$(BIN)/python -m pip_audit --strict --no-deps --disable-pip --requirement constraints.txt
+	$(BIN)/python -m pip_audit --strict --no-deps --disable-pip --requirement constraints.txt $(ARGS)
 
 doctor: install
 	$(BIN)/python tools/doctor.py
