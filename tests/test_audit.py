@@ -66,10 +66,10 @@ def report(name: str) -> dict:
 def audit(url: str) -> subprocess.CompletedProcess:
     """What `make audit` runs, with the service's address."""
     more = f"ARGS=--vulnerability-service osv --osv-url {url}"
-    shown = subprocess.run(
-        ["make", "--dry-run", "audit", more], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    command = [sys.executable, *shlex.split(shown.stdout.splitlines()[-1])[1:]]
+    make = ["make", "--dry-run", "audit", more]
+    shown = subprocess.run(make, cwd=ROOT, capture_output=True, text=True, check=True)
+    (line,) = (line for line in shown.stdout.splitlines() if "pip_audit" in line)
+    command = [sys.executable, *shlex.split(line)[1:]]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
 
 
@@ -85,4 +85,7 @@ def test_every_locked_version_is_asked_for_and_a_known_one_fails(service):
 
 
 def test_no_answer_is_no_pass():
-    assert audit("http://127.0.0.1:9/v1/query").returncode != 0
+    done = audit("http://127.0.0.1:9/v1/query")
+    assert done.returncode == 1
+    assert "pip_audit" in done.stderr
+    assert "127.0.0.1" in done.stderr

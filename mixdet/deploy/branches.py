@@ -1,8 +1,8 @@
 """A MixConv block as branches, one a kernel size, from its 1x1 expansion to its 1x1 projection.
 
 The rows of the expansion are dealt out to the branches, and the projection becomes a sum: widened
-channels are never split or joined, and no kernel is larger than its channels need. Where a block's
-1x1 convolutions are several side by side, a branch computes with those alone that it belongs to.
+channels are never split or joined, and no kernel is larger than its channels need. Of 1x1
+convolutions side by side, unless they are narrow, a branch computes with those that it depends on.
 Every part takes the place of one submodule, so that a block's own `forward` stays as it is.
 """
 
@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from mixdet.models.backbones.base import StagedBackbone
 from mixdet.models.layers import DepthwiseSeparable, InvertedResidual, MixConv2d, SqueezeExcite
@@ -112,8 +113,9 @@ class Plan(NamedTuple):
 
     Attributes:
         groups: The (channels, kernel size) of each branch, in order.
-        expansion: The (channels in, channels out) of each 1x1 convolution that widens.
-        projection: Those of each that comes after the depthwise convolution.
+        expansion: The (channels in, channels out) of each convolution side by side before the
+            depthwise one; narrow ones count as one.
+        projection: Those of each after it.
     """
 
     groups: list[tuple[int, int]]
@@ -124,8 +126,8 @@ class Plan(NamedTuple):
 def channel_groups(mix: MixConv2d, borders: Collection[int] = ()) -> list[tuple[int, int]]:
     """The (channels, kernel size) of each branch, in order.
 
-    A border between two kernel sizes is moved down to a multiple of `BLOCK`, or to one of the given
-    borders within that block; what crosses it is zero-padded to its new neighbours' size. Sizes are
+    A border between two kernel sizes is moved down to a multiple of `BLOCK`, or only as far as the
+    last of the given borders; what crosses it is zero-padded to its new neighbours' size. Sizes are
     those that `MixConv2d.merged` would count in, with the common dilation.
 
     Args:
@@ -140,12 +142,11 @@ def channel_groups(mix: MixConv2d, borders: Collection[int] = ()) -> list[tuple[
         for extent, conv in zip(extents, convs, strict=True)
         for _ in range(conv.in_channels)
     ]
-    preferred = {border // BLOCK: border for border in borders}
     ends, total = [], 0
     for conv in convs:
         total += conv.in_channels
-        block = total // BLOCK
-        ends.append(total if conv is convs[-1] else preferred.get(block, block * BLOCK))
+        near = [total // BLOCK * BLOCK, *(border for border in borders if border <= total)]
+        ends.append(total if conv is convs[-1] else max(near))
     groups, start = [], 0
     for end in ends:
         if end > start:
@@ -178,11 +179,13 @@ def branchable(model: nn.Module, split: bool = True) -> dict[str, Plan]:
                 expansion, projection = _shares(backbone.conv_stem), _shares(block.conv_pw)
             else:
                 continue
+            if not isinstance(block.bn1, _BatchNorm):  # another norm cannot be dealt out
+                continue
             pointwise = (getattr(block, name, None) for name in ("conv_pw", "conv_pwl"))
             if not split and any(isinstance(conv, SplitConv2d) for conv in pointwise):
                 continue
-            borders = {*accumulate(out for _, out in expansion)}
-            borders |= {*accumulate(channels for channels, _ in projection)}
+            borders = {end for _, end in _ranges(out for _, out in expansion)[:-1]}
+            borders |= {end for _, end in _ranges(channels for channels, _ in projection)[:-1]}
             groups = channel_groups(block.conv_dw, borders)
             if reads_all and len(groups) > 1:
                 found[path] = Plan(groups, expansion, projection)

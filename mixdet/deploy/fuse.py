@@ -25,8 +25,8 @@ def fuse(model: nn.Module, target: str = "onnx") -> nn.Module:
 
     Batch norm goes into the convolution before it. A MixConv becomes one depthwise convolution, its
     kernels zero-padded to the largest, or where nothing else reads it the whole block becomes
-    branches of one kernel size each (`mixdet.deploy.branches`). 1x1 convolutions side by side
-    become one grouped convolution, or are dealt out to the branches.
+    branches of one kernel size each (`mixdet.deploy.branches`). 1x1 convolutions side by side are
+    dealt out to the branches, or become one: grouped, or dense where they are narrow or unequal.
 
     Args:
         model: A detector, or any network with MixConvs; it stays as it is.

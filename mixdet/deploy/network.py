@@ -64,7 +64,7 @@ class RawNetwork(nn.Module):
             std = None
         width, height = self.size
         self.register_buffer("mean", mean)
-        self.register_buffer("row", mean.flatten().repeat(width), persistent=False)
+        self.register_buffer("row", mean.flatten().expand(3).repeat(width), persistent=False)
         self.register_buffer("std", std)
         with torch.no_grad():
             scores, _ = self._outputs(torch.zeros(1, 3, height, width))

@@ -46,7 +46,7 @@ class Quantiser:
 
     def __init__(self, file: Path, manifest: dict[str, Any], training: Pictures) -> None:
         self.file, self.manifest = file, manifest
-        self.blocks = blocks(file)
+        self.blocks = blocks(file, squeeze_excite=False)
         self._ranges = file.with_name("ranges.json")
         count = min(manifest["calibration_pictures"], len(training))
         picked = np.linspace(0, len(training) - 1, count).round().astype(int)
@@ -187,11 +187,12 @@ def _outputs(file: Path, inputs: Sequence[np.ndarray]) -> list[list[np.ndarray]]
     return [run(image) for image in inputs]
 
 
-def blocks(file: Path) -> dict[str, str]:
-    """The block of every node that may be quantised: all but those of squeeze-excite.
+def blocks(file: Path, squeeze_excite: bool = True) -> dict[str, str]:
+    """The block of every node that may have fewer bits.
 
     Args:
         file: An ONNX file, in which torch's exporter has named the module of every node.
+        squeeze_excite: With what squeeze-excite computes.
 
     Returns:
         By the node's name, the path of its module up to the first indices, such as
@@ -204,7 +205,7 @@ def blocks(file: Path) -> dict[str, str]:
     for node in onnx.load(file).graph.node:
         scopes = {prop.key: prop.value for prop in node.metadata_props}
         modules = re.findall(r"'detector\.([^']+)'", scopes.get("pkg.torch.onnx.name_scopes", ""))
-        if modules and SQUEEZE_EXCITE not in modules[-1].split("."):
+        if modules and (squeeze_excite or SQUEEZE_EXCITE not in modules[-1].split(".")):
             match = re.match(r".*?(\.\d+)+", modules[-1])
             block = match.group() if match else modules[-1].rpartition(".")[0]
             if node.op_type == "Conv":

@@ -61,8 +61,7 @@ def _onnx(path: Path, precision: str) -> Loaded:
 def _openvino(path: Path, precision: str) -> Loaded:
     import openvino
 
-    # Where the CPU can, OpenVINO computes in bfloat16 by itself, which moves boxes by pixels; where
-    # it cannot, it computes in float32, whatever the hint
+    # Where the CPU can, OpenVINO computes in bfloat16 by itself, which moves boxes by pixels
     hint = {"fp16": "f16", "bf16": "bf16"}.get(precision, "f32")
     model = openvino.compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": hint})
     shape = [each.get_length() if each.is_static else None for each in model.input().partial_shape]

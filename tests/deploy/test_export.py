@@ -175,6 +175,19 @@ def test_raw_outputs_are_the_heads(name, request, monkeypatch):
         assert torch.allclose(_sorted(got), _sorted(wanted), atol=1e-3)
 
 
+def test_a_mean_for_all_channels(mixnet):
+    """mmengine takes one value too."""
+    network = copy.copy(mixnet)
+    network.model = copy.deepcopy(mixnet.model)
+    preprocessor = network.model.data_preprocessor
+    preprocessor.mean, preprocessor.std = (torch.full((1, 1, 1), value) for value in (127.5, 64.0))
+    image = torch.randint(0, 256, (1, 160, 160, 3), dtype=torch.uint8)
+    raw = RawNetwork(network)
+    preprocessor.mean, preprocessor.std = (torch.full((3, 1, 1), value) for value in (127.5, 64.0))
+    for one, other in zip(raw(image), RawNetwork(network)(image), strict=True):
+        assert torch.allclose(one, other, atol=1e-4)
+
+
 def _pairs(scores: torch.Tensor) -> torch.Tensor:
     labels = torch.arange(scores.shape[1]).expand_as(scores)
     return torch.stack([scores.flatten(), labels.flatten()], 1)

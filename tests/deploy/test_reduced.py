@@ -107,7 +107,7 @@ def test_blocks_of_the_detector_alone(exported):
         assert {"Softmax", "Exp", "Cast"} <= others
 
 
-def test_squeeze_excite_stays_in_float(tmp_path):
+def test_squeeze_excite_can_be_left_out(tmp_path):
     class Network(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -120,11 +120,10 @@ def test_squeeze_excite_stays_in_float(tmp_path):
     path = tmp_path / "model.onnx"
     image = torch.zeros(1, 8, 16, 16)
     torch.onnx.export(fuse(Network()), (image,), path, dynamo=True, verbose=False)
-    quantised = blocks(path)
     convolutions = [node for node in onnx.load(path).graph.node if node.op_type == "Conv"]
     assert len(convolutions) == 5
-    inside = [node.name in quantised for node in convolutions]
-    assert inside == [True, True, False, False, True]
+    for inside, found in ((True, blocks(path)), (False, blocks(path, squeeze_excite=False))):
+        assert [node.name in found for node in convolutions] == [True, True, inside, inside, True]
 
 
 @pytest.mark.parametrize(

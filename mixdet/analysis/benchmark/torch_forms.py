@@ -92,7 +92,8 @@ def _save_int8(source: Path, folder: Path, targets: set[str]) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (8, 1, SIZE, SIZE, 3), np.uint8)
     with tempfile.TemporaryDirectory() as work:
         for target in targets:
-            quantise(target, file, folder, [*blocks(file)], [*noise], Path(work, "ranges.json"))
+            nodes = [*blocks(file, squeeze_excite=False)]
+            quantise(target, file, folder, nodes, [*noise], Path(work, "ranges.json"))
     _save_manifest(folder, manifest | {"precision": "int8"})
 
 
