@@ -57,13 +57,17 @@ def _watched(root: Path) -> Iterator[None]:
     finally:
         events, _seen = _seen, None
         signal.setitimer(signal.ITIMER_REAL, 0)
-        searched = set(map(os.path.realpath, sys.path_importer_cache))  # an import lists these
         for event, *arguments in events:
             assert event in FILES, (event, arguments)
             if not isinstance(arguments[0], int):
                 path = Path(os.path.realpath(os.fsdecode(arguments[0])))
-                code = path.suffix in (".py", ".pyc", ".so") or str(path) in searched
-                assert path.is_relative_to(root) or code, (event, arguments)
+                code = path.suffix in (".py", ".pyc", ".so")
+                assert path.is_relative_to(root) or code or _searched(path), (event, arguments)
+
+
+def _searched(path: Path) -> bool:
+    """Whether Python looks for modules in a folder: an import lists it."""
+    return str(path) in map(os.path.realpath, sys.path_importer_cache)
 
 
 @contextmanager

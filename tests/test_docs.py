@@ -77,7 +77,8 @@ def test_the_backbone_of_contributing_trains(tmp_path, monkeypatch):
 @pytest.mark.heavy
 def test_the_api_reference_has_every_public_name_and_no_warning(tmp_path):
     pytest.importorskip("pdoc")
-    recipe = subprocess.check_output(["make", "-n", "docs"], cwd=ROOT, text=True)
+    make = ["make", "-n", "--no-print-directory", "docs"]
+    recipe = subprocess.check_output(make, cwd=ROOT, text=True)
     command = shlex.split(recipe.rpartition("bin/python -W")[2].replace("\\\n", ""))
     command[command.index("docs/api")] = str(tmp_path)
     command = [sys.executable, "-W", *command]
