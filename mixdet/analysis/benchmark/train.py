@@ -141,6 +141,7 @@ def _start(
 
 
 def optim_wrapper(model: nn.Module, amp: bool) -> OptimWrapper:
+    """SGD as in the recipes, in mixed precision or not."""
     kind = amp_wrapper_type("OptimWrapper") if amp else "OptimWrapper"
     # a rate of almost nothing: the work is the same, and nothing diverges on noise
     optimizer = dict(type="SGD", lr=1e-6, momentum=0.9, weight_decay=4e-5)
