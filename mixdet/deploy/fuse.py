@@ -16,8 +16,9 @@ from mixdet.errors import MixDetError
 from mixdet.models.layers.mixconv import MixConv2d, SplitConv2d
 from mixdet.models.layers.pointwise import PointwiseConv2d
 
-# Whether blocks with 1x1 convolutions side by side become branches, as measured in docs/deploy.md
-SPLIT = {"onnx": True, "openvino": True, "torch": False}
+# Whether it keeps channels in blocks: then 1x1 convolutions side by side are dealt out to branches,
+# and dense where they are narrow, as measured in docs/deploy.md
+BLOCKED = {"onnx": True, "openvino": True, "torch": False}
 
 
 def fuse(model: nn.Module, target: str = "onnx") -> nn.Module:
@@ -38,16 +39,16 @@ def fuse(model: nn.Module, target: str = "onnx") -> nn.Module:
     Raises:
         MixDetError: The target is unknown.
     """
-    if target not in SPLIT:
-        raise MixDetError(f"fuse: target {target!r} is unknown: use one of {', '.join(SPLIT)}")
+    if target not in BLOCKED:
+        raise MixDetError(f"fuse: target {target!r} is unknown: use one of {', '.join(BLOCKED)}")
     fused = copy.deepcopy(model).eval()
-    branches = branchable(fused, SPLIT[target])
+    branches = branchable(fused, BLOCKED[target])
     for path, module in list(fused.named_modules()):
         for name, child in module.named_children():
             if isinstance(child, MixConv2d):
                 setattr(module, name, child.merged())
             elif isinstance(child, SplitConv2d):
-                dense = path in branches or (target != "torch" and narrow(child))
+                dense = path in branches or (BLOCKED[target] and narrow(child))
                 setattr(module, name, _pointwise(child, dense))
     fused = fuse_conv_bn(fused)
     for name, plan in branches.items():

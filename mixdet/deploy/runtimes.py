@@ -25,6 +25,8 @@ PACKAGES = {
     "litert": "ai_edge_litert",
     "executorch": "executorch",
 }
+# What makes 8-bit files; their sweep runs on ONNX Runtime, whatever the target
+INT8_PACKAGES = ("onnxruntime", "nncf")
 
 
 def load(runtime: str, path: Path, precision: str = "fp32") -> Loaded:

@@ -14,7 +14,7 @@ from mixdet.deploy.half import half_onnx, half_weights
 from mixdet.deploy.network import RawNetwork
 from mixdet.deploy.pictures import Pictures
 from mixdet.deploy.quantise import Quantiser, blocks
-from mixdet.deploy.runtimes import FILES
+from mixdet.deploy.runtimes import FILES, INT8_PACKAGES
 from mixdet.deploy.to_mobile import save_executorch, save_litert, save_ncnn
 from mixdet.deploy.to_onnx import save_onnx
 from mixdet.errors import MixDetError
@@ -68,8 +68,8 @@ def require(targets: Sequence[str], kinds: Sequence[str], precision: str) -> Non
         if not {*kinds} <= {*target.kinds}:
             raise MixDetError(f"--to {name}: of --kind {' and '.join(target.kinds)} alone")
         _installed(name, target.packages, name)
-        if precision == "int8":  # the sweep runs on ONNX Runtime
-            _installed(name, ("onnxruntime", "nncf"), "int8")
+        if precision == "int8":
+            _installed(name, INT8_PACKAGES, "int8")
 
 
 def _installed(target: str, packages: Sequence[str], extra: str) -> None:

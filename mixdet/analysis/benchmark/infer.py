@@ -25,7 +25,7 @@ from mixdet.analysis.machine import machine
 from mixdet.analysis.plots import colour, svg
 from mixdet.analysis.tables import text_table
 from mixdet.deploy.exported import read_manifest
-from mixdet.deploy.runtimes import FILES, PACKAGES
+from mixdet.deploy.runtimes import FILES, INT8_PACKAGES, PACKAGES
 from mixdet.errors import MixDetError
 
 PARTS = ("end to end", "network", "decode and NMS")
@@ -94,7 +94,7 @@ def _runs(form: str) -> bool:
     folder, runtime = EXPORTED_FORMS.get(form, (None, None))
     packages = [PACKAGES[runtime]] if runtime else []
     if folder == OURS_INT8:
-        packages += ["onnxruntime", "nncf"]
+        packages += INT8_PACKAGES
     return all(importlib.util.find_spec(name) is not None for name in packages)
 
 

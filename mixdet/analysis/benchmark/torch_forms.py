@@ -90,9 +90,9 @@ def _save_int8(source: Path, folder: Path, targets: set[str]) -> None:
     folder.mkdir()
     file, manifest = source / FILES["onnx"][0], read_manifest(source)
     noise = np.random.default_rng(0).integers(0, 256, (8, 1, SIZE, SIZE, 3), np.uint8)
+    nodes = [*blocks(file, squeeze_excite=False)]
     with tempfile.TemporaryDirectory() as work:
         for target in targets:
-            nodes = [*blocks(file, squeeze_excite=False)]
             quantise(target, file, folder, nodes, [*noise], Path(work, "ranges.json"))
     _save_manifest(folder, manifest | {"precision": "int8"})
 
