@@ -129,6 +129,8 @@ def test_how_cost_grows():
 
 def test_tables_and_plots_are_made_of_the_json(tool, refusal, tmp_path):
     record = measure_grow(1, {"kernel": {3: (64, 2, 3)}})
+    rest = next(part for part in record["parts"] if not part["madds"])
+    rest["milliseconds"] = 0.0  # the layers' sum reached the network's median
     file, page = tmp_path / "cost.json", tmp_path / "page.md"
     file.write_text(json.dumps(record))
     page.write_text(f"before\n{BEGIN.format(name='cost')}\nold\n{END.format(name='cost')}\nafter")

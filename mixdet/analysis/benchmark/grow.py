@@ -163,7 +163,8 @@ def grow_table(record: dict[str, object], markdown: bool = False) -> str:
             part["what"],
             f"{part['milliseconds']:.1f}",
             f"{part['madds'] / 1e6:.0f}",
-            f"{part['madds'] / part['milliseconds'] / 1e6:.1f}",
+            # what is left beside the convolutions multiplies nothing, and can take no time at all
+            f"{part['madds'] / part['milliseconds'] / 1e6:.1f}" if part["madds"] else "",
         ]
         for part in record["parts"]
     ]
