@@ -19,6 +19,7 @@ from mixdet.models.dense_heads.suppress import suppress
 from mixdet.models.layers import MixConv2d
 from mixdet.models.layers.mixconv import PADDINGS, SPLITS
 from mixdet.models.layers.pointwise import PointwiseConv2d
+from mixdet.models.task_modules.batch_assign import assign_batch, assigns_batches, pad_truths
 
 KernelSizes = int | Sequence[int]
 
@@ -76,6 +77,7 @@ class MixConvSSDHead(SSDHead):
         self.kernel_sizes = _kernel_sizes_of_levels(kernel_sizes, len(in_channels))
         self.split = split
         self.padding = padding
+        self._anchors: dict[tuple, list[Tensor]] = {}
         super().__init__(
             num_classes=num_classes,
             in_channels=in_channels,
@@ -186,17 +188,12 @@ class MixConvSSDHead(SSDHead):
             With several processes it is their mean that divides, so that they learn as one with
             the whole batch (mmdet divides by each process's own).
         """
-        shapes = [score.shape[-2:] for score in cls_scores]
-        anchors, valid_flags = self.get_anchors(
-            shapes, batch_img_metas, device=cls_scores[0].device
-        )
-        *targets, avg_factor = self.get_targets(
-            anchors, valid_flags, batch_gt_instances, batch_img_metas, batch_gt_instances_ignore
+        labels, label_weights, bbox_targets, bbox_weights, avg_factor = self._targets(
+            cls_scores, batch_gt_instances, batch_img_metas, batch_gt_instances_ignore
         )
         if get_world_size() > 1:  # gradients are averaged: so is what the losses are divided by
-            avg_factor = reduce_mean(cls_scores[0].new_tensor(avg_factor, dtype=torch.float32))
-        labels, label_weights, bbox_targets, bbox_weights = (torch.cat(t, 1) for t in targets)
-
+            avg_factor = torch.as_tensor(avg_factor, dtype=torch.float32, device=labels.device)
+            avg_factor = reduce_mean(avg_factor)
         logits = self._flatten(cls_scores, self.cls_out_channels).float()
         deltas = self._flatten(bbox_preds, 4).float()
         if self.cls_focal_loss:
@@ -208,11 +205,70 @@ class MixConvSSDHead(SSDHead):
         else:
             loss_cls = self._mined_loss(logits, labels, label_weights) / avg_factor
         if self.reg_decoded_bbox:
-            priors = torch.stack([torch.cat(levels) for levels in anchors])
-            deltas = self.bbox_coder.decode(priors.flatten(0, 1), deltas.flatten(0, 1))
+            priors = torch.cat(self._priors(cls_scores)).repeat(len(deltas), 1)
+            deltas = self.bbox_coder.decode(priors, deltas.flatten(0, 1))
             deltas = deltas.view_as(bbox_targets)
         loss_bbox = self.loss_bbox(deltas, bbox_targets, bbox_weights, avg_factor=avg_factor)
         return dict(loss_cls=loss_cls, loss_bbox=loss_bbox)
+
+    def _targets(
+        self,
+        cls_scores: list[Tensor],
+        truths: list[InstanceData],
+        metas: list[dict],
+        ignored: list[InstanceData] | None,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | int]:
+        """What each anchor is to learn, as mmdet's `get_targets` says.
+
+        mmdet loops over pictures and boxes, and on a GPU waits for it several times for each. Here
+        the batch is done at once, where assigner and pictures are the usual ones.
+
+        Returns:
+            Labels (N, A), their weights (N, A), box targets (N, A, 4), their weights (N, A, 4),
+            and the number of positive anchors, at least one a picture.
+        """
+        by_picture = (
+            not assigns_batches(self.assigner, self.sampler)
+            or self.train_cfg["allowed_border"] >= 0
+            or any(not isinstance(truth.bboxes, Tensor) for truth in truths)
+            # a picture smaller than the batch has anchors in its padding, which do not count
+            or len({tuple(meta["pad_shape"][:2]) for meta in metas}) > 1
+        )
+        if by_picture:
+            shapes = [score.shape[-2:] for score in cls_scores]
+            anchors, valid = self.get_anchors(shapes, metas, device=cls_scores[0].device)
+            *targets, avg_factor = self.get_targets(anchors, valid, truths, metas, ignored)
+            return *(torch.cat(target, 1) for target in targets), avg_factor
+
+        priors = torch.cat(self._priors(cls_scores))
+        boxes, labels = pad_truths(truths)
+        assigned = assign_batch(self.assigner, priors, boxes, labels)
+        positive, index = assigned > 0, (assigned - 1).clamp(min=0)
+        labels = labels.gather(1, index).masked_fill(~positive, self.num_classes)
+        pos_weight = self.train_cfg["pos_weight"]
+        weights = (assigned >= 0).float()
+        if pos_weight > 0:
+            weights = weights.masked_fill(positive, pos_weight)
+        priors = priors.expand(len(boxes), -1, -1)
+        # an anchor without an object has itself as its target: an offset of zero
+        targets = boxes.gather(1, index[..., None].expand(-1, -1, 4))
+        targets = targets.where(positive[..., None], priors)
+        if not self.reg_decoded_bbox:
+            coded = self.bbox_coder.encode(priors.flatten(0, 1), targets.flatten(0, 1))
+            targets = coded.view_as(targets)
+        box_weights = positive[..., None].expand(-1, -1, 4).float()
+        return labels, weights, targets, box_weights, positive.sum(1).clamp(min=1).sum()
+
+    def _priors(self, cls_scores: list[Tensor]) -> list[Tensor]:
+        """The anchors (anchors of the level, 4) of each level, made once for a size of picture."""
+        shapes, device = tuple(score.shape[-2:] for score in cls_scores), cls_scores[0].device
+        if torch.compiler.is_compiling() or torch.jit.is_tracing():
+            return self.prior_generator.grid_priors(shapes, device=device)
+        if (shapes, device) not in self._anchors:
+            with torch.inference_mode(False):  # training may use them after testing
+                made = self.prior_generator.grid_priors(shapes, device=device)
+            self._anchors = {(shapes, device): made}
+        return self._anchors[shapes, device]
 
     def _mined_loss(self, logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
         """Sum the cross entropy over the positives and the hardest negatives of each picture.
@@ -229,7 +285,8 @@ class MixConvSSDHead(SSDHead):
         # Rank the negatives of a picture by their loss; only those within the quota count.
         hardness = losses.detach().masked_fill(positive, -1.0)
         rank = hardness.argsort(1, descending=True).argsort(1)
-        return losses[positive | (rank < quota)].sum()
+        # not losses[...]: a GPU would be waited for, to count them
+        return losses.masked_fill(~positive & (rank >= quota), 0).sum()
 
     def predict_by_feat(
         self,
@@ -260,12 +317,9 @@ class MixConvSSDHead(SSDHead):
             `labels` (n,), 0 to `num_classes - 1`.
         """
         cfg = self.test_cfg if cfg is None else cfg
-        priors = self.prior_generator.grid_priors(
-            [score.shape[-2:] for score in cls_scores], device=cls_scores[0].device
-        )
         candidates = [
             self._candidates(*level, cfg)
-            for level in zip(cls_scores, bbox_preds, priors, strict=True)
+            for level in zip(cls_scores, bbox_preds, self._priors(cls_scores), strict=True)
         ]
         scores, labels, deltas, anchors = (
             torch.cat(parts, 1) for parts in zip(*candidates, strict=True)

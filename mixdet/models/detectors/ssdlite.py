@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import copy
 import inspect
+from collections.abc import Callable
 
 import torch
 from mmdet.models.detectors import SingleStageDetector
+from mmdet.models.utils import unpack_gt_instances
 from mmdet.registry import MODELS, TASK_UTILS
 from mmdet.structures import SampleList
 from torch import Tensor, nn
 
 from mixdet.errors import MixDetError
+
+Outputs = tuple[list[Tensor], list[Tensor]]
 
 
 @MODELS.register_module()
@@ -111,13 +115,26 @@ class SSDLite(SingleStageDetector):
         self.test_cfg = test_cfg
         self.input_size = input_size
         self.channels_last = channels_last
+        self.graphed: Callable[[Tensor], Outputs] | None = None  # which `CudaGraphHook` sets
         if channels_last:
             self.to(memory_format=torch.channels_last)
 
     def loss(self, batch_inputs: Tensor, batch_data_samples: SampleList) -> dict[str, Tensor]:
         """As mmdet's; refuses pictures of another size than the anchors are made for."""
         self._check_size(batch_inputs)
-        return super().loss(batch_inputs, batch_data_samples)
+        if self.graphed is None:
+            return super().loss(batch_inputs, batch_data_samples)
+        outputs = self.graphed(batch_inputs)
+        truths, ignored, metas = unpack_gt_instances(batch_data_samples)
+        return self.bbox_head.loss_by_feat(*outputs, truths, metas, ignored)
+
+    def outputs(self, batch_inputs: Tensor) -> Outputs:
+        """The predictors' outputs for normalised pictures (N, 3, H, W).
+
+        Returns:
+            Class scores and box offsets, one (N, C, H, W) tensor a level each.
+        """
+        return self.bbox_head(self.extract_feat(batch_inputs))
 
     def predict(
         self, batch_inputs: Tensor, batch_data_samples: SampleList, rescale: bool = True

@@ -113,6 +113,45 @@ def test_plain_head_equals_mmdet_forward_and_loss():
         torch.testing.assert_close(loss, sum(reference[name]).squeeze(), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("pos_weight", [-1, 2.5])
+@pytest.mark.parametrize("decoded", [False, True])
+def test_targets_of_a_batch_equal_mmdets(pos_weight, decoded):
+    """Ours for all pictures, mmdet's for one after the other; one of them has no object."""
+    train_cfg = ConfigDict(COMMON["train_cfg"] | dict(pos_weight=pos_weight))
+    head = make_head(train_cfg=train_cfg, reg_decoded_bbox=decoded)
+    scores, _ = head(features(3))
+    truths, metas = [*TRUTHS, truth([], [])], [*METAS, METAS[0]]
+    *found, positives = head._targets(scores, truths, metas, None)
+    shapes = [score.shape[-2:] for score in scores]
+    anchors, valid = head.get_anchors(shapes, metas, device="cpu")
+    *expected, count = head.get_targets(anchors, valid, truths, metas)
+    assert positives == count
+    for target, levels in zip(found, expected, strict=True):
+        reference = torch.cat(levels, 1)
+        if target.dim() == 3:  # a box target without weight is nothing to learn
+            target, reference = (each * found[-1] for each in (target, reference))
+        assert torch.equal(target, reference)
+
+
+def test_pictures_of_several_sizes_are_left_to_mmdet():
+    """Anchors in the padding of a smaller picture do not count."""
+    head = make_head()
+    scores, _ = head(features())
+    metas = [METAS[0], METAS[1] | dict(pad_shape=(32, 32))]
+    _, weights, *_ = head._targets(scores, TRUTHS, metas, None)
+    assert weights[0].all()
+    assert not weights[1].all()
+
+
+def test_anchors_follow_the_size_of_the_picture():
+    head = make_head()
+    with torch.inference_mode():
+        small = head._priors(head(features())[0])
+    assert not small[0].is_inference()
+    large = head._priors([torch.zeros(1, 1, 2 * grid, 2 * grid) for grid in GRIDS])
+    assert [len(level) * 4 for level in small] == [len(level) for level in large]
+
+
 @pytest.mark.parametrize("rescale", [False, True])
 @pytest.mark.parametrize("threshold", [0.02, 0.3, 0.999])
 def test_boxes_equal_mmdet(rescale, threshold):

@@ -1,0 +1,76 @@
+"""Assigning a batch at once against mmdet's assigner, picture by picture."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mmdet.models.task_modules import MaxIoUAssigner, PseudoSampler
+from mmengine.structures import InstanceData
+
+from mixdet.models.task_modules.batch_assign import assign_batch, assigns_batches, pad_truths
+
+side = st.integers(0, 12)
+# whole numbers on a small canvas: anchors and boxes tie, boxes of no area among them
+box = st.tuples(side, side, side, side).map(
+    lambda c: [min(c[0], c[2]), min(c[1], c[3]), max(c[0], c[2]), max(c[1], c[3])]
+)
+thresholds = st.sampled_from([0.0, 0.1, 0.3, 0.5, 0.7])
+
+
+@st.composite
+def assigners(draw) -> MaxIoUAssigner:
+    low, high = sorted((draw(thresholds), draw(thresholds)))
+    return MaxIoUAssigner(
+        pos_iou_thr=draw(thresholds),
+        neg_iou_thr=draw(st.sampled_from([high, (low, high)])),
+        min_pos_iou=draw(thresholds),
+        gt_max_assign_all=draw(st.booleans()),
+        match_low_quality=draw(st.booleans()),
+    )
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    assigners(),
+    st.lists(box, min_size=1, max_size=12),
+    st.lists(st.lists(box, max_size=5), min_size=1, max_size=4),
+)
+def test_every_picture_gets_what_mmdet_gives_it(assigner, anchors, pictures):
+    anchors = torch.tensor(anchors).float()
+    truths = [
+        InstanceData(
+            bboxes=torch.tensor(boxes).float().reshape(-1, 4), labels=torch.arange(len(boxes))
+        )
+        for boxes in pictures
+    ]
+    assigned = assign_batch(assigner, anchors, *pad_truths(truths))
+    for picture, truth in zip(assigned, truths, strict=True):
+        expected = assigner.assign(InstanceData(priors=anchors), truth)
+        assert torch.equal(picture, expected.gt_inds)
+
+
+def test_no_picture_of_the_batch_has_an_object():
+    truths = [InstanceData(bboxes=torch.zeros(0, 4), labels=torch.zeros(0).long())] * 3
+    assigned = assign_batch(MaxIoUAssigner(0.5, 0.5), torch.rand(7, 4), *pad_truths(truths))
+    assert torch.equal(assigned, torch.zeros(3, 7).long())
+
+
+class OwnAssigner(MaxIoUAssigner):
+    """Somebody's: what it changes is not known."""
+
+
+@pytest.mark.parametrize(
+    ("assigner", "sampler"),
+    [
+        (OwnAssigner(0.5, 0.5), PseudoSampler()),
+        (MaxIoUAssigner(0.5, 0.5, ignore_iof_thr=0.5), PseudoSampler()),
+        (MaxIoUAssigner(0.5, 0.5, gpu_assign_thr=10), PseudoSampler()),
+        (MaxIoUAssigner(0.5, [0.1, 0.5]), PseudoSampler()),
+        (MaxIoUAssigner(0.5, 0.5), None),
+    ],
+)
+def test_what_is_left_to_mmdet(assigner, sampler):
+    assert assigns_batches(MaxIoUAssigner(0.5, 0.5), PseudoSampler())
+    assert not assigns_batches(assigner, sampler)
