@@ -34,6 +34,20 @@ def parse_args() -> argparse.Namespace:
     training.add_argument("--batch", type=positive, default=8, help="pictures (default: 8)")
     training.add_argument("--amp", action="store_true", help="both in mixed precision")
     training.add_argument("--threads", nargs="+", type=positive, default=[1, 2])
+    training.add_argument("--networks", nargs="+", metavar="NAME", help="such as MixNet-S")
+    training.add_argument(
+        "--forms", nargs="+", default=["eager"], help="of ours: eager, 'CUDA graph', compiled"
+    )
+
+    feeding = kinds.add_parser(
+        "feed", parents=[common], help="training from a data loader, against mmdet's: what waits"
+    )
+    feeding.add_argument("--data-root", required=True, help="pictures in COCO's layout")
+    feeding.add_argument("--workers", nargs="+", type=positive, help="default: one a core")
+    feeding.add_argument("--network", default="MixNet-S", help="default: MixNet-S")
+    feeding.add_argument("--amp", action="store_true", help="all in mixed precision")
+    feeding.add_argument("--pictures", type=positive, default=2400, help="of a round")
+    feeding.add_argument("--batch", type=positive, default=24, help="pictures (default: 24)")
 
     testing = kinds.add_parser(
         "eval", parents=[common], help="testing, against mmdet's; both backends of the metric"
@@ -118,9 +132,19 @@ def measure(args: argparse.Namespace) -> dict:
 
         return measure_input(args.data_root, rounds=args.rounds, pictures=args.pictures)
     if args.kind == "train":
-        from mixdet.analysis.benchmark.train import measure_train
+        from mixdet.analysis.benchmark.train import NETWORKS, measure_train
 
-        return measure_train(args.rounds, args.size, args.batch, args.amp, args.threads)
+        networks = args.networks or tuple(NETWORKS)
+        return measure_train(
+            *(args.rounds, args.size, args.batch, args.amp, args.threads, networks, args.forms)
+        )
+    if args.kind == "feed":
+        from mixdet.analysis.benchmark.feed import measure_feed
+
+        return measure_feed(
+            *(args.data_root, args.rounds, args.workers, args.network, args.amp),
+            *(args.pictures, args.batch),
+        )
     if args.kind == "eval":
         from mixdet.analysis.benchmark.eval import NETWORKS, THRESHOLDS, measure_eval
 

@@ -14,7 +14,7 @@ from mixdet.analysis.tables import text_table
 
 SIZE = 320
 BATCH = 8
-PASSES = 10  # through the pictures, an epoch of a data loader: its start is a small part then
+PASSES = 10  # through the pictures, an epoch of a data loader
 RECIPES = {  # (expansion, photometric distortion) beside crop, resize and flip
     "all five steps": (True, True),
     "crop and flip alone": (False, False),
@@ -164,26 +164,44 @@ def _milliseconds(dataset) -> dict[str, float]:
     return {name: 1000 * seconds / len(dataset) for name, seconds in spent.items()}
 
 
-def _workers(number: int, data_root: str, rounds: int, pictures: int | None) -> dict[str, object]:
-    """Both pipelines behind a data loader whose workers stay; ours with our collating."""
+def data_loader(
+    side: str,
+    data_root: str,
+    workers: int,
+    batch: int = BATCH,
+    passes: int = PASSES,
+    pictures: int | None = None,
+):
+    """A training data loader as a config of mmdet's, or of ours, makes it; its workers stay.
+
+    Args:
+        side: Of `PIPELINES`; all five steps.
+        data_root: COCO's layout.
+        workers: Processes that load, or 0.
+        batch: Pictures of a batch.
+        passes: Through the pictures in an epoch, whose start is a small part then.
+        pictures: Only the first so many.
+    """
     from mmengine.runner import Runner
 
-    def loader(side: str):
-        dataset = _dataset(data_root, PIPELINES[side](True, True), pictures)
-        dataset.get_subset_(list(range(len(dataset))) * PASSES)
-        return Runner.build_dataloader(
-            dict(
-                dataset=dataset,
-                sampler=dict(type="SeededSampler"),
-                collate_fn=dict(type=COLLATE[side]),
-                batch_size=BATCH,
-                num_workers=number,
-                persistent_workers=number > 0,
-            ),
-            seed=0,
-        )
+    dataset = _dataset(data_root, PIPELINES[side](True, True), pictures)
+    dataset.get_subset_(list(range(len(dataset))) * passes)
+    config = dict(
+        dataset=dataset,
+        sampler=dict(type="SeededSampler"),
+        collate_fn=dict(type=COLLATE[side]),
+        batch_size=batch,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        multiprocessing_context="fork" if workers else None,  # as in our configs
+        drop_last=True,
+    )
+    return Runner.build_dataloader(config, seed=0)
 
-    loaders = {side: loader(side) for side in PIPELINES}
+
+def _workers(number: int, data_root: str, rounds: int, pictures: int | None) -> dict[str, object]:
+    """Both pipelines behind a data loader; ours with our collating."""
+    loaders = {side: data_loader(side, data_root, number, pictures=pictures) for side in PIPELINES}
 
     def epoch(loader, turn: int) -> None:
         loader.sampler.set_epoch(turn)
@@ -193,7 +211,7 @@ def _workers(number: int, data_root: str, rounds: int, pictures: int | None) -> 
     seconds = alternate({side: partial(epoch, loader) for side, loader in loaders.items()}, rounds)
     result: dict[str, object] = {"workers": number, "speedup": speedup(*seconds.values())}
     for side, found in seconds.items():
-        result[side] = {"images_per_second": rates(found, len(loaders[side].dataset))}
+        result[side] = {"images_per_second": rates(found, len(loaders[side]) * BATCH)}
     return result
 
 

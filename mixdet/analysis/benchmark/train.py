@@ -19,9 +19,11 @@ from mixdet.analysis.benchmark.timing import rates, speedup, spread
 from mixdet.analysis.machine import machine
 from mixdet.analysis.tables import text_table
 from mixdet.engine.amp import amp_wrapper_type
+from mixdet.engine.hooks.cuda_graph import capture
 from mixdet.engine.hooks.memory import keep_freed_memory
+from mixdet.errors import MixDetError
 
-SIDES = ("mmdet", "mixdet")
+FORMS = ("eager", "CUDA graph", "compiled")  # of ours; mmdet's side is always eager
 BOXES = 7  # a picture; COCO has 7.3
 
 
@@ -32,30 +34,43 @@ def measure_train(
     amp: bool = False,
     threads: Sequence[int] = (1, 2),
     networks: Sequence[str] = tuple(NETWORKS),
+    forms: Sequence[str] = FORMS[:1],
 ) -> dict[str, object]:
     """Time steps on a batch that stays: normalise, forward, losses, backward, SGD.
 
     The weights are the same at the start, on the GPU where there is one.
 
     Args:
-        rounds: How often each is timed, after one untimed step. The two sides have a process each.
+        rounds: How often each is timed, after one untimed step. All have a process each.
         size: Side of the square pictures in pixels.
         batch: Pictures a step.
         amp: Both in mixed precision: float16 on a GPU, bfloat16 on a CPU.
         threads: Numbers of them to compute with.
         networks: Some of `NETWORKS`.
+        forms: Some of `FORMS`: ours as it is, with `CudaGraphHook`, or with backbone, neck and
+            predictors under `torch.compile`.
 
     Returns:
         machine, settings and networks; images a second as median, low and high.
+
+    Raises:
+        MixDetError: There is no GPU for a CUDA graph, or a name is unknown.
     """
+    for words, names, known in (
+        ("networks", networks, NETWORKS),
+        ("forms", forms, FORMS if device() == "cuda" else (FORMS[0], FORMS[2])),
+    ):
+        if unknown := set(names) - set(known):
+            raise MixDetError(f"--{words}: {sorted(unknown)}: here one has {list(known)}")
     found = machine()
     settings = {"size": size, "batch": batch, "amp": amp}
     rows = [
-        _network(name, rounds, threads=number, **settings)
+        row
         for number in threads
         for name in networks
+        for row in _network(name, rounds, forms, threads=number, **settings)
     ]
-    settings |= {"rounds": rounds, "device": _device()}
+    settings |= {"rounds": rounds, "device": device()}
     return {"kind": "train", "machine": found, "settings": settings, "networks": rows}
 
 
@@ -84,60 +99,92 @@ def fixed_batch(batch: int, size: int, seed: int = 0) -> dict[str, list]:
     return {"inputs": list(inputs), "data_samples": samples}
 
 
-def _device() -> str:
+def device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _network(name: str, rounds: int, **settings: object) -> dict[str, object]:
-    """Time both sides, each in a process of its own, which it may set up as it likes."""
+def _network(
+    name: str, rounds: int, forms: Sequence[str], **settings: object
+) -> list[dict[str, object]]:
+    """Time the peer and the forms of ours, each in a process which it may set up as it likes."""
+    batch, threads = settings["batch"], settings["threads"]
     with contextlib.ExitStack() as stack:
         asks = {
-            side: stack.enter_context(served(partial(_start, **settings), name, side))
-            for side in SIDES
+            form: stack.enter_context(served(partial(_start, **settings), name, form))
+            for form in ("mmdet", *forms)
         }
-        tasks = {side: (ask, "step") for side, ask in asks.items()}
-        seconds = take_turns(tasks, rounds, settings["threads"])
-        peaks = {side: ask("peak") for side, ask in asks.items()}
-    result: dict[str, object] = {"network": name, "threads": settings["threads"]}
-    result["speedup"] = speedup(*seconds.values())
-    for side, found in seconds.items():
-        images = rates(found, settings["batch"])
-        result[side] = {"images_per_second": images, "peak_mb": peaks[side]}
-    return result
+        for ask in asks.values():
+            ask("step")  # compilation, in this process alone
+        tasks = {form: (ask, "step") for form, ask in asks.items()}
+        # what a GPU computes is no time of the process
+        clock = threads if device() == "cpu" else 0
+        seconds = take_turns(tasks, rounds, clock)
+        peaks = {form: ask("peak") for form, ask in asks.items()}
+    sides = {
+        form: {"images_per_second": rates(found, batch), "peak_mb": peaks[form]}
+        for form, found in seconds.items()
+    }
+    return [
+        {"network": name, "form": form, "threads": threads}
+        | {"speedup": speedup(seconds["mmdet"], seconds[form])}
+        | {"mmdet": sides["mmdet"], "mixdet": sides[form]}
+        for form in forms
+    ]
 
 
 def _start(
-    name: str, side: str, size: int, batch: int, amp: bool, threads: int
+    name: str, form: str, size: int, batch: int, amp: bool, threads: int
 ) -> Callable[[object], float]:
     """A process that answers 'peak', its memory in MB, and makes a step for any other request."""
+    model, wrapper = ready_to_train(name, form, size, batch, amp, threads)
+    data = fixed_batch(batch, size)
+    before = _resident("VmRSS")
+
+    def answer(request: object) -> float:
+        if request == "peak":
+            peak = _resident("VmHWM") - before
+            return torch.cuda.max_memory_allocated() / 1e6 if device() == "cuda" else peak
+        model.train_step(data, wrapper)
+        if device() == "cuda":
+            torch.cuda.synchronize()
+        return 0.0
+
+    return answer
+
+
+def ready_to_train(
+    name: str, form: str, size: int, batch: int, amp: bool, threads: int
+) -> tuple[nn.Module, OptimWrapper]:
+    """Set this process up to train as a run would, on the GPU where there is one.
+
+    Args:
+        name: One of `NETWORKS`.
+        form: "mmdet" or one of `FORMS`; the weights are the same.
+        size: Side of the square pictures in pixels.
+        batch: Pictures of a batch.
+        amp: Mixed precision.
+        threads: Number of them to compute with.
+    """
     from mmengine.registry import init_default_scope
 
     logging.disable(logging.INFO)  # where each weight comes from
     init_default_scope("mmdet")
     torch.set_num_threads(threads)
-    device = _device()
-    if side == "mixdet" and device == "cpu":
+    torch.backends.cudnn.benchmark = True  # as in our configs
+    if form != "mmdet" and device() == "cpu":
         keep_freed_memory()  # as `KeepMemoryHook` does in every run of ours
-    models = {"mmdet": peer_model(name, size), "mixdet": our_model(name, size)}
+    peer, ours = peer_model(name, size), our_model(name, size)
     torch.manual_seed(0)
-    models["mmdet"].init_weights()
-    share_weights(models["mmdet"], models["mixdet"])
-    model = models[side].to(device).train()
-    wrapper, data = optim_wrapper(model, amp), fixed_batch(batch, size)
-    before = _resident("VmRSS")
-    if device == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-
-    def answer(request: object) -> float:
-        if request == "peak":
-            peak = _resident("VmHWM") - before
-            return torch.cuda.max_memory_allocated() / 1e6 if device == "cuda" else peak
-        model.train_step(data, wrapper)
-        if device == "cuda":
-            torch.cuda.synchronize()
-        return 0.0
-
-    return answer
+    peer.init_weights()
+    share_weights(peer, ours)
+    model = (peer if form == "mmdet" else ours).to(device()).train()
+    wrapper = optim_wrapper(model, amp)
+    if form == "CUDA graph":
+        capture(model, batch, wrapper.optim_context(model))
+    elif form == "compiled":
+        for part in (model.backbone, model.neck, model.bbox_head):
+            part.compile()
+    return model, wrapper
 
 
 def optim_wrapper(model: nn.Module, amp: bool) -> OptimWrapper:
@@ -159,11 +206,11 @@ def train_table(record: dict[str, object], markdown: bool = False) -> str:
     """The record of `measure_train` as text."""
     rows = [
         [
-            row["network"],
+            row["network"] + (f", {row['form']}" if row["form"] != FORMS[0] else ""),
             str(row["threads"]),
-            *(spread(row[side]["images_per_second"], 1) for side in SIDES),
+            *(spread(row[side]["images_per_second"], 1) for side in ("mmdet", "mixdet")),
             spread(row["speedup"], 2),
-            *(f"{row[side]['peak_mb']:.0f}" for side in SIDES),
+            *(f"{row[side]['peak_mb']:.0f}" for side in ("mmdet", "mixdet")),
         ]
         for row in record["networks"]
     ]

@@ -1,6 +1,7 @@
 """Hooks of ours; they stand in a config's `default_hooks`, which a child config merges into."""
 
 from mixdet.engine.hooks.checkpoint import SafeCheckpointHook
+from mixdet.engine.hooks.cuda_graph import CudaGraphHook
 from mixdet.engine.hooks.data_check import DataCheckHook
 from mixdet.engine.hooks.early_stopping import ResumableEarlyStoppingHook
 from mixdet.engine.hooks.finite import FiniteLossHook
@@ -14,6 +15,7 @@ from mixdet.engine.hooks.total_batch import TotalBatchHook
 
 __all__ = [
     "CheckpointFitHook",
+    "CudaGraphHook",
     "DataCheckHook",
     "FiniteLossHook",
     "FuseHook",
