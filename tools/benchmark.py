@@ -88,6 +88,10 @@ def parse_args() -> argparse.Namespace:
     )
 
     kinds.add_parser(
+        "fuse", parents=[common], help="a MixConv split, padded and fused, on both runtimes"
+    )
+
+    kinds.add_parser(
         "grow", parents=[common], help="cost by resolution, batch and kernels; what bounds it"
     )
 
@@ -159,6 +163,10 @@ def measure(args: argparse.Namespace) -> dict:
         return measure_infer(
             *(args.rounds, args.network, args.batch, args.threads, args.folders, args.without)
         )
+    if args.kind == "fuse":
+        from mixdet.analysis.benchmark.fuse import measure_fuse
+
+        return measure_fuse(args.rounds)
     if args.kind == "grow":
         from mixdet.analysis.benchmark.grow import measure_grow
 

@@ -21,7 +21,7 @@ from mixdet.models.layers.pointwise import PointwiseConv2d
 BLOCKED = {"onnx": True, "openvino": True, "torch": False}
 
 
-def fuse(model: nn.Module, target: str = "onnx") -> nn.Module:
+def fuse(model: nn.Module, target: str = "onnx", branched: bool = True) -> nn.Module:
     """Fold batch norm, and take every MixConv in the form that was measured fastest.
 
     Batch norm goes into the convolution before it. A MixConv becomes one depthwise convolution, its
@@ -32,6 +32,7 @@ def fuse(model: nn.Module, target: str = "onnx") -> nn.Module:
     Args:
         model: A detector, or any network with MixConvs; it stays as it is.
         target: What will run it: 'onnx', 'openvino' or 'torch'.
+        branched: False pads every MixConv's kernels, to compare.
 
     Returns:
         A copy in evaluation mode that computes the same.
@@ -42,7 +43,7 @@ def fuse(model: nn.Module, target: str = "onnx") -> nn.Module:
     if target not in BLOCKED:
         raise MixDetError(f"fuse: target {target!r} is unknown: use one of {', '.join(BLOCKED)}")
     fused = copy.deepcopy(model).eval()
-    branches = branchable(fused, BLOCKED[target])
+    branches = branchable(fused, BLOCKED[target]) if branched else {}
     for path, module in list(fused.named_modules()):
         for name, child in module.named_children():
             if isinstance(child, MixConv2d):

@@ -10,6 +10,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mixdet.analysis.benchmark.contestants import MATRIX
 from mixdet.analysis.benchmark.eval import eval_table, measure_eval
+from mixdet.analysis.benchmark.feed import feed_table, measure_feed
+from mixdet.analysis.benchmark.fuse import fuse_table, measure_fuse
 from mixdet.analysis.benchmark.grow import grow_plot, grow_table, measure_grow
 from mixdet.analysis.benchmark.infer import PARTS
 from mixdet.analysis.benchmark.input import RECIPES
@@ -105,6 +107,30 @@ def test_folders_that_cannot_be_timed(refusal, tmp_path, exported):
     manifest = json.loads((exported / "mixdet.json").read_text())
     (tmp_path / "mixdet.json").write_text(json.dumps(manifest | {"kind": "end2end"}))
     assert "--kind raw" in refusal("benchmark", "infer", "--folders", tmp_path)
+
+
+@pytest.mark.heavy
+def test_what_a_mixconv_costs():
+    rows = [("ssdlite_mixnet_s_digits", form) for form in ("as trained", "as fused")]
+    record = measure_fuse(1, [rows])
+    split, fused = record["rows"]
+    for runtime in ("onnx", "openvino"):
+        # zeros where kernels or 1x1 convolutions are widened
+        assert split["madds"][runtime] < fused["madds"][runtime] < 1.5 * split["madds"][runtime]
+        assert fused["milliseconds"][runtime]["low"] > 0
+    ratio = fused["milliseconds"]["onnx"]["low"] / split["milliseconds"]["onnx"]["low"]
+    assert f"({ratio:.2f})" in fuse_table(record)
+
+
+@pytest.mark.heavy
+def test_who_waits_for_pictures(coco_sample):
+    record = measure_feed(coco_sample, 1, [1], pictures=8, batch=4)
+    peer, ours, *graph = record["rows"]
+    assert [row["side"] for row in (peer, ours)] == ["timm in mmdet", "MixDet"]
+    assert bool(graph) == torch.cuda.is_available()
+    for row in record["rows"]:
+        assert 0 <= row["waiting"] < 1
+        assert f"{row['waiting']:.0%}" in feed_table(record)
 
 
 def test_how_cost_grows():

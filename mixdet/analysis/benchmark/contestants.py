@@ -56,7 +56,7 @@ def start(
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
     cv2.setNumThreads(threads)
-    with _settings(threads, bf16=form == BF16):
+    with runtime_settings(threads, bf16=form == BF16):
         if form in TORCH_FORMS:
             from mixdet.analysis.benchmark import torch_forms
 
@@ -77,7 +77,7 @@ def start(
 
 
 @contextlib.contextmanager
-def _settings(threads: int, bf16: bool) -> Iterator[None]:
+def runtime_settings(threads: int, bf16: bool) -> Iterator[None]:
     """Have the runtimes, where installed, take so many threads, and OpenVINO a precision."""
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(ImportError):
