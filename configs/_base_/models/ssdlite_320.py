@@ -8,7 +8,7 @@ model = dict(
     type="SSDLite",
     input_size=320,
     data_preprocessor=dict(
-        type="DetDataPreprocessor",
+        type="BatchedDetDataPreprocessor",
         # ImageNet's mean and standard deviation, RGB, on pixels from 0 to 255
         mean=[123.675, 116.28, 103.53],
         std=[58.395, 57.12, 57.375],

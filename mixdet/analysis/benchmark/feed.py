@@ -13,13 +13,15 @@ from mixdet.analysis.benchmark.timing import median_of, speedup, spread, turns
 from mixdet.analysis.benchmark.train import device, ready_to_train
 from mixdet.analysis.machine import cores, machine
 from mixdet.analysis.tables import text_table
+from mixdet.datasets.transforms.photometric import PhotometricDistortion
 
 BATCH = 24  # as in our COCO configs
 PICTURES = 2400  # of a round
-SIDES = {  # (pipeline, form of the training step)
-    "timm in mmdet": ("mmdet", "mmdet"),
-    "MixDet": ("mixdet", "eager"),
-    "MixDet, CUDA graph": ("mixdet", "CUDA graph"),
+SIDES = {  # (pipeline, form of the training step, whether a GPU distorts the colours)
+    "timm in mmdet": ("mmdet", "mmdet", False),
+    "MixDet": ("mixdet", "eager", False),
+    "MixDet, CUDA graph": ("mixdet", "CUDA graph", False),
+    "MixDet, CUDA graph, distorted on the GPU": ("mixdet", "CUDA graph", True),
 }
 
 
@@ -69,7 +71,7 @@ def fits(form: str) -> bool:
 
 def _workers(
     number: int,
-    sides: dict[str, tuple[str, str]],
+    sides: dict[str, tuple[str, str, bool]],
     data_root: str,
     rounds: int,
     pictures: int,
@@ -101,6 +103,7 @@ def _workers(
 def _start(
     pipeline: str,
     form: str,
+    on_device: bool,
     data_root: str,
     workers: int,
     pictures: int,
@@ -113,10 +116,12 @@ def _start(
     import torch
 
     model, wrapper = ready_to_train(network, form, size, batch, amp, threads=1)
+    if on_device:
+        model.data_preprocessor.photometric = PhotometricDistortion()
     once = len(data_loader(pipeline, data_root, 0, batch=1, passes=1))
     # one batch more than is timed
     passes = -(-(pictures + batch) // once)
-    loader = data_loader(pipeline, data_root, workers, batch, passes)
+    loader = data_loader(pipeline, data_root, workers, batch, passes, photometric=not on_device)
 
     def step(batch: dict) -> None:
         model.train_step(batch, wrapper)

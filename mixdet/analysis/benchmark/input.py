@@ -171,20 +171,22 @@ def data_loader(
     batch: int = BATCH,
     passes: int = PASSES,
     pictures: int | None = None,
+    photometric: bool = True,
 ):
     """A training data loader as a config of mmdet's, or of ours, makes it; its workers stay.
 
     Args:
-        side: Of `PIPELINES`; all five steps.
+        side: Of `PIPELINES`.
         data_root: COCO's layout.
         workers: Processes that load, or 0.
         batch: Pictures of a batch.
         passes: Through the pictures in an epoch, whose start is a small part then.
         pictures: Only the first so many.
+        photometric: Whether it has the last of the five steps.
     """
     from mmengine.runner import Runner
 
-    dataset = _dataset(data_root, PIPELINES[side](True, True), pictures)
+    dataset = _dataset(data_root, PIPELINES[side](True, photometric), pictures)
     dataset.get_subset_(list(range(len(dataset))) * passes)
     config = dict(
         dataset=dataset,

@@ -85,6 +85,7 @@ def peer_model(name: str, size: int) -> nn.Module:
     neck, head = model["neck"], model["bbox_head"]
     channels = (*MODELS.build(backbone).channels, *neck.pop("extra_channels"))
     neck |= dict(in_channels=channels[:2], out_channels=channels)
+    model["data_preprocessor"]["type"] = "DetDataPreprocessor"
     del head["kernel_sizes"]
     head |= dict(type="SSDHead", in_channels=channels, use_depthwise=True)
     head["anchor_generator"] |= dict(

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mmdet.datasets.transforms import PhotoMetricDistortion
 from scipy.stats import ks_2samp
 
-from mixdet.datasets.transforms.photometric import PhotometricDistortion, PhotometricDraw, distort
+from mixdet.datasets.transforms.photometric import (
+    PhotometricDistortion,
+    PhotometricDraw,
+    distort,
+    distort_batch,
+)
 
 
 def picture(seed: int = 0) -> np.ndarray:
@@ -42,6 +48,26 @@ def test_every_draw_gives_mmdets_values(flags, values, order):
     ours = distort(picture(), PhotometricDraw(**{k: v for k, v in drawn.items() if done[k]}))
     expected = by_mmdet(picture(), (*flags, *values, order))
     np.testing.assert_allclose(ours, expected, atol=0.02)
+
+
+draws = st.builds(
+    PhotometricDraw,
+    brightness=st.sampled_from([0.0]) | st.floats(-32, 32),
+    contrast=st.sampled_from([1.0]) | st.floats(0.5, 1.5),
+    saturation=st.sampled_from([1.0]) | st.floats(0.5, 1.5),
+    hue=st.sampled_from([0.0]) | st.floats(-18, 18),
+    order=st.permutations(range(3)),
+)
+
+
+@settings(deadline=None)
+@given(st.lists(draws, min_size=1, max_size=4))
+def test_a_batch_gets_what_each_picture_gets(drawn):
+    pictures = [picture(seed) for seed in range(len(drawn))]
+    batch = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)
+    found = distort_batch(batch, drawn).permute(0, 2, 3, 1).numpy()
+    for one, pixels, draw in zip(found, pictures, drawn, strict=True):
+        np.testing.assert_allclose(one, distort(pixels, draw), atol=0.02)
 
 
 def test_layout_spares_the_tensor_a_copy():

@@ -1,0 +1,133 @@
+"""BatchedDetDataPreprocessor gives what mmdet's DetDataPreprocessor gives."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from mmdet.models import DetDataPreprocessor
+from mmdet.structures import DetDataSample
+from mmdet.structures.bbox import HorizontalBoxes
+from mmengine.structures import InstanceData, PixelData
+
+from mixdet.datasets.transforms.photometric import PhotometricDistortion, distort
+from mixdet.errors import MixDetError
+from mixdet.models import BatchedDetDataPreprocessor
+
+COMMON = dict(
+    mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], bgr_to_rgb=True, pad_value=7
+)
+
+
+def instances(count: int, tensors: bool) -> InstanceData:
+    boxes = torch.rand(count, 4)
+    return InstanceData(
+        bboxes=boxes if tensors else HorizontalBoxes(boxes), labels=torch.arange(count)
+    )
+
+
+def batch(sizes, counts=(2, 0, 3), dtype=torch.uint8, tensors=False) -> dict:
+    torch.manual_seed(0)
+    samples = []
+    for size, count in zip(sizes, counts, strict=True):
+        samples.append(DetDataSample(metainfo=dict(img_shape=size, img_id=count)))
+        samples[-1].gt_instances = instances(count, tensors)
+        samples[-1].ignored_instances = instances(count // 2, tensors)
+    inputs = [torch.randint(0, 256, (3, *size)).to(dtype) for size in sizes]
+    return {"inputs": inputs, "data_samples": samples}
+
+
+def assert_same(found: dict, expected: dict) -> None:
+    assert torch.equal(found["inputs"].cpu(), expected["inputs"])
+    for one, other in zip(found["data_samples"], expected["data_samples"], strict=True):
+        assert one.metainfo == other.metainfo
+        assert one.keys() == other.keys()
+        for name, value in other.items():
+            for key, tensor in value.items():
+                mine = one.get(name)[key].cpu()
+                assert type(mine) is type(tensor)
+                assert mine.dtype == tensor.dtype
+                assert torch.equal(mine, tensor)
+
+
+same = [(8, 10)] * 3
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("divisor", [1, 32])
+@pytest.mark.parametrize(
+    "data",
+    [
+        batch(same),
+        batch(same, dtype=torch.float32, tensors=True),
+        batch([(8, 10), (6, 10), (9, 4)]),
+        batch(same, (0, 0, 0)),
+        batch(same) | {"inputs": torch.stack(batch(same)["inputs"])},
+    ],
+    ids=["bytes", "floats", "several sizes", "no objects", "one tensor"],
+)
+def test_the_same_as_mmdets(data, divisor, training):
+    kwargs = COMMON | dict(pad_size_divisor=divisor)
+    given = copy.deepcopy(data)
+    found = BatchedDetDataPreprocessor(**kwargs)(data, training)
+    assert_same(found, DetDataPreprocessor(**kwargs)(copy.deepcopy(data), training))
+    for one, other in zip(data["data_samples"], given["data_samples"], strict=True):
+        assert one.metainfo == other.metainfo  # the loader's batch stays as it was
+        assert type(one.gt_instances.bboxes) is type(other.gt_instances.bboxes)
+
+
+def test_samples_with_more_go_mmdets_way():
+    data = batch(same)
+    data["data_samples"][1].gt_sem_seg = PixelData(sem_seg=torch.zeros(1, 8, 10))
+    found = BatchedDetDataPreprocessor(**COMMON)(copy.deepcopy(data))
+    expected = DetDataPreprocessor(**COMMON)(data)
+    assert torch.equal(
+        found["data_samples"][1].gt_sem_seg.sem_seg, expected["data_samples"][1].gt_sem_seg.sem_seg
+    )
+
+
+def test_pictures_alone():
+    """What a test without annotations, and test-time augmentation, send."""
+    pictures = batch(same)["inputs"]
+    ours, theirs = BatchedDetDataPreprocessor(**COMMON), DetDataPreprocessor(**COMMON)
+    for inputs in (pictures, torch.stack(pictures)):
+        data = {"inputs": inputs, "data_samples": None}
+        assert torch.equal(ours(data)["inputs"], theirs(data)["inputs"])
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_on_a_gpu():
+    found = BatchedDetDataPreprocessor(**COMMON).cuda()(batch(same), True)
+    assert found["inputs"].is_cuda
+    assert found["data_samples"][0].gt_instances.bboxes.is_cuda
+    expected = DetDataPreprocessor(**COMMON)(batch(same), True)
+    torch.testing.assert_close(found["inputs"].cpu(), expected["inputs"])
+    assert torch.equal(
+        found["data_samples"][2].gt_instances.bboxes.cpu(),
+        expected["data_samples"][2].gt_instances.bboxes,
+    )
+
+
+def test_training_batches_are_distorted_by_the_seed():
+    settings = dict(brightness_delta=20)
+    model = BatchedDetDataPreprocessor(photometric=settings, **COMMON)
+    data, plain = batch(same), DetDataPreprocessor(**COMMON)
+    np.random.seed(5)
+    found = model(data, training=True)["inputs"]
+    np.random.seed(5)
+    drawn = [PhotometricDistortion(**settings).draw() for _ in same]
+    pixels = [
+        distort(picture.permute(1, 2, 0).contiguous().numpy(), draw)
+        for picture, draw in zip(data["inputs"], drawn, strict=True)
+    ]
+    expected = plain({"inputs": [torch.from_numpy(p).permute(2, 0, 1) for p in pixels]})
+    torch.testing.assert_close(found, expected["inputs"], atol=1e-3, rtol=0)
+    assert torch.equal(model(data)["inputs"], plain(data)["inputs"])  # tests see what is there
+
+
+def test_pictures_of_several_sizes_are_not_distorted():
+    model = BatchedDetDataPreprocessor(photometric={}, **COMMON)
+    with pytest.raises(MixDetError, match="not of one size"):
+        model(batch([(8, 10), (6, 10), (9, 4)]), training=True)
