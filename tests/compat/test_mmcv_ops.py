@@ -161,7 +161,7 @@ def test_operators_on_a_gpu_equal_those_on_the_cpu() -> None:
     logits, target = logits_and_targets(dtype=torch.float32)
     results = []
     for device in ("cpu", "cuda"):
-        x = logits.to(device).requires_grad_()
+        x = logits.detach().to(device).requires_grad_()  # a leaf on each
         loss = FocalLoss()(x, target.to(device), torch.full((40,), 0.5, device=device))
         loss.backward()
         results.append((loss.detach().cpu(), x.grad.cpu()))

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from mmengine.runner import Runner
 
+from mixdet.analysis.benchmark.processes import served
 from mixdet.engine.launch import load_config
 from tests.conftest import ROOT
 
@@ -20,23 +21,34 @@ def resident(pid: int) -> float:
     return next(int(words[1]) / 1e3 for words in fields if words[0] == "RssAnon:")
 
 
+def load(coco: str):
+    """In a process of its own, since workers are forked with all that it holds."""
+
+    def answer(samples: int) -> tuple[int, int, list[float]]:
+        cfg = load_config(str(ROOT / "configs/ssdlite_mixnet_m_coco.py"), data_root=coco)
+        loader = Runner.build_dataloader(
+            dict(cfg.train_dataloader, batch_size=8, num_workers=2), seed=0
+        )
+        seen, epoch, workers, memory = 0, 0, set(), []
+        while seen < samples:
+            loader.sampler.set_epoch(epoch)
+            epoch += 1
+            seen += sum(len(batch["inputs"]) for batch in loader)
+            pids = tuple(worker.pid for worker in loader._iterator._workers)
+            workers.add(pids)
+            if seen > samples / 10:  # caches and allocators are warm
+                memory.append(max(map(resident, pids)))
+        return epoch, len(workers), memory
+
+    return answer
+
+
 @pytest.mark.heavy
 @pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="memory is read from /proc")
 def test_a_worker_does_not_grow_over_20000_samples(coco_sample):
-    cfg = load_config(str(ROOT / "configs/ssdlite_mixnet_m_coco.py"), data_root=str(coco_sample))
-    loader = Runner.build_dataloader(
-        dict(cfg.train_dataloader, batch_size=8, num_workers=2), seed=0
-    )
-    seen, epoch, workers, memory = 0, 0, set(), []
-    while seen < SAMPLES:
-        loader.sampler.set_epoch(epoch)
-        epoch += 1
-        seen += sum(len(batch["inputs"]) for batch in loader)
-        pids = tuple(worker.pid for worker in loader._iterator._workers)
-        workers.add(pids)
-        if seen > SAMPLES / 10:  # caches and allocators are warm
-            memory.append(max(map(resident, pids)))
-    assert len(workers) == 1  # the same processes in all epochs
-    assert epoch > 100
+    with served(load, str(coco_sample)) as ask:
+        epochs, sets_of_workers, memory = ask(SAMPLES)
+    assert sets_of_workers == 1  # the same processes in all epochs
+    assert epochs > 100
     late = sorted(memory[-50:])[25]
     assert late - sorted(memory[:50])[25] < GROWTH, memory[:: len(memory) // 20]
