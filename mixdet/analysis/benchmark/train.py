@@ -100,6 +100,7 @@ def fixed_batch(batch: int, size: int, seed: int = 0) -> dict[str, list]:
 
 
 def device() -> str:
+    """Where training would compute: "cuda" or "cpu"."""
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
