@@ -42,8 +42,17 @@ def test_input_pipelines(tool, coco_sample, tmp_path):
     assert "all five steps, one core" in text
 
 
-def test_a_folder_without_coco_is_refused(refusal, tmp_path):
-    assert "instances_train2017.json" in refusal("benchmark", "input", "--data-root", tmp_path)
+@pytest.mark.parametrize("kind", ["input", "feed"])
+def test_a_folder_without_coco_is_refused(refusal, tmp_path, kind):
+    assert "instances_train2017.json" in refusal("benchmark", kind, "--data-root", tmp_path)
+
+
+def test_what_is_not_there_is_named(refusal, tmp_path):
+    arguments = ("--data-root", tmp_path, "--network", "MixNet-Q")
+    said = refusal("benchmark", "feed", *arguments)
+    assert "MixNet-Q" in said
+    assert "MixNet-S" in said
+    assert "MixNet-Q" in refusal("benchmark", "train", "--networks", "MixNet-Q")
 
 
 @pytest.mark.heavy
