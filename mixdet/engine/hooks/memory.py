@@ -22,7 +22,7 @@ class KeepMemoryHook(Hook):
     By default glibc maps every large tensor anew and unmaps it when it is freed, so that each step
     has the kernel clear the same pages again. PyTorch's tuning guide recommends another allocator
     against it; these three settings of glibc's own do the same without one. They hold for the
-    process. Tensors of 16 MiB and more are still mapped: they are few, and the holes they leave
+    process. Tensors of 32 MiB and more are still mapped: they are few, and the holes they leave
     would raise the peak by a tenth (docs/performance.md).
     """
 
@@ -44,7 +44,7 @@ def keep_freed_memory() -> bool:
     if mallopt is None:  # musl has none
         return False
     settings = (
-        (M_MMAP_THRESHOLD, 16 * MEBIBYTE),
+        (M_MMAP_THRESHOLD, 32 * MEBIBYTE),
         (M_TRIM_THRESHOLD, 1024 * MEBIBYTE),
         (M_TOP_PAD, 64 * MEBIBYTE),
     )

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mixdet.models.layers.mixconv import SplitConv2d
-from mixdet.models.layers.shortcut import eager_on_cpu, hooked
+from mixdet.models.layers.shortcut import eager_on_cpu, hooked, onednn_computes
 
 # On one thread torch leaves 1x1 convolutions of batches below 16 to a kernel of its own, unless
 # they are dilated (ConvParams::use_mkldnn), which a single tap does not notice.
@@ -52,8 +52,7 @@ def _faster(x: Tensor) -> bool:
     return (
         eager_on_cpu(x)
         and x.dtype == torch.float32
-        and torch.backends.mkldnn.is_available()
-        and torch._C._get_mkldnn_enabled()
+        and onednn_computes(x.dtype)
         and not torch._C._functorch.is_batchedtensor(x)  # vmap's have no layout to ask for
         and not x.is_contiguous()
         and x.is_contiguous(memory_format=torch.channels_last)

@@ -25,3 +25,13 @@ def hooked(module: nn.Module) -> bool:
         or module._backward_hooks
         or module._backward_pre_hooks
     )
+
+
+def onednn_computes(dtype: torch.dtype) -> bool:
+    """Whether oneDNN computes convolutions on this CPU: float32, and bfloat16 in hardware."""
+    return (
+        dtype in (torch.float32, torch.bfloat16)
+        and torch.backends.mkldnn.is_available()
+        and torch._C._get_mkldnn_enabled()
+        and (dtype == torch.float32 or torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    )
