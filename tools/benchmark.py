@@ -68,6 +68,9 @@ def parse_args() -> argparse.Namespace:
         "--score-thr", nargs="+", type=float, help="default: the paper's, 1e-8 and 0.001"
     )
     testing.add_argument(
+        "--times", type=positive, default=1, help="test COCO's pictures so often, as if more"
+    )
+    testing.add_argument(
         "--pictures", type=positive, default=5000, help="of the metric's (default: 5000)"
     )
 
@@ -155,7 +158,8 @@ def measure(args: argparse.Namespace) -> dict:
         networks = tuple(NETWORKS) if args.networks is None else args.networks
         thresholds = args.score_thr or THRESHOLDS
         return measure_eval(
-            args.data_root, args.trained, args.rounds, args.pictures, networks, thresholds
+            *(args.data_root, args.trained, args.rounds, args.pictures),
+            *(networks, thresholds, args.times),
         )
     if args.kind == "infer":
         from mixdet.analysis.benchmark.infer import measure_infer

@@ -106,6 +106,7 @@ def train(
         _check_resumable(cfg.load_from)
     with _refusals(config, cfg):
         Runner.from_cfg(cfg).train()
+    _leave_processes()
 
 
 def evaluate(
@@ -154,7 +155,9 @@ def evaluate(
     if trust_checkpoint:
         _trust_checkpoints()
     with _refusals(config, cfg):
-        return Runner.from_cfg(cfg).test()
+        metrics = Runner.from_cfg(cfg).test()
+    _leave_processes()
+    return metrics
 
 
 def load_config(
@@ -200,6 +203,12 @@ def _prepare_processes(cfg: Config, launcher: str) -> None:
             "find_unused_parameters": cfg.get("find_unused_parameters", False),
             **(cfg.get("model_wrapper_cfg") or {}),
         }
+
+
+def _leave_processes() -> None:
+    """End what connects the processes: gloo's threads, cut off at exit, now and then abort one."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def _add_tensorboard(cfg: Config) -> None:

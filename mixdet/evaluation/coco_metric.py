@@ -7,13 +7,13 @@ import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from mmdet.registry import METRICS
 from mmengine.evaluator import BaseMetric
 from mmengine.fileio import get_local_path
 from mmengine.logging import print_log
 from pycocotools.coco import COCO
+from torch import Tensor
 
 from mixdet.errors import MixDetError
 from mixdet.evaluation.coco_scores import (
@@ -96,22 +96,29 @@ class CocoDetectionMetric(BaseMetric):
             self._load_truth()
         for sample in data_samples:
             predicted = sample["pred_instances"]
-            columns = (predicted[name].tolist() for name in ("bboxes", "scores", "labels"))
-            detections = as_results(sample["img_id"], *columns, self._category_ids)
-            self.results.append((sample["img_id"], detections))
+            columns = (predicted[name].cpu() for name in ("bboxes", "scores", "labels"))
+            self.results.append((sample["img_id"], *columns))
 
-    def compute_metrics(self, results: list[tuple[int, list[dict[str, Any]]]]) -> dict[str, float]:
+    def compute_metrics(
+        self, results: list[tuple[int, Tensor, Tensor, Tensor]]
+    ) -> dict[str, float]:
         """Write the results file and evaluate.
 
         Args:
-            results: Image id and COCO results of every picture.
+            results: Image id, boxes, scores and labels of every picture, as in `process`.
         """
-        detections = [detection for _, found in results for detection in found]
+        detections = [
+            detection
+            for image_id, *columns in results
+            for detection in as_results(
+                image_id, *(column.tolist() for column in columns), self._category_ids
+            )
+        ]
         if self.results_file is not None:
             path = Path(self.results_file)
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps(detections))
-        images = {image_id for image_id, _ in results}
+        images = {image_id for image_id, *_ in results}
         if len(images) < len(self._truth.imgs):
             print_log(
                 f"evaluated on {len(images)} of the {len(self._truth.imgs)} pictures in "

@@ -57,9 +57,9 @@ def test_what_is_not_there_is_named(refusal, tmp_path):
 
 @pytest.mark.heavy
 def test_testing(coco_sample, trained):
-    record = measure_eval(coco_sample, [trained], 1, 20, ["MixNet-S"], [1e-3])
+    record = measure_eval(coco_sample, [trained], 1, 20, ["MixNet-S"], [1e-3], 2)
     sample, own = record["detectors"]
-    assert (sample["detector"], sample["pictures"]) == ("MixNet-S", 47)
+    assert (sample["detector"], sample["pictures"]) == ("MixNet-S", 2 * 47)
     assert (own["detector"], own["pictures"]) == (trained[0].stem, PICTURES)
     assert record["metric"]["largest_difference"] < 1e-12
     for row in record["detectors"]:

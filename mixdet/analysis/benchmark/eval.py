@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import tempfile
@@ -49,6 +50,7 @@ def measure_eval(
     pictures: int = 5000,
     networks: Sequence[str] = tuple(NETWORKS),
     thresholds: Sequence[float] = THRESHOLDS,
+    times: int = 1,
 ) -> dict[str, object]:
     """Time `Runner.test` both ways, and both backends of the metric.
 
@@ -63,6 +65,8 @@ def measure_eval(
         pictures: Made up for the metric.
         networks: Some of `NETWORKS`.
         thresholds: Scores from which on pairs of anchor and class are candidates.
+        times: The validation pictures of a sample stand for so many times as many, each time under
+            ids of their own, so that what a run does once weighs no more than on all of COCO.
 
     Returns:
         machine, settings, detectors and metric.
@@ -73,8 +77,8 @@ def measure_eval(
     coco(data_root, "val2017", [])  # refuses
     found = machine()
     what = [(name, str(data_root)) for name in networks] + [tuple(pair) for pair in trained]
-    rows = [_detector(*one, threshold, rounds) for one in what for threshold in thresholds]
-    settings = {"rounds": rounds, "threads": torch.get_num_threads()}
+    rows = [_detector(*one, threshold, times, rounds) for one in what for threshold in thresholds]
+    settings = {"rounds": rounds, "threads": torch.get_num_threads(), "times": times}
     return {
         "kind": "eval",
         "machine": found,
@@ -90,11 +94,14 @@ def post_processing(threshold: float) -> ConfigDict:
     return ConfigDict(nms_pre=1000, nms=nms, min_bbox_size=0, score_thr=threshold, max_per_img=100)
 
 
-def _detector(name: str, source: str, threshold: float, rounds: int) -> dict[str, object]:
+def _detector(
+    name: str, source: str, threshold: float, times: int, rounds: int
+) -> dict[str, object]:
     threads = torch.get_num_threads()
+    settings = (name, source, threshold, times, threads)
     with (
-        served(start_testing, "mmdet", name, source, threshold, threads) as mmdet,
-        served(start_testing, "mixdet", name, source, threshold, threads) as mixdet,
+        served(start_testing, "mmdet", *settings) as mmdet,
+        served(start_testing, "mixdet", *settings) as mixdet,
     ):
         sides = {"mmdet": mmdet, "mixdet": mixdet}
         images = mixdet("pictures")
@@ -109,7 +116,7 @@ def _detector(name: str, source: str, threshold: float, rounds: int) -> dict[str
 
 
 def start_testing(
-    side: str, name: str, source: str, threshold: float, threads: int
+    side: str, name: str, source: str, threshold: float, times: int, threads: int
 ) -> Callable[[str], object]:
     """A process that tests when asked.
 
@@ -118,6 +125,7 @@ def start_testing(
         name: One of `NETWORKS`, or the path of a config.
         source: COCO's folder, or the path of the config's checkpoint.
         threshold: Of the scores.
+        times: How often COCO's pictures are tested.
         threads: Of torch.
 
     Returns:
@@ -125,7 +133,7 @@ def start_testing(
     """
     sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 - what loggers and pycocotools print
     torch.set_num_threads(threads)
-    runner = test_runner(side, name, source, threshold, tempfile.mkdtemp())
+    runner = test_runner(side, name, source, threshold, tempfile.mkdtemp(), times)
 
     def answer(request: str) -> object:
         return runner.test() if request == "test" else len(runner.test_dataloader.dataset)
@@ -133,11 +141,14 @@ def start_testing(
     return answer
 
 
-def test_runner(side: str, name: str, source: str, threshold: float, work_dir: str) -> Runner:
+def test_runner(
+    side: str, name: str, source: str, threshold: float, work_dir: str, times: int
+) -> Runner:
     """What `tools/test.py` runs; arguments as for `start_testing`, and the folder for its files."""
     if name in NETWORKS:
         cfg = load_config(str(shipped("configs") / "ssdlite_mixnet_s_coco.py"))
         set_data_root(cfg, source)
+        _repeat(cfg, times, Path(work_dir))
         models = {"mmdet": peer_model(name, SIZE), "mixdet": our_model(name, SIZE)}
         dataset = DATASETS.build(cfg.test_dataloader.dataset)
         batch = {"inputs": [dataset[index]["inputs"] for index in range(8)]}
@@ -161,6 +172,25 @@ def test_runner(side: str, name: str, source: str, threshold: float, work_dir: s
         log_level="ERROR",
         **(_mmdets(cfg) if side == "mmdet" else _ours(cfg)),
     )
+
+
+def _repeat(cfg: Config, times: int, folder: Path) -> None:
+    """Have a config test its pictures so many times, by an annotation file made in the folder."""
+    record = json.loads(Path(cfg.test_evaluator.ann_file).read_text())
+    images, boxes = record["images"], record["annotations"]
+    shift, step = (1 + max(one["id"] for one in every) for every in (images, boxes))
+    record["images"] = [
+        image | {"id": image["id"] + turn * shift} for turn in range(times) for image in images
+    ]
+    record["annotations"] = [
+        box | {"id": box["id"] + turn * step, "image_id": box["image_id"] + turn * shift}
+        for turn in range(times)
+        for box in boxes
+    ]
+    folder.mkdir(exist_ok=True)
+    ann_file = folder.resolve() / "repeated.json"
+    ann_file.write_text(json.dumps(record))
+    cfg.test_evaluator.ann_file = cfg.test_dataloader.dataset.ann_file = str(ann_file)
 
 
 def _through_mmdet(model: nn.Module) -> None:

@@ -22,8 +22,8 @@ class KeepMemoryHook(Hook):
     By default glibc maps every large tensor anew and unmaps it when it is freed, so that each step
     has the kernel clear the same pages again. PyTorch's tuning guide recommends another allocator
     against it; these three settings of glibc's own do the same without one. They hold for the
-    process. Tensors of 32 MiB and more are still mapped: they are few, and the holes they leave
-    would raise the peak by a tenth (docs/performance.md).
+    process. In training, tensors of 32 MiB and more are still mapped: they are few, and the holes
+    they leave would raise the peak by a tenth (docs/performance.md).
     """
 
     def before_run(self, runner: Runner) -> None:
@@ -31,9 +31,17 @@ class KeepMemoryHook(Hook):
         if not torch.cuda.is_available():
             keep_freed_memory()
 
+    def before_test(self, runner: Runner) -> None:
+        """Keep all: without a backward pass few tensors are alive at a time, so holes are small."""
+        if not torch.cuda.is_available():
+            keep_freed_memory(1024)
 
-def keep_freed_memory() -> bool:
+
+def keep_freed_memory(largest: int = 32) -> bool:
     """Tell glibc's malloc to keep what is freed.
+
+    Args:
+        largest: Tensors of so many MiB, and larger ones, are given back.
 
     Returns:
         False where there is no glibc.
@@ -44,7 +52,7 @@ def keep_freed_memory() -> bool:
     if mallopt is None:  # musl has none
         return False
     settings = (
-        (M_MMAP_THRESHOLD, 32 * MEBIBYTE),
+        (M_MMAP_THRESHOLD, largest * MEBIBYTE),
         (M_TRIM_THRESHOLD, 1024 * MEBIBYTE),
         (M_TOP_PAD, 64 * MEBIBYTE),
     )
