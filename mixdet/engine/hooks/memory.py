@@ -22,7 +22,7 @@ class KeepMemoryHook(Hook):
     By default glibc maps every large tensor anew and unmaps it when it is freed, so that each step
     has the kernel clear the same pages again. PyTorch's tuning guide recommends another allocator
     against it; these three settings of glibc's own do the same without one. They hold for the
-    process. In training, tensors of 32 MiB and more are still mapped: they are few, and the holes
+    process. In training, tensors of 16 MiB and more are still mapped: they are few, and the holes
     they leave would raise the peak by a tenth (docs/performance.md).
     """
 
@@ -37,7 +37,7 @@ class KeepMemoryHook(Hook):
             keep_freed_memory(1024)
 
 
-def keep_freed_memory(largest: int = 32) -> bool:
+def keep_freed_memory(largest: int = 16) -> bool:
     """Tell glibc's malloc to keep what is freed.
 
     Args:
