@@ -33,21 +33,21 @@ def depthwise_conv(x: Tensor, weight: Tensor, stride: int, padding: int) -> Tens
     Returns:
         (N, C, H', W').
     """
-    autocast = torch.is_autocast_enabled("cpu")
-    dtype = torch.get_autocast_dtype("cpu") if autocast else x.dtype
-    wide = weight.shape[-1] > STRIP
-    strided = dtype == torch.bfloat16 and stride > 1
-    if not ((wide or strided) and onednn_computes(dtype) and _to_learn(x, weight)):
-        return F.conv2d(x, weight, None, stride, padding, 1, len(weight))
-    return _Depthwise.apply(x.to(dtype), weight.to(dtype), stride, padding)
+    if _to_learn(x, weight):
+        autocast = torch.is_autocast_enabled("cpu")
+        dtype = torch.get_autocast_dtype("cpu") if autocast else x.dtype
+        strided = dtype == torch.bfloat16 and stride > 1
+        if (weight.shape[-1] > STRIP or strided) and onednn_computes(dtype):
+            return _Depthwise.apply(x.to(dtype), weight.to(dtype), stride, padding)
+    return F.conv2d(x, weight, None, stride, padding, 1, len(weight))
 
 
 def _to_learn(x: Tensor, weight: Tensor) -> bool:
     """Whether a backward pass may follow, in channels_last on a CPU, and of the usual kind."""
     return (
-        torch.is_grad_enabled()
+        eager_on_cpu(x)
+        and torch.is_grad_enabled()
         and (x.requires_grad or weight.requires_grad)
-        and eager_on_cpu(x)
         and x.dim() == 4
         and x.numel() > 0
         and x.stride(1) == 1  # also a slice of the channels
