@@ -106,7 +106,7 @@ def train(
         _check_resumable(cfg.load_from)
     with _refusals(config, cfg):
         Runner.from_cfg(cfg).train()
-    _leave_processes()
+    _leave_processes(launcher)
 
 
 def evaluate(
@@ -156,7 +156,7 @@ def evaluate(
         _trust_checkpoints()
     with _refusals(config, cfg):
         metrics = Runner.from_cfg(cfg).test()
-    _leave_processes()
+    _leave_processes(launcher)
     return metrics
 
 
@@ -205,9 +205,9 @@ def _prepare_processes(cfg: Config, launcher: str) -> None:
         }
 
 
-def _leave_processes() -> None:
+def _leave_processes(launcher: str) -> None:
     """End what connects the processes: gloo's threads, cut off at exit, now and then abort one."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
+    if launcher != "none" and torch.distributed.is_initialized():  # else it is the caller's
         torch.distributed.destroy_process_group()
 
 

@@ -8,6 +8,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from mmdet.registry import METRICS
 from mmengine.evaluator import BaseMetric
 from mmengine.fileio import get_local_path
@@ -96,8 +97,10 @@ class CocoDetectionMetric(BaseMetric):
             self._load_truth()
         for sample in data_samples:
             predicted = sample["pred_instances"]
-            columns = (predicted[name].cpu() for name in ("bboxes", "scores", "labels"))
-            self.results.append((sample["img_id"], *columns))
+            columns = (predicted[name] for name in ("bboxes", "scores", "labels"))
+            # copies: a slice would keep all candidates in memory
+            copies = (torch.as_tensor(column).to("cpu", copy=True) for column in columns)
+            self.results.append((sample["img_id"], *copies))
 
     def compute_metrics(
         self, results: list[tuple[int, Tensor, Tensor, Tensor]]

@@ -127,6 +127,22 @@ def test_boxes_and_scores_are_written_unrounded(small, tmp_path):
     assert {w["image_id"] for w in written} == {5}
 
 
+@pytest.mark.parametrize("kind", [torch.Tensor.numpy, torch.Tensor.half, torch.Tensor.bfloat16])
+def test_predictions_of_any_kind_and_changed_afterwards(small, kind):
+    samples = perfect(load_coco(small))
+    for sample in samples:
+        sample["pred_instances"] = {
+            name: column if name == "labels" else kind(column)
+            for name, column in sample["pred_instances"].items()
+        }
+    metric = CocoDetectionMetric(str(small))
+    metric.dataset_meta = {"classes": CLASSES}
+    metric.process({}, samples)
+    for sample in samples:
+        sample["pred_instances"]["bboxes"][:] = 0
+    assert metric.evaluate(len(samples))["coco/bbox_mAP"] == pytest.approx(1)
+
+
 def perfect(truth: COCO) -> list[dict]:
     samples = []
     for image_id in truth.imgs:

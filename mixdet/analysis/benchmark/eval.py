@@ -178,7 +178,7 @@ def _repeat(cfg: Config, times: int, folder: Path) -> None:
     """Have a config test its pictures so many times, by an annotation file made in the folder."""
     record = json.loads(Path(cfg.test_evaluator.ann_file).read_text())
     images, boxes = record["images"], record["annotations"]
-    shift, step = (1 + max(one["id"] for one in every) for every in (images, boxes))
+    shift, step = (1 + max((one["id"] for one in every), default=0) for every in (images, boxes))
     record["images"] = [
         image | {"id": image["id"] + turn * shift} for turn in range(times) for image in images
     ]

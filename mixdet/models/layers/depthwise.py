@@ -21,7 +21,7 @@ from mixdet.models.layers.shortcut import eager_on_cpu, onednn_computes
 STRIP = 3  # columns
 
 
-def depthwise_conv(x: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
+def depthwise_conv(x: Tensor, weight: Tensor, stride: int, padding: int, channels: int) -> Tensor:
     """Convolve every channel with its own kernel; `F.conv2d`, the gradients apart.
 
     Args:
@@ -29,17 +29,20 @@ def depthwise_conv(x: Tensor, weight: Tensor, stride: int, padding: int) -> Tens
         weight: (C, 1, K, K).
         stride: In pixels.
         padding: Pixels of zeros on each side.
+        channels: C, which a tracer cannot read.
 
     Returns:
         (N, C, H', W').
     """
     if _to_learn(x, weight):
-        autocast = torch.is_autocast_enabled("cpu")
-        dtype = torch.get_autocast_dtype("cpu") if autocast else x.dtype
-        strided = dtype == torch.bfloat16 and stride > 1
-        if (weight.shape[-1] > STRIP or strided) and onednn_computes(dtype):
-            return _Depthwise.apply(x.to(dtype), weight.to(dtype), stride, padding)
-    return F.conv2d(x, weight, None, stride, padding, 1, len(weight))
+        dtype = x.dtype
+        if torch.is_autocast_enabled("cpu") and torch.float64 not in (dtype, weight.dtype):
+            dtype = torch.get_autocast_dtype("cpu")
+            x, weight = x.to(dtype), weight.to(dtype)
+        faster = weight.shape[-1] > STRIP or (dtype == torch.bfloat16 and stride > 1)
+        if faster and weight.dtype == dtype and onednn_computes(dtype):
+            return _Depthwise.apply(x, weight, stride, padding)
+    return F.conv2d(x, weight, None, stride, padding, 1, channels)
 
 
 def _to_learn(x: Tensor, weight: Tensor) -> bool:
@@ -68,7 +71,8 @@ class _Depthwise(torch.autograd.Function):
     def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Any, ...]:
         x, weight = ctx.saved_tensors
         of_x, of_weight = ctx.needs_input_grad[:2]
-        if torch.is_grad_enabled():  # to be differentiated once more
+        # to be differentiated once more, or for several outputs at a time
+        if torch.is_grad_enabled() or torch._C._functorch.is_legacy_batchedtensor(grad):
             grads = _gradients(grad, x, weight, *ctx.geometry, of_x, of_weight)
         else:
             grads = (
@@ -114,11 +118,11 @@ def _weight_gradient(grad: Tensor, x: Tensor, weight: Tensor, stride: int, paddi
     inside = padded[:, :, padding : padding + bottom, padding : padding + right]
     inside.copy_(x[:, :, :bottom, :right])
     grad = F.pad(grad, (0, (size - STRIP) // stride))
-    gradient = torch.empty_like(weight)
-    # an overlap of the last strip with the one before is computed twice
+    strips, done = [], 0
     for first in sorted({*range(0, size - STRIP + 1, STRIP), size - STRIP}):
-        columns = slice(first, first + STRIP)
         moved = memory.as_strided(padded.shape, padded.stride(), first * channels)
-        strip = _gradients(grad, moved, weight[..., columns], stride, 0, False, True)[1]
-        gradient[..., columns] = strip
-    return gradient
+        kernels = weight[..., first : first + STRIP]
+        strip = _gradients(grad, moved, kernels, stride, 0, False, True)[1]
+        strips.append(strip[..., done - first :])  # the last one overlaps the one before
+        done = first + STRIP
+    return torch.cat(strips, -1)

@@ -259,9 +259,17 @@ class DepthwiseConv2d(MixConv2d, nn.Conv2d):
         """(N, C, H, W) -> (N, C, ceil(H/stride), ceil(W/stride))."""
         if self.pads_same:
             x = pad_same(x, self.kernel_size[0], self.stride[0], self.dilation[0])
-        if self.dilation[0] > 1 or self.bias is not None:  # a bias is what folding leaves
+        # folding leaves a bias; others may have changed the rest
+        plain = (
+            self.bias is None
+            and self.padding_mode == "zeros"
+            and self.dilation == (1, 1)
+            and self.stride[0] == self.stride[1]
+            and self.padding[0] == self.padding[1]
+        )
+        if not plain:
             return nn.Conv2d.forward(self, x)
-        return depthwise_conv(x, self.weight, self.stride[0], self.padding[0])
+        return depthwise_conv(x, self.weight, self.stride[0], self.padding[0], self.groups)
 
     def _groups(self) -> list[DepthwiseConv2d]:
         return [self]

@@ -39,7 +39,7 @@ def channels_last(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
 
 def both(x: Tensor, weight: Tensor, stride: int, padding: int) -> list[tuple[Tensor, ...]]:
     """Output and gradients, ours and those of torch in float64."""
-    y = depthwise_conv(x, weight, stride, padding)
+    y = depthwise_conv(x, weight, stride, padding, len(weight))
     grad = torch.randn_like(y)
     ours = (y, *torch.autograd.grad(y, [x, weight], grad))
     x, weight, grad = (each.detach().double().requires_grad_() for each in (x, weight, grad))
@@ -118,7 +118,9 @@ def test_second_derivatives():
         return torch.autograd.grad(sum(each.square().sum() for each in first), [x, weight])
 
     wanted = second(lambda x, weight: F.conv2d(x, weight, None, 1, 2, 1, 6))
-    for one, other in zip(second(lambda *both: depthwise_conv(*both, 1, 2)), wanted, strict=True):
+    for one, other in zip(
+        second(lambda *both: depthwise_conv(*both, 1, 2, 6)), wanted, strict=True
+    ):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3)
 
 
@@ -165,3 +167,30 @@ def test_a_bias_that_folding_left_is_added():
     conv.bias = nn.Parameter(torch.arange(6.0))
     x = channels_last(1, 6, 5, 5)
     torch.testing.assert_close(conv(x), F.conv2d(x, conv.weight, conv.bias, 1, 2, 1, 6))
+
+
+def test_what_was_changed_afterwards_holds():
+    conv, x = MixConv2d(6, 5), channels_last(1, 6, 8, 8)
+    conv.stride = (2, 1)
+    assert conv(x).shape == (1, 6, 4, 8)
+
+
+def test_traced_and_for_several_outputs_at_a_time():
+    conv, x = MixConv2d(6, 5), channels_last(1, 6, 8, 8)
+    y = conv(x)
+    torch.testing.assert_close(torch.fx.symbolic_trace(conv)(x), y)
+    grads = torch.randn(3, *y.shape)
+    inputs = [x, conv.weight]
+    found = torch.autograd.grad(y, inputs, grads, retain_graph=True, is_grads_batched=True)
+    for turn, grad in enumerate(grads):
+        wanted = torch.autograd.grad(y, inputs, grad, retain_graph=True)
+        for one, other in zip(found, wanted, strict=True):
+            torch.testing.assert_close(one[turn], other, rtol=1e-4, atol=1e-4)
+
+
+def test_types_are_torchs_affair():
+    conv, x = MixConv2d(6, 5), channels_last(1, 6, 8, 8, dtype=torch.float64)
+    with pytest.raises(RuntimeError, match=r"expected scalar type|same"):
+        conv(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert conv.double()(x).dtype == torch.float64
