@@ -10,26 +10,28 @@ import pytest
 SCRIPT = """
 import resource, sys
 import torch
-from mixdet.engine.hooks.memory import keep_freed_memory
+from mixdet.engine.hooks.memory import ALL, keep_freed_memory
 
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(20):
-        [torch.ones(12 << 20, dtype=torch.uint8) for _ in range(8)]
+        [torch.ones({size} << 20, dtype=torch.uint8) for _ in range(8)]
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 import mixdet.plugin
 before = faults()
-done = keep_freed_memory()
+done = keep_freed_memory({arguments})
 faults()
 print(done, before, faults())
 """
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's allocator")
-def test_pages_are_kept():
+@pytest.mark.parametrize(("size", "arguments"), [(12, ""), (40, "ALL")])
+def test_pages_are_kept(size, arguments):
+    script = SCRIPT.format(size=size, arguments=arguments)
     output = subprocess.run(
-        [sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
     ).stdout
     done, before, after = output.split()[-3:]
     if done == "False":

@@ -53,6 +53,9 @@ def test_what_is_not_there_is_named(refusal, tmp_path):
     assert "MixNet-Q" in said
     assert "MixNet-S" in said
     assert "MixNet-Q" in refusal("benchmark", "train", "--networks", "MixNet-Q")
+    assert "MixNet-Q" in refusal("benchmark", "infer", "--network", "MixNet-Q")
+    arguments = ("--data-root", tmp_path, "--networks", "MixNet-Q")
+    assert "MixNet-Q" in refusal("benchmark", "eval", *arguments)
 
 
 @pytest.mark.heavy

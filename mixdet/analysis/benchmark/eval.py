@@ -23,6 +23,7 @@ from mixdet.analysis.benchmark.metric import measure_metric, metric_table
 from mixdet.analysis.benchmark.peers import (
     NETWORKS,
     as_trained,
+    check_known,
     our_model,
     peer_model,
     share_weights,
@@ -72,8 +73,9 @@ def measure_eval(
         machine, settings, detectors and metric.
 
     Raises:
-        MixDetError: There are no such pictures, or a config or checkpoint cannot be read.
+        MixDetError: There are no such pictures or networks, or a file cannot be read.
     """
+    check_known("--networks", networks, NETWORKS)
     coco(data_root, "val2017", [])  # refuses
     found = machine()
     what = [(name, str(data_root)) for name in networks] + [tuple(pair) for pair in trained]

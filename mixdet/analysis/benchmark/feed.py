@@ -8,14 +8,13 @@ import time
 from collections.abc import Callable, Sequence
 
 from mixdet.analysis.benchmark.input import SIZE, data_loader
-from mixdet.analysis.benchmark.peers import NETWORKS
+from mixdet.analysis.benchmark.peers import NETWORKS, check_known
 from mixdet.analysis.benchmark.processes import served
 from mixdet.analysis.benchmark.timing import median_of, speedup, spread, turns
 from mixdet.analysis.benchmark.train import device, ready_to_train
 from mixdet.analysis.machine import cores, machine
 from mixdet.analysis.tables import text_table
 from mixdet.datasets.transforms.photometric import PhotometricDistortion
-from mixdet.errors import MixDetError
 
 BATCH = 24  # as in our COCO configs
 PICTURES = 2400  # of a round
@@ -54,8 +53,7 @@ def measure_feed(
     Raises:
         MixDetError: If there are no such pictures, or the network is unknown.
     """
-    if network not in NETWORKS:
-        raise MixDetError(f"--network {network}: here one has {list(NETWORKS)}")
+    check_known("--network", [network], NETWORKS)
     data_loader("mixdet", data_root, 0)  # refused here rather than in a process of its own
     found = machine()
     settings = {"network": network, "size": SIZE, "batch": batch, "amp": amp}

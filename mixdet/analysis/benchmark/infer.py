@@ -61,11 +61,10 @@ def measure_infer(
     Raises:
         MixDetError: A folder is not an exported one of kind raw, or there is no such network.
     """
-    from mixdet.analysis.benchmark.peers import NETWORKS  # heavy
+    from mixdet.analysis.benchmark.peers import NETWORKS, check_known  # heavy
     from mixdet.analysis.benchmark.torch_forms import POST, SIZE, prepare
 
-    if network not in NETWORKS:
-        raise MixDetError(f"--network {network}: there are: {', '.join(NETWORKS)}")
+    check_known("--network", [network], NETWORKS)
     exported = _exported_forms(folders)
     found = machine()
     forms = [form for form in FORMS if _runs(form) and not any(word in form for word in without)]

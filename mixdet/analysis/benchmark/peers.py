@@ -6,7 +6,7 @@ Both compute the same from the same weights; they differ in how.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import timm
@@ -19,6 +19,7 @@ from timm.models.efficientnet import EfficientNetFeatures
 from torch import Tensor, nn
 
 import mixdet.plugin  # noqa: F401
+from mixdet.errors import MixDetError
 from mixdet.shipped import shipped
 
 
@@ -71,6 +72,21 @@ class TimmFeatures(nn.Module):
     def forward(self, x: Tensor) -> list[Tensor]:
         """(N, 3, H, W) -> (N, C, H/16, W/16) and (N, C, H/32, W/32)."""
         return self.net(x)
+
+
+def check_known(option: str, names: Iterable[str], known: Iterable[str]) -> None:
+    """Refuse what a command line names but nobody knows.
+
+    Args:
+        option: Such as "--networks".
+        names: What it names.
+        known: What it may name.
+
+    Raises:
+        MixDetError: Some names are not known.
+    """
+    if unknown := sorted(set(names) - set(known)):
+        raise MixDetError(f"{option} {', '.join(unknown)}: here one has {', '.join(known)}")
 
 
 def peer_model(name: str, size: int) -> nn.Module:

@@ -13,7 +13,13 @@ import torch
 from mmengine.optim import OptimWrapper, build_optim_wrapper
 from torch import nn
 
-from mixdet.analysis.benchmark.peers import NETWORKS, our_model, peer_model, share_weights
+from mixdet.analysis.benchmark.peers import (
+    NETWORKS,
+    check_known,
+    our_model,
+    peer_model,
+    share_weights,
+)
 from mixdet.analysis.benchmark.processes import served, take_turns
 from mixdet.analysis.benchmark.timing import rates, speedup, spread
 from mixdet.analysis.machine import machine
@@ -21,7 +27,6 @@ from mixdet.analysis.tables import text_table
 from mixdet.engine.amp import amp_wrapper_type
 from mixdet.engine.hooks.cuda_graph import capture
 from mixdet.engine.hooks.memory import keep_freed_memory
-from mixdet.errors import MixDetError
 
 FORMS = ("eager", "CUDA graph", "compiled")  # of ours; mmdet's side is always eager
 BOXES = 7  # a picture; COCO has 7.3
@@ -56,12 +61,8 @@ def measure_train(
     Raises:
         MixDetError: There is no GPU for a CUDA graph, or a name is unknown.
     """
-    for words, names, known in (
-        ("networks", networks, NETWORKS),
-        ("forms", forms, FORMS if device() == "cuda" else (FORMS[0], FORMS[2])),
-    ):
-        if unknown := set(names) - set(known):
-            raise MixDetError(f"--{words}: {sorted(unknown)}: here one has {list(known)}")
+    check_known("--networks", networks, NETWORKS)
+    check_known("--forms", forms, FORMS if device() == "cuda" else (FORMS[0], FORMS[2]))
     found = machine()
     settings = {"size": size, "batch": batch, "amp": amp}
     rows = [

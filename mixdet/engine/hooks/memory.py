@@ -13,6 +13,7 @@ from mmengine.runner import Runner
 # glibc's <malloc.h>
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3
 MEBIBYTE = 1 << 20
+ALL = 1024  # MiB, more than any tensor
 
 
 @HOOKS.register_module()
@@ -34,7 +35,7 @@ class KeepMemoryHook(Hook):
     def before_test(self, runner: Runner) -> None:
         """Keep all: without a backward pass few tensors are alive at a time, so holes are small."""
         if not torch.cuda.is_available():
-            keep_freed_memory(1024)
+            keep_freed_memory(ALL)
 
 
 def keep_freed_memory(largest: int = 16) -> bool:
@@ -53,7 +54,7 @@ def keep_freed_memory(largest: int = 16) -> bool:
         return False
     settings = (
         (M_MMAP_THRESHOLD, largest * MEBIBYTE),
-        (M_TRIM_THRESHOLD, 1024 * MEBIBYTE),
+        (M_TRIM_THRESHOLD, ALL * MEBIBYTE),
         (M_TOP_PAD, 64 * MEBIBYTE),
     )
     done = [mallopt(ctypes.c_int(name), ctypes.c_int(value)) for name, value in settings]
