@@ -154,6 +154,11 @@ def as_trained(model: nn.Module, inputs: Tensor, seed: int = 0) -> None:
             nn.init.kaiming_normal_(module.weight)
         elif isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.momentum = None  # the mean over the batches
+    # Random layers of ReLU6 let rounding grow from level to level, as trained ones do not; in the
+    # middle of its range they do not either.
+    for module in model.neck.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            nn.init.constant_(module.bias, 3)
     for spread, convs in ((LOGIT_SPREAD, head.cls_convs), (0.5, head.reg_convs)):
         for block in convs:
             nn.init.normal_(block[-1].weight, std=spread / math.sqrt(block[-1].in_channels / 2))
