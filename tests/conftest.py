@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 
@@ -30,3 +31,18 @@ def _mmdets_scope():
     from mmengine.registry import init_default_scope
 
     init_default_scope("mmdet")
+
+
+@pytest.fixture(autouse=True)
+def _no_closed_log_files():
+    """A runner leaves its log file behind too, and `logging.config.dictConfig` closes it.
+
+    uvicorn calls that. mmengine's `init_weights` would write to the closed file.
+    """
+    from mmengine.logging import MMLogger
+
+    for name in MMLogger._instance_dict:
+        logger = MMLogger.get_instance(name)
+        for handler in logger.handlers[:]:
+            if isinstance(handler, logging.FileHandler) and handler.stream is None:
+                logger.removeHandler(handler)

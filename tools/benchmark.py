@@ -68,6 +68,12 @@ def parse_args() -> argparse.Namespace:
         "--score-thr", nargs="+", type=float, help="default: the paper's, 1e-8 and 0.001"
     )
     testing.add_argument(
+        "--backends",
+        nargs="+",
+        default=["pycocotools"],
+        help="of our metric: pycocotools (default), faster_coco_eval",
+    )
+    testing.add_argument(
         "--times", type=positive, default=1, help="test COCO's pictures so often, as if more"
     )
     testing.add_argument(
@@ -159,7 +165,7 @@ def measure(args: argparse.Namespace) -> dict:
         thresholds = args.score_thr or THRESHOLDS
         return measure_eval(
             *(args.data_root, args.trained, args.rounds, args.pictures),
-            *(networks, thresholds, args.times),
+            *(networks, thresholds, args.times, args.backends),
         )
     if args.kind == "infer":
         from mixdet.analysis.benchmark.infer import measure_infer

@@ -18,6 +18,7 @@ from mixdet.analysis.benchmark.input import RECIPES
 from mixdet.analysis.benchmark.peers import our_model
 from mixdet.analysis.benchmark.report import BEGIN, END
 from mixdet.deploy.export import export
+from mixdet.evaluation.coco_scores import BACKENDS
 from tests.tiny import PICTURES
 
 
@@ -54,14 +55,16 @@ def test_what_is_not_there_is_named(refusal, tmp_path):
     assert "MixNet-S" in said
     assert "MixNet-Q" in refusal("benchmark", "train", "--networks", "MixNet-Q")
     assert "MixNet-Q" in refusal("benchmark", "infer", "--network", "MixNet-Q")
-    arguments = ("--data-root", tmp_path, "--networks", "MixNet-Q")
-    assert "MixNet-Q" in refusal("benchmark", "eval", *arguments)
+    arguments = ("--data-root", tmp_path, "--networks")
+    assert "MixNet-Q" in refusal("benchmark", "eval", *arguments, "MixNet-Q")
+    assert "coco" in refusal("benchmark", "eval", *arguments, "MixNet-S", "--backends", "cocotools")
 
 
 @pytest.mark.heavy
 def test_testing(coco_sample, trained):
-    record = measure_eval(coco_sample, [trained], 1, 20, ["MixNet-S"], [1e-3], 2)
-    sample, own = record["detectors"]
+    record = measure_eval(coco_sample, [trained], 1, 20, ["MixNet-S"], [1e-3], 2, BACKENDS)
+    sample, faster, own, _ = record["detectors"]
+    assert (sample["backend"], faster["backend"]) == BACKENDS
     assert (sample["detector"], sample["pictures"]) == ("MixNet-S", 2 * 47)
     assert (own["detector"], own["pictures"]) == (trained[0].stem, PICTURES)
     assert record["metric"]["largest_difference"] < 1e-12

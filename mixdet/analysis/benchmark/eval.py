@@ -7,6 +7,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import mixdet.plugin  # noqa: F401 - before anything of mmdet's
@@ -36,6 +37,7 @@ from mixdet.analysis.tables import text_table
 from mixdet.engine.data_paths import set_data_root
 from mixdet.engine.launch import load_config
 from mixdet.engine.trained import TrainedNetwork
+from mixdet.evaluation.coco_scores import BACKENDS, evaluator
 from mixdet.shipped import shipped
 
 SIDES = ("mmdet", "mixdet")
@@ -52,6 +54,7 @@ def measure_eval(
     networks: Sequence[str] = tuple(NETWORKS),
     thresholds: Sequence[float] = THRESHOLDS,
     times: int = 1,
+    backends: Sequence[str] = BACKENDS[:1],
 ) -> dict[str, object]:
     """Time `Runner.test` both ways, and both backends of the metric.
 
@@ -68,18 +71,26 @@ def measure_eval(
         thresholds: Scores from which on pairs of anchor and class are candidates.
         times: The validation pictures of a sample stand for so many times as many, each time under
             ids of their own, so that what a run does once weighs no more than on all of COCO.
+        backends: Of our metric, a row each; mmdet has pycocotools alone.
 
     Returns:
         machine, settings, detectors and metric.
 
     Raises:
-        MixDetError: There are no such pictures or networks, or a file cannot be read.
+        MixDetError: There are no such pictures, networks or backends, or a file cannot be read.
     """
     check_known("--networks", networks, NETWORKS)
+    for backend in backends:
+        evaluator(backend)  # refuses
     coco(data_root, "val2017", [])  # refuses
     found = machine()
     what = [(name, str(data_root)) for name in networks] + [tuple(pair) for pair in trained]
-    rows = [_detector(*one, threshold, times, rounds) for one in what for threshold in thresholds]
+    rows = [
+        row
+        for one in what
+        for threshold in thresholds
+        for row in _detector(*one, threshold, times, rounds, backends)
+    ]
     settings = {"rounds": rounds, "threads": torch.get_num_threads(), "times": times}
     return {
         "kind": "eval",
@@ -97,28 +108,41 @@ def post_processing(threshold: float) -> ConfigDict:
 
 
 def _detector(
-    name: str, source: str, threshold: float, times: int, rounds: int
-) -> dict[str, object]:
+    name: str, source: str, threshold: float, times: int, rounds: int, backends: Sequence[str]
+) -> list[dict[str, object]]:
     threads = torch.get_num_threads()
     settings = (name, source, threshold, times, threads)
-    with (
-        served(start_testing, "mmdet", *settings) as mmdet,
-        served(start_testing, "mixdet", *settings) as mixdet,
-    ):
-        sides = {"mmdet": mmdet, "mixdet": mixdet}
-        images = mixdet("pictures")
-        tasks = {side: (process, "test") for side, process in sides.items()}
+    with ExitStack() as stack:
+        mmdet = stack.enter_context(served(start_testing, "mmdet", *settings, BACKENDS[0]))
+        ours = {
+            backend: stack.enter_context(served(start_testing, "mixdet", *settings, backend))
+            for backend in backends
+        }
+        images = mmdet("pictures")
+        tasks = {side: (process, "test") for side, process in {"mmdet": mmdet, **ours}.items()}
         seconds = take_turns(tasks, rounds, threads)
-    return {
-        "detector": name if name in NETWORKS else Path(name).stem,
-        "pictures": images,
-        "score_thr": threshold,
-        "speedup": speedup(*seconds.values()),
-    } | {side: {"images_per_second": rates(found, images)} for side, found in seconds.items()}
+    return [
+        {
+            "detector": name if name in NETWORKS else Path(name).stem,
+            "pictures": images,
+            "score_thr": threshold,
+            "backend": backend,
+            "speedup": speedup(seconds["mmdet"], seconds[backend]),
+            "mmdet": {"images_per_second": rates(seconds["mmdet"], images)},
+            "mixdet": {"images_per_second": rates(seconds[backend], images)},
+        }
+        for backend in backends
+    ]
 
 
 def start_testing(
-    side: str, name: str, source: str, threshold: float, times: int, threads: int
+    side: str,
+    name: str,
+    source: str,
+    threshold: float,
+    times: int,
+    threads: int,
+    backend: str,
 ) -> Callable[[str], object]:
     """A process that tests when asked.
 
@@ -129,13 +153,14 @@ def start_testing(
         threshold: Of the scores.
         times: How often COCO's pictures are tested.
         threads: Of torch.
+        backend: Of our metric.
 
     Returns:
         Answers 'pictures', how many there are, and 'test', the metrics.
     """
     sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 - what loggers and pycocotools print
     torch.set_num_threads(threads)
-    runner = test_runner(side, name, source, threshold, tempfile.mkdtemp(), times)
+    runner = test_runner(side, name, source, threshold, tempfile.mkdtemp(), times, backend)
 
     def answer(request: str) -> object:
         return runner.test() if request == "test" else len(runner.test_dataloader.dataset)
@@ -144,7 +169,13 @@ def start_testing(
 
 
 def test_runner(
-    side: str, name: str, source: str, threshold: float, work_dir: str, times: int
+    side: str,
+    name: str,
+    source: str,
+    threshold: float,
+    work_dir: str,
+    times: int,
+    backend: str,
 ) -> Runner:
     """What `tools/test.py` runs; arguments as for `start_testing`, and the folder for its files."""
     if name in NETWORKS:
@@ -172,7 +203,7 @@ def test_runner(
         experiment_name=f"{side} {Path(work_dir).name}",
         default_scope="mmdet",
         log_level="ERROR",
-        **(_mmdets(cfg) if side == "mmdet" else _ours(cfg)),
+        **(_mmdets(cfg) if side == "mmdet" else _ours(cfg, backend)),
     )
 
 
@@ -213,7 +244,8 @@ def _mmdets(cfg: Config) -> dict:
     return dict(test_dataloader=loader, test_evaluator=metric)
 
 
-def _ours(cfg: Config) -> dict:
+def _ours(cfg: Config, backend: str) -> dict:
+    cfg.test_evaluator.backend = backend
     cfg.default_hooks.report.sheet = False  # of a few pictures, however many are tested
     return dict(
         test_dataloader=cfg.test_dataloader,
@@ -230,15 +262,16 @@ def eval_table(record: dict[str, object], markdown: bool = False) -> str:
             row["detector"],
             str(row["pictures"]),
             f"{row['score_thr']:g}",
+            row["backend"],
             *(spread(row[side]["images_per_second"], 1) for side in SIDES),
             spread(row["speedup"], 2),
         ]
         for row in record["detectors"]
     ]
-    header = ["detector", "pictures", "score_thr", "mmdet, images/s", "MixDet, images/s"]
+    header = ["detector", "pictures", "score_thr", "our metric", "mmdet, images/s"]
     return "\n\n".join(
         [
-            text_table([*header, "times faster"], rows, markdown),
+            text_table([*header, "MixDet, images/s", "times faster"], rows, markdown),
             metric_table(record["metric"], markdown),
         ]
     )

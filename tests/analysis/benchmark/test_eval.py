@@ -12,7 +12,7 @@ from mixdet.analysis.benchmark.peers import NETWORKS
 
 def detections(side: str, name: str, source: str, folder: str) -> dict[int, InstanceData]:
     """What `Runner.test` finds at a score of 0.001, by picture."""
-    runner = runner_of(side, name, source, 1e-3, folder, 1)
+    runner = runner_of(side, name, source, 1e-3, folder, 1, "pycocotools")
     loop = runner._test_loop = runner.build_test_loop(runner._test_loop)
     process, found = loop.evaluator.process, {}
 
