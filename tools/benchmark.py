@@ -68,10 +68,7 @@ def parse_args() -> argparse.Namespace:
         "--score-thr", nargs="+", type=float, help="default: the paper's, 1e-8 and 0.001"
     )
     testing.add_argument(
-        "--backends",
-        nargs="+",
-        default=["pycocotools"],
-        help="of our metric: pycocotools (default), faster_coco_eval",
+        "--backends", nargs="+", help="of our metric: pycocotools (default), faster_coco_eval"
     )
     testing.add_argument(
         "--times", type=positive, default=1, help="test COCO's pictures so often, as if more"
@@ -159,13 +156,13 @@ def measure(args: argparse.Namespace) -> dict:
             *(args.pictures, args.batch),
         )
     if args.kind == "eval":
-        from mixdet.analysis.benchmark.eval import NETWORKS, THRESHOLDS, measure_eval
+        from mixdet.analysis.benchmark.eval import BACKENDS, NETWORKS, THRESHOLDS, measure_eval
 
         networks = tuple(NETWORKS) if args.networks is None else args.networks
         thresholds = args.score_thr or THRESHOLDS
         return measure_eval(
             *(args.data_root, args.trained, args.rounds, args.pictures),
-            *(networks, thresholds, args.times, args.backends),
+            *(networks, thresholds, args.times, args.backends or BACKENDS[:1]),
         )
     if args.kind == "infer":
         from mixdet.analysis.benchmark.infer import measure_infer

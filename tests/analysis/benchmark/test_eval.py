@@ -8,11 +8,12 @@ from mmengine.structures import InstanceData
 
 from mixdet.analysis.benchmark.eval import test_runner as runner_of
 from mixdet.analysis.benchmark.peers import NETWORKS
+from mixdet.evaluation.coco_scores import BACKENDS
 
 
 def detections(side: str, name: str, source: str, folder: str) -> dict[int, InstanceData]:
     """What `Runner.test` finds at a score of 0.001, by picture."""
-    runner = runner_of(side, name, source, 1e-3, folder, 1, "pycocotools")
+    runner = runner_of(side, name, source, 1e-3, folder, 1, BACKENDS[0])
     loop = runner._test_loop = runner.build_test_loop(runner._test_loop)
     process, found = loop.evaluator.process, {}
 
