@@ -29,14 +29,17 @@ from mixdet.inference import as_rgb
 RANKING_PICTURES = 20
 SWEEP_PICTURES = 200
 SQUEEZE_EXCITE = "se"  # modules of that name: little to compute, and 8 bits would make it slower
+# Pixels of a channel up to which OpenVINO's depthwise convolutions are no faster in 8 bits
+FEW_PIXELS = 40 * 40
 MARGIN = 0.5  # of what may be lost: the sweep's pictures are few, and of the training split
 
 
 class Quantiser:
     """Makes 8-bit files of one exported network.
 
-    Only what comes from the detector's modules is quantised, and of these not squeeze-excite:
-    normalisation, decoding, anchors, softmax and NMS stay in float.
+    Only what comes from the detector's modules is quantised, and of these not squeeze-excite, nor
+    for OpenVINO depthwise convolutions of few pixels, which would be slower: normalisation,
+    decoding, anchors, softmax and NMS stay in float.
 
     Args:
         file: The float32 network, `model.onnx`.
@@ -253,20 +256,33 @@ def _onnxruntime(
         )
 
 
+def _small_depthwise(op: Any) -> bool:
+    """Whether an OpenVINO operation is a depthwise convolution of at most `FEW_PIXELS`."""
+    if op.get_type_name() != "GroupConvolution":
+        return False
+    *_, height, width = op.get_output_partial_shape(0)
+    return height.get_length() * width.get_length() <= FEW_PIXELS
+
+
+def _onnx_node(op: Any) -> str:
+    """The node of ONNX that it comes from: several do, as 'conv2d' and 'conv2d/WithoutBiases'."""
+    return op.friendly_name.split("/")[0]
+
+
 def _nncf(file: Path, path: Path, nodes: list[str], inputs: Sequence[np.ndarray]) -> None:
     import nncf
     import openvino
 
     model = openvino.convert_model(file)
-    names = {*nodes}
-    # Of one node of ONNX come several, as 'node_conv2d' and 'node_conv2d/WithoutBiases'
-    others = [
-        op.friendly_name
+    ops = [
+        op
         for op in model.get_ordered_ops()
         if op.get_type_name() not in ("Constant", "Parameter", "Result")
-        and op.friendly_name.split("/")[0] not in names
     ]
-    if nodes:
+    small = {_onnx_node(op) for op in ops if _small_depthwise(op)}
+    names = {*nodes} - small
+    others = [op.friendly_name for op in ops if _onnx_node(op) not in names]
+    if names:
         with _quiet(logging.getLogger("nncf")):
             model = nncf.quantize(
                 model,
