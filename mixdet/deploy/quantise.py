@@ -145,7 +145,8 @@ def quantise(
         target: 'onnx' or 'openvino'.
         file: The float32 network, an ONNX file.
         folder: Where to.
-        nodes: Names of those nodes.
+        nodes: Names of those nodes; of depthwise convolutions, OpenVINO's stay in float where they
+            have at most `FEW_PIXELS`.
         inputs: What to calibrate on, as the network takes it.
         ranges: A file in which ONNX Runtime keeps what it found, for the next call.
     """
@@ -258,8 +259,8 @@ def _onnxruntime(
 
 def _small_depthwise(op: Any) -> bool:
     """Whether an OpenVINO operation is a depthwise convolution of at most `FEW_PIXELS`."""
-    if op.get_type_name() != "GroupConvolution":
-        return False
+    if op.get_type_name() != "GroupConvolution" or op.input_value(1).get_partial_shape()[2] != 1:
+        return False  # weights are (groups, channels out, channels in, height, width), of a group
     *_, height, width = op.get_output_partial_shape(0)
     return height.get_length() * width.get_length() <= FEW_PIXELS
 

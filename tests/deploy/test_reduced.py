@@ -70,11 +70,12 @@ def test_convolutions_are_reduced_and_outputs_are_near(reduced, exported):
 
 
 def test_small_depthwise_convolutions_stay_in_float(tmp_path):
-    """On OpenVINO, from 40 x 40 down: those above are quantised, and all on ONNX Runtime."""
+    """On OpenVINO, from 40 x 40 down; the rest is quantised, grouped ones too, as all in ONNX."""
     network = nn.Sequential(
         nn.Conv2d(3, 16, 1),
         nn.Conv2d(16, 16, 3, padding=1, groups=16),
         nn.Conv2d(16, 16, 3, padding=1, stride=2, groups=16),
+        nn.Conv2d(16, 16, 1, groups=2),
         nn.Conv2d(16, 8, 1),
     )
     file = tmp_path / "float.onnx"
@@ -88,7 +89,7 @@ def test_small_depthwise_convolutions_stay_in_float(tmp_path):
     assert [(kind, height) for kind, height, weights in found if weights == "Constant"] == [
         ("GroupConvolution", 41)
     ]
-    assert len(found) == 4
+    assert len(found) == 5
 
 
 def test_the_manifest_says_what_it_is(reduced):
