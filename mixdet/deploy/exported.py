@@ -7,13 +7,15 @@ import importlib.util
 import json
 import os
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 
-from mixdet.deploy.runtimes import FILES, PACKAGES, load
+from mixdet.deploy.runtimes import FILES, PACKAGES, SIDE_BY_SIDE, Run, cores, load
 from mixdet.errors import MixDetError, one_line
 
 MANIFEST = "mixdet.json"
@@ -68,8 +70,9 @@ class ExportedFile:
     def __init__(self, manifest: dict[str, Any], runtime: str, folder: Path) -> None:
         self.manifest, self.runtime = manifest, runtime
         model = folder / FILES[runtime][0]
+        self._load = partial(load, runtime, model, manifest.get("precision", "fp32"))
         try:
-            shape, self._run = load(runtime, model, manifest.get("precision", "fp32"))
+            shape, self._run = self._load()
         except Exception as error:  # runtimes raise what they like
             raise MixDetError(
                 f"{model} is no network that {PACKAGES[runtime]} reads ({one_line(error)}): "
@@ -91,15 +94,32 @@ class ExportedFile:
             for image in images
         ]
         if self.manifest["kind"] == "raw":
-            return [
-                suppress(*(output[0] for output in self._run(one[None])), scale, self.manifest)
-                for one, scale in zip(inputs, scales, strict=True)
-            ]
+            return self._each(self._detect, inputs, scales)
         found = []
         for boxes, scores, labels, scale in zip(*self._run(inputs), scales, strict=True):
             kept = labels >= 0  # the places after the last box are filled up with -1
             found.append((boxes[kept] / scale, scores[kept], labels[kept]))
         return found
+
+    def _detect(self, run: Run, one: np.ndarray, scale: np.ndarray) -> tuple[np.ndarray, ...]:
+        boxes, scores = (output[0] for output in run(one[None]))
+        return suppress(boxes, scores, scale, self.manifest)
+
+    def _each(self, work: Callable[..., Any], *pictures: Sequence) -> list[Any]:
+        """What work(run, ...) gives for each picture.
+
+        All cores compute one picture, or, where there are as many pictures as cores, each its own:
+        small layers do not divide well.
+        """
+        if self.runtime in SIDE_BY_SIDE and 1 < cores() <= len(pictures[0]):
+            run, threads = self._side_by_side
+            return [*threads.map(partial(work, run), *pictures)]
+        return [work(self._run, *each) for each in zip(*pictures, strict=True)]
+
+    @cached_property
+    def _side_by_side(self) -> tuple[Run, ThreadPoolExecutor]:
+        _, run = self._load(side_by_side=True)
+        return run, ThreadPoolExecutor(cores())
 
 
 class ExportedNetwork(ExportedFile):
