@@ -15,7 +15,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from mixdet.deploy.runtimes import FILES, PACKAGES, SIDE_BY_SIDE, Run, cores, load
+from mixdet.deploy.runtimes import FILES, PACKAGES, Run, cores, load
 from mixdet.errors import MixDetError, one_line
 
 MANIFEST = "mixdet.json"
@@ -70,14 +70,14 @@ class ExportedFile:
     def __init__(self, manifest: dict[str, Any], runtime: str, folder: Path) -> None:
         self.manifest, self.runtime = manifest, runtime
         model = folder / FILES[runtime][0]
-        self._load = partial(load, runtime, model, manifest.get("precision", "fp32"))
         try:
-            shape, self._run = self._load()
+            loaded = load(runtime, model, manifest.get("precision", "fp32"))
         except Exception as error:  # runtimes raise what they like
             raise MixDetError(
                 f"{model} is no network that {PACKAGES[runtime]} reads ({one_line(error)}): "
                 "export again"
             ) from error
+        shape, self._run, self._make_side_by_side = loaded
         stated = manifest["input"]["height"], manifest["input"]["width"], 3
         if shape is not None and tuple(shape[1:]) != stated:
             raise MixDetError(
@@ -111,15 +111,14 @@ class ExportedFile:
         All cores compute one picture, or, where there are as many pictures as cores, each its own:
         small layers do not divide well.
         """
-        if self.runtime in SIDE_BY_SIDE and 1 < cores() <= len(pictures[0]):
+        if self._make_side_by_side and 1 < cores() <= len(pictures[0]):
             run, threads = self._side_by_side
             return [*threads.map(partial(work, run), *pictures)]
         return [work(self._run, *each) for each in zip(*pictures, strict=True)]
 
     @cached_property
     def _side_by_side(self) -> tuple[Run, ThreadPoolExecutor]:
-        _, run = self._load(side_by_side=True)
-        return run, ThreadPoolExecutor(cores())
+        return self._make_side_by_side(), ThreadPoolExecutor(cores())
 
 
 class ExportedNetwork(ExportedFile):

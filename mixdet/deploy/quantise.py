@@ -187,7 +187,7 @@ def signal_to_noise(
 
 
 def _outputs(file: Path, inputs: Sequence[np.ndarray]) -> list[list[np.ndarray]]:
-    _, run = load("onnx", file)
+    _, run, _ = load("onnx", file)
     return [run(image) for image in inputs]
 
 

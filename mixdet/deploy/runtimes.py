@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 Run = Callable[[np.ndarray], list[np.ndarray]]
-Loaded = tuple[Sequence[int | str | None] | None, Run]
+Loaded = tuple[Sequence[int | str | None] | None, Run, Callable[[], Run] | None]
 
 # The file that each runtime loads, with others that belong to it, and the package that loads it
 FILES = {
@@ -27,8 +27,6 @@ PACKAGES = {
     "litert": "ai_edge_litert",
     "executorch": "executorch",
 }
-# Those that can run several pictures at a time, each on a core of its own
-SIDE_BY_SIDE = ("onnx", "openvino")
 # What makes 8-bit files; their sweep runs on ONNX Runtime, whatever the target
 INT8_PACKAGES = ("onnxruntime", "nncf")
 
@@ -40,23 +38,20 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
-def load(runtime: str, path: Path, precision: str = "fp32", side_by_side: bool = False) -> Loaded:
+def load(runtime: str, path: Path, precision: str = "fp32") -> Loaded:
     """Load a file.
 
     Args:
         runtime: One of `FILES`.
         path: The first of its files.
         precision: 'fp32', 'fp16', 'bf16' or 'int8', what it was exported as.
-        side_by_side: For as many calls at a time, in threads, as there are `cores`, which have one
-            each; only of `SIDE_BY_SIDE`. Otherwise one call at a time has all cores.
 
     Returns:
-        The shape of the input, None where the file does not say it; and what computes, from
-        pictures (N, H, W, 3) uint8 to the outputs that the folder's kind has, which the thread's
-        next call may overwrite.
+        The shape of the input, None where the file does not say it; what computes on all cores,
+        from pictures (N, H, W, 3) uint8 to the outputs that the folder's kind has, which the next
+        call may overwrite; and, where the runtime can, what makes another such: for as many threads
+        as there are `cores`, each of which computes on one. That reads no file any more.
     """
-    if side_by_side:
-        return {"onnx": _onnx, "openvino": _openvino}[runtime](path, precision, True)
     loaders = {
         "onnx": _onnx,
         "openvino": _openvino,
@@ -67,35 +62,49 @@ def load(runtime: str, path: Path, precision: str = "fp32", side_by_side: bool =
     return loaders[runtime](path, precision)
 
 
-def _onnx(path: Path, precision: str, side_by_side: bool = False) -> Loaded:
+def _onnx(path: Path, precision: str) -> Loaded:
     import onnxruntime
 
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    if side_by_side:
-        options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    return session.get_inputs()[0].shape, lambda inputs: session.run(None, {"image": inputs})
+    content = path.read_bytes()
+
+    def session(threads: int | None = None) -> onnxruntime.InferenceSession:
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        if threads:
+            options.intra_op_num_threads = threads
+        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+
+    def runner(session: onnxruntime.InferenceSession) -> Run:
+        return lambda inputs: session.run(None, {"image": inputs})
+
+    whole = session()
+    return whole.get_inputs()[0].shape, runner(whole), lambda: runner(session(threads=1))
 
 
-def _openvino(path: Path, precision: str, side_by_side: bool = False) -> Loaded:
+def _openvino(path: Path, precision: str) -> Loaded:
     import openvino
 
     # Where the CPU can, OpenVINO computes in bfloat16 by itself, which moves boxes by pixels
     hint = {"fp16": "f16", "bf16": "bf16"}.get(precision, "f32")
-    settings: dict[str, str | int] = {"INFERENCE_PRECISION_HINT": hint}
-    if side_by_side:
-        settings["NUM_STREAMS"] = cores()
-    model = openvino.compile_model(path, "CPU", settings)
-    shape = [each.get_length() if each.is_static else None for each in model.input().partial_shape]
-    threads = threading.local()  # a request is one thread's
+    settings = {"INFERENCE_PRECISION_HINT": hint}
+    # Of a path it would map the weights, and see a file that is written over
+    content = (file.read_bytes() for file in (path, path.with_suffix(".bin")))
+    network = openvino.Core().read_model(*content)
 
-    def run(inputs: np.ndarray) -> list[np.ndarray]:
-        if not hasattr(threads, "request"):
-            threads.request = model.create_infer_request()
-        return list(threads.request.infer(inputs, share_outputs=True).values())
+    def side_by_side() -> Run:
+        model = openvino.compile_model(network, "CPU", settings | {"NUM_STREAMS": cores()})
+        threads = threading.local()  # a request is one thread's
 
-    return shape, run
+        def run(inputs: np.ndarray) -> list[np.ndarray]:
+            if not hasattr(threads, "request"):
+                threads.request = model.create_infer_request()
+            return list(threads.request.infer(inputs, share_outputs=True).values())
+
+        return run
+
+    whole = openvino.compile_model(network, "CPU", settings)
+    shape = [each.get_length() if each.is_static else None for each in whole.input().partial_shape]
+    return shape, lambda inputs: list(whole(inputs).values()), side_by_side
 
 
 def _ncnn(path: Path, precision: str) -> Loaded:
@@ -115,7 +124,7 @@ def _ncnn(path: Path, precision: str) -> Loaded:
         outputs = (np.array(extractor.extract(name)[1]) for name in ("out0", "out1"))
         return [output.reshape(1, -1, output.shape[-1]) for output in outputs]
 
-    return None, run
+    return None, run, None
 
 
 def _litert(path: Path, precision: str) -> Loaded:
@@ -127,7 +136,7 @@ def _litert(path: Path, precision: str) -> Loaded:
         outputs = run(args_0=inputs)
         return [outputs["output_0"], outputs["output_1"]]
 
-    return None, call
+    return None, call, None
 
 
 def _executorch(path: Path, precision: str) -> Loaded:
@@ -136,6 +145,8 @@ def _executorch(path: Path, precision: str) -> Loaded:
 
     program = Runtime.get().load_program(path)
     method = program.load_method("forward")
-    return None, lambda inputs: [
-        output.numpy() for output in method.execute([torch.from_numpy(inputs)])
-    ]
+
+    def run(inputs: np.ndarray) -> list[np.ndarray]:
+        return [output.numpy() for output in method.execute([torch.from_numpy(inputs)])]
+
+    return None, run, None
