@@ -31,6 +31,9 @@ SWEEP_PICTURES = 200
 SQUEEZE_EXCITE = "se"  # modules of that name: little to compute, and 8 bits would make it slower
 # Pixels of a channel up to which OpenVINO's depthwise convolutions are no faster in 8 bits
 FEW_PIXELS = 40 * 40
+# Of 8 bits, in a row of AMX's tiles. Where a group of a 1x1 convolution has more channels, and they
+# do not fill the last row, OpenVINO 2026.4 gives wrong numbers on CPUs that have AMX
+TILE_CHANNELS = 64
 MARGIN = 0.5  # of what may be lost: the sweep's pictures are few, and of the training split
 
 
@@ -38,8 +41,8 @@ class Quantiser:
     """Makes 8-bit files of one exported network.
 
     Only what comes from the detector's modules is quantised, and of these not squeeze-excite, nor
-    for OpenVINO depthwise convolutions of few pixels, which would be slower: normalisation,
-    decoding, anchors, softmax and NMS stay in float.
+    for OpenVINO some grouped convolutions (see `quantise`): normalisation, decoding, anchors,
+    softmax and NMS stay in float.
 
     Args:
         file: The float32 network, `model.onnx`.
@@ -145,8 +148,8 @@ def quantise(
         target: 'onnx' or 'openvino'.
         file: The float32 network, an ONNX file.
         folder: Where to.
-        nodes: Names of those nodes; of depthwise convolutions, OpenVINO's stay in float where they
-            have at most `FEW_PIXELS`.
+        nodes: Names of those nodes. For OpenVINO, depthwise convolutions of at most `FEW_PIXELS`
+            stay in float, and grouped 1x1 ones that AMX would compute wrongly (`TILE_CHANNELS`).
         inputs: What to calibrate on, as the network takes it.
         ranges: A file in which ONNX Runtime keeps what it found, for the next call.
     """
@@ -257,12 +260,17 @@ def _onnxruntime(
         )
 
 
-def _small_depthwise(op: Any) -> bool:
-    """Whether an OpenVINO operation is a depthwise convolution of at most `FEW_PIXELS`."""
-    if op.get_type_name() != "GroupConvolution" or op.input_value(1).get_partial_shape()[2] != 1:
-        return False  # weights are (groups, channels out, channels in, height, width), of a group
-    *_, height, width = op.get_output_partial_shape(0)
-    return height.get_length() * width.get_length() <= FEW_PIXELS
+def _stays_in_float(op: Any) -> bool:
+    """Whether 8 bits make an OpenVINO operation no faster, or wrong: a grouped convolution."""
+    if op.get_type_name() != "GroupConvolution":
+        return False
+    # Weights are (groups, channels out, channels in, kernel height, width), channels of a group
+    *_, channels, kernel_height, kernel_width = op.get_input_shape(1)
+    if channels == 1:  # depthwise
+        *_, height, width = op.get_output_partial_shape(0)
+        return height.get_length() * width.get_length() <= FEW_PIXELS
+    one_tap = kernel_height == kernel_width == 1
+    return one_tap and channels > TILE_CHANNELS and channels % TILE_CHANNELS != 0
 
 
 def _onnx_node(op: Any) -> str:
@@ -280,8 +288,7 @@ def _nncf(file: Path, path: Path, nodes: list[str], inputs: Sequence[np.ndarray]
         for op in model.get_ordered_ops()
         if op.get_type_name() not in ("Constant", "Parameter", "Result")
     ]
-    small = {_onnx_node(op) for op in ops if _small_depthwise(op)}
-    names = {*nodes} - small
+    names = {*nodes} - {_onnx_node(op) for op in ops if _stays_in_float(op)}
     others = [op.friendly_name for op in ops if _onnx_node(op) not in names]
     if names:
         with _quiet(logging.getLogger("nncf")):
