@@ -29,8 +29,9 @@ from mixdet.inference import as_rgb
 RANKING_PICTURES = 20
 SWEEP_PICTURES = 200
 SQUEEZE_EXCITE = "se"  # modules of that name: little to compute, and 8 bits would make it slower
-# Pixels of a channel up to which OpenVINO's depthwise convolutions are no faster in 8 bits
-FEW_PIXELS = 40 * 40
+# Share of the input's pixels up to which OpenVINO's depthwise convolutions are no faster in 8 bits:
+# those behind strides of 8, not those behind 4
+FEW_PIXELS = 1 / 32
 # Of 8 bits, in a row of AMX's tiles. Where a group of a 1x1 convolution has more channels, and they
 # do not fill the last row, OpenVINO 2026.4 gives wrong numbers on CPUs that have AMX
 TILE_CHANNELS = 64
@@ -148,8 +149,9 @@ def quantise(
         target: 'onnx' or 'openvino'.
         file: The float32 network, an ONNX file.
         folder: Where to.
-        nodes: Names of those nodes. For OpenVINO, depthwise convolutions of at most `FEW_PIXELS`
-            stay in float, and grouped 1x1 ones that AMX would compute wrongly (`TILE_CHANNELS`).
+        nodes: Names of those nodes. For OpenVINO, depthwise convolutions of few pixels
+            (`FEW_PIXELS`) stay in float, and grouped 1x1 ones that AMX would compute wrongly
+            (`TILE_CHANNELS`).
         inputs: What to calibrate on, as the network takes it.
         ranges: A file in which ONNX Runtime keeps what it found, for the next call.
     """
@@ -260,15 +262,20 @@ def _onnxruntime(
         )
 
 
-def _stays_in_float(op: Any) -> bool:
-    """Whether 8 bits make an OpenVINO operation no faster, or wrong: a grouped convolution."""
+def _stays_in_float(op: Any, pixels: float) -> bool:
+    """Whether 8 bits make an OpenVINO operation no faster, or wrong: a grouped convolution.
+
+    Args:
+        op: The operation.
+        pixels: Of the network's input.
+    """
     if op.get_type_name() != "GroupConvolution":
         return False
     # Weights are (groups, channels out, channels in, kernel height, width), channels of a group
     *_, channels, kernel_height, kernel_width = op.get_input_shape(1)
     if channels == 1:  # depthwise
         *_, height, width = op.get_output_partial_shape(0)
-        return height.get_length() * width.get_length() <= FEW_PIXELS
+        return height.get_length() * width.get_length() <= FEW_PIXELS * pixels
     one_tap = kernel_height == kernel_width == 1
     return one_tap and channels > TILE_CHANNELS and channels % TILE_CHANNELS != 0
 
@@ -288,7 +295,8 @@ def _nncf(file: Path, path: Path, nodes: list[str], inputs: Sequence[np.ndarray]
         for op in model.get_ordered_ops()
         if op.get_type_name() not in ("Constant", "Parameter", "Result")
     ]
-    names = {*nodes} - {_onnx_node(op) for op in ops if _stays_in_float(op)}
+    pixels = inputs[0].size / 3
+    names = {*nodes} - {_onnx_node(op) for op in ops if _stays_in_float(op, pixels)}
     others = [op.friendly_name for op in ops if _onnx_node(op) not in names]
     if names:
         with _quiet(logging.getLogger("nncf")):

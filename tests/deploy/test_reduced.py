@@ -57,8 +57,8 @@ def test_convolutions_are_reduced_and_outputs_are_near(reduced, exported):
     want = {"int8": {"DequantizeLinear"}, "fp16": {"FLOAT16"}}[precision]
     assert convolutions_of_onnx(folder) == want
     assert convolutions_of_onnx(exported / "raw") == {"FLOAT"}
-    for kind, _, weights in convolutions_of_openvino(folder):  # no depthwise one is above 40 x 40
-        small = precision == "int8" and kind == "GroupConvolution"
+    for kind, height, weights in convolutions_of_openvino(folder):
+        small = precision == "int8" and kind == "GroupConvolution" and height <= 64 / 8
         assert (weights == "Constant") == small
     assert {weights for *_, weights in convolutions_of_openvino(exported / "raw")} == {"Constant"}
     image = np.random.default_rng(3).integers(0, 256, (1, 64, 64, 3), dtype=np.uint8)
@@ -71,11 +71,11 @@ def test_convolutions_are_reduced_and_outputs_are_near(reduced, exported):
 
 
 def test_grouped_convolutions_that_stay_in_float(tmp_path):
-    """On OpenVINO, depthwise from 40 x 40 down, and 1x1 that AMX gets wrong; none in ONNX."""
+    """On OpenVINO, depthwise behind strides of 8, and 1x1 that AMX gets wrong; none in ONNX."""
     torch.manual_seed(0)
     network = nn.Sequential(
         nn.Conv2d(3, 16, 1),
-        nn.Conv2d(16, 16, 3, padding=1, groups=16),
+        nn.Conv2d(16, 16, 3, padding=1, stride=4, groups=16),
         nn.Conv2d(16, 16, 3, padding=1, stride=2, groups=16),
         nn.Conv2d(16, 240, 1, groups=2),
         nn.Conv2d(240, 256, 1, groups=2),
