@@ -111,8 +111,7 @@ class Detector:
         Args:
             images: A path, an array or a PIL picture (see `as_rgb`), or a list of such.
             score_thr: Detections below it are left out; the config has a threshold of its own.
-            batch_size: Pictures computed at a time. An exported folder of kind raw computes as
-                many as there are cores, or more, side by side, which is faster.
+            batch_size: Pictures computed at a time.
 
         Returns:
             `Detections`, or a list of them for a list.

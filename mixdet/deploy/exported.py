@@ -7,15 +7,13 @@ import importlib.util
 import json
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 
-from mixdet.deploy.runtimes import FILES, PACKAGES, Run, cores, load
+from mixdet.deploy.runtimes import FILES, PACKAGES, load
 from mixdet.errors import MixDetError, one_line
 
 MANIFEST = "mixdet.json"
@@ -71,13 +69,12 @@ class ExportedFile:
         self.manifest, self.runtime = manifest, runtime
         model = folder / FILES[runtime][0]
         try:
-            loaded = load(runtime, model, manifest.get("precision", "fp32"))
+            shape, self._run = load(runtime, model, manifest.get("precision", "fp32"))
         except Exception as error:  # runtimes raise what they like
             raise MixDetError(
                 f"{model} is no network that {PACKAGES[runtime]} reads ({one_line(error)}): "
                 "export again"
             ) from error
-        shape, self._run, self._make_side_by_side = loaded
         stated = manifest["input"]["height"], manifest["input"]["width"], 3
         if shape is not None and tuple(shape[1:]) != stated:
             raise MixDetError(
@@ -94,31 +91,15 @@ class ExportedFile:
             for image in images
         ]
         if self.manifest["kind"] == "raw":
-            return self._each(self._detect, inputs, scales)
+            return [
+                suppress(*(output[0] for output in self._run(one[None])), scale, self.manifest)
+                for one, scale in zip(inputs, scales, strict=True)
+            ]
         found = []
         for boxes, scores, labels, scale in zip(*self._run(inputs), scales, strict=True):
             kept = labels >= 0  # the places after the last box are filled up with -1
             found.append((boxes[kept] / scale, scores[kept], labels[kept]))
         return found
-
-    def _detect(self, run: Run, one: np.ndarray, scale: np.ndarray) -> tuple[np.ndarray, ...]:
-        boxes, scores = (output[0] for output in run(one[None]))
-        return suppress(boxes, scores, scale, self.manifest)
-
-    def _each(self, work: Callable[..., Any], *pictures: Sequence) -> list[Any]:
-        """What work(run, ...) gives for each picture.
-
-        All cores compute one picture, or, where there are as many pictures as cores, each its own:
-        small layers do not divide well.
-        """
-        if self._make_side_by_side and 1 < cores() <= len(pictures[0]):
-            run, threads = self._side_by_side
-            return [*threads.map(partial(work, run), *pictures)]
-        return [work(self._run, *each) for each in zip(*pictures, strict=True)]
-
-    @cached_property
-    def _side_by_side(self) -> tuple[Run, ThreadPoolExecutor]:
-        return self._make_side_by_side(), ThreadPoolExecutor(cores())
 
 
 class ExportedNetwork(ExportedFile):

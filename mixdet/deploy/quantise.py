@@ -192,7 +192,7 @@ def signal_to_noise(
 
 
 def _outputs(file: Path, inputs: Sequence[np.ndarray]) -> list[list[np.ndarray]]:
-    _, run, _ = load("onnx", file)
+    _, run = load("onnx", file)
     return [run(image) for image in inputs]
 
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 Run = Callable[[np.ndarray], list[np.ndarray]]
-Loaded = tuple[Sequence[int | str | None] | None, Run, Callable[[], Run] | None]
+Loaded = tuple[Sequence[int | str | None] | None, Run]
 
 # The file that each runtime loads, with others that belong to it, and the package that loads it
 FILES = {
@@ -31,13 +29,6 @@ PACKAGES = {
 INT8_PACKAGES = ("onnxruntime", "nncf")
 
 
-def cores() -> int:
-    """How many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def load(runtime: str, path: Path, precision: str = "fp32") -> Loaded:
     """Load a file.
 
@@ -47,10 +38,8 @@ def load(runtime: str, path: Path, precision: str = "fp32") -> Loaded:
         precision: 'fp32', 'fp16', 'bf16' or 'int8', what it was exported as.
 
     Returns:
-        The shape of the input, None where the file does not say it; what computes on all cores,
-        from pictures (N, H, W, 3) uint8 to the outputs that the folder's kind has, which the next
-        call may overwrite; and, where the runtime can, what makes another such: for as many threads
-        as there are `cores`, each of which computes on one. That reads no file any more.
+        The shape of the input, None where the file does not say it; and what computes, from
+        pictures (N, H, W, 3) uint8 to the outputs that the folder's kind has.
     """
     loaders = {
         "onnx": _onnx,
@@ -65,20 +54,10 @@ def load(runtime: str, path: Path, precision: str = "fp32") -> Loaded:
 def _onnx(path: Path, precision: str) -> Loaded:
     import onnxruntime
 
-    content = path.read_bytes()
-
-    def session(threads: int | None = None) -> onnxruntime.InferenceSession:
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        if threads:
-            options.intra_op_num_threads = threads
-        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-
-    def runner(session: onnxruntime.InferenceSession) -> Run:
-        return lambda inputs: session.run(None, {"image": inputs})
-
-    whole = session()
-    return whole.get_inputs()[0].shape, runner(whole), lambda: runner(session(threads=1))
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    return session.get_inputs()[0].shape, lambda inputs: session.run(None, {"image": inputs})
 
 
 def _openvino(path: Path, precision: str) -> Loaded:
@@ -86,25 +65,9 @@ def _openvino(path: Path, precision: str) -> Loaded:
 
     # Where the CPU can, OpenVINO computes in bfloat16 by itself, which moves boxes by pixels
     hint = {"fp16": "f16", "bf16": "bf16"}.get(precision, "f32")
-    settings = {"INFERENCE_PRECISION_HINT": hint}
-    # Of a path it would map the weights, and see a file that is written over
-    content = (file.read_bytes() for file in (path, path.with_suffix(".bin")))
-    network = openvino.Core().read_model(*content)
-
-    def side_by_side() -> Run:
-        model = openvino.compile_model(network, "CPU", settings | {"NUM_STREAMS": cores()})
-        threads = threading.local()  # a request is one thread's
-
-        def run(inputs: np.ndarray) -> list[np.ndarray]:
-            if not hasattr(threads, "request"):
-                threads.request = model.create_infer_request()
-            return list(threads.request.infer(inputs, share_outputs=True).values())
-
-        return run
-
-    whole = openvino.compile_model(network, "CPU", settings)
-    shape = [each.get_length() if each.is_static else None for each in whole.input().partial_shape]
-    return shape, lambda inputs: list(whole(inputs).values()), side_by_side
+    model = openvino.compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": hint})
+    shape = [each.get_length() if each.is_static else None for each in model.input().partial_shape]
+    return shape, lambda inputs: list(model(inputs).values())
 
 
 def _ncnn(path: Path, precision: str) -> Loaded:
@@ -124,7 +87,7 @@ def _ncnn(path: Path, precision: str) -> Loaded:
         outputs = (np.array(extractor.extract(name)[1]) for name in ("out0", "out1"))
         return [output.reshape(1, -1, output.shape[-1]) for output in outputs]
 
-    return None, run, None
+    return None, run
 
 
 def _litert(path: Path, precision: str) -> Loaded:
@@ -136,7 +99,7 @@ def _litert(path: Path, precision: str) -> Loaded:
         outputs = run(args_0=inputs)
         return [outputs["output_0"], outputs["output_1"]]
 
-    return None, call, None
+    return None, call
 
 
 def _executorch(path: Path, precision: str) -> Loaded:
@@ -145,8 +108,6 @@ def _executorch(path: Path, precision: str) -> Loaded:
 
     program = Runtime.get().load_program(path)
     method = program.load_method("forward")
-
-    def run(inputs: np.ndarray) -> list[np.ndarray]:
-        return [output.numpy() for output in method.execute([torch.from_numpy(inputs)])]
-
-    return None, run, None
+    return None, lambda inputs: [
+        output.numpy() for output in method.execute([torch.from_numpy(inputs)])
+    ]

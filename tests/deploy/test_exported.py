@@ -17,7 +17,7 @@ from torchvision.ops import batched_nms
 
 from mixdet.deploy.exported import ExportedNetwork, read_manifest, suppress
 from mixdet.errors import MixDetError
-from mixdet.inference import Detector, as_rgb
+from mixdet.inference import Detector
 from tests.conftest import ROOT
 
 
@@ -112,25 +112,6 @@ def test_batches_change_nothing(exported, pictures):
     for one, many in zip(map(detector, files), detector(files, batch_size=5), strict=True):
         assert len(one) == len(many)
         assert np.allclose(one.boxes, many.boxes, atol=1e-3)
-
-
-@pytest.mark.parametrize("runtime", ["onnx", "openvino"])
-def test_pictures_side_by_side_are_as_one_by_one(
-    exported, pictures, tmp_path, runtime, monkeypatch
-):
-    monkeypatch.setattr("mixdet.deploy.exported.cores", lambda: 2)
-    images = [as_rgb(file) for file in sorted((pictures / "val2017").iterdir())]
-    folder = shutil.copytree(exported / "raw", tmp_path / "copy")
-    network = ExportedNetwork(folder, runtime)
-    for file in folder.iterdir():  # as an export into the same folder does
-        file.write_bytes(bytes(file.stat().st_size))
-    apart = [network([image])[0] for image in images]
-    assert "_side_by_side" not in vars(network)  # one picture loads no second network
-    together = network(images)
-    assert "_side_by_side" in vars(network)
-    assert sum(len(scores) for _, scores, _ in apart) > len(images)
-    for one, same in zip(apart, together, strict=True):
-        assert all(map(np.array_equal, one, same))
 
 
 @pytest.mark.parametrize(("runtime", "name"), [("onnx", "model.onnx"), ("openvino", "model.bin")])

@@ -56,8 +56,6 @@ def start(
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
     cv2.setNumThreads(threads)
-    rng = np.random.default_rng(0)
-    images = [rng.integers(0, 256, (480, 640, 3), dtype=np.uint8) for _ in range(32)]
     with runtime_settings(threads, bf16=form == BF16):
         if form in TORCH_FORMS:
             from mixdet.analysis.benchmark import torch_forms
@@ -65,7 +63,8 @@ def start(
             made = torch_forms.load(form, Path(folder), threads, network)
         else:
             made = _exported(Path(folder), *EXPORTED_FORMS.get(form, form))
-            made(images)  # what it loads for many pictures is to have the settings, too
+    rng = np.random.default_rng(0)
+    images = [rng.integers(0, 256, (480, 640, 3), dtype=np.uint8) for _ in range(32)]
     parts: dict[int, dict[str, Callable]] = {}
 
     def answer(request: tuple[str, int]) -> None:
@@ -84,14 +83,11 @@ def runtime_settings(threads: int, bf16: bool) -> Iterator[None]:
         with contextlib.suppress(ImportError):
             import onnxruntime
 
-            make = onnxruntime.SessionOptions
-
-            def options():
-                made = make()
-                made.intra_op_num_threads = threads
-                return made
-
-            stack.enter_context(mock.patch.object(onnxruntime, "SessionOptions", options))
+            options = onnxruntime.SessionOptions()
+            options.intra_op_num_threads = threads
+            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+            patch = mock.patch.object(onnxruntime, "SessionOptions", return_value=options)
+            stack.enter_context(patch)
         with contextlib.suppress(ImportError):
             import openvino
 
@@ -112,11 +108,11 @@ def _exported(folder: Path, name: str, runtime: str) -> Callable[[list], dict]:
 
     def made(images: list[np.ndarray]) -> dict[str, Callable]:
         inputs = [one[None] for one in network_input(images, network.manifest)]
-        outputs = network._each(lambda run, one: [output[0].copy() for output in run(one)], inputs)
+        outputs = [[output[0] for output in network._run(one)] for one in inputs]
         scale = np.ones(4, np.float32)
         return {
             "end to end": lambda: network(images),
-            "network": lambda: network._each(lambda run, one: run(one), inputs),
+            "network": lambda: [network._run(one) for one in inputs],
             "decode and NMS": lambda: [
                 suppress(*output, scale, network.manifest) for output in outputs
             ],
