@@ -30,10 +30,10 @@ RANKING_PICTURES = 20
 SWEEP_PICTURES = 200
 SQUEEZE_EXCITE = "se"  # modules of that name: little to compute, and 8 bits would make it slower
 # Share of the input's pixels up to which OpenVINO's depthwise convolutions are no faster in 8 bits:
-# those behind strides of 8, not those behind 4
-FEW_PIXELS = 1 / 32
-# Of 8 bits, in a row of AMX's tiles. Where a group of a 1x1 convolution has more channels, and they
-# do not fill the last row, OpenVINO 2026.4 gives wrong numbers on CPUs that have AMX
+# between 1/64, which is an output of stride 8, and 1/16, of stride 4
+SMALL_SHARE = 1 / 32
+# Of 8 bits, in a row of AMX's tiles. Where a group of a 1x1 convolution has more channels, no
+# multiple of it, OpenVINO 2026.4 can give wrong numbers on CPUs with AMX: to try with later ones
 TILE_CHANNELS = 64
 MARGIN = 0.5  # of what may be lost: the sweep's pictures are few, and of the training split
 
@@ -149,10 +149,10 @@ def quantise(
         target: 'onnx' or 'openvino'.
         file: The float32 network, an ONNX file.
         folder: Where to.
-        nodes: Names of those nodes. For OpenVINO, depthwise convolutions of few pixels
-            (`FEW_PIXELS`) stay in float, and grouped 1x1 ones that AMX would compute wrongly
+        nodes: Names of those nodes. For OpenVINO, small depthwise convolutions
+            (`SMALL_SHARE`) stay in float, and grouped 1x1 ones that may be wrong with AMX
             (`TILE_CHANNELS`).
-        inputs: What to calibrate on, as the network takes it.
+        inputs: What to calibrate on, as the network takes it: (N, H, W, 3) each.
         ranges: A file in which ONNX Runtime keeps what it found, for the next call.
     """
     path = folder / FILES[target][0]
@@ -267,7 +267,7 @@ def _stays_in_float(op: Any, pixels: float) -> bool:
 
     Args:
         op: The operation.
-        pixels: Of the network's input.
+        pixels: Of a picture, as the network takes it.
     """
     if op.get_type_name() != "GroupConvolution":
         return False
@@ -275,7 +275,7 @@ def _stays_in_float(op: Any, pixels: float) -> bool:
     *_, channels, kernel_height, kernel_width = op.get_input_shape(1)
     if channels == 1:  # depthwise
         *_, height, width = op.get_output_partial_shape(0)
-        return height.get_length() * width.get_length() <= FEW_PIXELS * pixels
+        return height.get_length() * width.get_length() <= SMALL_SHARE * pixels
     one_tap = kernel_height == kernel_width == 1
     return one_tap and channels > TILE_CHANNELS and channels % TILE_CHANNELS != 0
 
@@ -295,7 +295,7 @@ def _nncf(file: Path, path: Path, nodes: list[str], inputs: Sequence[np.ndarray]
         for op in model.get_ordered_ops()
         if op.get_type_name() not in ("Constant", "Parameter", "Result")
     ]
-    pixels = inputs[0].size / 3
+    pixels = inputs[0][0].size / 3
     names = {*nodes} - {_onnx_node(op) for op in ops if _stays_in_float(op, pixels)}
     others = [op.friendly_name for op in ops if _onnx_node(op) not in names]
     if names:

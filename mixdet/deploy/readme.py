@@ -37,7 +37,8 @@ KIND_SAYS = {
 PRECISION_SAYS = {
     "fp16": "Weights are float16.",
     "bf16": "Weights are bfloat16, and so is the arithmetic on CPUs that have it.",
-    "int8": "Convolutions are of 8 bits; decoding is float32.",
+    "int8": "Convolutions are of 8 bits, but for squeeze-excite and, for OpenVINO, some grouped "
+    "ones; decoding is float32.",
 }
 NCNN = """For ncnn the picture is `in0`, three float planes of 0..255 as
 `ncnn::Mat::from_pixels_resize` makes them; `out0` are the boxes and `out1` the scores."""
@@ -73,7 +74,7 @@ def write_readme(folder: Path, manifest: dict[str, Any]) -> None:
     if manifest["precision"] != "fp32":
         notes.insert(0, PRECISION_SAYS[manifest["precision"]])
     for target, layers in manifest.get("float_layers", {}).items():
-        notes.append(f"In float, {target}: {', '.join(layers) or 'no layer of the detector'}.")
+        notes.append(f"Blocks kept in float, {target}: {', '.join(layers) or 'none'}.")
     files = [*manifest["files"], MANIFEST]
     kind, size = manifest["kind"], manifest["input"]
     anchors = sum(level["anchors"] for level in manifest["levels"])
