@@ -24,6 +24,7 @@ from mixdet.evaluation.coco_scores import (
     as_results,
     evaluator,
     load_coco,
+    no_cycle_search,
     score_boxes,
 )
 
@@ -102,6 +103,7 @@ class CocoDetectionMetric(BaseMetric):
             copies = (torch.as_tensor(column).to("cpu", copy=True) for column in columns)
             self.results.append((sample["img_id"], *copies))
 
+    @no_cycle_search()
     def compute_metrics(
         self, results: list[tuple[int, Tensor, Tensor, Tensor]]
     ) -> dict[str, float]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import io
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,6 +61,22 @@ def _percent(value: float, width: int) -> str:
     return f"{'-' if math.isnan(value) or value < 0 else f'{100 * value:.1f}':>{width}}"
 
 
+@contextlib.contextmanager
+def no_cycle_search() -> Iterator[None]:
+    """Have Python not search for reference cycles.
+
+    An evaluation makes many small objects, which are freed without it, and each search looks
+    through all that there are: a third of the time.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
 def load_coco(ann_file: str | os.PathLike) -> COCO:
     """Read an annotation file, without what pycocotools prints.
 
@@ -98,6 +115,7 @@ def as_results(
     ]
 
 
+@no_cycle_search()
 def score_boxes(
     truth: COCO,
     detections: Sequence[dict[str, Any]],
