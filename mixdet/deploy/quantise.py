@@ -7,6 +7,9 @@ the same boxes on every CPU.
 
 from __future__ import annotations
 
+import mixdet.plugin  # noqa: F401 - before anything of mmdet's
+
+# isort: split
 import bisect
 import contextlib
 import logging
