@@ -13,7 +13,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from mixdet.deploy.runtimes import FILES, PACKAGES, load
+from mixdet.deploy.runtimes import BATCH, FILES, PACKAGES, load
 from mixdet.errors import MixDetError, one_line
 
 MANIFEST = "mixdet.json"
@@ -92,13 +92,30 @@ class ExportedFile:
         ]
         if self.manifest["kind"] == "raw":
             return [
-                suppress(*(output[0] for output in self._run(one[None])), scale, self.manifest)
-                for one, scale in zip(inputs, scales, strict=True)
+                suppress(*outputs, scale, self.manifest)
+                for outputs, scale in zip(self.raw_outputs(inputs), scales, strict=True)
             ]
         found = []
         for boxes, scores, labels, scale in zip(*self._run(inputs), scales, strict=True):
             kept = labels >= 0  # the places after the last box are filled up with -1
             found.append((boxes[kept] / scale, scores[kept], labels[kept]))
+        return found
+
+    def raw_outputs(self, inputs: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+        """What a folder of kind raw computes.
+
+        Args:
+            inputs: (N, H, W, 3) uint8, as `network_input` makes them.
+
+        Returns:
+            Boxes (A, 4) and scores (A, classes) of each picture.
+        """
+        batch = BATCH.get(self.runtime, 1)
+        found: list[tuple[np.ndarray, np.ndarray]] = []
+        while len(found) < len(inputs):
+            start = len(found)
+            count = batch if start + batch <= len(inputs) else 1
+            found += zip(*self._run(inputs[start : start + count]), strict=True)
         return found
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import mixdet.plugin  # noqa: F401 - before anything of mmdet's models
 
 # isort: split
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -94,29 +95,47 @@ class RawNetwork(nn.Module):
             Boxes (N, A, 4), (x1, y1, x2, y2) in pixels of the input, inside it; scores
             (N, A, classes) in 0..1.
         """
+        return self._detect(self._centred(image), self._decode)
+
+    def of_one(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """As `forward`, of one picture, in operations that runtimes for phones know."""
+        return self._detect(self._centred(image), self._decode_one)
+
+    def of_planes(self, planes: Tensor) -> tuple[Tensor, Tensor]:
+        """As `of_one`, of (1, 3, H, W) float in 0..255."""
+        return self._detect(planes - self.mean, self._decode_one)
+
+    def _centred(self, image: Tensor) -> Tensor:
         # A whole row at a time: runtimes are slow at three channels at a time
         rows = image.float().flatten(2) - self.row
-        return self._detect(rows.unflatten(2, (-1, 3)).permute(0, 3, 1, 2))
-
-    def detect(self, planes: Tensor) -> tuple[Tensor, Tensor]:
-        """As `forward`, of (N, 3, H, W) float in 0..255."""
-        return self._detect(planes - self.mean)
+        return rows.unflatten(2, (-1, 3)).permute(0, 3, 1, 2)
 
     def _outputs(self, centred: Tensor) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
         """The head's outputs, (N, anchors * columns, H, W) a level, of class and box."""
         x = centred if self.std is None else centred / self.std
         return self.detector.bbox_head(self.detector.extract_feat(x))
 
-    def _detect(self, centred: Tensor) -> tuple[Tensor, Tensor]:
+    def _detect(self, centred: Tensor, decode: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
         head = self.detector.bbox_head
         classes, offsets = self._outputs(centred)
         logits = _flatten(classes, head.cls_out_channels)
         scores = (logits.sigmoid() if self.sigmoid else logits.softmax(-1))[..., : head.num_classes]
-        offsets = _flatten(offsets, 4)
-        anchors = self.anchors.expand(offsets.shape[0], -1, -1)
-        boxes = head.bbox_coder.decode(anchors.reshape(-1, 4), offsets.reshape(-1, 4))
+        boxes = decode(_flatten(offsets, 4))
         limit = boxes.new_tensor(self.size * 2)
-        return torch.minimum(boxes.clamp(min=0), limit).reshape(offsets.shape), scores
+        return torch.minimum(boxes.clamp(min=0), limit), scores
+
+    def _decode(self, offsets: Tensor) -> Tensor:
+        """Boxes of offsets, (N, A, 4) both: whatever N is, no constant depends on it."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that a picture at a time is faster
+            return self.detector.bbox_head.bbox_coder.decode(
+                self.anchors.expand_as(offsets), offsets
+            )
+
+    def _decode_one(self, offsets: Tensor) -> Tensor:
+        """Boxes of offsets, (1, A, 4) both."""
+        boxes = self.detector.bbox_head.bbox_coder.decode(self.anchors, offsets.reshape(-1, 4))
+        return boxes.reshape(offsets.shape)
 
 
 class CandidateNetwork(RawNetwork):

@@ -27,6 +27,7 @@ from mmdet.structures.bbox import bbox_overlaps
 from mixdet.deploy.exported import ExportedFile, network_input
 from mixdet.deploy.pictures import Pictures
 from mixdet.deploy.runtimes import FILES, load
+from mixdet.deploy.to_openvino import convert
 from mixdet.inference import as_rgb
 
 RANKING_PICTURES = 20
@@ -292,7 +293,7 @@ def _nncf(file: Path, path: Path, nodes: list[str], inputs: Sequence[np.ndarray]
     import nncf
     import openvino
 
-    model = openvino.convert_model(file)
+    model = convert(file)
     ops = [
         op
         for op in model.get_ordered_ops()

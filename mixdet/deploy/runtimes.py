@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+
+from mixdet.errors import MixDetError
 
 Run = Callable[[np.ndarray], list[np.ndarray]]
 Loaded = tuple[Sequence[int | str | None] | None, Run]
@@ -25,6 +29,9 @@ PACKAGES = {
     "litert": "ai_edge_litert",
     "executorch": "executorch",
 }
+# So many pictures of a raw file are computed at a time, fewer one by one: larger layers fill the
+# processor better. Only where that is faster, and a file of one picture can be read as of more
+BATCH = {"openvino": 8}
 # What makes 8-bit files; their sweep runs on ONNX Runtime, whatever the target
 INT8_PACKAGES = ("onnxruntime", "nncf")
 
@@ -39,7 +46,8 @@ def load(runtime: str, path: Path, precision: str = "fp32") -> Loaded:
 
     Returns:
         The shape of the input, None where the file does not say it; and what computes, from
-        pictures (N, H, W, 3) uint8 to the outputs that the folder's kind has.
+        pictures (N, H, W, 3) uint8 to the outputs that the folder's kind has. For a raw file N is
+        1, or what `BATCH` says of the runtime.
     """
     loaders = {
         "onnx": _onnx,
@@ -60,14 +68,49 @@ def _onnx(path: Path, precision: str) -> Loaded:
     return session.get_inputs()[0].shape, lambda inputs: session.run(None, {"image": inputs})
 
 
-def _openvino(path: Path, precision: str) -> Loaded:
+@cache
+def openvino_core() -> Any:
+    """The process's only `openvino.Core`, which is never let go.
+
+    Each gives the thread that it is made in a signal stack, and takes away the one before when it
+    goes: when two go in the order in which they came, the next signal, such as the end of a worker
+    of a data loader, ends the process (OpenVINO 2026.4).
+    """
     import openvino
 
+    core = openvino.Core()
+    core.set_property({"ENABLE_MMAP": False})  # a file may be exported again while it is in use
+    return core
+
+
+def _openvino(path: Path, precision: str) -> Loaded:
+    core = openvino_core()
+    model = core.read_model(path)
+    shape = [each.get_length() if each.is_static else None for each in model.input().partial_shape]
     # Where the CPU can, OpenVINO computes in bfloat16 by itself, which moves boxes by pixels
     hint = {"fp16": "f16", "bf16": "bf16"}.get(precision, "f32")
-    model = openvino.compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": hint})
-    shape = [each.get_length() if each.is_static else None for each in model.input().partial_shape]
-    return shape, lambda inputs: list(model(inputs).values())
+
+    def compiled() -> Any:
+        return core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": hint})
+
+    one = compiled()
+
+    @cache
+    def batched() -> Any | None:
+        try:
+            model.reshape([BATCH["openvino"], *shape[1:]])
+            return compiled()
+        except RuntimeError:  # not exported by `mixdet.deploy.to_openvino`
+            return None
+
+    def run(inputs: np.ndarray) -> list[np.ndarray]:
+        if len(inputs) == 1 or shape[0] is None:
+            return list(one(inputs).values())
+        if (network := batched()) is not None:
+            return list(network(inputs).values())
+        return [np.concatenate(each) for each in zip(*map(run, inputs[:, None]), strict=True)]
+
+    return shape, run
 
 
 def _ncnn(path: Path, precision: str) -> Loaded:
@@ -84,8 +127,13 @@ def _ncnn(path: Path, precision: str) -> Loaded:
         planes = np.ascontiguousarray(inputs[0].transpose(2, 0, 1), np.float32)
         extractor = net.create_extractor()
         extractor.input("in0", ncnn.Mat(planes))
-        outputs = (np.array(extractor.extract(name)[1]) for name in ("out0", "out1"))
-        return [output.reshape(1, -1, output.shape[-1]) for output in outputs]
+        outputs = []
+        for name in ("out0", "out1"):
+            failed, output = extractor.extract(name)
+            if failed or output.empty():  # which NumPy reads beyond its end
+                raise MixDetError(f"{path}: ncnn computes no {name}: export again")
+            outputs.append(np.array(output).reshape(1, -1, output.w))
+        return outputs
 
     return None, run
 

@@ -17,6 +17,7 @@ from mixdet.deploy.quantise import Quantiser, blocks
 from mixdet.deploy.runtimes import FILES, INT8_PACKAGES
 from mixdet.deploy.to_mobile import save_executorch, save_litert, save_ncnn
 from mixdet.deploy.to_onnx import save_onnx
+from mixdet.deploy.to_openvino import convert
 from mixdet.errors import MixDetError
 
 
@@ -126,7 +127,7 @@ def write(
 def _save_openvino(file: Path, path: Path, precision: str) -> None:
     import openvino
 
-    model = openvino.convert_model(file)
+    model = convert(file)
     if precision != "fp32":
         half_weights(model, {"fp16": "f16", "bf16": "bf16"}[precision])
     openvino.save_model(model, path, compress_to_fp16=False)

@@ -17,15 +17,22 @@ from mixdet.deploy.runtimes import FILES
 from mixdet.errors import MixDetError
 
 
-class _Planes(nn.Module):
-    """ncnn has no uint8 tensors: what `ncnn::Mat::from_pixels_resize` makes goes in."""
+class _One(nn.Module):
+    """A network for one picture."""
 
     def __init__(self, network: RawNetwork) -> None:
         super().__init__()
         self.network = network
 
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        return self.network.of_one(image)
+
+
+class _Planes(_One):
+    """ncnn has no uint8 tensors: what `ncnn::Mat::from_pixels_resize` makes goes in."""
+
     def forward(self, planes: Tensor) -> tuple[Tensor, Tensor]:
-        return self.network.detect(planes)
+        return self.network.of_planes(planes)
 
 
 def save_ncnn(network: RawNetwork, folder: Path, half: bool) -> None:
@@ -63,14 +70,14 @@ def save_ncnn(network: RawNetwork, folder: Path, half: bool) -> None:
 
 
 def save_litert(network: RawNetwork, path: str | os.PathLike) -> None:
-    """Write `model.tflite`; in- and outputs are those of `RawNetwork.forward`."""
+    """Write `model.tflite`; in- and outputs are those of `RawNetwork.of_one`."""
     import litert_torch
 
     litert_torch.convert(_plain(network), (_image(network),)).export(str(path))
 
 
 def save_executorch(network: RawNetwork, path: str | os.PathLike) -> None:
-    """Write `model.pte`; in- and outputs are those of `RawNetwork.forward`."""
+    """Write `model.pte`; in- and outputs are those of `RawNetwork.of_one`."""
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
     from executorch.exir import to_edge_transform_and_lower
 
@@ -86,7 +93,7 @@ def _plain(network: RawNetwork) -> nn.Module:
     litert-torch 0.10 knows a constant by its address, which for the copy that it makes of a
     channels-last weight is the address of another's copy before.
     """
-    return network.eval().to(memory_format=torch.contiguous_format)
+    return _One(network).eval().to(memory_format=torch.contiguous_format)
 
 
 def _image(network: RawNetwork) -> Tensor:

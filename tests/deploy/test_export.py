@@ -156,8 +156,9 @@ def test_raw_outputs_are_the_heads(name, request, monkeypatch):
     with torch.no_grad():
         boxes, scores = raw(image)
         planes = image.permute(0, 3, 1, 2)
-        for one, other in zip(raw.detect(planes.float()), (boxes, scores), strict=True):
-            assert torch.allclose(one, other, atol=1e-4)
+        for outputs in (raw.of_one(image[:1]), raw.of_planes(planes[:1].float())):
+            for one, other in zip(outputs, (boxes[:1], scores[:1]), strict=True):
+                assert torch.allclose(one, other, atol=1e-4)
         read = planes.flip(1) if model.data_preprocessor._channel_conversion else planes  # as BGR
         data = model.data_preprocessor({"inputs": list(read), "data_samples": None})
         outputs = model.bbox_head(model.extract_feat(data["inputs"]))

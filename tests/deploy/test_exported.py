@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import numpy as np
+import openvino
 import pytest
 import torch
 from hypothesis import given, settings
@@ -15,7 +16,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from torchvision.ops import batched_nms
 
-from mixdet.deploy.exported import ExportedNetwork, read_manifest, suppress
+from mixdet.deploy import to_openvino
+from mixdet.deploy.exported import ExportedFile, ExportedNetwork, read_manifest, suppress
 from mixdet.errors import MixDetError
 from mixdet.inference import Detector
 from tests.conftest import ROOT
@@ -112,6 +114,51 @@ def test_batches_change_nothing(exported, pictures):
     for one, many in zip(map(detector, files), detector(files, batch_size=5), strict=True):
         assert len(one) == len(many)
         assert np.allclose(one.boxes, many.boxes, atol=1e-3)
+
+
+@pytest.mark.parametrize("convert", [to_openvino.convert, openvino.convert_model])
+def test_eight_pictures_at_a_time_on_openvino(exported, tmp_path, monkeypatch, convert):
+    """What is computed is the same, also of a file that takes one picture alone."""
+    source = tmp_path / "source"
+    shutil.copytree(exported / "raw", source)
+    openvino.save_model(convert(source / "model.onnx"), source / "model.xml", False)
+    compiled = []
+    real = openvino.Core.compile_model
+
+    def compile_model(core, model, *settings):
+        compiled.append(model.input().shape[0])
+        return real(core, model, *settings)
+
+    monkeypatch.setattr(openvino.Core, "compile_model", compile_model)
+    network = ExportedFile(read_manifest(source), "openvino", source)
+    height, width = (network.manifest["input"][side] for side in ("height", "width"))
+    inputs = np.random.default_rng(0).integers(0, 256, (19, height, width, 3), np.uint8)
+    found = network.raw_outputs(inputs)
+    assert compiled == ([1, 8] if convert is to_openvino.convert else [1])
+    alone = [network.raw_outputs(one[None])[0] for one in inputs]
+    assert len(found) == len(alone)
+    for pair, others in zip(found, alone, strict=True):
+        for one, other in zip(pair, others, strict=True):
+            np.testing.assert_allclose(one, other, rtol=0, atol=1e-4)
+    boxes = np.stack([boxes for boxes, _ in found])
+    assert (boxes[1:] != boxes[:-1]).any((1, 2)).all()  # the pictures differ
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="signal stacks")
+def test_networks_that_are_let_go_leave_signals_alone(exported):
+    """Each OpenVINO core has a signal stack, and restores the one before, be it gone or not."""
+    code = """
+import signal, sys
+from mixdet.inference import Detector
+signal.signal(signal.SIGUSR1, lambda *_: print("handled"))
+first, second = (Detector(sys.argv[1], runtime="openvino") for _ in range(2))
+del first
+del second
+signal.raise_signal(signal.SIGUSR1)
+"""
+    command = [sys.executable, "-c", code, exported / "raw"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert (done.returncode, done.stdout) == (0, "handled\n"), done.stderr
 
 
 @pytest.mark.parametrize(("runtime", "name"), [("onnx", "model.onnx"), ("openvino", "model.bin")])

@@ -56,6 +56,8 @@ def start(
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
     cv2.setNumThreads(threads)
+    rng = np.random.default_rng(0)
+    images = [rng.integers(0, 256, (480, 640, 3), dtype=np.uint8) for _ in range(32)]
     with runtime_settings(threads, bf16=form == BF16):
         if form in TORCH_FORMS:
             from mixdet.analysis.benchmark import torch_forms
@@ -63,8 +65,7 @@ def start(
             made = torch_forms.load(form, Path(folder), threads, network)
         else:
             made = _exported(Path(folder), *EXPORTED_FORMS.get(form, form))
-    rng = np.random.default_rng(0)
-    images = [rng.integers(0, 256, (480, 640, 3), dtype=np.uint8) for _ in range(32)]
+            made(images)  # what it loads for many pictures is to have the settings, too
     parts: dict[int, dict[str, Callable]] = {}
 
     def answer(request: tuple[str, int]) -> None:
@@ -85,21 +86,20 @@ def runtime_settings(threads: int, bf16: bool) -> Iterator[None]:
 
             options = onnxruntime.SessionOptions()
             options.intra_op_num_threads = threads
-            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
             patch = mock.patch.object(onnxruntime, "SessionOptions", return_value=options)
             stack.enter_context(patch)
         with contextlib.suppress(ImportError):
             import openvino
 
-            compile_model = openvino.compile_model
+            compile_model = openvino.Core.compile_model
 
-            def compiled(path, device, settings):
+            def compiled(core, model, device, settings):
                 more = {"INFERENCE_NUM_THREADS": threads}
                 if bf16:
                     more["INFERENCE_PRECISION_HINT"] = "bf16"
-                return compile_model(path, device, settings | more)
+                return compile_model(core, model, device, settings | more)
 
-            stack.enter_context(mock.patch.object(openvino, "compile_model", compiled))
+            stack.enter_context(mock.patch.object(openvino.Core, "compile_model", compiled))
         yield
 
 
@@ -107,12 +107,12 @@ def _exported(folder: Path, name: str, runtime: str) -> Callable[[list], dict]:
     network = ExportedNetwork(folder / name, runtime)
 
     def made(images: list[np.ndarray]) -> dict[str, Callable]:
-        inputs = [one[None] for one in network_input(images, network.manifest)]
-        outputs = [[output[0] for output in network._run(one)] for one in inputs]
+        inputs = network_input(images, network.manifest)
+        outputs = network.raw_outputs(inputs)
         scale = np.ones(4, np.float32)
         return {
             "end to end": lambda: network(images),
-            "network": lambda: [network._run(one) for one in inputs],
+            "network": lambda: network.raw_outputs(inputs),
             "decode and NMS": lambda: [
                 suppress(*output, scale, network.manifest) for output in outputs
             ],

@@ -29,6 +29,7 @@ from mixdet.analysis.benchmark.timing import median_of
 from mixdet.analysis.machine import machine
 from mixdet.analysis.tables import text_table
 from mixdet.deploy.fuse import fuse
+from mixdet.deploy.runtimes import openvino_core
 from mixdet.engine.config import read_config
 from mixdet.errors import MixDetError
 
@@ -147,9 +148,7 @@ def _onnx(file: str) -> Callable[[], object]:
 
 
 def _openvino(file: str) -> Callable[[], object]:
-    import openvino
-
-    model = openvino.compile_model(file, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    model = openvino_core().compile_model(file, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     x = np.zeros([each.get_length() for each in model.input().partial_shape], np.float32)
     return lambda: model(x)
 

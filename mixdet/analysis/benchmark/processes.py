@@ -10,6 +10,8 @@ from multiprocessing.connection import Connection
 
 from mixdet.analysis.benchmark.timing import K, turns
 
+REST = 0.05  # seconds before a turn: ONNX Runtime's threads spin for up to 0.03 after a run
+
 
 class Served:
     """The other process, as `served` yields it.
@@ -73,6 +75,8 @@ def take_turns(
     seconds: dict[K, list[float]] = {name: [] for name in tasks}
     for turn, name in turns(tasks, rounds):
         process, request = tasks[name]
+        if threads > 1:
+            time.sleep(REST)
         process(request)
         if turn:
             seconds[name].append(process.cpu if threads == 1 else process.wall)

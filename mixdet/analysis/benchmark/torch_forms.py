@@ -40,6 +40,7 @@ from mixdet.deploy.exported import FILES, FORMAT, MANIFEST, read_manifest, sha25
 from mixdet.deploy.fuse import fuse
 from mixdet.deploy.quantise import blocks, quantise
 from mixdet.deploy.to_onnx import save_onnx
+from mixdet.deploy.to_openvino import convert
 from mixdet.engine.config import read_config
 from mixdet.engine.trained import TrainedNetwork
 from mixdet.shipped import shipped
@@ -134,11 +135,12 @@ class TorchvisionRaw(nn.Module):
         self.register_buffer("anchors", anchors[0])
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """As `mixdet.deploy.network.RawNetwork`, for one picture."""
+        """As `mixdet.deploy.network.RawNetwork`."""
         x = (image.float() / 127.5 - 1).permute(0, 3, 1, 2)
         found = self.model.head(list(self.model.backbone(x).values()))
-        boxes = self.model.box_coder.decode_single(found["bbox_regression"][0], self.anchors)
-        return boxes.clamp(0, SIZE)[None], found["cls_logits"].softmax(-1)[..., 1:]
+        decode = torch.vmap(partial(self.model.box_coder.decode_single, boxes=self.anchors))
+        boxes = decode(found["bbox_regression"])
+        return boxes.clamp(0, SIZE), found["cls_logits"].softmax(-1)[..., 1:]
 
     def save(self, folder: Path, targets: set[str]) -> None:
         """Write a folder that `ExportedNetwork` runs."""
@@ -148,7 +150,7 @@ class TorchvisionRaw(nn.Module):
         if "openvino" in targets:
             import openvino
 
-            model = openvino.convert_model(folder / FILES["onnx"][0])
+            model = convert(folder / FILES["onnx"][0])
             openvino.save_model(model, folder / FILES["openvino"][0], compress_to_fp16=False)
         manifest = {
             "format": FORMAT,

@@ -1,0 +1,29 @@
+"""OpenVINO's form of an ONNX file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+
+def convert(file: Path) -> Any:
+    """Read an ONNX file as an `openvino.Model` that can be reshaped to any number of pictures.
+
+    torch writes the shapes of a single picture as constants; here their 1 becomes what is there.
+    """
+    import openvino
+    from openvino import opset13 as opset
+
+    model = openvino.convert_model(file)
+    for op in model.get_ordered_ops():
+        if op.get_type_name() != "Reshape":
+            continue
+        values, shape = op.input_value(0), op.input_value(1).get_node()
+        if shape.get_type_name() != "Constant" or not values.get_partial_shape().rank.get_length():
+            continue
+        sizes = shape.get_data().tolist()
+        if sizes[:1] == [1] and values.get_partial_shape()[0] == 1:
+            free = opset.reshape(values, [0, *sizes[1:]], special_zero=True)
+            free.set_friendly_name(op.get_friendly_name())
+            op.output(0).replace(free.output(0))
+    return model
