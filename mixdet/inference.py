@@ -111,8 +111,8 @@ class Detector:
         Args:
             images: A path, an array or a PIL picture (see `as_rgb`), or a list of such.
             score_thr: Detections below it are left out; the config has a threshold of its own.
-            batch_size: Pictures taken at a time; OpenVINO's files of kind raw are fastest with
-                multiples of 8.
+            batch_size: Pictures taken at a time. From 8 on, OpenVINO's files of kind raw compute
+                eight together, which is faster, but compiled at the first such list.
 
         Returns:
             `Detections`, or a list of them for a list.

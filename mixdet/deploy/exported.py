@@ -6,14 +6,15 @@ import hashlib
 import importlib.util
 import json
 import os
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 
-from mixdet.deploy.runtimes import BATCH, FILES, PACKAGES, load
+from mixdet.deploy.runtimes import FILES, PACKAGES, load
 from mixdet.errors import MixDetError, one_line
 
 MANIFEST = "mixdet.json"
@@ -69,18 +70,20 @@ class ExportedFile:
         self.manifest, self.runtime = manifest, runtime
         model = folder / FILES[runtime][0]
         try:
-            shape, self._run = load(runtime, model, manifest.get("precision", "fp32"))
+            self._loaded = load(runtime, model, manifest.get("precision", "fp32"))
         except Exception as error:  # runtimes raise what they like
             raise MixDetError(
                 f"{model} is no network that {PACKAGES[runtime]} reads ({one_line(error)}): "
                 "export again"
             ) from error
         stated = manifest["input"]["height"], manifest["input"]["width"], 3
+        shape = self._loaded.shape
         if shape is not None and tuple(shape[1:]) != stated:
             raise MixDetError(
                 f"{folder / MANIFEST} states an input of {stated}, and {model.name} takes "
                 f"{tuple(shape[1:])}: export again"
             )
+        self._lock = threading.Lock()  # runtimes keep inputs and outputs between calls
 
     def __call__(self, images: Sequence[np.ndarray]) -> list[tuple[np.ndarray, ...]]:
         """Boxes (n, 4), scores (n,) and labels (n,) in each RGB picture (H, W, 3)."""
@@ -96,27 +99,29 @@ class ExportedFile:
                 for outputs, scale in zip(self.raw_outputs(inputs), scales, strict=True)
             ]
         found = []
-        for boxes, scores, labels, scale in zip(*self._run(inputs), scales, strict=True):
+        for boxes, scores, labels, scale in zip(*self._compute(inputs), scales, strict=True):
             kept = labels >= 0  # the places after the last box are filled up with -1
             found.append((boxes[kept] / scale, scores[kept], labels[kept]))
         return found
 
-    def raw_outputs(self, inputs: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+    def raw_outputs(self, inputs: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """What a folder of kind raw computes.
 
         Args:
             inputs: (N, H, W, 3) uint8, as `network_input` makes them.
 
-        Returns:
+        Yields:
             Boxes (A, 4) and scores (A, classes) of each picture.
         """
-        batch = BATCH.get(self.runtime, 1)
-        found: list[tuple[np.ndarray, np.ndarray]] = []
-        while len(found) < len(inputs):
-            start = len(found)
-            count = batch if start + batch <= len(inputs) else 1
-            found += zip(*self._run(inputs[start : start + count]), strict=True)
-        return found
+        start, batch = 0, self._loaded.batch
+        while start < len(inputs):
+            end = start + (batch if start + batch <= len(inputs) else 1)
+            yield from zip(*self._compute(inputs[start:end]), strict=True)
+            start = end
+
+    def _compute(self, inputs: np.ndarray) -> list[np.ndarray]:
+        with self._lock:
+            return self._loaded.run(inputs)
 
 
 class ExportedNetwork(ExportedFile):

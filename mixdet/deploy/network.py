@@ -127,7 +127,7 @@ class RawNetwork(nn.Module):
     def _decode(self, offsets: Tensor) -> Tensor:
         """Boxes of offsets, (N, A, 4) both: whatever N is, no constant depends on it."""
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that a picture at a time is faster
+            warnings.filterwarnings("ignore", "DeprecationWarning: onnx_delta2bbox")
             return self.detector.bbox_head.bbox_coder.decode(
                 self.anchors.expand_as(offsets), offsets
             )

@@ -196,7 +196,7 @@ def signal_to_noise(
 
 
 def _outputs(file: Path, inputs: Sequence[np.ndarray]) -> list[list[np.ndarray]]:
-    _, run = load("onnx", file)
+    run = load("onnx", file).run
     return [run(image) for image in inputs]
 
 

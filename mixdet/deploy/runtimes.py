@@ -5,14 +5,29 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from mixdet.errors import MixDetError
 
 Run = Callable[[np.ndarray], list[np.ndarray]]
-Loaded = tuple[Sequence[int | str | None] | None, Run]
+
+
+class Loaded(NamedTuple):
+    """A file on its runtime; calls must not overlap.
+
+    Attributes:
+        shape: Of the input; None where the file does not say it.
+        run: Computes: from pictures (N, H, W, 3) uint8 to the outputs that the folder's kind has.
+            Of a raw file N is 1, or `batch`.
+        batch: Pictures of a raw file that are computed faster together than one by one, or 1.
+    """
+
+    shape: Sequence[int | str | None] | None
+    run: Run
+    batch: int = 1
+
 
 # The file that each runtime loads, with others that belong to it, and the package that loads it
 FILES = {
@@ -29,9 +44,7 @@ PACKAGES = {
     "litert": "ai_edge_litert",
     "executorch": "executorch",
 }
-# So many pictures of a raw file are computed at a time, fewer one by one: larger layers fill the
-# processor better. Only where that is faster, and a file of one picture can be read as of more
-BATCH = {"openvino": 8}
+BATCH = 8  # on OpenVINO, which can read a file of one picture as one of more
 # What makes 8-bit files; their sweep runs on ONNX Runtime, whatever the target
 INT8_PACKAGES = ("onnxruntime", "nncf")
 
@@ -43,11 +56,6 @@ def load(runtime: str, path: Path, precision: str = "fp32") -> Loaded:
         runtime: One of `FILES`.
         path: The first of its files.
         precision: 'fp32', 'fp16', 'bf16' or 'int8', what it was exported as.
-
-    Returns:
-        The shape of the input, None where the file does not say it; and what computes, from
-        pictures (N, H, W, 3) uint8 to the outputs that the folder's kind has. For a raw file N is
-        1, or what `BATCH` says of the runtime.
     """
     loaders = {
         "onnx": _onnx,
@@ -65,16 +73,17 @@ def _onnx(path: Path, precision: str) -> Loaded:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    return session.get_inputs()[0].shape, lambda inputs: session.run(None, {"image": inputs})
+    run = lambda inputs: session.run(None, {"image": inputs})  # noqa: E731
+    return Loaded(session.get_inputs()[0].shape, run)
 
 
 @cache
 def openvino_core() -> Any:
-    """The process's only `openvino.Core`, which is never let go.
+    """MixDet's only `openvino.Core`, which is never let go.
 
-    Each gives the thread that it is made in a signal stack, and takes away the one before when it
-    goes: when two go in the order in which they came, the next signal, such as the end of a worker
-    of a data loader, ends the process (OpenVINO 2026.4).
+    Each gives the thread that it is made in a signal stack, and when it goes frees that and puts
+    back the one before. Of two that go in the order in which they came, the one put back is free,
+    and the next signal, such as the end of a data loader's worker, ends the process (2026.4).
     """
     import openvino
 
@@ -94,23 +103,28 @@ def _openvino(path: Path, precision: str) -> Loaded:
         return core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": hint})
 
     one = compiled()
+    batch = BATCH if shape[0] == 1 and _reshaped(model, BATCH) else 1
 
     @cache
-    def batched() -> Any | None:
-        try:
-            model.reshape([BATCH["openvino"], *shape[1:]])
-            return compiled()
-        except RuntimeError:  # not exported by `mixdet.deploy.to_openvino`
-            return None
+    def many() -> Any:
+        return compiled()  # half a second or more: only when it is asked for
 
     def run(inputs: np.ndarray) -> list[np.ndarray]:
-        if len(inputs) == 1 or shape[0] is None:
-            return list(one(inputs).values())
-        if (network := batched()) is not None:
-            return list(network(inputs).values())
-        return [np.concatenate(each) for each in zip(*map(run, inputs[:, None]), strict=True)]
+        network = many() if 1 < batch == len(inputs) else one
+        return list(network(inputs).values())
 
-    return shape, run
+    return Loaded(shape, run, batch)
+
+
+def _reshaped(model: Any, pictures: int) -> bool:
+    """Make a model of one picture one of several, if `mixdet.deploy.to_openvino` converted it."""
+    _, *picture = (each.get_length() for each in model.input().partial_shape)
+    wanted = [[pictures, *list(each.shape)[1:]] for each in model.outputs]
+    try:
+        model.reshape([pictures, *picture])
+    except RuntimeError:
+        return False
+    return [list(each.shape) for each in model.outputs] == wanted
 
 
 def _ncnn(path: Path, precision: str) -> Loaded:
@@ -135,7 +149,7 @@ def _ncnn(path: Path, precision: str) -> Loaded:
             outputs.append(np.array(output).reshape(1, -1, output.w))
         return outputs
 
-    return None, run
+    return Loaded(None, run)
 
 
 def _litert(path: Path, precision: str) -> Loaded:
@@ -147,7 +161,7 @@ def _litert(path: Path, precision: str) -> Loaded:
         outputs = run(args_0=inputs)
         return [outputs["output_0"], outputs["output_1"]]
 
-    return None, call
+    return Loaded(None, call)
 
 
 def _executorch(path: Path, precision: str) -> Loaded:
@@ -156,6 +170,8 @@ def _executorch(path: Path, precision: str) -> Loaded:
 
     program = Runtime.get().load_program(path)
     method = program.load_method("forward")
-    return None, lambda inputs: [
-        output.numpy() for output in method.execute([torch.from_numpy(inputs)])
-    ]
+
+    def call(inputs: np.ndarray) -> list[np.ndarray]:
+        return [output.numpy().copy() for output in method.execute([torch.from_numpy(inputs)])]
+
+    return Loaded(None, call)

@@ -16,13 +16,14 @@ def convert(file: Path) -> Any:
 
     model = openvino.convert_model(file)
     for op in model.get_ordered_ops():
-        if op.get_type_name() != "Reshape":
+        if (
+            op.get_type_name() != "Reshape"
+            or op.input_value(1).get_node().get_type_name() != "Constant"
+        ):
             continue
-        values, shape = op.input_value(0), op.input_value(1).get_node()
-        if shape.get_type_name() != "Constant" or not values.get_partial_shape().rank.get_length():
-            continue
-        sizes = shape.get_data().tolist()
-        if sizes[:1] == [1] and values.get_partial_shape()[0] == 1:
+        values, sizes = op.input_value(0), op.input_value(1).get_node().get_data().tolist()
+        given = values.get_partial_shape()
+        if given.rank.is_static and len(given) and given[0] == 1 and sizes[:1] == [1]:
             free = opset.reshape(values, [0, *sizes[1:]], special_zero=True)
             free.set_friendly_name(op.get_friendly_name())
             op.output(0).replace(free.output(0))

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import openvino
@@ -133,15 +134,28 @@ def test_eight_pictures_at_a_time_on_openvino(exported, tmp_path, monkeypatch, c
     network = ExportedFile(read_manifest(source), "openvino", source)
     height, width = (network.manifest["input"][side] for side in ("height", "width"))
     inputs = np.random.default_rng(0).integers(0, 256, (19, height, width, 3), np.uint8)
-    found = network.raw_outputs(inputs)
+    found = [*network.raw_outputs(inputs)]
     assert compiled == ([1, 8] if convert is to_openvino.convert else [1])
-    alone = [network.raw_outputs(one[None])[0] for one in inputs]
+    alone = [pair for one in inputs for pair in network.raw_outputs(one[None])]
     assert len(found) == len(alone)
     for pair, others in zip(found, alone, strict=True):
         for one, other in zip(pair, others, strict=True):
             np.testing.assert_allclose(one, other, rtol=0, atol=1e-4)
     boxes = np.stack([boxes for boxes, _ in found])
     assert (boxes[1:] != boxes[:-1]).any((1, 2)).all()  # the pictures differ
+
+
+def test_threads_do_not_mix_pictures(exported):
+    detector = Detector(exported / "raw", runtime="openvino")
+    rng = np.random.default_rng(0)
+    pictures = [rng.integers(0, 256, (90, 120, 3), np.uint8) for _ in range(9)]
+    lists = [[picture] for picture in pictures] + [pictures] * 2
+    alone = [detector(each) for each in lists]
+    with ThreadPoolExecutor(3) as threads:
+        for _ in range(8):
+            for together, expected in zip(threads.map(detector, lists), alone, strict=True):
+                for one, other in zip(together, expected, strict=True):
+                    assert np.array_equal(one.boxes, other.boxes)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="signal stacks")

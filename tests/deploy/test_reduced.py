@@ -16,7 +16,7 @@ from mixdet.deploy.export import export
 from mixdet.deploy.exported import ExportedNetwork
 from mixdet.deploy.fuse import fuse
 from mixdet.deploy.quantise import Quantiser, blocks, quantise, signal_to_noise
-from mixdet.deploy.runtimes import FILES, load
+from mixdet.deploy.runtimes import BATCH, FILES, load
 from mixdet.errors import MixDetError
 from mixdet.models.layers import InvertedResidual
 
@@ -63,8 +63,8 @@ def test_convolutions_are_reduced_and_outputs_are_near(reduced, exported):
     assert {weights for *_, weights in convolutions_of_openvino(exported / "raw")} == {"Constant"}
     image = np.random.default_rng(3).integers(0, 256, (1, 64, 64, 3), dtype=np.uint8)
     for runtime in ("onnx", "openvino"):
-        got = ExportedNetwork(folder, runtime)._run(image)
-        want = ExportedNetwork(exported / "raw", runtime)._run(image)
+        [got] = ExportedNetwork(folder, runtime).raw_outputs(image)
+        [want] = ExportedNetwork(exported / "raw", runtime).raw_outputs(image)
         limits = {"fp16": (0.5, 5e-3), "int8": (6, 0.05)}[precision]
         for a, b, most in zip(got, want, limits, strict=True):
             assert 0 < np.abs(a - b).max() < most
@@ -97,7 +97,7 @@ def test_grouped_convolutions_that_stay_in_float(tmp_path):
     with torch.no_grad():
         want = network(image).numpy()
     for target in ("onnx", "openvino"):
-        _, run = load(target, tmp_path / FILES[target][0])
+        run = load(target, tmp_path / FILES[target][0]).run
         assert np.abs(run(image.numpy())[0] - want).max() < 0.1 * np.abs(want).max()
 
 
@@ -105,6 +105,7 @@ def test_the_manifest_says_what_it_is(reduced):
     precision, folder = reduced
     manifest = json.loads((folder / "mixdet.json").read_text())
     assert manifest["precision"] == precision
+    assert load("openvino", folder / "model.xml", precision).batch == BATCH  # lists are faster
     for target in ("onnx", "openvino"):
         assert manifest["measured"][target]["max_drop"] == 1.0
         assert manifest["measured"][target]["mAP"] >= 0
@@ -119,8 +120,8 @@ def test_bfloat16_weights(trained, exported, tmp_path):
     size = {path: (path / "model.bin").stat().st_size for path in (tmp_path, exported / "raw")}
     assert size[tmp_path] < size[exported / "raw"]
     image = np.full((1, 64, 64, 3), 99, np.uint8)
-    _, got = ExportedNetwork(tmp_path)._run(image)
-    _, want = ExportedNetwork(exported / "raw", "openvino")._run(image)
+    [(_, got)] = ExportedNetwork(tmp_path).raw_outputs(image)
+    [(_, want)] = ExportedNetwork(exported / "raw", "openvino").raw_outputs(image)
     assert 0 < np.abs(got - want).max() < 0.01
 
 

@@ -46,10 +46,6 @@ def test_a_missing_package_names_the_extra(target, trained, tmp_path, monkeypatc
     assert not list(tmp_path.iterdir())
 
 
-def raw_outputs(folder, runtime, image):
-    return ExportedNetwork(folder, runtime)._run(image[None])
-
-
 @pytest.mark.parametrize(
     ("target", "module"),
     [("ncnn", "pnnx"), ("litert", "litert_torch"), ("executorch", "executorch")],
@@ -60,8 +56,8 @@ def test_for_phones(exported, trained, tmp_path, target, module):
     (folder,) = export(*trained, tmp_path, targets=(target,))
     assert json.loads((folder / "mixdet.json").read_text())["measured"][target]["boxes"] > 14
     image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
-    got = raw_outputs(folder, target, image)
-    want = raw_outputs(exported / "raw", "onnx", image)
+    [got] = ExportedNetwork(folder, target).raw_outputs(image[None])
+    [want] = ExportedNetwork(exported / "raw", "onnx").raw_outputs(image[None])
     for a, b, tolerance in zip(got, want, (1e-2, 1e-5), strict=True):
         assert a.shape == b.shape
         assert np.abs(a - b).max() < tolerance

@@ -108,11 +108,11 @@ def _exported(folder: Path, name: str, runtime: str) -> Callable[[list], dict]:
 
     def made(images: list[np.ndarray]) -> dict[str, Callable]:
         inputs = network_input(images, network.manifest)
-        outputs = network.raw_outputs(inputs)
+        outputs = [*network.raw_outputs(inputs)]
         scale = np.ones(4, np.float32)
         return {
             "end to end": lambda: network(images),
-            "network": lambda: network.raw_outputs(inputs),
+            "network": lambda: [*network.raw_outputs(inputs)],
             "decode and NMS": lambda: [
                 suppress(*output, scale, network.manifest) for output in outputs
             ],

@@ -48,7 +48,8 @@ def measure_infer(
     Args:
         rounds: How often each is timed; one picture takes a round four times.
         network: One of `peers.NETWORKS`.
-        batches: Pictures at a time; exported files of kind raw take them one by one.
+        batches: Pictures at a time; exported files of kind raw take them one by one, or eight on
+            OpenVINO.
         threads: Each number with processes of its own, which keep to so many cores.
         folders: Exported folders besides, such as quantised ones: each with every runtime that it
             has a file for, and the mAP that its file has.

@@ -10,7 +10,7 @@ from multiprocessing.connection import Connection
 
 from mixdet.analysis.benchmark.timing import K, turns
 
-REST = 0.05  # seconds before a turn: ONNX Runtime's threads spin for up to 0.03 after a run
+REST = 0.1  # seconds before a turn: ONNX Runtime's threads spin for some 0.03 after a run
 
 
 class Served:
