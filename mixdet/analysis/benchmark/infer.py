@@ -126,7 +126,7 @@ def _rows(
         for form, process in asks.items()
         if form != MATRIX or part == "network"
     }
-    seconds = take_turns(tasks, rounds * (4 if batch == 1 else 1), threads)
+    seconds = take_turns(tasks, rounds * (4 if batch == 1 else 1), threads, warm=True)
     rows = []
     for form in asks:
         times = {

@@ -64,9 +64,16 @@ def _serve(client: Connection, start: Callable[..., Callable], args: tuple) -> N
 
 
 def take_turns(
-    tasks: Mapping[K, tuple[Served, object]], rounds: int, threads: int
+    tasks: Mapping[K, tuple[Served, object]], rounds: int, threads: int, warm: bool = False
 ) -> dict[K, list[float]]:
     """As `alternate`, for processes and what to ask them.
+
+    Args:
+        tasks: A process and a request each.
+        rounds: How often each is timed.
+        threads: That each computes with.
+        warm: Ask twice in a turn, and time the second: what the others left of a short task's
+            memory in the caches is not its cost.
 
     Returns:
         Seconds of each round: where one thread computes, those that it did, which do not count the
@@ -77,6 +84,8 @@ def take_turns(
         process, request = tasks[name]
         if threads > 1:
             time.sleep(REST)
+        if warm:
+            process(request)
         process(request)
         if turn:
             seconds[name].append(process.cpu if threads == 1 else process.wall)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from mixdet.analysis.benchmark.processes import take_turns
 from mixdet.analysis.benchmark.timing import alternate, rates, speedup, spread
 
 
@@ -23,6 +24,24 @@ def test_tasks_take_turns_and_the_first_round_is_not_timed():
     order = [name for _, name in calls]
     assert order == ["peer", "ours", "ours", "peer"] * 2
     assert rates(seconds["ours"], 12) == {"median": 3.0, "low": 2.0, "high": 6.0}
+
+
+def test_a_warm_turn_times_its_second_run():
+    class Process:
+        """The first run in a turn, after another's, costs ten times as much."""
+
+        latest, runs = None, 0
+
+        def __call__(self, request: str) -> None:
+            self.cpu = 1.0 if Process.latest is self else 10.0
+            Process.latest = self
+            Process.runs += 1
+
+    tasks = {name: (Process(), "run") for name in ("peer", "ours")}
+    assert take_turns(tasks, 2, threads=1, warm=True) == {"peer": [1.0, 1.0], "ours": [1.0, 1.0]}
+    assert Process.runs == 2 * 2 * 3
+    cold = take_turns(tasks, 2, threads=1)
+    assert 10.0 in cold["peer"] and Process.runs == 2 * 2 * 3 + 2 * 3
 
 
 def test_the_speedup_is_taken_within_each_round():
