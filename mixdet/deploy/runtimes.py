@@ -73,8 +73,8 @@ def _onnx(path: Path, precision: str) -> Loaded:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    run = lambda inputs: session.run(None, {"image": inputs})  # noqa: E731
-    return Loaded(session.get_inputs()[0].shape, run)
+    shape = session.get_inputs()[0].shape
+    return Loaded(shape, lambda inputs: session.run(None, {"image": inputs}))
 
 
 @cache
