@@ -70,16 +70,35 @@ class PhotometricDistortion:
         return PhotometricDraw(**{name: value for name, value, (_, u) in parts if u < 0.5})
 
 
-def distort(picture: np.ndarray, draw: PhotometricDraw) -> np.ndarray:
+def distort(
+    picture: np.ndarray,
+    draw: PhotometricDraw,
+    shown: tuple[slice, slice] = (slice(None), slice(None)),
+    fill: Sequence[int] = (0, 0, 0),
+) -> np.ndarray:
     """Distort a picture's values; they are not clipped, as they are not in mmdet.
 
     Args:
         picture: (H, W, 3) uint8, BGR.
         draw: What to do.
+        shown: Rows and columns beyond which there is but one colour.
+        fill: That colour, BGR.
 
     Returns:
         (H, W, 3) float32, as `by_channel` lays it out.
     """
+    planes = np.empty((3, *picture.shape[:2]), np.float32)
+    part = picture[shown]
+    if part.shape != picture.shape:
+        (colour,) = _distorted(np.uint8([[fill]]), draw)[0]
+        planes[:] = colour[list(draw.order), None, None]
+    if part.size:
+        _split(_distorted(part, draw), planes[(slice(None), *shown)], draw.order)
+    return planes.transpose(1, 2, 0)
+
+
+def _distorted(picture: np.ndarray, draw: PhotometricDraw) -> np.ndarray:
+    """(H, W, 3) float32: all but the order of the channels."""
     pixels = picture.astype(np.float32)
     if draw.brightness:
         pixels += np.float32(draw.brightness)
@@ -96,7 +115,7 @@ def distort(picture: np.ndarray, draw: PhotometricDraw) -> np.ndarray:
         pixels = cv2.cvtColor(hsv, cv2.COLOR_HSV2BGR, dst=pixels)
     elif draw.contrast != 1:
         pixels *= np.float32(draw.contrast)
-    return by_channel(pixels, draw.order)
+    return pixels
 
 
 def distort_batch(pictures: Tensor, draws: Sequence[PhotometricDraw]) -> Tensor:
@@ -144,17 +163,21 @@ def distort_batch(pictures: Tensor, draws: Sequence[PhotometricDraw]) -> Tensor:
     return pixels.gather(1, order.expand_as(pixels))
 
 
-def by_channel(picture: np.ndarray, order: Sequence[int] = (0, 1, 2)) -> np.ndarray:
+def by_channel(picture: np.ndarray) -> np.ndarray:
     """Lay a picture out channel by channel, as a tensor (3, H, W) needs it: mmdet copies no more.
 
     Args:
         picture: (H, W, 3).
-        order: Which of the channels stands where.
 
     Returns:
         (H, W, 3), of the same type.
     """
     planes = np.empty((3, *picture.shape[:2]), picture.dtype)
+    _split(picture, planes, ORDERS[0])
+    return planes.transpose(1, 2, 0)
+
+
+def _split(picture: np.ndarray, planes: np.ndarray, order: Sequence[int]) -> None:
+    """Write (H, W, 3) into planes (3, H, W), of which number i has channel order[i]."""
     pairs = [index for to, source in enumerate(order) for index in (source, to)]
     cv2.mixChannels([picture], list(planes), pairs)
-    return planes.transpose(1, 2, 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import cv2
@@ -114,12 +115,16 @@ class SSDRandomCrop(BaseTransform):
         image = cv2.resize(self._cut(picture, x1, y1, x2, y2), self.scale)
         if plan.flip:
             image = cv2.flip(image, 1)
+        width, height = self.scale
         if self.photometric is None:
             image = by_channel(image)
         else:
-            image = distort(image, self.photometric.draw())
+            rows = _shown(-y1, picture.shape[0], height / (y2 - y1), height)
+            columns = _shown(-x1, picture.shape[1], width / (x2 - x1), width)
+            if plan.flip:
+                columns = slice(width - columns.stop, width - columns.start)
+            image = distort(image, self.photometric.draw(), (rows, columns), self.fill)
 
-        width, height = self.scale
         factor = width / ((x2 - x1) * reduction), height / ((y2 - y1) * reduction)
         corners = results["gt_bboxes"].tensor.numpy()[plan.kept].reshape(-1, 2, 2)
         corners = (corners - np.float32([x1 * reduction, y1 * reduction])) * np.float32(factor)
@@ -160,6 +165,21 @@ class SSDRandomCrop(BaseTransform):
             f"{type(self).__name__}(scale={self.scale}, fill={self.fill}, {self.planner}, "
             f"photometric={self.photometric})"
         )
+
+
+def _shown(start: int, length: int, factor: float, size: int) -> slice:
+    """Where a picture can be seen, along one side of a resized crop; rather more than less.
+
+    Args:
+        start: Where it begins, in pixels of the crop before it is resized.
+        length: Its side, in those pixels.
+        factor: How much the crop is enlarged.
+        size: The side of the resized crop.
+    """
+    # the resize takes a pixel from two neighbours, no more than one from where it lies
+    first = min(max(math.floor((start - 1) * factor) - 1, 0), size)
+    last = min(max(math.ceil((start + length + 1) * factor) + 1, first), size)
+    return slice(first, last)
 
 
 def _decode(data: bytes, reduction: int, path: str) -> np.ndarray:

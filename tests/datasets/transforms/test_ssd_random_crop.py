@@ -16,6 +16,11 @@ from PIL import Image
 from scipy.stats import ks_2samp
 
 from mixdet.datasets.transforms.crop_plan import CropPlan
+from mixdet.datasets.transforms.photometric import (
+    PhotometricDistortion,
+    PhotometricDraw,
+    distort,
+)
 from mixdet.datasets.transforms.ssd_random_crop import SSDRandomCrop
 from mixdet.errors import MixDetError
 
@@ -81,6 +86,31 @@ def test_pixels_and_boxes_equal_mmdets_steps(photo, monkeypatch, drawn):
         assert ours[key] == expected[key]
     for key in ("gt_bboxes_labels", "gt_ignore_flags"):
         np.testing.assert_array_equal(ours[key], expected[key])
+
+
+@pytest.mark.parametrize("reduction", [1, 2, 4, 8])
+def test_the_canvas_is_distorted_as_the_picture_is(monkeypatch, reduction):
+    """It is not computed pixel by pixel; the picture's edge is found wherever it lies."""
+    rng = np.random.default_rng(reduction)
+    picture = rng.integers(0, 256, (33, 47, 3), dtype=np.uint8)
+    height, width = (reduction * side for side in picture.shape[:2])
+    for _ in range(300):
+        x, y = rng.integers(-3 * width, 2 * width), rng.integers(-3 * height, 2 * height)
+        w, h = rng.integers(1, 4 * width), rng.integers(1, 4 * height)
+        plan = CropPlan((x, y, x + w, y + h), np.ones(0, bool), rng.random() < 0.5)
+        draw = PhotometricDraw(
+            rng.uniform(-32, 32), rng.uniform(0.5, 1.5), rng.uniform(0.5, 1.5), 9, (2, 0, 1)
+        )
+        monkeypatch.setattr(PhotometricDistortion, "draw", lambda _, draw=draw: draw)
+        size = tuple(rng.integers(1, 90, 2).tolist())
+        plain, distorted = (
+            SSDRandomCrop(size, photometric=photometric).apply(
+                sample("none", []), picture, plan, reduction
+            )["img"]
+            for photometric in (None, {})
+        )
+        expected = distort(np.ascontiguousarray(plain), draw)
+        np.testing.assert_allclose(distorted, expected, atol=1e-3)
 
 
 @pytest.mark.parametrize(("side", "reduction"), [(120, 2), (60, 4), (30, 8)])
