@@ -17,6 +17,9 @@ from torch.autograd.function import FunctionCtx
 from mixdet.models.layers.shortcut import eager_on_cpu, hooked
 
 aten = torch.ops.aten
+# From here on a step has one such tensor less: the largest ones make the peak
+LARGE = 16 * 2**20  # bytes
+PART = 2**20
 
 
 def norm_act(norm: nn.Module, act: nn.Module, x: Tensor) -> Tensor:
@@ -82,7 +85,41 @@ class _NormAct(torch.autograd.Function):
             grad = aten.threshold_backward(grad, y, 0)
         else:
             grad = aten.hardtanh_backward(grad, y, 0, 6)
-        grads = aten.native_batch_norm_backward(
-            grad, x, weight, None, None, mean, invstd, True, ctx.eps, ctx.needs_input_grad[:3]
-        )
+        saved = x, weight, None, None, mean, invstd, True, ctx.eps
+        if _in_place(x, weight, grad) and ctx.needs_input_grad[0]:
+            sums = aten.native_batch_norm_backward(grad, *saved, [False, True, True])[1:]
+            grads = _input_gradient(grad, x, weight, mean, invstd, *sums), *sums
+        else:
+            grads = aten.native_batch_norm_backward(grad, *saved, ctx.needs_input_grad[:3])
         return *grads, None, None
+
+
+def _in_place(x: Tensor, weight: Tensor, grad: Tensor) -> bool:
+    """Whether the gradient is to be written over what it is computed from."""
+    return (
+        x.nbytes >= LARGE
+        and x.dtype == weight.dtype
+        and all(each.is_contiguous(memory_format=torch.channels_last) for each in (x, grad))
+    )
+
+
+def _input_gradient(
+    grad: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    mean: Tensor,
+    invstd: Tensor,
+    of_weight: Tensor,
+    of_bias: Tensor,
+) -> Tensor:
+    """Batch norm's gradient of x, written over `grad`, a part at a time that stays in the cache."""
+    values = x.numel() // len(mean)
+    factor = weight * invstd
+    of_x = -factor * invstd * of_weight / values
+    constant = -factor * of_bias / values
+    rows = PART // (len(mean) * x.element_size()) + 1
+    parts = (each.permute(0, 2, 3, 1).view(-1, len(mean)).split(rows) for each in (grad, x))
+    for grads, inputs in zip(*parts, strict=True):
+        torch.addcmul(constant, grads, factor, out=grads)
+        grads.addcmul_(inputs - mean, of_x)
+    return grad

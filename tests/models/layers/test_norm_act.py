@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -48,7 +49,13 @@ def saved_bytes(function, x: Tensor) -> int:
 @pytest.mark.parametrize("act", ACTS)
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])  # norms stay float32
-def test_results_gradients_and_statistics_are_those_of_the_two(act, layout, dtype):
+@pytest.mark.parametrize("large", [False, True])
+def test_results_gradients_and_statistics_are_those_of_the_two(
+    act, layout, dtype, large, monkeypatch
+):
+    if large:
+        monkeypatch.setattr("mixdet.models.layers.norm_act.LARGE", 0)
+        monkeypatch.setattr("mixdet.models.layers.norm_act.PART", 200)  # bytes, of 1440
     plain = two(act, momentum=0.03, eps=1e-3)
     ours = copy.deepcopy(plain)
     x = pictures(dtype, memory_format=layout).requires_grad_()
@@ -88,6 +95,28 @@ def test_it_keeps_less_than_the_two():
         assert saved_bytes(plain, x) >= x.nbytes
         assert saved_bytes(Step(*copy.deepcopy(plain)), x) < channels
     assert channels < x.nbytes
+
+
+def test_a_large_gradient_takes_no_memory_of_its_own(monkeypatch):
+    """It lies where the activation's gradient lay; that of `y` belongs to others and stays."""
+    backward = torch.ops.aten.native_batch_norm_backward
+    seen = []
+
+    def recorded(grad, *args):
+        seen.append(grad.data_ptr())
+        return backward(grad, *args)
+
+    monkeypatch.setattr("mixdet.models.layers.norm_act.LARGE", 0)
+    norms = torch.ops.aten.__dict__ | {"native_batch_norm_backward": recorded}
+    monkeypatch.setattr("mixdet.models.layers.norm_act.aten", SimpleNamespace(**norms))
+    for act in ACTS:
+        x = pictures(memory_format=torch.channels_last).requires_grad_()
+        y = norm_act(*two(act), x)
+        grad = torch.randn_like(y)
+        before = grad.clone()
+        (found,) = torch.autograd.grad(y, x, grad)
+        assert found.data_ptr() == seen.pop() != grad.data_ptr()
+        assert torch.equal(grad, before)
 
 
 @pytest.mark.parametrize("parameter", ["weight", "bias"])
