@@ -7,11 +7,22 @@ import platform
 from importlib import metadata
 from pathlib import Path
 
+# What decides how fast float32, bfloat16 and 8 bits are: Linux's name, on x86 or Arm, and the usual
+INSTRUCTIONS = {
+    "avx2": "AVX2",
+    "avx512f": "AVX-512",
+    "avx512_vnni": "VNNI",
+    "avx512_bf16": "bfloat16",
+    "amx_tile": "AMX",
+    "asimddp": "dot products",
+    "bf16": "bfloat16",
+    "sve": "SVE",
+}
 DISTRIBUTIONS = ("torch", "torchvision", "mmengine", "mmdet", "mmcv", "mmcv-lite", "numpy")
 
 
 def machine() -> dict[str, object]:
-    """Processor, cores that this process may use, load when asked, GPU, and versions."""
+    """Processor, its instructions, cores that this process may use, load, GPU, and versions."""
     import cv2
     import torch
 
@@ -23,6 +34,7 @@ def machine() -> dict[str, object]:
             continue  # mmcv goes by either name
     return {
         "processor": processor(),
+        "instructions": instructions(),
         "cores": cores(),
         "load": round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None,
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
@@ -36,7 +48,9 @@ def describe(found: dict[str, object]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
     gpu = f", {found['gpu']}" if found["gpu"] else ""
     load = f", load {found['load']} at the start" if found["load"] is not None else ""
-    return f"{found['processor']}, {found['cores']} cores{gpu}{load}\n{versions}"
+    # records before 2026-11-28 do not have them
+    known = f" with {', '.join(found['instructions'])}" if found.get("instructions") else ""
+    return f"{found['processor']}{known}, {found['cores']} cores{gpu}{load}\n{versions}"
 
 
 def cores() -> int:
@@ -48,9 +62,17 @@ def cores() -> int:
 
 def processor() -> str:
     """The model's name; `platform` knows only the architecture on Linux."""
+    return _cpuinfo("model name") or platform.processor() or platform.machine()
+
+
+def instructions() -> list[str]:
+    """Those of `INSTRUCTIONS` that the processor has; none where there is no Linux to ask."""
+    flags = {*_cpuinfo("flags").split(), *_cpuinfo("Features").split()}
+    return [name for flag, name in INSTRUCTIONS.items() if flag in flags]
+
+
+def _cpuinfo(key: str) -> str:
+    """What Linux says of the first core, or nothing."""
     cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith(key)), "")
