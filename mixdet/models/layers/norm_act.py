@@ -99,6 +99,7 @@ def _in_place(x: Tensor, weight: Tensor, grad: Tensor) -> bool:
     return (
         x.nbytes >= LARGE
         and x.dtype == weight.dtype
+        and not torch._C._functorch.is_legacy_batchedtensor(grad)  # of several outputs at a time
         and all(each.is_contiguous(memory_format=torch.channels_last) for each in (x, grad))
     )
 

@@ -119,6 +119,17 @@ def test_a_large_gradient_takes_no_memory_of_its_own(monkeypatch):
         assert torch.equal(grad, before)
 
 
+def test_large_gradients_of_several_outputs_at_a_time(monkeypatch):
+    norm, act = two(nn.ReLU6)
+    x = pictures(memory_format=torch.channels_last).requires_grad_()
+    y = norm_act(norm, act, x)
+    grads = torch.randn(2, *y.shape)
+    expected = [torch.autograd.grad(y, x, grad, retain_graph=True)[0] for grad in grads]
+    monkeypatch.setattr("mixdet.models.layers.norm_act.LARGE", 0)
+    (found,) = torch.autograd.grad(y, x, grads, is_grads_batched=True)
+    torch.testing.assert_close(found, torch.stack(expected))
+
+
 @pytest.mark.parametrize("parameter", ["weight", "bias"])
 def test_what_is_frozen_gets_no_gradient(parameter):
     norm, act = two(nn.SiLU)
