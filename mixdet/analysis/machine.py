@@ -12,6 +12,7 @@ INSTRUCTIONS = {
     "avx2": "AVX2",
     "avx512f": "AVX-512",
     "avx512_vnni": "VNNI",
+    "avx_vnni": "VNNI",
     "avx512_bf16": "bfloat16",
     "amx_tile": "AMX",
     "asimddp": "dot products",
@@ -48,7 +49,7 @@ def describe(found: dict[str, object]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
     gpu = f", {found['gpu']}" if found["gpu"] else ""
     load = f", load {found['load']} at the start" if found["load"] is not None else ""
-    # records before 2026-11-28 do not have them
+    # older records do not have them
     known = f" with {', '.join(found['instructions'])}" if found.get("instructions") else ""
     return f"{found['processor']}{known}, {found['cores']} cores{gpu}{load}\n{versions}"
 
@@ -68,7 +69,8 @@ def processor() -> str:
 def instructions() -> list[str]:
     """Those of `INSTRUCTIONS` that the processor has; none where there is no Linux to ask."""
     flags = {*_cpuinfo("flags").split(), *_cpuinfo("Features").split()}
-    return [name for flag, name in INSTRUCTIONS.items() if flag in flags]
+    found = [name for flag, name in INSTRUCTIONS.items() if flag in flags]
+    return list(dict.fromkeys(found))  # VNNI goes by two names
 
 
 def _cpuinfo(key: str) -> str:

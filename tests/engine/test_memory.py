@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
+
+from mixdet.engine.hooks.memory import M_MMAP_THRESHOLD, keep_freed_memory
 
 SCRIPT = """
 import resource, sys
@@ -37,3 +40,21 @@ def test_pages_are_kept(size):
     if done == "False":
         pytest.skip("this C library refuses the settings")
     assert int(before) > 10 * int(after)
+
+
+@pytest.mark.parametrize("limit", [0, 32 << 20, 1 << 30])
+def test_an_older_glibc_takes_less_or_is_left_alone(monkeypatch, limit):
+    """It refuses a threshold above its limit."""
+    taken = {}
+
+    def mallopt(name: int, value: int) -> int:
+        allowed = name != M_MMAP_THRESHOLD or value <= limit
+        if allowed:
+            taken[name] = value
+        return int(allowed)
+
+    monkeypatch.setattr("ctypes.CDLL", lambda _: SimpleNamespace(mallopt=mallopt))
+    monkeypatch.setattr("sys.platform", "linux")
+    assert keep_freed_memory() == bool(limit)
+    assert taken.get(M_MMAP_THRESHOLD, 0) == limit
+    assert bool(taken) == bool(limit)

@@ -12,8 +12,10 @@ from mmengine.runner import Runner
 
 # glibc's <malloc.h>
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3
+# Bytes from which on tensors are mapped, and given back, after all; an older glibc refuses more
+# than the second
+THRESHOLDS = 1 << 30, 32 << 20
 SETTINGS = (
-    (M_MMAP_THRESHOLD, 1 << 30),  # bytes; no tensor is as large
     (M_TRIM_THRESHOLD, -1),  # never
     (M_TOP_PAD, 64 << 20),
 )
@@ -26,7 +28,7 @@ class KeepMemoryHook(Hook):
     By default glibc maps every large tensor anew and unmaps it when it is freed, so that each step
     has the kernel clear the same pages again. PyTorch's tuning guide recommends another allocator
     against it; these three settings of glibc's own do the same without one. They hold for the
-    process.
+    process, whose memory then stays at its peak: `default_hooks.keep_memory=None` turns it off.
     """
 
     def before_run(self, runner: Runner) -> None:
@@ -42,5 +44,6 @@ def keep_freed_memory() -> bool:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:  # musl has none
         return False
-    done = [mallopt(ctypes.c_int(name), ctypes.c_int(value)) for name, value in SETTINGS]
-    return all(done)
+    # the others alone would make it worse: with any of them the threshold no longer adapts itself
+    kept = any(mallopt(M_MMAP_THRESHOLD, threshold) for threshold in THRESHOLDS)
+    return kept and all(mallopt(name, value) for name, value in SETTINGS)

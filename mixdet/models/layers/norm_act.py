@@ -99,6 +99,7 @@ def _in_place(x: Tensor, weight: Tensor, grad: Tensor) -> bool:
     return (
         x.nbytes >= LARGE
         and x.dtype == weight.dtype
+        and x.dtype in (torch.float32, torch.float64)  # torch sums halves in float32
         and not torch._C._functorch.is_legacy_batchedtensor(grad)  # of several outputs at a time
         and all(each.is_contiguous(memory_format=torch.channels_last) for each in (x, grad))
     )

@@ -119,6 +119,19 @@ def test_a_large_gradient_takes_no_memory_of_its_own(monkeypatch):
         assert torch.equal(grad, before)
 
 
+@pytest.mark.parametrize("act", ACTS)
+def test_large_gradients_of_a_model_in_half_are_finite(act, monkeypatch):
+    """Their sums over all pixels are not halves."""
+    monkeypatch.setattr("mixdet.models.layers.norm_act.LARGE", 0)
+    norm, act = nn.BatchNorm2d(6).half(), act()
+    x = (torch.randn(8, 6, 64, 64) * 1e-3).half().to(memory_format=torch.channels_last)
+    x.requires_grad_()
+    (found,) = torch.autograd.grad(norm_act(norm, act, x), x, torch.rand_like(x))
+    (expected,) = torch.autograd.grad(act(norm(x)), x, torch.rand_like(x))
+    assert found.isfinite().all()
+    assert expected.isfinite().all()
+
+
 def test_large_gradients_of_several_outputs_at_a_time(monkeypatch):
     norm, act = two(nn.ReLU6)
     x = pictures(memory_format=torch.channels_last).requires_grad_()
@@ -130,11 +143,15 @@ def test_large_gradients_of_several_outputs_at_a_time(monkeypatch):
     torch.testing.assert_close(found, torch.stack(expected))
 
 
+@pytest.mark.parametrize("large", [False, True])
 @pytest.mark.parametrize("parameter", ["weight", "bias"])
-def test_what_is_frozen_gets_no_gradient(parameter):
+def test_what_is_frozen_gets_no_gradient(parameter, large, monkeypatch):
+    if large:
+        monkeypatch.setattr("mixdet.models.layers.norm_act.LARGE", 0)
     norm, act = two(nn.SiLU)
     getattr(norm, parameter).requires_grad_(False)
-    norm_act(norm, act, pictures()).sum().backward()
+    x = pictures(memory_format=torch.channels_last).requires_grad_()
+    norm_act(norm, act, x).sum().backward()
     assert [p.grad is None for p in norm.parameters()] == [
         parameter == "weight",
         parameter == "bias",
