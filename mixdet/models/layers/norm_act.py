@@ -17,9 +17,9 @@ from torch.autograd.function import FunctionCtx
 from mixdet.models.layers.shortcut import eager_on_cpu, hooked
 
 aten = torch.ops.aten
-# From here on a step has one such tensor less: the largest ones make the peak
-LARGE = 16 * 2**20  # bytes
-PART = 2**20
+# An x of so many bytes takes its gradient in place of the activation's: large tensors make the peak
+LARGE = 16 * 2**20
+PART = 2**20  # bytes that are written at a time
 
 
 def norm_act(norm: nn.Module, act: nn.Module, x: Tensor) -> Tensor:
