@@ -38,13 +38,28 @@ def packed_collate(samples: Sequence[dict]) -> dict[str, Any]:
     }
 
 
+def stack(pictures: Sequence[Tensor]) -> Tensor:
+    """(N, 3, H, W) of N pictures (3, H, W), in the memory format that they have.
+
+    `torch.stack` would lay out each of `PackChannelsLast`'s anew.
+    """
+    if all(channels_last(picture) for picture in pictures):
+        return torch.stack([picture.permute(1, 2, 0) for picture in pictures]).permute(0, 3, 1, 2)
+    return torch.stack(list(pictures))
+
+
+def channels_last(picture: Tensor) -> bool:
+    """Whether (3, H, W) lies in memory as (H, W, 3)."""
+    return picture.dim() == 3 and picture.permute(1, 2, 0).is_contiguous()
+
+
 class Pictures(list):
     """A list of tensors which, if they have one shape, is pickled as one."""
 
     def __reduce__(self) -> tuple[Callable, tuple]:
         tensors = all(type(each) is Tensor for each in self)  # test-time augmentation has tuples
         if tensors and len({(each.shape, each.dtype) for each in self}) == 1:
-            return _unbound, (torch.stack(list(self)),)
+            return _unbound, (stack(self),)
         return Pictures, (list(self),)
 
     def __copy__(self) -> Pictures:  # which pinning asks for: by reference, as a list's

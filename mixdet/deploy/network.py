@@ -192,7 +192,7 @@ def input_size(pipeline: Sequence[dict]) -> tuple[int, int]:
             scale = others.pop("scale", None)
             plain = {"keep_ratio": False, "interpolation": "bilinear", "backend": "cv2"}
             others = {key: value for key, value in others.items() if plain.get(key) != value}
-        elif kind == "PackDetInputs":
+        elif kind in ("PackDetInputs", "PackChannelsLast"):
             others = {}
         elif kind != "LoadImageFromNDArray":
             others = {"type": kind}

@@ -75,6 +75,15 @@ def test_a_batch_crosses_in_one_tensor_and_bytes():
     assert_same(pickle.loads(pickle.dumps(batch)), batch)
 
 
+def test_the_memory_format_crosses_too():
+    planes = torch.arange(2 * 3 * 4 * 5).view(2, 3, 4, 5)
+    for sent in (planes, planes.contiguous(memory_format=torch.channels_last)):
+        batch = packed_collate([{"inputs": picture} for picture in sent])
+        got = pickle.loads(pickle.dumps(batch))["inputs"]
+        assert [one.stride() for one in got] == [one.stride() for one in sent]
+        assert all(map(torch.equal, got, sent))
+
+
 class Augmented(Samples):
     """Test-time augmentation: a list for each key. And tensors that NumPy has not."""
 

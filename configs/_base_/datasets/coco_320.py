@@ -26,14 +26,14 @@ train_pipeline = [
         ),
         backend_args=backend_args,
     ),
-    dict(type="PackDetInputs"),
+    dict(type="PackChannelsLast"),
 ]
 test_pipeline = [
     dict(type="LoadImageFromFile", backend_args=backend_args),
     dict(type="Resize", scale=(input_size, input_size), keep_ratio=False),
     dict(type="LoadAnnotations", with_bbox=True),
     dict(
-        type="PackDetInputs",
+        type="PackChannelsLast",
         meta_keys=("img_id", "img_path", "ori_shape", "img_shape", "scale_factor"),
     ),
 ]

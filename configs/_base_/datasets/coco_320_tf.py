@@ -19,6 +19,6 @@ train_pipeline = [
         photometric=None,
         backend_args=_base_.backend_args,
     ),
-    dict(type="PackDetInputs"),
+    dict(type="PackChannelsLast"),
 ]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))

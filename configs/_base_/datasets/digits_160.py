@@ -10,14 +10,14 @@ train_pipeline = [
     dict(type="LoadImageFromFile"),
     dict(type="LoadAnnotations", with_bbox=True),
     dict(type="Resize", scale=(160, 160), keep_ratio=False),
-    dict(type="PackDetInputs"),
+    dict(type="PackChannelsLast"),
 ]
 test_pipeline = [
     dict(type="LoadImageFromFile"),
     dict(type="Resize", scale=(160, 160), keep_ratio=False),
     dict(type="LoadAnnotations", with_bbox=True),
     dict(
-        type="PackDetInputs",
+        type="PackChannelsLast",
         meta_keys=("img_id", "img_path", "ori_shape", "img_shape", "scale_factor"),
     ),
 ]

@@ -29,7 +29,7 @@ from mixdet.analysis.benchmark.peers import (
     peer_model,
     share_weights,
 )
-from mixdet.analysis.benchmark.pictures import coco
+from mixdet.analysis.benchmark.pictures import PACK, coco
 from mixdet.analysis.benchmark.processes import served, take_turns
 from mixdet.analysis.benchmark.timing import rates, speedup, spread
 from mixdet.analysis.machine import machine
@@ -235,11 +235,12 @@ def _through_mmdet(model: nn.Module) -> None:
 
 
 def _mmdets(cfg: Config) -> dict:
-    """Its data set, metric, and hooks: those that a runner has by itself."""
+    """Its data set, last step, metric, and hooks: those that a runner has by itself."""
     loader = cfg.test_dataloader
     loader.batch_size = 1
     if loader.dataset.type == "SafeCocoDataset":
         loader.dataset.type = "CocoDataset"
+    loader.dataset.pipeline[-1] = PACK
     metric = dict(type="CocoMetric", ann_file=cfg.test_evaluator.ann_file, metric="bbox")
     return dict(test_dataloader=loader, test_evaluator=metric)
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from functools import partial
 from unittest import mock
 
-from mixdet.analysis.benchmark.pictures import coco
+from mixdet.analysis.benchmark.pictures import PACK, coco
 from mixdet.analysis.benchmark.timing import alternate, one_thread, rates, speedup, spread
 from mixdet.analysis.machine import machine
 from mixdet.analysis.tables import text_table
@@ -62,7 +62,7 @@ def measure_input(
 
 
 def mmdets_steps(expand: bool, photometric: bool) -> list[dict]:
-    """What a config without `SSDRandomCrop` says, from the file to the last pixel."""
+    """What a config of mmdet's own steps says, from the file to the packed tensor."""
     return [
         dict(type="LoadImageFromFile"),
         dict(type="LoadAnnotations", with_bbox=True),
@@ -71,17 +71,18 @@ def mmdets_steps(expand: bool, photometric: bool) -> list[dict]:
         dict(type="Resize", scale=(SIZE, SIZE), keep_ratio=False),
         dict(type="RandomFlip", prob=0.5),
         *[dict(type="PhotoMetricDistortion")] * photometric,
+        PACK,
     ]
 
 
 def our_steps(expand: bool, photometric: bool) -> list[dict]:
-    """The same by `SSDRandomCrop`."""
+    """The same by `SSDRandomCrop`, packed as it lies."""
     crop = dict(type="SSDRandomCrop", scale=(SIZE, SIZE))
     if not expand:
         crop["expand_ratio"] = None
     if photometric:
         crop["photometric"] = {}
-    return [dict(type="LoadAnnotations", with_bbox=True), crop]
+    return [dict(type="LoadAnnotations", with_bbox=True), crop, dict(type="PackChannelsLast")]
 
 
 PIPELINES = {"mmdet": mmdets_steps, "mixdet": our_steps}
@@ -91,7 +92,7 @@ COLLATE = {"mmdet": "pseudo_collate", "mixdet": "packed_collate"}
 def _dataset(data_root: str, steps: list[dict], pictures: int | None):
     from mmdet.registry import DATASETS
 
-    pipeline = [dict(type="SeedSample"), *steps, dict(type="PackDetInputs")]
+    pipeline = [dict(type="SeedSample"), *steps]
     filter_cfg = dict(filter_empty_gt=True, min_size=32)
     return DATASETS.build(
         coco(data_root, "train2017", pipeline, filter_cfg=filter_cfg, indices=pictures)

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from mixdet.errors import MixDetError
 
+PACK = dict(type="PackDetInputs")  # how mmdet's pipelines end
+
 
 def coco(data_root: str, split: str, pipeline: list[dict], **settings: object) -> dict:
     """Config of mmdet's `CocoDataset`.

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from mmcv.transforms import BaseTransform
+from mmdet.registry import TRANSFORMS
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from torch import Tensor, nn
@@ -35,6 +37,7 @@ from mixdet.analysis.benchmark.peers import (
     peer_model,
     share_weights,
 )
+from mixdet.analysis.benchmark.pictures import PACK
 from mixdet.deploy.export import export
 from mixdet.deploy.exported import FILES, FORMAT, MANIFEST, read_manifest, sha256
 from mixdet.deploy.fuse import fuse
@@ -189,7 +192,7 @@ def load(form: str, folder: Path, threads: int, network: str) -> Callable[[list]
     init_default_scope("mmdet")
     torch.set_num_threads(threads)
     made = {
-        PEER: lambda: _torch(folder, partial(_peers, network)),
+        PEER: lambda: _torch(folder, partial(_peers, network), TRANSFORMS.build(PACK)),
         "MixDet, PyTorch": lambda: _torch(folder),
         "MixDet, PyTorch fused": lambda: _torch(folder, _fused),
         "MixDet, PyTorch compiled": lambda: _torch(folder, _compiled),
@@ -204,9 +207,15 @@ def load(form: str, folder: Path, threads: int, network: str) -> Callable[[list]
     return parts
 
 
-def _torch(folder: Path, rewrite: Callable[[nn.Module], nn.Module] = lambda model: model):
+def _torch(
+    folder: Path,
+    rewrite: Callable[[nn.Module], nn.Module] = lambda model: model,
+    pack: BaseTransform | None = None,
+):
     trained = TrainedNetwork(folder / CHECKPOINT, folder / CONFIG, "cpu", trust=False)
     trained.model = rewrite(trained.model)
+    if pack is not None:
+        trained._steps[-1] = pack
 
     def made(images: list[np.ndarray]) -> dict[str, Callable]:
         model = trained.model

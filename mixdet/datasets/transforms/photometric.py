@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import cv2
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 ORDERS = tuple(itertools.permutations(range(3)))
+BAND = 20_000  # pixels distorted at a time: as floats, and again as HSV, they stay in the cache
 
 
 class PhotometricDraw(NamedTuple):
@@ -85,37 +87,91 @@ def distort(
         fill: That colour, BGR.
 
     Returns:
-        (H, W, 3) float32, as `by_channel` lays it out.
+        (H, W, 3) float32.
     """
-    planes = np.empty((3, *picture.shape[:2]), np.float32)
-    part = picture[shown]
+    distorted = np.empty(picture.shape, np.float32)
+    change = (_InHsv if _needs_hsv(draw) else _InBgr)(draw)
+    part, into = picture[shown], distorted[shown]
     if part.shape != picture.shape:
-        (colour,) = _distorted(np.uint8([[fill]]), draw)[0]
-        planes[:] = colour[list(draw.order), None, None]
+        colour = np.float32([[fill]])
+        change(colour)
+        _surround(distorted, shown, colour)
     if part.size:
-        _split(_distorted(part, draw), planes[(slice(None), *shown)], draw.order)
-    return planes.transpose(1, 2, 0)
+        rows = -(-BAND // part.shape[1])
+        for first in range(0, len(part), rows):
+            band = into[first : first + rows]
+            band[:] = part[first : first + rows]
+            change(band)
+    return distorted
 
 
-def _distorted(picture: np.ndarray, draw: PhotometricDraw) -> np.ndarray:
-    """(H, W, 3) float32: all but the order of the channels."""
-    pixels = picture.astype(np.float32)
-    if draw.brightness:
-        pixels += np.float32(draw.brightness)
+def _needs_hsv(draw: PhotometricDraw) -> bool:
     # mmdet passes through HSV always. Only for values below zero that is not there and back.
-    if draw.saturation != 1 or draw.hue or draw.brightness < 0:
-        hsv = cv2.cvtColor(pixels, cv2.COLOR_BGR2HSV)
+    return draw.saturation != 1 or draw.hue != 0 or draw.brightness < 0
+
+
+class _InBgr:
+    """A distortion by brightness, contrast and order alone."""
+
+    def __init__(self, draw: PhotometricDraw) -> None:
+        self.brightness = np.float32(draw.brightness)
+        self.factors = np.float32(draw.contrast) * np.eye(3, dtype=np.float32)[list(draw.order)]
+        self.mixes = draw.contrast != 1 or tuple(draw.order) != ORDERS[0]
+
+    def __call__(self, pixels: np.ndarray) -> None:
+        """Change (H, W, 3) float32 in place."""
+        if self.brightness:
+            pixels += self.brightness
+        if self.mixes:
+            cv2.transform(pixels, self.factors, dst=pixels)
+
+
+class _InHsv:
+    """Any distortion: one conversion to HSV and back.
+
+    A cyclic order of the channels turns the hue by a third; the other three are those in reverse.
+    """
+
+    def __init__(self, draw: PhotometricDraw) -> None:
+        first, second, last = draw.order
+        cyclic = (second - first) % 3 == 1
+        self.back = cv2.COLOR_HSV2BGR if cyclic else cv2.COLOR_HSV2RGB
         # OpenCV wraps a hue beyond 360 degrees, and none below 0
-        change = [[1, 0, 0, draw.hue % 360], [0, draw.saturation, 0, 0], [0, 0, draw.contrast, 0]]
-        hsv = cv2.transform(hsv, np.float32(change))
-        if draw.saturation > 1:
-            limit = np.tile(np.float32([np.inf, 1, np.inf]), picture.shape[1])
-            rows = hsv.reshape(len(hsv), -1)
-            np.minimum(rows, limit, out=rows)  # in rows: four times faster than one channel
-        pixels = cv2.cvtColor(hsv, cv2.COLOR_HSV2BGR, dst=pixels)
-    elif draw.contrast != 1:
-        pixels *= np.float32(draw.contrast)
-    return pixels
+        hue = (draw.hue + 120 * (first if cyclic else last)) % 360
+        self.change = np.float32(
+            [[1, 0, 0, hue], [0, draw.saturation, 0, 0], [0, 0, draw.contrast, 0]]
+        )
+        self.brightness = np.float32(draw.brightness)
+        self.saturates = draw.saturation > 1
+
+    def __call__(self, pixels: np.ndarray) -> None:
+        """Change (H, W, 3) float32 in place."""
+        if self.brightness:
+            pixels += self.brightness
+        hsv = cv2.transform(cv2.cvtColor(pixels, cv2.COLOR_BGR2HSV), self.change)
+        if self.saturates:
+            rows = hsv.reshape(len(hsv), -1)  # four times faster than one channel
+            np.minimum(rows, _saturation_limit(hsv.shape[1]), out=rows)
+        cv2.cvtColor(hsv, self.back, dst=pixels)
+
+
+@lru_cache(maxsize=64)
+def _saturation_limit(width: int) -> np.ndarray:
+    return np.tile(np.float32([np.inf, 1, np.inf]), width)
+
+
+def _surround(picture: np.ndarray, inside: tuple[slice, slice], colour: np.ndarray) -> None:
+    """Give a picture (H, W, 3) one colour, (1, 1, 3), everywhere but inside."""
+    height, width = picture.shape[:2]
+    rows = picture.reshape(height, -1)  # NumPy is slow over three values
+    row = np.tile(colour.ravel(), width)
+    (top, bottom, _), (left, right, _) = (
+        part.indices(side) for part, side in zip(inside, (height, width), strict=True)
+    )
+    rows[:top] = row
+    rows[bottom:] = row
+    rows[top:bottom, : 3 * left] = row[: 3 * left]
+    rows[top:bottom, 3 * right :] = row[3 * right :]
 
 
 def distort_batch(pictures: Tensor, draws: Sequence[PhotometricDraw]) -> Tensor:
@@ -161,23 +217,3 @@ def distort_batch(pictures: Tensor, draws: Sequence[PhotometricDraw]) -> Tensor:
     through = ((saturation != 1) | (hue != 0) | (brightness < 0))[:, None]
     pixels = torch.where(through, by_hsv, pixels * contrast[:, None])
     return pixels.gather(1, order.expand_as(pixels))
-
-
-def by_channel(picture: np.ndarray) -> np.ndarray:
-    """Lay a picture out channel by channel, as a tensor (3, H, W) needs it: mmdet copies no more.
-
-    Args:
-        picture: (H, W, 3).
-
-    Returns:
-        (H, W, 3), of the same type.
-    """
-    planes = np.empty((3, *picture.shape[:2]), picture.dtype)
-    _split(picture, planes, ORDERS[0])
-    return planes.transpose(1, 2, 0)
-
-
-def _split(picture: np.ndarray, planes: np.ndarray, order: Sequence[int]) -> None:
-    """Write (H, W, 3) into planes (3, H, W), of which number i has channel order[i]."""
-    pairs = [index for to, source in enumerate(order) for index in (source, to)]
-    cv2.mixChannels([picture], list(planes), pairs)

@@ -14,7 +14,7 @@ from mmdet.structures.bbox import HorizontalBoxes
 from mmengine import fileio
 
 from mixdet.datasets.transforms.crop_plan import CropPlan, CropPlanner
-from mixdet.datasets.transforms.photometric import PhotometricDistortion, by_channel, distort
+from mixdet.datasets.transforms.photometric import PhotometricDistortion, distort
 from mixdet.errors import MixDetError
 
 # OpenCV decodes a JPEG at 1 / 2, 1 / 4, 1 / 8 of its size at less cost, by scaling its transform.
@@ -116,9 +116,7 @@ class SSDRandomCrop(BaseTransform):
         if plan.flip:
             image = cv2.flip(image, 1)
         width, height = self.scale
-        if self.photometric is None:
-            image = by_channel(image)
-        else:
+        if self.photometric is not None:
             rows = _shown(-y1, picture.shape[0], height / (y2 - y1), height)
             columns = _shown(-x1, picture.shape[1], width / (x2 - x1), width)
             if plan.flip:

@@ -160,9 +160,8 @@ class SSDLite(SingleStageDetector):
         Returns:
             One (N, C, H, W) tensor a level, finest first.
         """
-        if self.channels_last:
-            batch_inputs = batch_inputs.contiguous(memory_format=torch.channels_last)
-        return super().extract_feat(batch_inputs)
+        layout = torch.channels_last if self.channels_last else torch.contiguous_format
+        return super().extract_feat(batch_inputs.contiguous(memory_format=layout))
 
 
 def _published_shapes(backbone: nn.Module, size: int) -> list[tuple[int, int]] | None:

@@ -1,0 +1,44 @@
+"""The last step of a pipeline: a picture and its boxes as a detector takes them."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from mmdet.datasets.transforms import PackDetInputs
+from mmdet.registry import TRANSFORMS
+from mmdet.structures import DetDataSample
+from mmengine.structures import InstanceData
+
+BOXES = {"gt_bboxes", "gt_bboxes_labels", "gt_ignore_flags"}
+MORE = {"gt_masks", "gt_seg_map", "proposals"}
+
+
+@TRANSFORMS.register_module()
+class PackChannelsLast(PackDetInputs):
+    """mmdet's `PackDetInputs`, with the picture as it lies, channels last.
+
+    `inputs` has mmdet's shape, (3, H, W), and its values, with the strides of the (H, W, 3) that
+    was read or augmented: nothing is laid out anew, here or before the first convolution. Boxes
+    and labels are copied only where some are to be ignored. A sample that has masks, a
+    segmentation map or proposals, or no boxes, is otherwise packed as mmdet does.
+
+    Args:
+        meta_keys: What goes into the data sample's meta information, as for mmdet's.
+    """
+
+    def transform(self, results: dict) -> dict:
+        """Pack one sample into `inputs` and `data_samples`."""
+        rest = dict(results)
+        image = np.atleast_3d(rest.pop("img"))
+        inputs = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
+        if not rest.keys() >= BOXES or rest.keys() & MORE or rest["gt_ignore_flags"].any():
+            return {"inputs": inputs, **super().transform(rest)}
+
+        boxes, labels = rest["gt_bboxes"], torch.from_numpy(rest["gt_bboxes_labels"])
+        none = type(boxes)(boxes.tensor[:0], clone=False)
+        sample = DetDataSample(
+            metainfo={key: rest[key] for key in self.meta_keys if key in rest},
+            gt_instances=InstanceData(bboxes=boxes, labels=labels),
+            ignored_instances=InstanceData(bboxes=none, labels=labels[:0]),
+        )
+        return {"inputs": inputs, "data_samples": sample}
