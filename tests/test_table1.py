@@ -130,7 +130,7 @@ def test_recipes_are_what_they_say(recipe: str):
     assert config.train_dataloader.dataset.pipeline == config.train_pipeline
 
 
-PLAIN = {"SeedSample", "LoadAnnotations", "PackDetInputs"}
+PLAIN = {"SeedSample", "PackChannelsLast"}
 
 
 def test_the_rows_use_the_recipe_for_one_gpu():

@@ -9,9 +9,8 @@ backend_args = None
 
 train_pipeline = [
     dict(type="SeedSample"),  # the sample's randomness: a function of (seed, epoch, index)
-    dict(type="LoadAnnotations", with_bbox=True),
     dict(
-        type="SSDRandomCrop",  # reads the picture too, once it is known what of it is needed
+        type="SSDRandomCrop",  # reads boxes, and of the picture what is needed
         scale=(input_size, input_size),
         expand_ratio=(1, 4),
         fill=[123.675, 116.28, 103.53],

@@ -8,7 +8,6 @@ _base_ = "coco_320.py"
 
 train_pipeline = [
     dict(type="SeedSample"),
-    dict(type="LoadAnnotations", with_bbox=True),
     dict(
         type="SSDRandomCrop",
         scale=(_base_.input_size, _base_.input_size),

@@ -82,7 +82,7 @@ def our_steps(expand: bool, photometric: bool) -> list[dict]:
         crop["expand_ratio"] = None
     if photometric:
         crop["photometric"] = {}
-    return [dict(type="LoadAnnotations", with_bbox=True), crop, dict(type="PackChannelsLast")]
+    return [crop, dict(type="PackChannelsLast")]
 
 
 PIPELINES = {"mmdet": mmdets_steps, "mixdet": our_steps}

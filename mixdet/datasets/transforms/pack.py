@@ -7,7 +7,9 @@ import torch
 from mmdet.datasets.transforms import PackDetInputs
 from mmdet.registry import TRANSFORMS
 from mmdet.structures import DetDataSample
+from mmdet.structures.bbox import BaseBoxes
 from mmengine.structures import InstanceData
+from torch import Tensor
 
 BOXES = {"gt_bboxes", "gt_bboxes_labels", "gt_ignore_flags"}
 MORE = {"gt_masks", "gt_seg_map", "proposals"}
@@ -36,9 +38,17 @@ class PackChannelsLast(PackDetInputs):
 
         boxes, labels = rest["gt_bboxes"], torch.from_numpy(rest["gt_bboxes_labels"])
         none = type(boxes)(boxes.tensor[:0], clone=False)
-        sample = DetDataSample(
-            metainfo={key: rest[key] for key in self.meta_keys if key in rest},
-            gt_instances=InstanceData(bboxes=boxes, labels=labels),
-            ignored_instances=InstanceData(bboxes=none, labels=labels[:0]),
-        )
+        sample = DetDataSample()
+        for key in self.meta_keys:
+            if key in rest:  # a field at a time: `set_metainfo` copies them deeply
+                sample.set_field(rest[key], key, field_type="metainfo")
+        sample.gt_instances = _instances(boxes, labels)
+        sample.ignored_instances = _instances(none, labels[:0])
         return {"inputs": inputs, "data_samples": sample}
+
+
+def _instances(boxes: BaseBoxes, labels: Tensor) -> InstanceData:
+    instances = InstanceData()
+    instances.set_field(boxes, "bboxes")
+    instances.set_field(labels, "labels")
+    return instances

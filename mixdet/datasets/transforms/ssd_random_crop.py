@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -26,24 +27,53 @@ REDUCED = {
 JPEG = b"\xff\xd8"
 
 
+class Annotations(NamedTuple):
+    """What is annotated in a picture.
+
+    Attributes:
+        boxes: (N, 4) float32, (x1, y1, x2, y2) in pixels.
+        labels: (N,) int64.
+        ignored: (N,) bool.
+    """
+
+    boxes: np.ndarray
+    labels: np.ndarray
+    ignored: np.ndarray
+
+    @classmethod
+    def of(cls, results: dict) -> Annotations:
+        """Those of a sample, loaded or as its data set gives them."""
+        if "gt_bboxes" in results:
+            boxes = results["gt_bboxes"].tensor.numpy()
+            return cls(boxes, results["gt_bboxes_labels"], results["gt_ignore_flags"])
+        instances = results["instances"]
+        return cls(
+            np.array([each["bbox"] for each in instances], np.float32).reshape(-1, 4),
+            np.array([each["bbox_label"] for each in instances], np.int64),
+            np.array([each["ignore_flag"] for each in instances], bool),
+        )
+
+
 @TRANSFORMS.register_module()
 class SSDRandomCrop(BaseTransform):
     """Read, expand, crop by minimum IoU, resize, flip and distort: SSD's augmentation in one step.
 
-    Stands for mmdet's `LoadImageFromFile`, `Expand`, `MinIoURandomCrop`, `Resize` (bilinear, to a
-    fixed size), `RandomFlip` and `PhotoMetricDistortion`, with their distribution, after
-    `LoadAnnotations`. What to do is drawn from the boxes and the size that the annotations give;
-    only then the file is decoded, reduced where the crop is at least twice the output, and the
-    crop's pixels are resized once. Draws from NumPy's global generator, which `SeedSample` seeds.
+    Stands for mmdet's `LoadImageFromFile`, `LoadAnnotations` (of boxes), `Expand`,
+    `MinIoURandomCrop`, `Resize` (bilinear, to a fixed size), `RandomFlip` and
+    `PhotoMetricDistortion`, with their distribution. What to do is drawn from the boxes and the
+    size that the annotations give; only then the file is decoded, reduced where the crop is at
+    least twice the output, and the crop's pixels are resized once. Draws from NumPy's global
+    generator, which `SeedSample` seeds.
 
     Where a reduced picture is used, the crop is widened to whole pixels of it, by less than one
     pixel of the output, and the boxes follow.
 
-    Required keys: img_path, gt_bboxes (`HorizontalBoxes`), gt_bboxes_labels, gt_ignore_flags;
+    Required keys: img_path and instances, as data sets of mmdet's give them, or gt_bboxes
+    (`HorizontalBoxes`), gt_bboxes_labels and gt_ignore_flags, of a step before, which come first;
     height and width, as `CocoDataset` gives them, spare a picture's decoding in full.
 
     Set or changed: img, (H, W, 3) BGR, uint8, or float32 when distorted; img_shape, ori_shape,
-    scale_factor (output over crop), flip, flip_direction, and the three above.
+    scale_factor (output over crop), flip, flip_direction, and the gt_ three.
 
     Args:
         scale: (width, height) of the output.
@@ -83,12 +113,12 @@ class SSDRandomCrop(BaseTransform):
 
     def transform(self, results: dict) -> dict:
         """Plan, read and augment one picture."""
-        boxes = results["gt_bboxes"].tensor.numpy()
+        annotations = Annotations.of(results)
         data = fileio.get(results["img_path"], backend_args=self.backend_args)
         picture = None
         if "height" in results:
             size = results["height"], results["width"]
-            plan = self.planner(boxes, *size)
+            plan = self.planner(annotations.boxes, *size)
             reduction = self._reduction(plan) if data.startswith(JPEG) else 1
             picture = _decode(data, reduction, results["img_path"])
             if picture.shape[:2] != tuple(-(-side // reduction) for side in size):
@@ -97,15 +127,23 @@ class SSDRandomCrop(BaseTransform):
             reduction = 1
             picture = _decode(data, reduction, results["img_path"])
             size = picture.shape[:2]
-            plan = self.planner(boxes, *size)
+            plan = self.planner(annotations.boxes, *size)
         results["ori_shape"] = size
-        return self.apply(results, picture, plan, reduction)
+        return self.apply(results, annotations, picture, plan, reduction)
 
-    def apply(self, results: dict, picture: np.ndarray, plan: CropPlan, reduction: int) -> dict:
+    def apply(
+        self,
+        results: dict,
+        annotations: Annotations,
+        picture: np.ndarray,
+        plan: CropPlan,
+        reduction: int,
+    ) -> dict:
         """Carry out a plan.
 
         Args:
-            results: The sample, with the boxes as annotated.
+            results: The sample.
+            annotations: Its boxes, in pixels of the whole picture.
             picture: (H, W, 3) uint8, BGR, decoded at 1 / reduction of its size.
             plan: What to crop, in pixels of the whole picture.
             reduction: 1, 2, 4 or 8.
@@ -124,7 +162,7 @@ class SSDRandomCrop(BaseTransform):
             image = distort(image, self.photometric.draw(), (rows, columns), self.fill)
 
         factor = width / ((x2 - x1) * reduction), height / ((y2 - y1) * reduction)
-        corners = results["gt_bboxes"].tensor.numpy()[plan.kept].reshape(-1, 2, 2)
+        corners = annotations.boxes[plan.kept].reshape(-1, 2, 2)
         corners = (corners - np.float32([x1 * reduction, y1 * reduction])) * np.float32(factor)
         corners = np.minimum(np.maximum(corners, 0), np.float32(self.scale))
         if plan.flip:
@@ -136,8 +174,8 @@ class SSDRandomCrop(BaseTransform):
             flip=plan.flip,
             flip_direction="horizontal" if plan.flip else None,
             gt_bboxes=HorizontalBoxes(torch.from_numpy(corners.reshape(-1, 4)), clone=False),
-            gt_bboxes_labels=results["gt_bboxes_labels"][plan.kept],
-            gt_ignore_flags=results["gt_ignore_flags"][plan.kept],
+            gt_bboxes_labels=annotations.labels[plan.kept],
+            gt_ignore_flags=annotations.ignored[plan.kept],
         )
         return results
 

@@ -21,7 +21,7 @@ from mixdet.datasets.transforms.photometric import (
     PhotometricDraw,
     distort,
 )
-from mixdet.datasets.transforms.ssd_random_crop import SSDRandomCrop
+from mixdet.datasets.transforms.ssd_random_crop import Annotations, SSDRandomCrop
 from mixdet.errors import MixDetError
 
 SIZE = 320
@@ -37,6 +37,11 @@ def sample(path, boxes, **more) -> dict:
         "gt_ignore_flags": np.zeros(len(boxes), bool),
         **more,
     }
+
+
+def loaded(path, boxes) -> tuple[dict, Annotations]:
+    results = sample(path, boxes)
+    return results, Annotations.of(results)
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +82,7 @@ def test_pixels_and_boxes_equal_mmdets_steps(photo, monkeypatch, drawn):
     crop = (x - left, y - top, x - left + w, y - top + h)
     kept = np.isin(np.arange(3), expected["gt_bboxes_labels"])
     ours = SSDRandomCrop((SIZE, SIZE)).apply(
-        sample(photo, boxes), picture, CropPlan(crop, kept, flip), 1
+        *loaded(photo, boxes), picture, CropPlan(crop, kept, flip), 1
     )
     np.testing.assert_array_equal(ours["img"], expected["img"])
     assert torch.allclose(ours["gt_bboxes"].tensor, expected["gt_bboxes"].tensor, atol=1e-3)
@@ -105,7 +110,7 @@ def test_the_canvas_is_distorted_as_the_picture_is(monkeypatch, reduction):
         size = tuple(rng.integers(1, 90, 2).tolist())
         plain, distorted = (
             SSDRandomCrop(size, photometric=photometric).apply(
-                sample("none", []), picture, plan, reduction
+                *loaded("none", []), picture, plan, reduction
             )["img"]
             for photometric in (None, {})
         )
@@ -124,7 +129,7 @@ def test_a_reduced_picture_is_the_whole_one_averaged(photo, side, reduction):
     x1, y1 = (edge // reduction * reduction for edge in crop[:2])
     x2, y2 = (-(-edge // reduction) * reduction for edge in crop[2:])
     picture = cv2.imread(str(photo), {2: 17, 4: 33, 8: 65}[reduction])
-    ours = transform.apply(sample(photo, [[40, 20, 200, 220]]), picture, plan, reduction)
+    ours = transform.apply(*loaded(photo, [[40, 20, 200, 220]]), picture, plan, reduction)
     mean = cv2.resize(whole[y1:y2, x1:x2], (side, side), interpolation=cv2.INTER_AREA)
     scale = np.divide(side, [x2 - x1, y2 - y1])
     expected = (np.array([[40, 20], [200, 220]]) - [x1, y1]) * scale
@@ -241,6 +246,26 @@ def test_boxes_stay_in_the_picture_and_never_vanish(dataset, side):
         assert ((boxes >= 0) & (boxes <= side)).all()
         assert (boxes[:, 2:] > boxes[:, :2]).all()
         assert len(boxes) == len(results["gt_bboxes_labels"]) == len(results["gt_ignore_flags"]) > 0
+
+
+def test_boxes_are_read_as_mmdet_loads_them(dataset):
+    crop = SSDRandomCrop((SIZE, SIZE))
+    crowds = 0
+    for index in range(len(data := dataset([]))):
+        info, load = data.get_data_info(index), data.pipeline.transforms[0]
+        info["instances"][0]["ignore_flag"] = index % 2
+        np.random.seed(index)
+        ours = crop(dict(info))
+        np.random.seed(index)
+        expected = crop(load(dict(info)))
+        assert torch.equal(ours["gt_bboxes"].tensor, expected["gt_bboxes"].tensor)
+        for key in ("img", "gt_bboxes_labels", "gt_ignore_flags"):
+            np.testing.assert_array_equal(ours[key], expected[key])
+            assert ours[key].dtype == expected[key].dtype
+        crowds += ours["gt_ignore_flags"].any()
+    assert crowds
+    none = Annotations.of({"instances": []})
+    assert [part.shape for part in none] == [(0, 4), (0,), (0,)]
 
 
 def test_the_same_seed_gives_the_same_sample(dataset):
