@@ -76,6 +76,7 @@ class BatchedDetDataPreprocessor(DetDataPreprocessor):
         return (
             self.device.type == "cpu"
             and self._enable_normalize
+            and self.mean.dtype == torch.float32
             and not (self.pad_mask or self.pad_seg or self.batch_augments)
             and _of_one_size(inputs)
             and len(inputs[0]) == len(self.mean) == 3

@@ -97,6 +97,14 @@ def test_pictures_that_lie_channels_last(dtype, order, special):
     assert all(map(torch.equal, data["inputs"], given["inputs"]))
 
 
+def test_a_double_network_gets_doubles():
+    data = {"inputs": [torch.ones(4, 5, 3, dtype=torch.uint8).permute(2, 0, 1)]}
+    ours, theirs = (
+        kind(**COMMON).double() for kind in (BatchedDetDataPreprocessor, DetDataPreprocessor)
+    )
+    torch.testing.assert_close(ours(dict(data))["inputs"], theirs(dict(data))["inputs"])
+
+
 def test_samples_with_more_go_mmdets_way():
     data = batch(same)
     data["data_samples"][1].gt_sem_seg = PixelData(sem_seg=torch.zeros(1, 8, 10))
