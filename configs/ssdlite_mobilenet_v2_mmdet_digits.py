@@ -1,4 +1,4 @@
-"""mmdet's own SSDLite, all of its classes mmdet's, in the digit recipe: the peer to compare with.
+"""mmdet's own SSDLite, all of the detector's classes mmdet's, in the digit recipe: the peer to compare with.
 
 Data, schedule, anchors and added level are those of ssdlite_mixnet_s_digits; the taps are what
 mmdet's MobileNetV2 has to offer at strides 8 and 16.

@@ -240,7 +240,9 @@ def _mmdets(cfg: Config) -> dict:
     loader.batch_size = 1
     if loader.dataset.type == "SafeCocoDataset":
         loader.dataset.type = "CocoDataset"
-    loader.dataset.pipeline[-1] = PACK
+    for step in loader.dataset.pipeline:
+        if step.type == "PackChannelsLast":
+            step.update(PACK)
     metric = dict(type="CocoMetric", ann_file=cfg.test_evaluator.ann_file, metric="bbox")
     return dict(test_dataloader=loader, test_evaluator=metric)
 

@@ -76,7 +76,7 @@ def measure_train(
 
 
 def fixed_batch(batch: int, size: int, seed: int = 0) -> dict[str, list]:
-    """Pictures of noise with random boxes, as a data loader gives them."""
+    """Pictures of noise, in planes, with random boxes, as a data loader of mmdet's gives them."""
     from mmdet.structures import DetDataSample
     from mmengine.structures import InstanceData
 

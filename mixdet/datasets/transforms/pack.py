@@ -11,7 +11,7 @@ from mmdet.structures.bbox import BaseBoxes
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-BOXES = {"gt_bboxes", "gt_bboxes_labels", "gt_ignore_flags"}
+BOXES = ("gt_bboxes", "gt_bboxes_labels", "gt_ignore_flags")
 MORE = {"gt_masks", "gt_seg_map", "proposals"}
 
 
@@ -19,10 +19,11 @@ MORE = {"gt_masks", "gt_seg_map", "proposals"}
 class PackChannelsLast(PackDetInputs):
     """mmdet's `PackDetInputs`, with the picture as it lies, channels last.
 
-    `inputs` has mmdet's shape, (3, H, W), and its values, with the strides of the (H, W, 3) that
-    was read or augmented: nothing is laid out anew, here or before the first convolution. Boxes
-    and labels are copied only where some are to be ignored. A sample that has masks, a
-    segmentation map or proposals, or no boxes, is otherwise packed as mmdet does.
+    `inputs` has mmdet's shape, (3, H, W), and its values, in the memory of the (H, W, 3) that was
+    read or augmented: nothing is laid out anew here, nor, on a CPU with
+    `BatchedDetDataPreprocessor`, before the first convolution. Boxes and labels are copied only
+    where some are to be ignored. A sample with anything else, or without boxes, is otherwise
+    packed by mmdet.
 
     Args:
         meta_keys: What goes into the data sample's meta information, as for mmdet's.
@@ -30,10 +31,12 @@ class PackChannelsLast(PackDetInputs):
 
     def transform(self, results: dict) -> dict:
         """Pack one sample into `inputs` and `data_samples`."""
+        if "img" not in results:
+            return super().transform(results)
         rest = dict(results)
-        image = np.atleast_3d(rest.pop("img"))
-        inputs = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
-        if not rest.keys() >= BOXES or rest.keys() & MORE or rest["gt_ignore_flags"].any():
+        image = np.require(np.atleast_3d(rest.pop("img")), requirements=["C", "W"])
+        inputs = torch.from_numpy(image).permute(2, 0, 1)
+        if not _boxes_alone(rest):
             return {"inputs": inputs, **super().transform(rest)}
 
         boxes, labels = rest["gt_bboxes"], torch.from_numpy(rest["gt_bboxes_labels"])
@@ -45,6 +48,20 @@ class PackChannelsLast(PackDetInputs):
         sample.gt_instances = _instances(boxes, labels)
         sample.ignored_instances = _instances(none, labels[:0])
         return {"inputs": inputs, "data_samples": sample}
+
+
+def _boxes_alone(results: dict) -> bool:
+    """Whether a sample has boxes and labels as transforms make them, none to be ignored."""
+    if not results.keys() >= set(BOXES) or results.keys() & MORE:
+        return False
+    boxes, labels, ignored = (results[key] for key in BOXES)
+    return (
+        isinstance(boxes, BaseBoxes)
+        and isinstance(labels, np.ndarray)
+        and labels.flags.carray
+        and len(boxes) == len(labels) == len(ignored)
+        and not ignored.any()
+    )
 
 
 def _instances(boxes: BaseBoxes, labels: Tensor) -> InstanceData:

@@ -46,9 +46,9 @@ class Annotations(NamedTuple):
         if "gt_bboxes" in results:
             boxes = results["gt_bboxes"].tensor.numpy()
             return cls(boxes, results["gt_bboxes_labels"], results["gt_ignore_flags"])
-        instances = results["instances"]
+        instances = results.get("instances", [])
         return cls(
-            np.array([each["bbox"] for each in instances], np.float32).reshape(-1, 4),
+            np.array([each["bbox"] for each in instances], np.float32).reshape(len(instances), 4),
             np.array([each["bbox_label"] for each in instances], np.int64),
             np.array([each["ignore_flag"] for each in instances], bool),
         )

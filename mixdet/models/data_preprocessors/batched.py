@@ -21,14 +21,14 @@ from mixdet.errors import MixDetError
 
 @MODELS.register_module()
 class BatchedDetDataPreprocessor(DetDataPreprocessor):
-    """mmdet's `DetDataPreprocessor`, with the same results, for pictures of one size.
+    """mmdet's `DetDataPreprocessor`, with its results, for pictures of one size.
 
     mmdet sends each picture, and of each its boxes and labels, to the GPU on its own and waits for
     every one, then normalises picture by picture. Here the pictures of a batch go as one tensor
     and all boxes and labels as one for each type, from pinned memory and without waiting, and the
     batch is normalised at once. On a CPU, pictures that lie channels last (`PackChannelsLast`) are
-    put in order and normalised in one pass, and stay so. Pictures of several sizes, and samples
-    with more than boxes and labels, go mmdet's way.
+    put in order and normalised in one pass, equal to rounding, and stay so. Pictures of several
+    sizes, and samples with more than boxes and labels, go mmdet's way.
 
     Args:
         photometric: Arguments of `PhotometricDistortion`, which then distorts training batches, on
@@ -76,18 +76,20 @@ class BatchedDetDataPreprocessor(DetDataPreprocessor):
         return (
             self.device.type == "cpu"
             and self._enable_normalize
-            and self.mean.dtype == torch.float32
+            and torch.promote_types(self.mean.dtype, torch.float32) == torch.float32
             and not (self.pad_mask or self.pad_seg or self.batch_augments)
             and _of_one_size(inputs)
             and len(inputs[0]) == len(self.mean) == 3
-            and all(channels_last(picture) for picture in inputs)
+            and all(channels_last(each) and not each.requires_grad for each in inputs)
             and not any(side % self.pad_size_divisor for side in inputs[0].shape[1:])
         )
 
     def _in_one_pass(self, pictures: Sequence[Tensor], samples: Sequence | None) -> dict:
         """What mmdet makes of a batch; its reordering and normalising are one linear map."""
         pixels = stack(pictures).float().permute(0, 2, 3, 1)  # (N, H, W, 3)
-        change = torch.cat([torch.diag(1 / self.std.flatten()), -(self.mean / self.std)[..., 0]], 1)
+        mean = self.mean.float().view(3, 1)
+        scale = 1 / self.std.float().view(-1, 1).expand_as(mean)
+        change = torch.cat([torch.diag(scale[:, 0]), -mean * scale], 1)
         if self._channel_conversion:
             change[:, :3] = change[:, :3].flip(1)
         done = cv2.transform(pixels.flatten(0, 1).numpy(), change.numpy())

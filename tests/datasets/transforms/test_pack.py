@@ -65,6 +65,10 @@ def assert_same(found, expected) -> None:
         sample(proposals=np.ones((2, 4), np.float32), proposals_scores=np.ones(2, np.float32)),
         without("gt_bboxes", "gt_bboxes_labels", "gt_ignore_flags"),
         without("gt_ignore_flags"),
+        without("img"),
+        sample(gt_bboxes=np.ones((3, 4), np.float32)),  # LoadAnnotations(box_type=None)
+        sample(gt_bboxes_labels=np.arange(3)[::-1]),
+        sample(gt_bboxes_labels=torch.arange(3)),
     ],
 )
 def test_the_sample_is_mmdets(results):
@@ -81,7 +85,7 @@ def test_the_pictures_are_not_laid_out_anew_up_to_the_network():
     for before, after in zip(results, packed, strict=True):
         assert np.shares_memory(before["img"], after["inputs"].numpy())
     batch = {key: [each[key] for each in packed] for key in packed[0]}
-    preprocess = BatchedDetDataPreprocessor(mean=[1, 2, 3], std=[1, 2, 3], bgr_to_rgb=True)
+    preprocess = BatchedDetDataPreprocessor(mean=[1, 2, 3], std=[4, 5, 6], bgr_to_rgb=True)
     inputs = preprocess(batch)["inputs"]
     assert inputs.is_contiguous(memory_format=torch.channels_last)
     assert not inputs.is_contiguous()

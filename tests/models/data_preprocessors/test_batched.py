@@ -80,7 +80,17 @@ def test_the_same_as_mmdets(data, divisor, training):
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
 @pytest.mark.parametrize("order", [{}, {"bgr_to_rgb": True}, {"rgb_to_bgr": True}])
-@pytest.mark.parametrize("special", [{}, {"pad_size_divisor": 32}, {"mean": [9], "std": [5]}])
+@pytest.mark.parametrize(
+    "special",
+    [
+        {},
+        {"mean": [123, 116, 103], "std": [58, 57, 57]},
+        {"std": [57.0]},
+        {"pad_size_divisor": 32},
+        {"mean": [9], "std": [5]},
+    ],
+    ids=["plain", "integers", "one deviation", "to be padded", "one mean"],
+)
 def test_pictures_that_lie_channels_last(dtype, order, special):
     """They stay so, unless they have to be padded or there is one mean for all channels."""
     data = batch(same, dtype=dtype)
@@ -90,11 +100,19 @@ def test_pictures_that_lie_channels_last(dtype, order, special):
     given = copy.deepcopy(data)
     found = BatchedDetDataPreprocessor(**kwargs)(data)
     assert_same(found, DetDataPreprocessor(**kwargs)(copy.deepcopy(data)), atol=2e-6)
-    if not special:
+    if "pad_size_divisor" not in special and len(kwargs["mean"]) == 3:
         assert found["inputs"].is_contiguous(memory_format=torch.channels_last)
     for one, other in zip(data["data_samples"], given["data_samples"], strict=True):
         assert one.metainfo == other.metainfo  # the loader's batch stays as it was
     assert all(map(torch.equal, data["inputs"], given["inputs"]))
+
+
+def test_gradients_reach_the_pictures():
+    pictures = torch.rand(2, 3, 4, 5).contiguous(memory_format=torch.channels_last)
+    pictures.requires_grad_()
+    BatchedDetDataPreprocessor(**COMMON)({"inputs": list(pictures)})["inputs"].sum().backward()
+    expected = 1 / torch.tensor(COMMON["std"]).flip(0).view(3, 1, 1)  # of BGR
+    torch.testing.assert_close(pictures.grad, expected.expand_as(pictures))
 
 
 def test_a_double_network_gets_doubles():
