@@ -48,17 +48,26 @@ def stack(pictures: Sequence[Tensor]) -> Tensor:
     return torch.stack(list(pictures))
 
 
+def of_one_size(pictures: Any) -> bool:
+    """Whether it is a list of tensors of one shape and type; test-time augmentation has more."""
+    return (
+        isinstance(pictures, Sequence)
+        and len(pictures) > 0
+        and all(type(each) is Tensor and each.dim() == 3 for each in pictures)
+        and len({(each.shape, each.dtype, each.device) for each in pictures}) == 1
+    )
+
+
 def channels_last(picture: Tensor) -> bool:
     """Whether (3, H, W) lies in memory as (H, W, 3)."""
-    return picture.dim() == 3 and picture.permute(1, 2, 0).is_contiguous()
+    return picture.permute(1, 2, 0).is_contiguous()
 
 
 class Pictures(list):
     """A list of tensors which, if they have one shape, is pickled as one."""
 
     def __reduce__(self) -> tuple[Callable, tuple]:
-        tensors = all(type(each) is Tensor for each in self)  # test-time augmentation has tuples
-        if tensors and len({(each.shape, each.dtype) for each in self}) == 1:
+        if of_one_size(self):
             return _unbound, (stack(self),)
         return Pictures, (list(self),)
 

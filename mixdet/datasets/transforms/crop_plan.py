@@ -17,7 +17,8 @@ class CropPlan(NamedTuple):
     """What becomes of one picture.
 
     Attributes:
-        crop: (x1, y1, x2, y2) in whole pixels of the picture; what lies beyond it is to be filled.
+        crop: (x1, y1, x2, y2) in whole pixels of the picture, x2 and y2 exclusive; it may reach
+            beyond the picture on any side, and what lies there is to be filled.
         kept: (N,) bool, the boxes whose centre is inside; all of them where nothing was cropped.
         flip: Whether the crop is mirrored, left to right.
     """

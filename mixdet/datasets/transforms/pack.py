@@ -25,8 +25,14 @@ class PackChannelsLast(PackDetInputs):
     where some are to be ignored. A sample with anything else, or without boxes, is otherwise
     packed by mmdet.
 
+    Required keys: img, (H, W, 3) or (H, W); used where they are there: gt_bboxes, gt_bboxes_labels
+    and gt_ignore_flags, and those of `meta_keys`.
+
+    Gives `inputs`, a tensor, and `data_samples`, a `DetDataSample`, whose fields are mmdet's. Both
+    share memory with the results, where mmdet's picture is a copy.
+
     Args:
-        meta_keys: What goes into the data sample's meta information, as for mmdet's.
+        meta_keys: What goes into the data sample's meta information; mmdet's by default.
     """
 
     def transform(self, results: dict) -> dict:

@@ -25,7 +25,7 @@ class PhotometricDraw(NamedTuple):
         contrast: Factor of every value, after that.
         saturation: Factor of HSV's saturation.
         hue: Added to HSV's hue, in degrees.
-        order: Which of the channels stands where.
+        order: Channel i of the output is channel order[i] of the input.
     """
 
     brightness: float = 0.0
@@ -56,7 +56,7 @@ class PhotometricDistortion:
 
     def draw(self) -> PhotometricDraw:
         """Draw from NumPy's global generator."""
-        draws = np.random.random_sample((5, 2)).tolist()
+        amounts, coins = np.random.random_sample((5, 2)).T.tolist()
         # in the order of PhotometricDraw's fields
         ranges = (
             (-self.brightness_delta, self.brightness_delta),
@@ -64,12 +64,11 @@ class PhotometricDistortion:
             self.saturation_range,
             (-self.hue_delta, self.hue_delta),
         )
-        values = [
-            low + (high - low) * u for (low, high), (u, _) in zip(ranges, draws, strict=False)
-        ]
-        values.append(ORDERS[int(draws[-1][0] * len(ORDERS))])
-        parts = zip(PhotometricDraw._fields, values, draws, strict=True)
-        return PhotometricDraw(**{name: value for name, value, (_, u) in parts if u < 0.5})
+        *amounts, place = amounts
+        values = [low + (high - low) * u for (low, high), u in zip(ranges, amounts, strict=True)]
+        values.append(ORDERS[int(place * len(ORDERS))])
+        parts = zip(PhotometricDraw._fields, values, coins, strict=True)
+        return PhotometricDraw(**{name: value for name, value, coin in parts if coin < 0.5})
 
 
 def distort(
@@ -185,13 +184,13 @@ def distort_batch(pictures: Tensor, draws: Sequence[PhotometricDraw]) -> Tensor:
         (N, 3, H, W) float32.
     """
     device = pictures.device
-    numbers = torch.tensor([draw[:4] for draw in draws])
+    numbers = torch.tensor([[*draw[:4], _needs_hsv(draw)] for draw in draws])
     order = torch.tensor([draw.order for draw in draws])
     if device.type == "cuda":
         numbers, order = numbers.pin_memory(), order.pin_memory()
-    numbers = numbers.to(device, non_blocking=True).view(-1, 4, 1, 1)
+    numbers = numbers.to(device, non_blocking=True).view(-1, 5, 1, 1)
     order = order.to(device, non_blocking=True).view(-1, 3, 1, 1)
-    brightness, contrast, saturation, hue = numbers.unbind(1)
+    brightness, contrast, saturation, hue, through = numbers.unbind(1)
     pixels = pictures.float() + brightness[:, None]
 
     # as OpenCV converts, but by a formula without branches
@@ -213,7 +212,5 @@ def distort_batch(pictures: Tensor, draws: Sequence[PhotometricDraw]) -> Tensor:
         place = (first + sector).remainder(6)
         parts.append(value - value * share * torch.minimum(place, 4 - place).clamp(0, 1))
     by_hsv = torch.stack(parts, 1)
-    # there and back is not the same for values below zero: where `distort` passes through HSV
-    through = ((saturation != 1) | (hue != 0) | (brightness < 0))[:, None]
-    pixels = torch.where(through, by_hsv, pixels * contrast[:, None])
+    pixels = torch.where(through[:, None] > 0, by_hsv, pixels * contrast[:, None])
     return pixels.gather(1, order.expand_as(pixels))

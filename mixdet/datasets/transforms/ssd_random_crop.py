@@ -25,6 +25,7 @@ REDUCED = {
     2: cv2.IMREAD_REDUCED_COLOR_2,
 }
 JPEG = b"\xff\xd8"
+UNCROPPED = {"gt_masks", "gt_seg_map", "gt_keypoints"}
 
 
 class Annotations(NamedTuple):
@@ -68,17 +69,20 @@ class SSDRandomCrop(BaseTransform):
     Where a reduced picture is used, the crop is widened to whole pixels of it, by less than one
     pixel of the output, and the boxes follow.
 
-    Required keys: img_path and instances, as data sets of mmdet's give them, or gt_bboxes
-    (`HorizontalBoxes`), gt_bboxes_labels and gt_ignore_flags, of a step before, which come first;
-    height and width, as `CocoDataset` gives them, spare a picture's decoding in full.
+    Required keys: img_path; instances, as data sets of mmdet's give them (bbox, x1, y1, x2, y2 in
+    pixels, bbox_label, ignore_flag), or gt_bboxes (`HorizontalBoxes`), gt_bboxes_labels and
+    gt_ignore_flags of a step before, which come first. height and width, as `CocoDataset` gives
+    them, spare a picture's decoding in full.
 
-    Set or changed: img, (H, W, 3) BGR, uint8, or float32 when distorted; img_shape, ori_shape,
-    scale_factor (output over crop), flip, flip_direction, and the gt_ three.
+    Set or changed: img, (H, W, 3) BGR, uint8, or float32 when distorted; img_shape and ori_shape,
+    (height, width); scale_factor, (x, y), pixels of the output for one of the picture; flip,
+    flip_direction; gt_bboxes, (N, 4) x1, y1, x2, y2 in pixels of the output, clipped to it, without
+    those whose centre is beyond the crop, and gt_bboxes_labels and gt_ignore_flags of the same.
 
     Args:
         scale: (width, height) of the output.
         expand_ratio: Smallest and largest canvas over picture; None for no expansion.
-        fill: RGB of the canvas, its fractions dropped.
+        fill: RGB of the canvas (img itself is BGR), its fractions dropped.
         min_ious: Thresholds of the crop's IoU with all boxes.
         min_crop_size: Smallest side of a crop over the canvas's.
         flip_prob: Probability of a mirrored picture.
@@ -86,7 +90,9 @@ class SSDRandomCrop(BaseTransform):
         backend_args: mmengine's file backend.
 
     Raises:
-        MixDetError: On reading, if OpenCV cannot decode the file.
+        MixDetError: OpenCV cannot decode the file, or the sample has masks, segmentation maps or
+            keypoints, which are not cropped.
+        OSError: The file cannot be read.
     """
 
     def __init__(
@@ -113,19 +119,24 @@ class SSDRandomCrop(BaseTransform):
 
     def transform(self, results: dict) -> dict:
         """Plan, read and augment one picture."""
+        if unfit := results.keys() & UNCROPPED:
+            raise MixDetError(
+                f"SSDRandomCrop crops boxes alone, and the sample has {', '.join(sorted(unfit))}: "
+                "leave that out of LoadAnnotations, or use mmdet's MinIoURandomCrop"
+            )
         annotations = Annotations.of(results)
-        data = fileio.get(results["img_path"], backend_args=self.backend_args)
-        picture = None
+        path = results["img_path"]
+        data = fileio.get(path, backend_args=self.backend_args)
+        size, reduction = None, 1
         if "height" in results:
             size = results["height"], results["width"]
             plan = self.planner(annotations.boxes, *size)
             reduction = self._reduction(plan) if data.startswith(JPEG) else 1
-            picture = _decode(data, reduction, results["img_path"])
-            if picture.shape[:2] != tuple(-(-side // reduction) for side in size):
-                picture = None  # turned by EXIF, or another file than the annotations describe
-        if picture is None:
-            reduction = 1
-            picture = _decode(data, reduction, results["img_path"])
+        picture = _decode(data, reduction, path)
+        if size is None or picture.shape[:2] != tuple(-(-side // reduction) for side in size):
+            # not stated, turned by EXIF, or another file than the annotations describe
+            if reduction > 1:
+                reduction, picture = 1, _decode(data, 1, path)
             size = picture.shape[:2]
             plan = self.planner(annotations.boxes, *size)
         results["ori_shape"] = size

@@ -14,7 +14,7 @@ from mmdet.structures.bbox import BaseBoxes
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from mixdet.datasets.collate import channels_last, stack
+from mixdet.datasets.collate import channels_last, of_one_size, stack
 from mixdet.datasets.transforms.photometric import PhotometricDistortion, distort_batch
 from mixdet.errors import MixDetError
 
@@ -49,17 +49,18 @@ class BatchedDetDataPreprocessor(DetDataPreprocessor):
         """Send a batch to the device, and distort, normalise and pad it.
 
         Args:
-            data: `inputs`, pictures (3, H, W), BGR as they are loaded, or one tensor (N, 3, H, W);
-                `data_samples`, one a picture, or None.
+            data: `inputs`, pictures (3, H, W), uint8 or float from 0 to 255, BGR as they are
+                loaded, or one tensor (N, 3, H, W); `data_samples`, one a picture, or None.
             training: Whether the batch is for training.
 
         Returns:
-            `inputs` (N, 3, H, W) float, and the samples, with their padded size.
+            `inputs` (N, 3, H, W) float, RGB with `bgr_to_rgb`; `data_samples`, copies with their
+            padded size, their boxes plain tensors unless `boxtype2tensor` is False.
         """
         if training and self.photometric is not None:
             pictures = data["inputs"]
             if not isinstance(pictures, Tensor):
-                if not _of_one_size(pictures):
+                if not of_one_size(pictures):
                     raise MixDetError(
                         "model.data_preprocessor.photometric: the pictures are not of one size: "
                         "resize them in the pipeline, or distort there"
@@ -76,9 +77,9 @@ class BatchedDetDataPreprocessor(DetDataPreprocessor):
         return (
             self.device.type == "cpu"
             and self._enable_normalize
-            and torch.promote_types(self.mean.dtype, torch.float32) == torch.float32
+            and self.mean.dtype != torch.float64
             and not (self.pad_mask or self.pad_seg or self.batch_augments)
-            and _of_one_size(inputs)
+            and of_one_size(inputs)
             and len(inputs[0]) == len(self.mean) == 3
             and all(channels_last(each) and not each.requires_grad for each in inputs)
             and not any(side % self.pad_size_divisor for side in inputs[0].shape[1:])
@@ -109,7 +110,7 @@ class BatchedDetDataPreprocessor(DetDataPreprocessor):
             return super().cast_data(data)
         sent = {}
         for key, value in data.items():
-            if key == "inputs" and _of_one_size(value):
+            if key == "inputs" and of_one_size(value):
                 sent[key] = self._send(stack(value))
             elif key == "data_samples" and self.boxtype2tensor and value is not None:
                 sent[key] = self._send_samples(value)
@@ -144,13 +145,3 @@ class BatchedDetDataPreprocessor(DetDataPreprocessor):
             for (instances, key, tensor), part in zip(found, parts, strict=True):
                 instances.set_field(part.view(tensor.shape), key)
         return copies
-
-
-def _of_one_size(pictures: Any) -> bool:
-    """Whether it is a list of tensors of one shape and type; test-time augmentation has more."""
-    return (
-        isinstance(pictures, Sequence)
-        and len(pictures) > 0
-        and all(type(each) is Tensor and each.dim() == 3 for each in pictures)
-        and len({(each.shape, each.dtype, each.device) for each in pictures}) == 1
-    )

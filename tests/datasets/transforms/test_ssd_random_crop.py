@@ -268,6 +268,12 @@ def test_boxes_are_read_as_mmdet_loads_them(dataset):
     assert [part.shape for part in none] == [(0, 4), (0,), (0,)]
 
 
+def test_what_it_does_not_crop_is_refused(photo):
+    crop = SSDRandomCrop((SIZE, SIZE))
+    with pytest.raises(MixDetError, match="gt_masks"):
+        crop(sample(photo, [[40, 20, 200, 220]], gt_masks=None))
+
+
 def test_the_same_seed_gives_the_same_sample(dataset):
     pack = dict(type="PackDetInputs")
     data = dataset([dict(type="SSDRandomCrop", scale=(SIZE, SIZE), photometric={}), pack])
