@@ -50,7 +50,7 @@ train_dataloader = dict(
         ann_file="annotations/instances_train2017.json",
         data_prefix=dict(img="train2017/"),
         filter_cfg=dict(filter_empty_gt=True, min_size=32),
-        max_broken=0.01,  # the share of broken pictures that are replaced, and no more
+        max_broken=0.01,  # so many broken pictures are replaced; more end the training
         pipeline=train_pipeline,
         backend_args=backend_args,
     ),

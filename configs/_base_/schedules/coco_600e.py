@@ -5,9 +5,8 @@
 repeated 5 times). SGD, learning rate 0.015 for a batch of 192, 500 warm-up iterations, cosine to 0.
 
 Cost, estimated and not measured: 70 million pictures forward and backward, about 20 hours for a GPU that
-computes 1,000 pictures a second. The input pipeline (docs/performance.md: some 340 pictures of 400
-pixels a second and core) needs the 4 workers of coco_320.py for each such GPU; COCO's larger pictures
-take longer to decode.
+computes 1,000 pictures a second. Whether the 4 workers of coco_320.py keep up with such a GPU is up to
+the processor (docs/performance.md, for pictures of 400 pixels); COCO's larger ones take longer to decode.
 """
 
 train_cfg = dict(type="ResumableTrainLoop", max_epochs=600, val_interval=25)
