@@ -6,9 +6,12 @@ import pytest
 import torch
 from mmengine.structures import InstanceData
 
+from mixdet.analysis.benchmark.eval import _mmdets
 from mixdet.analysis.benchmark.eval import test_runner as runner_of
 from mixdet.analysis.benchmark.peers import NETWORKS
+from mixdet.engine.launch import load_config
 from mixdet.evaluation.coco_scores import BACKENDS
+from mixdet.shipped import shipped
 
 
 def detections(side: str, name: str, source: str, folder: str) -> dict[int, InstanceData]:
@@ -51,3 +54,13 @@ def test_boxes_of_the_coco_sample_equal_mmdets(name, coco_sample, tmp_path):
         same &= (want.bboxes[:, None] - got.bboxes).abs().amax(-1) < 1e-2
         alone += int((~same.any(1)).sum())
     assert alone <= total / 1000
+
+
+def test_mmdets_side_ends_with_mmdets_own_step():
+    """It keeps what the config has the step hand on."""
+    cfg = load_config(str(shipped("configs") / "ssdlite_mixnet_s_coco.py"))
+    given = [dict(step) for step in cfg.test_dataloader.dataset.pipeline]
+    steps = _mmdets(cfg)["test_dataloader"].dataset.pipeline
+    assert [step.type for step in steps[:-1]] == [step["type"] for step in given[:-1]]
+    assert (given[-1]["type"], steps[-1].type) == ("PackChannelsLast", "PackDetInputs")
+    assert steps[-1].meta_keys == given[-1]["meta_keys"]
