@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -23,6 +24,7 @@ from mixdet.engine.trained import TrainedNetwork
 from mixdet.errors import MixDetError
 from mixdet.outputs import writable_folder
 
+UNVERIFIED = "unverified"  # where files lie until they are compared
 KINDS = {"raw": RawNetwork, "end2end": CandidateNetwork}
 # Of whose versions the manifest tells
 PACKAGES = (
@@ -65,7 +67,8 @@ def export(
 
     Raises:
         MixDetError: A target lacks its package, the detector cannot be exported, or an exported
-            file differs from it by more than the tolerance, or loses more than `max_drop`.
+            file differs from it by more than the tolerance, or loses more than `max_drop`. It is
+            then in `unverified` in the folder, where the rest is as it was before.
     """
     require(targets, kinds, precision)
     if calibration_pictures < 1:
@@ -86,15 +89,23 @@ def export(
         folder = writable_folder("--out", out / kind if len(kinds) > 1 else out)
         network = KINDS[kind](trained)
         manifest = {**_manifest(trained, network, kind, post), "precision": precision, **less}
-        _write_files(folder, trained, network, manifest, targets, training)
-        _write_manifest(folder, manifest)
-        folders.append(folder)
+        shutil.rmtree(folder / UNVERIFIED, ignore_errors=True)
+        unverified = writable_folder("--out", folder / UNVERIFIED)
+        _write_files(unverified, trained, network, manifest, targets, training)
+        _write_manifest(unverified, folder, manifest)
         for target in targets if wanted else ():
-            report = verify(folder, wanted, target)
+            report = verify(unverified, wanted, target)
             manifest["measured"][target] = report.as_dict()
-            _write_manifest(folder, manifest)
+            _write_manifest(unverified, folder, manifest)
             print(f"{folder}, {target}: {report}")
-            report.require()
+            try:
+                report.require()
+            except MixDetError as error:
+                raise MixDetError(f"{target}: {error}; refused, and left in {unverified}") from None
+        for file in sorted(unverified.iterdir(), key=lambda file: file.name == MANIFEST):
+            file.replace(folder / file.name)
+        unverified.rmdir()
+        folders.append(folder)
     return folders
 
 
@@ -150,6 +161,6 @@ def _write_files(
     manifest["files"] = {name: sha256(folder / name) for name in made}
 
 
-def _write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
-    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
-    write_readme(folder, manifest)
+def _write_manifest(unverified: Path, folder: Path, manifest: dict[str, Any]) -> None:
+    (unverified / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+    write_readme(unverified, folder, manifest)

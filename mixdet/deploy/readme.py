@@ -52,8 +52,14 @@ scale the boxes to the picture.""",
 }
 
 
-def write_readme(folder: Path, manifest: dict[str, Any]) -> None:
-    """Write it, from what `mixdet.json` holds."""
+def write_readme(into: Path, folder: Path, manifest: dict[str, Any]) -> None:
+    """Write it.
+
+    Args:
+        into: Where.
+        folder: What it calls the folder.
+        manifest: What `mixdet.json` holds.
+    """
     purposes = {
         "model.onnx": "ONNX Runtime",
         "model.xml": "OpenVINO",
@@ -80,7 +86,7 @@ def write_readme(folder: Path, manifest: dict[str, Any]) -> None:
     anchors = sum(level["anchors"] for level in manifest["levels"])
     classes = len(manifest["classes"])
     post = manifest["postprocess"]
-    (folder / "README.md").write_text(
+    (into / "README.md").write_text(
         README.format(
             name=folder.name,
             folder=folder,

@@ -82,6 +82,7 @@ class SSDRandomCrop(BaseTransform):
     Args:
         scale: (width, height) of the output.
         expand_ratio: Smallest and largest canvas over picture; None for no expansion.
+        expand_prob: Probability of an expansion.
         fill: RGB of the canvas (img itself is BGR), its fractions dropped.
         min_ious: Thresholds of the crop's IoU with all boxes.
         min_crop_size: Smallest side of a crop over the canvas's.
@@ -99,6 +100,7 @@ class SSDRandomCrop(BaseTransform):
         self,
         scale: tuple[int, int],
         expand_ratio: Sequence[float] | None = (1, 4),
+        expand_prob: float = 0.5,
         fill: Sequence[float] = (123.675, 116.28, 103.53),
         min_ious: Sequence[float] = (0.1, 0.3, 0.5, 0.7, 0.9),
         min_crop_size: float = 0.3,
@@ -110,6 +112,7 @@ class SSDRandomCrop(BaseTransform):
         self.fill = tuple(int(value) for value in fill[::-1])
         self.planner = CropPlanner(
             expand_ratio=expand_ratio,
+            expand_prob=expand_prob,
             min_ious=min_ious,
             min_crop_size=min_crop_size,
             flip_prob=flip_prob,

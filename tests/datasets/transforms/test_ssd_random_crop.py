@@ -191,6 +191,16 @@ def test_files_are_read_as_cv2_reads_them(tmp_path, name, kind, annotated):
     assert found["gt_bboxes"].tensor.tolist() == [[5, 5, 40, 50]]
 
 
+@pytest.mark.parametrize("prob", [0, 1])
+def test_how_many_are_expanded(tmp_path, prob):
+    path = tmp_path / "a.jpg"
+    write(path, "colour")
+    expanded = dict(expand_ratio=(2, 2), expand_prob=prob)
+    crop = SSDRandomCrop((SIZE, SIZE), **WHOLE | expanded)
+    factors = {crop(sample(path, [[5, 5, 40, 50]]))["scale_factor"] for _ in range(10)}
+    assert factors == {(SIZE / 60 / (1 + prob), SIZE / 80 / (1 + prob))}
+
+
 @pytest.mark.parametrize("name", ["a.jpg", "a.png"])
 def test_a_png_is_never_reduced(tmp_path, name):
     """It would cost more, and OpenCV drops its last row where the size is odd."""
