@@ -48,6 +48,17 @@ def test_alone_it_is_torchs(groups, bias):
     torch.testing.assert_close(conv(x), nn.Conv2d.forward(conv, x))
 
 
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("groups", [1, 4])
+def test_one_picture_without_gradients(groups, bias):
+    conv = PointwiseConv2d(8, 12, 1, groups=groups, bias=bias)
+    x = pictures(8)[:1].contiguous(memory_format=torch.channels_last)
+    with torch.no_grad():
+        got, want = conv(x), F.conv2d(x, conv.weight, conv.bias, groups=groups)
+    torch.testing.assert_close(got, want)
+    assert got.is_contiguous(memory_format=torch.channels_last)
+
+
 def test_who_listens_to_the_parts_hears_them():
     split, seen = SplitPointwise(6, 4, 2), []
     for conv in split.children():
