@@ -8,7 +8,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from mixdet.engine.hooks.memory import M_MMAP_THRESHOLD, keep_freed_memory
+from mixdet.engine.hooks.memory import (
+    M_MMAP_THRESHOLD,
+    MAPPED,
+    KeepMemoryHook,
+    keep_freed_memory,
+)
 
 SCRIPT = """
 import resource, sys
@@ -42,19 +47,42 @@ def test_pages_are_kept(size):
     assert int(before) > 10 * int(after)
 
 
+@pytest.fixture
+def glibc(monkeypatch):
+    """An allocator that refuses a threshold above its limit, as older ones do."""
+
+    def make(limit: int) -> dict[int, int]:
+        taken: dict[int, int] = {}
+
+        def mallopt(name: int, value: int) -> int:
+            allowed = name != M_MMAP_THRESHOLD or value <= limit
+            if allowed:
+                taken[name] = value
+            return int(allowed)
+
+        monkeypatch.setattr("ctypes.CDLL", lambda _: SimpleNamespace(mallopt=mallopt))
+        monkeypatch.setattr("sys.platform", "linux")
+        return taken
+
+    return make
+
+
 @pytest.mark.parametrize("limit", [0, 32 << 20, 1 << 30])
-def test_an_older_glibc_takes_less_or_is_left_alone(monkeypatch, limit):
-    """It refuses a threshold above its limit."""
-    taken = {}
-
-    def mallopt(name: int, value: int) -> int:
-        allowed = name != M_MMAP_THRESHOLD or value <= limit
-        if allowed:
-            taken[name] = value
-        return int(allowed)
-
-    monkeypatch.setattr("ctypes.CDLL", lambda _: SimpleNamespace(mallopt=mallopt))
-    monkeypatch.setattr("sys.platform", "linux")
+def test_an_older_glibc_takes_less_or_is_left_alone(glibc, limit):
+    taken = glibc(limit)
     assert keep_freed_memory() == bool(limit)
     assert taken.get(M_MMAP_THRESHOLD, 0) == limit
     assert bool(taken) == bool(limit)
+
+
+@pytest.mark.parametrize("limit", [MAPPED, 1 << 30])
+def test_the_first_steps_tensors_are_mapped(glibc, monkeypatch, limit):
+    """Unless freed memory could not be kept afterwards: then nothing is touched."""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    taken, hook, seen = glibc(limit), KeepMemoryHook(), []
+    hook.before_run(None)
+    hook.before_train(None)
+    for iteration in range(3):
+        seen.append(taken.get(M_MMAP_THRESHOLD))
+        hook.after_train_iter(None, iteration)
+    assert seen == ([None] * 3 if limit == MAPPED else [MAPPED, limit, limit])

@@ -116,20 +116,13 @@ def _start(
     amp: bool,
 ) -> Callable[[int], tuple[float, float, int]]:
     """A process that trains for an epoch: seconds, those without a batch, and steps."""
-    import torch
-
-    model, wrapper = ready_to_train(network, form, size, batch, amp, threads=1)
+    model, step = ready_to_train(network, form, size, batch, amp, threads=1)
     if on_device:
         model.data_preprocessor.photometric = PhotometricDistortion()
     once = len(data_loader(pipeline, data_root, 0, batch=1, passes=1))
     # one batch more than is timed
     passes = -(-(pictures + batch) // once)
     loader = data_loader(pipeline, data_root, workers, batch, passes, photometric=not on_device)
-
-    def step(batch: dict) -> None:
-        model.train_step(batch, wrapper)
-        if device() == "cuda":
-            torch.cuda.synchronize()
 
     def epoch(turn: int) -> tuple[float, float, int]:
         loader.sampler.set_epoch(turn)

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from mmengine.hooks import Hook
 from mmengine.optim import OptimWrapper, build_optim_wrapper
 from torch import nn
 
@@ -26,7 +27,7 @@ from mixdet.analysis.machine import machine
 from mixdet.analysis.tables import text_table
 from mixdet.engine.amp import amp_wrapper_type
 from mixdet.engine.hooks.cuda_graph import capture
-from mixdet.engine.hooks.memory import keep_freed_memory
+from mixdet.engine.hooks.memory import KeepMemoryHook
 
 FORMS = ("eager", "CUDA graph", "compiled")  # of ours; mmdet's side is always eager
 BOXES = 7  # a picture; COCO has 7.3
@@ -138,7 +139,7 @@ def _start(
     name: str, form: str, size: int, batch: int, amp: bool, threads: int
 ) -> Callable[[object], float]:
     """A process that answers 'peak', its memory in MB, and makes a step for any other request."""
-    model, wrapper = ready_to_train(name, form, size, batch, amp, threads)
+    _, step = ready_to_train(name, form, size, batch, amp, threads)
     data = fixed_batch(batch, size)
     before = _resident("VmRSS")
 
@@ -146,9 +147,7 @@ def _start(
         if request == "peak":
             peak = _resident("VmHWM") - before
             return torch.cuda.max_memory_allocated() / 1e6 if device() == "cuda" else peak
-        model.train_step(data, wrapper)
-        if device() == "cuda":
-            torch.cuda.synchronize()
+        step(data)
         return 0.0
 
     return answer
@@ -156,7 +155,7 @@ def _start(
 
 def ready_to_train(
     name: str, form: str, size: int, batch: int, amp: bool, threads: int
-) -> tuple[nn.Module, OptimWrapper]:
+) -> tuple[nn.Module, Callable[[dict], None]]:
     """Set this process up to train as a run would, on the GPU where there is one.
 
     Args:
@@ -166,6 +165,9 @@ def ready_to_train(
         batch: Pictures of a batch.
         amp: Mixed precision.
         threads: Number of them to compute with.
+
+    Returns:
+        The detector, and what trains it with a batch.
     """
     from mmengine.registry import init_default_scope
 
@@ -173,8 +175,6 @@ def ready_to_train(
     init_default_scope("mmdet")
     torch.set_num_threads(threads)
     torch.backends.cudnn.benchmark = True  # as in our configs
-    if form != "mmdet" and device() == "cpu":
-        keep_freed_memory()  # as `KeepMemoryHook` does in every run of ours
     peer, ours = peer_model(name, size), our_model(name, size)
     torch.manual_seed(0)
     peer.init_weights()
@@ -186,7 +186,16 @@ def ready_to_train(
     elif form == "compiled":
         for part in (model.backbone, model.neck, model.bbox_head):
             part.compile()
-    return model, wrapper
+    hook = Hook() if form == "mmdet" else KeepMemoryHook()  # in every run of ours
+    hook.before_train(None)
+
+    def step(data: dict) -> None:
+        model.train_step(data, wrapper)
+        if device() == "cuda":
+            torch.cuda.synchronize()
+        hook.after_train_iter(None, 0)
+
+    return model, step
 
 
 def optim_wrapper(model: nn.Module, amp: bool) -> OptimWrapper:
