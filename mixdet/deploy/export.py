@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
+import tempfile
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any
 from safetensors.torch import save_file
 
 from mixdet import __version__
-from mixdet.deploy.exported import FORMAT, MANIFEST, sha256
+from mixdet.deploy.exported import FORMAT, MANIFEST, UNVERIFIED, sha256
 from mixdet.deploy.network import CandidateNetwork, RawNetwork, post_processing
 from mixdet.deploy.pictures import Pictures, pictures_of
 from mixdet.deploy.readme import write_readme
@@ -24,7 +24,6 @@ from mixdet.engine.trained import TrainedNetwork
 from mixdet.errors import MixDetError
 from mixdet.outputs import writable_folder
 
-UNVERIFIED = "unverified"  # where files lie until they are compared
 KINDS = {"raw": RawNetwork, "end2end": CandidateNetwork}
 # Of whose versions the manifest tells
 PACKAGES = (
@@ -68,7 +67,7 @@ def export(
     Raises:
         MixDetError: A target lacks its package, the detector cannot be exported, or an exported
             file differs from it by more than the tolerance, or loses more than `max_drop`. It is
-            then in `unverified` in the folder, where the rest is as it was before.
+            then in `unverified_...` in the folder of its kind, which is otherwise as it was.
     """
     require(targets, kinds, precision)
     if calibration_pictures < 1:
@@ -89,19 +88,20 @@ def export(
         folder = writable_folder("--out", out / kind if len(kinds) > 1 else out)
         network = KINDS[kind](trained)
         manifest = {**_manifest(trained, network, kind, post), "precision": precision, **less}
-        shutil.rmtree(folder / UNVERIFIED, ignore_errors=True)
-        unverified = writable_folder("--out", folder / UNVERIFIED)
+        unverified = Path(tempfile.mkdtemp(prefix=UNVERIFIED, dir=folder))
         _write_files(unverified, trained, network, manifest, targets, training)
         _write_manifest(unverified, folder, manifest)
         for target in targets if wanted else ():
-            report = verify(unverified, wanted, target)
-            manifest["measured"][target] = report.as_dict()
-            _write_manifest(unverified, folder, manifest)
-            print(f"{folder}, {target}: {report}")
             try:
+                report = verify(unverified, wanted, target)
+                manifest["measured"][target] = report.as_dict()
+                print(f"{folder}, {target}: {report}")
                 report.require()
             except MixDetError as error:
+                manifest["refused"] = f"{target}: {error}"
                 raise MixDetError(f"{target}: {error}; refused, and left in {unverified}") from None
+            finally:
+                _write_manifest(unverified, folder, manifest)
         for file in sorted(unverified.iterdir(), key=lambda file: file.name == MANIFEST):
             file.replace(folder / file.name)
         unverified.rmdir()

@@ -18,6 +18,7 @@ from mixdet.deploy.runtimes import FILES, PACKAGES, load
 from mixdet.errors import MixDetError, one_line
 
 MANIFEST = "mixdet.json"
+UNVERIFIED = "unverified_"  # how folders begin in which files lie until they are compared
 FORMAT = 1
 
 
@@ -208,6 +209,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     if not path.is_file():  # nor a pipe, which is waited for
         inside = sorted(file.parent.name for file in folder.glob(f"*/{MANIFEST}"))
+        inside = [name for name in inside if not name.startswith(UNVERIFIED)]
         hint = f", but {', '.join(inside)} in it has" if inside else ""
         raise MixDetError(f"{folder}: no exported folder: it has no {MANIFEST}{hint}")
     try:

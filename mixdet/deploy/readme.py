@@ -77,6 +77,8 @@ def write_readme(into: Path, folder: Path, manifest: dict[str, Any]) -> None:
         f"({report['mAP_torch']:.3f} in PyTorch)."
         for target, report in manifest["measured"].items()
     ]
+    if "refused" in manifest:
+        notes.append(f"**Refused, and not to be used**: {manifest['refused']}.")
     if manifest["precision"] != "fp32":
         notes.insert(0, PRECISION_SAYS[manifest["precision"]])
     for target, layers in manifest.get("float_layers", {}).items():
