@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import _has_any_global_hook
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 
 def eager_on_cpu(x: object) -> bool:
@@ -13,6 +14,7 @@ def eager_on_cpu(x: object) -> bool:
         isinstance(x, Tensor)  # not what torch.fx traces with
         and x.device.type == "cpu"
         and not (torch.compiler.is_compiling() or torch.jit.is_tracing())
+        and _get_current_dispatch_mode() is None  # nor by make_fx, nor counted
     )
 
 

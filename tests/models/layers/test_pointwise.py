@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from mixdet.models import MixNet
 from mixdet.models.layers.mixconv import SplitConv2d
@@ -49,14 +50,27 @@ def test_alone_it_is_torchs(groups, bias):
 
 
 @pytest.mark.parametrize("bias", [False, True])
-@pytest.mark.parametrize("groups", [1, 4])
-def test_one_picture_without_gradients(groups, bias):
+@pytest.mark.parametrize(("groups", "size", "product"), [(1, 40, 1), (1, 41, 0), (4, 40, 0)])
+def test_one_picture_without_gradients(monkeypatch, groups, size, product, bias):
     conv = PointwiseConv2d(8, 12, 1, groups=groups, bias=bias)
-    x = pictures(8)[:1].contiguous(memory_format=torch.channels_last)
+    x = torch.randn(1, 8, size, 40).contiguous(memory_format=torch.channels_last)
+    linear, calls = F.linear, []
+    monkeypatch.setattr(F, "linear", lambda *args: calls.append(1) or linear(*args))
     with torch.no_grad():
         got, want = conv(x), F.conv2d(x, conv.weight, conv.bias, groups=groups)
     torch.testing.assert_close(got, want)
     assert got.is_contiguous(memory_format=torch.channels_last)
+    assert len(calls) == product
+    conv(x)
+    assert len(calls) == product  # with gradients none
+
+
+def test_a_graph_of_one_picture_takes_more():
+    conv = PointwiseConv2d(8, 12, 1)
+    one, two = (x.contiguous(memory_format=torch.channels_last) for x in torch.randn(2, 2, 8, 7, 5))
+    with torch.no_grad():
+        graph = make_fx(conv)(one[:1].contiguous(memory_format=torch.channels_last))
+        torch.testing.assert_close(graph(two), conv(two))
 
 
 def test_who_listens_to_the_parts_hears_them():
