@@ -57,20 +57,23 @@ class TimmFeatures(nn.Module):
 
     Args:
         name: timm's, or None for MobileNetV2 {3,5,7}.
+        out_indices: Which of timm's features of `name` to give; those of MobileNetV2 are fixed.
     """
 
-    def __init__(self, name: str | None) -> None:
+    def __init__(self, name: str | None, out_indices: Sequence[int] = LEVELS) -> None:
         super().__init__()
         if name:
-            self.net = timm.create_model(name, features_only=True, out_indices=LEVELS)
+            self.net = timm.create_model(name, features_only=True, out_indices=out_indices)
         else:
             self.net = EfficientNetFeatures(
                 decode_arch_def(MOBILENET_V2_357), out_indices=(3, 4), act_layer=nn.ReLU6
             )
+        last = int(self.net.feature_info.module_name()[-1].removeprefix("blocks."))
+        del self.net.blocks[last + 1 :]  # timm would compute them for nobody
         self.channels: Sequence[int] = self.net.feature_info.channels()
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """(N, 3, H, W) -> (N, C, H/16, W/16) and (N, C, H/32, W/32)."""
+        """(N, 3, H, W) -> (N, C, H/S, W/S) a level; S is 16 and 32 where none are chosen."""
         return self.net(x)
 
 

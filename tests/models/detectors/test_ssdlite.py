@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from pathlib import Path
 
 import mmdet
@@ -12,8 +13,14 @@ from mmdet.registry import MODELS
 from mmengine.config import Config
 
 import mixdet.plugin  # noqa: F401
+from mixdet.analysis.benchmark.peers import share_weights
 from mixdet.errors import MixDetError
 from tests.conftest import ROOT
+
+RECIPE = {
+    *("train_dataloader", "val_dataloader", "val_evaluator", "optim_wrapper", "param_scheduler"),
+    *("train_cfg", "val_cfg", "default_hooks", "env_cfg", "randomness"),
+}
 
 
 def model_config(name: str = "ssdlite_mixnet_m_coco") -> dict:
@@ -177,6 +184,35 @@ def test_the_digit_peer_of_mmdets_classes_has_our_anchors_coder_and_matching():
     assert peers.pop("smoothl1_beta") == ours.bbox_head.loss_bbox.beta
     assert ours.train_cfg == peers
     assert ours.test_cfg == peer.test_cfg
+
+
+def test_the_plain_path_and_its_twin_differ_in_nothing_but_the_code():
+    """Recipe, function and how weights are drawn: what remains between their runs is chance."""
+    names = ("in_mixdet", "timm_in_mmdet")
+    folder = ROOT / "configs/plain_path"
+    configs = [Config.fromfile(folder / f"ssdlite_mixnet_s_{name}_digits.py") for name in names]
+    recipes = [{k: v for k, v in c.items() if k in RECIPE} for c in configs]
+    assert recipes[0] == recipes[1]
+    assert recipes[0].keys() == RECIPE
+    torch.manual_seed(0)
+    ours, peer = (MODELS.build(config.model) for config in configs)
+    for model in (ours, peer):
+        model.init_weights()
+    for mine, theirs in zip(ours.parameters(), peer.parameters(), strict=True):
+        assert mine.shape == theirs.shape
+        if mine.numel() > 1000:
+            assert (mine.std() / theirs.std()).item() == pytest.approx(1, rel=0.15)
+        assert mine.mean().item() == pytest.approx(theirs.mean().item(), abs=0.1)
+    share_weights(peer, ours)
+    picture = torch.randn(2, 3, 160, 160)
+    with torch.no_grad():
+        for mine, theirs in zip(ours.eval()(picture), peer.eval()(picture), strict=True):
+            torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-8)
+    norms = [
+        Counter((m.momentum, m.eps) for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d))
+        for model in (ours, peer)
+    ]
+    assert norms[0] == norms[1]
 
 
 def test_channels_last_changes_no_result():
