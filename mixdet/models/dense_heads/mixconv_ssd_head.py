@@ -194,8 +194,8 @@ class MixConvSSDHead(SSDHead):
         if get_world_size() > 1:  # gradients are averaged: so is what the losses are divided by
             avg_factor = torch.as_tensor(avg_factor, dtype=torch.float32, device=labels.device)
             avg_factor = reduce_mean(avg_factor)
-        logits = self._flatten(cls_scores, self.cls_out_channels).float()
-        deltas = self._flatten(bbox_preds, 4).float()
+        logits = self._flatten(cls_scores, self.cls_out_channels)
+        deltas = self._flatten(bbox_preds, 4)
         if self.cls_focal_loss:
             # FocalLoss takes the label after the last column as all zeros: here the background's
             labels = labels + (labels == self.num_classes)
@@ -340,7 +340,7 @@ class MixConvSSDHead(SSDHead):
             Scores (N, k), descending, -1 where below the threshold; labels (N, k); deltas
             (N, k, 4); anchors (N, k, 4).
         """
-        logits = self._flatten([cls_score], self.cls_out_channels).detach().float()
+        logits = self._flatten([cls_score], self.cls_out_channels).detach()
         scores = logits.sigmoid() if self.use_sigmoid_cls else logits.softmax(-1)
         scores = scores[..., :-1].flatten(1)  # without the background
         threshold = cfg.get("score_thr", 0)
@@ -352,7 +352,7 @@ class MixConvSSDHead(SSDHead):
         scores, pairs = scores.topk(k)
         scores = scores.masked_fill(scores <= threshold, -1.0)
         rows, labels = pairs // self.num_classes, pairs % self.num_classes
-        deltas = self._flatten([bbox_pred], 4).detach().float()
+        deltas = self._flatten([bbox_pred], 4).detach()
         deltas = deltas.gather(1, rows[..., None].expand(-1, -1, 4))
         return scores, labels, deltas, priors[rows]
 
@@ -381,10 +381,14 @@ class MixConvSSDHead(SSDHead):
 
     @staticmethod
     def _flatten(levels: list[Tensor], channels: int) -> Tensor:
-        """Join (N, anchors * channels, H, W) levels into one (N, all anchors, channels) tensor."""
-        return torch.cat(
+        """Join (N, anchors * channels, H, W) levels into one (N, all anchors, channels) tensor.
+
+        Halves become float32, in which losses and boxes are computed.
+        """
+        joined = torch.cat(
             [level.permute(0, 2, 3, 1).reshape(len(level), -1, channels) for level in levels], 1
         )
+        return joined.to(torch.promote_types(joined.dtype, torch.float32))
 
 
 def _kernel_sizes_of_levels(
