@@ -7,6 +7,9 @@ import sys
 from types import SimpleNamespace
 
 import pytest
+import torch
+from mmengine.optim import OptimWrapper, OptimWrapperDict
+from torch.optim import SGD
 
 from mixdet.engine.hooks.memory import (
     M_MMAP_THRESHOLD,
@@ -76,13 +79,21 @@ def test_an_older_glibc_takes_less_or_is_left_alone(glibc, limit):
 
 
 @pytest.mark.parametrize("limit", [MAPPED, 1 << 30])
-def test_the_first_steps_tensors_are_mapped(glibc, monkeypatch, limit):
+@pytest.mark.parametrize("batches", [1, 3])
+@pytest.mark.parametrize("several", [False, True], ids=["an optimiser", "several"])
+def test_tensors_are_mapped_until_the_first_step(glibc, monkeypatch, limit, batches, several):
     """Unless freed memory could not be kept afterwards: then nothing is touched."""
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     taken, hook, seen = glibc(limit), KeepMemoryHook(), []
-    hook.before_run(None)
-    hook.before_train(None)
-    for iteration in range(3):
-        seen.append(taken.get(M_MMAP_THRESHOLD))
-        hook.after_train_iter(None, iteration)
-    assert seen == ([None] * 3 if limit == MAPPED else [MAPPED, limit, limit])
+    weight = torch.nn.Parameter(torch.ones(2))
+    wrapper = OptimWrapper(SGD([weight], 0.1, momentum=0.9), accumulative_counts=batches)
+    given = OptimWrapperDict(one=wrapper) if several else wrapper
+    runner = SimpleNamespace(optim_wrapper=given)
+    hook.before_run(runner)
+    hook.before_train(runner)
+    for iteration in range(2 * batches):
+        seen.append((taken.get(M_MMAP_THRESHOLD), bool(wrapper.optimizer.state)))
+        wrapper.update_params(weight.sum())
+        hook.after_train_iter(runner, iteration)
+    first, later = (None, None) if limit == MAPPED else (MAPPED, limit)
+    assert seen == [(first, False)] * batches + [(later, True)] * batches

@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import torch
 from mmengine.hooks import Hook
@@ -193,7 +194,7 @@ def ready_to_train(
         model.train_step(data, wrapper)
         if device() == "cuda":
             torch.cuda.synchronize()
-        hook.after_train_iter(None, 0)
+        hook.after_train_iter(SimpleNamespace(optim_wrapper=wrapper), 0)
 
     return model, step
 

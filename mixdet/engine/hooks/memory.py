@@ -8,6 +8,7 @@ import sys
 import torch
 from mmdet.registry import HOOKS
 from mmengine.hooks import Hook
+from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.runner import Runner
 
 # glibc's <malloc.h>
@@ -32,7 +33,8 @@ class KeepMemoryHook(Hook):
     process, whose memory then stays at its peak: `default_hooks.keep_memory=None` turns it off.
 
     What the first step makes for good, such as the optimiser's momenta, would lie between what it
-    frees, as holes that the next tensor does not fit. So until its end tensors are still mapped.
+    frees, as holes that the next tensor does not fit. So until the optimiser's first step, after
+    however many batches, tensors are still mapped.
     """
 
     def __init__(self) -> None:
@@ -55,10 +57,16 @@ class KeepMemoryHook(Hook):
         data_batch: dict | None = None,
         outputs: dict | None = None,
     ) -> None:
-        """From the first step on, keep what is freed."""
-        if self._first:
+        """From the optimiser's first step on, keep what is freed."""
+        if self._first and _stepped(runner.optim_wrapper):
             self._first = False
             keep_freed_memory()
+
+
+def _stepped(wrapper: OptimWrapper) -> bool:
+    """Whether the iteration that ends has made the optimiser's step, or all of several ones'."""
+    each = wrapper.values() if isinstance(wrapper, OptimWrapperDict) else [wrapper]
+    return all(one.should_update() for one in each)
 
 
 def keep_freed_memory() -> bool:
