@@ -49,6 +49,13 @@ def parse_args() -> argparse.Namespace:
     feeding.add_argument("--pictures", type=positive, default=2400, help="of a round")
     feeding.add_argument("--batch", type=positive, default=24, help="pictures (default: 24)")
 
+    processes = kinds.add_parser(
+        "gloo", parents=[common], help="two training processes on this CPU, against one"
+    )
+    processes.add_argument("--size", type=positive, default=320, help="pixels (default: 320)")
+    processes.add_argument("--batch", type=positive, default=8, help="of both (default: 8)")
+    processes.add_argument("--networks", nargs="+", metavar="NAME", help="such as MixNet-S")
+
     testing = kinds.add_parser(
         "eval", parents=[common], help="testing, against mmdet's; both backends of the metric"
     )
@@ -155,6 +162,11 @@ def measure(args: argparse.Namespace) -> dict:
             *(args.data_root, args.rounds, args.workers, args.network, args.amp),
             *(args.pictures, args.batch),
         )
+    if args.kind == "gloo":
+        from mixdet.analysis.benchmark.gloo import NETWORKS, measure_gloo
+
+        networks = args.networks or tuple(NETWORKS)
+        return measure_gloo(args.rounds, networks, args.size, args.batch)
     if args.kind == "eval":
         from mixdet.analysis.benchmark.eval import BACKENDS, NETWORKS, THRESHOLDS, measure_eval
 

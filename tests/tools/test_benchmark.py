@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from torch.utils.flop_counter import FlopCounterMode
 
 from mixdet.analysis.benchmark.contestants import MATRIX
 from mixdet.analysis.benchmark.eval import eval_table, measure_eval
 from mixdet.analysis.benchmark.feed import feed_table, measure_feed
 from mixdet.analysis.benchmark.fuse import fuse_table, measure_fuse
+from mixdet.analysis.benchmark.gloo import SIDES, gloo_table, measure_gloo
 from mixdet.analysis.benchmark.grow import grow_plot, grow_table, measure_grow
 from mixdet.analysis.benchmark.infer import PARTS
 from mixdet.analysis.benchmark.input import RECIPES
 from mixdet.analysis.benchmark.peers import our_model
+from mixdet.analysis.benchmark.processes import served
 from mixdet.analysis.benchmark.report import BEGIN, END
+from mixdet.analysis.benchmark.train import fixed_batch, ready_to_train
 from mixdet.deploy.export import export
 from mixdet.evaluation.coco_scores import BACKENDS
 from tests.tiny import PICTURES
@@ -147,6 +152,37 @@ def test_who_waits_for_pictures(coco_sample):
     for row in record["rows"]:
         assert 0 <= row["waiting"] < 1
         assert f"{row['waiting']:.0%}" in feed_table(record)
+
+
+@pytest.mark.heavy
+def test_processes_of_one_machine(refusal):
+    assert "--batch 5" in refusal("benchmark", "gloo", "--batch", 5)
+    record = measure_gloo(rounds=1, networks=("MixNet-S",), size=160, batch=4)
+    assert [row["side"] for row in record["rows"]] == list(SIDES)
+    assert record["rows"][0]["speedup"]["median"] == 1
+    assert "two processes, one thread each" in gloo_table(record)
+
+
+def learned(rank: int, processes: int, meeting: str):
+    """A process that answers with its weights after one step."""
+    if processes > 1:
+        dist.init_process_group("gloo", meeting, rank=rank, world_size=processes)
+    model, step = ready_to_train("MixNet-S", "eager", 160, 2, amp=False, threads=1)
+    step(fixed_batch(2, 160, seed=rank))
+    found = torch.cat([p.detach().flatten() for p in model.parameters()]).numpy()
+    return lambda request: found
+
+
+@pytest.mark.heavy
+def test_processes_that_are_timed_learn_together(tmp_path):
+    with (
+        served(learned, 0, 2, f"file://{tmp_path}/meeting") as first,
+        served(learned, 1, 2, f"file://{tmp_path}/meeting") as second,
+        served(learned, 0, 1, "") as alone,
+    ):
+        found = [ask(None) for ask in (first, second, alone)]
+    assert np.array_equal(found[0], found[1])
+    assert (found[0] != found[2]).mean() > 0.1
 
 
 def test_how_cost_grows():

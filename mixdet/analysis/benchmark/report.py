@@ -12,7 +12,7 @@ from pathlib import Path
 from mixdet.analysis.machine import describe
 from mixdet.errors import MixDetError
 
-KINDS = ("input", "train", "feed", "eval", "infer", "fuse", "grow", "start")
+KINDS = ("input", "train", "feed", "gloo", "eval", "infer", "fuse", "grow", "start")
 BEGIN, END = "<!-- {name}: made by tools/benchmark.py report -->", "<!-- /{name} -->"
 
 

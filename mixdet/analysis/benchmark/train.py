@@ -11,7 +11,9 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import torch
+import torch.distributed as dist
 from mmengine.hooks import Hook
+from mmengine.model import MMDistributedDataParallel
 from mmengine.optim import OptimWrapper, build_optim_wrapper
 from torch import nn
 
@@ -159,6 +161,8 @@ def ready_to_train(
 ) -> tuple[nn.Module, Callable[[dict], None]]:
     """Set this process up to train as a run would, on the GPU where there is one.
 
+    Of several processes, which have met, each takes its part of the gradients' mean.
+
     Args:
         name: One of `NETWORKS`.
         form: "mmdet" or one of `FORMS`; the weights are the same.
@@ -181,6 +185,8 @@ def ready_to_train(
     peer.init_weights()
     share_weights(peer, ours)
     model = (peer if form == "mmdet" else ours).to(device()).train()
+    if dist.is_initialized():
+        model = MMDistributedDataParallel(model)
     wrapper = optim_wrapper(model, amp)
     if form == "CUDA graph":
         capture(model, batch, wrapper.optim_context(model))
