@@ -98,7 +98,7 @@ class Detector:
 
             if runtime is not None:
                 raise MixDetError(f"{checkpoint}: runtime={runtime!r} is for an exported folder")
-            self._network = TrainedNetwork(checkpoint, config, device, trust_checkpoint)
+            self._network = TrainedNetwork(checkpoint, config, device, trust_checkpoint, fused=True)
         else:
             raise MixDetError(f"{checkpoint}: no such checkpoint file or exported folder")
         self.classes: tuple[str, ...] = self._network.classes

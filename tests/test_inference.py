@@ -16,8 +16,7 @@ from mixdet.inference import Detections, Detector, as_rgb
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 
 
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory) -> Path:
+def save_checkpoint(folder: Path, config: str, **backbone) -> Path:
     """A detector of digits with random weights, saved as a training run saves it."""
     import mixdet.plugin  # noqa: F401, I001
     import torch
@@ -25,14 +24,24 @@ def checkpoint(tmp_path_factory) -> Path:
     from mmengine.config import Config
     from mmengine.registry import init_default_scope
 
-    cfg = Config.fromfile(CONFIGS / "ssdlite_mixnet_s_digits.py")
+    cfg = Config.fromfile(CONFIGS / f"{config}.py")
+    cfg.model.backbone.update(backbone)
     init_default_scope("mmdet")
     torch.manual_seed(0)
     model = MODELS.build(cfg.model)
-    path = tmp_path_factory.mktemp("run") / "epoch_1.pth"
+    path = folder / "epoch_1.pth"
     meta = {"cfg": cfg.pretty_text, "dataset_meta": {"classes": tuple("0123456789")}}
     torch.save({"meta": meta, "state_dict": model.state_dict()}, path)
     return path
+
+
+def norms(model) -> int:
+    return sum(type(module).__name__ == "BatchNorm2d" for module in model.modules())
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory) -> Path:
+    return save_checkpoint(tmp_path_factory.mktemp("run"), "ssdlite_mixnet_s_digits")
 
 
 @pytest.fixture(scope="module")
@@ -130,6 +139,21 @@ class TestDetector:
         assert np.allclose(got.boxes[0], want.bboxes[first].numpy(), atol=1e-2)
         assert got.labels[0] == int(want.labels[first])
         assert got.names[0] == str(got.labels[0])
+
+    def test_a_fused_copy_predicts(self, detector, picture):
+        """What it gives is compared with mmdet's above."""
+        detector(picture)
+        network = detector._network
+        assert norms(network._predictor) == 0 < norms(network.model)
+
+    def test_what_cannot_be_fused_predicts_as_it_is(self, tmp_path, picture):
+        """Kernels narrower than the stride under SAME padding have no common centre."""
+        made = save_checkpoint(
+            tmp_path, "ssdlite_mobilenet_v2_digits", kernel_sizes=(1, 3, 5), padding="same"
+        )
+        detector = Detector(made)
+        assert len(detector(picture)) > 0
+        assert detector._network._predictor is detector._network.model
 
     def test_a_path_an_array_and_pil_agree(self, detector, picture, tmp_path):
         Image.fromarray(picture).save(tmp_path / "cat.png")

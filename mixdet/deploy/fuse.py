@@ -9,16 +9,19 @@ import copy
 
 import torch
 from mmcv.cnn import fuse_conv_bn
+from mmdet.models.detectors.base import BaseDetector
 from torch import nn
+from torch.utils._pytree import tree_leaves
 
 from mixdet.deploy.branches import branch, branchable, narrow
-from mixdet.errors import MixDetError
+from mixdet.errors import MixDetError, one_line
 from mixdet.models.layers.mixconv import MixConv2d, SplitConv2d
 from mixdet.models.layers.pointwise import PointwiseConv2d
 
 # Whether it keeps channels in blocks: then 1x1 convolutions side by side are dealt out to branches,
 # and dense where they are narrow, as measured in docs/deploy.md
 BLOCKED = {"onnx": True, "openvino": True, "torch": False}
+TOLERANCE = 1e-4  # of the largest output: boxes then move by less than a hundredth of a pixel
 
 
 def fuse(model: nn.Module, target: str = "onnx", branched: bool = True) -> nn.Module:
@@ -55,6 +58,36 @@ def fuse(model: nn.Module, target: str = "onnx", branched: bool = True) -> nn.Mo
     for name, plan in branches.items():
         branch(fused, name, plan)
     return fused.eval().requires_grad_(False)
+
+
+@torch.no_grad()
+def fused_twin(model: BaseDetector, batch: dict) -> BaseDetector:
+    """A fused copy for this machine, which has given what the detector gives on a picture.
+
+    Args:
+        model: A detector of one stage, in evaluation mode.
+        batch: What its data preprocessor takes; the first picture is tried.
+
+    Returns:
+        The copy.
+
+    Raises:
+        MixDetError: The detector cannot be fused, whatever the reason, or its copy differs: batch
+            norms that do not stand where folding expects them.
+    """
+    try:
+        fused = fuse(model, "torch")
+        inputs = model.data_preprocessor(batch)["inputs"][:1]
+        outputs, expected = (tree_leaves(each(inputs, mode="tensor")) for each in (fused, model))
+        fits = all(
+            (one - other).abs().max() <= TOLERANCE * other.abs().max()
+            for one, other in zip(outputs, expected, strict=True)
+        )
+    except Exception as error:  # a detector that works must not fail for its copy
+        raise MixDetError(one_line(error)) from error
+    if not fits:
+        raise MixDetError("the fused network differs")
+    return fused
 
 
 @torch.no_grad()

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from mmdet.models.detectors import SingleStageDetector
 from mmdet.registry import DATASETS, MODELS, TRANSFORMS
 from mmdet.utils import get_test_pipeline_cfg
 from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import init_default_scope
+from torch import nn
 
 import mixdet.plugin  # noqa: F401 - before anything of mmdet's
 from mixdet.compat.checkpoint import load, trust_checkpoints
+from mixdet.deploy.fuse import fused_twin
 from mixdet.engine.config import read_config
 from mixdet.engine.hooks.fit import fill
 from mixdet.engine.plain_config import parse_config
@@ -36,6 +40,7 @@ class TrainedNetwork:
         config: A config file, or None for what the checkpoint holds.
         device: Where to compute.
         trust: Unpickle objects and run the checkpoint's config.
+        fused: Have a fused copy predict, where that is possible and on the first picture the same.
 
     Raises:
         MixDetError: As `Detector` says.
@@ -47,6 +52,7 @@ class TrainedNetwork:
         config: str | os.PathLike | None,
         device: str,
         trust: bool,
+        fused: bool = False,
     ) -> None:
         content = _load(str(checkpoint), trust)
         cfg = _config(str(checkpoint), content.get("meta", {}), config, trust)
@@ -69,15 +75,24 @@ class TrainedNetwork:
             raise MixDetError(f"cannot compute on {device}: {reason}") from error
         self.cfg = cfg
         self.classes = _classes(content.get("meta", {}), cfg)
+        self._predictor: nn.Module | None = None if fused else self.model
 
     def __call__(self, images: Sequence[np.ndarray]) -> list[tuple[np.ndarray, ...]]:
         """Boxes (n, 4), scores (n,) and labels (n,) in each RGB picture (H, W, 3)."""
         prepared = [self._prepare(image) for image in images]
         batch = {key: [one[key] for one in prepared] for key in ("inputs", "data_samples")}
         with torch.inference_mode():
-            samples = self.model.test_step(batch)
+            if self._predictor is None:
+                self._predictor = self._twin(batch)
+            samples = self._predictor.test_step(batch)
         found = [sample.pred_instances.cpu().numpy() for sample in samples]
         return [(each.bboxes.reshape(-1, 4), each.scores, each.labels) for each in found]
+
+    def _twin(self, batch: dict) -> nn.Module:
+        if isinstance(self.model, SingleStageDetector):
+            with contextlib.suppress(MixDetError):
+                return fused_twin(self.model, batch)
+        return self.model
 
     def _prepare(self, image: np.ndarray) -> dict[str, Any]:
         results = {"img": np.ascontiguousarray(image[..., ::-1]), "img_id": 0}

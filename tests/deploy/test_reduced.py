@@ -142,6 +142,14 @@ def test_a_loss_beyond_max_drop_fails(trained, tmp_path):
     assert f'Detector("{tmp_path}")' in (tmp_path / "README.md").read_text()
 
 
+def test_what_is_left_of_an_earlier_export_is_named(trained, tmp_path, capsys):
+    export(*trained, tmp_path, targets=("onnx", "openvino"), check=False)
+    assert "left of" not in capsys.readouterr().out
+    export(*trained, tmp_path, check=False)
+    [said] = [line for line in capsys.readouterr().out.splitlines() if "left of" in line]
+    assert said.endswith(": model.bin, model.xml")
+
+
 def test_blocks_of_the_detector_alone(exported):
     for kind in ("raw", "end2end"):
         found = blocks(exported / kind / "model.onnx")

@@ -94,6 +94,7 @@ def _start(
         dist.init_process_group("gloo", meeting, rank=rank, world_size=processes)
     _, step = ready_to_train(name, "eager", size, batch, amp=False, threads=threads)
     data = fixed_batch(batch, size, seed=rank)
+    step(data)  # memory that is freed is kept from here on
     return lambda request: step(data)
 
 

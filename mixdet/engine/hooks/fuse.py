@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import torch
 from mmdet.models.detectors import SingleStageDetector
 from mmdet.registry import HOOKS
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import nn
-from torch.utils._pytree import tree_leaves
 
-from mixdet.errors import one_line
-
-TOLERANCE = 1e-4  # of the largest output: boxes then move by less than a hundredth of a pixel
+from mixdet.errors import MixDetError
 
 
 @HOOKS.register_module()
@@ -39,34 +35,20 @@ class FuseHook(Hook):
         self, runner: Runner, batch_idx: int, data_batch: dict | None = None
     ) -> None:
         """Before the first batch, let the copy make the test steps, if it computes the same."""
-        from mixdet.deploy.fuse import fuse
+        from mixdet.deploy.fuse import fused_twin
 
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         if batch_idx or not isinstance(model, SingleStageDetector):
             return
         try:
-            fused = fuse(model, "torch")
-            fits = _same(model, fused, data_batch)
-        except Exception as error:  # a detector that works must not fail for its copy
-            runner.logger.warning(f"FuseHook: tested without fusing: {one_line(error)}")
+            fused = fused_twin(model, data_batch)
+        except MixDetError as error:
+            runner.logger.warning(f"FuseHook: tested without fusing: {error}")
             return
-        if fits:
-            self._model, runner.model.test_step = runner.model, fused.test_step
-        else:
-            runner.logger.warning("FuseHook: the fused network differs and is not used")
+        self._model, runner.model.test_step = runner.model, fused.test_step
 
     def after_test_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
         """Give the detector its own step back."""
         if self._model is not None:
             del self._model.test_step
             self._model = None
-
-
-@torch.no_grad()
-def _same(model: nn.Module, fused: nn.Module, data_batch: dict) -> bool:
-    inputs = model.data_preprocessor(data_batch)["inputs"][:1]
-    outputs, expected = (tree_leaves(each(inputs, mode="tensor")) for each in (fused, model))
-    return all(
-        (one - other).abs().max() <= TOLERANCE * other.abs().max()
-        for one, other in zip(outputs, expected, strict=True)
-    )
