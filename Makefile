@@ -6,20 +6,21 @@ BIN    := $(VENV)/bin
 CONFIG ?= configs/ssdlite_mixnet_s_digits.py
 ARGS   ?=
 
-.PHONY: help install train test test-all test-onedl coverage lint docs lock audit doctor clean
+.PHONY: help install train test test-all test-onedl test-oldest coverage lint docs lock audit doctor clean
 
 help:
 	@echo "make train       train MixNet-S SSDLite on the digit scenes and evaluate it (CONFIG=, ARGS=)"
 	@echo "make test        the fast tests"
 	@echo "make test-all    all tests"
 	@echo "make test-onedl  the tests on the maintained continuation of mmdet, in .venv-onedl"
+	@echo "make test-oldest the fast tests on the oldest torch that setup.py allows, in .venv-oldest"
 	@echo "make coverage    the fast tests, and how much of mixdet they run"
 	@echo "make lint        ruff, as pre-commit runs it"
 	@echo "make docs        the API reference from the docstrings, in docs/api/index.html"
 	@echo "make lock        constraints.txt: the versions that are installed"
 	@echo "make audit       known vulnerabilities of those versions; asks PyPI"
 	@echo "make doctor      versions, devices, data sets, and what is wrong"
-	@echo "make clean       remove .venv, .venv-onedl and caches; data/ and work_dirs/ stay"
+	@echo "make clean       remove .venv, .venv-onedl, .venv-oldest and caches; data/ and work_dirs/ stay"
 
 install: $(VENV)/.installed
 
@@ -57,6 +58,15 @@ test-onedl: .venv-onedl/.installed
 	.venv-onedl/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@
 
+test-oldest: .venv-oldest/.installed
+	.venv-oldest/bin/python -m pytest $(ARGS)
+
+.venv-oldest/.installed: setup.py
+	$(PYTHON) -m venv .venv-oldest
+	.venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]' \
+	  torch==2.6.0 torchvision==0.21.0
+	@touch $@
+
 coverage: install
 	$(BIN)/python -m pytest --cov=mixdet --cov-branch --cov-report=term:skip-covered $(ARGS)
 
@@ -86,5 +96,5 @@ doctor: install
 	$(BIN)/python tools/doctor.py
 
 clean:
-	rm -rf $(VENV) .venv-onedl docs/api .coverage .pytest_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf $(VENV) .venv-onedl .venv-oldest docs/api .coverage .pytest_cache .ruff_cache .hypothesis *.egg-info
 	find . -name __pycache__ -not -path './data/*' -prune -exec rm -rf {} +

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.module import _has_any_global_hook
+from torch.nn.modules import module as of_all
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 
@@ -20,13 +20,8 @@ def eager_on_cpu(x: object) -> bool:
 
 def hooked(module: nn.Module) -> bool:
     """Whether hooks of the module's own, or hooks on all modules, see its calls."""
-    return bool(
-        _has_any_global_hook()
-        or module._forward_hooks
-        or module._forward_pre_hooks
-        or module._backward_hooks
-        or module._backward_pre_hooks
-    )
+    kinds = ("forward_hooks", "forward_pre_hooks", "backward_hooks", "backward_pre_hooks")
+    return any(getattr(module, f"_{kind}") or getattr(of_all, f"_global_{kind}") for kind in kinds)
 
 
 def onednn_computes(dtype: torch.dtype) -> bool:
