@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import mmdet
 import pytest
 import torch
 import yaml
@@ -139,6 +140,26 @@ def test_compared_configs_differ_in_backbone_and_kernels_alone(name: str, allowe
     found = differences(ours, other)
     assert found, "the two are the same"
     assert {key for key in found if not any(key.startswith(a) for a in allowed)} == set()
+
+
+def test_pictures_are_augmented_as_in_mmdets_own_recipe():
+    """What ssdlite_mobilenetv2-scratch does in steps, `SSDRandomCrop` does in one."""
+    configs = Path(mmdet.__file__).parent / ".mim/configs"
+    name = "ssd/ssdlite_mobilenetv2-scratch_8xb24-600e_coco.py"
+    theirs = {step.pop("type"): step for step in Config.fromfile(configs / name).train_pipeline}
+    steps = load("ssdlite_mixnet_m_coco").train_dataloader.dataset.pipeline
+    (ours,) = (step for step in steps if step["type"] == "SSDRandomCrop")
+    assert theirs["Expand"].to_rgb, "fill is RGB"
+    assert {key: ours[key] for key in ("expand_ratio", "fill")} == {
+        "expand_ratio": theirs["Expand"].ratio_range,
+        "fill": theirs["Expand"].mean,
+    }
+    assert {key: ours[key] for key in ("min_ious", "min_crop_size")} == theirs["MinIoURandomCrop"]
+    assert ours["scale"] == theirs["Resize"].scale
+    assert theirs["Resize"].keep_ratio is False
+    assert ours["flip_prob"] == theirs["RandomFlip"].prob
+    assert ours["photometric"] == theirs["PhotoMetricDistortion"]
+    assert "expand_prob" not in ours, "mmdet's is 0.5"
 
 
 def test_kernels_of_the_baseline_are_plain():

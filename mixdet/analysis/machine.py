@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
+import subprocess
 from importlib import metadata
 from pathlib import Path
+
+from mixdet import __version__
 
 # What decides how fast float32, bfloat16 and 8 bits are: Linux's name, on x86 or Arm, and the usual
 INSTRUCTIONS = {
@@ -27,7 +31,8 @@ def machine() -> dict[str, object]:
     import cv2
     import torch
 
-    versions = {"python": platform.python_version(), "opencv": cv2.__version__}
+    versions = {"mixdet": f"{__version__}{commit()}"}
+    versions |= {"python": platform.python_version(), "opencv": cv2.__version__}
     for name in DISTRIBUTIONS:
         try:
             versions[name] = metadata.version(name)
@@ -42,6 +47,16 @@ def machine() -> dict[str, object]:
         "system": platform.platform(),
         "versions": versions,
     }
+
+
+def commit() -> str:
+    """Of a checkout " at " and what is checked out, where git says so; else nothing."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists() or shutil.which("git") is None:
+        return ""
+    asked = ["git", "-C", str(root), "describe", "--always", "--dirty"]
+    said = subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip()
+    return f" at {said}" if said else ""
 
 
 def describe(found: dict[str, object]) -> str:

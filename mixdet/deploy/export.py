@@ -102,22 +102,14 @@ def export(
                 raise MixDetError(f"{target}: {error}; refused, and left in {unverified}") from None
             finally:
                 _write_manifest(unverified, folder, manifest)
-        if left := sorted(_named(folder) - _named(unverified)):
+        others = {name for names in FILES.values() for name in names} - manifest["files"].keys()
+        if left := sorted(name for name in others if (folder / name).exists()):
             print(f"{folder}: left of an earlier export, and not of this one: {', '.join(left)}")
         for file in sorted(unverified.iterdir(), key=lambda file: file.name == MANIFEST):
             file.replace(folder / file.name)
         unverified.rmdir()
         folders.append(folder)
     return folders
-
-
-def _named(folder: Path) -> set[str]:
-    """The files of an export that are there; none where its manifest is not."""
-    try:
-        files = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
-        return {name for name in files if (folder / name).is_file()}
-    except (OSError, ValueError, KeyError, TypeError):
-        return set()
 
 
 def _manifest(

@@ -11,6 +11,7 @@ import torch
 from mmcv.cnn import fuse_conv_bn
 from mmdet.models.detectors.base import BaseDetector
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._pytree import tree_leaves
 
 from mixdet.deploy.branches import branch, branchable, narrow
@@ -21,16 +22,18 @@ from mixdet.models.layers.pointwise import PointwiseConv2d
 # Whether it keeps channels in blocks: then 1x1 convolutions side by side are dealt out to branches,
 # and dense where they are narrow, as measured in docs/deploy.md
 BLOCKED = {"onnx": True, "openvino": True, "torch": False}
+PLAIN = {_BatchNorm.forward, nn.SyncBatchNorm.forward}
 TOLERANCE = 1e-4  # of the largest output: boxes then move by less than a hundredth of a pixel
 
 
 def fuse(model: nn.Module, target: str = "onnx", branched: bool = True) -> nn.Module:
     """Fold batch norm, and take every MixConv in the form that was measured fastest.
 
-    Batch norm goes into the convolution before it. A MixConv becomes one depthwise convolution, its
-    kernels zero-padded to the largest, or where nothing else reads it the whole block becomes
-    branches of one kernel size each (`mixdet.deploy.branches`). 1x1 convolutions side by side are
-    dealt out to the branches, or become one: grouped, or dense where they are narrow or unequal.
+    Batch norm goes into the convolution before it, unless it does more than normalise. A MixConv
+    becomes one depthwise convolution, its kernels zero-padded to the largest, or where nothing else
+    reads it the whole block becomes branches of one kernel size each (`mixdet.deploy.branches`).
+    1x1 convolutions side by side are dealt out to the branches, or become one: grouped, or dense
+    where they are narrow or unequal.
 
     Args:
         model: A detector, or any network with MixConvs; it stays as it is.
@@ -54,10 +57,19 @@ def fuse(model: nn.Module, target: str = "onnx", branched: bool = True) -> nn.Mo
             elif isinstance(child, SplitConv2d):
                 dense = path in branches or (BLOCKED[target] and narrow(child))
                 setattr(module, name, _pointwise(child, dense))
+    _keep_what_also_activates(fused)
     fused = fuse_conv_bn(fused)
     for name, plan in branches.items():
         branch(fused, name, plan)
     return fused.eval().requires_grad_(False)
+
+
+def _keep_what_also_activates(model: nn.Module) -> None:
+    """Put norms such as timm's `BatchNormAct2d` where they are not folded away with all they do."""
+    for module in list(model.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, _BatchNorm) and type(child).forward not in PLAIN:
+                setattr(module, name, nn.Sequential(child))
 
 
 @torch.no_grad()

@@ -68,7 +68,8 @@ def save_onnx(
     width, height = network.size
     # A batch of 1 would be taken for a constant
     image = torch.zeros(1 + with_nms, height, width, 3, dtype=torch.uint8)
-    dynamic = ({0: torch.export.Dim("N", min=1)},) if with_nms else None
+    # torch 2.6 refuses a dimension without a largest value, and calls it s0
+    dynamic = ({0: torch.export.Dim("N", min=1, max=1 << 20)},) if with_nms else None
     names = ["candidates", "candidate_scores"] if with_nms else ["boxes", "scores"]
     torch_log = logging.getLogger("torch.onnx")
     level = torch_log.level
@@ -91,6 +92,10 @@ def save_onnx(
     model = program.model_proto
     model.ir_version = IR_VERSION
     if with_nms:
+        for value in (*model.graph.input, *model.graph.output, *model.graph.value_info):
+            for dim in value.type.tensor_type.shape.dim:
+                if dim.dim_param:
+                    dim.dim_param = dim.dim_param.replace("s0", "N")
         count, classes = len(network.anchors), network.detector.bbox_head.num_classes
         text = NMS.format(
             ir=IR_VERSION,

@@ -30,7 +30,7 @@ class TrainedNetwork:
     """A detector of mmdet's with the weights of a checkpoint.
 
     Attributes:
-        model: The detector.
+        model: The detector, as it was trained.
         cfg: Its config.
         pipeline: The steps of its test pipeline, from an array on.
         classes: Class names, indexed by label.

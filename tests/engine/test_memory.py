@@ -87,7 +87,9 @@ def test_tensors_are_mapped_until_the_first_step(glibc, monkeypatch, limit, batc
     taken, hook, seen = glibc(limit), KeepMemoryHook(), []
     weight = torch.nn.Parameter(torch.ones(2))
     wrapper = OptimWrapper(SGD([weight], 0.1, momentum=0.9), accumulative_counts=batches)
-    given = OptimWrapperDict(one=wrapper) if several else wrapper
+    # one that has made its step does not stand for all
+    sooner = OptimWrapper(SGD([torch.nn.Parameter(torch.ones(2))], 0.1))
+    given = OptimWrapperDict(one=sooner, other=wrapper) if several else wrapper
     runner = SimpleNamespace(optim_wrapper=given)
     hook.before_run(runner)
     hook.before_train(runner)

@@ -179,10 +179,12 @@ def test_processes_that_are_timed_learn_together(tmp_path):
         served(learned, 0, 2, f"file://{tmp_path}/meeting") as first,
         served(learned, 1, 2, f"file://{tmp_path}/meeting") as second,
         served(learned, 0, 1, "") as alone,
+        served(learned, 0, 1, "") as again,
     ):
-        found = [ask(None) for ask in (first, second, alone)]
+        found = [ask(None) for ask in (first, second, alone, again)]
     assert np.array_equal(found[0], found[1])
-    assert (found[0] != found[2]).mean() > 0.1
+    assert (found[0] != found[2]).mean() > 0.1  # one's own pictures teach something else
+    assert np.array_equal(found[2], found[3])  # from the same weights
 
 
 def test_how_cost_grows():
@@ -191,8 +193,10 @@ def test_how_cost_grows():
     small, large = record["sweeps"]
     assert 0 < small["training"]["low"] <= small["inference"]["high"]
     assert "training" not in large  # batch norm on a 1x1 level
-    *kinds, network, product = record["parts"]
-    assert sum(part["madds"] for part in kinds) == network["madds"]
+    *kinds, network, product, near, far = record["parts"]
+    for what in ("madds", "bytes"):
+        assert sum(part[what] for part in kinds) == network[what]
+    assert near["bytes"] == far["bytes"] == 2 * 64 * 2**20
     assert sum(part["milliseconds"] for part in kinds) >= 0.99 * network["milliseconds"]
     assert product["madds"] == 1024**3
     # counted by torch, not by the hooks

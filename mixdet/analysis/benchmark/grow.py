@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import torch
 from mmdet.registry import MODELS
@@ -37,6 +38,8 @@ AXES = {
     "kernel": "kernel size of all",
 }
 MODES = ("training", "inference")
+COPIES = 1 << 20, 64 << 20
+LARGEST = max(COPIES)
 KINDS = ("1x1 convolutions", "depthwise convolutions", "full convolutions", "everything else")
 
 
@@ -103,9 +106,12 @@ def _model(size: int, kernel_sizes: int | Sequence[int]) -> nn.Module:
 
 
 def _parts(rounds: int) -> list[dict[str, object]]:
-    """Time and multiply-adds of the fused network's layers, by kind, and of a matrix product."""
+    """Time, multiply-adds and bytes of the fused network's layers, by kind.
+
+    Beside them a matrix product, and copies of as much as a layer moves and of what no cache holds.
+    """
     network = fuse(_model(SIZE, (3, 5, 7)), "torch")
-    spent, madds = dict.fromkeys(KINDS, 0.0), dict.fromkeys(KINDS, 0)
+    spent, madds, moved = (dict.fromkeys(KINDS, 0) for _ in range(3))
     started, runs = [0.0], 0
 
     def count(_module: nn.Module, _inputs: tuple) -> None:
@@ -115,10 +121,11 @@ def _parts(rounds: int) -> list[dict[str, object]]:
     def before(_module: nn.Module, _inputs: tuple) -> None:
         started[0] = time.process_time()
 
-    def after(conv: nn.Conv2d, _inputs: tuple, output: torch.Tensor) -> None:
+    def after(conv: nn.Conv2d, inputs: tuple, output: torch.Tensor) -> None:
         kind = KINDS[0 if conv.kernel_size == (1, 1) else 1 if conv.groups > 1 else 2]
         spent[kind] += time.process_time() - started[0]
         madds[kind] += output.numel() // len(output) * conv.weight[0].numel()
+        moved[kind] += inputs[0].nbytes + output.nbytes + conv.weight.nbytes
 
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
@@ -127,26 +134,39 @@ def _parts(rounds: int) -> list[dict[str, object]]:
     network.backbone.register_forward_pre_hook(count)
     x = torch.randn(1, 3, SIZE, SIZE).contiguous(memory_format=torch.channels_last)
     matrix = torch.randn(SIDE, SIDE)
+    copies = {size: [torch.zeros(size, dtype=torch.uint8) for _ in range(2)] for size in COPIES}
     with torch.inference_mode():
         tasks = {
             "network": lambda _: network(x, mode="tensor"),
             "product": lambda _: matrix @ matrix,
         }
+        for size, (source, copy) in copies.items():
+            tasks[size] = partial(_copies, source, copy, LARGEST // size)
         seconds = alternate(tasks, 4 * rounds, time.process_time)
     total = median_of(seconds["network"])["median"]
     spent = {kind: value / runs for kind, value in spent.items()}
     spent[KINDS[3]] = max(total - sum(spent.values()), 0.0)
-    rows = [_part(kind, spent[kind], madds[kind] / runs) for kind in KINDS]
+    rows = [_part(kind, spent[kind], madds[kind] / runs, moved[kind] / runs) for kind in KINDS]
     product = median_of(seconds["product"])["median"]
     return [
         *rows,
-        _part("the whole network", total, sum(madds.values()) / runs),
-        _part(MATRIX, product, SIDE**3),
+        _part("the whole network", total, sum(madds.values()) / runs, sum(moved.values()) / runs),
+        _part(MATRIX, product, SIDE**3, 3 * matrix.nbytes),
+        *(
+            _part(f"copies of {size >> 20} MiB", median_of(seconds[size])["median"], 0, 2 * LARGEST)
+            for size in COPIES
+        ),
     ]
 
 
-def _part(what: str, seconds: float, madds: float) -> dict[str, object]:
-    return {"what": what, "milliseconds": 1000 * seconds, "madds": round(madds)}
+def _copies(source: torch.Tensor, copy: torch.Tensor, times: int, _turn: int) -> None:
+    for _ in range(times):
+        copy.copy_(source)
+
+
+def _part(what: str, seconds: float, madds: float, moved: float) -> dict[str, object]:
+    numbers = {"madds": round(madds), "bytes": round(moved)}
+    return {"what": what, "milliseconds": 1000 * seconds} | numbers
 
 
 def grow_table(record: dict[str, object], markdown: bool = False) -> str:
@@ -164,11 +184,15 @@ def grow_table(record: dict[str, object], markdown: bool = False) -> str:
             f"{part['milliseconds']:.1f}",
             f"{part['madds'] / 1e6:.0f}",
             # what is left beside the convolutions multiplies nothing, and can take no time at all
-            f"{part['madds'] / part['milliseconds'] / 1e6:.1f}" if part["madds"] else "",
+            *(
+                f"{part[what] / part['milliseconds'] / 1e6:.1f}" if part.get(what) else ""
+                for what in ("madds", "bytes")
+            ),
         ]
         for part in record["parts"]
     ]
     header = ["one core, fused, 320 x 320", "ms", "million multiply-adds", "billion a second"]
+    header.append("gigabytes a second, read and written")
     return "\n\n".join(
         [
             text_table(["", *(f"{mode}, images/s" for mode in MODES)], rows, markdown),

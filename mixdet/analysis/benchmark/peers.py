@@ -14,6 +14,7 @@ import torch
 from mmdet.registry import MODELS
 from mmengine.config import Config
 from mmengine.logging import MMLogger
+from mmengine.model import BaseModule
 from timm.models._efficientnet_builder import decode_arch_def
 from timm.models.efficientnet import EfficientNetFeatures
 from torch import Tensor, nn
@@ -52,16 +53,22 @@ LEVELS = (-2, -1)  # of timm's features: strides 16 and 32
 
 
 @MODELS.register_module()
-class TimmFeatures(nn.Module):
+class TimmFeatures(BaseModule):
     """timm's `features_only` network as a backbone.
 
     Args:
         name: timm's, or None for MobileNetV2 {3,5,7}.
         out_indices: Which of timm's features of `name` to give; those of MobileNetV2 are fixed.
+        init_cfg: As mmengine's modules take it.
     """
 
-    def __init__(self, name: str | None, out_indices: Sequence[int] = LEVELS) -> None:
-        super().__init__()
+    def __init__(
+        self,
+        name: str | None,
+        out_indices: Sequence[int] = LEVELS,
+        init_cfg: dict | list | None = None,
+    ) -> None:
+        super().__init__(init_cfg)
         if name:
             self.net = timm.create_model(name, features_only=True, out_indices=out_indices)
         else:

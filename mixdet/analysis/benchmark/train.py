@@ -20,6 +20,7 @@ from torch import nn
 from mixdet.analysis.benchmark.peers import (
     NETWORKS,
     check_known,
+    initialise,
     our_model,
     peer_model,
     share_weights,
@@ -181,8 +182,7 @@ def ready_to_train(
     torch.set_num_threads(threads)
     torch.backends.cudnn.benchmark = True  # as in our configs
     peer, ours = peer_model(name, size), our_model(name, size)
-    torch.manual_seed(0)
-    peer.init_weights()
+    initialise(peer)
     share_weights(peer, ours)
     model = (peer if form == "mmdet" else ours).to(device()).train()
     if dist.is_initialized():

@@ -87,7 +87,7 @@ def test_a_step_in_float32_rounds_as_the_plain_path_does(name, monkeypatch):
             continue  # a bias before a batch norm has no gradient, but rounding
         compared += 1
         # small in all but those that lie behind activations near a kink
-        assert (mine.grad - e.grad).norm() <= 3 * (theirs.grad - e.grad).norm() + 1e-4 * size, name
+        assert (mine.grad - e.grad).norm() <= 2 * (theirs.grad - e.grad).norm() + 1e-4 * size, name
     assert compared > 0.7 * len(list(ours.parameters()))
 
 

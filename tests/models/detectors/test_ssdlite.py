@@ -14,12 +14,13 @@ from mmengine.config import Config
 
 import mixdet.plugin  # noqa: F401
 from mixdet.analysis.benchmark.peers import share_weights
+from mixdet.analysis.benchmark.train import fixed_batch
 from mixdet.errors import MixDetError
 from tests.conftest import ROOT
 
 RECIPE = {
     *("train_dataloader", "val_dataloader", "val_evaluator", "optim_wrapper", "param_scheduler"),
-    *("train_cfg", "val_cfg", "default_hooks", "env_cfg", "randomness"),
+    *("train_cfg", "val_cfg", "default_hooks", "env_cfg", "randomness", "auto_scale_lr"),
 }
 
 
@@ -194,6 +195,7 @@ def test_the_plain_path_and_its_twin_differ_in_nothing_but_the_code():
     recipes = [{k: v for k, v in c.items() if k in RECIPE} for c in configs]
     assert recipes[0] == recipes[1]
     assert recipes[0].keys() == RECIPE
+    assert not any("custom_hooks" in config for config in configs)
     torch.manual_seed(0)
     ours, peer = (MODELS.build(config.model) for config in configs)
     for model in (ours, peer):
@@ -204,10 +206,29 @@ def test_the_plain_path_and_its_twin_differ_in_nothing_but_the_code():
             assert (mine.std() / theirs.std()).item() == pytest.approx(1, rel=0.15)
         assert mine.mean().item() == pytest.approx(theirs.mean().item(), abs=0.1)
     share_weights(peer, ours)
-    picture = torch.randn(2, 3, 160, 160)
+    batch = fixed_batch(4, 160)
+    for sample in batch["data_samples"]:
+        sample.gt_instances.labels %= 10
+    # what preprocessing, anchors, matching, coder, mining and both losses make of it
+    losses = []
+    for model in (ours, peer):
+        data = model.train().data_preprocessor(batch, training=True)
+        _, found = model.parse_losses(model(**data, mode="loss"))
+        losses.append({name: value.item() for name, value in found.items()})
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    for model in (ours, peer):  # so that scores and offsets are far from equal
+        for convs in (model.bbox_head.cls_convs, model.bbox_head.reg_convs):
+            for block in convs:
+                torch.manual_seed(1)
+                torch.nn.init.normal_(block[-1].weight, std=0.5)
     with torch.no_grad():
-        for mine, theirs in zip(ours.eval()(picture), peer.eval()(picture), strict=True):
-            torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-8)
+        found = [model.eval().test_step(batch) for model in (ours, peer)]
+    for mine, theirs in zip(*found, strict=True):
+        mine, theirs = mine.pred_instances, theirs.pred_instances
+        assert len(mine) == len(theirs) == 100
+        torch.testing.assert_close(mine.scores, theirs.scores, rtol=1e-3, atol=1e-5)
+        torch.testing.assert_close(mine.bboxes, theirs.bboxes, rtol=0, atol=0.05)
+        assert torch.equal(mine.labels, theirs.labels)
     norms = [
         Counter((m.momentum, m.eps) for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d))
         for model in (ours, peer)
