@@ -9,6 +9,7 @@ ARGS   ?=
 .PHONY: help install train test test-all test-onedl test-oldest coverage lint docs lock audit doctor clean
 
 help:
+	@echo "make install     mixdet and all its tools into .venv, which train and test do too"
 	@echo "make train       train MixNet-S SSDLite on the digit scenes and evaluate it (CONFIG=, ARGS=)"
 	@echo "make test        the fast tests"
 	@echo "make test-all    all tests"

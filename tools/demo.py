@@ -9,7 +9,7 @@ from mixdet.errors import run_tool
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("model", help="a trained detector")
+    parser.add_argument("model", help="a trained detector (.pth), or an exported folder")
     parser.add_argument("model2", nargs="?", help="another, shown beside it")
     parser.add_argument("--port", type=int, default=7860, help="0: any (default: %(default)s)")
     args = parser.parse_args()

@@ -15,7 +15,12 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--camera", type=int, metavar="N", help="camera number, until Ctrl-C")
     parser.add_argument("--frames", type=int, help="stop the camera after so many frames")
     parser.add_argument("--config", help="default: the config that the checkpoint holds")
-    parser.add_argument("--out", default="outputs/predict", help="folder (default: %(default)s)")
+    parser.add_argument(
+        "--out",
+        default="outputs/predict",
+        help="folder for predictions.json and what is drawn, small pictures enlarged "
+        "(default: %(default)s)",
+    )
     parser.add_argument("--score-thr", type=float, default=0.3, help="default: %(default)s")
     parser.add_argument("--device", default="cpu", help="cpu, cuda:0, ... (default: %(default)s)")
     parser.add_argument("--batch-size", type=int, default=8, help="default: %(default)s")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from mixdet.errors import run_tool
 
@@ -12,7 +13,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("folder", metavar="DIR", help="what tools/export.py wrote")
     parser.add_argument("config", help="path of the config")
     parser.add_argument("checkpoint", help="the checkpoint that was exported")
-    parser.add_argument("--runtime", help="onnx, openvino, ncnn... (default: the first it has)")
+    parser.add_argument("--runtime", help="onnx, openvino, ncnn... (default: all it has)")
     parser.add_argument("--data-root", help="another folder for the config's test data")
     parser.add_argument(
         "--trust-checkpoint",
@@ -24,13 +25,18 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
+    from mixdet.deploy.exported import runtimes_of
     from mixdet.deploy.verify import reference, verify  # heavy: torch and mmdet
     from mixdet.engine.trained import TrainedNetwork
 
     trained = TrainedNetwork(args.checkpoint, args.config, "cpu", args.trust_checkpoint)
-    report = verify(args.folder, reference(trained, args.data_root), args.runtime)
-    print(report)
-    report.require()
+    runtimes = runtimes_of(Path(args.folder), args.runtime)
+    wanted = reference(trained, args.data_root)
+    reports = {runtime: verify(args.folder, wanted, runtime) for runtime in runtimes}
+    for runtime, report in reports.items():
+        print(f"{args.folder}, {runtime}: {report}")
+    for report in reports.values():
+        report.require()
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from mixdet import __version__
 from mixdet.deploy.exported import FORMAT, MANIFEST, UNVERIFIED, sha256
@@ -103,6 +103,7 @@ def export(
             finally:
                 _write_manifest(unverified, folder, manifest)
         others = {name for names in FILES.values() for name in names} - manifest["files"].keys()
+        others |= {f"{each}/{MANIFEST}" for each in KINDS}
         if left := sorted(name for name in others if (folder / name).exists()):
             print(f"{folder}: left of an earlier export, and not of this one: {', '.join(left)}")
         for file in sorted(unverified.iterdir(), key=lambda file: file.name == MANIFEST):
@@ -157,7 +158,8 @@ def _write_files(
 ) -> None:
     made = ["model.safetensors"]
     weights = trained.model.state_dict().items()
-    save_file({name: value.contiguous() for name, value in weights}, folder / made[0])
+    # in bytes: its own files are for no other user
+    (folder / made[0]).write_bytes(save({name: value.contiguous() for name, value in weights}))
     stated = {key: json.dumps(manifest[key]) for key in ("kind", "input", "classes", "postprocess")}
     write(targets, folder, network, manifest, stated, training)
     made += [name for target in targets for name in FILES[target]]

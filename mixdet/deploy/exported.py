@@ -144,7 +144,8 @@ class ExportedNetwork(ExportedFile):
     def __init__(self, folder: str | os.PathLike, runtime: str | None = None) -> None:
         folder = Path(folder)
         manifest = read_manifest(folder)
-        super().__init__(manifest, _runtime(folder, manifest["files"], runtime), folder)
+        first = runtimes_of(folder, runtime)[0]
+        super().__init__(manifest, _checked(folder, first, manifest["files"]), folder)
         self.classes = tuple(manifest["classes"])
 
 
@@ -243,7 +244,17 @@ def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _runtime(folder: Path, files: dict[str, str], wanted: str | None) -> str:
+def runtimes_of(folder: Path, wanted: str | None = None) -> list[str]:
+    """Those of which a folder has a file and Python the package.
+
+    Args:
+        folder: The exported folder.
+        wanted: The only one that will do.
+
+    Raises:
+        MixDetError: There is none.
+    """
+    files = read_manifest(folder)["files"]
     exported = [runtime for runtime, names in FILES.items() if names[0] in files]
     if wanted is not None and wanted not in exported:
         raise MixDetError(f"{folder} has no file for {wanted!r}, but for: {', '.join(exported)}")
@@ -252,10 +263,15 @@ def _runtime(folder: Path, files: dict[str, str], wanted: str | None) -> str:
     if not usable:
         extras = " or ".join(f'pip install "mixdet[{name}]"' for name in candidates)
         raise MixDetError(f"{folder}: no runtime for it is installed: {extras}")
-    for name in FILES[usable[0]]:
+    return usable
+
+
+def _checked(folder: Path, runtime: str, files: dict[str, str]) -> str:
+    """The runtime, if its files are those that were exported."""
+    for name in FILES[runtime]:
         if not (folder / name).is_file() or sha256(folder / name) != files.get(name):
             raise MixDetError(
                 f"{folder / name} is missing or not the file that was exported (its SHA-256 is "
                 f"not that in {MANIFEST}): copy the folder again, or export again"
             )
-    return usable[0]
+    return runtime

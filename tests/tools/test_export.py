@@ -5,12 +5,15 @@ import json
 
 def test_export_and_verify(tool, refusal, trained, pictures, tmp_path):
     folder = tmp_path / "exported"
-    code, out, err = tool("export", *trained, "--out", folder)
+    code, out, err = tool("export", *trained, "--out", folder, "--to", "onnx", "openvino")
     assert code == 0, out + err
     assert "largest difference" in out
     code, out, err = tool("verify", folder, *trained)
     assert code == 0, out + err
-    assert out.startswith("14 pictures, ")
+    said = out.splitlines()[-2:]
+    for line, runtime in zip(said, ("onnx", "openvino"), strict=True):
+        assert line.startswith(f"{folder}, {runtime}: 14 pictures, ")
+    assert len({file.stat().st_mode for file in folder.iterdir()}) == 1  # for the same users
     found = []
     for name, model in (("drawn", folder), ("original", trained[1])):
         call = (model, pictures / "val2017", "--out", tmp_path / name, "--score-thr", 0.05)

@@ -178,6 +178,8 @@ def grow_table(record: dict[str, object], markdown: bool = False) -> str:
         ]
         for row in record["sweeps"]
     ]
+    # older records do not have them
+    rates_of = [what for what in ("madds", "bytes") if what in record["parts"][0]]
     parts = [
         [
             part["what"],
@@ -185,14 +187,14 @@ def grow_table(record: dict[str, object], markdown: bool = False) -> str:
             f"{part['madds'] / 1e6:.0f}",
             # what is left beside the convolutions multiplies nothing, and can take no time at all
             *(
-                f"{part[what] / part['milliseconds'] / 1e6:.1f}" if part.get(what) else ""
-                for what in ("madds", "bytes")
+                f"{part[what] / part['milliseconds'] / 1e6:.1f}" if part[what] else ""
+                for what in rates_of
             ),
         ]
         for part in record["parts"]
     ]
     header = ["one core, fused, 320 x 320", "ms", "million multiply-adds", "billion a second"]
-    header.append("gigabytes a second, read and written")
+    header += ["gigabytes a second, read and written"] * (len(rates_of) - 1)
     return "\n\n".join(
         [
             text_table(["", *(f"{mode}, images/s" for mode in MODES)], rows, markdown),
