@@ -22,7 +22,7 @@ from mixdet.models.layers.pointwise import PointwiseConv2d
 # Whether it keeps channels in blocks: then 1x1 convolutions side by side are dealt out to branches,
 # and dense where they are narrow, as measured in docs/deploy.md
 BLOCKED = {"onnx": True, "openvino": True, "torch": False}
-PLAIN = {_BatchNorm.forward, nn.SyncBatchNorm.forward}
+PLAIN = {_BatchNorm.forward, nn.SyncBatchNorm.forward}  # of norms that do nothing else
 TOLERANCE = 1e-4  # of the largest output: boxes then move by less than a hundredth of a pixel
 
 
