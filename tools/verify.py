@@ -25,12 +25,13 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    from mixdet.deploy.exported import runtimes_of
+    from mixdet.deploy.exported import read_manifest, runtimes_of
     from mixdet.deploy.verify import reference, verify  # heavy: torch and mmdet
     from mixdet.engine.trained import TrainedNetwork
 
     trained = TrainedNetwork(args.checkpoint, args.config, "cpu", args.trust_checkpoint)
-    runtimes = runtimes_of(Path(args.folder), args.runtime)
+    folder = Path(args.folder)
+    runtimes = runtimes_of(folder, read_manifest(folder), args.runtime)
     wanted = reference(trained, args.data_root)
     reports = {runtime: verify(args.folder, wanted, runtime) for runtime in runtimes}
     for runtime, report in reports.items():

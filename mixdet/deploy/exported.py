@@ -144,7 +144,7 @@ class ExportedNetwork(ExportedFile):
     def __init__(self, folder: str | os.PathLike, runtime: str | None = None) -> None:
         folder = Path(folder)
         manifest = read_manifest(folder)
-        first = runtimes_of(folder, runtime)[0]
+        first = runtimes_of(folder, manifest, runtime)[0]
         super().__init__(manifest, _checked(folder, first, manifest["files"]), folder)
         self.classes = tuple(manifest["classes"])
 
@@ -244,18 +244,18 @@ def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def runtimes_of(folder: Path, wanted: str | None = None) -> list[str]:
+def runtimes_of(folder: Path, manifest: dict[str, Any], wanted: str | None = None) -> list[str]:
     """Those of which a folder has a file and Python the package.
 
     Args:
         folder: The exported folder.
+        manifest: Its `mixdet.json`.
         wanted: The only one that will do.
 
     Raises:
         MixDetError: There is none.
     """
-    files = read_manifest(folder)["files"]
-    exported = [runtime for runtime, names in FILES.items() if names[0] in files]
+    exported = [runtime for runtime, names in FILES.items() if names[0] in manifest["files"]]
     if wanted is not None and wanted not in exported:
         raise MixDetError(f"{folder} has no file for {wanted!r}, but for: {', '.join(exported)}")
     candidates = [wanted] if wanted else exported
