@@ -6,12 +6,12 @@ is what it is for.
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import os
 import shutil
 import sys
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -66,6 +66,7 @@ def examine(folder: Path | None = None, online: bool = False) -> list[Check]:
         _versions,
         _operators,
         _devices,
+        _runtimes,
         lambda: _data(data),
         lambda: _weights(online),
     )
@@ -74,8 +75,7 @@ def examine(folder: Path | None = None, online: bool = False) -> list[Check]:
 
 def _versions() -> Iterator[Check]:
     section, recent = "versions", sys.version_info >= (3, 10)
-    # (which came with Python 3.10: an older one must live to be told so)
-    owners = metadata.packages_distributions() if recent else {}
+    owners = _owners()
     try:
         yield Check(section, "mixdet", metadata.version("mixdet"))
     except metadata.PackageNotFoundError:
@@ -90,6 +90,12 @@ def _versions() -> Iterator[Check]:
     )
     for module in MODULES:
         yield _version(section, module, sorted(set(owners.get(module, ()))))
+
+
+def _owners() -> Mapping[str, list[str]]:
+    """Which distributions own a module."""
+    # since Python 3.10: an older one must live to be told so
+    return getattr(metadata, "packages_distributions", dict)()
 
 
 def _version(section: str, module: str, owners: list[str]) -> Check:
@@ -153,6 +159,22 @@ def _devices() -> Iterator[Check]:
         yield Check(section, "gpu", value, "note", remedy)
     else:
         yield Check(section, "gpu", "none seen: training runs on the CPU")
+
+
+def _runtimes() -> Iterator[Check]:
+    """What can run exported files, which is seen without importing it."""
+    try:
+        from mixdet.deploy.runtimes import PACKAGES
+    except Exception:  # NumPy, said under versions
+        return
+    owners = _owners()
+    for extra, module in PACKAGES.items():
+        if importlib.util.find_spec(module) is None:
+            value = f'not installed: pip install "mixdet[{extra}]"'
+        else:
+            found = sorted(set(owners.get(module, ())))
+            value = " and ".join(f"{name} {metadata.version(name)}" for name in found) or module
+        yield Check("runtimes of exported files", extra, value)
 
 
 def _data(data: Path) -> Iterator[Check]:

@@ -104,7 +104,7 @@ def test_pictures_are_normalised_as_the_pretrained_weights_expect(path: Path):
     config = Config.fromfile(path)
     name = getattr(MODELS.build(config.model.backbone), "timm_name", None)
     if name is None:
-        pytest.skip("no ImageNet weights fit this backbone")
+        pytest.skip("timm has no weights of this backbone that a picture would have to fit")
     preprocessor = config.model.data_preprocessor
     assert preprocessor.bgr_to_rgb, "mmdet reads BGR, timm's weights were trained on RGB"
     mean, std = timm_normalisation(name)

@@ -58,7 +58,8 @@ def main() -> None:
         )
         write_json(entries, out)
     boxes = sum(len(entry["boxes"]) for entry in entries)
-    print(f"{boxes} detections in {len(entries)} pictures; drawn in {out}, with predictions.json")
+    pictures = f"{len(entries)} picture{'s' * (len(entries) != 1)}"
+    print(f"{boxes} detections in {pictures}; drawn in {out}, with predictions.json")
 
 
 if __name__ == "__main__":

@@ -115,7 +115,7 @@ def predict_video(
         rate = rate if math.isfinite(rate) and rate > 0 else 25.0
         total = max(0, int(capture.get(cv2.CAP_PROP_FRAME_COUNT))) or None
         stream = islice(_frames(capture), frames)
-        with tqdm(total=frames or total, unit="frame", desc=Path(name).name) as bar:
+        with tqdm(total=frames or total, unit="frame", desc=Path(name).name, smoothing=0) as bar:
             for batch in _batches(stream, 1 if live else batch_size):
                 for image, detections in zip(
                     batch, detector(batch, score_thr=score_thr), strict=True
@@ -195,7 +195,7 @@ def _readable(
     pictures: list[tuple[Path, Path]], faults: list[str]
 ) -> Iterator[tuple[Path, Path, np.ndarray]]:
     """Those that can be read, with their pixels; what is wrong with the others, to `faults`."""
-    for source, target in tqdm(pictures, unit="img", disable=not pictures):
+    for source, target in tqdm(pictures, unit="img", smoothing=0, disable=not pictures):
         try:
             image = as_rgb(source)
         except MixDetError as error:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -90,8 +90,10 @@ class TrainedNetwork:
 
     def _twin(self, batch: dict) -> nn.Module:
         if isinstance(self.model, SingleStageDetector):
-            with contextlib.suppress(MixDetError):
+            try:
                 return fused_twin(self.model, batch)
+            except MixDetError as error:
+                warnings.warn(f"predicts without fusing: {error}", stacklevel=4)
         return self.model
 
     def _prepare(self, image: np.ndarray) -> dict[str, Any]:

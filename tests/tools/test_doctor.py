@@ -12,6 +12,7 @@ import huggingface_hub
 import pytest
 
 from mixdet import doctor
+from mixdet.deploy import runtimes
 
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "doctor.py"
 
@@ -50,6 +51,7 @@ def test_a_sound_installation_works_without_coco(
     checks = [doctor.Check(**check) for check in report["checks"]]
     assert find(checks, "torch").value == metadata.version("torch")
     assert find(checks, "nms").level == "ok"
+    assert find(checks, "onnx").value == f"onnxruntime {metadata.version('onnxruntime')}"
     assert int(find(checks, "cores").value) >= 1
     coco = find(checks, "COCO")
     assert (coco.level, coco.value) == ("note", "data/coco is not there")
@@ -90,6 +92,12 @@ def test_what_does_not_import_is_a_problem_with_a_remedy(
     assert lines[at + 1].lstrip().startswith("-> ")
     assert lines[-1] == "1 problem(s), marked with !"
     assert "More" not in "".join(lines)
+
+
+def test_a_missing_runtime_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(runtimes.PACKAGES, "onnx", "no_such_module")
+    check = find(doctor.examine(), "onnx")
+    assert (check.level, check.value) == ("ok", 'not installed: pip install "mixdet[onnx]"')
 
 
 def test_two_packages_in_one_folder_are_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 
 import torch.distributed as dist
 
@@ -91,7 +92,8 @@ def _start(
 ) -> Callable[[object], None]:
     """A process that makes a training step when asked; of several, together with the others."""
     if processes > 1:
-        dist.init_process_group("gloo", meeting, rank=rank, world_size=processes)
+        patience = timedelta(minutes=5)  # with a process that failed
+        dist.init_process_group("gloo", meeting, patience, rank=rank, world_size=processes)
     _, step = ready_to_train(name, "eager", size, batch, amp=False, threads=threads)
     data = fixed_batch(batch, size, seed=rank)
     step(data)  # memory that is freed is kept from here on
