@@ -98,7 +98,8 @@ class Detector:
 
             if runtime is not None:
                 raise MixDetError(f"{checkpoint}: runtime={runtime!r} is for an exported folder")
-            self._network = TrainedNetwork(checkpoint, config, device, trust_checkpoint, fused=True)
+            self._network = TrainedNetwork(checkpoint, config, device, trust_checkpoint)
+            self._network.predictor = None  # but a fused copy
         else:
             raise MixDetError(f"{checkpoint}: no such checkpoint file or exported folder")
         self.classes: tuple[str, ...] = self._network.classes

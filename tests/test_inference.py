@@ -144,7 +144,7 @@ class TestDetector:
         """What it gives is compared with mmdet's above."""
         detector(picture)
         network = detector._network
-        assert norms(network._predictor) == 0 < norms(network.model)
+        assert norms(network.predictor) == 0 < norms(network.model)
 
     def test_what_cannot_be_fused_predicts_as_it_is(self, tmp_path, picture):
         """Kernels narrower than the stride under SAME padding have no common centre."""
@@ -154,7 +154,7 @@ class TestDetector:
         detector = Detector(made)
         with pytest.warns(UserWarning, match="predicts without fusing: .*stride"):
             assert len(detector(picture)) > 0
-        assert detector._network._predictor is detector._network.model
+        assert detector._network.predictor is detector._network.model
 
     def test_a_path_an_array_and_pil_agree(self, detector, picture, tmp_path):
         Image.fromarray(picture).save(tmp_path / "cat.png")

@@ -31,6 +31,8 @@ class TrainedNetwork:
 
     Attributes:
         model: The detector, as it was trained.
+        predictor: What predicts: it, or another form of it; None for a fused copy, where that is
+            possible and on the first picture the same.
         cfg: Its config.
         pipeline: The steps of its test pipeline, from an array on.
         classes: Class names, indexed by label.
@@ -40,7 +42,6 @@ class TrainedNetwork:
         config: A config file, or None for what the checkpoint holds.
         device: Where to compute.
         trust: Unpickle objects and run the checkpoint's config.
-        fused: Have a fused copy predict, where that is possible and on the first picture the same.
 
     Raises:
         MixDetError: As `Detector` says.
@@ -52,7 +53,6 @@ class TrainedNetwork:
         config: str | os.PathLike | None,
         device: str,
         trust: bool,
-        fused: bool = False,
     ) -> None:
         content = _load(str(checkpoint), trust)
         cfg = _config(str(checkpoint), content.get("meta", {}), config, trust)
@@ -75,16 +75,16 @@ class TrainedNetwork:
             raise MixDetError(f"cannot compute on {device}: {reason}") from error
         self.cfg = cfg
         self.classes = _classes(content.get("meta", {}), cfg)
-        self._predictor: nn.Module | None = None if fused else self.model
+        self.predictor: nn.Module | None = self.model
 
     def __call__(self, images: Sequence[np.ndarray]) -> list[tuple[np.ndarray, ...]]:
         """Boxes (n, 4), scores (n,) and labels (n,) in each RGB picture (H, W, 3)."""
         prepared = [self._prepare(image) for image in images]
         batch = {key: [one[key] for one in prepared] for key in ("inputs", "data_samples")}
         with torch.inference_mode():
-            if self._predictor is None:
-                self._predictor = self._twin(batch)
-            samples = self._predictor.test_step(batch)
+            if self.predictor is None:
+                self.predictor = self._twin(batch)
+            samples = self.predictor.test_step(batch)
         found = [sample.pred_instances.cpu().numpy() for sample in samples]
         return [(each.bboxes.reshape(-1, 4), each.scores, each.labels) for each in found]
 

@@ -213,12 +213,12 @@ def _torch(
     pack: BaseTransform | None = None,
 ):
     trained = TrainedNetwork(folder / CHECKPOINT, folder / CONFIG, "cpu", trust=False)
-    trained.model = rewrite(trained.model)
+    trained.predictor = rewrite(trained.model)
     if pack is not None:
         trained._steps[-1] = pack
 
     def made(images: list[np.ndarray]) -> dict[str, Callable]:
-        model = trained.model
+        model = trained.predictor
         prepared = [trained._prepare(image) for image in images]
         batch = {key: [one[key] for one in prepared] for key in ("inputs", "data_samples")}
         inputs = model.data_preprocessor(batch)["inputs"]

@@ -1,16 +1,22 @@
-"""What the runtimes are told before they load a file for `benchmark.py infer`."""
+"""What `benchmark.py infer` times: settings of the runtimes, and which network runs."""
 
 from __future__ import annotations
+
+import contextlib
 
 import numpy as np
 import onnx
 import onnxruntime
 import openvino
 import pytest
+import torch
+from mmdet.models.detectors.base import BaseDetector
 from onnx import TensorProto, helper
 
-from mixdet.analysis.benchmark.contestants import runtime_settings
+from mixdet.analysis.benchmark import torch_forms
+from mixdet.analysis.benchmark.contestants import PEER, runtime_settings
 from mixdet.deploy.runtimes import load
+from mixdet.models.backbones import MixNet
 
 
 @pytest.fixture
@@ -64,3 +70,42 @@ def test_openvino_takes_the_threads_and_the_precision(relu, monkeypatch, bf16, p
     assert inside["INFERENCE_PRECISION_HINT"] == precision
     assert compiled.get_property("INFERENCE_NUM_THREADS") == 1
     assert outside == {"INFERENCE_PRECISION_HINT": "f32"}
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("infer")
+    torch_forms.prepare("MixNet-S", folder, {})
+    return folder
+
+
+@pytest.mark.parametrize("form", [PEER, "MixDet, PyTorch", "MixDet, PyTorch fused"])
+def test_a_form_is_timed_from_end_to_end_with_its_own_network(prepared, form):
+    threads = torch.get_num_threads()
+    parts = torch_forms.load(form, prepared, threads, "MixNet-S")(
+        [np.zeros((480, 640, 3), np.uint8)]
+    )
+    ran = {}
+    for part in ("network", "end to end"):
+        with detectors_that_run() as ran[part]:
+            parts[part]()
+    assert ran["end to end"] == ran["network"]
+    (detector,) = ran["network"]
+    norms = [each for each in detector.modules() if isinstance(each, torch.nn.BatchNorm2d)]
+    assert (norms == []) == ("fused" in form)
+    assert isinstance(detector.backbone, MixNet) == (form != PEER)
+
+
+@contextlib.contextmanager
+def detectors_that_run():
+    ran = []
+
+    def record(module, args):
+        if isinstance(module, BaseDetector):
+            ran.append(module)
+
+    handle = torch.nn.modules.module.register_module_forward_pre_hook(record)
+    try:
+        yield ran
+    finally:
+        handle.remove()
