@@ -18,6 +18,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from mixdet.models.backbones.base import StagedBackbone
 from mixdet.models.layers import DepthwiseSeparable, InvertedResidual, MixConv2d, SqueezeExcite
+from mixdet.models.layers.blocks import added, scaled
 from mixdet.models.layers.mixconv import SplitConv2d
 
 # ONNX Runtime's and OpenVINO's convolutions keep channels in blocks of 8 (AVX2) or 16 (AVX-512)
@@ -62,7 +63,12 @@ class Join(nn.ModuleList):
     Args:
         convs: The convolutions.
         reads: The branch that each reads.
+
+    Attributes:
+        overwrites: The sum takes the place of a convolution's output.
     """
+
+    overwrites = False
 
     def __init__(self, convs: Iterable[nn.Module], reads: Sequence[int]) -> None:
         super().__init__(convs)
@@ -74,7 +80,7 @@ class Join(nn.ModuleList):
             module(branches[read]) for module, read in zip(self, self.reads, strict=True)
         )
         for other in others:
-            total = other + total
+            total = added(other, total, self.overwrites)
         return total
 
 
@@ -92,7 +98,12 @@ class JoinedSqueezeExcite(nn.Module):
     Args:
         se: The one to take apart.
         shares: Channels of each branch.
+
+    Attributes:
+        overwrites: As `SqueezeExcite`'s.
     """
+
+    overwrites = False
 
     def __init__(self, se: SqueezeExcite, shares: Sequence[int]) -> None:
         super().__init__()
@@ -105,7 +116,10 @@ class JoinedSqueezeExcite(nn.Module):
         """A (N, C_i, H, W) a branch, in and out."""
         means = [x.mean((2, 3), keepdim=True) for x in branches]
         scales = self.conv_expand(self.act1(self.conv_reduce(means)))
-        return [x * self.gate(scale) for x, scale in zip(branches, scales, strict=True)]
+        return [
+            scaled(x, self.gate(scale), self.overwrites)
+            for x, scale in zip(branches, scales, strict=True)
+        ]
 
 
 class Plan(NamedTuple):

@@ -10,6 +10,7 @@ from mmdet.registry import MODELS
 from mmengine.config import Config
 from timm.layers import BatchNormAct2d
 from torch import nn
+from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from mixdet.deploy.branches import channel_groups
@@ -72,6 +73,27 @@ def test_every_config_keeps_its_outputs(path: Path):
     assert before.keys() == after.keys()
     assert all(torch.equal(value, after[name]) for name, value in before.items())
     assert not model.training
+
+
+def test_what_torch_computes_in_place_nobody_else_reads():
+    """Neither the picture nor a tapped block's output changes, and a second pass gives the same."""
+    taps = tuple(f"stage{number}" for number in range(1, 6))
+    model = calibrated(MixNet("s", taps=taps))
+    fused, x = fuse(model, "torch"), torch.randn(1, 3, SIZE, SIZE).double()
+    picture, kept = x.clone(), []
+    for stage in fused.blocks:
+        for block in stage:
+            block.register_forward_hook(lambda _, __, y: kept.append((y, y.clone())))
+    with torch.no_grad():
+        first, again = ([level.clone() for level in fused(x)] for _ in range(2))
+        with profile(activities=[ProfilerActivity.CPU]) as ran:
+            fused(x)
+    assert torch.equal(x, picture)
+    assert all(torch.equal(y, then) for y, then in kept)
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    names = [event.name for event in ran.events()]
+    assert {"aten::mul_", "aten::add_"} <= {*names}
+    assert not {"aten::mul", "aten::add"} & {*names}
 
 
 @pytest.mark.parametrize("padding", ["symmetric", "same"])

@@ -18,6 +18,16 @@ from mixdet.models.layers.pointwise import PointwiseConv2d, SplitPointwise
 KernelSizes = int | Sequence[int]
 
 
+def scaled(x: Tensor, gate: Tensor, overwrite: bool) -> Tensor:
+    """A tensor (N, C, H, W) times a gate (N, C, 1, 1), in the tensor's place if so asked."""
+    return x.mul_(gate) if overwrite else x * gate
+
+
+def added(y: Tensor, x: Tensor, overwrite: bool) -> Tensor:
+    """The sum of two tensors, in the first one's place if so asked."""
+    return y.add_(x) if overwrite else y + x
+
+
 class SqueezeExcite(nn.Module):
     """Scale each channel by a gate computed from the means of all (arXiv 1709.01507).
 
@@ -25,7 +35,12 @@ class SqueezeExcite(nn.Module):
         channels: Channels in and out.
         reduced: Channels between the two 1x1 convolutions.
         act_cfg: Activation between them.
+
+    Attributes:
+        overwrites: The result takes the place of the input, which nothing else may read then.
     """
+
+    overwrites = False
 
     def __init__(self, channels: int, reduced: int, act_cfg: dict) -> None:
         super().__init__()
@@ -37,7 +52,7 @@ class SqueezeExcite(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C, H, W)."""
         scale = self.conv_reduce(x.mean((2, 3), keepdim=True))
-        return x * self.gate(self.conv_expand(self.act1(scale)))
+        return scaled(x, self.gate(self.conv_expand(self.act1(scale))), self.overwrites)
 
 
 class DepthwiseSeparable(nn.Module):
@@ -53,7 +68,12 @@ class DepthwiseSeparable(nn.Module):
         padding: 'symmetric' or 'same'.
         norm_cfg: Normalisation after each convolution.
         act_cfg: Activation.
+
+    Attributes:
+        overwrites: The sum with the shortcut takes the place of the projection's output.
     """
+
+    overwrites = False
 
     def __init__(
         self,
@@ -80,7 +100,7 @@ class DepthwiseSeparable(nn.Module):
         """(N, in_channels, H, W) -> (N, out_channels, ceil(H/stride), ceil(W/stride))."""
         y = norm_act(self.bn1, self.act1, self.conv_dw(x))
         y = norm_act(self.bn2, self.act2, self.conv_pw(y))
-        return y + x if self.has_shortcut else y
+        return added(y, x, self.overwrites) if self.has_shortcut else y
 
 
 class Expansion(nn.Module):
@@ -126,7 +146,12 @@ class InvertedResidual(Expansion):
         padding: 'symmetric' or 'same'.
         norm_cfg: Normalisation after each convolution.
         act_cfg: Activation, also inside squeeze-excite.
+
+    Attributes:
+        overwrites: As `DepthwiseSeparable`'s.
     """
+
+    overwrites = False
 
     def __init__(
         self,
@@ -166,7 +191,7 @@ class InvertedResidual(Expansion):
         """
         y = norm_act(self.bn2, self.act2, self.conv_dw(expanded))
         y = self.bn3(self.conv_pwl(self.se(y)))
-        return y + x if self.has_shortcut else y
+        return added(y, x, self.overwrites) if self.has_shortcut else y
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, in_channels, H, W) -> (N, out_channels, ceil(H/stride), ceil(W/stride))."""
