@@ -174,7 +174,7 @@ def _runtimes() -> Iterator[Check]:
         else:
             found = sorted(set(owners.get(module, ())))
             value = " and ".join(f"{name} {metadata.version(name)}" for name in found) or module
-        yield Check("runtimes of exported files", extra, value)
+        yield Check("runtimes of exported files (seen, not tried)", extra, value)
 
 
 def _data(data: Path) -> Iterator[Check]:

@@ -33,8 +33,8 @@ def fuse(model: nn.Module, target: str = "onnx", branched: bool = True) -> nn.Mo
     becomes one depthwise convolution, its kernels zero-padded to the largest, or where nothing else
     reads it the whole block becomes branches of one kernel size each (`mixdet.deploy.branches`).
     1x1 convolutions side by side are dealt out to the branches, or become one: grouped, or dense
-    where they are narrow or unequal. For torch, squeeze-excite and shortcuts compute in place, so
-    that no gradient can be asked of the copy.
+    where they are narrow or unequal. For torch, squeeze-excite and shortcuts compute in place: a
+    hook inside of a block has to clone what it keeps, and a gradient may be refused.
 
     Args:
         model: A detector, or any network with MixConvs; it stays as it is.
@@ -62,10 +62,9 @@ def fuse(model: nn.Module, target: str = "onnx", branched: bool = True) -> nn.Mo
     fused = fuse_conv_bn(fused)
     for name, plan in branches.items():
         branch(fused, name, plan)
-    if target == "torch":  # the runtimes see for themselves what may be overwritten
-        for module in fused.modules():
-            if hasattr(module, "overwrites"):
-                module.overwrites = True
+    for module in fused.modules():
+        if hasattr(module, "overwrites"):  # the runtimes see for themselves what may be
+            module.overwrites = target == "torch"
     return fused.eval().requires_grad_(False)
 
 

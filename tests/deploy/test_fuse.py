@@ -96,6 +96,14 @@ def test_what_torch_computes_in_place_nobody_else_reads():
     assert not {"aten::mul", "aten::add"} & {*names}
 
 
+def test_what_is_exported_computes_nothing_in_place():
+    model = MixMobileNetV2((3, 5, 7), taps=("head",))
+    for fused in (fuse(model), fuse(fuse(model, "torch"))):
+        marked = [each for each in fused.modules() if hasattr(each, "overwrites")]
+        assert len(marked) > 0
+        assert not any(each.overwrites for each in marked)
+
+
 @pytest.mark.parametrize("padding", ["symmetric", "same"])
 @pytest.mark.parametrize("taps", [("stage4", "head"), ("stem", "stage5.expansion", "head")])
 def test_taps_and_paddings(padding, taps):
