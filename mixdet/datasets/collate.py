@@ -12,6 +12,7 @@ import torch
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import FUNCTIONS
 from torch import Tensor
+from torch.utils.data import default_collate
 
 
 @FUNCTIONS.register_module()
@@ -41,11 +42,12 @@ def packed_collate(samples: Sequence[dict]) -> dict[str, Any]:
 def stack(pictures: Sequence[Tensor]) -> Tensor:
     """(N, 3, H, W) of N pictures (3, H, W), in the memory format that they have.
 
-    `torch.stack` would lay out each of `PackChannelsLast`'s anew.
+    `torch.stack` would lay out each of `PackChannelsLast`'s anew. In a worker, torch's own collating
+    writes into memory that the processes share, so that sending it copies nothing.
     """
     if all(channels_last(picture) for picture in pictures):
-        return torch.stack([picture.permute(1, 2, 0) for picture in pictures]).permute(0, 3, 1, 2)
-    return torch.stack(list(pictures))
+        return default_collate([each.permute(1, 2, 0) for each in pictures]).permute(0, 3, 1, 2)
+    return default_collate(list(pictures))
 
 
 def of_one_size(pictures: Any) -> bool:
