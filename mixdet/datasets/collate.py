@@ -42,7 +42,7 @@ def packed_collate(samples: Sequence[dict]) -> dict[str, Any]:
 def stack(pictures: Sequence[Tensor]) -> Tensor:
     """(N, 3, H, W) of N pictures (3, H, W), in the memory format that they have.
 
-    `torch.stack` would lay out each of `PackChannelsLast`'s anew. In a worker, torch's own collating
+    `torch.stack` would lay out each of `PackChannelsLast`'s anew. In a worker, torch's collating
     writes into memory that the processes share, so that sending it copies nothing.
     """
     if all(channels_last(picture) for picture in pictures):

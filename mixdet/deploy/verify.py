@@ -77,7 +77,10 @@ class Report:
         if self.score_difference > SCORE_TOLERANCE:
             faults.append(f"scores by {self.score_difference:.3g} (at most {SCORE_TOLERANCE})")
         if self.unmatched > UNMATCHED_TOLERANCE * 2 * self.boxes:
-            faults.append(f"{self.unmatched} of {self.boxes} boxes have no counterpart")
+            faults.append(
+                f"{self.unmatched} boxes of either have no counterpart within a pixel and 0.01 in "
+                f"score, of {self.boxes} that PyTorch finds (is it the checkpoint of this file?)"
+            )
         if abs(self.mAP - self.mAP_torch) >= 0.0005:
             faults.append(f"mAP {self.mAP:.4f} in place of {self.mAP_torch:.4f}")
         if faults:

@@ -96,6 +96,14 @@ def test_a_file_that_is_no_checkpoint_is_refused_by_name(
     assert "trust" not in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["street.JPG", "config.py"])
+def test_another_kind_of_file_is_told_what_belongs_there(tmp_path: Path, name: str) -> None:
+    file = tmp_path / name
+    file.write_bytes(b"model = dict()")
+    with pytest.raises(MixDetError, match=f"{name} cannot be read.*a checkpoint comes there"):
+        checkpoint.load(file)
+
+
 def test_a_script_module_is_no_checkpoint(tmp_path: Path) -> None:
     file = tmp_path / "scripted.pt"
     file.write_bytes(damaged("script"))
