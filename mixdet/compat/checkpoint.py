@@ -40,8 +40,6 @@ _trusted = False
 _reported: set[str] = set()  # what was left out is said once, not at every epoch
 
 MapLocation = str | torch.device | Callable | dict | None
-# of files that are named in a checkpoint's place
-OTHERS = {".py", ".json", ".jpg", ".jpeg", ".png", ".bmp", ".webp", ".mp4", ".avi"}
 _ATOMS = (str, int, float, bool, complex, bytes, bytearray, type(None))
 _TORCH = (torch.Tensor, torch.Size, torch.dtype, torch.device)
 
@@ -190,10 +188,10 @@ def _refusal(name: str, error: Exception) -> str:
     telling = isinstance(error, RuntimeError | ImportError | AttributeError)
     reason = telling and re.split(r"\.\s|\n", str(error))[0]
     reason = reason or "damaged, cut off, or another kind of file"
-    remedy = "copy or download it again"
-    if Path(name).suffix.lower() in OTHERS:
-        remedy = "a checkpoint comes there, such as epoch_12.pth"
-    return f"{name} cannot be read as a checkpoint ({reason}): {remedy}"
+    return (
+        f"{name} cannot be read as a checkpoint ({reason}): copy or download it again if it is "
+        "one; if not, name one, such as epoch_12.pth"
+    )
 
 
 def load_url(

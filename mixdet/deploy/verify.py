@@ -17,6 +17,7 @@ from mixdet.errors import MixDetError
 # Of float32; the order in which a runtime adds is its own
 BOX_TOLERANCE = 0.1  # pixels
 SCORE_TOLERANCE = 1e-4
+NEAR_BOX, NEAR_SCORE = 1, 0.01  # pixels; boxes farther apart are no counterparts
 UNMATCHED_TOLERANCE = 0.001  # where NMS or a threshold cuts between two equals
 
 
@@ -78,8 +79,9 @@ class Report:
             faults.append(f"scores by {self.score_difference:.3g} (at most {SCORE_TOLERANCE})")
         if self.unmatched > UNMATCHED_TOLERANCE * 2 * self.boxes:
             faults.append(
-                f"{self.unmatched} boxes of either have no counterpart within a pixel and 0.01 in "
-                f"score, of {self.boxes} that PyTorch finds (is it the checkpoint of this file?)"
+                f"{self.unmatched} boxes of either have no counterpart within {NEAR_BOX} pixel and "
+                f"{NEAR_SCORE} in score, of {self.boxes} that PyTorch finds (is it the checkpoint "
+                "of this file?)"
             )
         if abs(self.mAP - self.mAP_torch) >= 0.0005:
             faults.append(f"mAP {self.mAP:.4f} in place of {self.mAP_torch:.4f}")
@@ -155,7 +157,7 @@ def match(a: Sequence[np.ndarray], b: Sequence[np.ndarray]) -> tuple[int, float,
         b: The same of another detector; any number.
 
     Returns:
-        Boxes of either without a counterpart within a pixel and 0.01 in score; the largest
+        Boxes of either without a counterpart (`NEAR_BOX`, `NEAR_SCORE`); the largest
         difference of boxes, in pixels, and of scores, among the matched.
     """
     free = np.ones(len(b[0]), bool)
@@ -164,7 +166,7 @@ def match(a: Sequence[np.ndarray], b: Sequence[np.ndarray]) -> tuple[int, float,
     for box, score, label in zip(*a, strict=True):
         boxes = np.abs(b[0] - box).max(1, initial=0)
         scores = np.abs(b[1] - score)
-        near = free & (b[2] == label) & (boxes < 1) & (scores < 0.01)
+        near = free & (b[2] == label) & (boxes < NEAR_BOX) & (scores < NEAR_SCORE)
         if near.any():
             best = np.flatnonzero(near)[np.argmin((boxes + scores)[near])]
             free[best] = False

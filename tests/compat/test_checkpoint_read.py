@@ -96,11 +96,10 @@ def test_a_file_that_is_no_checkpoint_is_refused_by_name(
     assert "trust" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["street.JPG", "config.py"])
-def test_another_kind_of_file_is_told_what_belongs_there(tmp_path: Path, name: str) -> None:
-    file = tmp_path / name
+def test_a_config_in_a_checkpoints_place_is_told_what_belongs_there(tmp_path: Path) -> None:
+    file = tmp_path / "config.py"
     file.write_bytes(b"model = dict()")
-    with pytest.raises(MixDetError, match=f"{name} cannot be read.*a checkpoint comes there"):
+    with pytest.raises(MixDetError, match=r"config.py cannot be read.*name one, such as"):
         checkpoint.load(file)
 
 
