@@ -12,7 +12,9 @@ import torch
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import FUNCTIONS
 from torch import Tensor
-from torch.utils.data import default_collate
+from torch.utils.data import get_worker_info
+
+from mixdet.datasets.shared_memory import SharedTensor
 
 
 @FUNCTIONS.register_module()
@@ -42,12 +44,10 @@ def packed_collate(samples: Sequence[dict]) -> dict[str, Any]:
 def stack(pictures: Sequence[Tensor]) -> Tensor:
     """(N, 3, H, W) of N pictures (3, H, W), in the memory format that they have.
 
-    `torch.stack` would lay out each of `PackChannelsLast`'s anew. In a worker, torch's collating
-    writes into memory that the processes share, so that sending it copies nothing.
+    `torch.stack` would lay out each of `PackChannelsLast`'s anew.
     """
-    if all(channels_last(picture) for picture in pictures):
-        return default_collate([each.permute(1, 2, 0) for each in pictures]).permute(0, 3, 1, 2)
-    return default_collate(list(pictures))
+    stored, last = _as_stored(pictures)
+    return _planes(torch.stack(stored), last)
 
 
 def of_one_size(pictures: Any) -> bool:
@@ -65,13 +65,29 @@ def channels_last(picture: Tensor) -> bool:
     return picture.permute(1, 2, 0).is_contiguous()
 
 
+def _as_stored(pictures: Sequence[Tensor]) -> tuple[list[Tensor], bool]:
+    """Each as (H, W, 3) if all lie so in memory, else as it is, and which of both it is."""
+    last = all(map(channels_last, pictures))
+    return [each.permute(1, 2, 0) if last else each for each in pictures], last
+
+
+def _planes(stored: Tensor, last: bool) -> Tensor:
+    """(N, 3, H, W) of what `_as_stored` made."""
+    return stored.permute(0, 3, 1, 2) if last else stored
+
+
 class Pictures(list):
     """A list of tensors which, if they have one shape, is pickled as one."""
 
     def __reduce__(self) -> tuple[Callable, tuple]:
-        if of_one_size(self):
-            return _unbound, (stack(self),)
-        return Pictures, (list(self),)
+        if not of_one_size(self):
+            return Pictures, (list(self),)
+        stored, last = _as_stored(self)
+        if get_worker_info() is None or stored[0].device.type != "cpu":
+            return _unbound, (torch.stack(stored), last)
+        shared = SharedTensor((len(stored), *stored[0].shape), stored[0].dtype)
+        torch.stack(stored, out=shared.tensor)
+        return _unbound, (shared, last)
 
     def __copy__(self) -> Pictures:  # which pinning asks for: by reference, as a list's
         return Pictures(self)
@@ -99,8 +115,8 @@ class _TensorPickler(pickle.Pickler):
         return NotImplemented
 
 
-def _unbound(pictures: Tensor) -> Pictures:
-    return Pictures(pictures.unbind())
+def _unbound(stored: Tensor, last: bool) -> Pictures:
+    return Pictures(_planes(stored, last).unbind())
 
 
 def _unpacked(content: bytes) -> Packed:

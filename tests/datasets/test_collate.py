@@ -68,7 +68,7 @@ def test_through_workers(sides, workers):
 def test_a_batch_crosses_in_one_tensor_and_bytes():
     samples = Samples([8, 8, 8])
     batch = packed_collate([samples[i] for i in range(3)])
-    _, (pictures,) = batch["inputs"].__reduce__()
+    _, (pictures, _) = batch["inputs"].__reduce__()
     assert pictures.shape == (3, 3, 8, 8)
     _, (content,) = batch["data_samples"].__reduce__()
     assert isinstance(content, bytes)

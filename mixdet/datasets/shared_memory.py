@@ -1,0 +1,85 @@
+"""Memory that a data loading worker lends to the training process, batch after batch.
+
+torch asks the kernel for new shared memory for every tensor that a worker sends, and the kernel
+clears each of its pages first: for eight pictures of 320 x 320 that took longer than to read and
+augment them. A block of this memory returns to its worker when the last tensor in it is gone.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import weakref
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+KEPT = 8  # blocks a worker keeps: those ahead (`prefetch_factor`), in use and being pinned
+LENT = 1  # byte behind a block's content, which the training process sets to 0
+
+_own: dict[int, Tensor] = {}  # a worker's blocks, by number
+_mapped: dict[int, dict[int, Tensor]] = {}  # the training process's, by worker and number
+
+
+class SharedTensor:
+    """A tensor that is pickled once, into the training process, as a place in shared memory.
+
+    Of a worker's blocks `KEPT` are used again; what it sends beside them is freed as torch's are.
+
+    Args:
+        shape: Of the tensor, contiguous and uninitialised.
+        dtype: Its type.
+
+    Attributes:
+        tensor: To be filled before it is pickled.
+    """
+
+    def __init__(self, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+        size = int(np.prod(shape)) * dtype.itemsize
+        self.number, self.block = _free_block(size)
+        self.tensor = self.block[:size].view(dtype).view(shape)
+
+    def __reduce__(self) -> tuple[Callable, tuple]:
+        place = tuple(self.tensor.shape), self.tensor.dtype
+        return _received, (os.getpid(), self.number, self.block, *place)
+
+
+def _free_block(size: int) -> tuple[int, Tensor]:
+    """A number and a block of at least so many bytes, marked as lent."""
+    free = [number for number in range(KEPT) if number not in _own or not _own[number][-1]]
+    fitting = [number for number in free if number in _own and len(_own[number]) > size]
+    if fitting:
+        number = fitting[0]
+        block = _own[number]
+    else:
+        number = free[0] if free else KEPT
+        block = torch.empty(size + 1, dtype=torch.uint8).share_memory_()
+        if free:
+            _own[number] = block
+    block[-1] = LENT
+    return number, block
+
+
+def _received(
+    worker: int, number: int, block: Tensor, shape: tuple[int, ...], dtype: torch.dtype
+) -> Tensor:
+    """The tensor in the training process; the block is free again when its storage is."""
+    if number < KEPT:  # remains mapped, which would cost a fault a page each time
+        _blocks_of(worker)[number] = block
+    content = block.numpy()  # NumPy, since a tensor of inference mode could not be marked after it
+    size = int(np.prod(shape)) * dtype.itemsize
+    array = content[:size]
+    tensor = torch.from_numpy(array)  # whose storage, and so each view of it, holds the array
+    weakref.finalize(array, content[-1:].fill, 0).atexit = False
+    return tensor.view(dtype).view(shape)
+
+
+def _blocks_of(worker: int) -> dict[int, Tensor]:
+    if worker not in _mapped:
+        workers = {child.pid for child in multiprocessing.active_children()}
+        for gone in _mapped.keys() - workers:
+            del _mapped[gone]
+        _mapped[worker] = {}
+    return _mapped[worker]

@@ -1,0 +1,104 @@
+"""A worker uses its shared memory again, and never while anything of a batch is looked at."""
+
+from __future__ import annotations
+
+import multiprocessing
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from mixdet.datasets import shared_memory
+from mixdet.datasets.collate import packed_collate
+
+BATCH, BATCHES = 4, 60
+
+# of a block that could not be given back
+pytestmark = pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
+
+
+def picture(index: int) -> Tensor:
+    """Different for each index, and of two sizes, which change with the batch."""
+    size = (3, 31, 30) if index // BATCH % 5 == 4 else (3, 20, 20)
+    return torch.full(size, index, dtype=torch.float32)
+
+
+class Pictures(Dataset):
+    """`BATCHES` full ones and one that is not."""
+
+    def __len__(self) -> int:
+        return BATCH * BATCHES + 1
+
+    def __getitem__(self, index: int) -> dict:
+        return {"inputs": picture(index)}
+
+
+def loader(workers: int = 2, **settings) -> DataLoader:
+    settings = dict(num_workers=workers, persistent_workers=True, timeout=60) | settings
+    return DataLoader(Pictures(), BATCH, collate_fn=packed_collate, **settings)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_mapped():
+    shared_memory._mapped.clear()
+
+
+def test_blocks_are_used_again():
+    places = set()
+    for batch in loader():
+        places.add(batch["inputs"][0].data_ptr())
+        del batch
+    assert len(places) <= 2 * shared_memory.KEPT  # of 61 batches
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.parametrize("held", [1, 12, BATCHES], ids="{} batches at once".format)
+def test_no_picture_changes_while_it_is_held(held, method):
+    kept: list[tuple[int, Tensor]] = []
+    index = 0
+    for batch in loader(multiprocessing_context=method):
+        row = batch["inputs"][-1][1:, 2:]  # a part of a picture holds the batch
+        index += len(batch["inputs"])
+        kept.append((index - 1, row))
+        del batch
+        kept = kept[-held:]
+        for number, part in kept:
+            assert torch.equal(part, picture(number)[1:, 2:])
+    assert index == len(Pictures())
+
+
+def test_what_is_received_in_inference_mode_is_free_after_it():
+    places = set()
+    batches = iter(loader(1))
+    for _ in range(BATCHES):
+        with torch.inference_mode():
+            pictures = next(batches)["inputs"]
+        places.add(pictures[0].data_ptr())
+        del pictures  # outside
+    assert len(places) <= shared_memory.KEPT
+
+
+def test_an_epoch_that_is_left_early_leaves_no_block_behind():
+    data = loader(1)
+    places = set()
+    for _ in range(3 * shared_memory.KEPT):
+        for batch in data:
+            places.add(batch["inputs"][0].data_ptr())
+            break
+        del batch
+    assert len(places) <= shared_memory.KEPT
+    (blocks,) = shared_memory._mapped.values()
+    assert len(blocks) <= 4  # two ahead, one looked at, one on its way
+
+
+def test_blocks_of_workers_that_ended_are_unmapped():
+    for _ in range(3):
+        for _ in loader(2, persistent_workers=False):
+            pass
+    workers = set(shared_memory._mapped)
+    assert len(workers) <= 2
+    for _ in loader(1, persistent_workers=False):
+        pass
+    assert not workers & set(shared_memory._mapped)
+    assert not multiprocessing.active_children()
