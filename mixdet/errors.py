@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 
 class MixDetError(Exception):
@@ -14,6 +14,24 @@ def one_line(error: Exception) -> str:
     """An exception's kind and message as one line."""
     text = error.args[0] if isinstance(error, KeyError) and error.args else error
     return f"{type(error).__name__}: {' '.join(str(text).split())}"
+
+
+def did_you_mean(word: str, known: Iterable[str], alike: float = 0.6) -> str | None:
+    """A question for the known word that is most like a wrong one.
+
+    Args:
+        word: The wrong one.
+        known: The right ones.
+        alike: From 0 to 1, how much, at least: difflib's ratio, and its default.
+
+    Returns:
+        The question; None where no word is like it.
+    """
+    import difflib  # only where something is wrong: tools start without it
+
+    words = {each.lower(): each for each in known}
+    close = difflib.get_close_matches(word.lower(), words, n=1, cutoff=alike)
+    return f"did you mean {words[close[0]]}?" if close else None
 
 
 def run_tool(main: Callable[[], int | None]) -> None:

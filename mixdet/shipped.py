@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from pathlib import Path
 
-from mixdet.errors import MixDetError
+from mixdet.errors import MixDetError, did_you_mean
 
 PACKAGE = Path(__file__).parent
 
@@ -41,6 +40,5 @@ def find_config(path: str | os.PathLike) -> Path:
     names = config_names()
     if given.stem in names and (given.parent == Path() or given.parts[0] == "configs"):
         return names[given.stem]
-    close = difflib.get_close_matches(given.stem, names, n=1)
-    hint = f"; did you mean {close[0]}?" if close else "; `mixdet configs` lists those with a name"
-    raise MixDetError(f"{path}: no such config file{hint}")
+    hint = did_you_mean(given.stem, names) or "`mixdet configs` lists those with a name"
+    raise MixDetError(f"{path}: no such config file; {hint}")

@@ -7,12 +7,12 @@ augment them. A block of this memory returns to its worker when the last tensor 
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
 import weakref
 from collections.abc import Callable
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -37,7 +37,7 @@ class SharedTensor:
     """
 
     def __init__(self, shape: tuple[int, ...], dtype: torch.dtype) -> None:
-        size = int(np.prod(shape)) * dtype.itemsize
+        size = math.prod(shape) * dtype.itemsize
         self.number, self.block = _free_block(size)
         self.tensor = self.block[:size].view(dtype).view(shape)
 
@@ -69,7 +69,7 @@ def _received(
     if number < KEPT:  # remains mapped, which would cost a fault a page each time
         _blocks_of(worker)[number] = block
     content = block.numpy()  # NumPy, since a tensor of inference mode could not be marked after it
-    size = int(np.prod(shape)) * dtype.itemsize
+    size = math.prod(shape) * dtype.itemsize
     array = content[:size]
     tensor = torch.from_numpy(array)  # whose storage, and so each view of it, holds the array
     weakref.finalize(array, content[-1:].fill, 0).atexit = False

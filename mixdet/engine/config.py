@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 import os
 from collections.abc import Sequence
 
 from mmengine.config import Config, DictAction
+from mmengine.runner import Runner
 from mmengine.utils import import_modules_from_strings
 
-from mixdet.errors import MixDetError, one_line
+from mixdet.errors import MixDetError, did_you_mean, one_line
 from mixdet.shipped import find_config
 
 
@@ -41,9 +43,20 @@ def _merge(cfg: Config, options: Sequence[str]) -> None:
     if wrong is not None:
         raise MixDetError(f"--cfg-options: {wrong} is not of the form key=value")
     if options:
+        _check_keys(cfg, options)
         parser = argparse.ArgumentParser()
         parser.add_argument("--cfg-options", nargs="+", action=DictAction)
         try:
             cfg.merge_from_dict(parser.parse_args(["--cfg-options", *options]).cfg_options)
         except (KeyError, TypeError, AssertionError, IndexError) as error:
             raise MixDetError(f"--cfg-options do not fit the config: {one_line(error)}") from error
+
+
+def _check_keys(cfg: Config, options: Sequence[str]) -> None:
+    """Refuse a new key that is like one which is read: it would go by unseen."""
+    read = {*cfg, *inspect.signature(Runner).parameters} - {"cfg"}
+    for option in options:
+        key = option.partition("=")[0].partition(".")[0]
+        hint = None if key in read else did_you_mean(key, read, alike=0.85)  # a slip of a letter
+        if hint:
+            raise MixDetError(f"--cfg-options {key}: the config has no such key; {hint}")

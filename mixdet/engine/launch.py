@@ -12,6 +12,7 @@ import re
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from inspect import isclass, signature
 from json import JSONDecodeError
 from pathlib import Path
 
@@ -26,7 +27,7 @@ import mixdet.plugin  # noqa: F401
 from mixdet.engine.amp import amp_wrapper_type
 from mixdet.engine.config import read_config
 from mixdet.engine.data_paths import check_annotations, check_data, set_data_root
-from mixdet.errors import MixDetError, one_line
+from mixdet.errors import MixDetError, did_you_mean, one_line
 from mixdet.outputs import writable_file, writable_folder
 
 # What makes an object of a config's dict: an error in there is about the dict
@@ -289,6 +290,16 @@ def _set_seed(cfg: Config, seed: int | None) -> None:
     cfg.randomness = {**randomness, "seed": seed}
 
 
+def _hint(error: Exception, made: object) -> str:
+    """Which argument may be meant by one that a class does not take."""
+    found = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+    if not found or not isclass(made):
+        return ""
+    makers = [each.__init__ for each in made.__mro__]  # a base's, behind a subclass's **kwargs
+    hint = did_you_mean(found[1], {name for each in makers for name in signature(each).parameters})
+    return f"; {hint}" if hint else ""
+
+
 @contextmanager
 def _refusals(config: str, cfg: Config) -> Iterator[None]:
     """Turn what a run finds in a config or its data into one line."""
@@ -314,7 +325,8 @@ def _refusals(config: str, cfg: Config) -> Iterator[None]:
         if readers:
             kind = READERS[readers[-1].f_code] or readers[-1].f_locals.get("obj_type")
             words = one_line(error).partition(". ")[0] if str(error) else "it refuses its arguments"
-            raise MixDetError(f"{config}: {kind}: {words}") from error
+            hint = _hint(error, readers[-1].f_locals.get("obj_cls"))
+            raise MixDetError(f"{config}: {kind}: {words}{hint}") from error
         raise
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):

@@ -11,7 +11,7 @@ from mmengine.model import BaseModel
 from torch import nn
 
 from mixdet.engine import launch
-from mixdet.engine.hooks.fit import CheckpointFitHook, misfit
+from mixdet.engine.hooks.fit import CheckpointFitHook, changed_settings, misfit
 from mixdet.errors import MixDetError
 from tests.tiny import quick, write_config, write_pictures  # noqa: F401
 
@@ -86,3 +86,46 @@ def test_other_classes(quick, tmp_path):  # noqa: F811
     assert torch.equal(before["backbone.second.weight"], after["backbone.second.weight"])
     name = "bbox_head.cls_convs.0.0.weight"
     assert before[name].shape[0] * 4 == after[name].shape[0] * 3  # classes and the background
+
+
+def test_settings_that_a_resumed_run_has_otherwise(quick, tmp_path):  # noqa: F811
+    pictures = write_pictures(tmp_path / "pictures")
+    config = str(write_config(tmp_path / "first", pictures, epochs=1, extra=HOOK))
+    launch.train(config, cfg_options=["optim_wrapper.optimizer.lr=0.002"])
+    checkpoint = str(tmp_path / "first" / "work" / "epoch_1.pth")
+
+    def warned(name: str, *options: str) -> list[str]:
+        options = ("train_cfg.max_epochs=2", f"experiment_name={name}", *options)
+        launch.train(config, resume=checkpoint, work_dir=str(tmp_path / name), cfg_options=options)
+        (log,) = (tmp_path / name).glob("*/*.log")
+        return [line for line in log.read_text().splitlines() if "other settings" in line]
+
+    (line,) = warned("without")
+    changes = "optim_wrapper.optimizer.lr=0.01 (was 0.002), train_cfg.max_epochs=2 (was 1)"
+    assert line.endswith(f"made: {changes}")
+    (line,) = warned("with", "optim_wrapper.optimizer.lr=0.002")
+    assert line.endswith("made: train_cfg.max_epochs=2 (was 1)")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({}, []),
+        ({"work_dir": "b"}, []),
+        ({"train_cfg": {"max_epochs": 3}}, ["train_cfg.max_epochs=3 (was 2)"]),
+        ({"model": {"neck": None}}, ["model.neck=None (was [3, 5])"]),
+        ({"randomness": {"seed": 1}}, ["randomness.seed=1 (was None)"]),
+        (
+            {"param_scheduler": [{"end": 1}, {"end": 2, "by_epoch": False}]},
+            ["param_scheduler.1.end=2 (was None)", "param_scheduler.1.by_epoch=False (was None)"],
+        ),
+    ],
+)
+def test_which_settings_differ(change, said):
+    first = {
+        "model": {"neck": [3, 5]},
+        "param_scheduler": [{"end": 1}],
+        "train_cfg": {"max_epochs": 2},
+        "work_dir": "a",
+    }
+    assert changed_settings(first | change, first) == said

@@ -104,6 +104,10 @@ def test_options_that_do_not_fit(refusal, pictures, tmp_path):
     assert "MixNett is not in the mmdet::model registry" in line
     line = refusal("train", config, "--cfg-options", "model.backbone.depht=3")
     assert "unexpected keyword argument 'depht'" in line
+    line = refusal("train", config, "--cfg-options", "train_cfg.max_epoch=1")
+    assert line.endswith("unexpected keyword argument 'max_epoch'; did you mean max_epochs?")
+    line = refusal("train", config, "--cfg-options", "optim_wraper.optimizer.lr=1")
+    assert line.endswith("optim_wraper: the config has no such key; did you mean optim_wrapper?")
     assert "tools/dist_train.sh" in refusal("train", config, "--launcher", "pytorch")
     assert "error: --launcher slurm" in refusal("train", config, "--launcher", "slurm")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections import Counter
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 from mixdet.analysis.data_check.problems import ERROR, NOTE, WARNING, Example, Problem, problem
 from mixdet.analysis.data_check.splits import Split
 from mixdet.datasets.pictures import refuse_foreign_name, resolve_inside
-from mixdet.errors import MixDetError
+from mixdet.errors import MixDetError, did_you_mean
 
 
 def check_classes(split: Split) -> list[Problem]:
@@ -79,9 +78,8 @@ def _without_examples(split: Split) -> list[Problem]:
 
 
 def _suggest(name: str, others: list) -> str:
-    lower = {str(other).lower(): str(other) for other in others}
-    close = difflib.get_close_matches(name.lower(), lower, n=1)
-    return f"{name}, did you mean {lower[close[0]]}?" if close else name
+    hint = did_you_mean(name, map(str, others))
+    return f"{name}, {hint}" if hint else name
 
 
 def check_ids(split: Split) -> list[Problem]:

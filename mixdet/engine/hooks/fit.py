@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from typing import Any
 
 from mmdet.registry import HOOKS
 from mmengine.hooks import Hook
@@ -11,7 +13,19 @@ from mmengine.runner import BaseLoop, Runner
 from torch import nn
 from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 
+from mixdet.engine.plain_config import parse_config
 from mixdet.errors import MixDetError
+
+# Of a config: what a run learns by, and the number of changes that are named
+RECIPE = (
+    "model",
+    "train_dataloader",
+    "optim_wrapper",
+    "param_scheduler",
+    "train_cfg",
+    "randomness",
+)
+NAMED = 5
 
 
 @HOOKS.register_module()
@@ -19,7 +33,7 @@ class CheckpointFitHook(Hook):
     """Refuse to resume or to test with weights that are not the model's; mmengine loads what fits.
 
     To start from (`load_from`), such weights are allowed, as for other classes: what is left out is
-    named in the log.
+    named in the log, as are settings that a resumed run has otherwise than the checkpoint's.
     """
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
@@ -33,6 +47,8 @@ class CheckpointFitHook(Hook):
             model = model.module
         weights = checkpoint.get("state_dict", checkpoint)
         consume_prefix_in_state_dict_if_present(weights, "module.")  # a parallel wrapper's
+        if runner._resume:
+            _log_changes(runner, checkpoint)
         fault = misfit(model, weights)
         if not fault:
             return
@@ -40,6 +56,51 @@ class CheckpointFitHook(Hook):
         if runner._resume or not trains:
             raise MixDetError(f"the checkpoint does not fit the config: {fault}")
         runner.logger.warning(f"load_from fits in part; the rest starts from scratch: {fault}")
+
+
+def _log_changes(runner: Runner, checkpoint: dict) -> None:
+    try:
+        earlier = parse_config(checkpoint["meta"]["cfg"])
+        changes = changed_settings(parse_config(runner.cfg.pretty_text), earlier)
+    except (KeyError, TypeError, ValueError):  # another tool's checkpoint, a config with code in it
+        return
+    if changes:
+        more = f" and {len(changes) - NAMED} more" if len(changes) > NAMED else ""
+        runner.logger.warning(
+            "resumed with other settings than the checkpoint's, which --cfg-options of the first "
+            f"run may have made: {', '.join(changes[:NAMED])}{more}"
+        )
+
+
+def changed_settings(config: dict, earlier: dict) -> list[str]:
+    """What a recipe says otherwise than an earlier one, such as `train_cfg.max_epochs=6 (was 3)`.
+
+    Args:
+        config: The config of a run.
+        earlier: That of the run before.
+    """
+    now, before = (
+        dict(_settings({key: each[key] for key in RECIPE if key in each}))
+        for each in (config, earlier)
+    )
+    return [
+        f"{key}={now.get(key)!r} (was {before.get(key)!r})"
+        for key in {**now, **before}
+        if (key in now, now.get(key)) != (key in before, before.get(key))
+    ]
+
+
+def _settings(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Keys, joined by dots as in `--cfg-options`, and the values that hold no others."""
+    if isinstance(value, dict):
+        inner = value.items()
+    elif isinstance(value, list | tuple) and any(isinstance(each, dict) for each in value):
+        inner = enumerate(value)
+    else:
+        yield path, value
+        return
+    for key, each in inner:
+        yield from _settings(each, f"{path}.{key}" if path else str(key))
 
 
 def fill(model: nn.Module, checkpoint: dict, name: str | os.PathLike) -> None:
