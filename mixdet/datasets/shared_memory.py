@@ -2,7 +2,8 @@
 
 torch asks the kernel for new shared memory for every tensor that a worker sends, and the kernel
 clears each of its pages first: for eight pictures of 320 x 320 that took longer than to read and
-augment them. A block of this memory returns to its worker when the last tensor in it is gone.
+augment them. A block of this memory returns to its worker when the last tensor in it is gone, and
+to the system when the worker ends.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ import multiprocessing
 import os
 import weakref
 from collections.abc import Callable
+from multiprocessing.util import Finalize
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -57,6 +60,8 @@ def _free_block(size: int) -> tuple[int, Tensor]:
         number = free[0] if free else KEPT
         block = torch.empty(size + 1, dtype=torch.uint8).share_memory_()
         if free:
+            if not _own:  # else their files would outlive the worker, where torch names them
+                Finalize(None, _own.clear, exitpriority=-100)
             _own[number] = block
     block[-1] = LENT
     return number, block
@@ -72,14 +77,20 @@ def _received(
     size = math.prod(shape) * dtype.itemsize
     array = content[:size]
     tensor = torch.from_numpy(array)  # whose storage, and so each view of it, holds the array
-    weakref.finalize(array, content[-1:].fill, 0).atexit = False
+    weakref.finalize(array, _give_back, content, os.getpid()).atexit = False
     return tensor.view(dtype).view(shape)
+
+
+def _give_back(content: np.ndarray, receiver: int) -> None:
+    """Mark a block as free, unless this is a fork of its receiver, where a copy of a batch went."""
+    if os.getpid() == receiver:
+        content[-1] = 0
 
 
 def _blocks_of(worker: int) -> dict[int, Tensor]:
     if worker not in _mapped:
         workers = {child.pid for child in multiprocessing.active_children()}
         for gone in _mapped.keys() - workers:
-            del _mapped[gone]
+            _mapped.pop(gone, None)  # another thread may have been here
         _mapped[worker] = {}
     return _mapped[worker]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
+from collections import defaultdict
+from pathlib import Path
 
 import pytest
 import torch
@@ -44,12 +46,65 @@ def _nothing_mapped():
     shared_memory._mapped.clear()
 
 
-def test_blocks_are_used_again():
-    places = set()
+class Noting(dict):
+    """A worker's blocks, and how often another one came under the number of one that is mapped."""
+
+    arrived = replaced = 0
+
+    def __setitem__(self, number: int, block: Tensor) -> None:
+        self.arrived += 1
+        self.replaced += number in self and self[number].data_ptr() != block.data_ptr()
+        super().__setitem__(number, block)
+
+
+def test_blocks_are_used_again(monkeypatch):
+    workers = defaultdict(Noting)
+    monkeypatch.setattr(shared_memory, "_blocks_of", workers.__getitem__)
     for batch in loader():
-        places.add(batch["inputs"][0].data_ptr())
         del batch
-    assert len(places) <= 2 * shared_memory.KEPT  # of 61 batches
+    assert sum(blocks.arrived for blocks in workers.values()) == BATCHES + 1  # none beside them
+    for blocks in workers.values():
+        assert len(blocks) <= 5  # two ahead, one looked at, two on their way
+        assert blocks.replaced <= len(blocks)  # once, by one for larger pictures
+
+
+def test_a_block_has_room_for_its_mark():
+    for size in range(1, 40):
+        shared = shared_memory.SharedTensor((size,), torch.uint8)
+        assert shared.tensor.data_ptr() + size <= shared.block[-1:].data_ptr()
+        shared.tensor.fill_(7)
+        assert shared.block[-1] == shared_memory.LENT
+        shared.block[-1] = 0
+    shared_memory._own.clear()
+
+
+def test_a_fork_that_lets_go_of_its_copy_gives_nothing_back():
+    batch = next(iter(loader(1)))
+    (block,) = [*next(iter(shared_memory._mapped.values())).values()][:1]
+    held = [batch["inputs"]]
+    process = multiprocessing.get_context("fork").Process(target=held.clear)
+    del batch
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+    assert block[-1] == shared_memory.LENT
+    held.clear()
+    assert block[-1] != shared_memory.LENT
+
+
+@pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="files of shared memory are not seen")
+def test_workers_that_end_leave_no_file():
+    strategy = torch.multiprocessing.get_sharing_strategy()
+    torch.multiprocessing.set_sharing_strategy("file_system")
+    try:
+        left = []
+        for _ in range(4):
+            for _ in loader(2, persistent_workers=False):
+                pass
+            left.append(len(list(Path("/dev/shm").glob("torch_*"))))
+    finally:
+        torch.multiprocessing.set_sharing_strategy(strategy)
+    assert left[-1] <= left[0] + 2  # of four, or more, a time; other processes have some too
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
@@ -101,4 +156,3 @@ def test_blocks_of_workers_that_ended_are_unmapped():
     for _ in loader(1, persistent_workers=False):
         pass
     assert not workers & set(shared_memory._mapped)
-    assert not multiprocessing.active_children()
