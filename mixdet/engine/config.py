@@ -14,6 +14,12 @@ from mmengine.utils import import_modules_from_strings
 from mixdet.errors import MixDetError, did_you_mean, one_line
 from mixdet.shipped import find_config
 
+# At the top of a config by mmengine and mmdet, beside what `Runner` takes
+ALSO_READ = (
+    *("model_wrapper_cfg", "find_unused_parameters", "sync_bn", "compile", "custom_imports"),
+    *("activation_checkpointing", "efficient_conv_bn_eval", "tta_model", "tta_pipeline"),
+)
+
 
 def read_config(path: str | os.PathLike, cfg_options: Sequence[str] = ()) -> Config:
     """Read a config, apply options to it, then import what it names: options may name more.
@@ -53,10 +59,12 @@ def _merge(cfg: Config, options: Sequence[str]) -> None:
 
 
 def _check_keys(cfg: Config, options: Sequence[str]) -> None:
-    """Refuse a new key that is like one which is read: it would go by unseen."""
-    read = {*cfg, *inspect.signature(Runner).parameters} - {"cfg"}
+    """Refuse a key that nothing reads: a slip of a letter, or one that the data sets have read."""
+    read = {*cfg, *inspect.signature(Runner).parameters, *ALSO_READ} - {"cfg"}
     for option in options:
         key = option.partition("=")[0].partition(".")[0]
-        hint = None if key in read else did_you_mean(key, read, alike=0.85)  # a slip of a letter
+        if key == "data_root":
+            raise MixDetError("--cfg-options data_root: the data sets have it already: --data-root")
+        hint = None if key in read else did_you_mean(key, read, alike=0.8)
         if hint:
             raise MixDetError(f"--cfg-options {key}: the config has no such key; {hint}")

@@ -291,12 +291,19 @@ def _set_seed(cfg: Config, seed: int | None) -> None:
 
 
 def _hint(error: Exception, made: object) -> str:
-    """Which argument may be meant by one that a class does not take."""
-    found = re.search(r"unexpected keyword argument '(\w+)'", str(error))
-    if not found or not isclass(made):
+    """Which argument may be meant by one that a class, or the base that it hands it to, refuses."""
+    found = re.search(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", str(error))
+    classes = made.__mro__ if isclass(made) else ()
+    names = [each.__name__ for each in classes]
+    if not found or found[1] not in names:
         return ""
-    makers = [each.__init__ for each in made.__mro__]  # a base's, behind a subclass's **kwargs
-    hint = did_you_mean(found[1], {name for each in makers for name in signature(each).parameters})
+    known = {
+        name
+        for each in classes[: names.index(found[1]) + 1]
+        for name, parameter in signature(each.__init__).parameters.items()
+        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+    }
+    hint = did_you_mean(found[2], known - {"self", found[2]})
     return f"; {hint}" if hint else ""
 
 

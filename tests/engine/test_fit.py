@@ -88,23 +88,34 @@ def test_other_classes(quick, tmp_path):  # noqa: F811
     assert before[name].shape[0] * 4 == after[name].shape[0] * 3  # classes and the background
 
 
-def test_settings_that_a_resumed_run_has_otherwise(quick, tmp_path):  # noqa: F811
+def test_settings_in_which_a_resumed_run_differs(quick, tmp_path):  # noqa: F811
     pictures = write_pictures(tmp_path / "pictures")
     config = str(write_config(tmp_path / "first", pictures, epochs=1, extra=HOOK))
     launch.train(config, cfg_options=["optim_wrapper.optimizer.lr=0.002"])
     checkpoint = str(tmp_path / "first" / "work" / "epoch_1.pth")
 
-    def warned(name: str, *options: str) -> list[str]:
-        options = ("train_cfg.max_epochs=2", f"experiment_name={name}", *options)
-        launch.train(config, resume=checkpoint, work_dir=str(tmp_path / name), cfg_options=options)
+    def log_of(name: str, *options: str, **start: str) -> str:
+        launch.train(
+            config,
+            work_dir=str(tmp_path / name),
+            cfg_options=["train_cfg.max_epochs=2", f"experiment_name={name}", *options],
+            **start,
+        )
         (log,) = (tmp_path / name).glob("*/*.log")
-        return [line for line in log.read_text().splitlines() if "other settings" in line]
+        return log.read_text()
 
-    (line,) = warned("without")
-    changes = "optim_wrapper.optimizer.lr=0.01 (was 0.002), train_cfg.max_epochs=2 (was 1)"
-    assert line.endswith(f"made: {changes}")
-    (line,) = warned("with", "optim_wrapper.optimizer.lr=0.002")
-    assert line.endswith("made: train_cfg.max_epochs=2 (was 1)")
+    differs = "resumed with other settings than the checkpoint's: train_cfg.max_epochs=2 (was 1)\n"
+    ignored = "resuming goes on with the checkpoint's, not with these settings: "
+    log = log_of("without", resume=checkpoint)
+    assert differs in log
+    assert f"{ignored}optim_wrapper.optimizer.lr=0.01 (was 0.002)\n" in log
+    assert "lr: 2.0000e-03" in log  # which is so
+    assert "lr: 1.0000e-02" not in log
+    log = log_of("with", "optim_wrapper.optimizer.lr=0.002", resume=checkpoint)
+    assert differs in log
+    assert ignored not in log
+    log = log_of("start", f"load_from={checkpoint}")
+    assert "checkpoint's" not in log
 
 
 @pytest.mark.parametrize(
@@ -114,7 +125,7 @@ def test_settings_that_a_resumed_run_has_otherwise(quick, tmp_path):  # noqa: F8
         ({"work_dir": "b"}, []),
         ({"train_cfg": {"max_epochs": 3}}, ["train_cfg.max_epochs=3 (was 2)"]),
         ({"model": {"neck": None}}, ["model.neck=None (was [3, 5])"]),
-        ({"randomness": {"seed": 1}}, ["randomness.seed=1 (was None)"]),
+        ({"model": {"neck": [3, 5], "init_cfg": None}}, []),
         (
             {"param_scheduler": [{"end": 1}, {"end": 2, "by_epoch": False}]},
             ["param_scheduler.1.end=2 (was None)", "param_scheduler.1.by_epoch=False (was None)"],

@@ -108,6 +108,8 @@ def test_options_that_do_not_fit(refusal, pictures, tmp_path):
     assert line.endswith("unexpected keyword argument 'max_epoch'; did you mean max_epochs?")
     line = refusal("train", config, "--cfg-options", "optim_wraper.optimizer.lr=1")
     assert line.endswith("optim_wraper: the config has no such key; did you mean optim_wrapper?")
+    line = refusal("train", config, "--cfg-options", "data_root=elsewhere")
+    assert line.endswith("--data-root")
     assert "tools/dist_train.sh" in refusal("train", config, "--launcher", "pytorch")
     assert "error: --launcher slurm" in refusal("train", config, "--launcher", "slurm")
 

@@ -16,16 +16,11 @@ from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 from mixdet.engine.plain_config import parse_config
 from mixdet.errors import MixDetError
 
-# Of a config: what a run learns by, and the number of changes that are named
-RECIPE = (
-    "model",
-    "train_dataloader",
-    "optim_wrapper",
-    "param_scheduler",
-    "train_cfg",
-    "randomness",
-)
+# Of a config: what a run learns by (of another seed mmengine tells itself), how many changes are
+# named, and those of which a checkpoint has the state, which mmengine restores
+RECIPE = "model", "train_dataloader", "optim_wrapper", "param_scheduler", "train_cfg"
 NAMED = 5
+RESTORED = "optim_wrapper.optimizer.", "optim_wrapper.paramwise_cfg", "param_scheduler"
 
 
 @HOOKS.register_module()
@@ -33,7 +28,7 @@ class CheckpointFitHook(Hook):
     """Refuse to resume or to test with weights that are not the model's; mmengine loads what fits.
 
     To start from (`load_from`), such weights are allowed, as for other classes: what is left out is
-    named in the log, as are settings that a resumed run has otherwise than the checkpoint's.
+    named in the log, as are settings in which a resumed run and its checkpoint differ.
     """
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
@@ -64,12 +59,15 @@ def _log_changes(runner: Runner, checkpoint: dict) -> None:
         changes = changed_settings(parse_config(runner.cfg.pretty_text), earlier)
     except (KeyError, TypeError, ValueError):  # another tool's checkpoint, a config with code in it
         return
-    if changes:
-        more = f" and {len(changes) - NAMED} more" if len(changes) > NAMED else ""
-        runner.logger.warning(
-            "resumed with other settings than the checkpoint's, which --cfg-options of the first "
-            f"run may have made: {', '.join(changes[:NAMED])}{more}"
-        )
+    restored = [change for change in changes if change.startswith(RESTORED)]
+    for words, found in (
+        ("resumed with other settings than the checkpoint's", set(changes) - set(restored)),
+        ("resuming goes on with the checkpoint's, not with these settings", restored),
+    ):
+        if found:
+            named = [change for change in changes if change in found]
+            more = f" and {len(named) - NAMED} more" if len(named) > NAMED else ""
+            runner.logger.warning(f"{words}: {', '.join(named[:NAMED])}{more}")
 
 
 def changed_settings(config: dict, earlier: dict) -> list[str]:
@@ -86,7 +84,7 @@ def changed_settings(config: dict, earlier: dict) -> list[str]:
     return [
         f"{key}={now.get(key)!r} (was {before.get(key)!r})"
         for key in {**now, **before}
-        if (key in now, now.get(key)) != (key in before, before.get(key))
+        if repr(now.get(key)) != repr(before.get(key))  # so that nan is nan
     ]
 
 
