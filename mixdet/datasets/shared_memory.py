@@ -20,10 +20,13 @@ import torch
 from torch import Tensor
 
 KEPT = 8  # blocks a worker keeps: those ahead (`prefetch_factor`), in use and being pinned
-LENT = 1  # byte behind a block's content, which the training process sets to 0
+FREE, LENT, ABANDONED = range(3)  # the byte behind a block's content
 
-_own: dict[int, Tensor] = {}  # a worker's blocks, by number
-_mapped: dict[int, dict[int, Tensor]] = {}  # the training process's, by worker and number
+# a worker's blocks, by number
+_own: dict[int, Tensor] = {}
+# the training process's, by worker and number, and what gives back those that are lent to it
+_mapped: dict[int, dict[int, Tensor]] = {}
+_lent: list[weakref.finalize] = []
 
 
 class SharedTensor:
@@ -51,8 +54,9 @@ class SharedTensor:
 
 def _free_block(size: int) -> tuple[int, Tensor]:
     """A number and a block of at least so many bytes, marked as lent."""
-    free = [number for number in range(KEPT) if number not in _own or not _own[number][-1]]
-    fitting = [number for number in free if number in _own and len(_own[number]) > size]
+    marks = {number: int(block[-1]) for number, block in _own.items()}
+    free = [number for number in range(KEPT) if marks.get(number) != LENT]
+    fitting = [each for each in free if marks.get(each) == FREE and len(_own[each]) > size]
     if fitting:
         number = fitting[0]
         block = _own[number]
@@ -77,14 +81,27 @@ def _received(
     size = math.prod(shape) * dtype.itemsize
     array = content[:size]
     tensor = torch.from_numpy(array)  # whose storage, and so each view of it, holds the array
-    weakref.finalize(array, _give_back, content, os.getpid()).atexit = False
+    release = weakref.finalize(array, _mark, content, FREE)
+    release.atexit = False
+    _lent[:] = [*(each for each in _lent if each.alive), release]
     return tensor.view(dtype).view(shape)
 
 
-def _give_back(content: np.ndarray, receiver: int) -> None:
-    """Mark a block as free, unless this is a fork of its receiver, where a copy of a batch went."""
-    if os.getpid() == receiver:
-        content[-1] = 0
+def _mark(content: np.ndarray, mark: int) -> None:
+    content[-1] = mark
+
+
+def _abandon_lent() -> None:
+    """Before a fork: what it holds of a batch must neither change nor be given back from there."""
+    for release in _lent:
+        found = release.detach()
+        if found:
+            _mark(found[2][0], ABANDONED)
+    _lent.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_abandon_lent)
 
 
 def _blocks_of(worker: int) -> dict[int, Tensor]:

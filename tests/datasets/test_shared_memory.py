@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 from collections import defaultdict
 from pathlib import Path
 
@@ -74,22 +75,43 @@ def test_a_block_has_room_for_its_mark():
         assert shared.tensor.data_ptr() + size <= shared.block[-1:].data_ptr()
         shared.tensor.fill_(7)
         assert shared.block[-1] == shared_memory.LENT
-        shared.block[-1] = 0
+        shared.block[-1] = shared_memory.FREE
     shared_memory._own.clear()
 
 
-def test_a_fork_that_lets_go_of_its_copy_gives_nothing_back():
-    batch = next(iter(loader(1)))
-    (block,) = [*next(iter(shared_memory._mapped.values())).values()][:1]
-    held = [batch["inputs"]]
-    process = multiprocessing.get_context("fork").Process(target=held.clear)
-    del batch
+def test_a_fork_keeps_what_it_holds_of_a_batch():
+    context = multiprocessing.get_context("fork")
+    goes_on = context.Event()
+    batches = iter(loader(1))
+    start = BATCHES // 2  # by then all blocks have a large batch's size, and stay
+    for _ in range(start):
+        next(batches)
+    held = [next(batches)["inputs"][0]]
+
+    def look() -> None:
+        goes_on.wait(60)
+        os._exit(0 if torch.equal(held.pop(), picture(start * BATCH)) else 1)
+
+    process = context.Process(target=look)
     process.start()
+    held.clear()
+    for number, batch in enumerate(batches, start + 1):
+        assert torch.equal(batch["inputs"][0], picture(number * BATCH))
+        del batch
+    goes_on.set()
     process.join()
     assert process.exitcode == 0
-    assert block[-1] == shared_memory.LENT
-    held.clear()
-    assert block[-1] != shared_memory.LENT
+
+
+def test_forks_leave_enough_blocks(monkeypatch):
+    blocks = Noting()
+    monkeypatch.setattr(shared_memory, "_blocks_of", lambda worker: blocks)
+    for batch in loader(1):
+        process = multiprocessing.get_context("fork").Process(target=batch.clear)
+        process.start()
+        process.join()
+    assert blocks.arrived == BATCHES + 1
+    assert len(blocks) <= 5
 
 
 @pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="files of shared memory are not seen")
