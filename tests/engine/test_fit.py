@@ -104,13 +104,18 @@ def test_settings_in_which_a_resumed_run_differs(quick, tmp_path):  # noqa: F811
         (log,) = (tmp_path / name).glob("*/*.log")
         return log.read_text()
 
-    differs = "resumed with other settings than the checkpoint's: train_cfg.max_epochs=2 (was 1)\n"
+    differs = "and with other settings than its: train_cfg.max_epochs=2 (was 1)\n"
     ignored = "resuming goes on with the checkpoint's, not with these settings: "
     log = log_of("without", resume=checkpoint)
     assert differs in log
     assert f"{ignored}optim_wrapper.optimizer.lr=0.01 (was 0.002)\n" in log
     assert "lr: 2.0000e-03" in log  # which is so
     assert "lr: 1.0000e-02" not in log
+    # what the run has ignored is not in its checkpoint's config
+    second = str(tmp_path / "without" / "epoch_2.pth")
+    assert ignored in log_of("wrong", "train_cfg.max_epochs=3", resume=second)
+    right = ("train_cfg.max_epochs=3", "optim_wrapper.optimizer.lr=0.002")
+    assert ignored not in log_of("right", *right, resume=second)
     log = log_of("with", "optim_wrapper.optimizer.lr=0.002", resume=checkpoint)
     assert differs in log
     assert ignored not in log

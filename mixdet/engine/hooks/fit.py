@@ -42,10 +42,10 @@ class CheckpointFitHook(Hook):
             model = model.module
         weights = checkpoint.get("state_dict", checkpoint)
         consume_prefix_in_state_dict_if_present(weights, "module.")  # a parallel wrapper's
-        if runner._resume:
-            _log_changes(runner, checkpoint)
         fault = misfit(model, weights)
         if not fault:
+            if runner._resume:
+                _log_changes(runner, checkpoint)
             return
         trains = isinstance(runner._train_loop, BaseLoop)  # else still a config
         if runner._resume or not trains:
@@ -54,20 +54,26 @@ class CheckpointFitHook(Hook):
 
 
 def _log_changes(runner: Runner, checkpoint: dict) -> None:
+    """Name the settings that differ, and have the run's config say those that hold."""
     try:
         earlier = parse_config(checkpoint["meta"]["cfg"])
         changes = changed_settings(parse_config(runner.cfg.pretty_text), earlier)
     except (KeyError, TypeError, ValueError):  # another tool's checkpoint, a config with code in it
         return
     restored = [change for change in changes if change.startswith(RESTORED)]
+    others = [change for change in changes if change not in restored]
     for words, found in (
-        ("resumed with other settings than the checkpoint's", set(changes) - set(restored)),
+        ("resumed by the checkpoint's schedule, and with other settings than its", others),
         ("resuming goes on with the checkpoint's, not with these settings", restored),
     ):
         if found:
-            named = [change for change in changes if change in found]
-            more = f" and {len(named) - NAMED} more" if len(named) > NAMED else ""
-            runner.logger.warning(f"{words}: {', '.join(named[:NAMED])}{more}")
+            more = f" and {len(found) - NAMED} more" if len(found) > NAMED else ""
+            runner.logger.warning(f"{words}: {', '.join(found[:NAMED])}{more}")
+    if restored:  # the next checkpoint holds this config
+        wrapper = earlier.get("optim_wrapper") or {}
+        kept = {key: wrapper[key] for key in ("optimizer", "paramwise_cfg") if key in wrapper}
+        runner.cfg.optim_wrapper = {**runner.cfg.optim_wrapper, **kept}
+        runner.cfg.param_scheduler = earlier.get("param_scheduler")
 
 
 def changed_settings(config: dict, earlier: dict) -> list[str]:
