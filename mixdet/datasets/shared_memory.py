@@ -43,13 +43,17 @@ class SharedTensor:
     """
 
     def __init__(self, shape: tuple[int, ...], dtype: torch.dtype) -> None:
-        size = math.prod(shape) * dtype.itemsize
+        size = _bytes(shape, dtype)
         self.number, self.block = _free_block(size)
         self.tensor = self.block[:size].view(dtype).view(shape)
 
     def __reduce__(self) -> tuple[Callable, tuple]:
         place = tuple(self.tensor.shape), self.tensor.dtype
         return _received, (os.getpid(), self.number, self.block, *place)
+
+
+def _bytes(shape: tuple[int, ...], dtype: torch.dtype) -> int:
+    return math.prod(shape) * dtype.itemsize
 
 
 def _free_block(size: int) -> tuple[int, Tensor]:
@@ -78,8 +82,7 @@ def _received(
     if number < KEPT:  # remains mapped, which would cost a fault a page each time
         _blocks_of(worker)[number] = block
     content = block.numpy()  # NumPy, since a tensor of inference mode could not be marked after it
-    size = math.prod(shape) * dtype.itemsize
-    array = content[:size]
+    array = content[: _bytes(shape, dtype)]
     tensor = torch.from_numpy(array)  # whose storage, and so each view of it, holds the array
     release = weakref.finalize(array, _mark, content, FREE)
     release.atexit = False

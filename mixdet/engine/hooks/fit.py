@@ -20,7 +20,8 @@ from mixdet.errors import MixDetError
 # named, and those of which a checkpoint has the state, which mmengine restores
 RECIPE = "model", "train_dataloader", "optim_wrapper", "param_scheduler", "train_cfg"
 NAMED = 5
-RESTORED = "optim_wrapper.optimizer.", "optim_wrapper.paramwise_cfg", "param_scheduler"
+OF_WRAPPER = "optimizer", "paramwise_cfg"
+RESTORED = (*(f"optim_wrapper.{key}" for key in OF_WRAPPER), "param_scheduler")
 
 
 @HOOKS.register_module()
@@ -70,9 +71,11 @@ def _log_changes(runner: Runner, checkpoint: dict) -> None:
             more = f" and {len(found) - NAMED} more" if len(found) > NAMED else ""
             runner.logger.warning(f"{words}: {', '.join(found[:NAMED])}{more}")
     if restored:  # the next checkpoint holds this config
-        wrapper = earlier.get("optim_wrapper") or {}
-        kept = {key: wrapper[key] for key in ("optimizer", "paramwise_cfg") if key in wrapper}
-        runner.cfg.optim_wrapper = {**runner.cfg.optim_wrapper, **kept}
+        now, before = runner.cfg.optim_wrapper, earlier.get("optim_wrapper") or {}
+        runner.cfg.optim_wrapper = {
+            **{key: each for key, each in now.items() if key not in OF_WRAPPER},
+            **{key: each for key, each in before.items() if key in OF_WRAPPER},
+        }
         runner.cfg.param_scheduler = earlier.get("param_scheduler")
 
 
