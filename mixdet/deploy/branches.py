@@ -1,152 +1,106 @@
-"""A MixConv block as branches, one a kernel size, from its 1x1 expansion to its 1x1 projection.
+"""MixConv blocks as branches, one a kernel size, between 1x1 convolutions that deal them out.
 
-The rows of the expansion are dealt out to the branches, and the projection becomes a sum: widened
-channels are never split or joined, and no kernel is larger than its channels need. Of 1x1
-convolutions side by side, unless they are narrow, a branch computes with those that it depends on.
-Every part takes the place of one submodule, so that a block's own `forward` stays as it is.
+The rows of a block's expansion are dealt out to the branches, and its projection becomes a sum:
+widened channels are never split or joined, and no kernel is larger than its channels need. Where
+1x1 convolutions stand side by side, in lanes, each branch has one lane, and the tensors between the
+blocks lie apart as well: nothing is multiplied by the zeros between lanes, and nothing is copied.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from itertools import accumulate, pairwise
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from mixdet.deploy.parts import (
+    DealtSqueezeExcite,
+    Each,
+    Share,
+    deal,
+    deal_depthwise,
+    listed,
+    ranges,
+)
 from mixdet.models.backbones.base import StagedBackbone
 from mixdet.models.layers import DepthwiseSeparable, InvertedResidual, MixConv2d, SqueezeExcite
-from mixdet.models.layers.blocks import added, scaled
+from mixdet.models.layers.blocks import Expansion
 from mixdet.models.layers.mixconv import SplitConv2d
 
 # ONNX Runtime's and OpenVINO's convolutions keep channels in blocks of 8 (AVX2) or 16 (AVX-512)
 BLOCK = 16
-# Channels in and out from which 1x1 convolutions side by side are worth computing as such
-NARROWEST = 2 * BLOCK
-
-
-class Fan(nn.ModuleList):
-    """One tensor into a list of them, a convolution each.
-
-    Args:
-        convs: The convolutions.
-        reads: The channels [first, end) that each reads.
-    """
-
-    def __init__(self, convs: Iterable[nn.Module], reads: Sequence[tuple[int, int]]) -> None:
-        super().__init__(convs)
-        self.reads = tuple(reads)
-
-    def forward(self, x: Tensor) -> list[Tensor]:
-        """(N, C, H, W) -> a (N, C_i, H', W') a branch."""
-        everything = (0, x.shape[1])
-        parts = {
-            read: x if read == everything else x[:, slice(*read)]
-            for read in dict.fromkeys(self.reads)
-        }
-        return [module(parts[read]) for module, read in zip(self, self.reads, strict=True)]
-
-
-class Each(nn.ModuleList):
-    """A module for every branch."""
-
-    def forward(self, branches: list[Tensor]) -> list[Tensor]:
-        """A (N, C_i, H, W) a branch -> a (N, C_i, H', W') a branch."""
-        return [module(x) for module, x in zip(self, branches, strict=True)]
-
-
-class Join(nn.ModuleList):
-    """The sum of a convolution on every branch; runtimes add while they convolve.
-
-    Args:
-        convs: The convolutions.
-        reads: The branch that each reads.
-
-    Attributes:
-        overwrites: The sum takes the place of a convolution's output.
-    """
-
-    overwrites = False
-
-    def __init__(self, convs: Iterable[nn.Module], reads: Sequence[int]) -> None:
-        super().__init__(convs)
-        self.reads = tuple(reads)
-
-    def forward(self, branches: list[Tensor]) -> Tensor:
-        """A (N, C_i, H, W) a branch -> (N, C, H', W')."""
-        total, *others = (
-            module(branches[read]) for module, read in zip(self, self.reads, strict=True)
-        )
-        for other in others:
-            total = added(other, total, self.overwrites)
-        return total
-
-
-class Lanes(nn.ModuleList):
-    """`Join`s side by side, each the sum of the branches that its channels need."""
-
-    def forward(self, branches: list[Tensor]) -> Tensor:
-        """A (N, C_i, H, W) a branch -> (N, C, H', W')."""
-        return torch.cat([module(branches) for module in self], 1)
-
-
-class JoinedSqueezeExcite(nn.Module):
-    """A squeeze-excite whose channels lie in branches.
-
-    Args:
-        se: The one to take apart.
-        shares: Channels of each branch.
-
-    Attributes:
-        overwrites: As `SqueezeExcite`'s.
-    """
-
-    overwrites = False
-
-    def __init__(self, se: SqueezeExcite, shares: Sequence[int]) -> None:
-        super().__init__()
-        self.conv_reduce = join(se.conv_reduce, shares)
-        self.act1 = se.act1
-        self.conv_expand = fan(se.conv_expand, shares)
-        self.gate = se.gate
-
-    def forward(self, branches: list[Tensor]) -> list[Tensor]:
-        """A (N, C_i, H, W) a branch, in and out."""
-        means = [x.mean((2, 3), keepdim=True) for x in branches]
-        scales = self.conv_expand(self.act1(self.conv_reduce(means)))
-        return [
-            scaled(x, self.gate(scale), self.overwrites)
-            for x, scale in zip(branches, scales, strict=True)
-        ]
 
 
 class Plan(NamedTuple):
     """How a block becomes branches.
 
     Attributes:
-        groups: The (channels, kernel size) of each branch, in order.
-        expansion: The (channels in, channels out) of each convolution side by side before the
-            depthwise one; narrow ones count as one.
-        projection: Those of each after it.
+        reads: The parts of its input.
+        expansion: The (channels in, channels out) of each lane of the 1x1 convolution before the
+            depthwise one.
+        widened: The branches.
+        sizes: The kernel size of each.
+        projection: The lanes of the 1x1 convolution after it.
+        writes: The parts of its output.
+        tapped: The widened tensor is an output of the backbone and stays in one piece.
     """
 
-    groups: list[tuple[int, int]]
+    reads: list[Share]
     expansion: list[tuple[int, int]]
+    widened: list[Share]
+    sizes: list[int]
     projection: list[tuple[int, int]]
+    writes: list[Share]
+    tapped: bool
 
 
-def channel_groups(mix: MixConv2d, borders: Collection[int] = ()) -> list[tuple[int, int]]:
+class Branches(nn.Module):
+    """A block whose widened channels, or whose inputs and outputs, lie in parts.
+
+    Args:
+        block: The block, with folded batch norm and merged MixConv.
+        plan: How it becomes branches.
+    """
+
+    def __init__(self, block: DepthwiseSeparable | InvertedResidual, plan: Plan) -> None:
+        super().__init__()
+        shares = plan.widened
+        self.has_shortcut = block.has_shortcut
+        self.se = nn.Identity()
+        if isinstance(block, InvertedResidual):
+            self.conv_pw = deal(block.conv_pw, plan.reads, shares, plan.expansion)
+            self.conv_pwl = deal(block.conv_pwl, shares, plan.writes, plan.projection)
+            acts = (block.act1, block.act2, nn.Identity())
+            if isinstance(block.se, SqueezeExcite):
+                self.se = DealtSqueezeExcite(block.se, shares)
+        else:
+            self.conv_pw = nn.Identity()
+            self.conv_pwl = deal(block.conv_pw, shares, plan.writes, plan.projection)
+            acts = (nn.Identity(), block.act1, block.act2)
+        self.conv_dw = deal_depthwise(block.conv_dw, shares, plan.sizes)
+        self.act1, self.act2, self.act3 = map(Each, acts)
+
+    def forward(self, x: Tensor | list[Tensor]) -> Tensor | list[Tensor]:
+        """(N, C, H, W), or a (N, C_i, H, W) a part, in and out."""
+        widened = listed(self.act1(self.conv_pw(x)))
+        mixed = [conv(part) for conv, part in zip(self.conv_dw, widened, strict=True)]
+        scaled = self.se(self.act2(mixed))
+        return self.act3(self.conv_pwl(scaled, x if self.has_shortcut else None))
+
+
+def channel_groups(mix: MixConv2d, lanes: Collection[int] = ()) -> list[tuple[int, int]]:
     """The (channels, kernel size) of each branch, in order.
 
     A border between two kernel sizes is moved down to a multiple of `BLOCK`, or only as far as the
-    last of the given borders; what crosses it is zero-padded to its new neighbours' size. Sizes are
+    last border of a lane; what crosses it is zero-padded to its new neighbours' size. Sizes are
     those that `MixConv2d.merged` would count in, with the common dilation.
 
     Args:
         mix: The depthwise convolution.
-        borders: Channels at which the 1x1 convolutions beside it are split.
+        lanes: Channels at which the 1x1 convolutions beside it are split, and branches with them.
     """
     convs = list(mix.children()) or [mix]
     extents = [conv.dilation[0] * (conv.kernel_size[0] - 1) for conv in convs]
@@ -156,53 +110,30 @@ def channel_groups(mix: MixConv2d, borders: Collection[int] = ()) -> list[tuple[
         for extent, conv in zip(extents, convs, strict=True)
         for _ in range(conv.in_channels)
     ]
-    ends, total = [], 0
+    ends, total = {*lanes}, 0
     for conv in convs:
         total += conv.in_channels
-        near = [total // BLOCK * BLOCK, *(border for border in borders if border <= total)]
-        ends.append(total if conv is convs[-1] else max(near))
-    groups, start = [], 0
-    for end in ends:
-        if end > start:
-            groups.append((end - start, max(sizes[start:end])))
-            start = end
-    return groups
+        near = [total // BLOCK * BLOCK, *(border for border in lanes if border <= total)]
+        ends.add(total if conv is convs[-1] else max(near))
+    return [(end - start, max(sizes[start:end])) for start, end in pairwise(sorted({0, *ends}))]
 
 
-def branchable(model: nn.Module, split: bool = True) -> dict[str, Plan]:
+def branchable(model: nn.Module, split: bool, fill: bool) -> dict[str, Plan]:
     """The blocks that can be branches, by name, and how.
 
-    Left out are blocks whose input or widened tensor something else reads: the head, through a tap.
+    What something else reads, the head through a tap, stays in one piece.
 
     Args:
         model: Any network, as trained.
         split: With blocks whose 1x1 convolutions are several side by side.
+        fill: Give parts of fewer than `BLOCK` channels as many, with zeros.
     """
     found = {}
     for prefix, backbone in model.named_modules():
-        if not isinstance(backbone, StagedBackbone):
-            continue
-        for path, block in backbone.blocks.named_modules(prefix=f"{prefix}.blocks".lstrip(".")):
-            if isinstance(block, InvertedResidual):
-                stage, index = map(int, path.split(".")[-2:])
-                reads_all = index > 0 or f"stage{stage + 1}.expansion" not in backbone.taps
-                expansion, projection = _shares(block.conv_pw), _shares(block.conv_pwl)
-            elif isinstance(block, DepthwiseSeparable):  # only the first one has the stem before it
-                first = block is backbone.blocks[0][0] and not block.has_shortcut
-                reads_all = first and "stem" not in backbone.taps
-                expansion, projection = _shares(backbone.conv_stem), _shares(block.conv_pw)
-            else:
-                continue
-            if not isinstance(block.bn1, _BatchNorm):  # another norm cannot be dealt out
-                continue
-            pointwise = (getattr(block, name, None) for name in ("conv_pw", "conv_pwl"))
-            if not split and any(isinstance(conv, SplitConv2d) for conv in pointwise):
-                continue
-            borders = {end for _, end in _ranges(out for _, out in expansion)[:-1]}
-            borders |= {end for _, end in _ranges(channels for channels, _ in projection)[:-1]}
-            groups = channel_groups(block.conv_dw, borders)
-            if reads_all and len(groups) > 1:
-                found[path] = Plan(groups, expansion, projection)
+        # Another norm cannot be dealt out
+        if isinstance(backbone, StagedBackbone) and isinstance(backbone.bn1, _BatchNorm):
+            plans = _plans(backbone, split, fill)
+            found |= {f"{prefix}.{name}".lstrip("."): plan for name, plan in plans.items()}
     return found
 
 
@@ -216,120 +147,137 @@ def branch(model: nn.Module, name: str, plan: Plan) -> None:
         plan: What `branchable` said of it.
     """
     block = model.get_submodule(name)
-    shares = [channels for channels, _ in plan.groups]
-
-    def each(activation: nn.Module) -> Each:
-        return Each([activation] * len(shares))
-
-    block.conv_dw = _depthwise(block.conv_dw, plan.groups)
-    block.act1 = each(block.act1)
-    if isinstance(block, DepthwiseSeparable):
+    if name.endswith("blocks.0.0") and len(plan.reads) > 1:
         backbone = model.get_submodule(name.removesuffix("blocks.0.0").rstrip("."))
-        backbone.conv_stem = fan(backbone.conv_stem, shares)
-        backbone.act1 = each(backbone.act1)
-        block.conv_pw = join(block.conv_pw, shares, plan.projection)
+        backbone.conv_stem = deal(backbone.conv_stem, [Share(3)], plan.reads)
+        backbone.act1 = Each(backbone.act1)
+    if plan.tapped:  # the backbone calls its parts one by one
+        block.conv_pw = deal(block.conv_pw, plan.reads, plan.widened, plan.expansion)
+        if isinstance(block, InvertedResidual):
+            block.conv_pwl = deal(block.conv_pwl, plan.widened, plan.writes, plan.projection)
     else:
-        block.conv_pw = fan(block.conv_pw, shares, plan.expansion)
-        block.act2 = each(block.act2)
-        if isinstance(block.se, SqueezeExcite):
-            block.se = JoinedSqueezeExcite(block.se, shares)
-        block.conv_pwl = join(block.conv_pwl, shares, plan.projection)
-
-
-def fan(
-    conv: nn.Conv2d, shares: Sequence[int], splits: Sequence[tuple[int, int]] | None = None
-) -> Fan:
-    """Deal out the output channels of a convolution.
-
-    Args:
-        conv: The convolution.
-        shares: Output channels of each branch.
-        splits: The (channels in, channels out) of each of the convolutions side by side of which
-            it was made; a branch reads those that it has outputs of.
-    """
-    splits = splits or [(conv.in_channels, conv.out_channels)]
-    sources, outputs = (_ranges(side) for side in zip(*splits, strict=True))
-    convs, reads = [], []
-    for share in _ranges(shares):
-        met = [source for source, made in zip(sources, outputs, strict=True) if _meet(made, share)]
-        read = (met[0][0], met[-1][1])
-        rows = slice(*share)
-        convs.append(_like(conv, conv.weight[rows, slice(*read)], conv.bias[rows]))
-        reads.append(read)
-    return Fan(convs, reads)
-
-
-def join(
-    conv: nn.Conv2d, shares: Sequence[int], splits: Sequence[tuple[int, int]] | None = None
-) -> Join | Lanes:
-    """Deal out the input channels of a convolution; arguments as `fan`'s."""
-    splits = splits or [(conv.in_channels, conv.out_channels)]
-    sources, outputs = (_ranges(side) for side in zip(*splits, strict=True))
-    joins = []
-    for source, made in zip(sources, outputs, strict=True):
-        rows, bias = conv.weight[slice(*made)], conv.bias[slice(*made)]
-        reads = [index for index, share in enumerate(_ranges(shares)) if _meet(share, source)]
-        convs = []
-        for index in reads:
-            convs.append(_like(conv, rows[:, slice(*_ranges(shares)[index])], bias))
-            bias = None
-        joins.append(Join(convs, reads))
-    return joins[0] if len(joins) == 1 else Lanes(joins)
+        model.set_submodule(name, Branches(block, plan))
 
 
 def narrow(conv: nn.Module) -> bool:
-    """Whether 1x1 convolutions side by side are faster as a dense one, zeros and all."""
-    return any(min(part.in_channels, part.out_channels) < NARROWEST for part in conv.children())
+    """Whether 1x1 convolutions side by side are no cheaper than a dense one, zeros and all.
+
+    So it is where a lane, rounded up to whole blocks, is no narrower than all lanes.
+    """
+    return any(
+        _rounded(max(side)) == _rounded(sum(side)) for side in zip(*_shares(conv), strict=True)
+    )
+
+
+def _plans(backbone: StagedBackbone, split: bool, fill: bool) -> dict[str, Plan]:
+    """`branchable` of one backbone, by names inside it."""
+    names, blocks, tapped = [], [], []
+    for stage, members in enumerate(backbone.blocks):
+        for index, block in enumerate(members):
+            names.append(f"blocks.{stage}.{index}")
+            blocks.append(block)
+            tapped.append(index == 0 and f"stage{stage + 1}.expansion" in backbone.taps)
+    layouts = _layouts(backbone, blocks, tapped, split)
+    plans = {}
+    for name, block, whole, (reads, writes) in zip(
+        names, blocks, tapped, pairwise(layouts), strict=True
+    ):
+        if isinstance(block, DepthwiseSeparable):
+            expansion, projection = [], _lanes(block.conv_pw)
+            groups = channel_groups(block.conv_dw, _borders(reads))
+            if len(reads) == 1:  # before it is no convolution to deal channels out
+                groups = [(reads[0], max(size for _, size in groups))]
+        else:
+            pointwise = [block.conv_pw]
+            if isinstance(block, InvertedResidual):
+                pointwise.append(block.conv_pwl)
+            if not split and any(isinstance(conv, SplitConv2d) for conv in pointwise):
+                continue
+            expansion, *projections = map(_lanes, pointwise)
+            projection = projections[0] if projections else []
+            groups = [(sum(out for _, out in expansion), 0)]
+            if not whole:
+                lanes = {*_borders(out for _, out in expansion)}
+                lanes |= {*_borders(channels for channels, _ in projection)}
+                groups = channel_groups(block.conv_dw, lanes)
+        widened, sizes = zip(*groups, strict=True)
+        reads, widened, writes = (_shared(each, fill) for each in (reads, widened, writes))
+        plan = Plan(reads, expansion, widened, [*sizes], projection, writes, whole)
+        if any(len(each) > 1 for each in plan[:-1]):
+            plans[name] = plan
+    return plans
+
+
+def _layouts(
+    backbone: StagedBackbone, blocks: Sequence[nn.Module], tapped: Sequence[bool], split: bool
+) -> list[list[int]]:
+    """Channels of each part of the tensor before every block, and after the last one."""
+    channels = [backbone.conv_stem.out_channels]
+    for block in blocks:
+        last = getattr(block, "conv_pwl", block.conv_pw)
+        channels.append(sum(out for _, out in _shares(last)))
+    # Tensors that somebody else reads, or adds
+    whole = {index for index, block in enumerate(blocks) if tapped[index] and _adds(block)}
+    whole |= {0} if "stem" in backbone.taps else set()
+    for stage in range(len(backbone.blocks)):
+        if f"stage{stage + 1}" in backbone.taps:
+            whole.add(sum(map(len, backbone.blocks[: stage + 1])))
+    layouts: list[list[int]] = []
+    while len(layouts) <= len(blocks):
+        first = last = len(layouts)
+        while last < len(blocks) and _adds(blocks[last]):
+            last += 1  # what is added must lie alike
+        layout = None
+        if last < len(blocks) and whole.isdisjoint(range(first, last + 1)):
+            layout = _layout(blocks[first : last + 1], first == 0, split)
+        layouts += [layout or [channels[first]]] * (last + 1 - first)
+    return layouts
+
+
+def _layout(readers: Sequence[nn.Module], of_stem: bool, split: bool) -> list[int] | None:
+    """Channels of the parts in which the blocks that read a tensor want it, if they agree."""
+    pointwise = [block.conv_pw for block in readers if isinstance(block, Expansion)]
+    depthwise = [block.conv_dw for block in readers if isinstance(block, DepthwiseSeparable)]
+    wanted = {tuple(channels for channels, _ in _lanes(conv)) for conv in pointwise if split}
+    if of_stem and not pointwise:
+        wanted = {tuple(channels for channels, _ in channel_groups(conv)) for conv in depthwise}
+    wanted = [layout for layout in wanted if len(layout) > 1]
+    if len(wanted) != 1:
+        return None
+    layout = [*wanted[0]]
+    for conv in depthwise:
+        if layout != [channels for channels, _ in channel_groups(conv, _borders(layout))]:
+            return None
+    return layout
+
+
+def _adds(block: nn.Module) -> bool:
+    """Whether a block has a shortcut."""
+    return getattr(block, "has_shortcut", False)
 
 
 def _shares(conv: nn.Module) -> list[tuple[int, int]]:
-    """The (channels in, channels out) of each convolution side by side, or of the dense one."""
-    shares = [(part.in_channels, part.out_channels) for part in [*conv.children()] or [conv]]
+    """The (channels in, channels out) of each convolution side by side, or of the only one."""
+    return [(part.in_channels, part.out_channels) for part in [*conv.children()] or [conv]]
+
+
+def _lanes(conv: nn.Module) -> list[tuple[int, int]]:
+    """The same of those that are worth computing side by side."""
+    shares = _shares(conv)
     return [tuple(map(sum, zip(*shares, strict=True)))] if narrow(conv) else shares
 
 
-def _ranges(shares: Iterable[int]) -> list[tuple[int, int]]:
-    """The [first, end) of each share."""
-    return [*pairwise(accumulate(shares, initial=0))]
+def _rounded(channels: int) -> int:
+    """Up to whole blocks."""
+    return -(-channels // BLOCK) * BLOCK
 
 
-def _meet(one: tuple[int, int], other: tuple[int, int]) -> bool:
-    return max(one[0], other[0]) < min(one[1], other[1])
+def _shared(channels: Sequence[int], fill: bool) -> list[Share]:
+    """The parts of a tensor; several of them have at least a block each, if so asked."""
+    least = BLOCK if fill and len(channels) > 1 else 0
+    return [Share(each, max(0, least - each)) for each in channels]
 
 
-def _depthwise(conv: nn.Conv2d, groups: list[tuple[int, int]]) -> Each:
-    """Cut a merged depthwise convolution up, each part with the kernel that it needs."""
-    shares = [channels for channels, _ in groups]
-    parts = zip(conv.weight.split(shares), conv.bias.split(shares), groups, strict=True)
-    convs = []
-    for weight, bias, (channels, size) in parts:
-        border = (conv.kernel_size[0] - size) // 2
-        inner = slice(border, border + size)
-        padding = max(0, conv.padding[0] - border * conv.dilation[0])  # SAME pads by itself
-        convs.append(_like(conv, weight[:, :, inner, inner], bias, channels, padding))
-    return Each(convs)
-
-
-def _like(
-    conv: nn.Conv2d,
-    weight: Tensor,
-    bias: Tensor | None,
-    groups: int = 1,
-    padding: int | None = None,
-) -> nn.Conv2d:
-    """A convolution as another, with other weights."""
-    made = type(conv)(
-        weight.shape[1] * groups,
-        len(weight),
-        weight.shape[-1],
-        conv.stride,
-        conv.padding if padding is None else padding,
-        conv.dilation,
-        groups,
-        bias is not None,
-        device="meta",
-    )
-    made.weight = nn.Parameter(weight.clone())
-    if bias is not None:
-        made.bias = nn.Parameter(bias.clone())
-    return made
+def _borders(shares: Iterable[int]) -> list[int]:
+    """Where a share ends and another begins."""
+    return [end for _, end in ranges(shares)[:-1]]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -86,8 +87,9 @@ def export(
     folders = []
     for kind in kinds:
         folder = writable_folder("--out", out / kind if len(kinds) > 1 else out)
-        network = KINDS[kind](trained)
-        manifest = {**_manifest(trained, network, kind, post), "precision": precision, **less}
+        network = cache(partial(KINDS[kind], trained))
+        described = _manifest(trained, network(*targets[:1]), kind, post)
+        manifest = {**described, "precision": precision, **less}
         unverified = Path(tempfile.mkdtemp(prefix=UNVERIFIED, dir=folder))
         _write_files(unverified, trained, network, manifest, targets, training)
         _write_manifest(unverified, folder, manifest)
@@ -151,7 +153,7 @@ def _versions() -> dict[str, str]:
 def _write_files(
     folder: Path,
     trained: TrainedNetwork,
-    network: RawNetwork,
+    network: Callable[[str], RawNetwork],
     manifest: dict[str, Any],
     targets: Sequence[str],
     training: Pictures | None,

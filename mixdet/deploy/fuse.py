@@ -6,6 +6,7 @@ import mixdet.plugin  # noqa: F401 - before anything of mmdet's models
 
 # isort: split
 import copy
+from typing import NamedTuple
 
 import torch
 from mmcv.cnn import fuse_conv_bn
@@ -19,9 +20,31 @@ from mixdet.errors import MixDetError, one_line
 from mixdet.models.layers.mixconv import MixConv2d, SplitConv2d
 from mixdet.models.layers.pointwise import PointwiseConv2d
 
-# Whether it keeps channels in blocks: then 1x1 convolutions side by side are dealt out to branches,
-# and dense where they are narrow, as measured in docs/deploy.md
-BLOCKED = {"onnx": True, "openvino": True, "torch": False}
+
+class Form(NamedTuple):
+    """The form that was measured fastest, see docs/deploy.md.
+
+    Attributes:
+        lanes: 1x1 convolutions side by side are dealt out to branches, or dense where rounding up
+            to blocks of channels leaves nothing to win.
+        fill: Parts of less than a block are filled up with zeros. ONNX Runtime reads narrower ones
+            as it does pictures, three times as slowly.
+        overwrite: Squeeze-excite and shortcuts compute in place; other runtimes see for themselves
+            what may.
+    """
+
+    lanes: bool
+    fill: bool
+    overwrite: bool
+
+
+FORMS = {
+    "onnx": Form(lanes=True, fill=True, overwrite=False),
+    **dict.fromkeys(
+        ("openvino", "ncnn", "litert", "executorch"), Form(lanes=True, fill=False, overwrite=False)
+    ),
+    "torch": Form(lanes=False, fill=False, overwrite=True),
+}
 PLAIN = {_BatchNorm.forward, nn.SyncBatchNorm.forward}  # of norms that do nothing else
 TOLERANCE = 1e-4  # of the largest output: boxes then move by less than a hundredth of a pixel
 
@@ -38,7 +61,7 @@ def fuse(model: nn.Module, target: str = "onnx", branched: bool = True) -> nn.Mo
 
     Args:
         model: A detector, or any network with MixConvs; it stays as it is.
-        target: What will run it: 'onnx', 'openvino' or 'torch'.
+        target: What will run it, one of `FORMS`.
         branched: False pads every MixConv's kernels, to compare.
 
     Returns:
@@ -47,24 +70,25 @@ def fuse(model: nn.Module, target: str = "onnx", branched: bool = True) -> nn.Mo
     Raises:
         MixDetError: The target is unknown.
     """
-    if target not in BLOCKED:
-        raise MixDetError(f"fuse: target {target!r} is unknown: use one of {', '.join(BLOCKED)}")
+    if target not in FORMS:
+        raise MixDetError(f"fuse: target {target!r} is unknown: use one of {', '.join(FORMS)}")
+    form = FORMS[target]
     fused = copy.deepcopy(model).eval()
-    branches = branchable(fused, BLOCKED[target]) if branched else {}
+    branches = branchable(fused, split=form.lanes, fill=form.fill) if branched else {}
     for path, module in list(fused.named_modules()):
         for name, child in module.named_children():
             if isinstance(child, MixConv2d):
                 setattr(module, name, child.merged())
             elif isinstance(child, SplitConv2d):
-                dense = path in branches or (BLOCKED[target] and narrow(child))
+                dense = path in branches or (form.lanes and narrow(child))
                 setattr(module, name, _pointwise(child, dense))
     _keep_what_also_activates(fused)
     fused = fuse_conv_bn(fused)
     for name, plan in branches.items():
         branch(fused, name, plan)
     for module in fused.modules():
-        if hasattr(module, "overwrites"):  # the runtimes see for themselves what may be
-            module.overwrites = target == "torch"
+        if hasattr(module, "overwrites"):
+            module.overwrites = form.overwrite
     return fused.eval().requires_grad_(False)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,7 +84,7 @@ def _installed(target: str, packages: Sequence[str], extra: str) -> None:
 def write(
     targets: Sequence[str],
     folder: Path,
-    network: RawNetwork,
+    network: Callable[[str], RawNetwork],
     manifest: dict[str, Any],
     metadata: dict[str, str],
     training: Pictures | None,
@@ -94,34 +94,33 @@ def write(
     Args:
         targets: Names in `TARGETS`.
         folder: Where.
-        network: The network.
+        network: Gives the network, fused for a target.
         manifest: Its manifest; INT8 adds `float_layers`.
         metadata: Strings to store in ONNX files.
         training: What INT8 is calibrated on: `manifest["calibration_pictures"]` of these.
     """
     precision = manifest["precision"]
-    with tempfile.TemporaryDirectory() as work:
-        file = Path(work, FILES["onnx"][0])
-        if {"onnx", "openvino"} & {*targets}:
-            save_onnx(network, file, manifest["postprocess"], metadata)
-        if training is not None:
-            quantiser = Quantiser(file, manifest, training)
-            manifest["float_layers"] = {name: quantiser.write(name, folder) for name in targets}
-            return
-        for name in targets:
-            path = folder / FILES[name][0]
-            if name == "openvino":
-                _save_openvino(file, path, precision)
-            elif name == "ncnn":
-                save_ncnn(network, folder, precision == "fp16")
-            elif name == "litert":
-                save_litert(network, path)
-            elif name == "executorch":
-                save_executorch(network, path)
-            elif precision == "fp16":
-                half_onnx(file, path, blocks(file))
-            else:
-                shutil.copy(file, path)
+    for name in targets:
+        path = folder / FILES[name][0]
+        if name == "ncnn":
+            save_ncnn(network(name), folder, precision == "fp16")
+        elif name == "litert":
+            save_litert(network(name), path)
+        elif name == "executorch":
+            save_executorch(network(name), path)
+        else:
+            with tempfile.TemporaryDirectory() as work:
+                file = Path(work, FILES["onnx"][0])
+                save_onnx(network(name), file, manifest["postprocess"], metadata)
+                if training is not None:
+                    kept = Quantiser(file, manifest, training).write(name, folder)
+                    manifest.setdefault("float_layers", {})[name] = kept
+                elif name == "openvino":
+                    _save_openvino(file, path, precision)
+                elif precision == "fp16":
+                    half_onnx(file, path, blocks(file))
+                else:
+                    shutil.copy(file, path)
 
 
 def _save_openvino(file: Path, path: Path, precision: str) -> None:

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -41,6 +42,7 @@ from mixdet.analysis.benchmark.pictures import PACK
 from mixdet.deploy.export import export
 from mixdet.deploy.exported import FILES, FORMAT, MANIFEST, read_manifest, sha256
 from mixdet.deploy.fuse import fuse
+from mixdet.deploy.network import RawNetwork
 from mixdet.deploy.quantise import blocks, quantise
 from mixdet.deploy.to_onnx import save_onnx
 from mixdet.deploy.to_openvino import convert
@@ -79,24 +81,26 @@ def prepare(network: str, folder: Path, exports: dict[str, set[str]]) -> dict[st
     classes = [f"class {number}" for number in range(model.bbox_head.num_classes)]
     meta = {"dataset_meta": {"classes": classes}}
     torch.save({"state_dict": model.state_dict(), "meta": meta}, folder / CHECKPOINT)
-    # INT8 is made of the ONNX file
-    ours = exports.get(OURS, set()) | ({"onnx"} if OURS_INT8 in exports else set())
     paths = folder / CONFIG, folder / CHECKPOINT, folder / OURS
-    export(*paths, targets=sorted(ours), check=False)
+    export(*paths, targets=sorted(exports.get(OURS, set())), check=False)
     if OURS_INT8 in exports:
-        _save_int8(folder / OURS, folder / OURS_INT8, exports[OURS_INT8])
+        trained = TrainedNetwork(folder / CHECKPOINT, folder / CONFIG, "cpu")
+        _save_int8(trained, read_manifest(folder / OURS), folder / OURS_INT8, exports[OURS_INT8])
     raw = TorchvisionRaw()
     raw.save(folder / TORCHVISION, exports.get(TORCHVISION, set()))
     return {OURS: _madds(model), TORCHVISION: _madds(raw.model), MATRIX: SIDE**3}
 
 
-def _save_int8(source: Path, folder: Path, targets: set[str]) -> None:
+def _save_int8(
+    trained: TrainedNetwork, manifest: dict[str, Any], folder: Path, targets: set[str]
+) -> None:
     folder.mkdir()
-    file, manifest = source / FILES["onnx"][0], read_manifest(source)
     noise = np.random.default_rng(0).integers(0, 256, (8, 1, SIZE, SIZE, 3), np.uint8)
-    nodes = [*blocks(file, squeeze_excite=False)]
-    with tempfile.TemporaryDirectory() as work:
-        for target in targets:
+    for target in targets:
+        with tempfile.TemporaryDirectory() as work:
+            file = Path(work, FILES["onnx"][0])
+            save_onnx(RawNetwork(trained, target), file, manifest["postprocess"], {})
+            nodes = [*blocks(file, squeeze_excite=False)]
             quantise(target, file, folder, nodes, [*noise], Path(work, "ranges.json"))
     _save_manifest(folder, manifest | {"precision": "int8"})
 
