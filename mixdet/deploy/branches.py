@@ -118,21 +118,22 @@ def channel_groups(mix: MixConv2d, lanes: Collection[int] = ()) -> list[tuple[in
     return [(end - start, max(sizes[start:end])) for start, end in pairwise(sorted({0, *ends}))]
 
 
-def branchable(model: nn.Module, split: bool, fill: bool) -> dict[str, Plan]:
+def branchable(model: nn.Module, narrowest: int | None, fill: bool) -> dict[str, Plan]:
     """The blocks that can be branches, by name, and how.
 
     What something else reads, the head through a tap, stays in one piece.
 
     Args:
         model: Any network, as trained.
-        split: With blocks whose 1x1 convolutions are several side by side.
+        narrowest: Channels, in or out, of the narrowest 1x1 convolutions side by side that stay
+            lanes; others are taken as a dense one. None leaves out blocks that have several.
         fill: Give parts of fewer than `BLOCK` channels as many, with zeros.
     """
     found = {}
     for prefix, backbone in model.named_modules():
         # Another norm cannot be dealt out
         if isinstance(backbone, StagedBackbone) and isinstance(backbone.bn1, _BatchNorm):
-            plans = _plans(backbone, split, fill)
+            plans = _plans(backbone, narrowest, fill)
             found |= {f"{prefix}.{name}".lstrip("."): plan for name, plan in plans.items()}
     return found
 
@@ -159,17 +160,12 @@ def branch(model: nn.Module, name: str, plan: Plan) -> None:
         model.set_submodule(name, Branches(block, plan))
 
 
-def narrow(conv: nn.Module) -> bool:
-    """Whether 1x1 convolutions side by side are no cheaper than a dense one, zeros and all.
-
-    So it is where a lane, rounded up to whole blocks, is no narrower than all lanes.
-    """
-    return any(
-        _rounded(max(side)) == _rounded(sum(side)) for side in zip(*_shares(conv), strict=True)
-    )
+def narrow(conv: nn.Module, narrowest: int) -> bool:
+    """Whether one of several 1x1 convolutions side by side has fewer channels, in or out."""
+    return any(min(part.in_channels, part.out_channels) < narrowest for part in conv.children())
 
 
-def _plans(backbone: StagedBackbone, split: bool, fill: bool) -> dict[str, Plan]:
+def _plans(backbone: StagedBackbone, narrowest: int | None, fill: bool) -> dict[str, Plan]:
     """`branchable` of one backbone, by names inside it."""
     names, blocks, tapped = [], [], []
     for stage, members in enumerate(backbone.blocks):
@@ -177,13 +173,13 @@ def _plans(backbone: StagedBackbone, split: bool, fill: bool) -> dict[str, Plan]
             names.append(f"blocks.{stage}.{index}")
             blocks.append(block)
             tapped.append(index == 0 and f"stage{stage + 1}.expansion" in backbone.taps)
-    layouts = _layouts(backbone, blocks, tapped, split)
+    layouts = _layouts(backbone, blocks, tapped, narrowest)
     plans = {}
     for name, block, whole, (reads, writes) in zip(
         names, blocks, tapped, pairwise(layouts), strict=True
     ):
         if isinstance(block, DepthwiseSeparable):
-            expansion, projection = [], _lanes(block.conv_pw)
+            expansion, projection = [], _shares(block.conv_pw)
             groups = channel_groups(block.conv_dw, _borders(reads))
             if len(reads) == 1:  # before it is no convolution to deal channels out
                 groups = [(reads[0], max(size for _, size in groups))]
@@ -191,9 +187,9 @@ def _plans(backbone: StagedBackbone, split: bool, fill: bool) -> dict[str, Plan]
             pointwise = [block.conv_pw]
             if isinstance(block, InvertedResidual):
                 pointwise.append(block.conv_pwl)
-            if not split and any(isinstance(conv, SplitConv2d) for conv in pointwise):
+            if narrowest is None and any(isinstance(conv, SplitConv2d) for conv in pointwise):
                 continue
-            expansion, *projections = map(_lanes, pointwise)
+            expansion, *projections = (_lanes(conv, narrowest) for conv in pointwise)
             projection = projections[0] if projections else []
             groups = [(sum(out for _, out in expansion), 0)]
             if not whole:
@@ -209,7 +205,10 @@ def _plans(backbone: StagedBackbone, split: bool, fill: bool) -> dict[str, Plan]
 
 
 def _layouts(
-    backbone: StagedBackbone, blocks: Sequence[nn.Module], tapped: Sequence[bool], split: bool
+    backbone: StagedBackbone,
+    blocks: Sequence[nn.Module],
+    tapped: Sequence[bool],
+    narrowest: int | None,
 ) -> list[list[int]]:
     """Channels of each part of the tensor before every block, and after the last one."""
     channels = [backbone.conv_stem.out_channels]
@@ -229,16 +228,16 @@ def _layouts(
             last += 1  # what is added must lie alike
         layout = None
         if last < len(blocks) and whole.isdisjoint(range(first, last + 1)):
-            layout = _layout(blocks[first : last + 1], first == 0, split)
+            layout = _layout(blocks[first : last + 1], first == 0, narrowest)
         layouts += [layout or [channels[first]]] * (last + 1 - first)
     return layouts
 
 
-def _layout(readers: Sequence[nn.Module], of_stem: bool, split: bool) -> list[int] | None:
+def _layout(readers: Sequence[nn.Module], of_stem: bool, narrowest: int | None) -> list[int] | None:
     """Channels of the parts in which the blocks that read a tensor want it, if they agree."""
     pointwise = [block.conv_pw for block in readers if isinstance(block, Expansion)]
     depthwise = [block.conv_dw for block in readers if isinstance(block, DepthwiseSeparable)]
-    wanted = {tuple(channels for channels, _ in _lanes(conv)) for conv in pointwise if split}
+    wanted = {tuple(channels for channels, _ in _lanes(conv, narrowest)) for conv in pointwise}
     if of_stem and not pointwise:
         wanted = {tuple(channels for channels, _ in channel_groups(conv)) for conv in depthwise}
     wanted = [layout for layout in wanted if len(layout) > 1]
@@ -261,15 +260,11 @@ def _shares(conv: nn.Module) -> list[tuple[int, int]]:
     return [(part.in_channels, part.out_channels) for part in [*conv.children()] or [conv]]
 
 
-def _lanes(conv: nn.Module) -> list[tuple[int, int]]:
-    """The same of those that are worth computing side by side."""
+def _lanes(conv: nn.Module, narrowest: int | None) -> list[tuple[int, int]]:
+    """The same of those that stay lanes."""
     shares = _shares(conv)
-    return [tuple(map(sum, zip(*shares, strict=True)))] if narrow(conv) else shares
-
-
-def _rounded(channels: int) -> int:
-    """Up to whole blocks."""
-    return -(-channels // BLOCK) * BLOCK
+    dense = narrowest is None or narrow(conv, narrowest)
+    return [tuple(map(sum, zip(*shares, strict=True)))] if dense else shares
 
 
 def _shared(channels: Sequence[int], fill: bool) -> list[Share]:

@@ -87,7 +87,7 @@ def export(
     folders = []
     for kind in kinds:
         folder = writable_folder("--out", out / kind if len(kinds) > 1 else out)
-        network = cache(partial(KINDS[kind], trained))
+        network = cache(partial(KINDS[kind], trained, int8=precision == "int8"))
         described = _manifest(trained, network(*targets[:1]), kind, post)
         manifest = {**described, "precision": precision, **less}
         unverified = Path(tempfile.mkdtemp(prefix=UNVERIFIED, dir=folder))

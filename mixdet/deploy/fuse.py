@@ -25,31 +25,33 @@ class Form(NamedTuple):
     """The form that was measured fastest, see docs/deploy.md.
 
     Attributes:
-        lanes: 1x1 convolutions side by side are dealt out to branches, or dense where rounding up
-            to blocks of channels leaves nothing to win.
+        narrowest: Channels, in or out, of the narrowest 1x1 convolutions side by side that are
+            dealt out to branches; others become a dense one, with zeros. None keeps all grouped.
+        narrowest_int8: The same in 8 bits.
         fill: Parts of less than a block are filled up with zeros. ONNX Runtime reads narrower ones
             as it does pictures, three times as slowly.
         overwrite: Squeeze-excite and shortcuts compute in place; other runtimes see for themselves
             what may.
     """
 
-    lanes: bool
-    fill: bool
-    overwrite: bool
+    narrowest: int | None = 12
+    narrowest_int8: int = 32
+    fill: bool = False
+    overwrite: bool = False
 
 
 FORMS = {
-    "onnx": Form(lanes=True, fill=True, overwrite=False),
-    **dict.fromkeys(
-        ("openvino", "ncnn", "litert", "executorch"), Form(lanes=True, fill=False, overwrite=False)
-    ),
-    "torch": Form(lanes=False, fill=False, overwrite=True),
+    "onnx": Form(fill=True),
+    **dict.fromkeys(("openvino", "ncnn", "litert", "executorch"), Form()),
+    "torch": Form(narrowest=None, overwrite=True),
 }
 PLAIN = {_BatchNorm.forward, nn.SyncBatchNorm.forward}  # of norms that do nothing else
 TOLERANCE = 1e-4  # of the largest output: boxes then move by less than a hundredth of a pixel
 
 
-def fuse(model: nn.Module, target: str = "onnx", branched: bool = True) -> nn.Module:
+def fuse(
+    model: nn.Module, target: str = "onnx", branched: bool = True, int8: bool = False
+) -> nn.Module:
     """Fold batch norm, and take every MixConv in the form that was measured fastest.
 
     Batch norm goes into the convolution before it, unless it does more than normalise. A MixConv
@@ -63,6 +65,7 @@ def fuse(model: nn.Module, target: str = "onnx", branched: bool = True) -> nn.Mo
         model: A detector, or any network with MixConvs; it stays as it is.
         target: What will run it, one of `FORMS`.
         branched: False pads every MixConv's kernels, to compare.
+        int8: In the form that is fastest in 8 bits, once it is quantised.
 
     Returns:
         A copy in evaluation mode that computes the same.
@@ -74,13 +77,14 @@ def fuse(model: nn.Module, target: str = "onnx", branched: bool = True) -> nn.Mo
         raise MixDetError(f"fuse: target {target!r} is unknown: use one of {', '.join(FORMS)}")
     form = FORMS[target]
     fused = copy.deepcopy(model).eval()
-    branches = branchable(fused, split=form.lanes, fill=form.fill) if branched else {}
+    narrowest = form.narrowest_int8 if int8 else form.narrowest
+    branches = branchable(fused, narrowest, form.fill) if branched else {}
     for path, module in list(fused.named_modules()):
         for name, child in module.named_children():
             if isinstance(child, MixConv2d):
                 setattr(module, name, child.merged())
             elif isinstance(child, SplitConv2d):
-                dense = path in branches or (form.lanes and narrow(child))
+                dense = path in branches or (narrowest is not None and narrow(child, narrowest))
                 setattr(module, name, _pointwise(child, dense))
     _keep_what_also_activates(fused)
     fused = fuse_conv_bn(fused)

@@ -33,12 +33,13 @@ class RawNetwork(nn.Module):
     Args:
         trained: The detector.
         target: As for `fuse`.
+        int8: As for `fuse`.
 
     Raises:
         MixDetError: The config has something that exported files cannot do.
     """
 
-    def __init__(self, trained: TrainedNetwork, target: str = "onnx") -> None:
+    def __init__(self, trained: TrainedNetwork, target: str = "onnx", int8: bool = False) -> None:
         super().__init__()
         head = trained.model.bbox_head
         if not isinstance(head, SSDHead) or not isinstance(head.bbox_coder, DeltaXYWHBBoxCoder):
@@ -47,7 +48,7 @@ class RawNetwork(nn.Module):
                 f"{type(head).__name__}"
             )
         self.size = input_size(trained.pipeline)
-        self.detector = fuse(trained.model.cpu(), target)
+        self.detector = fuse(trained.model.cpu(), target, int8=int8)
         self.sigmoid = getattr(head, "use_sigmoid_cls", False)
         preprocessor = trained.model.data_preprocessor
         divisor = preprocessor.pad_size_divisor

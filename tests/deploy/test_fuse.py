@@ -24,7 +24,8 @@ from tests.test_configs import CONFIGS
 
 SIZE = 64  # every level has a cell
 TOLERANCE = 1e-9
-TARGETS = ("onnx", "openvino", "torch")
+TARGETS = ("onnx", "openvino", "torch")  # ncnn, litert and executorch take openvino's form
+FUSED = [dict(target=target) for target in TARGETS] + [dict(target="onnx", int8=True)]
 
 
 def calibrated(model: nn.Module) -> nn.Module:
@@ -62,13 +63,13 @@ def test_every_config_keeps_its_outputs(path: Path):
     x = torch.randn(2, 3, SIZE, SIZE).double()
     with torch.no_grad():
         want = outputs(model, x)
-        for target in TARGETS:
-            fused = fuse(model, target)
+        for form in FUSED:
+            fused = fuse(model, **form)
             left = [m for m in fused.modules() if isinstance(m, nn.BatchNorm2d | SplitConv2d)]
             assert all(isinstance(m, BatchNormAct2d) for m in left)  # timm's own are not folded
             for level, (a, b) in enumerate(zip(want, outputs(fused, x), strict=True)):
                 assert a.abs().max() > 0.01, "nothing to compare"
-                assert (a - b).abs().max() <= TOLERANCE * max(1, a.abs().max()), (target, level)
+                assert (a - b).abs().max() <= TOLERANCE * max(1, a.abs().max()), (form, level)
     after = model.state_dict()
     assert before.keys() == after.keys()
     assert all(torch.equal(value, after[name]) for name, value in before.items())
@@ -125,8 +126,8 @@ def test_taps_and_paddings(padding, taps):
         calibrated(backbone)
         x = torch.randn(1, 3, 97, 130).double()
         with torch.no_grad():
-            for target in TARGETS:
-                fused = fuse(backbone, target)
+            for form in FUSED:
+                fused = fuse(backbone, **form)
                 for a, b in zip(backbone(x), fused(x), strict=True):
                     assert (a - b).abs().max() <= TOLERANCE * a.abs().max()
 
@@ -155,7 +156,7 @@ def multiply_adds(model: nn.Module) -> int:
 
 @pytest.mark.parametrize("arch", ["s", "m", "l"])
 def test_convolutions_side_by_side_cost_little_more_than_they_promise(arch):
-    """What is left are kernels that reach over a border, and in ONNX parts filled up to a block."""
+    """Left are kernels that reach over a border, and for ONNX parts filled up to a block."""
     model = MixNet(arch, taps=("head",))
     asked = multiply_adds(model)
     assert asked < multiply_adds(fuse(model, "openvino")) < 1.05 * asked

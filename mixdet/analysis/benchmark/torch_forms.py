@@ -84,7 +84,7 @@ def prepare(network: str, folder: Path, exports: dict[str, set[str]]) -> dict[st
     paths = folder / CONFIG, folder / CHECKPOINT, folder / OURS
     export(*paths, targets=sorted(exports.get(OURS, set())), check=False)
     if OURS_INT8 in exports:
-        trained = TrainedNetwork(folder / CHECKPOINT, folder / CONFIG, "cpu")
+        trained = TrainedNetwork(folder / CHECKPOINT, folder / CONFIG, "cpu", trust=False)
         _save_int8(trained, read_manifest(folder / OURS), folder / OURS_INT8, exports[OURS_INT8])
     raw = TorchvisionRaw()
     raw.save(folder / TORCHVISION, exports.get(TORCHVISION, set()))
@@ -99,7 +99,7 @@ def _save_int8(
     for target in targets:
         with tempfile.TemporaryDirectory() as work:
             file = Path(work, FILES["onnx"][0])
-            save_onnx(RawNetwork(trained, target), file, manifest["postprocess"], {})
+            save_onnx(RawNetwork(trained, target, int8=True), file, manifest["postprocess"], {})
             nodes = [*blocks(file, squeeze_excite=False)]
             quantise(target, file, folder, nodes, [*noise], Path(work, "ranges.json"))
     _save_manifest(folder, manifest | {"precision": "int8"})
