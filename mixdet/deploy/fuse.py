@@ -42,7 +42,8 @@ class Form(NamedTuple):
 
 FORMS = {
     "onnx": Form(fill=True),
-    **dict.fromkeys(("openvino", "ncnn", "litert", "executorch"), Form()),
+    **dict.fromkeys(("openvino", "litert", "executorch"), Form()),
+    "ncnn": Form(narrowest=None),
     "torch": Form(narrowest=None, overwrite=True),
 }
 PLAIN = {_BatchNorm.forward, nn.SyncBatchNorm.forward}  # of norms that do nothing else

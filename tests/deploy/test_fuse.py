@@ -24,7 +24,7 @@ from tests.test_configs import CONFIGS
 
 SIZE = 64  # every level has a cell
 TOLERANCE = 1e-9
-TARGETS = ("onnx", "openvino", "torch")  # ncnn, litert and executorch take openvino's form
+TARGETS = ("onnx", "openvino", "torch")  # each other takes the form of one
 FUSED = [dict(target=target) for target in TARGETS] + [dict(target="onnx", int8=True)]
 
 
