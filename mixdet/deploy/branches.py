@@ -121,7 +121,8 @@ def channel_groups(mix: MixConv2d, lanes: Collection[int] = ()) -> list[tuple[in
 def branchable(model: nn.Module, narrowest: int | None, fill: bool) -> dict[str, Plan]:
     """The blocks that can be branches, by name, and how.
 
-    What something else reads, the head through a tap, stays in one piece.
+    What something else reads, the head through a tap, stays in one piece, and so does what a block
+    of another class or with other parts reads and writes.
 
     Args:
         model: Any network, as trained.
@@ -131,8 +132,7 @@ def branchable(model: nn.Module, narrowest: int | None, fill: bool) -> dict[str,
     """
     found = {}
     for prefix, backbone in model.named_modules():
-        # Another norm cannot be dealt out
-        if isinstance(backbone, StagedBackbone) and isinstance(backbone.bn1, _BatchNorm):
+        if isinstance(backbone, StagedBackbone):
             plans = _plans(backbone, narrowest, fill)
             found |= {f"{prefix}.{name}".lstrip("."): plan for name, plan in plans.items()}
     return found
@@ -175,11 +175,13 @@ def _plans(backbone: StagedBackbone, narrowest: int | None, fill: bool) -> dict[
             tapped.append(index == 0 and f"stage{stage + 1}.expansion" in backbone.taps)
     layouts = _layouts(backbone, blocks, tapped, narrowest)
     plans = {}
-    for name, block, whole, (reads, writes) in zip(
+    for name, block, is_tapped, (reads, writes) in zip(
         names, blocks, tapped, pairwise(layouts), strict=True
     ):
+        if not _known(block):
+            continue
         if isinstance(block, DepthwiseSeparable):
-            expansion, projection = [], _shares(block.conv_pw)
+            expansion, projection = [], _sides(block.conv_pw)
             groups = channel_groups(block.conv_dw, _borders(reads))
             if len(reads) == 1:  # before it is no convolution to deal channels out
                 groups = [(reads[0], max(size for _, size in groups))]
@@ -191,16 +193,16 @@ def _plans(backbone: StagedBackbone, narrowest: int | None, fill: bool) -> dict[
                 continue
             expansion, *projections = (_lanes(conv, narrowest) for conv in pointwise)
             projection = projections[0] if projections else []
-            groups = [(sum(out for _, out in expansion), 0)]
-            if not whole:
+            groups = [(sum(out for _, out in expansion), 0)]  # its depthwise convolution stays
+            if not is_tapped:
                 lanes = {*_borders(out for _, out in expansion)}
                 lanes |= {*_borders(channels for channels, _ in projection)}
                 groups = channel_groups(block.conv_dw, lanes)
         widened, sizes = zip(*groups, strict=True)
-        reads, widened, writes = (_shared(each, fill) for each in (reads, widened, writes))
-        plan = Plan(reads, expansion, widened, [*sizes], projection, writes, whole)
-        if any(len(each) > 1 for each in plan[:-1]):
-            plans[name] = plan
+        if max(map(len, (reads, expansion, widened, projection, writes))) > 1:
+            parts = (_filled(each, fill) for each in (reads, widened, writes))
+            reads, widened, writes = parts
+            plans[name] = Plan(reads, expansion, widened, [*sizes], projection, writes, is_tapped)
     return plans
 
 
@@ -211,25 +213,34 @@ def _layouts(
     narrowest: int | None,
 ) -> list[list[int]]:
     """Channels of each part of the tensor before every block, and after the last one."""
-    channels = [backbone.conv_stem.out_channels]
-    for block in blocks:
-        last = getattr(block, "conv_pwl", block.conv_pw)
-        channels.append(sum(out for _, out in _shares(last)))
-    # Tensors that somebody else reads, or adds
-    whole = {index for index, block in enumerate(blocks) if tapped[index] and _adds(block)}
-    whole |= {0} if "stem" in backbone.taps else set()
+    channels = []
+    for before, after in pairwise([None, *blocks, None]):
+        if _known(after):
+            channels.append(sum(reads for reads, _ in _sides(after.conv_pw)))
+        elif _known(before):
+            last = getattr(before, "conv_pwl", before.conv_pw)
+            channels.append(sum(writes for _, writes in _sides(last)))
+        else:
+            channels.append(0)  # nobody asks
+    # Before which blocks, by number, lies what something else reads, writes or adds
+    undivided = {number for number, block in enumerate(blocks) if tapped[number] and _adds(block)}
+    for number, block in enumerate(blocks):
+        if not _known(block):
+            undivided |= {number, number + 1}
+    if "stem" in backbone.taps or not isinstance(backbone.bn1, _BatchNorm):
+        undivided.add(0)
     for stage in range(len(backbone.blocks)):
         if f"stage{stage + 1}" in backbone.taps:
-            whole.add(sum(map(len, backbone.blocks[: stage + 1])))
+            undivided.add(sum(map(len, backbone.blocks[: stage + 1])))
     layouts: list[list[int]] = []
     while len(layouts) <= len(blocks):
         first = last = len(layouts)
         while last < len(blocks) and _adds(blocks[last]):
             last += 1  # what is added must lie alike
         layout = None
-        if last < len(blocks) and whole.isdisjoint(range(first, last + 1)):
+        if last < len(blocks) and undivided.isdisjoint(range(first, last + 1)):
             layout = _layout(blocks[first : last + 1], first == 0, narrowest)
-        layouts += [layout or [channels[first]]] * (last + 1 - first)
+        layouts += [layout or [channels[number]] for number in range(first, last + 1)]
     return layouts
 
 
@@ -250,24 +261,35 @@ def _layout(readers: Sequence[nn.Module], of_stem: bool, narrowest: int | None) 
     return layout
 
 
+def _known(block: nn.Module | None) -> bool:
+    """Whether a block has nothing but what `Branches` takes over, all of which can be dealt out."""
+    classes = (DepthwiseSeparable, InvertedResidual, Expansion)
+    norms = [getattr(block, name) for name in ("bn1", "bn2", "bn3") if hasattr(block, name)]
+    return (
+        type(block) in classes
+        and type(getattr(block, "se", None)) in (type(None), nn.Identity, SqueezeExcite)
+        and all(isinstance(norm, _BatchNorm) for norm in norms)
+    )
+
+
 def _adds(block: nn.Module) -> bool:
     """Whether a block has a shortcut."""
     return getattr(block, "has_shortcut", False)
 
 
-def _shares(conv: nn.Module) -> list[tuple[int, int]]:
+def _sides(conv: nn.Module) -> list[tuple[int, int]]:
     """The (channels in, channels out) of each convolution side by side, or of the only one."""
     return [(part.in_channels, part.out_channels) for part in [*conv.children()] or [conv]]
 
 
 def _lanes(conv: nn.Module, narrowest: int | None) -> list[tuple[int, int]]:
     """The same of those that stay lanes."""
-    shares = _shares(conv)
+    sides = _sides(conv)
     dense = narrowest is None or narrow(conv, narrowest)
-    return [tuple(map(sum, zip(*shares, strict=True)))] if dense else shares
+    return [tuple(map(sum, zip(*sides, strict=True)))] if dense else sides
 
 
-def _shared(channels: Sequence[int], fill: bool) -> list[Share]:
+def _filled(channels: Sequence[int], fill: bool) -> list[Share]:
     """The parts of a tensor; several of them have at least a block each, if so asked."""
     least = BLOCK if fill and len(channels) > 1 else 0
     return [Share(each, max(0, least - each)) for each in channels]

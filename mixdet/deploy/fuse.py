@@ -22,7 +22,7 @@ from mixdet.models.layers.pointwise import PointwiseConv2d
 
 
 class Form(NamedTuple):
-    """The form that was measured fastest, see docs/deploy.md.
+    """The form of a network for a target, as measured in docs/deploy.md.
 
     Attributes:
         narrowest: Channels, in or out, of the narrowest 1x1 convolutions side by side that are
@@ -35,7 +35,7 @@ class Form(NamedTuple):
     """
 
     narrowest: int | None = 12
-    narrowest_int8: int = 32
+    narrowest_int8: int | None = 32
     fill: bool = False
     overwrite: bool = False
 
@@ -43,8 +43,8 @@ class Form(NamedTuple):
 FORMS = {
     "onnx": Form(fill=True),
     **dict.fromkeys(("openvino", "litert", "executorch"), Form()),
-    "ncnn": Form(narrowest=None),
-    "torch": Form(narrowest=None, overwrite=True),
+    "ncnn": Form(narrowest=None, narrowest_int8=None),
+    "torch": Form(narrowest=None, narrowest_int8=None, overwrite=True),
 }
 PLAIN = {_BatchNorm.forward, nn.SyncBatchNorm.forward}  # of norms that do nothing else
 TOLERANCE = 1e-4  # of the largest output: boxes then move by less than a hundredth of a pixel
@@ -59,8 +59,9 @@ def fuse(
     becomes one depthwise convolution, its kernels zero-padded to the largest, or where nothing else
     reads it the whole block becomes branches of one kernel size each (`mixdet.deploy.branches`).
     1x1 convolutions side by side are dealt out to the branches, or become one: grouped, or dense
-    where they are narrow or unequal. For torch, squeeze-excite and shortcuts compute in place: a
-    hook inside of a block has to clone what it keeps, and a gradient may be refused.
+    where they are unequal or, but for ncnn and torch, narrow. Hooks of what becomes branches are
+    lost. For torch, squeeze-excite and shortcuts compute in place: a hook inside of a block has to
+    clone what it keeps, and a gradient may be refused.
 
     Args:
         model: A detector, or any network with MixConvs; it stays as it is.

@@ -103,13 +103,13 @@ class Dealt(nn.ModuleList):
         """
         parts, base = listed(x), listed(onto)
         read = {source: source.of(parts) for source in dict.fromkeys(self.reads)}
-        whole = len(self.outputs) == self.writes[-1] + 1  # each output is one piece
-        pieces = dict(enumerate(base if whole else ()))
+        single = len(self.outputs) == self.writes[-1] + 1  # each output is one piece
+        pieces = dict(enumerate(base if single else ()))
         for conv, source, piece in zip(self, self.reads, self.writes, strict=True):
             y = conv(read[source])
             pieces[piece] = added(y, pieces[piece], self.overwrites) if piece in pieces else y
         outputs = [*pieces.values()]
-        if not whole:
+        if not single:
             outputs = [torch.cat(outputs[first:end], 1) for first, end in self.outputs]
             for index, part in enumerate(base):
                 outputs[index] = added(outputs[index], part, self.overwrites)
@@ -188,7 +188,7 @@ def deal(
 
 
 def _columns(
-    weight: Tensor, inputs: Sequence[Share], source: tuple[int, int], join: bool
+    weight: Tensor, inputs: Sequence[Share], source: tuple[int, int], widens: bool
 ) -> list[tuple[Read, Tensor]]:
     """What a lane reads of the parts of an input, and the weights for it."""
     parts = _parts(inputs)
@@ -201,7 +201,7 @@ def _columns(
         F.pad(weight[:, slice(*parts[index])], (0, 0, 0, 0, 0, inputs[index].spare))
         for index in met
     ]
-    if join:
+    if widens:
         return [(Read((met[0], met[-1] + 1), None), torch.cat(columns, 1))]
     return [
         (Read((index, index + 1), None), each) for index, each in zip(met, columns, strict=True)

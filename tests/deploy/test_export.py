@@ -189,6 +189,15 @@ def test_a_mean_for_all_channels(mixnet):
         assert torch.allclose(one, other, atol=1e-4)
 
 
+def test_eight_bits_have_a_form_of_their_own(mixnet):
+    """Narrow 1x1 convolutions side by side are dense there, with zeros."""
+    weights = {
+        int8: sum(value.numel() for value in RawNetwork(mixnet, int8=int8).parameters())
+        for int8 in (False, True)
+    }
+    assert weights[True] > weights[False]
+
+
 def _pairs(scores: torch.Tensor) -> torch.Tensor:
     labels = torch.arange(scores.shape[1]).expand_as(scores)
     return torch.stack([scores.flatten(), labels.flatten()], 1)

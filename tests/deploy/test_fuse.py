@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -17,14 +18,16 @@ from mixdet.deploy.branches import BLOCK, Branches, channel_groups
 from mixdet.deploy.fuse import fuse
 from mixdet.errors import MixDetError
 from mixdet.models.backbones import MixMobileNetV2, MixNet
-from mixdet.models.layers import MixConv2d
+from mixdet.models.backbones.base import Row, StagedBackbone
+from mixdet.models.layers import InvertedResidual, MixConv2d
 from mixdet.models.layers.mixconv import SplitConv2d
+from mixdet.models.layers.pointwise import PointwiseConv2d
 from tests.models.layers.test_mixconv import few, mixconvs
 from tests.test_configs import CONFIGS
 
 SIZE = 64  # every level has a cell
 TOLERANCE = 1e-9
-TARGETS = ("onnx", "openvino", "torch")  # each other takes the form of one
+TARGETS = ("onnx", "openvino", "torch")  # the forms of the others have nothing that these have not
 FUSED = [dict(target=target) for target in TARGETS] + [dict(target="onnx", int8=True)]
 
 
@@ -164,16 +167,102 @@ def test_convolutions_side_by_side_cost_little_more_than_they_promise(arch):
     assert multiply_adds(fuse(model, "torch")) < 1.25 * asked  # kernels padded to the largest
 
 
-def test_for_onnx_no_part_is_narrower_than_a_block():
+def narrowest(fused: nn.Module) -> int:
+    """Channels of the narrowest part that a branch reads or writes."""
+    blocks = [module for module in fused.modules() if isinstance(module, Branches)]
+    convs = [conv for block in blocks for conv in (*block.conv_dw, *block.conv_pwl)]
+    return min(min(conv.in_channels, conv.out_channels) for conv in convs)
+
+
+def test_each_target_has_its_form():
     model = MixNet("m", taps=("head",))
-    narrowest = {}
-    for target in ("onnx", "openvino"):
-        blocks = [
-            module for module in fuse(model, target).modules() if isinstance(module, Branches)
-        ]
-        convs = [conv for block in blocks for conv in (*block.conv_dw, *block.conv_pwl)]
-        narrowest[target] = min(min(conv.in_channels, conv.out_channels) for conv in convs)
-    assert narrowest == {"onnx": BLOCK, "openvino": 12}
+    lanes = {"onnx": BLOCK, "openvino": 12, "litert": 12, "executorch": 12}
+    assert {target: narrowest(fuse(model, target)) for target in lanes} == lanes
+    for target in ("onnx", "openvino"):  # in 8 bits narrow ones are dense
+        assert narrowest(fuse(model, target, int8=True)) == 32
+    for target in ("ncnn", "torch"):  # blocks that have several 1x1 convolutions are no branches
+        for int8 in (False, True):
+            fused = fuse(model, target, int8=int8)
+            pointwise = [module for module in fused.modules() if type(module) is PointwiseConv2d]
+            assert any(conv.groups > 1 for conv in pointwise)
+            assert narrowest(fused) > 24
+            marked = [each.overwrites for each in fused.modules() if hasattr(each, "overwrites")]
+            assert {*marked} == {target == "torch"}
+
+
+ROWS = {
+    "a shortcut around what is tapped": (
+        24,
+        [Row(2, (3, 5), 1, 6, 24, 0.5, (2, 2))],
+        [Row(1, 3, 2, 6, 40, 0, (2, 2))],
+    ),
+    "lanes that differ": (
+        36,
+        [Row(2, (3, 5), 1, 6, 36, 0, (1, 3))],
+        [Row(2, (7, 3), 1, 6, 36, 0.5, (2, 2)), Row(1, 3, 2, 3, 40, 0, (3, 2))],
+    ),
+    "less than a block in one piece": (
+        8,
+        [Row(1, (3, 5, 7), 2, 6, 12)],
+        [Row(2, (3, 5), 1, 6, 12, 0.5)],
+    ),
+    "depthwise separable between lanes": (
+        24,
+        [Row(1, 3, 2, 6, 24, 0, (2, 2)), Row(1, (5, 3), 1, 1, 24)],
+        [Row(1, (3, 5), 1, 6, 32, 0, (2, 2))],
+    ),
+    "depthwise separable with other borders": (
+        24,
+        [Row(1, 3, 2, 6, 24, 0, (2, 2)), Row(1, (7, 5, 3), 1, 1, 24)],
+        [Row(1, (3, 5), 1, 6, 32, 0, (2, 2))],
+    ),
+}
+
+
+def built(name: str, taps: Sequence[str]) -> StagedBackbone:
+    stem, *stages = ROWS[name]
+    stages.append([Row(1, 3, 1, 6, 24, 0, (2, 2))])
+    return StagedBackbone(stem, stages, None, taps=taps, act_cfg=dict(type="SiLU"))
+
+
+def assert_fused_alike(model: nn.Module) -> None:
+    x = torch.randn(2, 3, 33, 47).double()
+    with torch.no_grad():
+        want = model(x)
+        for form in FUSED:
+            for a, b in zip(want, fuse(model, **form)(x), strict=True):
+                assert (a - b).abs().max() <= TOLERANCE * a.abs().max(), form
+
+
+@pytest.mark.parametrize("taps", [("stage1.expansion", "stage3"), ("stage3",)], ids=",".join)
+@pytest.mark.parametrize("name", ROWS)
+def test_other_networks(name, taps):
+    assert_fused_alike(calibrated(built(name, taps)))
+
+
+class Doubled(InvertedResidual):
+    def project(self, expanded, x):
+        return 2 * super().project(expanded, x)
+
+
+class Halved(nn.Module):
+    def forward(self, x):
+        return x / 2
+
+
+@pytest.mark.parametrize("odd", ["class", "squeeze-excite", "norm", "norm of the stem"])
+def test_blocks_with_something_of_their_own_keep_it(odd):
+    model = MixNet("m", taps=("stage4", "head"))
+    for block in (model.blocks[1][0], model.blocks[2][2], model.blocks[4][1]):
+        if odd == "class":
+            block.__class__ = Doubled
+        elif odd == "squeeze-excite":
+            block.se = Halved()
+        elif odd == "norm":
+            block.bn2 = nn.GroupNorm(1, block.bn2.num_features)
+    if odd == "norm of the stem":
+        model.bn1 = nn.GroupNorm(1, model.bn1.num_features)
+    assert_fused_alike(calibrated(model))
 
 
 @few
