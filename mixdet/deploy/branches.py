@@ -140,7 +140,7 @@ def branchable(model: nn.Module, narrowest: int | None, fill: bool) -> dict[str,
 
 @torch.no_grad()
 def branch(model: nn.Module, name: str, plan: Plan) -> None:
-    """Make a block branches, in place.
+    """Make a block branches, in place; before the first one, the stem writes what it reads.
 
     Args:
         model: A network whose batch norm is folded and whose MixConvs are merged.
