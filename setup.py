@@ -34,7 +34,7 @@ TEST = [
 
 
 class BuildWithConfigs(build_py):
-    """Configs and tools go into `mixdet/.mim`, where mim and `mixdet/shipped.py` look."""
+    """Configs and tools go into `mixdet/.mim`, where mim and `mixdet/config/shipped.py` look."""
 
     def run(self) -> None:
         super().run()
@@ -42,8 +42,8 @@ class BuildWithConfigs(build_py):
             return
         home = Path(self.build_lib, "mixdet", ".mim")
         shutil.rmtree(home, ignore_errors=True)
+        ignored = shutil.ignore_patterns("__pycache__", "benchmark.py")  # benchmarks/ stays here
         for folder in ("configs", "tools"):
-            ignored = shutil.ignore_patterns("__pycache__")
             shutil.copytree(HERE / folder, home / folder, ignore=ignored)
         shutil.copy(HERE / "model-index.yml", home)
 
@@ -56,7 +56,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(include=["mixdet", "mixdet.*"]),
-    package_data={"mixdet": ["py.typed", "analysis/*/page.html"]},
+    package_data={"mixdet": ["py.typed", "*/page.html"]},
     cmdclass={"build_py": BuildWithConfigs},
     entry_points={"console_scripts": ["mixdet=mixdet.__main__:main"]},
     python_requires=">=3.10",

@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 from matplotlib.patches import FancyArrowPatch, Rectangle
 
-from mixdet.analysis.plots import COLOURS, svg
 from mixdet.analysis.stages import Stage, stages
 from mixdet.models.layers import split_channels
+from mixdet.visual.svg import COLOURS, svg
 
 ROOT = Path(__file__).resolve().parent.parent
 FIGURES = ROOT / "docs" / "figures"

@@ -8,8 +8,8 @@ import shutil
 import sys
 from pathlib import Path
 
+from mixdet.config.shipped import config_names, shipped
 from mixdet.errors import MixDetError, run_tool
-from mixdet.shipped import config_names, shipped
 
 
 def main() -> None:

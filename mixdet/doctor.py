@@ -164,7 +164,7 @@ def _devices() -> Iterator[Check]:
 def _runtimes() -> Iterator[Check]:
     """What can run exported files, which is seen without importing it."""
     try:
-        from mixdet.deploy.runtimes import PACKAGES
+        from mixdet.inference.runtimes import PACKAGES
     except Exception:  # NumPy, said under versions
         return
     owners = _owners()

@@ -6,9 +6,12 @@ import logging
 import os
 from pathlib import Path
 
+import mixdet.plugin
+
 import pytest
 
-import mixdet.plugin  # noqa: F401 - before any test file imports mmdet
+from mixdet import launch
+from tests.tiny import quick_settings, write_config, write_pictures
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -23,6 +26,29 @@ def coco_sample() -> Path:
             pytest.fail(message)
         pytest.skip(message)
     return folder
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory) -> Path:
+    """The folder of a tiny data set in COCO's layout; a test that changes it takes a copy."""
+    return write_pictures(tmp_path_factory.mktemp("pictures"))
+
+
+@pytest.fixture(scope="session")
+def trained(pictures, tmp_path_factory) -> tuple[Path, Path]:
+    """A config of the tiny detector, and the checkpoint that its training left."""
+    folder = tmp_path_factory.mktemp("trained")
+    config = write_config(folder, pictures, epochs=1)
+    with quick_settings():
+        launch.train(str(config))
+    return config, folder / "work" / "epoch_1.pth"
+
+
+@pytest.fixture(scope="module")
+def quick():
+    """Trainings of a second each: see `tests.tiny.quick_settings`."""
+    with quick_settings():
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import mixdet.plugin
+
 import pytest
 import torch
 from mmengine.config import Config
@@ -16,7 +18,6 @@ from mmengine.runner import Runner
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-import mixdet.plugin  # noqa: F401
 from mixdet.evaluation.coco_scores import STATS
 from tests.conftest import ROOT
 

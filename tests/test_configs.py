@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import mixdet.plugin
+
 import mmdet
 import pytest
 import torch
@@ -13,7 +15,6 @@ from mmdet.structures import DetDataSample
 from mmengine.config import Config, ConfigDict
 from mmengine.structures import InstanceData
 
-import mixdet.plugin  # noqa: F401
 from mixdet.models.backbones.base import StagedBackbone
 from mixdet.models.weight_init import timm_normalisation
 from tests.conftest import ROOT

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 import mixdet
-from mixdet.analysis.benchmark.report import content, insert, plot, read_record
+from benchmarks.report import content, insert, plot, read_record
 from tests.conftest import ROOT
 
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -59,7 +59,7 @@ def test_security_names_tests_that_are_there():
 def test_the_backbone_of_contributing_trains(tmp_path, monkeypatch):
     from mmdet.registry import MODELS
 
-    from mixdet.engine.config import read_config
+    from mixdet.config.read import read_config
 
     page = (ROOT / "CONTRIBUTING.md").read_text()
     for block in re.findall(r"```python\n# (.*?)```", page, flags=re.S):

@@ -18,12 +18,11 @@ from mmdet.registry import DATASETS
 from mmengine.config import Config
 from PIL import Image
 
-from mixdet.analysis.data_check import quick_check
-from mixdet.analysis.data_check.report import DataReport
-from mixdet.datasets.pictures import decode_fully, read_picture
-from mixdet.deploy import runtimes
+from mixdet.data_check import quick_check
+from mixdet.data_check.report import DataReport
 from mixdet.errors import MixDetError
-from mixdet.inference import Detector, as_rgb
+from mixdet.images import as_rgb, decode_fully, read_picture
+from mixdet.inference import Detector, runtimes
 from tests.fuzz import damaged, fuzz, json_file, with_right_sums
 from tests.tiny import CLASSES
 

@@ -18,8 +18,8 @@ from mmengine.config import Config
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from mixdet.config.shipped import config_names, find_config
 from mixdet.errors import MixDetError
-from mixdet.shipped import config_names, find_config
 from tests.conftest import ROOT
 
 TOOLS = sorted(file.stem for file in (ROOT / "tools").glob("*.py"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import mixdet.plugin
+
 import pytest
 import torch
 from mmdet.registry import MODELS, TASK_UTILS
@@ -10,7 +12,6 @@ from mmengine.structures import InstanceData
 from torchvision.models.detection._utils import BoxCoder
 from torchvision.ops import box_iou
 
-import mixdet.plugin  # noqa: F401
 from mixdet.analysis.paper import TABLE_1
 from tests.conftest import ROOT
 from tests.test_configs import differences

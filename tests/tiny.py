@@ -6,6 +6,8 @@ import itertools
 import json
 import os
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
@@ -57,8 +59,8 @@ def write_pictures(root: Path) -> Path:
     return root
 
 
-@pytest.fixture(scope="module")
-def quick():
+@contextmanager
+def quick_settings() -> Iterator[None]:
     """One thread, and no formatting of the config: mmengine does that at every checkpoint."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

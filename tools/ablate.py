@@ -38,10 +38,10 @@ def main() -> None:
         kernel_sizes = [int(size) for size in args.kernel_sizes.split(",")]
     except ValueError:
         raise MixDetError(f"--kernel-sizes {args.kernel_sizes}: give numbers, as 3,5,7") from None
-    from mixdet.analysis.ablation import plan_ablation, report_ablation  # heavy: torch and mmdet
-    from mixdet.analysis.comparison.folder import Plan
-    from mixdet.analysis.comparison.report import report
-    from mixdet.analysis.comparison.runs import train_all
+    from mixdet.comparison.ablation import plan_ablation, report_ablation  # heavy: torch and mmdet
+    from mixdet.comparison.folder import Plan
+    from mixdet.comparison.report import report
+    from mixdet.comparison.runs import train_all
 
     base = Plan(
         (args.config,),

@@ -26,10 +26,10 @@ def parse_args() -> argparse.Namespace:
 def main() -> int:
     args = parse_args()
     # heavy: torch and mmdet
-    from mixdet.analysis.data_check import full_check
-    from mixdet.analysis.data_check.page import to_html
-    from mixdet.engine.data_paths import check_data
-    from mixdet.engine.launch import load_config
+    from mixdet.config.data_paths import check_data
+    from mixdet.config.read import load_config
+    from mixdet.data_check import full_check
+    from mixdet.data_check.page import to_html
     from mixdet.outputs import writable_file
 
     cfg = load_config(args.config, args.cfg_options, data_root=args.data_root)

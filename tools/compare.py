@@ -43,9 +43,9 @@ def main() -> None:
         raise MixDetError("name the configs to compare, or --report to draw a report again")
     if args.seeds < 1 or args.processes < 0 or args.pictures < 0:
         raise MixDetError("--seeds must be 1 or more, --processes and --pictures 0 or more")
-    from mixdet.analysis.comparison.folder import Comparison, Plan  # heavy: torch and mmdet
-    from mixdet.analysis.comparison.report import report
-    from mixdet.analysis.comparison.runs import train_all
+    from mixdet.comparison.folder import Comparison, Plan  # heavy: torch and mmdet
+    from mixdet.comparison.report import report
+    from mixdet.comparison.runs import train_all
 
     if args.report:
         comparison = Comparison.read(args.out)

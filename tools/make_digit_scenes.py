@@ -17,7 +17,7 @@ def main() -> None:
     parser.add_argument("--val", type=int, default=400, help="number of validation pictures")
     parser.add_argument("--seed", type=int, default=0, help="same seed, same pictures")
     args = parser.parse_args()
-    from mixdet.datasets.digit_scenes import make_digit_scenes
+    from mixdet.digit_scenes.files import make_digit_scenes
 
     folder = make_digit_scenes(args.root, train=args.train, val=args.val, seed=args.seed)
     print(f"digit scenes are in {folder}")

@@ -39,8 +39,8 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    from mixdet.analysis.predict import predict_files, predict_video, write_json
     from mixdet.inference import Detector
+    from mixdet.inference.predict import predict_files, predict_video, write_json
 
     detector = Detector(
         args.checkpoint, args.config, args.device, trust_checkpoint=args.trust_checkpoint

@@ -27,7 +27,7 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = vars(parse_args())
-    from mixdet.engine import launch  # heavy: torch and mmdet
+    from mixdet import launch  # heavy: torch and mmdet
 
     launch.evaluate(args.pop("config"), args.pop("checkpoint"), **args)
 

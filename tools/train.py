@@ -52,7 +52,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = vars(parse_args())
     del args["local_rank"]
-    from mixdet.engine import launch  # heavy: torch and mmdet
+    from mixdet import launch  # heavy: torch and mmdet
 
     launch.train(args.pop("config"), **args)
 

@@ -25,9 +25,9 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    from mixdet.deploy.exported import read_manifest, runtimes_of
     from mixdet.deploy.verify import reference, verify  # heavy: torch and mmdet
-    from mixdet.engine.trained import TrainedNetwork
+    from mixdet.inference.exported import read_manifest, runtimes_of
+    from mixdet.inference.trained import TrainedNetwork
 
     trained = TrainedNetwork(args.checkpoint, args.config, "cpu", args.trust_checkpoint)
     folder = Path(args.folder)

@@ -1,1 +1,3 @@
-"""Looking at detectors: pictures of what they find, parameters and multiply-adds, comparisons."""
+"""Parameters and multiply-adds, stages, receptive fields, and the paper's figures."""
+
+import mixdet.plugin

@@ -11,15 +11,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import mixdet.plugin
+
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-import mixdet.plugin  # noqa: F401
 from mixdet.analysis.paper import TABLE_1, PaperRow
-from mixdet.analysis.tables import text_table
-from mixdet.engine.launch import load_config, require
+from mixdet.config.read import load_config, require
 from mixdet.errors import MixDetError
+from mixdet.visual.tables import text_table
 
 
 class Complexity(NamedTuple):

@@ -20,13 +20,13 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import set_random_seed
 from torch import nn
 
-from mixdet.analysis.plots import colour, svg
-from mixdet.analysis.tables import text_table
 from mixdet.compat.checkpoint import load
-from mixdet.engine.data_paths import check_data
-from mixdet.engine.hooks.fit import fill
-from mixdet.engine.launch import load_config
+from mixdet.config.data_paths import check_data
+from mixdet.config.read import load_config
 from mixdet.errors import MixDetError
+from mixdet.models.weights import fill
+from mixdet.visual.svg import colour, svg
+from mixdet.visual.tables import text_table
 
 SHARES = (0.5, 0.95)
 

@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 from mixdet.analysis.complexity import build
-from mixdet.analysis.tables import text_table
 from mixdet.models import MixConvSSDHead
 from mixdet.models.backbones.base import StagedBackbone
 from mixdet.models.layers import Expansion, InvertedResidual, SqueezeExcite
+from mixdet.visual.tables import text_table
 
 
 class Stage(NamedTuple):

@@ -1,1 +1,22 @@
-"""Data sets: digit scenes, the embedded one, and what mmdet lacks for reading others."""
+"""Data sets, samplers, transforms and the data preprocessor; importing this registers them."""
+
+import mixdet.compat.prepared
+
+from mixdet.datasets.collate import packed_collate
+from mixdet.datasets.data_preprocessor import BatchedDetDataPreprocessor
+from mixdet.datasets.digit_scenes import DigitScenes
+from mixdet.datasets.safe_coco import SafeCocoDataset
+from mixdet.datasets.samplers import SampleIndex, SeededSampler
+from mixdet.datasets.transforms import PackChannelsLast, SeedSample, SSDRandomCrop
+
+__all__ = [
+    "BatchedDetDataPreprocessor",
+    "DigitScenes",
+    "PackChannelsLast",
+    "SSDRandomCrop",
+    "SafeCocoDataset",
+    "SampleIndex",
+    "SeedSample",
+    "SeededSampler",
+    "packed_collate",
+]

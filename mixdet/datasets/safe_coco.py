@@ -7,22 +7,21 @@ from pathlib import PurePath
 from typing import Any
 
 import torch
+from mmdet.datasets import CocoDataset
 from mmdet.registry import DATASETS
 from mmengine.logging import print_log
 
-from mixdet.datasets.pictures import (
+from mixdet.datasets.samplers import SampleIndex
+from mixdet.datasets.transforms.seed import seed_generators
+from mixdet.errors import MixDetError, one_line
+from mixdet.images import (
     PictureError,
     PictureLimits,
+    as_rgb,
     read_picture,
     refuse_foreign_name,
     resolve_inside,
 )
-from mixdet.datasets.samplers import SampleIndex
-from mixdet.datasets.transforms.seed import seed_generators
-from mixdet.errors import MixDetError, one_line
-from mixdet.inference import as_rgb
-
-from mmdet.datasets import CocoDataset  # isort: skip - after mixdet.datasets.transforms
 
 
 @DATASETS.register_module()

@@ -17,11 +17,11 @@ import gradio as gr
 import numpy as np
 from PIL import Image
 
-from mixdet.analysis.drawing import draw_detections, enlarged
-from mixdet.datasets.digit_drawing import load_photographs, make_scene
-from mixdet.datasets.pictures import PictureLimits, read_picture
+from mixdet.digit_scenes.drawing import load_photographs, make_scene
 from mixdet.errors import MixDetError
-from mixdet.inference import Detections, as_rgb
+from mixdet.images import PictureLimits, as_rgb, read_picture
+from mixdet.inference import Detections
+from mixdet.visual.boxes import draw_detections, enlarged
 
 LIMITS = PictureLimits(max_bytes=20 * 2**20, max_pixels=50_000_000)
 LEAST_SCORE, FIRST_SCORE = 0.05, 0.3  # kept at all; the slider's place when the page opens

@@ -1,1 +1,3 @@
-"""From a trained detector to files that other runtimes load: fuse, export, verify."""
+"""From a trained detector to files that other runtimes load: fuse, export, quantize, verify."""
+
+import mixdet.plugin

@@ -14,15 +14,15 @@ from typing import Any
 from safetensors.torch import save
 
 from mixdet import __version__
-from mixdet.deploy.exported import FORMAT, MANIFEST, UNVERIFIED, sha256
 from mixdet.deploy.network import CandidateNetwork, RawNetwork, post_processing
 from mixdet.deploy.pictures import Pictures, pictures_of
 from mixdet.deploy.readme import write_readme
-from mixdet.deploy.runtimes import FILES
 from mixdet.deploy.targets import require, write
 from mixdet.deploy.verify import reference, verify
-from mixdet.engine.trained import TrainedNetwork
 from mixdet.errors import MixDetError
+from mixdet.inference.exported import FORMAT, MANIFEST, UNVERIFIED, sha256
+from mixdet.inference.runtimes import FILES
+from mixdet.inference.trained import TrainedNetwork
 from mixdet.outputs import writable_folder
 
 KINDS = {"raw": RawNetwork, "end2end": CandidateNetwork}

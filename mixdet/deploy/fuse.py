@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import mixdet.plugin  # noqa: F401 - before anything of mmdet's models
-
-# isort: split
 import copy
 from typing import NamedTuple
+
+import mixdet.plugin
 
 import torch
 from mmcv.cnn import fuse_conv_bn

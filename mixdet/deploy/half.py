@@ -15,7 +15,7 @@ def half_onnx(file: Path, path: Path, nodes: Collection[str]) -> None:
     Args:
         file: The float32 file.
         path: The one to write.
-        nodes: Names of the nodes that may be halved, as `mixdet.deploy.quantise.blocks` finds them.
+        nodes: Names of the nodes that may be halved, as `mixdet.deploy.quantize.blocks` finds them.
     """
     import onnx
     from onnxruntime.transformers.float16 import convert_float_to_float16

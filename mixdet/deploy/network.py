@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import mixdet.plugin  # noqa: F401 - before anything of mmdet's models
-
-# isort: split
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
+
+import mixdet.plugin
 
 import torch
 from mmdet.models.dense_heads import SSDHead
@@ -15,8 +14,8 @@ from mmdet.models.task_modules.coders import DeltaXYWHBBoxCoder
 from torch import Tensor, nn
 
 from mixdet.deploy.fuse import fuse
-from mixdet.engine.trained import TrainedNetwork
 from mixdet.errors import MixDetError
+from mixdet.inference.trained import TrainedNetwork
 from mixdet.models.backbones.base import StagedBackbone
 
 

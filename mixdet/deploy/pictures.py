@@ -12,9 +12,9 @@ from mmdet.registry import DATASETS
 from mmengine.config import Config
 from pycocotools.coco import COCO
 
-from mixdet.engine.data_paths import check_data, set_data_root, with_annotations
+from mixdet.config.data_paths import check_data, set_data_root, with_annotations
 from mixdet.evaluation import as_results, load_coco, score_boxes
-from mixdet.inference import as_rgb
+from mixdet.images import as_rgb
 
 BATCH = 8
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from mixdet.deploy.exported import MANIFEST
-from mixdet.deploy.runtimes import FILES
+from mixdet.inference.exported import MANIFEST
+from mixdet.inference.runtimes import FILES
 
 README = """# {name}
 

@@ -13,12 +13,12 @@ from typing import Any
 from mixdet.deploy.half import half_onnx, half_weights
 from mixdet.deploy.network import RawNetwork
 from mixdet.deploy.pictures import Pictures
-from mixdet.deploy.quantise import Quantiser, blocks
-from mixdet.deploy.runtimes import FILES, INT8_PACKAGES
+from mixdet.deploy.quantize import Quantiser, blocks
 from mixdet.deploy.to_mobile import save_executorch, save_litert, save_ncnn
 from mixdet.deploy.to_onnx import save_onnx
 from mixdet.deploy.to_openvino import convert
 from mixdet.errors import MixDetError
+from mixdet.inference.runtimes import FILES, INT8_PACKAGES
 
 
 @dataclass(frozen=True)

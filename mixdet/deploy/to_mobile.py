@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from mixdet.deploy.network import RawNetwork
-from mixdet.deploy.runtimes import FILES
 from mixdet.errors import MixDetError
+from mixdet.inference.runtimes import FILES
 
 
 class _One(nn.Module):

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from mixdet.deploy.exported import ExportedNetwork
 from mixdet.deploy.pictures import Pictures, pictures_of
-from mixdet.engine.trained import TrainedNetwork
 from mixdet.errors import MixDetError
+from mixdet.inference.exported import ExportedNetwork
+from mixdet.inference.trained import TrainedNetwork
 
 # Of float32; the order in which a runtime adds is its own
 BOX_TOLERANCE = 0.1  # pixels

@@ -1,15 +1,12 @@
 """What mmengine lacks: a loop that starts within an epoch, safe checkpoints, Ctrl-C, a report.
 
-Importing this package registers them. `launch` is what `tools/train.py` and `tools/test.py` call.
+Importing this package registers them.
 """
 
-from mixdet import compat
+import mixdet.compat.prepared
 
-compat.prepare()  # tools import `launch` first
-
-# ruff: noqa: E402
 from mixdet.engine.amp import CpuAmpOptimWrapper
-from mixdet.engine.file_backend import AtomicBackend, write_atomically, write_last_checkpoint
+from mixdet.engine.file_backend import AtomicBackend, write_last_checkpoint
 from mixdet.engine.hooks import (
     InterruptHook,
     KeepMemoryHook,
@@ -28,6 +25,5 @@ __all__ = [
     "ResumableTrainLoop",
     "SafeCheckpointHook",
     "SeedIterationHook",
-    "write_atomically",
     "write_last_checkpoint",
 ]

@@ -11,34 +11,7 @@ from pathlib import Path
 
 from mmengine.fileio import LocalBackend, register_backend
 
-from mixdet.errors import MixDetError
-
-
-def write_atomically(path: str | os.PathLike, content: bytes) -> None:
-    """Write a file so that its name never stands for a part of it, not even after a power cut.
-
-    The folder is made where it is missing. What a killed run leaves is `.NAME.part`, which the next
-    write of the same file replaces.
-
-    Raises:
-        MixDetError: The disk is full, or refuses otherwise.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    try:
-        with part.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except BaseException as error:
-        part.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise MixDetError(
-                f"{path} cannot be written ({error.strerror}); what stood there before is whole"
-            ) from error
-        raise
+from mixdet.outputs import write_atomically
 
 
 def write_last_checkpoint(work_dir: str | os.PathLike, checkpoint: str | os.PathLike) -> None:

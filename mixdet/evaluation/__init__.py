@@ -1,5 +1,7 @@
 """Evaluation: COCO's numbers, unrounded."""
 
+import mixdet.compat.prepared
+
 from mixdet.evaluation.coco_metric import CocoDetectionMetric
 from mixdet.evaluation.coco_scores import BoxScores, as_results, load_coco, score_boxes
 

@@ -1,19 +1,15 @@
 """The public parts of a MixNet/MixConv detector; importing this registers them with mmdet."""
 
-from mixdet.compat import prepare
+import mixdet.compat.prepared
 
-prepare()  # mmdet's models cannot be imported before
-
-from .backbones import MixMobileNetV1, MixMobileNetV2, MixNet  # noqa: E402
-from .data_preprocessors import BatchedDetDataPreprocessor  # noqa: E402
-from .dense_heads import MixConvSSDHead  # noqa: E402
-from .detectors import SSDLite  # noqa: E402
-from .layers import MixConv2d, split_channels  # noqa: E402
-from .task_modules import TFSSDAnchorGenerator  # noqa: E402
-from .weight_init import TimmPretrained  # noqa: E402
+from mixdet.models.backbones import MixMobileNetV1, MixMobileNetV2, MixNet
+from mixdet.models.dense_heads import MixConvSSDHead
+from mixdet.models.detectors import SSDLite
+from mixdet.models.layers import MixConv2d, split_channels
+from mixdet.models.task_modules import TFSSDAnchorGenerator
+from mixdet.models.weight_init import TimmPretrained
 
 __all__ = [
-    "BatchedDetDataPreprocessor",
     "MixConv2d",
     "MixConvSSDHead",
     "MixMobileNetV1",

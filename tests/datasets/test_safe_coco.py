@@ -15,16 +15,11 @@ import torch
 from mmdet.registry import DATASETS
 from PIL import Image
 
-from mixdet.datasets.pictures import PictureError, PictureLimits, read_picture, resolve_inside
+from mixdet import launch
 from mixdet.datasets.samplers import SampleIndex
-from mixdet.engine import launch
 from mixdet.errors import MixDetError
-from tests.tiny import CLASSES, PICTURES, quick, write_config, write_pictures  # noqa: F401
-
-
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    return write_pictures(tmp_path_factory.mktemp("pictures"))
+from mixdet.images import PictureError, PictureLimits, read_picture, resolve_inside
+from tests.tiny import CLASSES, PICTURES, write_config
 
 
 @pytest.fixture

@@ -6,6 +6,8 @@ import copy
 import pickle
 import random
 
+import mixdet.plugin
+
 import numpy as np
 import pytest
 import torch
@@ -14,15 +16,13 @@ from mmdet.registry import TRANSFORMS
 from mmdet.structures.bbox import get_box_tensor
 from mmengine.config import Config
 from mmengine.dataset import sampler as mmengine_sampler
-from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
-import mixdet.plugin  # noqa: F401
 from mixdet.datasets.samplers import SampleIndex, SeededSampler
 from mixdet.datasets.transforms import seed as seed_module
 from mixdet.datasets.transforms.seed import SeedSample, seed_generators
 from tests.conftest import ROOT
-from tests.tiny import CLASSES, PICTURES, write_pictures
+from tests.tiny import CLASSES, PICTURES
 
 
 @TRANSFORMS.register_module()
@@ -33,12 +33,6 @@ class RefuseSome(BaseTransform):
         draws = random.random(), np.random.rand(), torch.rand(()).item()
         kept = {"picture": results["img_path"], "draws": str(draws)}
         return None if draws[1] < 0.35 else kept
-
-
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    init_default_scope("mmdet")
-    return write_pictures(tmp_path_factory.mktemp("pictures"))
 
 
 def dataset(pictures, pipeline):

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from mmengine.runner import Runner
 
-from mixdet.analysis.benchmark.processes import served
-from mixdet.engine.launch import load_config
+from benchmarks.processes import served
+from mixdet.config.read import load_config
 from tests.conftest import ROOT
 
 SAMPLES = 20_000

@@ -16,9 +16,10 @@ import numpy as np
 import openvino
 import pytest
 
-from mixdet.deploy.exported import network_input
 from mixdet.deploy.verify import match
-from mixdet.inference import Detector, as_rgb
+from mixdet.images import as_rgb
+from mixdet.inference import Detector
+from mixdet.inference.exported import network_input
 from tests.conftest import ROOT
 
 PAGE = (ROOT / "docs/deploy.md").read_text()

@@ -15,15 +15,15 @@ from mmdet.registry import MODELS
 from mmengine.config import Config, ConfigDict
 from safetensors.torch import load_file
 
+from mixdet.config.read import read_config
+from mixdet.config.shipped import shipped
 from mixdet.deploy.export import export
-from mixdet.deploy.exported import sha256
 from mixdet.deploy.network import RawNetwork, input_size
 from mixdet.deploy.verify import match
-from mixdet.engine.config import read_config
-from mixdet.engine.trained import TrainedNetwork
 from mixdet.errors import MixDetError
 from mixdet.inference import Detector
-from mixdet.shipped import shipped
+from mixdet.inference.exported import sha256
+from mixdet.inference.trained import TrainedNetwork
 
 KINDS = ("raw", "end2end")
 

@@ -18,9 +18,9 @@ from PIL import Image
 from torchvision.ops import batched_nms
 
 from mixdet.deploy import to_openvino
-from mixdet.deploy.exported import ExportedFile, ExportedNetwork, read_manifest, suppress
 from mixdet.errors import MixDetError
 from mixdet.inference import Detector
+from mixdet.inference.exported import ExportedFile, ExportedNetwork, read_manifest, suppress
 from tests.conftest import ROOT
 
 
@@ -249,6 +249,6 @@ def test_folders_that_are_none(exported, tmp_path, monkeypatch):
     (tmp_path / "mixdet.json").write_text(json.dumps({"format": 99}))
     with pytest.raises(MixDetError, match="format 1"):
         Detector(tmp_path)
-    monkeypatch.setattr("mixdet.deploy.exported.importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("mixdet.inference.exported.importlib.util.find_spec", lambda name: None)
     with pytest.raises(MixDetError, match=r"mixdet\[onnx\].*mixdet\[openvino\]"):
         Detector(exported / "raw")

@@ -13,11 +13,11 @@ import torch
 from torch import nn
 
 from mixdet.deploy.export import export
-from mixdet.deploy.exported import ExportedNetwork
 from mixdet.deploy.fuse import fuse
-from mixdet.deploy.quantise import Quantiser, blocks, quantise, signal_to_noise
-from mixdet.deploy.runtimes import BATCH, FILES, load
+from mixdet.deploy.quantize import Quantiser, blocks, quantise, signal_to_noise
 from mixdet.errors import MixDetError
+from mixdet.inference.exported import ExportedNetwork
+from mixdet.inference.runtimes import BATCH, FILES, load
 from mixdet.models.layers import InvertedResidual
 
 

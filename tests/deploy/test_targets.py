@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from mixdet.deploy.export import export
-from mixdet.deploy.exported import ExportedNetwork
 from mixdet.deploy.targets import TARGETS, require
 from mixdet.errors import MixDetError
 from mixdet.inference import Detector
+from mixdet.inference.exported import ExportedNetwork
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ import torch
 from mmdet.registry import MODELS
 from mmengine.optim import OptimWrapper
 
-from mixdet.analysis.benchmark.train import fixed_batch, optim_wrapper
-from mixdet.engine.config import read_config
+from benchmarks.train import fixed_batch, optim_wrapper
+from mixdet.config.read import read_config
 from mixdet.engine.hooks import CudaGraphHook
 from mixdet.engine.hooks.cuda_graph import capture
 from mixdet.errors import MixDetError

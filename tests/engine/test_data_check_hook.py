@@ -10,7 +10,7 @@ from mmengine.runner import Runner
 
 from mixdet.errors import MixDetError
 from tests.conftest import ROOT
-from tests.tiny import quick, write_config, write_pictures  # noqa: F401
+from tests.tiny import write_config, write_pictures
 
 pytestmark = pytest.mark.usefixtures("quick")
 

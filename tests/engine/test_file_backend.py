@@ -12,8 +12,9 @@ import pytest
 from mmengine.fileio import get_file_backend
 from mmengine.logging import MessageHub
 
-from mixdet.engine import SafeCheckpointHook, write_atomically
+from mixdet.engine import SafeCheckpointHook
 from mixdet.errors import MixDetError
+from mixdet.outputs import write_atomically
 
 
 def write_for_ever(path) -> None:

@@ -7,16 +7,11 @@ import torch
 from mmdet.registry import HOOKS
 from mmengine.hooks import Hook
 
-from mixdet.engine import launch
+from mixdet import launch
 from mixdet.errors import MixDetError
-from tests.tiny import quick, write_config, write_pictures  # noqa: F401
+from tests.tiny import write_config
 
 pytestmark = pytest.mark.usefixtures("quick")
-
-
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    return write_pictures(tmp_path_factory.mktemp("pictures"))
 
 
 @HOOKS.register_module()

@@ -10,10 +10,11 @@ from mmdet.registry import MODELS
 from mmengine.model import BaseModel
 from torch import nn
 
-from mixdet.engine import launch
-from mixdet.engine.hooks.fit import CheckpointFitHook, changed_settings, misfit
+from mixdet import launch
+from mixdet.engine.hooks.fit import CheckpointFitHook, changed_settings
 from mixdet.errors import MixDetError
-from tests.tiny import quick, write_config, write_pictures  # noqa: F401
+from mixdet.models.weights import misfit
+from tests.tiny import write_config, write_pictures
 
 HOOK = "default_hooks['fit'] = dict(type='CheckpointFitHook')\n"
 THREE_CLASSES = HOOK + "model['bbox_head']['num_classes'] = 3\n"
@@ -61,7 +62,7 @@ def test_a_wrapped_model_and_a_wrappers_weights_fit():
         CheckpointFitHook().after_load_checkpoint(runner, {"state_dict": {}})
 
 
-def test_other_classes(quick, tmp_path):  # noqa: F811
+def test_other_classes(quick, tmp_path):
     """They are a way to start, not to resume or to test."""
     pictures = write_pictures(tmp_path / "pictures")
     launch.train(str(write_config(tmp_path / "two", pictures, epochs=1, extra=HOOK)))
@@ -88,7 +89,7 @@ def test_other_classes(quick, tmp_path):  # noqa: F811
     assert before[name].shape[0] * 4 == after[name].shape[0] * 3  # classes and the background
 
 
-def test_settings_in_which_a_resumed_run_differs(quick, tmp_path):  # noqa: F811
+def test_settings_in_which_a_resumed_run_differs(quick, tmp_path):
     pictures = write_pictures(tmp_path / "pictures")
     config = str(write_config(tmp_path / "first", pictures, epochs=1, extra=HOOK))
     launch.train(config, cfg_options=["optim_wrapper.optimizer.lr=0.002"])

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from mixdet import launch
 from mixdet.compat.checkpoint import load
-from mixdet.engine import launch
 from mixdet.errors import MixDetError
-from tests.tiny import quick, write_config, write_pictures  # noqa: F401
+from tests.tiny import write_config, write_pictures
 
 pytestmark = pytest.mark.usefixtures("quick")
 

@@ -14,13 +14,13 @@ from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 
-from mixdet.analysis.benchmark.train import fixed_batch
-from mixdet.engine import launch
-from mixdet.engine.config import read_config
+from benchmarks.train import fixed_batch
+from mixdet import launch
+from mixdet.config.read import read_config
 from mixdet.engine.hooks import FuseHook
 from mixdet.models.layers import MixConv2d
 from tests.conftest import ROOT
-from tests.tiny import quick, write_config, write_pictures  # noqa: F401
+from tests.tiny import write_config
 
 FUSE = "default_hooks['fuse'] = dict(type='FuseHook')\n"
 EMA = "custom_hooks = [dict(type='EMAHook')]\n"
@@ -117,11 +117,6 @@ class NormsInTest(Hook):
 
 def norms(model: torch.nn.Module) -> int:
     return sum(isinstance(module, torch.nn.BatchNorm2d) for module in model.modules())
-
-
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    return write_pictures(tmp_path_factory.mktemp("pictures"))
 
 
 @pytest.mark.usefixtures("quick")

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from mixdet import launch
 from mixdet.compat.checkpoint import load
-from mixdet.engine import launch
 from mixdet.errors import MixDetError
 from tests.engine.test_resume import EMA, assert_same_state, same
 from tests.tiny import write_config, write_pictures

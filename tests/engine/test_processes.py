@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 import torch
 
-from mixdet.engine import launch
+from mixdet import launch
 from tests.conftest import ROOT
-from tests.tiny import quick, write_config, write_pictures  # noqa: F401
+from tests.tiny import write_config
 
 pytestmark = [pytest.mark.usefixtures("quick"), pytest.mark.heavy]
 
@@ -30,11 +30,6 @@ custom_hooks = [dict(type='NoteLosses', folder='{folder}')]
 train_dataloader['batch_size'] = {batch}
 """
 EPOCHS = 2
-
-
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    return write_pictures(tmp_path_factory.mktemp("pictures"))
 
 
 def run_two(command: list, seconds: float = 280) -> subprocess.CompletedProcess:
@@ -69,7 +64,7 @@ def assert_close(a: dict, b: dict) -> None:
 
 
 @pytest.fixture(scope="module")
-def one(quick, pictures, tmp_path_factory):  # noqa: F811
+def one(quick, pictures, tmp_path_factory):
     """The folder of a run of one process, of batches of 4."""
     folder = tmp_path_factory.mktemp("one")
     launch.train(str(plain_config(folder, pictures, batch=4)))

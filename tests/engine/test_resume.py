@@ -9,9 +9,9 @@ import signal
 import pytest
 import torch
 
-from mixdet.engine import launch
+from mixdet import launch
 from tests.conftest import ROOT
-from tests.tiny import quick, write_config, write_pictures  # noqa: F401
+from tests.tiny import write_config
 
 pytestmark = pytest.mark.usefixtures("quick")
 
@@ -20,12 +20,7 @@ BATCHES = 4  # an epoch
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    return write_pictures(tmp_path_factory.mktemp("pictures"))
-
-
-@pytest.fixture(scope="module")
-def uninterrupted(quick, pictures, tmp_path_factory):  # noqa: F811
+def uninterrupted(quick, pictures, tmp_path_factory):
     """Where there is nothing to resume from, `auto` begins at the beginning."""
     return run(tmp_path_factory.mktemp("uninterrupted"), pictures, resume="auto")
 

@@ -8,22 +8,17 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from mixdet.engine import launch
+from mixdet import launch
+from mixdet.config.shipped import config_names
 from mixdet.errors import MixDetError
-from mixdet.shipped import config_names
 from tests.conftest import ROOT
-from tests.tiny import quick, write_config, write_pictures  # noqa: F401
+from tests.tiny import write_config
 
 pytestmark = pytest.mark.usefixtures("quick")
 
 HOOK = "default_hooks['total_batch'] = dict(type='TotalBatchHook')\n"
 RECIPE = HOOK + "auto_scale_lr = dict(enable=False, base_batch_size={})\n"
 WORDS = "The recipe's learning rate is for batches of"
-
-
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    return write_pictures(tmp_path_factory.mktemp("pictures"))
 
 
 def run(folder, pictures, extra, **arguments):

@@ -14,7 +14,7 @@ import torch
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from mixdet.analysis.benchmark.metric import many_pictures
+from benchmarks.metric import many_pictures
 from mixdet.errors import MixDetError
 from mixdet.evaluation import CocoDetectionMetric, load_coco, score_boxes
 from mixdet.evaluation.coco_scores import BACKENDS, STATS

@@ -7,14 +7,7 @@ import sys
 
 import pytest
 
-from mixdet.engine import launch
 from tests.conftest import ROOT
-from tests.tiny import quick, write_config, write_pictures  # noqa: F401
-
-
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    return write_pictures(tmp_path_factory.mktemp("pictures"))
 
 
 @pytest.fixture
@@ -47,12 +40,3 @@ def refusal(tool):
         return lines[0]
 
     return run
-
-
-@pytest.fixture(scope="module")
-def trained(quick, pictures, tmp_path_factory):  # noqa: F811
-    """A config and the checkpoint that its training left."""
-    folder = tmp_path_factory.mktemp("trained")
-    config = write_config(folder, pictures, epochs=1)
-    launch.train(str(config))
-    return config, folder / "work" / "epoch_1.pth"

@@ -10,18 +10,18 @@ import torch
 import torch.distributed as dist
 from torch.utils.flop_counter import FlopCounterMode
 
-from mixdet.analysis.benchmark.contestants import MATRIX
-from mixdet.analysis.benchmark.eval import eval_table, measure_eval
-from mixdet.analysis.benchmark.feed import feed_table, measure_feed
-from mixdet.analysis.benchmark.fuse import fuse_table, measure_fuse
-from mixdet.analysis.benchmark.gloo import SIDES, gloo_table, measure_gloo
-from mixdet.analysis.benchmark.grow import grow_plot, grow_table, measure_grow
-from mixdet.analysis.benchmark.infer import PARTS
-from mixdet.analysis.benchmark.input import RECIPES
-from mixdet.analysis.benchmark.peers import our_model
-from mixdet.analysis.benchmark.processes import served
-from mixdet.analysis.benchmark.report import BEGIN, END
-from mixdet.analysis.benchmark.train import fixed_batch, ready_to_train
+from benchmarks.contestants import MATRIX
+from benchmarks.eval import eval_table, measure_eval
+from benchmarks.feed import feed_table, measure_feed
+from benchmarks.fuse import fuse_table, measure_fuse
+from benchmarks.gloo import SIDES, gloo_table, measure_gloo
+from benchmarks.grow import grow_plot, grow_table, measure_grow
+from benchmarks.infer import PARTS
+from benchmarks.input import RECIPES
+from benchmarks.peers import our_model
+from benchmarks.processes import served
+from benchmarks.report import BEGIN, END
+from benchmarks.train import fixed_batch, ready_to_train
 from mixdet.deploy.export import export
 from mixdet.evaluation.coco_scores import BACKENDS
 from tests.tiny import PICTURES

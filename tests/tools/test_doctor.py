@@ -12,7 +12,7 @@ import huggingface_hub
 import pytest
 
 from mixdet import doctor
-from mixdet.deploy import runtimes
+from mixdet.inference import runtimes
 
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "doctor.py"
 

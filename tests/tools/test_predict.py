@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mixdet.analysis.predict import predict_files, predict_video
 from mixdet.errors import MixDetError
-from mixdet.inference import Detections, as_rgb
+from mixdet.images import as_rgb
+from mixdet.inference import Detections
+from mixdet.inference.predict import predict_files, predict_video
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOL = [sys.executable, str(ROOT / "tools" / "predict.py")]
@@ -211,7 +212,8 @@ class TestTool:
 
     @pytest.mark.heavy
     def test_from_a_checkpoint_to_pictures(self, tmp_path):
-        import mixdet.plugin  # noqa: F401, I001
+        import mixdet.plugin
+
         import torch
         from mmdet.registry import MODELS
         from mmengine.config import Config
@@ -247,8 +249,8 @@ class TestTool:
 
 
 def test_no_input_is_overwritten_by_the_result_of_another(tmp_path):
-    from mixdet.analysis.predict import find_inputs
     from mixdet.errors import MixDetError
+    from mixdet.inference.predict import find_inputs
 
     files = [tmp_path / "a" / "x.png", tmp_path / "b" / "x.png"]
     for file in files:

@@ -9,7 +9,7 @@ import sys
 import pytest
 import torch
 
-from mixdet.engine.config import read_config
+from mixdet.config.read import read_config
 from tests.tiny import write_config
 
 pytestmark = pytest.mark.usefixtures("quick")

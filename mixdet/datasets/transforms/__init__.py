@@ -1,10 +1,5 @@
 """Transforms that mmdet lacks, or does slowly."""
 
-from mixdet import compat
-
-compat.prepare()  # mmdet's boxes import mmcv.ops
-
-# ruff: noqa: E402
 from mixdet.datasets.transforms.pack import PackChannelsLast
 from mixdet.datasets.transforms.seed import SeedSample, seed_generators
 from mixdet.datasets.transforms.ssd_random_crop import SSDRandomCrop

@@ -27,7 +27,7 @@ class DataCheckHook(Hook):
         Raises:
             MixDetError: Training, or its evaluation, would be meaningless.
         """
-        from mixdet.analysis.data_check import quick_check  # which needs the engine
+        from mixdet.data_check import quick_check  # which needs the engine
 
         problems = quick_check(runner.cfg)
         errors = [found for found in problems if found.level == "error"]

@@ -69,7 +69,7 @@ class ReportHook(Hook):
         runner.logger.info(f"detections: {metric.results_file}")
         images = getattr(loop.dataloader.dataset, "data_prefix", {}).get("img")
         if self.sheet and images is not None:
-            from mixdet.analysis.pictures import contact_sheet_from_results
+            from mixdet.visual.contact_sheet import contact_sheet_from_results
 
             named = isinstance(self.sheet, str)
             path = Path(self.sheet) if named else Path(runner.work_dir, f"{mode}_sheet.jpg")

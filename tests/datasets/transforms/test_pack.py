@@ -9,8 +9,8 @@ from mmdet.datasets.transforms import PackDetInputs
 from mmdet.structures.bbox import HorizontalBoxes
 from mmdet.structures.mask import BitmapMasks
 
+from mixdet.datasets import BatchedDetDataPreprocessor
 from mixdet.datasets.transforms import PackChannelsLast
-from mixdet.models import BatchedDetDataPreprocessor
 
 KEYS = ("img_id", "img_shape", "flip")
 

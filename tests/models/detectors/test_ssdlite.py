@@ -6,15 +6,16 @@ import copy
 from collections import Counter
 from pathlib import Path
 
+import mixdet.plugin
+
 import mmdet
 import pytest
 import torch
 from mmdet.registry import MODELS
 from mmengine.config import Config
 
-import mixdet.plugin  # noqa: F401
-from mixdet.analysis.benchmark.peers import share_weights
-from mixdet.analysis.benchmark.train import fixed_batch
+from benchmarks.peers import share_weights
+from benchmarks.train import fixed_batch
 from mixdet.errors import MixDetError
 from tests.conftest import ROOT
 

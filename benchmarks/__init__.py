@@ -1,0 +1,1 @@
+"""Ours against what a user would otherwise run, in turns: `python -m benchmarks --help`."""

@@ -1,1 +1,0 @@
-"""Ours against what a user would otherwise run, in turns: behind tools/benchmark.py."""

@@ -1,0 +1,1 @@
+"""Boxes, contact sheets, figures and tables, drawn for a person to look at."""

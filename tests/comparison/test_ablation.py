@@ -1,0 +1,76 @@
+"""One block at a time: the configs that are written, what is refused, a whole ablation."""
+
+from __future__ import annotations
+
+import pytest
+from mmdet.registry import MODELS
+
+from mixdet.comparison.ablation import plan_ablation, report_ablation
+from mixdet.comparison.folder import Plan
+from mixdet.comparison.report import report
+from mixdet.comparison.runs import train_all
+from mixdet.config.read import load_config
+from mixdet.errors import MixDetError
+from tests.conftest import ROOT
+from tests.tiny import write_config, write_pictures
+
+V2 = str(ROOT / "configs/table1_digits/ssdlite_mobilenet_v2_3x3_digits.py")
+BACKBONE = """
+model['backbone'] = dict(
+    type='MixMobileNetV2', kernel_sizes=3, widen_factor=0.25, taps=('stage3', 'stage4'))
+model['bbox_head']['in_channels'] = (8, 16)
+"""
+
+
+def shapes(config: str, *options: str) -> dict[str, tuple[int, ...]]:
+    model = MODELS.build(load_config(config, options).model)
+    return {name: tuple(weight.shape) for name, weight in model.state_dict().items()}
+
+
+def test_each_config_differs_in_its_block_alone(tmp_path):
+    plan = plan_ablation(Plan((V2,), (0, 1)), [9, 2], (5,), tmp_path / "out")
+    base, *configs = plan.configs
+    assert (base, plan.seeds) == (V2, (0, 1))
+    plain = shapes(base)
+    for config, name, channels in zip(
+        configs, ["blocks.1.0", "blocks.3.2"], [96, 384], strict=True
+    ):
+        name = f"backbone.{name}.conv_dw.weight"
+        assert plain[name] == (channels, 1, 3, 3)
+        assert shapes(config) == plain | {name: (channels, 1, 5, 5)}
+    option = "model.backbone.block_kernel_sizes.9=5"
+    assert shapes(configs[1]) == shapes(base, option)
+
+
+@pytest.mark.parametrize(
+    ("config", "block", "kernels", "words"),
+    [
+        (V2, 14, (3, 5), "no block 14"),  # its taps end at stage5
+        (V2, 2, (4,), "kernel size 4"),
+        (V2.replace("mobilenet_v2_3x3", "mixnet_s_plainhead"), 2, (5,), "MixNet cannot change"),
+    ],
+)
+def test_nothing_is_written_for_what_cannot_be(tmp_path, config, block, kernels, words):
+    with pytest.raises(MixDetError, match=words):
+        plan_ablation(Plan((config,), (0,)), [2, block], kernels, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.heavy
+def test_a_whole_ablation(tmp_path):
+    config = write_config(tmp_path, write_pictures(tmp_path / "data"), epochs=1, extra=BACKBONE)
+    out = tmp_path / "out"
+    plan = plan_ablation(Plan((str(config),), (0,)), [2, 7], (3, 7), out)
+    comparison = train_all(plan, out)
+    report(comparison, pictures=0)
+    text = report_ablation(comparison, [2, 7])
+    assert (out / "ablation.md").read_text() == text
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()[2:]]
+    # half of the expanded channels get 7 * 7 - 3 * 3 = 40 weights more: 48 of stage1's 8 channels
+    # expanded, and 8 * 6 in stage4
+    assert [row[:3] + row[4:5] for row in rows] == [
+        ["2", "2", "2", "+960"],
+        ["7", "4", "2", "+960"],
+    ]
+    assert all("not separable" in row[3] for row in rows)  # one seed
+    assert "change in mAP" in (out / "ablation.svg").read_text()

@@ -1,0 +1,240 @@
+"""A whole comparison on one-second trainings: runs, resuming, refusals, reports."""
+
+import dataclasses
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from mixdet.comparison.folder import Comparison, Plan
+from mixdet.comparison.markdown import to_markdown
+from mixdet.comparison.report import report
+from mixdet.comparison.runs import train_all
+from mixdet.comparison.summary import summarise, verdict
+from mixdet.errors import MixDetError
+from tests.conftest import ROOT
+from tests.tiny import write_config, write_pictures
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory):
+    """Two rows, two seeds, trained side by side."""
+    root = tmp_path_factory.mktemp("comparison")
+    data = write_pictures(root / "data")
+    # the second row trains with another learning rate: the data order must still be the same
+    configs = [
+        write_config(root / "base", data),
+        write_config(root / "other", data, extra="optim_wrapper['optimizer']['lr'] = 0.02\n"),
+    ]
+    plan = Plan(tuple(map(str, configs)), (0, 1), command="python tools/compare.py ...")
+    comparison = train_all(plan, root / "out", processes=2)
+    report(comparison, pictures=2)
+    return plan, comparison
+
+
+def test_every_run_is_recorded_with_what_its_own_evaluation_said(compared):
+    plan, comparison = compared
+    read = Comparison.read(comparison.folder)
+    assert read.plan == plan
+    assert [(run.row, run.seed) for run in read.runs] == [
+        (row, seed) for row in plan.rows for seed in (0, 1)
+    ]
+    for run in read.runs:
+        log = (read.run_folder(run.row, run.seed) / "output.txt").read_text()
+        last = log.rindex("coco/bbox_mAP:")
+        assert log[last:].split()[1] == f"{run.metrics['coco/bbox_mAP']:.4f}"
+        assert [epoch for epoch, _ in run.curve] == [1, 2]
+        assert run.losses[-1][0] == 8
+        assert run.environment["threads"] >= 1
+    assert len({run.losses[0][1] for run in read.runs}) > 1
+
+
+def test_rows_see_the_same_pictures_with_the_same_seed_and_others_with_another(compared):
+    # The first loss comes from untrained weights, which the seed makes, on the first batch.
+    _, comparison = compared
+    first = {(run.row, run.seed): run.losses[0][1] for run in comparison.runs}
+    base, other = comparison.plan.rows
+    assert first[base, 0] == first[other, 0]
+    assert first[base, 1] == first[other, 1]
+    assert first[base, 0] != first[base, 1]
+
+
+def test_what_is_done_is_not_done_again_and_more_seeds_are_added(compared, tmp_path, capsys):
+    plan, comparison = compared
+    folder = tmp_path / "out"
+    shutil.copytree(comparison.folder, folder)
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.pth")}
+    more = dataclasses.replace(plan, seeds=(0, 1, 2))
+    found = train_all(more, folder)
+    assert "4 of 6 runs are done" in capsys.readouterr().out
+    assert len(found.runs) == 6
+    assert not found.rows  # measured anew, with the third seed
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_a_run_that_was_killed_goes_on_and_ends_as_if_it_had_not_been(compared, tmp_path):
+    plan, comparison = compared
+    base = plan.rows[0]
+    folder = tmp_path / "out"
+    shutil.copytree(comparison.folder, folder)
+    killed = Comparison.read(folder)
+    whole = killed.runs.pop(0)
+    assert (whole.row, whole.seed) == (base, 0)
+    killed.write()
+    run = killed.run_folder(base, 0)
+    (run / "epoch_2.pth").unlink()
+    (run / "last_checkpoint").write_text(str(run / "epoch_1.pth"))
+    again = train_all(plan, folder).runs_of(base)[0]
+    assert again.metrics == whole.metrics
+    assert "resumed epoch: 1" in (run / "output.txt").read_text()
+
+
+def test_a_changed_config_is_refused_and_nothing_is_lost(compared):
+    plan, comparison = compared
+    lines = (comparison.folder / "runs.jsonl").read_text()
+    changed = dataclasses.replace(plan, cfg_options=("train_cfg.max_epochs=1",))
+    with pytest.raises(MixDetError, match="holds runs of another"):
+        train_all(changed, comparison.folder)
+    with pytest.raises(MixDetError, match="name that config too"):
+        train_all(dataclasses.replace(plan, configs=plan.configs[:1]), comparison.folder)
+    assert (comparison.folder / "runs.jsonl").read_text() == lines
+
+
+def test_a_run_that_fails_is_named_and_the_others_are_finished(tmp_path):
+    data = write_pictures(tmp_path / "data")
+    bad = write_config(tmp_path / "bad", data, extra="model['backbone']['type'] = 'NoNet'\n")
+    good = write_config(tmp_path / "good", data)
+    folder = tmp_path / "out"
+    with pytest.raises(MixDetError, match=rf"1 of the runs failed: see .*{bad.stem}.*output.txt"):
+        train_all(Plan((str(bad), str(good)), (0,)), folder)
+    assert [run.row for run in Comparison.read(folder).runs] == [good.stem]
+
+
+def test_configs_that_do_not_compare_are_refused(compared, tmp_path):
+    plan, _ = compared
+    other = write_config(tmp_path, write_pictures(tmp_path / "elsewhere"))
+    with pytest.raises(MixDetError, match="do not compare"):
+        train_all(Plan((plan.configs[0], str(other)), (0,)), tmp_path / "out")
+    twin = tmp_path / "twin" / f"{plan.rows[0]}.py"
+    with pytest.raises(MixDetError, match="same name"):
+        train_all(Plan((plan.configs[0], str(twin)), (0,)), tmp_path / "out")
+
+
+def test_a_folder_is_used_by_one_comparison_at_a_time(compared):
+    plan, comparison = compared
+    with comparison.locked(), pytest.raises(MixDetError, match="is at work here"):
+        train_all(plan, comparison.folder)
+
+
+def test_the_report_holds_each_row_and_draws_again_without_the_runs(compared, tmp_path):
+    plan, comparison = compared
+    text = (comparison.folder / "report.md").read_text()
+    assert all(row in text for row in plan.rows)
+    assert "Power is low with 2 seeds" in text
+    shutil.copytree(comparison.folder, tmp_path / "out", ignore=shutil.ignore_patterns("runs"))
+    with pytest.warns(UserWarning, match="without pictures"):
+        assert report(Comparison.read(tmp_path / "out")) == text
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "const pictures = {}" in page
+    assert "data:image/jpeg" in (comparison.folder / "report.html").read_text()
+
+
+def test_a_difference_is_a_gain_only_where_its_interval_leaves_zero_out(compared):
+    _, comparison = compared
+    base, other = comparison.plan.rows
+
+    def scored(values):
+        runs = [
+            dataclasses.replace(run, metrics=run.metrics | {"coco/bbox_mAP": values[run.row][i]})
+            for i, run in ((run.seed, run) for run in comparison.runs)
+        ]
+        return summarise(dataclasses.replace(comparison, runs=runs))[1].difference
+
+    noisy = scored({base: [0.40, 0.50], other: [0.45, 0.56]})
+    assert verdict(noisy).startswith("not separable [")
+    clear = scored({base: [0.40, 0.50], other: [0.450, 0.551]})
+    assert verdict(clear).startswith("+5.0") or verdict(clear).startswith("+5.1")
+
+
+def test_a_size_that_the_data_lack_is_a_dash(compared):
+    _, comparison = compared
+    runs = [
+        dataclasses.replace(run, metrics=run.metrics | {"coco/bbox_mAP_l": -1.0})
+        for run in comparison.runs
+    ]
+    text = to_markdown(dataclasses.replace(comparison, runs=runs))
+    assert text.splitlines()[2].split("|")[5].strip() == "-"
+
+
+def test_the_parameters_are_those_of_the_networks_that_were_trained(tmp_path):
+    """Also where an option changes the network."""
+    config = write_config(tmp_path, write_pictures(tmp_path / "data"), epochs=1)
+    option = "model.bbox_head.use_depthwise=True"
+    folder = tmp_path / "out"
+    comparison = train_all(Plan((str(config),), (0,), cfg_options=(option,)), folder)
+    report(comparison, pictures=1)
+    ((row, record),) = comparison.rows.items()
+    checkpoint = comparison.run_folder(row, 0) / "epoch_1.pth"
+    state = torch.load(checkpoint, weights_only=True)["state_dict"]
+    statistics = ("running_mean", "running_var", "num_batches_tracked")
+    assert "bbox_head.cls_convs.0.1.weight" in state  # behind a depthwise one
+    assert record.params == sum(
+        value.numel() for name, value in state.items() if not name.endswith(statistics)
+    )
+
+
+def test_ctrl_c_leaves_checkpoints_and_the_same_command_goes_on(compared, tmp_path):
+    plan, _ = compared
+    out = tmp_path / "out"
+    slow = ["--cfg-options", "train_cfg.max_epochs=400", "train_cfg.val_interval=1000"]
+    command = [sys.executable, "tools/compare.py", plan.configs[0], "--seeds", "1", "--out", out]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}  # for tests.tiny
+    process = subprocess.Popen(
+        [*command, *slow],
+        cwd=ROOT,
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        # a job in a script's background, as the tests may be, ignores it
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    run = out / "runs" / plan.rows[0] / "seed_0"
+    deadline = time.monotonic() + 300
+    try:
+        while not list(run.glob("epoch_*.pth")):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+    finally:
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=120)
+    assert "the same command goes on" in output
+    assert process.returncode == 130
+    assert "interrupted.pth" in (run / "last_checkpoint").read_text()
+    assert json.loads((out / "comparison.json").read_text())["seeds"] == [0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "name the configs"),
+        (["nothing.py"], "nothing.py: no such config"),
+        (["--report", "--out", "nowhere"], "nowhere: no comparison here"),
+        (["a.py", "--seeds", "0"], "--seeds must be 1 or more"),
+    ],
+)
+def test_the_tool_refuses_in_one_line(arguments, words, tmp_path):
+    if "--out" not in arguments:
+        arguments = [*arguments, "--out", str(tmp_path)]
+    done = subprocess.run(
+        [sys.executable, "tools/compare.py", *arguments], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("error: ")
+    assert words in done.stderr

@@ -1,0 +1,60 @@
+"""The page in a real browser: no console error, nothing wider than the window, nothing fetched."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from mixdet.comparison.folder import Comparison, Plan, RowRecord, RunRecord
+from mixdet.comparison.page import to_html
+from tests.browser import CHROMIUM, Browser
+
+PIXEL = "data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7"
+
+
+@pytest.fixture
+def page(tmp_path) -> str:
+    plan = Plan(("plain.py", "a <b> & c.py"), (0, 1), command="python tools/compare.py")
+    runs = [
+        RunRecord(
+            row=row,
+            seed=seed,
+            fingerprint="",
+            metrics={f"coco/bbox_mAP{part}": 0.3 + 0.01 * seed for part in ("", "_s", "_m", "_l")},
+            curve=[[1, 0.1], [2, 0.3]],
+            losses=[[50, 3.0], [100, 2.0]],
+            seconds_per_iteration=0.5,
+            environment={"device": "a card", "cores": 2, "threads": 1},
+        )
+        for row in plan.rows
+        for seed in plan.seeds
+    ]
+    costs = {row: RowRecord(10, 20, (64, 64), (1.0, 2.0, 3.0), "a card") for row in plan.rows}
+    pictures = {row: [PIXEL, PIXEL] for row in plan.rows}
+    return to_html(Comparison(tmp_path, plan, runs, costs), "A title", pictures)
+
+
+def test_it_asks_nothing_of_any_other_file(page):
+    addresses = re.findall(r"""(?:src|href|url)\s*[=(]\s*["']?([^"')\s>]+)""", page)
+    assert [a for a in addresses if not a.startswith(("#", "data:", "pictures["))] == []
+    assert "a &lt;b&gt; &amp; c" in page
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium")
+@pytest.mark.parametrize("width", [1280, 390], ids=["desktop", "phone"])
+def test_in_a_browser(page, width, tmp_path):
+    file = tmp_path / "page.html"
+    file.write_text(page)
+    browser = Browser(tmp_path / "profile", width=width)
+    try:
+        browser.open(file.as_uri())
+        browser.wait("document.readyState == 'complete' && document.images.length == 4")
+        assert browser.run("innerWidth") == width
+        assert browser.run("document.documentElement.scrollWidth") <= width
+        row = browser.run("document.querySelector('tbody th').offsetHeight")
+        assert row < 150, "names are squeezed into a column of letters"
+        assert browser.console == []
+        assert browser.requests == [file.as_uri()]
+    finally:
+        browser.close()

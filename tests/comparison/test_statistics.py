@@ -1,0 +1,175 @@
+"""Intervals against scipy's paired test, and weighted mAP against pycocotools itself."""
+
+import contextlib
+import copy
+import io
+import math
+
+import numpy as np
+import pytest
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+from scipy import stats
+
+from mixdet.comparison.statistics import (
+    PictureAP,
+    bootstrap_pictures,
+    paired_interval,
+)
+
+IMAGES = (3, 4, 8, 15, 16, 23)
+
+
+def by_seed(values):
+    return dict(enumerate(values))
+
+
+def test_a_few_seeds_give_the_paired_t_interval():
+    base, ours = [40.0, 41.5, 39.2, 40.8], [41.1, 41.9, 40.9, 41.0]
+    found = paired_interval(by_seed(ours), by_seed(base))
+    expected = stats.ttest_rel(ours, base).confidence_interval(0.95)
+    assert found.mean == pytest.approx(np.subtract(ours, base).mean())
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
+    assert found.separable == (stats.ttest_rel(ours, base).pvalue < 0.05)
+
+
+def test_three_seeds_by_hand():
+    # differences 1, 2, 3: mean 2, standard error 1/sqrt(3), t(0.975, 2) = 4.3027
+    found = paired_interval(by_seed([1, 2, 3]), by_seed([0, 0, 0]))
+    assert found.high - found.mean == pytest.approx(4.3027 / math.sqrt(3), abs=1e-4)
+    assert not found.separable
+
+
+def test_pairing_removes_what_the_seed_adds_to_both():
+    seeds = np.array([10.0, 30.0, 20.0])
+    ours = by_seed(seeds + [1.0, 1.1, 0.9])
+    assert paired_interval(ours, by_seed(seeds)).separable
+    assert not paired_interval(ours, by_seed(seeds[[1, 2, 0]])).separable
+
+
+def test_only_common_seeds_count_and_one_seed_separates_nothing():
+    found = paired_interval({0: 50.0, 1: 90.0}, {0: 40.0, 2: 0.0})
+    assert found.mean == 10
+    assert math.isinf(found.high)
+    assert not found.separable
+    with pytest.raises(ValueError, match="no seed"):
+        paired_interval({0: 1.0}, {1: 1.0})
+
+
+def test_many_seeds_give_a_bootstrap_that_covers():
+    generator = np.random.default_rng(1)
+    covered = 0
+    for _ in range(60):
+        differences = generator.normal(1.0, 1.0, 12)
+        found = paired_interval(by_seed(differences), by_seed(np.zeros(12)))
+        assert found.low < found.mean < found.high
+        covered += found.low <= 1.0 <= found.high
+    assert covered >= 50  # 95 % of 60 are 57; 3 standard deviations below are 52
+
+
+def make_truth(generator):
+    annotations = [
+        {
+            "id": index + 1,
+            "image_id": int(generator.choice(IMAGES[:-1])),  # one picture is empty
+            "category_id": int(generator.integers(1, 4)),
+            "bbox": [*generator.uniform(0, 60, 2).tolist(), *generator.uniform(10, 40, 2).tolist()],
+            "area": 400.0,
+            "iscrowd": int(index % 11 == 0),
+        }
+        for index in range(30)
+    ]
+    truth = COCO()
+    truth.dataset = {
+        "images": [{"id": image, "width": 100, "height": 100} for image in IMAGES],
+        "annotations": annotations,
+        "categories": [{"id": i, "name": str(i)} for i in range(1, 5)],
+    }
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth.createIndex()
+    return truth
+
+
+def make_detections(truth, generator):
+    """Shifted true boxes, and as many wrong ones; scores repeat."""
+    detections = []
+    for annotation in truth.dataset["annotations"]:
+        for shift in (2.0, 25.0):
+            x, y, w, h = annotation["bbox"]
+            detections.append(
+                {
+                    "image_id": annotation["image_id"],
+                    "category_id": annotation["category_id"],
+                    "bbox": [x + generator.normal(0, shift), y, w, h],
+                    "score": round(float(generator.uniform()), 2),
+                }
+            )
+    detections.append({"image_id": 23, "category_id": 1, "bbox": [0, 0, 9, 9], "score": 0.99})
+    return detections
+
+
+def pycocotools_ap(truth, detections, weights):
+    """mAP of a data set in which each picture really stands as often as its weight says."""
+    larger = copy.deepcopy(truth.dataset)
+    larger["images"], larger["annotations"], results = [], [], []
+    for image, weight in zip(IMAGES, weights, strict=True):
+        for _ in range(weight):
+            number = len(larger["images"]) + 1
+            larger["images"].append({"id": number, "width": 100, "height": 100})
+            larger["annotations"] += [
+                {**a, "image_id": number, "id": 1000 * number + a["id"]}
+                for a in truth.dataset["annotations"]
+                if a["image_id"] == image
+            ]
+            results += [{**d, "image_id": number} for d in detections if d["image_id"] == image]
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco = COCO()
+        coco.dataset = larger
+        coco.createIndex()
+        evaluation = COCOeval(coco, coco.loadRes(results), "bbox")
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return evaluation.stats[0]
+
+
+@pytest.mark.parametrize("weights", [(1, 1, 1, 1, 1, 1), (2, 0, 1, 3, 0, 1), (0, 0, 4, 1, 1, 0)])
+@pytest.mark.parametrize("seed", range(3))
+def test_weighted_map_is_pycocotools_on_repeated_pictures(weights, seed):
+    generator = np.random.default_rng(seed)
+    truth = make_truth(generator)
+    detections = make_detections(truth, generator)
+    found = PictureAP(truth, detections, IMAGES)(np.array(weights))
+    assert found == pytest.approx(pycocotools_ap(truth, detections, weights), abs=1e-12)
+
+
+def test_the_weights_follow_the_callers_order_of_the_pictures():
+    generator = np.random.default_rng(5)
+    truth = make_truth(generator)
+    detections = make_detections(truth, generator)
+    weights = np.array([2, 0, 1, 3, 0, 1])
+    forward = PictureAP(truth, detections, IMAGES)(weights)
+    assert PictureAP(truth, detections, IMAGES[::-1])(weights[::-1]) == pytest.approx(forward)
+
+
+def test_no_objects_or_no_detections():
+    truth = make_truth(np.random.default_rng(0))
+    score = PictureAP(truth, [], IMAGES)
+    assert score(np.ones(6, int)) == 0
+    assert score(np.array([0, 0, 0, 0, 0, 1])) == -1
+
+
+def test_the_bootstrap_separates_a_clear_difference_and_not_a_row_from_itself():
+    generator = np.random.default_rng(0)
+    truth = make_truth(generator)
+    perfect = [
+        {**{key: a[key] for key in ("image_id", "category_id", "bbox")}, "score": 0.9}
+        for a in truth.dataset["annotations"]
+    ]
+    poor = make_detections(truth, generator)
+    good, bad = (PictureAP(truth, found, IMAGES) for found in (perfect, poor))
+    found = bootstrap_pictures({"a": [bad], "b": [good, good], "c": [bad]}, len(IMAGES), draws=40)
+    assert found.keys() == {"b", "c"}
+    assert found["b"].separable
+    assert found["b"].mean > 0
+    assert found["c"] == (0, 0, 0)

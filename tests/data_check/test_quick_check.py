@@ -1,0 +1,259 @@
+"""Every fault that annotations can have is found, counted, and its first examples are named."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from mixdet.config.read import load_config
+from mixdet.data_check import full_check, quick_check
+from mixdet.data_check.boxes import guess_format
+from mixdet.errors import MixDetError
+from mixdet.evaluation import load_coco
+from tests.tiny import PICTURES, write_config
+
+
+@pytest.fixture
+def check(pictures, tmp_path):
+    """Change the training annotations (and the folder), check, return the problems by code."""
+
+    def run(change, extra=""):
+        data = shutil.copytree(pictures, tmp_path / "data")
+        file = data / "annotations" / "instances_train2017.json"
+        content = json.loads(file.read_text())
+        change(content, data)
+        file.write_text(json.dumps(content))
+        found = quick_check(load_config(write_config(tmp_path, data, extra=extra)))
+        assert all(problem.data.startswith("training") for problem in found)
+        return {problem.code: problem for problem in found}
+
+    return run
+
+
+def test_data_in_order_have_no_problem(check):
+    assert check(lambda content, data: None) == {}
+
+
+def set_box(*box):
+    def change(content, data):
+        content["annotations"][0]["bbox"] = list(box)
+
+    return change
+
+
+def misspell(content, data):
+    content["categories"][1]["name"] = "brigth"
+
+
+def swap(content, data):
+    content["categories"].reverse()
+
+
+def add_category(content, data):
+    content["categories"].append({"id": 9, "name": "other"})
+
+
+def name_twice(content, data):
+    content["categories"].append({"id": 9, "name": "dark"})
+
+
+def without_bright(content, data):
+    content["annotations"] = [a for a in content["annotations"] if a["category_id"] == 1]
+
+
+def same_annotation_id(content, data):
+    content["annotations"][1]["id"] = content["annotations"][0]["id"]
+
+
+def same_image_id(content, data):
+    content["images"][1]["id"] = content["images"][0]["id"]
+
+
+def same_category_id(content, data):
+    content["categories"].append({"id": 1, "name": "other"})
+
+
+def without_width(content, data):
+    del content["images"][2]["width"]
+
+
+def of_no_picture(content, data):
+    content["annotations"][0]["image_id"] = 999
+
+
+def of_no_category(content, data):
+    content["annotations"][0]["category_id"] = 999
+
+
+def no_area(content, data):
+    content["annotations"][0]["area"] = 0
+
+
+def no_pictures(content, data):
+    content["images"] = []
+
+
+def same_name(content, data):
+    content["images"][1]["file_name"] = content["images"][0]["file_name"]
+
+
+def rename(name):
+    def change(content, data):
+        content["images"][0]["file_name"] = name
+
+    return change
+
+
+def link_out(content, data):
+    picture = data / "train2017" / "1.png"
+    picture.rename(data / "elsewhere.png")
+    picture.symlink_to(data / "elsewhere.png")
+
+
+def folder_out(content, data):
+    (data / "train2017" / "inner").symlink_to(data / "val2017")
+    content["images"][0]["file_name"] = "inner/1.png"
+
+
+def link_inside(content, data):
+    (data / "train2017" / "link.png").symlink_to(data / "train2017" / "1.png")
+    content["images"][0]["file_name"] = "link.png"
+
+
+def one_gone(content, data):
+    (data / "train2017" / "1.png").unlink()
+
+
+def all_gone(content, data):
+    shutil.rmtree(data / "train2017")
+    (data / "train2017").mkdir()
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "level", "words"),
+    [
+        (misspell, "missing_classes", "error", "bright, did you mean brigth?"),
+        (swap, "classes_in_another_order", "error", "dark would stand for bright"),
+        (add_category, "unused_categories", "note", "other"),
+        (name_twice, "category_names_twice", "error", "dark"),
+        (without_bright, "classes_without_examples", "warning", "bright"),
+        (same_annotation_id, "annotation_ids_twice", "error", "annotation id 1"),
+        (same_image_id, "image_ids_twice", "error", "image id 1"),
+        (same_category_id, "category_ids_twice", "error", "category id 1"),
+        (without_width, "incomplete_images", "error", "id 3"),
+        (of_no_picture, "unknown_images", "warning", "image_id 999"),
+        (of_no_category, "unknown_categories", "warning", "category_id 999"),
+        (no_area, "no_area_stated", "warning", "annotation 1"),
+        (no_pictures, "no_pictures", "error", None),
+        (same_name, "names_twice", "warning", "1.png"),
+        (set_box(float("nan"), 2, 9, 9), "broken_boxes", "error", "annotation 1 in 1.png"),
+        (set_box(1, 2, float("inf"), 9), "broken_boxes", "error", "annotation 1 in 1.png"),
+        (set_box(1, 2, 9), "broken_boxes", "error", "bbox [1, 2, 9]"),
+        (set_box("1", 2, 9, 9), "broken_boxes", "error", "annotation 1"),
+        (set_box(1, 2, 0, 9), "flat_boxes", "warning", "annotation 1"),
+        (set_box(1, 2, 9, -3), "flat_boxes", "warning", "annotation 1"),
+        (set_box(1, 2, 0.5, 9), "small_boxes", "warning", "annotation 1"),
+        (set_box(60, 2, 9, 9), "boxes_beyond", "warning", "in a picture of 64 x 64"),
+        (set_box(70, 2, 9, 9), "boxes_outside", "warning", "in a picture of 64 x 64"),
+        (rename("/etc/passwd"), "names_outside_the_root", "error", "/etc/passwd"),
+        (rename("../val2017/1.png"), "names_outside_the_root", "error", "../val2017/1.png"),
+        (rename(""), "names_outside_the_root", "error", "names no picture"),
+        (rename(7), "names_outside_the_root", "error", "names no picture"),
+        (link_out, "names_outside_the_root", "error", "elsewhere.png"),
+        (folder_out, "names_outside_the_root", "error", "val2017"),
+        (one_gone, "missing_pictures", "warning", "train2017/1.png"),
+        (all_gone, "missing_pictures", "error", "train2017/1.png"),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_one_fault(check, change, code, level, words):
+    found = check(change)
+    assert found[code].level == level
+    if words:
+        assert words in found[code].examples[0].text
+        assert words in found[code].line()
+
+
+def test_a_link_within_the_folder_is_fine(check):
+    assert check(link_inside) == {}
+
+
+def test_a_thousand_faults_are_counted_and_shown_by_example(check):
+    def change(content, data):
+        lost = dict(content["annotations"][0], image_id=999)
+        content["annotations"] += [dict(lost, id=1000 + i) for i in range(1000)]
+
+    found = check(change)["unknown_images"]
+    assert found.count == 1000
+    assert len(found.examples) == 5
+
+
+def test_the_same_pictures_for_training_and_validation(pictures, tmp_path):
+    same = "val_dataloader = train_dataloader\ntest_dataloader = train_dataloader\n"
+    found = quick_check(load_config(write_config(tmp_path, pictures, extra=same)))
+    assert [problem.code for problem in found] == ["one_data_set"]
+
+
+def test_other_classes_in_validation_than_in_training(pictures, tmp_path):
+    other = "val_dataloader['dataset']['metainfo'] = dict(classes=('dark',))\n"
+    found = quick_check(load_config(write_config(tmp_path, pictures, extra=other)))
+    assert "classes_differ" in [problem.code for problem in found]
+
+
+def coco_boxes(coco_sample):
+    coco = load_coco(coco_sample / "annotations" / "instances_val2017.json")
+    sizes = [coco.imgs[each["image_id"]] for each in coco.anns.values()]
+    return (
+        np.array([each["bbox"] for each in coco.anns.values()]),
+        np.array([(image["width"], image["height"]) for image in sizes], float),
+    )
+
+
+def test_formats_of_real_boxes_are_told_apart(coco_sample):
+    boxes, sizes = coco_boxes(coco_sample)
+    corners = np.hstack([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]])
+    centred = np.hstack([boxes[:, :2] + boxes[:, 2:] / 2, boxes[:, 2:]])
+    assert guess_format(boxes, sizes) is None
+    assert guess_format(corners, sizes) == "x1 y1 x2 y2"
+    assert guess_format(centred, sizes) == "the centre's x y, w h"
+    assert guess_format(centred / np.hstack([sizes, sizes]), sizes).startswith("shares")
+
+
+def test_one_wrong_box_is_not_another_format(check):
+    assert "box_format" not in check(set_box(30, 30, 50, 50))
+
+
+def test_corners_in_the_file_stop_the_training_data(check):
+    def change(content, data):
+        for annotation in content["annotations"]:
+            x, y, width, height = annotation["bbox"]
+            annotation["bbox"] = [x, y, x + width, y + height]
+
+    found = check(change)["box_format"]
+    assert found.level == "error"
+    assert "x1 y1 x2 y2" in found.text
+    assert found.count > PICTURES
+
+
+def test_paths_that_stand_for_themselves(check, tmp_path):
+    """As in mmengine: an absolute path is not below `data_root`."""
+    data = tmp_path / "data"
+    extra = (
+        f"train_dataloader['dataset']['ann_file'] = '{data}/annotations/instances_train2017.json'\n"
+        f"train_dataloader['dataset']['data_prefix'] = dict(img='{data}/train2017/')\n"
+        "train_dataloader['dataset']['data_root'] = 'elsewhere'\n"
+    )
+    assert check(lambda content, data: None, extra) == {}
+
+
+def test_data_that_are_not_coco_or_not_here_are_left_alone(pictures, tmp_path):
+    """They are another reader's to refuse."""
+    remote = "train_dataloader['dataset']['backend_args'] = dict(backend='petrel')\n"
+    other = "val_dataloader['dataset'].update(type='VOCDataset', ann_file='ImageSets/val.txt')\n"
+    cfg = load_config(write_config(tmp_path, pictures, extra=remote + other))
+    assert quick_check(cfg) == []
+    with pytest.raises(MixDetError, match="no CocoDataset"):
+        full_check(cfg)

@@ -1,0 +1,178 @@
+"""BatchedDetDataPreprocessor gives what mmdet's DetDataPreprocessor gives."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from mmdet.models import DetDataPreprocessor
+from mmdet.structures import DetDataSample
+from mmdet.structures.bbox import HorizontalBoxes
+from mmengine.structures import InstanceData, PixelData
+
+from mixdet.datasets import BatchedDetDataPreprocessor
+from mixdet.datasets.transforms.photometric import PhotometricDistortion, distort
+from mixdet.errors import MixDetError
+
+COMMON = dict(
+    mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], bgr_to_rgb=True, pad_value=7
+)
+
+
+def instances(count: int, tensors: bool) -> InstanceData:
+    boxes = torch.rand(count, 4)
+    return InstanceData(
+        bboxes=boxes if tensors else HorizontalBoxes(boxes), labels=torch.arange(count)
+    )
+
+
+def batch(sizes, counts=(2, 0, 3), dtype=torch.uint8, tensors=False) -> dict:
+    torch.manual_seed(0)
+    samples = []
+    for size, count in zip(sizes, counts, strict=True):
+        samples.append(DetDataSample(metainfo=dict(img_shape=size, img_id=count)))
+        samples[-1].gt_instances = instances(count, tensors)
+        samples[-1].ignored_instances = instances(count // 2, tensors)
+    inputs = [torch.randint(0, 256, (3, *size)).to(dtype) for size in sizes]
+    return {"inputs": inputs, "data_samples": samples}
+
+
+def assert_same(found: dict, expected: dict, atol: float = 0) -> None:
+    torch.testing.assert_close(found["inputs"].cpu(), expected["inputs"], atol=atol, rtol=0)
+    for one, other in zip(found["data_samples"], expected["data_samples"], strict=True):
+        assert one.metainfo == other.metainfo
+        assert set(one.keys()) == set(other.keys())
+        for name, value in other.items():
+            for key, tensor in value.items():
+                mine = one.get(name)[key].cpu()
+                assert type(mine) is type(tensor)
+                assert mine.dtype == tensor.dtype
+                assert torch.equal(mine, tensor)
+
+
+same = [(8, 10)] * 3
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("divisor", [1, 32])
+@pytest.mark.parametrize(
+    "data",
+    [
+        batch(same),
+        batch(same, dtype=torch.float32, tensors=True),
+        batch([(8, 10), (6, 10), (9, 4)]),
+        batch(same, (0, 0, 0)),
+        batch(same) | {"inputs": torch.stack(batch(same)["inputs"])},
+    ],
+    ids=["bytes", "floats", "several sizes", "no objects", "one tensor"],
+)
+def test_the_same_as_mmdets(data, divisor, training):
+    kwargs = COMMON | dict(pad_size_divisor=divisor)
+    given = copy.deepcopy(data)
+    found = BatchedDetDataPreprocessor(**kwargs)(data, training)
+    assert_same(found, DetDataPreprocessor(**kwargs)(copy.deepcopy(data), training))
+    for one, other in zip(data["data_samples"], given["data_samples"], strict=True):
+        assert one.metainfo == other.metainfo  # the loader's batch stays as it was
+        assert type(one.gt_instances.bboxes) is type(other.gt_instances.bboxes)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+@pytest.mark.parametrize("order", [{}, {"bgr_to_rgb": True}, {"rgb_to_bgr": True}])
+@pytest.mark.parametrize(
+    "special",
+    [
+        {},
+        {"mean": [123, 116, 103], "std": [58, 57, 57]},
+        {"std": [57.0]},
+        {"pad_size_divisor": 32},
+        {"mean": [9], "std": [5]},
+    ],
+    ids=["plain", "integers", "one deviation", "to be padded", "one mean"],
+)
+def test_pictures_that_lie_channels_last(dtype, order, special):
+    """They stay so, unless they have to be padded or there is one mean for all channels."""
+    data = batch(same, dtype=dtype)
+    rows = [picture.permute(1, 2, 0).contiguous() for picture in data["inputs"]]
+    data["inputs"] = [picture.permute(2, 0, 1) for picture in rows]
+    kwargs = dict(mean=COMMON["mean"], std=COMMON["std"]) | order | special
+    given = copy.deepcopy(data)
+    found = BatchedDetDataPreprocessor(**kwargs)(data)
+    assert_same(found, DetDataPreprocessor(**kwargs)(copy.deepcopy(data)), atol=2e-6)
+    if "pad_size_divisor" not in special and len(kwargs["mean"]) == 3:
+        assert found["inputs"].is_contiguous(memory_format=torch.channels_last)
+    for one, other in zip(data["data_samples"], given["data_samples"], strict=True):
+        assert one.metainfo == other.metainfo  # the loader's batch stays as it was
+    assert all(map(torch.equal, data["inputs"], given["inputs"]))
+
+
+def test_gradients_reach_the_pictures():
+    pictures = torch.rand(2, 3, 4, 5).contiguous(memory_format=torch.channels_last)
+    pictures.requires_grad_()
+    BatchedDetDataPreprocessor(**COMMON)({"inputs": list(pictures)})["inputs"].sum().backward()
+    expected = 1 / torch.tensor(COMMON["std"]).flip(0).view(3, 1, 1)  # of BGR
+    torch.testing.assert_close(pictures.grad, expected.expand_as(pictures))
+
+
+def test_a_double_network_gets_doubles():
+    data = {"inputs": [torch.ones(4, 5, 3, dtype=torch.uint8).permute(2, 0, 1)]}
+    ours, theirs = (
+        kind(**COMMON).double() for kind in (BatchedDetDataPreprocessor, DetDataPreprocessor)
+    )
+    torch.testing.assert_close(ours(dict(data))["inputs"], theirs(dict(data))["inputs"])
+
+
+def test_samples_with_more_go_mmdets_way():
+    data = batch(same)
+    data["data_samples"][1].gt_sem_seg = PixelData(sem_seg=torch.zeros(1, 8, 10))
+    found = BatchedDetDataPreprocessor(**COMMON)(copy.deepcopy(data))
+    expected = DetDataPreprocessor(**COMMON)(data)
+    assert torch.equal(
+        found["data_samples"][1].gt_sem_seg.sem_seg, expected["data_samples"][1].gt_sem_seg.sem_seg
+    )
+
+
+def test_pictures_alone():
+    """What a test without annotations, and test-time augmentation, send."""
+    pictures = batch(same)["inputs"]
+    ours, theirs = BatchedDetDataPreprocessor(**COMMON), DetDataPreprocessor(**COMMON)
+    for inputs in (pictures, torch.stack(pictures)):
+        data = {"inputs": inputs, "data_samples": None}
+        assert torch.equal(ours(data)["inputs"], theirs(data)["inputs"])
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_on_a_gpu():
+    found = BatchedDetDataPreprocessor(**COMMON).cuda()(batch(same), True)
+    assert found["inputs"].is_cuda
+    assert found["data_samples"][0].gt_instances.bboxes.is_cuda
+    expected = DetDataPreprocessor(**COMMON)(batch(same), True)
+    torch.testing.assert_close(found["inputs"].cpu(), expected["inputs"])
+    assert torch.equal(
+        found["data_samples"][2].gt_instances.bboxes.cpu(),
+        expected["data_samples"][2].gt_instances.bboxes,
+    )
+
+
+def test_training_batches_are_distorted_by_the_seed():
+    settings = dict(brightness_delta=20)
+    model = BatchedDetDataPreprocessor(photometric=settings, **COMMON)
+    data, plain = batch(same), DetDataPreprocessor(**COMMON)
+    np.random.seed(5)
+    found = model(data, training=True)["inputs"]
+    np.random.seed(5)
+    drawn = [PhotometricDistortion(**settings).draw() for _ in same]
+    pixels = [
+        distort(picture.permute(1, 2, 0).contiguous().numpy(), draw)
+        for picture, draw in zip(data["inputs"], drawn, strict=True)
+    ]
+    expected = plain({"inputs": [torch.from_numpy(p).permute(2, 0, 1) for p in pixels]})
+    torch.testing.assert_close(found, expected["inputs"], atol=1e-3, rtol=0)
+    assert torch.equal(model(data)["inputs"], plain(data)["inputs"])  # tests see what is there
+
+
+def test_pictures_of_several_sizes_are_not_distorted():
+    model = BatchedDetDataPreprocessor(photometric={}, **COMMON)
+    with pytest.raises(MixDetError, match="not of one size"):
+        model(batch([(8, 10), (6, 10), (9, 4)]), training=True)

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import socket
+
+import cv2
+import numpy as np
+import pytest
+
+from mixdet.digit_scenes import drawing as digit_drawing
+from mixdet.digit_scenes.drawing import (
+    INK,
+    MIN_CONTRAST,
+    PHOTOGRAPHS,
+    SIZE,
+    SPLITS,
+    contrast,
+    digit_indices,
+    load_photographs,
+    load_samples,
+    make_scene,
+    photo_regions,
+)
+
+
+def test_a_scene_depends_on_its_arguments_alone():
+    straight = make_scene("train", 5).image
+    make_scene("val", 2)
+    assert np.array_equal(straight, make_scene("train", 5).image)
+    assert not np.array_equal(straight, make_scene("val", 5).image)
+
+
+@pytest.mark.parametrize(("split", "other"), [SPLITS, SPLITS[::-1]])
+def test_a_split_ignores_the_other_splits_pixels(monkeypatch, split, other):
+    """Spoil everything that belongs to the other split: not a pixel of this one changes."""
+    before = [make_scene(split, index).image for index in range(30)]
+    samples, labels = load_samples()
+    spoilt = samples.copy()
+    spoilt[digit_indices(other)] = 1 - spoilt[digit_indices(other)]
+    photographs = {name: photo.copy() for name, photo in load_photographs().items()}
+    for name, (x1, y1, x2, y2) in photo_regions(other).items():
+        photographs[name][y1:y2, x1:x2] ^= 255
+    monkeypatch.setattr(digit_drawing, "load_samples", lambda: (spoilt, labels))
+    monkeypatch.setattr(digit_drawing, "load_photographs", lambda: photographs)
+    for index, image in enumerate(before):
+        assert np.array_equal(image, make_scene(split, index).image)
+    differ = [
+        not np.array_equal(make_scene(other, index).image, image)
+        for index, image in enumerate(before)
+    ]
+    assert all(differ)
+
+
+def test_boxes_are_tight_on_what_changed(monkeypatch):
+    """Outside the boxes the photograph is untouched but for the ink's soft rim, at most INK."""
+    for index in range(40):
+        scene = make_scene("train", index)
+        with monkeypatch.context() as patch:
+            patch.setattr(digit_drawing, "_colour", lambda *_: None)
+            background = make_scene("train", index).image.astype(int)
+        changed = np.abs(scene.image.astype(int) - background).max(-1)
+        for box, digit in zip(scene.boxes, scene.digits, strict=True):
+            x1, y1, x2, y2 = box
+            ink = digit.mask > INK
+            assert ink.shape == (y2 - y1, x2 - x1)
+            for edge in (ink[0], ink[-1], ink[:, 0], ink[:, -1]):
+                assert edge.any()
+            # Opacity >= 0.7 at a mask above one half: nine tenths of the ink show clearly.
+            assert (changed[y1:y2, x1:x2][ink] > 5).mean() > 0.85
+            changed[y1:y2, x1:x2] = 0
+        assert changed.max() == 0
+
+
+def test_digits_leave_each_other_alone():
+    for index in range(100):
+        scene = make_scene("train", index)
+        ink = np.zeros((SIZE, SIZE), int)
+        for (x1, y1, x2, y2), digit in zip(scene.boxes, scene.digits, strict=True):
+            ink[y1:y2, x1:x2] += digit.mask > INK
+        assert ink.max(initial=0) <= 1
+
+
+def test_contrast_is_measured_on_what_is_drawn():
+    grey = cv2.cvtColor(np.full((8, 8, 3), 0.5, np.float32), cv2.COLOR_RGB2LAB)
+    assert contrast(grey, np.array([128, 128, 128]), 1) < 1
+    black = cv2.cvtColor(np.zeros((8, 8, 3), np.float32), cv2.COLOR_RGB2LAB)
+    assert contrast(black, np.array([255, 255, 255]), 1) == pytest.approx(100, abs=0.1)
+    half = np.concatenate([black, grey])  # as many pixels where grey ink vanishes
+    assert contrast(half, np.array([128, 128, 128]), 1) < MIN_CONTRAST
+
+
+def test_photographs_come_from_the_wheels(monkeypatch):
+    def refuse(*_args, **_kwargs):
+        raise AssertionError("the network was touched")
+
+    monkeypatch.setattr(socket, "socket", refuse)
+    photographs = load_photographs.__wrapped__()
+    assert list(photographs) == list(PHOTOGRAPHS)
+    for photo in photographs.values():
+        assert photo.dtype == np.uint8
+        assert photo.shape[2] == 3

@@ -1,0 +1,301 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from mixdet.config.plain import parse_config
+from mixdet.errors import MixDetError
+from mixdet.images import as_rgb
+from mixdet.inference import Detections, Detector
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+
+
+def save_checkpoint(folder: Path, config: str, **backbone) -> Path:
+    """A detector of digits with random weights, saved as a training run saves it."""
+    import mixdet.plugin
+
+    import torch
+    from mmdet.registry import MODELS
+    from mmengine.config import Config
+    from mmengine.registry import init_default_scope
+
+    cfg = Config.fromfile(CONFIGS / f"{config}.py")
+    cfg.model.backbone.update(backbone)
+    init_default_scope("mmdet")
+    torch.manual_seed(0)
+    model = MODELS.build(cfg.model)
+    path = folder / "epoch_1.pth"
+    meta = {"cfg": cfg.pretty_text, "dataset_meta": {"classes": tuple("0123456789")}}
+    torch.save({"meta": meta, "state_dict": model.state_dict()}, path)
+    return path
+
+
+def norms(model) -> int:
+    return sum(type(module).__name__ == "BatchNorm2d" for module in model.modules())
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory) -> Path:
+    return save_checkpoint(tmp_path_factory.mktemp("run"), "ssdlite_mixnet_s_digits")
+
+
+@pytest.fixture(scope="module")
+def detector(checkpoint) -> Detector:
+    return Detector(checkpoint)
+
+
+@pytest.fixture(scope="module")
+def picture() -> np.ndarray:
+    """A photograph of uneven shape, (300, 451, 3) RGB."""
+    from skimage import data
+
+    return data.chelsea()
+
+
+class TestAsRgb:
+    def test_files_of_every_kind(self, tmp_path, picture):
+        pil = Image.fromarray(picture)
+        pil.save(tmp_path / "rgb.png")
+        assert np.array_equal(as_rgb(tmp_path / "rgb.png"), picture)
+        assert np.array_equal(as_rgb(str(tmp_path / "rgb.png")), picture)
+        rgba = np.dstack([picture, np.full(picture.shape[:2], 7, np.uint8)])
+        Image.fromarray(rgba).save(tmp_path / "alpha.png")
+        assert np.array_equal(as_rgb(tmp_path / "alpha.png"), picture)
+        grey = np.asarray(pil.convert("L"))
+        Image.fromarray(grey).save(tmp_path / "grey.png")
+        assert np.array_equal(as_rgb(tmp_path / "grey.png"), np.dstack([grey] * 3))
+        deep = grey.astype(np.uint16) * 257
+        cv2.imwrite(str(tmp_path / "deep.png"), deep)
+        assert np.array_equal(as_rgb(tmp_path / "deep.png"), np.dstack([grey] * 3))
+        pil.quantize(16).save(tmp_path / "palette.png")
+        assert np.array_equal(
+            as_rgb(tmp_path / "palette.png"), np.asarray(pil.quantize(16).convert("RGB"))
+        )
+        pil.crop((0, 0, 1, 1)).save(tmp_path / "pixel.png")
+        assert np.array_equal(as_rgb(tmp_path / "pixel.png"), picture[:1, :1])
+
+    def test_a_file_is_turned_upright(self, tmp_path, picture):
+        exif = Image.Exif()
+        exif[0x0112] = 6  # the camera was turned: show it a quarter turn clockwise
+        Image.fromarray(picture).save(tmp_path / "turned.png", exif=exif)
+        Image.fromarray(picture).save(tmp_path / "turned.jpg", exif=exif, quality=95)
+        upright = np.rot90(picture, -1)
+        assert as_rgb(tmp_path / "turned.jpg").shape == upright.shape
+        assert np.abs(as_rgb(tmp_path / "turned.jpg").astype(int) - upright).mean() < 5
+
+    def test_arrays_and_pil(self, picture):
+        assert np.array_equal(as_rgb(picture), picture)
+        assert np.array_equal(as_rgb(Image.fromarray(picture)), picture)
+        grey = picture[..., 0]
+        for array in (grey, grey[..., None], Image.fromarray(grey)):
+            assert np.array_equal(as_rgb(array), np.dstack([grey] * 3))
+        rgba = np.dstack([picture, grey])
+        for array in (rgba, Image.fromarray(rgba)):
+            assert np.array_equal(as_rgb(array), picture)
+
+    @pytest.mark.parametrize(
+        ("image", "words"),
+        [
+            (np.zeros((4, 4, 3)), "float64"),
+            (np.zeros((2, 4, 4, 3), np.uint8), r"\(2, 4, 4, 3\)"),
+            (np.zeros((4, 4, 2), np.uint8), r"\(4, 4, 2\)"),
+            (np.zeros((0, 4, 3), np.uint8), "without pixels"),
+            ("nowhere.jpg", r"nowhere\.jpg"),
+        ],
+    )
+    def test_refuses(self, image, words):
+        with pytest.raises(MixDetError, match=words):
+            as_rgb(image)
+
+    @pytest.mark.parametrize("content", [b"", b"hello", b"\xff\xd8\xff\xe0 no jpeg"])
+    def test_a_file_that_is_no_picture_is_named(self, tmp_path, content):
+        (tmp_path / "odd.jpg").write_bytes(content)
+        with pytest.raises(MixDetError, match=r"odd\.jpg"):
+            as_rgb(tmp_path / "odd.jpg")
+        with pytest.raises(MixDetError, match=tmp_path.name):
+            as_rgb(tmp_path)
+
+
+class TestDetector:
+    def test_equals_mmdets_own_inference(self, checkpoint, detector, picture, tmp_path):
+        from mmdet.apis import inference_detector, init_detector
+
+        Image.fromarray(picture).save(tmp_path / "cat.png")
+        model = init_detector(
+            str(CONFIGS / "ssdlite_mixnet_s_digits.py"), str(checkpoint), device="cpu"
+        )
+        want = inference_detector(model, str(tmp_path / "cat.png")).pred_instances
+        got = detector(tmp_path / "cat.png")
+        assert len(got) == len(want) > 0
+        assert np.allclose(got.scores, np.sort(want.scores.numpy())[::-1], atol=1e-5)
+        assert (got.boxes[:, 2] <= picture.shape[1] + 1e-3).all()
+        assert got.boxes[:, 2].max() > 160  # pixels of the picture, not of the network's input
+        first = int(want.scores.argmax())
+        assert np.allclose(got.boxes[0], want.bboxes[first].numpy(), atol=1e-2)
+        assert got.labels[0] == int(want.labels[first])
+        assert got.names[0] == str(got.labels[0])
+
+    def test_a_fused_copy_predicts(self, detector, picture):
+        """What it gives is compared with mmdet's above."""
+        detector(picture)
+        network = detector._network
+        assert norms(network.predictor) == 0 < norms(network.model)
+
+    def test_what_cannot_be_fused_predicts_as_it_is(self, tmp_path, picture):
+        """Kernels narrower than the stride under SAME padding have no common centre."""
+        made = save_checkpoint(
+            tmp_path, "ssdlite_mobilenet_v2_digits", kernel_sizes=(1, 3, 5), padding="same"
+        )
+        detector = Detector(made)
+        with pytest.warns(UserWarning, match="predicts without fusing: .*stride"):
+            assert len(detector(picture)) > 0
+        assert detector._network.predictor is detector._network.model
+
+    def test_a_path_an_array_and_pil_agree(self, detector, picture, tmp_path):
+        Image.fromarray(picture).save(tmp_path / "cat.png")
+        found = detector([tmp_path / "cat.png", picture, Image.fromarray(picture)])
+        assert len(found) == 3
+        for other in found[1:]:
+            assert np.array_equal(found[0].boxes, other.boxes)
+        swapped = detector(picture[..., ::-1])
+        assert not np.array_equal(found[0].scores, swapped.scores)
+
+    def test_the_batch_changes_nothing(self, detector, picture):
+        shapes = [picture, picture[:200], picture[:1, :1], picture[:, :7], picture[..., 0]]
+        together = detector(shapes, batch_size=3)
+        assert detector([]) == []
+        for image, batched in zip(shapes, together, strict=True):
+            alone = detector(image)
+            assert np.allclose(alone.scores[:20], batched.scores[:20], atol=1e-4)
+
+    def test_threshold_and_order(self, detector, picture):
+        found = detector(picture)
+        middle = float(np.median(found.scores))
+        kept = detector(picture, score_thr=middle)
+        assert 0 < len(kept) < len(found)
+        assert kept.scores.min() >= middle
+        assert (np.diff(found.scores) <= 0).all()
+        assert len(kept.names) == len(kept.boxes) == len(kept.labels) == len(kept)
+        assert found.boxes.dtype == found.scores.dtype == np.float32
+
+    def test_a_config_file_in_place_of_the_checkpoints(self, checkpoint, detector, picture):
+        named = Detector(checkpoint, CONFIGS / "ssdlite_mixnet_s_digits.py")
+        assert np.array_equal(named(picture).boxes, detector(picture).boxes)
+        assert named.classes == tuple("0123456789")
+
+    def test_a_config_that_does_not_fit(self, checkpoint):
+        with pytest.raises(MixDetError, match="does not fit its config"):
+            Detector(checkpoint, CONFIGS / "ssdlite_mobilenet_v2_coco.py")
+        with pytest.raises(MixDetError, match="nowhere"):
+            Detector(checkpoint, "nowhere.py")
+
+    def test_bare_weights_need_a_config(self, checkpoint, tmp_path, picture, detector):
+        import torch
+
+        weights = torch.load(checkpoint, weights_only=True)["state_dict"]
+        torch.save(weights, tmp_path / "bare.pth")
+        with pytest.raises(MixDetError, match="--config"):
+            Detector(tmp_path / "bare.pth")
+        bare = Detector(tmp_path / "bare.pth", CONFIGS / "ssdlite_mixnet_s_digits.py")
+        assert bare.classes == tuple("0123456789")  # from the data set's class
+        assert np.array_equal(bare(picture).boxes, detector(picture).boxes)
+
+    def test_weights_of_a_parallel_wrapper(self, checkpoint, tmp_path, picture, detector):
+        import torch
+
+        content = torch.load(checkpoint, weights_only=True)
+        weights = {f"module.{name}": value for name, value in content["state_dict"].items()}
+        torch.save({**content, "state_dict": weights}, tmp_path / "parallel.pth")
+        found = Detector(tmp_path / "parallel.pth")(picture)
+        assert np.array_equal(found.scores, detector(picture).scores)
+
+    def test_a_config_that_would_run_code(self, checkpoint, tmp_path):
+        import torch
+
+        content = torch.load(checkpoint, weights_only=True)
+        marker = tmp_path / "ran"
+        content["meta"]["cfg"] += f"\nopen({str(marker)!r}, 'w').close()\n"
+        torch.save(content, tmp_path / "evil.pth")
+        with pytest.raises(MixDetError, match="trust"):
+            Detector(tmp_path / "evil.pth")
+        assert not marker.exists()
+        Detector(tmp_path / "evil.pth", trust_checkpoint=True)
+        assert marker.exists()
+
+    def test_an_unsafe_checkpoint(self, checkpoint, tmp_path):
+        import torch
+
+        content = torch.load(checkpoint, weights_only=True)
+        content["extra"] = Detections  # a class: unpickling it means importing code
+        torch.save(content, tmp_path / "unsafe.pth")
+        with pytest.raises(MixDetError, match="trust-checkpoint"):
+            Detector(tmp_path / "unsafe.pth")
+        Detector(tmp_path / "unsafe.pth", trust_checkpoint=True)
+        with pytest.raises(MixDetError, match="trust-checkpoint"):  # trust ends with the call
+            Detector(tmp_path / "unsafe.pth")
+
+    def test_a_device_that_is_not_there(self, checkpoint):
+        with pytest.raises(MixDetError, match="cannot compute on"):
+            Detector(checkpoint, device="cuda:99")
+
+
+class TestParseConfig:
+    @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.py")), ids=lambda path: path.stem)
+    def test_reads_what_mmengine_writes(self, path):
+        from mmengine.config import Config
+
+        cfg = Config.fromfile(path)
+        assert Config(parse_config(cfg.pretty_text)).to_dict() == cfg.to_dict()
+
+    def test_reads_keys_that_are_no_names(self):
+        from mmengine.config import Config
+
+        cfg = Config({"a": {"b": {9: (3, 5)}, "c": {"9": 3, "type": "Kind"}}})
+        assert Config(parse_config(cfg.pretty_text)).to_dict() == cfg.to_dict()
+
+    def test_values(self):
+        text = "a = dict(b=[1, -2.5, None], c={'x': (True, 'y')}, d=inf)\ne = {3: {1, 2}}"
+        want = {
+            "a": {"b": [1, -2.5, None], "c": {"x": (True, "y")}, "d": float("inf")},
+            "e": {3: {1, 2}},
+        }
+        assert parse_config(text) == want
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "import os",
+            "a = open('x')",
+            "a = dict(type='os.system', command='true')",
+            "a = [{'type': 'mmengine.rmtree', 'dir_path': 'data'}]",
+            "a = [{'type': 'mmdet.utils.os.system'}]",
+            "a = dict(**b)",
+            "a = dict({'type': 'os.system'})",
+            "a = dict({9: open('x')})",
+            "a = dict([('type', 'os.system')])",
+            "a = [x for x in (1, 2)]",
+            "a = lambda: 1",
+            "a.b = 1",
+            "a = b = 1",
+            "a = (",
+            "print(1)",
+        ],
+    )
+    def test_refuses_all_else(self, text):
+        with pytest.raises(ValueError, match=r"line|type"):
+            parse_config(text)
+
+
+def test_import_loads_neither_torch_nor_mmdet():
+    code = (
+        "import sys, mixdet.inference; "
+        "sys.exit(bool({'torch', 'mmdet', 'mmengine', 'mmcv'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -1,0 +1,29 @@
+"""What a record says of its machine."""
+
+from __future__ import annotations
+
+import platform
+
+import pytest
+import torch
+
+from mixdet.machine import describe, instructions, machine
+
+
+@pytest.mark.skipif(
+    (platform.system(), platform.machine()) != ("Linux", "x86_64")
+    or not hasattr(torch.cpu, "get_capabilities"),  # older torch
+    reason="asks Linux about x86, and torch",
+)
+def test_instructions_are_those_that_torch_finds():
+    found = torch.cpu.get_capabilities()
+    for name, flag in {"AVX2": "avx2", "AVX-512": "avx512_f", "bfloat16": "avx512_bf16"}.items():
+        assert (name in instructions()) == found[flag], name
+
+
+def test_records_with_and_without_instructions():
+    found = machine()
+    found["instructions"] = ["AVX2", "VNNI"]
+    assert describe(found).startswith(f"{found['processor']} with AVX2, VNNI, ")
+    del found["instructions"]
+    assert describe(found).startswith(f"{found['processor']}, {found['cores']} cores")

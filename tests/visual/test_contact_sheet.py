@@ -1,0 +1,240 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mixdet.digit_scenes.files import make_digit_scenes
+from mixdet.errors import MixDetError
+from mixdet.visual.boxes import draw_detections
+from mixdet.visual.contact_sheet import (
+    MISSED,
+    RIGHT,
+    TRUTH,
+    WRONG,
+    Picture,
+    contact_sheet,
+    contact_sheet_from_results,
+)
+
+CLASSES = ("cat", "dog")
+BOX = (10, 10, 50, 50)
+
+
+def picture(**kwargs) -> Picture:
+    return Picture(np.zeros((100, 100, 3), np.uint8), **kwargs)
+
+
+def pixels(path, colour) -> int:
+    sheet = np.asarray(Image.open(path))
+    return int((sheet == colour).all(-1).sum())
+
+
+class TestMatching:
+    def test_right_wrong_and_missed(self):
+        found = picture(
+            truth_boxes=[BOX, (60, 60, 90, 90)],
+            truth_labels=[0, 1],
+            boxes=[BOX, BOX, (12, 10, 50, 50), (0, 60, 20, 80)],
+            labels=[0, 1, 0, 1],
+            scores=[0.8, 0.9, 0.95, 0.4],
+        )
+        # The better score claims the box, though the other overlaps it more; a class has its own.
+        assert found.right.tolist() == [0, 0, 1, 0]
+        assert found.found.tolist() == [True, False]
+
+    @pytest.mark.parametrize(("shift", "right"), [(13, 1), (14, 0)])
+    def test_the_overlap_is_at_least_one_half(self, shift, right):
+        moved = (10 + shift, 10, 50 + shift, 50)  # 27 of 53, 26 of 54 columns shared
+        item = picture(truth_boxes=[BOX], truth_labels=[0], boxes=[moved], labels=[0], scores=[0.5])
+        assert item.right.tolist() == [right]
+
+    def test_a_crowd_neither_counts_nor_costs(self):
+        item = picture(
+            truth_boxes=[(0, 0, 100, 100)],
+            truth_labels=[0],
+            crowd=[1],
+            boxes=[BOX, BOX],
+            labels=[0, 1],
+            scores=[0.5, 0.5],
+        )
+        assert item.right.tolist() == [-1, 0]
+
+    def test_a_prediction_below_the_threshold_finds_nothing(self):
+        item = picture(truth_boxes=[BOX], truth_labels=[0], boxes=[BOX], labels=[0], scores=[0.2])
+        assert item.found.tolist() == [True]
+        assert item.above(0.3).found.tolist() == [False]
+
+    def test_agrees_with_pycocotools(self):
+        """As many right ones at IoU 0.5 as COCO's evaluation matches, on random boxes."""
+        from pycocotools.coco import COCO
+        from pycocotools.cocoeval import COCOeval
+
+        rng = np.random.default_rng(0)
+        for _ in range(20):
+            truth, boxes = (
+                np.sort(rng.integers(0, 40, (n, 2, 2)), axis=1).reshape(n, 4)
+                + np.array([0, 0, 3, 3])
+                for n in (6, 12)
+            )
+            truth_labels, labels, scores = (
+                rng.integers(0, 2, 6),
+                rng.integers(0, 2, 12),
+                rng.random(12),
+            )
+            item = picture(
+                truth_boxes=truth,
+                truth_labels=truth_labels,
+                boxes=boxes,
+                labels=labels,
+                scores=scores,
+            )
+            coco = COCO()
+            coco.dataset = {
+                "info": {},
+                "images": [{"id": 1}],
+                "categories": [{"id": 0}, {"id": 1}],
+                "annotations": [
+                    {
+                        "id": i + 1,
+                        "image_id": 1,
+                        "category_id": int(label),
+                        "bbox": [*map(int, box[:2]), *map(int, box[2:] - box[:2])],
+                        "area": 1000,
+                        "iscrowd": 0,
+                    }
+                    for i, (box, label) in enumerate(zip(truth, truth_labels, strict=True))
+                ],
+            }
+            coco.createIndex()
+            results = coco.loadRes(
+                [
+                    {
+                        "image_id": 1,
+                        "category_id": int(label),
+                        "bbox": [*map(int, box[:2]), *map(int, box[2:] - box[:2])],
+                        "score": float(score),
+                    }
+                    for box, label, score in zip(boxes, labels, scores, strict=True)
+                ]
+            )
+            evaluation = COCOeval(coco, results, "bbox")
+            evaluation.params.iouThrs = np.array([0.5])
+            evaluation.evaluate()
+            matched = sum(
+                int((entry["dtMatches"][0] > 0).sum())
+                for entry in evaluation.evalImgs[:: len(evaluation.params.areaRng)]
+                if entry
+            )
+            assert (item.right == 1).sum() == matched
+
+
+class TestContactSheet:
+    def sheet(self, path, **kwargs):
+        return contact_sheet([picture(**kwargs)], path, classes=CLASSES)
+
+    def test_colours_say_what_happened(self, tmp_path):
+        truth = {"truth_boxes": [BOX], "truth_labels": [0]}
+        wrong = {"boxes": [BOX], "labels": [1], "scores": [0.9]}
+        right = {"boxes": [BOX], "labels": [0], "scores": [0.9]}
+        empty = self.sheet(tmp_path / "empty.png")
+        hit = self.sheet(tmp_path / "hit.png", **truth, **right)
+        miss = self.sheet(tmp_path / "miss.png", **truth)
+        both = self.sheet(tmp_path / "both.png", **truth, **wrong)
+        count = {
+            name: [pixels(path, colour) for colour in (RIGHT, WRONG, MISSED)]
+            for name, path in {"empty": empty, "hit": hit, "miss": miss, "both": both}.items()
+        }
+        more = {name: np.array(n) - count["empty"] > 50 for name, n in count.items()}
+        assert more["hit"].tolist() == [True, False, False]
+        assert more["miss"].tolist() == [False, False, True]
+        assert more["both"].tolist() == [False, True, True]
+        assert pixels(hit, TRUTH) > pixels(empty, TRUTH)  # the dashed true box
+
+    def test_every_picture_is_there_and_enlarged(self, tmp_path):
+        items = [Picture(np.full((40, 80, 3), (40, 50, 200), np.uint8)) for _ in range(5)]
+        path = contact_sheet(items, tmp_path / "new" / "sheet.png", classes=CLASSES, columns=3)
+        assert pixels(path, (40, 50, 200)) == 5 * 320 * 160
+
+    def test_extreme_pictures(self, tmp_path):
+        items = [Picture(np.zeros(shape, np.uint8)) for shape in ((1, 1), (1, 900), (900, 1))]
+        items.append(picture(truth_boxes=[(-5, -5, 200, 200)], truth_labels=[1]))
+        assert contact_sheet(items, tmp_path / "sheet.png", classes=CLASSES).is_file()
+
+    def test_nothing_to_draw(self, tmp_path):
+        with pytest.raises(MixDetError, match="empty"):
+            contact_sheet([], tmp_path / "sheet.png", classes=CLASSES)
+
+    def test_from_results(self, tmp_path):
+        root = make_digit_scenes(tmp_path / "scenes", train=1, val=8, progress=False)
+        ann_file = root / "annotations" / "instances_val.json"
+        truth = json.loads(ann_file.read_text())["annotations"]
+        results = [
+            {key: a[key] for key in ("image_id", "category_id", "bbox")} | {"score": 0.9}
+            for a in truth
+        ]
+        (tmp_path / "perfect.json").write_text(json.dumps(results))
+        (tmp_path / "nothing.json").write_text("[]")
+        sheets = {
+            name: contact_sheet_from_results(
+                ann_file, root / "val", tmp_path / f"{name}.json", tmp_path / f"{name}.png"
+            )
+            for name in ("perfect", "nothing")
+        }
+        assert pixels(sheets["perfect"], WRONG) == pixels(sheets["nothing"], WRONG)  # the legend
+        assert pixels(sheets["perfect"], RIGHT) > pixels(sheets["nothing"], RIGHT) + 500
+        assert pixels(sheets["perfect"], MISSED) + 500 < pixels(sheets["nothing"], MISSED)
+
+        results[0]["image_id"] = 77
+        (tmp_path / "other.json").write_text(json.dumps(results))
+        with pytest.raises(MixDetError, match="picture 77"):
+            contact_sheet_from_results(
+                ann_file, root / "val", tmp_path / "other.json", tmp_path / "x.png"
+            )
+        results[0] |= {"image_id": 1, "category_id": 55}
+        (tmp_path / "other.json").write_text(json.dumps(results))
+        with pytest.raises(MixDetError, match="category 55"):
+            contact_sheet_from_results(
+                ann_file, root / "val", tmp_path / "other.json", tmp_path / "x.png"
+            )
+        (root / "val" / "000001.jpg").unlink()
+        with pytest.raises(MixDetError, match=r"000001\.jpg"):
+            contact_sheet_from_results(
+                ann_file, root / "val", tmp_path / "perfect.json", tmp_path / "x.png"
+            )
+        with pytest.raises(MixDetError, match=r"gone\.json"):
+            contact_sheet_from_results(
+                ann_file, root / "val", tmp_path / "gone.json", tmp_path / "x.png"
+            )
+
+
+class TestDrawDetections:
+    def test_the_box_is_where_it_was_said_to_be(self):
+        image = np.full((600, 800, 3), 90, np.uint8)
+        drawn = draw_detections(image, [(200, 300, 500, 450)], [0.5], [3], ["cat"])
+        assert drawn.shape == image.shape
+        assert (image == 90).all()  # the caller's picture is left alone
+        changed = (drawn != image).any(-1)
+        rows, columns = np.flatnonzero(changed.any(1)), np.flatnonzero(changed.any(0))
+        assert (columns[0], columns[-1]) == (200, 499)
+        assert rows[-1] == 449
+        assert changed[300, 200:500].all()
+        assert not changed[310:440, 210:490].any()
+
+    def test_a_small_picture_is_enlarged(self):
+        drawn = draw_detections(np.zeros((80, 160, 3), np.uint8), [(20, 20, 40, 60)], [1], [0], "a")
+        assert drawn.shape == (240, 480, 3)
+        assert drawn[60:180, 60:64].any(axis=(1, 2)).all()
+        same = draw_detections(np.zeros((80, 160, 3), np.uint8), [], [], [], [], min_size=0)
+        assert same.shape == (80, 160, 3)
+        assert not same.any()
+
+    def test_classes_differ_in_colour(self):
+        image = np.zeros((500, 500, 3), np.uint8)
+        colours = {
+            tuple(draw_detections(image, [(0, 0, 500, 500)], [1], [label], ["x"])[499, 250])
+            for label in range(20)
+        }
+        assert len(colours) == 20
