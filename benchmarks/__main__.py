@@ -25,14 +25,14 @@ def parse_args() -> argparse.Namespace:
     pipeline = kinds.add_parser(
         "input", parents=[common], help="the training pipeline, against mmdet's"
     )
-    pipeline.add_argument("--data-root", required=True, help="pictures in COCO's layout")
-    pipeline.add_argument("--pictures", type=positive, help="only the first so many")
+    pipeline.add_argument("--data-root", required=True, help="images in COCO's layout")
+    pipeline.add_argument("--images", type=positive, help="only the first so many")
 
     training = kinds.add_parser(
         "train", parents=[common], help="a training step, against mmdet's on timm's networks"
     )
     training.add_argument("--size", type=positive, default=320, help="pixels (default: 320)")
-    training.add_argument("--batch", type=positive, default=8, help="pictures (default: 8)")
+    training.add_argument("--batch", type=positive, default=8, help="images (default: 8)")
     training.add_argument("--amp", action="store_true", help="both in mixed precision")
     training.add_argument("--threads", nargs="+", type=positive, default=[1, 2])
     training.add_argument("--networks", nargs="+", metavar="NAME", help="such as MixNet-S")
@@ -43,12 +43,12 @@ def parse_args() -> argparse.Namespace:
     feeding = kinds.add_parser(
         "feed", parents=[common], help="training from a data loader, against mmdet's: what waits"
     )
-    feeding.add_argument("--data-root", required=True, help="pictures in COCO's layout")
+    feeding.add_argument("--data-root", required=True, help="images in COCO's layout")
     feeding.add_argument("--workers", nargs="+", type=positive, help="default: one a core")
     feeding.add_argument("--network", default="MixNet-S", help="default: MixNet-S")
     feeding.add_argument("--amp", action="store_true", help="all in mixed precision")
-    feeding.add_argument("--pictures", type=positive, default=2400, help="of a round")
-    feeding.add_argument("--batch", type=positive, default=24, help="pictures (default: 24)")
+    feeding.add_argument("--images", type=positive, default=2400, help="of a round")
+    feeding.add_argument("--batch", type=positive, default=24, help="images (default: 24)")
 
     processes = kinds.add_parser(
         "gloo", parents=[common], help="two training processes on this CPU, against one"
@@ -60,7 +60,7 @@ def parse_args() -> argparse.Namespace:
     testing = kinds.add_parser(
         "eval", parents=[common], help="testing, against mmdet's; both backends of the metric"
     )
-    testing.add_argument("--data-root", required=True, help="pictures in COCO's layout")
+    testing.add_argument("--data-root", required=True, help="images in COCO's layout")
     testing.add_argument(
         "--trained",
         nargs=2,
@@ -70,7 +70,7 @@ def parse_args() -> argparse.Namespace:
         help="test this detector too, on its own data",
     )
     testing.add_argument(
-        "--networks", nargs="*", metavar="NAME", help="on COCO's pictures, such as MixNet-S"
+        "--networks", nargs="*", metavar="NAME", help="on COCO's images, such as MixNet-S"
     )
     testing.add_argument(
         "--score-thr", nargs="+", type=float, help="default: the paper's, 1e-8 and 0.001"
@@ -79,14 +79,14 @@ def parse_args() -> argparse.Namespace:
         "--backends", nargs="+", help="of our metric: pycocotools (default), faster_coco_eval"
     )
     testing.add_argument(
-        "--times", type=positive, default=1, help="test COCO's pictures so often, as if more"
+        "--times", type=positive, default=1, help="test COCO's images so often, as if more"
     )
     testing.add_argument(
-        "--pictures", type=positive, default=5000, help="of the metric's (default: 5000)"
+        "--images", type=positive, default=5000, help="of the metric's (default: 5000)"
     )
 
     inference = kinds.add_parser(
-        "infer", parents=[common], help="pictures to boxes, on every runtime that is installed"
+        "infer", parents=[common], help="images to boxes, on every runtime that is installed"
     )
     inference.add_argument("--network", default="MixNet-M", help="default: MixNet-M")
     inference.add_argument("--batch", nargs="+", type=positive, default=[1, 8])
@@ -148,7 +148,7 @@ def measure(args: argparse.Namespace) -> dict:
     if args.kind == "input":
         from benchmarks.input import measure_input
 
-        return measure_input(args.data_root, rounds=args.rounds, pictures=args.pictures)
+        return measure_input(args.data_root, rounds=args.rounds, images=args.images)
     if args.kind == "train":
         from benchmarks.train import NETWORKS, measure_train
 
@@ -161,7 +161,7 @@ def measure(args: argparse.Namespace) -> dict:
 
         return measure_feed(
             *(args.data_root, args.rounds, args.workers, args.network, args.amp),
-            *(args.pictures, args.batch),
+            *(args.images, args.batch),
         )
     if args.kind == "gloo":
         from benchmarks.gloo import NETWORKS, measure_gloo
@@ -174,7 +174,7 @@ def measure(args: argparse.Namespace) -> dict:
         networks = tuple(NETWORKS) if args.networks is None else args.networks
         thresholds = args.score_thr or THRESHOLDS
         return measure_eval(
-            *(args.data_root, args.trained, args.rounds, args.pictures),
+            *(args.data_root, args.trained, args.rounds, args.images),
             *(networks, thresholds, args.times, args.backends or BACKENDS[:1]),
         )
     if args.kind == "infer":

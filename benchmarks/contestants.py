@@ -50,8 +50,8 @@ def start(
         network: As for `prepare`.
 
     Returns:
-        Answers (part, batch): one run of 'end to end', pictures in and boxes out, of 'network', or
-        of 'decode and NMS', for so many pictures.
+        Answers (part, batch): one run of 'end to end', images in and boxes out, of 'network', or
+        of 'decode and NMS', for so many images.
     """
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
@@ -65,7 +65,7 @@ def start(
             made = torch_forms.load(form, Path(folder), threads, network)
         else:
             made = _exported(Path(folder), *EXPORTED_FORMS.get(form, form))
-            made(images)  # what it loads for many pictures is to have the settings, too
+            made(images)  # what it loads for many images is to have the settings, too
     parts: dict[int, dict[str, Callable]] = {}
 
     def answer(request: tuple[str, int]) -> None:

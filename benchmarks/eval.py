@@ -19,6 +19,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.runner import Runner
 from torch import nn
 
+from benchmarks.coco_images import PACK, coco
 from benchmarks.metric import measure_metric, metric_table
 from benchmarks.peers import (
     NETWORKS,
@@ -28,7 +29,6 @@ from benchmarks.peers import (
     peer_model,
     share_weights,
 )
-from benchmarks.pictures import PACK, coco
 from benchmarks.processes import served, take_turns
 from benchmarks.timing import rates, speedup, spread
 from mixdet.config.data_paths import set_data_root
@@ -49,7 +49,7 @@ def measure_eval(
     data_root: str,
     trained: Sequence[tuple[str, str]] = (),
     rounds: int = 3,
-    pictures: int = 5000,
+    images: int = 5000,
     networks: Sequence[str] = tuple(NETWORKS),
     thresholds: Sequence[float] = THRESHOLDS,
     times: int = 1,
@@ -57,18 +57,18 @@ def measure_eval(
 ) -> dict[str, object]:
     """Time `Runner.test` both ways, and both backends of the metric.
 
-    mmdet's side is its detector, head, data set, metric and hooks, a picture at a time as in its
-    configs; ours is what our configs say. Each has a process, and reads the pictures in it.
+    mmdet's side is its detector, head, data set, metric and hooks, an image at a time as in its
+    configs; ours is what our configs say. Each has a process, and reads the images in it.
 
     Args:
-        data_root: COCO's layout; its validation pictures are read, by detectors as
+        data_root: COCO's layout; its validation images are read, by detectors as
             `benchmarks.peers` has them.
         trained: Configs and checkpoints, which are tested on their own data.
         rounds: How often each is timed.
-        pictures: Made up for the metric.
+        images: Made up for the metric.
         networks: Some of `NETWORKS`.
         thresholds: Scores from which on pairs of anchor and class are candidates.
-        times: The validation pictures of a sample stand for so many times as many, each time under
+        times: The validation images of a sample stand for so many times as many, each time under
             ids of their own, so that what a run does once weighs no more than on all of COCO.
         backends: Of our metric, a row each; mmdet has pycocotools alone.
 
@@ -76,7 +76,7 @@ def measure_eval(
         machine, settings, detectors and metric.
 
     Raises:
-        MixDetError: There are no such pictures, networks or backends, or a file cannot be read.
+        MixDetError: There are no such images, networks or backends, or a file cannot be read.
     """
     check_known("--networks", networks, NETWORKS)
     for backend in backends:
@@ -96,7 +96,7 @@ def measure_eval(
         "machine": found,
         "settings": settings,
         "detectors": rows,
-        "metric": measure_metric(rounds, pictures),
+        "metric": measure_metric(rounds, images),
     }
 
 
@@ -117,13 +117,13 @@ def _detector(
             backend: stack.enter_context(served(start_testing, "mixdet", *settings, backend))
             for backend in backends
         }
-        images = mmdet("pictures")
+        images = mmdet("images")
         tasks = {side: (process, "test") for side, process in {"mmdet": mmdet, **ours}.items()}
         seconds = take_turns(tasks, rounds, threads)
     return [
         {
             "detector": name if name in NETWORKS else Path(name).stem,
-            "pictures": images,
+            "images": images,
             "score_thr": threshold,
             "backend": backend,
             "speedup": speedup(seconds["mmdet"], seconds[backend]),
@@ -150,12 +150,12 @@ def start_testing(
         name: One of `NETWORKS`, or the path of a config.
         source: COCO's folder, or the path of the config's checkpoint.
         threshold: Of the scores.
-        times: How often COCO's pictures are tested.
+        times: How often COCO's images are tested.
         threads: Of torch.
         backend: Of our metric.
 
     Returns:
-        Answers 'pictures', how many there are, and 'test', the metrics.
+        Answers 'images', how many there are, and 'test', the metrics.
     """
     sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 - what loggers and pycocotools print
     torch.set_num_threads(threads)
@@ -207,7 +207,7 @@ def test_runner(
 
 
 def _repeat(cfg: Config, times: int, folder: Path) -> None:
-    """Have a config test its pictures so many times, by an annotation file made in the folder."""
+    """Have a config test its images so many times, by an annotation file made in the folder."""
     record = json.loads(Path(cfg.test_evaluator.ann_file).read_text())
     images, boxes = record["images"], record["annotations"]
     shift, step = (1 + max((one["id"] for one in every), default=0) for every in (images, boxes))
@@ -248,7 +248,7 @@ def _mmdets(cfg: Config) -> dict:
 
 def _ours(cfg: Config, backend: str) -> dict:
     cfg.test_evaluator.backend = backend
-    cfg.default_hooks.report.sheet = False  # of a few pictures, however many are tested
+    cfg.default_hooks.report.sheet = False  # of a few images, however many are tested
     return dict(
         test_dataloader=cfg.test_dataloader,
         test_evaluator=cfg.test_evaluator,
@@ -262,7 +262,7 @@ def eval_table(record: dict[str, object], markdown: bool = False) -> str:
     rows = [
         [
             row["detector"],
-            str(row["pictures"]),
+            str(row["images"]),
             f"{row['score_thr']:g}",
             row["backend"],
             *(spread(row[side]["images_per_second"], 1) for side in SIDES),
@@ -270,7 +270,7 @@ def eval_table(record: dict[str, object], markdown: bool = False) -> str:
         ]
         for row in record["detectors"]
     ]
-    header = ["detector", "pictures", "score_thr", "our metric", "mmdet, images/s"]
+    header = ["detector", "images", "score_thr", "our metric", "mmdet, images/s"]
     return "\n\n".join(
         [
             text_table([*header, "MixDet, images/s", "times faster"], rows, markdown),

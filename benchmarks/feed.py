@@ -1,4 +1,4 @@
-"""Training from a data loader: how long each side waits for its pictures."""
+"""Training from a data loader: how long each side waits for its images."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from mixdet.machine import cores, machine
 from mixdet.visual.tables import text_table
 
 BATCH = 24  # as in our COCO configs
-PICTURES = 2400  # of a round
-SIDES = {  # (pipeline, form of the training step, whether a GPU distorts the colours)
+IMAGES = 2400  # of a round
+SIDES = {  # (pipeline, form of the training step, whether a GPU distorts the colors)
     "timm in mmdet": ("mmdet", "mmdet", False),
     "MixDet": ("mixdet", "eager", False),
     "MixDet, CUDA graph": ("mixdet", "CUDA graph", False),
@@ -32,26 +32,26 @@ def measure_feed(
     workers: Sequence[int] | None = None,
     network: str = "MixNet-S",
     amp: bool = False,
-    pictures: int = PICTURES,
+    images: int = IMAGES,
     batch: int = BATCH,
 ) -> dict[str, object]:
-    """Train on pictures from a data loader, on the GPU where there is one.
+    """Train on images from a data loader, on the GPU where there is one.
 
     Args:
-        data_root: COCO's layout; its training pictures are read over and over.
-        rounds: How often each side trains on that many pictures.
+        data_root: COCO's layout; its training images are read over and over.
+        rounds: How often each side trains on that many images.
         workers: Numbers of data loader workers; by default one a core.
         network: One of `NETWORKS`.
         amp: All in mixed precision.
-        pictures: Of a round.
-        batch: Pictures of a step.
+        images: Of a round.
+        batch: Images of a step.
 
     Returns:
         machine, settings and rows; images a second, and the share of the time in which the training
         process had no batch to go on with.
 
     Raises:
-        MixDetError: If there are no such pictures, or the network is unknown.
+        MixDetError: If there are no such images, or the network is unknown.
     """
     check_known("--network", [network], NETWORKS)
     data_loader("mixdet", data_root, 0)  # refused here rather than in a process of its own
@@ -61,9 +61,9 @@ def measure_feed(
     rows = [
         row
         for number in workers or [cores()]
-        for row in _workers(number, sides, data_root, rounds, pictures, settings)
+        for row in _workers(number, sides, data_root, rounds, images, settings)
     ]
-    settings |= {"rounds": rounds, "pictures": pictures, "device": device()}
+    settings |= {"rounds": rounds, "images": images, "device": device()}
     return {"kind": "feed", "machine": found, "settings": settings, "rows": rows}
 
 
@@ -77,7 +77,7 @@ def _workers(
     sides: dict[str, tuple[str, str, bool]],
     data_root: str,
     rounds: int,
-    pictures: int,
+    images: int,
     settings: dict[str, object],
 ) -> list[dict[str, object]]:
     seconds: dict[str, list[float]] = {name: [] for name in sides}
@@ -85,7 +85,7 @@ def _workers(
     with contextlib.ExitStack() as stack:
         asks = {
             name: stack.enter_context(
-                served(_start, *side, data_root, number, pictures, *settings.values())
+                served(_start, *side, data_root, number, images, *settings.values())
             )
             for name, side in sides.items()
         }
@@ -109,7 +109,7 @@ def _start(
     on_device: bool,
     data_root: str,
     workers: int,
-    pictures: int,
+    images: int,
     network: str,
     size: int,
     batch: int,
@@ -121,7 +121,7 @@ def _start(
         model.data_preprocessor.photometric = PhotometricDistortion()
     once = len(data_loader(pipeline, data_root, 0, batch=1, passes=1))
     # one batch more than is timed
-    passes = -(-(pictures + batch) // once)
+    passes = -(-(images + batch) // once)
     loader = data_loader(pipeline, data_root, workers, batch, passes, photometric=not on_device)
 
     def epoch(turn: int) -> tuple[float, float, int]:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.contestants import runtime_settings
-from benchmarks.peers import initialise
+from benchmarks.peers import initialize
 from benchmarks.processes import served, take_turns
 from benchmarks.timing import median_of
 from mixdet.config.read import read_config
@@ -51,7 +51,7 @@ ROWS = (
 def measure_fuse(
     rounds: int = 60, groups: Sequence[Sequence[tuple[str, str]]] = ROWS
 ) -> dict[str, object]:
-    """Time backbone, neck and head for one picture of the config's size, on one thread.
+    """Time backbone, neck and head for one image of the config's size, on one thread.
 
     Args:
         rounds: How often each is timed; all forms take turns in one process a runtime.
@@ -110,7 +110,7 @@ def _export(config: str, form: str, runtime: str, file: Path) -> int:
     cfg = read_config(config)
     cfg.model.backbone.init_cfg = None  # weights do not matter, and are not to be fetched
     model = MODELS.build(cfg.model)
-    initialise(model)
+    initialize(model)
     network = _Outputs(FORMS[form](model, runtime)).eval()
     inputs = torch.zeros(1, 3, model.input_size, model.input_size)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)

@@ -49,8 +49,8 @@ def measure_gloo(
     Args:
         rounds: How often each is timed.
         networks: Some of `NETWORKS`.
-        size: Side of the square pictures in pixels.
-        batch: Pictures a step, of all processes; even, and no less than 4.
+        size: Side of the square images in pixels.
+        batch: Images a step, of all processes; even, and no less than 4.
 
     Returns:
         machine, settings and rows; images a second as median, low and high.
@@ -60,7 +60,7 @@ def measure_gloo(
     """
     check_known("--networks", networks, NETWORKS)
     if batch < 4 or batch % 2:
-        raise MixDetError(f"--batch {batch}: two processes take 2, 3, 4, ... pictures each")
+        raise MixDetError(f"--batch {batch}: two processes take 2, 3, 4, ... images each")
     found = machine()
     rows = [row for name in networks for row in _network(name, rounds, size, batch)]
     settings = {"rounds": rounds, "size": size, "batch": batch}

@@ -1,4 +1,4 @@
-"""How cost grows with pictures, batches and kernels, and what bounds a network's speed."""
+"""How cost grows with images, batches and kernels, and what bounds a network's speed."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from mmengine.registry import init_default_scope
 from torch import nn
 
 from benchmarks.contestants import MATRIX, SIDE
-from benchmarks.peers import initialise, our_config
+from benchmarks.peers import initialize, our_config
 from benchmarks.timing import alternate, median_of, one_thread, rates, spread
 from benchmarks.train import fixed_batch, optim_wrapper
 from mixdet.deploy.fuse import fuse
 from mixdet.engine.hooks.memory import keep_freed_memory
 from mixdet.machine import machine
-from mixdet.visual.svg import colour, svg
+from mixdet.visual.svg import color, svg
 from mixdet.visual.tables import text_table
 
 NETWORK = "MobileNetV2 {3,5,7}"
 SIZE, BATCH = 320, 4
 KERNELS = (3, 5, 7, 9, 11)
-# What is changed, one at a time: (pixels, pictures, kernel sizes) for each of its values
+# What is changed, one at a time: (pixels, images, kernel sizes) for each of its values
 SWEEPS: dict[str, Mapping[int, tuple]] = {
     "resolution": {size: (size, BATCH, (3, 5, 7)) for size in (160, 240, 320, 480, 640)},
     "batch": {batch: (SIZE, batch, (3, 5, 7)) for batch in (1, 2, 4, 8, 16, 32)},
@@ -32,8 +32,8 @@ SWEEPS: dict[str, Mapping[int, tuple]] = {
     "kernel": {kernel: (SIZE, BATCH, kernel) for kernel in KERNELS},
 }
 AXES = {
-    "resolution": "side of the picture, pixels",
-    "batch": "pictures in a batch",
+    "resolution": "side of the image, pixels",
+    "batch": "images in a batch",
     "groups": "MixConv groups: 3, then 5, 7, 9, 11",
     "kernel": "kernel size of all",
 }
@@ -71,7 +71,7 @@ def _sweep(name: str, points: Mapping[int, tuple], rounds: int) -> list[dict[str
     for value, point in points.items():
         for mode, step in zip(MODES, _steps(*point), strict=True):
             tasks[value, mode] = step
-        if point[1] == 1:  # batch norm on the 1x1 level needs more than one picture
+        if point[1] == 1:  # batch norm on the 1x1 level needs more than one image
             del tasks[value, "training"]
     seconds = alternate(tasks, rounds, time.process_time)
     return [
@@ -100,7 +100,7 @@ def _model(size: int, kernel_sizes: int | Sequence[int]) -> nn.Module:
     cfg = our_config(NETWORK, size)
     cfg["backbone"] = cfg["backbone"] | dict(kernel_sizes=kernel_sizes)
     model = MODELS.build(cfg)
-    initialise(model)
+    initialize(model)
     model.bbox_head.test_cfg["score_thr"] = 0.05  # above fresh weights' scores: the network alone
     return model
 
@@ -216,8 +216,8 @@ def grow_plot(record: dict[str, object]) -> str:
                 middle, low, high = (
                     [row[mode][key] for row in timed] for key in ("median", "low", "high")
                 )
-                ax.plot(values, middle, "o-", color=colour(index), label=mode)
-                ax.fill_between(values, low, high, color=colour(index), alpha=0.15, lw=0)
+                ax.plot(values, middle, "o-", color=color(index), label=mode)
+                ax.fill_between(values, low, high, color=color(index), alpha=0.15, lw=0)
             ax.set(xlabel=AXES[name], ylabel="images a second", ylim=(0, None))
             if name == "batch":
                 ax.set_xscale("log", base=2)

@@ -25,7 +25,7 @@ from mixdet.errors import MixDetError
 from mixdet.inference.exported import read_manifest
 from mixdet.inference.runtimes import FILES, INT8_PACKAGES, PACKAGES
 from mixdet.machine import machine
-from mixdet.visual.svg import colour, svg
+from mixdet.visual.svg import color, svg
 from mixdet.visual.tables import text_table
 
 PARTS = ("end to end", "network", "decode and NMS")
@@ -39,25 +39,25 @@ def measure_infer(
     folders: Sequence[str] = (),
     without: Sequence[str] = (),
 ) -> dict[str, object]:
-    """Time pictures of 640 x 480 to boxes at a score of 0.05, the network alone, and the rest.
+    """Time images of 640 x 480 to boxes at a score of 0.05, the network alone, and the rest.
 
     Forms whose runtime or compiler is missing are left out. Weights are random, with the scores
     that a trained detector would have; torchvision's have no such scores, so that its NMS is idle.
     INT8 is calibrated on noise, which says nothing of its mAP: `folders` are for that.
 
     Args:
-        rounds: How often each is timed; one picture takes a round four times.
+        rounds: How often each is timed; one image takes a round four times.
         network: One of `peers.NETWORKS`.
-        batches: Pictures at a time; exported files of kind raw take them one by one, or eight on
+        batches: Images at a time; exported files of kind raw take them one by one, or eight on
             OpenVINO.
         threads: Each number with processes of its own, which keep to so many cores.
-        folders: Exported folders besides, such as quantised ones: each with every runtime that it
+        folders: Exported folders besides, such as quantized ones: each with every runtime that it
             has a file for, and the mAP that its file has.
         without: Forms to leave out: those with one of these words, such as 'compiled', which
             takes minutes to compile.
 
     Returns:
-        machine, settings and rows: milliseconds a picture of each part.
+        machine, settings and rows: milliseconds an image of each part.
 
     Raises:
         MixDetError: A folder is not an exported one of kind raw, or there is no such network.
@@ -148,7 +148,7 @@ def _rows(
 
 def infer_table(record: dict[str, object], markdown: bool = False) -> str:
     """The record of `measure_infer` as text, a table for each batch and number of threads."""
-    header = ["ms a picture", *PARTS, "share", "times faster", "network, ms per billion", "mAP"]
+    header = ["ms an image", *PARTS, "share", "times faster", "network, ms per billion", "mAP"]
     tables = []
     settings = dict.fromkeys((row["batch"], row["threads"]) for row in record["rows"])
     for batch, threads in settings:
@@ -189,14 +189,14 @@ def infer_plot(record: dict[str, object]) -> str:
     asked = [row for row in record["rows"] if (row["batch"], row["threads"]) == (batch, threads)]
     rows = [row for row in asked if PARTS[0] in row["milliseconds"]]
     scored = [row for row in rows if "mAP" in row]
-    words = f"milliseconds a picture, batch {batch}, {threads} thread{'s' * (threads > 1)}"
+    words = f"milliseconds an image, batch {batch}, {threads} thread{'s' * (threads > 1)}"
     heights = [0.45 * len(rows) + 1] + [4 + len(scored) / 9] * bool(scored)
 
     def draw(axes) -> None:
         bars, *below = axes[:, 0]
         for part, height, index in (("end to end", 0.7, 6), ("network", 0.35, 1)):
             values = [row["milliseconds"][part]["median"] for row in rows]
-            bars.barh(range(len(rows)), values, height, color=colour(index), label=part)
+            bars.barh(range(len(rows)), values, height, color=color(index), label=part)
         bars.set_yticks(range(len(rows)), [row["form"] for row in rows])
         bars.invert_yaxis()
         bars.set_xlabel(words)
@@ -205,7 +205,7 @@ def infer_plot(record: dict[str, object]) -> str:
             for index, row in enumerate(scored):
                 time, marker = row["milliseconds"]["end to end"], "osD^vPX"[index % 7]
                 ends = [[time["median"] - time["low"]], [time["high"] - time["median"]]]
-                style = {"fmt": marker, "color": colour(index), "elinewidth": 0.8}
+                style = {"fmt": marker, "color": color(index), "elinewidth": 0.8}
                 points.errorbar(time["median"], row["mAP"], xerr=ends, label=row["form"], **style)
             points.set_xlim(left=0)
             points.set_xlabel(f"{words}, end to end")

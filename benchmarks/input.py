@@ -7,14 +7,14 @@ from collections.abc import Iterator
 from functools import partial
 from unittest import mock
 
-from benchmarks.pictures import PACK, coco
+from benchmarks.coco_images import PACK, coco
 from benchmarks.timing import alternate, one_thread, rates, speedup, spread
 from mixdet.machine import machine
 from mixdet.visual.tables import text_table
 
 SIZE = 320
 BATCH = 8
-PASSES = 10  # through the pictures, an epoch of a data loader
+PASSES = 10  # through the images, an epoch of a data loader
 RECIPES = {  # (expansion, photometric distortion) beside crop, resize and flip
     "all five steps": (True, True),
     "crop and flip alone": (False, False),
@@ -24,15 +24,15 @@ RECIPES = {  # (expansion, photometric distortion) beside crop, resize and flip
 def measure_input(
     data_root: str,
     rounds: int = 5,
-    pictures: int | None = None,
+    images: int | None = None,
     workers: tuple[int, ...] = (0, 1, 2),
 ) -> dict[str, object]:
     """Time both pipelines, to 320 x 320, file to packed tensor, in turns.
 
     Args:
-        data_root: COCO's layout; its training pictures are read.
-        rounds: How often each pipeline goes through all pictures.
-        pictures: Only the first so many.
+        data_root: COCO's layout; its training images are read.
+        rounds: How often each pipeline goes through all images.
+        images: Only the first so many.
         workers: Numbers of data loader workers to try, with all five steps.
 
     Returns:
@@ -40,7 +40,7 @@ def measure_input(
         the recipes are per second of one core's time, those of the workers per second of the clock.
 
     Raises:
-        MixDetError: If there are no such pictures.
+        MixDetError: If there are no such images.
     """
     import mixdet.plugin
 
@@ -49,13 +49,13 @@ def measure_input(
     init_default_scope("mmdet")
     found = machine()
     with one_thread():
-        recipes = [_recipe(name, data_root, rounds, pictures) for name in RECIPES]
-        scaling = [_workers(number, data_root, rounds, pictures) for number in workers]
+        recipes = [_recipe(name, data_root, rounds, images) for name in RECIPES]
+        scaling = [_workers(number, data_root, rounds, images) for number in workers]
     settings = {"rounds": rounds, "size": SIZE, "batch": BATCH}
     return {
         "kind": "input",
         "machine": found,
-        "settings": settings | {"pictures": len(_dataset(data_root, [], pictures))},
+        "settings": settings | {"images": len(_dataset(data_root, [], images))},
         "recipes": recipes,
         "workers": scaling,
     }
@@ -89,13 +89,13 @@ PIPELINES = {"mmdet": mmdets_steps, "mixdet": our_steps}
 COLLATE = {"mmdet": "pseudo_collate", "mixdet": "packed_collate"}
 
 
-def _dataset(data_root: str, steps: list[dict], pictures: int | None):
+def _dataset(data_root: str, steps: list[dict], images: int | None):
     from mmdet.registry import DATASETS
 
     pipeline = [dict(type="SeedSample"), *steps]
     filter_cfg = dict(filter_empty_gt=True, min_size=32)
     return DATASETS.build(
-        coco(data_root, "train2017", pipeline, filter_cfg=filter_cfg, indices=pictures)
+        coco(data_root, "train2017", pipeline, filter_cfg=filter_cfg, indices=images)
     )
 
 
@@ -106,10 +106,10 @@ def _indices(dataset, turn: int) -> Iterator[int]:
     return (SampleIndex(index, (0, turn, index)) for index in range(len(dataset)))
 
 
-def _recipe(name: str, data_root: str, rounds: int, pictures: int | None) -> dict[str, object]:
+def _recipe(name: str, data_root: str, rounds: int, images: int | None) -> dict[str, object]:
     """Both pipelines on one core, and where their time goes."""
     data = {
-        side: _dataset(data_root, steps(*RECIPES[name]), pictures)
+        side: _dataset(data_root, steps(*RECIPES[name]), images)
         for side, steps in PIPELINES.items()
     }
 
@@ -135,7 +135,7 @@ def _recipe(name: str, data_root: str, rounds: int, pictures: int | None) -> dic
 
 
 def _milliseconds(dataset) -> dict[str, float]:
-    """Mean time of each step for one picture, and of OpenCV's decoding in them."""
+    """Mean time of each step for one image, and of OpenCV's decoding in them."""
     import cv2
 
     spent = {"annotation": 0.0}
@@ -144,9 +144,9 @@ def _milliseconds(dataset) -> dict[str, float]:
     def timed(*args):
         nonlocal decoding
         start = time.process_time()
-        picture = decode(*args)
+        image = decode(*args)
         decoding += time.process_time() - start
-        return picture
+        return image
 
     with mock.patch.object(cv2, "imdecode", timed):
         for index in _indices(dataset, 0):
@@ -171,7 +171,7 @@ def data_loader(
     workers: int,
     batch: int = BATCH,
     passes: int = PASSES,
-    pictures: int | None = None,
+    images: int | None = None,
     photometric: bool = True,
 ):
     """A training data loader as a config of mmdet's, or of ours, makes it; its workers stay.
@@ -180,14 +180,14 @@ def data_loader(
         side: Of `PIPELINES`.
         data_root: COCO's layout.
         workers: Processes that load, or 0.
-        batch: Pictures of a batch.
-        passes: Through the pictures in an epoch, whose start is a small part then.
-        pictures: Only the first so many.
+        batch: Images of a batch.
+        passes: Through the images in an epoch, whose start is a small part then.
+        images: Only the first so many.
         photometric: Whether it has the last of the five steps.
     """
     from mmengine.runner import Runner
 
-    dataset = _dataset(data_root, PIPELINES[side](True, photometric), pictures)
+    dataset = _dataset(data_root, PIPELINES[side](True, photometric), images)
     dataset.get_subset_(list(range(len(dataset))) * passes)
     config = dict(
         dataset=dataset,
@@ -202,9 +202,9 @@ def data_loader(
     return Runner.build_dataloader(config, seed=0)
 
 
-def _workers(number: int, data_root: str, rounds: int, pictures: int | None) -> dict[str, object]:
+def _workers(number: int, data_root: str, rounds: int, images: int | None) -> dict[str, object]:
     """Both pipelines behind a data loader; ours with our collating."""
-    loaders = {side: data_loader(side, data_root, number, pictures=pictures) for side in PIPELINES}
+    loaders = {side: data_loader(side, data_root, number, images=images) for side in PIPELINES}
 
     def epoch(loader, turn: int) -> None:
         loader.sampler.set_epoch(turn)

@@ -15,11 +15,11 @@ from mixdet.visual.tables import text_table
 CLASSES = 80
 
 
-def many_pictures(images: int, classes: int, seed: int = 0) -> tuple[COCO, list[dict]]:
+def many_images(images: int, classes: int, seed: int = 0) -> tuple[COCO, list[dict]]:
     """Made-up truth and detections: objects found a little off, and some false ones.
 
     Args:
-        images: How many pictures, of 640 x 480 pixels.
+        images: How many images, of 640 x 480 pixels.
         classes: How many categories.
         seed: Of the random numbers.
 
@@ -64,14 +64,14 @@ def _result(image: int, category: int, box: np.ndarray, score: float) -> dict:
     return {"image_id": image, "category_id": category, "bbox": box.tolist(), "score": score}
 
 
-def measure_metric(rounds: int, pictures: int) -> dict[str, object]:
+def measure_metric(rounds: int, images: int) -> dict[str, object]:
     """The 12 numbers by both backends, and their time.
 
     Args:
         rounds: How often each is timed.
-        pictures: Made up, with 80 classes.
+        images: Made up, with 80 classes.
     """
-    truth, detections = many_pictures(pictures, CLASSES)
+    truth, detections = many_images(images, CLASSES)
     scores: dict[str, np.ndarray] = {}
 
     def score(backend: str, _turn: int) -> None:
@@ -81,7 +81,7 @@ def measure_metric(rounds: int, pictures: int) -> dict[str, object]:
     tasks = {backend: partial(score, backend) for backend in BACKENDS}
     seconds = alternate(tasks, rounds, time.process_time)
     return {
-        "pictures": pictures,
+        "images": images,
         "detections": len(detections),
         "largest_difference": float(np.ptp(list(scores.values()), axis=0).max()),
         "seconds": {name: median_of(found) for name, found in seconds.items()},
@@ -91,8 +91,8 @@ def measure_metric(rounds: int, pictures: int) -> dict[str, object]:
 
 def metric_table(record: dict[str, object], markdown: bool = False) -> str:
     """The record of `measure_metric` as text."""
-    row = [str(record["pictures"]), str(record["detections"])]
+    row = [str(record["images"]), str(record["detections"])]
     row += [spread(record["seconds"][name], 1) for name in BACKENDS]
     row += [spread(record["speedup"], 1), f"{record['largest_difference']:.0e}"]
-    header = ["pictures", "detections", *(f"{name}, s" for name in BACKENDS), "times faster"]
+    header = ["images", "detections", *(f"{name}, s" for name in BACKENDS), "times faster"]
     return text_table([*header, "largest difference"], [row], markdown)

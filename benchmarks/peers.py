@@ -105,7 +105,7 @@ def peer_model(name: str, size: int) -> nn.Module:
 
     Args:
         name: One of `NETWORKS`.
-        size: Side of the square pictures in pixels.
+        size: Side of the square images in pixels.
     """
     backbone = dict(type="TimmFeatures", name=NETWORKS[name].timm)
     model = _shared(size)
@@ -138,7 +138,7 @@ def share_weights(peer: nn.Module, ours: nn.Module) -> None:
     ours.load_state_dict(dict(zip(names, values, strict=True)))
 
 
-def initialise(model: nn.Module, seed: int = 0) -> None:
+def initialize(model: nn.Module, seed: int = 0) -> None:
     """Draw fresh weights, the same in every process, without mmengine's thousand lines on them."""
     torch.manual_seed(seed)
     for module in model.modules():  # timm's, which no `init_weights` reaches, among them
@@ -155,10 +155,10 @@ def as_trained(model: nn.Module, inputs: Tensor, seed: int = 0) -> None:
 
     Args:
         model: One of `peer_model`'s.
-        inputs: Pictures (N, 3, H, W), normalised, for which that holds.
+        inputs: Images (N, 3, H, W), normalized, for which that holds.
         seed: Of the random numbers.
     """
-    initialise(model, seed)
+    initialize(model, seed)
     head = model.bbox_head
     for module in model.modules():
         if isinstance(module, nn.Conv2d) and module.groups > 1:

@@ -22,6 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models.detection import ssdlite320_mobilenet_v3_large
 from torchvision.models.detection.image_list import ImageList
 
+from benchmarks.coco_images import PACK
 from benchmarks.contestants import (
     MATRIX,
     OURS,
@@ -37,13 +38,12 @@ from benchmarks.peers import (
     peer_model,
     share_weights,
 )
-from benchmarks.pictures import PACK
 from mixdet.config.read import read_config
 from mixdet.config.shipped import shipped
 from mixdet.deploy.export import export
 from mixdet.deploy.fuse import fuse
 from mixdet.deploy.network import RawNetwork
-from mixdet.deploy.quantize import blocks, quantise
+from mixdet.deploy.quantize import blocks, quantize
 from mixdet.deploy.to_onnx import save_onnx
 from mixdet.deploy.to_openvino import convert
 from mixdet.inference.exported import FILES, FORMAT, MANIFEST, read_manifest, sha256
@@ -100,7 +100,7 @@ def _save_int8(
             file = Path(work, FILES["onnx"][0])
             save_onnx(RawNetwork(trained, target, int8=True), file, manifest["postprocess"], {})
             nodes = [*blocks(file, squeeze_excite=False)]
-            quantise(target, file, folder, nodes, [*noise], Path(work, "ranges.json"))
+            quantize(target, file, folder, nodes, [*noise], Path(work, "ranges.json"))
     _save_manifest(folder, manifest | {"precision": "int8"})
 
 
@@ -190,7 +190,7 @@ def load(form: str, folder: Path, threads: int, network: str) -> Callable[[list]
         network: As for `prepare`.
 
     Returns:
-        Takes pictures (H, W, 3) and gives the parts, each to be called.
+        Takes images (H, W, 3) and gives the parts, each to be called.
     """
     init_default_scope("mmdet")
     torch.set_num_threads(threads)

@@ -20,7 +20,7 @@ from torch import nn
 from benchmarks.peers import (
     NETWORKS,
     check_known,
-    initialise,
+    initialize,
     our_model,
     peer_model,
     share_weights,
@@ -34,7 +34,7 @@ from mixdet.machine import machine
 from mixdet.visual.tables import text_table
 
 FORMS = ("eager", "CUDA graph", "compiled")  # of ours; mmdet's side is always eager
-BOXES = 7  # a picture; COCO has 7.3
+BOXES = 7  # an image; COCO has 7.3
 
 
 def measure_train(
@@ -46,14 +46,14 @@ def measure_train(
     networks: Sequence[str] = tuple(NETWORKS),
     forms: Sequence[str] = FORMS[:1],
 ) -> dict[str, object]:
-    """Time steps on a batch that stays: normalise, forward, losses, backward, SGD.
+    """Time steps on a batch that stays: normalize, forward, losses, backward, SGD.
 
     The weights are the same at the start, on the GPU where there is one.
 
     Args:
         rounds: How often each is timed, after one untimed step. All have a process each.
-        size: Side of the square pictures in pixels.
-        batch: Pictures a step.
+        size: Side of the square images in pixels.
+        batch: Images a step.
         amp: Both in mixed precision: float16 on a GPU, bfloat16 on a CPU.
         threads: Numbers of them to compute with.
         networks: Some of `NETWORKS`.
@@ -81,7 +81,7 @@ def measure_train(
 
 
 def fixed_batch(batch: int, size: int, seed: int = 0) -> dict[str, list]:
-    """Pictures of noise, in planes, with random boxes, as a data loader of mmdet's gives them."""
+    """Images of noise, in planes, with random boxes, as a data loader of mmdet's gives them."""
     from mmdet.structures import DetDataSample
     from mmengine.structures import InstanceData
 
@@ -167,8 +167,8 @@ def ready_to_train(
     Args:
         name: One of `NETWORKS`.
         form: "mmdet" or one of `FORMS`; the weights are the same.
-        size: Side of the square pictures in pixels.
-        batch: Pictures of a batch.
+        size: Side of the square images in pixels.
+        batch: Images of a batch.
         amp: Mixed precision.
         threads: Number of them to compute with.
 
@@ -182,7 +182,7 @@ def ready_to_train(
     torch.set_num_threads(threads)
     torch.backends.cudnn.benchmark = True  # as in our configs
     peer, ours = peer_model(name, size), our_model(name, size)
-    initialise(peer)
+    initialize(peer)
     share_weights(peer, ours)
     model = (peer if form == "mmdet" else ours).to(device()).train()
     if dist.is_initialized():

@@ -54,16 +54,16 @@ def draw_operator(axes) -> None:
         axes.add_patch(Rectangle((left, 0.05), 1.75, 6.95, fc="#f3f3f6", ec="#bbb", lw=0.8))
     tops = (5.0, 2.5, 0.0)
     for kernel, count, low in zip(kernels, channels, tops, strict=True):
-        colour, middle = KERNEL_COLOURS[kernel], low + 1
+        color, middle = KERNEL_COLOURS[kernel], low + 1
         for left in (0.5, 9.9):  # the same channels before and after
             for plane in range(4):
                 corner = (left + 0.1 * plane, low + 0.25 + 0.1 * plane)
-                axes.add_patch(Rectangle(corner, 1.0, 1.0, fc="w", ec=colour, lw=1.2))
+                axes.add_patch(Rectangle(corner, 1.0, 1.0, fc="w", ec=color, lw=1.2))
         start = 5.4 - kernel * cell / 2
         for row in range(kernel):
             for column in range(kernel):
                 corner = (start + column * cell, middle - kernel * cell / 2 + row * cell)
-                axes.add_patch(Rectangle(corner, cell, cell, fc=colour, ec="w", lw=0.8, alpha=0.85))
+                axes.add_patch(Rectangle(corner, cell, cell, fc=color, ec="w", lw=0.8, alpha=0.85))
         for left, right in ((2.1, start - 0.15), (5.4 + kernel * cell / 2 + 0.15, 9.7)):
             axes.add_patch(
                 FancyArrowPatch((left, middle), (right, middle), arrowstyle="-|>",
@@ -75,7 +75,7 @@ def draw_operator(axes) -> None:
             middle + 0.12,
             f"{kernel}x{kernel} depthwise",
             ha="center",
-            color=colour,
+            color=color,
             fontsize=9,
         )
     names = ((1.15, "(N, 24, H, W)\nsplit"), (5.4, "a kernel for each group"))
@@ -108,7 +108,7 @@ def draw_networks(axes, networks: Sequence[tuple[str, Sequence[Stage]]]) -> None
         place.set_ylim(len(rows) - 0.4, -0.6)
         place.grid(visible=False)
         place.set_xticks([tick for tick in place.get_xticks() if tick <= widest])
-    handles = [Rectangle((0, 0), 1, 1, color=colour) for colour in KERNEL_COLOURS.values()]
+    handles = [Rectangle((0, 0), 1, 1, color=color) for color in KERNEL_COLOURS.values()]
     labels = [f"{kernel}x{kernel}" for kernel in KERNEL_COLOURS]
     axes[0].figure.legend(
         handles, labels, ncols=len(labels), loc="outside lower center", fontsize=8
@@ -121,12 +121,12 @@ def draw_imagenet(axes) -> None:
     for index, family in enumerate(families):
         points = [network for network in IMAGENET if network.family == family]
         x, y = [p.madds_m for p in points], [p.top1 for p in points]
-        colour, width = ("#D55E00", 2.2) if index == 0 else (COLOURS[(index + 7) % 13], 1)
-        axes.plot(x, y, "o-", color=colour, lw=width, label=family)
+        color, width = ("#D55E00", 2.2) if index == 0 else (COLOURS[(index + 7) % 13], 1)
+        axes.plot(x, y, "o-", color=color, lw=width, label=family)
         for p in points:
             below = (5, -11) if index else (-20, 7)
             axes.annotate(p.name, (p.madds_m, p.top1), below, textcoords="offset points",
-                          fontsize=7, color=colour)  # fmt: skip
+                          fontsize=7, color=color)  # fmt: skip
     axes.set(xlabel="multiply-adds at 224 x 224 (millions)", ylabel="ImageNet top-1 (%)")
     axes.set_title("the papers' numbers, not measured here", fontsize=9)
     axes.margins(0.1)

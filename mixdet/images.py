@@ -1,4 +1,4 @@
-"""Picture files that are not taken on trust: where they lie, how large they are, whether whole."""
+"""Image files that are not taken on trust: where they lie, how large they are, whether whole."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP
 ORIENTATION, TURNED = 0x0112, (5, 6, 7, 8)  # EXIF's tag, and its values for lying on a side
 
 
-class PictureError(MixDetError):
-    """A picture file that cannot be used: missing, damaged, no picture, or over a limit."""
+class ImageFileError(MixDetError):
+    """An image file that cannot be used: missing, damaged, no image, or over a limit."""
 
 
 @dataclass(frozen=True)
-class PictureLimits:
-    """What a picture may take. The header is read before anything is decoded.
+class ImageLimits:
+    """What an image may take. The header is read before anything is decoded.
 
     Attributes:
         max_bytes: Of the file.
@@ -41,10 +41,10 @@ class PictureLimits:
 
 
 def resolve_inside(root: str | os.PathLike, name: str) -> Path:
-    """The path of a picture under its root, links followed.
+    """The path of an image under its root, links followed.
 
     Args:
-        root: Folder of the pictures.
+        root: Folder of the images.
         name: `file_name` of the annotations.
 
     Raises:
@@ -54,7 +54,7 @@ def resolve_inside(root: str | os.PathLike, name: str) -> Path:
     path, real = os.path.realpath(root), os.path.realpath(Path(root, name))
     if os.path.commonpath([path, real]) != path:
         raise MixDetError(
-            f"{Path(root, name)}: a link to {real}, out of {root}: pictures lie under their root"
+            f"{Path(root, name)}: a link to {real}, out of {root}: images lie under their root"
         )
     return Path(real)
 
@@ -66,7 +66,7 @@ def refuse_foreign_name(name: str, root: str | os.PathLike) -> None:
         MixDetError: It is absolute, an address, has `..` in it, or is no name at all.
     """
     if not _is_name(name):
-        raise MixDetError(f"file_name {name!r} names no picture under {root}")
+        raise MixDetError(f"file_name {name!r} names no image under {root}")
     path = PurePath(name)
     if path.anchor or ".." in path.parts or "://" in name:
         raise MixDetError(f"file_name {name}: leads out of {root}: give names relative to it")
@@ -82,8 +82,8 @@ def _is_name(name: object) -> bool:
         return False
 
 
-def read_picture(path: str | os.PathLike, limits: PictureLimits) -> tuple[bytes, tuple[int, int]]:
-    """A picture file's bytes, not decoded, once its header has been found to be in order.
+def read_image_file(path: str | os.PathLike, limits: ImageLimits) -> tuple[bytes, tuple[int, int]]:
+    """An image file's bytes, not decoded, once its header has been found to be in order.
 
     Args:
         path: The file.
@@ -93,33 +93,33 @@ def read_picture(path: str | os.PathLike, limits: PictureLimits) -> tuple[bytes,
         The bytes, and (width, height) in pixels as it is decoded: upright, as its EXIF tag says.
 
     Raises:
-        PictureError: It is missing, empty, cut short, no picture, or over a limit.
+        ImageFileError: It is missing, empty, cut short, no image, or over a limit.
     """
     try:
         status = Path(path).stat()
         if stat.S_ISFIFO(status.st_mode):  # which waits for a writer for ever
-            raise PictureError(f"{path}: no file but a pipe")
+            raise ImageFileError(f"{path}: no file but a pipe")
         if status.st_size > limits.max_bytes:
             size = f"{status.st_size:,} bytes"
-            raise PictureError(f"{path}: {size}, over max_bytes={limits.max_bytes:,}")
+            raise ImageFileError(f"{path}: {size}, over max_bytes={limits.max_bytes:,}")
         content = Path(path).read_bytes()
     except FileNotFoundError as error:
-        raise PictureError(f"{path}: no such file, though the annotations name it") from error
+        raise ImageFileError(f"{path}: no such file, though the annotations name it") from error
     except OSError as error:
-        raise PictureError(f"{path}: cannot be read ({error.strerror})") from error
+        raise ImageFileError(f"{path}: cannot be read ({error.strerror})") from error
     if not content:
-        raise PictureError(f"{path}: the picture is damaged: the file is empty")
+        raise ImageFileError(f"{path}: the image is damaged: the file is empty")
     from PIL import Image  # an exported folder is run without Pillow
 
     with _refusing(path):
         image = Image.open(io.BytesIO(content), formats=FORMATS)
     width, height = image.size
     if width * height > limits.max_pixels:
-        raise PictureError(
+        raise ImageFileError(
             f"{path}: {width} x {height} pixels, over max_pixels={limits.max_pixels:,}"
         )
     if _cut_short(content):
-        raise PictureError(f"{path}: the picture is damaged: it is cut short")
+        raise ImageFileError(f"{path}: the image is damaged: it is cut short")
     with _refusing(path):
         return content, (height, width) if _turned(image, content) else (width, height)
 
@@ -137,16 +137,16 @@ def _cut_short(content: bytes) -> bool:
             at += 12 + length
         return kind != b"IEND" or at > len(content)
     # The end marker cannot stand within the data of a scan, and a thumbnail's stands before the
-    # picture's last scan
+    # image's last scan
     jpeg = content.startswith(b"\xff\xd8")
     return jpeg and content.rfind(b"\xff\xd9") < content.rfind(b"\xff\xda")
 
 
 def decode_fully(path: str | os.PathLike, content: bytes) -> None:
-    """Decode a picture once, to see that it can be.
+    """Decode an image once, to see that it can be.
 
     Raises:
-        PictureError: It cannot.
+        ImageFileError: It cannot.
     """
     from PIL import Image
 
@@ -155,12 +155,12 @@ def decode_fully(path: str | os.PathLike, content: bytes) -> None:
             warnings.simplefilter("ignore")  # of metadata
             Image.open(io.BytesIO(content), formats=FORMATS).load()
     except Exception as error:  # decoders raise what they like on damaged data
-        raise PictureError(f"{path}: the picture is damaged ({error})") from error
+        raise ImageFileError(f"{path}: the image is damaged ({error})") from error
 
 
 @contextmanager
 def _refusing(path: str | os.PathLike) -> Iterator[None]:
-    """Turn what Pillow raises into a `PictureError`."""
+    """Turn what Pillow raises into a `ImageFileError`."""
     from PIL import Image
 
     try:
@@ -168,9 +168,9 @@ def _refusing(path: str | os.PathLike) -> Iterator[None]:
             warnings.simplefilter("ignore")  # Pillow's own limit of pixels, and of metadata
             yield
     except Image.DecompressionBombError as error:
-        raise PictureError(f"{path}: too many pixels ({error})") from error
+        raise ImageFileError(f"{path}: too many pixels ({error})") from error
     except Exception as error:  # decoders raise what they like on damaged data
-        raise PictureError(f"{path}: the picture is damaged, or no picture") from error
+        raise ImageFileError(f"{path}: the image is damaged, or no image") from error
 
 
 def _turned(image: Any, content: bytes) -> bool:
@@ -181,15 +181,15 @@ def _turned(image: Any, content: bytes) -> bool:
 
 
 def as_rgb(image: Any) -> np.ndarray:
-    """A picture as an array (H, W, 3) uint8, RGB; transparency is dropped, as in training.
+    """An image as an array (H, W, 3) uint8, RGB; transparency is dropped, as in training.
 
     Args:
         image: The path of a file, which is turned upright as its EXIF tag says; or an array,
-            (H, W), (H, W, 1), (H, W, 3) RGB or (H, W, 4) RGBA, uint8; or a PIL picture. The last
+            (H, W), (H, W, 1), (H, W, 3) RGB or (H, W, 4) RGBA, uint8; or a PIL image. The last
             two are taken as they are, so that boxes are in their pixels.
 
     Raises:
-        MixDetError: The file is not a picture, or the array is not one of those.
+        MixDetError: The file is not an image, or the array is not one of those.
     """
     if isinstance(image, str | os.PathLike):
         return _read(Path(image))
@@ -200,11 +200,11 @@ def as_rgb(image: Any) -> np.ndarray:
         array = array[..., None]
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] not in (1, 3, 4):
         raise MixDetError(
-            f"not a picture: an array of shape {array.shape} and type {array.dtype}; "
+            f"not an image: an array of shape {array.shape} and type {array.dtype}; "
             "give (H, W), (H, W, 3) RGB or (H, W, 4) RGBA in uint8"
         )
     if not array.size:
-        raise MixDetError(f"a picture without pixels: an array of shape {array.shape}")
+        raise MixDetError(f"an image without pixels: an array of shape {array.shape}")
     return np.repeat(array, 3, axis=2) if array.shape[2] == 1 else array[..., :3]
 
 
@@ -216,7 +216,7 @@ def _read(path: Path) -> np.ndarray:
     except OSError as error:
         raise MixDetError(f"cannot read {path}: {error.strerror}") from error
     except cv2.error as error:
-        raise MixDetError(f"cannot read {path} as a picture: {error.err}") from error
+        raise MixDetError(f"cannot read {path} as an image: {error.err}") from error
     if bgr is None:
-        raise MixDetError(f"cannot read {path} as a picture: damaged, or another kind of file")
+        raise MixDetError(f"cannot read {path} as an image: damaged, or another kind of file")
     return np.ascontiguousarray(bgr[..., ::-1])

@@ -40,11 +40,11 @@ READERS = {
 }
 # What mmcv and torch say of data that no check before the run reads, and what we make of it
 DATA_FAULTS = (
-    (r"failed to load image: ([^{\n]+)", "{}: the picture is damaged: repair it or take it out"),
+    (r"failed to load image: ([^{\n]+)", "{}: the image is damaged: repair it or take it out"),
     (r"No such file or directory: '(.+?)'", "{}: no such file, though the annotations name it"),
     (
         "Expected more than 1 value per channel",
-        "batch norm on a level of 1x1 needs two pictures: train_dataloader.batch_size of 2 or "
+        "batch norm on a level of 1x1 needs two images: train_dataloader.batch_size of 2 or "
         "more, and drop_last=True where the last batch holds one",
     ),
 )

@@ -11,14 +11,14 @@ import mixdet.plugin
 import pytest
 
 from mixdet import launch
-from tests.tiny import quick_settings, write_config, write_pictures
+from tests.tiny import quick_settings, write_config, write_images
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope="session")
 def coco_sample() -> Path:
-    """The folder of real COCO pictures that stands beside the checkout, in COCO's layout."""
+    """The folder of real COCO images that stands beside the checkout, in COCO's layout."""
     folder = ROOT.parent / "shared" / "coco_sample"
     if not (folder / "annotations" / "instances_val2017.json").is_file():
         message = "the COCO sample is not at ../shared/coco_sample"
@@ -29,16 +29,16 @@ def coco_sample() -> Path:
 
 
 @pytest.fixture(scope="session")
-def pictures(tmp_path_factory) -> Path:
+def images(tmp_path_factory) -> Path:
     """The folder of a tiny data set in COCO's layout; a test that changes it takes a copy."""
-    return write_pictures(tmp_path_factory.mktemp("pictures"))
+    return write_images(tmp_path_factory.mktemp("images"))
 
 
 @pytest.fixture(scope="session")
-def trained(pictures, tmp_path_factory) -> tuple[Path, Path]:
+def trained(images, tmp_path_factory) -> tuple[Path, Path]:
     """A config of the tiny detector, and the checkpoint that its training left."""
     folder = tmp_path_factory.mktemp("trained")
-    config = write_config(folder, pictures, epochs=1)
+    config = write_config(folder, images, epochs=1)
     with quick_settings():
         launch.train(str(config))
     return config, folder / "work" / "epoch_1.pth"

@@ -1,4 +1,4 @@
-"""The COCO config on real pictures: it trains, evaluates, stops, resumes, and can memorise."""
+"""The COCO config on real images: it trains, evaluates, stops, resumes, and can memorize."""
 
 from __future__ import annotations
 
@@ -99,8 +99,8 @@ def test_trains_stops_resumes_and_evaluates(coco_sample, tmp_path):
     assert [entry[f"coco/{name}"] for name in STATS] == evaluation.stats.tolist()
 
 
-def few_pictures(coco_sample: Path, folder: Path, count: int = 6) -> Path:
-    """Pictures whose objects are few and not tiny, in an annotation file of their own."""
+def few_images(coco_sample: Path, folder: Path, count: int = 6) -> Path:
+    """Images whose objects are few and not tiny, in an annotation file of their own."""
     source = json.loads((coco_sample / "annotations/instances_train2017.json").read_text())
     chosen, kept = [], []
     for image in source["images"]:
@@ -120,9 +120,9 @@ def few_pictures(coco_sample: Path, folder: Path, count: int = 6) -> Path:
     return path
 
 
-def test_memorises_a_few_real_pictures(coco_sample, tmp_path):
+def test_memorizes_a_few_real_images(coco_sample, tmp_path):
     """Assignment, coding, loss, decoding and metric can only fit if they fit together."""
-    ann_file = str(few_pictures(coco_sample, tmp_path))
+    ann_file = str(few_images(coco_sample, tmp_path))
     config = Config.fromfile(CONFIG)
     config.model.backbone.arch = "s"
     load, resize, annotations, _ = config.test_pipeline

@@ -16,7 +16,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.structures import InstanceData
 
 from mixdet.models.backbones.base import StagedBackbone
-from mixdet.models.weight_init import timm_normalisation
+from mixdet.models.weight_init import timm_normalization
 from tests.conftest import ROOT
 
 FOLDER = ROOT / "configs"
@@ -37,7 +37,7 @@ def test_basenames_are_unique():
 def test_config_builds_and_runs(path: Path):
     config = Config.fromfile(path)
     if config.model.backbone.get("init_cfg", {}).get("type") == "TimmPretrained":
-        config.model.backbone.init_cfg = None  # weights are tested with the initialiser
+        config.model.backbone.init_cfg = None  # weights are tested with the initializer
     side = 128  # every level has cells; the full size is counted with the complexity
     if "input_size" in config.model:
         config.model.input_size = side
@@ -60,8 +60,8 @@ def test_config_builds_and_runs(path: Path):
             bboxes=torch.tensor([[10.0, 10.0, 60.0, 80.0]]), labels=torch.tensor([3])
         )
         samples.append(sample)
-    pictures = torch.randint(0, 256, (2, 3, *size), dtype=torch.uint8)
-    data = dict(inputs=list(pictures), data_samples=samples)
+    images = torch.randint(0, 256, (2, 3, *size), dtype=torch.uint8)
+    data = dict(inputs=list(images), data_samples=samples)
 
     losses = model.loss(**unpack(model, data, True))
     total, _ = model.parse_losses(losses)
@@ -101,14 +101,14 @@ def test_input_size_is_one(path: Path):
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
-def test_pictures_are_normalised_as_the_pretrained_weights_expect(path: Path):
+def test_images_are_normalized_as_the_pretrained_weights_expect(path: Path):
     config = Config.fromfile(path)
     name = getattr(MODELS.build(config.model.backbone), "timm_name", None)
     if name is None:
-        pytest.skip("timm has no weights of this backbone that a picture would have to fit")
+        pytest.skip("timm has no weights of this backbone that an image would have to fit")
     preprocessor = config.model.data_preprocessor
     assert preprocessor.bgr_to_rgb, "mmdet reads BGR, timm's weights were trained on RGB"
-    mean, std = timm_normalisation(name)
+    mean, std = timm_normalization(name)
     assert preprocessor.mean == pytest.approx(mean, abs=1e-3)
     assert preprocessor.std == pytest.approx(std, abs=1e-3)
 
@@ -143,7 +143,7 @@ def test_compared_configs_differ_in_backbone_and_kernels_alone(name: str, allowe
     assert {key for key in found if not any(key.startswith(a) for a in allowed)} == set()
 
 
-def test_pictures_are_augmented_as_in_mmdets_own_recipe():
+def test_images_are_augmented_as_in_mmdets_own_recipe():
     """What ssdlite_mobilenetv2-scratch does in steps, `SSDRandomCrop` does in one."""
     configs = Path(mmdet.__file__).parent / ".mim/configs"
     name = "ssd/ssdlite_mobilenetv2-scratch_8xb24-600e_coco.py"

@@ -56,25 +56,25 @@ def follow(place: Path, command: str) -> str:
 
 
 def draw(folder: Path, numbers: range) -> dict[str, Scene]:
-    """Pictures of a square and a disc; their boxes by the pictures' names."""
+    """Images of a square and a disc; their boxes by the images' names."""
     folder.mkdir(parents=True)
     scenes = {}
     for number in numbers:
         rng = np.random.default_rng(number)
-        picture = rng.integers(100, 140, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+        image = rng.integers(100, 140, (HEIGHT, WIDTH, 3), dtype=np.uint8)
         scene = []
         for label, left in enumerate(rng.permutation((0, WIDTH // 2)).tolist()):
             side = 2 * int(rng.integers(18, 35))
             x = left + int(rng.integers(WIDTH // 2 - side + 1))
             y = int(rng.integers(HEIGHT - side + 1))
             if label:
-                centre = (x + side // 2, y + side // 2)
-                cv2.circle(picture, centre, side // 2, (250, 250, 20), -1)
+                center = (x + side // 2, y + side // 2)
+                cv2.circle(image, center, side // 2, (250, 250, 20), -1)
             else:
-                picture[y : y + side, x : x + side] = 20
+                image[y : y + side, x : x + side] = 20
             scene.append((label, (x, y, side, side)))
         name = f"{number:03}.png"
-        assert cv2.imwrite(str(folder / name), picture)
+        assert cv2.imwrite(str(folder / name), image)
         scenes[name] = scene
     return scenes
 
@@ -123,8 +123,8 @@ def converted(place: Path, script: str) -> dict[str, Scene]:
         content = json.loads(file.read_text())
         names = {category["id"]: category["name"] for category in content["categories"]}
         files = {image["id"]: image["file_name"] for image in content["images"]}
-        pictures = (place / f"data/workshop/{part}").iterdir()
-        assert set(files.values()) == {picture.name for picture in pictures}
+        images = (place / f"data/workshop/{part}").iterdir()
+        assert set(files.values()) == {image.name for image in images}
         for entry in content["annotations"]:
             label = CLASSES.index(names[entry["category_id"]])
             box = tuple(round(value, 3) for value in entry["bbox"])

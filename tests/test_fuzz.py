@@ -21,13 +21,13 @@ from PIL import Image
 from mixdet.data_check import quick_check
 from mixdet.data_check.report import DataReport
 from mixdet.errors import MixDetError
-from mixdet.images import as_rgb, decode_fully, read_picture
+from mixdet.images import as_rgb, decode_fully, read_image_file
 from mixdet.inference import Detector, runtimes
 from tests.fuzz import damaged, fuzz, json_file, with_right_sums
 from tests.tiny import CLASSES
 
-ANNOTATIONS, PICTURES, MANIFESTS = 30_000, 30_000, 40_000
-CANARY = (255, 0, 254)  # the colour of what lies outside the folder
+ANNOTATIONS, IMAGES, MANIFESTS = 30_000, 30_000, 40_000
+CANARY = (255, 0, 254)  # the color of what lies outside the folder
 LIMITS = {"max_pixels": 10_000, "max_bytes": 1_000_000}
 
 
@@ -49,7 +49,7 @@ def dataset_config(root, **options) -> dict:
         "data_root": str(root),
         "metainfo": {"classes": CLASSES},
         "ann_file": "annotations.json",
-        "data_prefix": {"img": "pictures/"},
+        "data_prefix": {"img": "images/"},
         "test_mode": True,
         "serialize_data": False,
         "pipeline": [{"type": "LoadImageFromFile"}, {"type": "LoadAnnotations", "with_bbox": True}],
@@ -61,19 +61,19 @@ def dataset_config(root, **options) -> dict:
 @inputs(ANNOTATIONS)
 def test_annotation_files(folder, count):
     root, outside = folder / "data", folder / "outside"
-    pictures = root / "pictures"
-    pictures.mkdir(parents=True)
+    images = root / "images"
+    images.mkdir(parents=True)
     outside.mkdir()
-    for file, colour in (
-        (pictures / "1.png", 9),
-        (pictures / "2.png", 9),
+    for file, color in (
+        (images / "1.png", 9),
+        (images / "2.png", 9),
         (outside / "c.png", CANARY),
     ):
-        Image.new("RGB", (8, 8), (colour,) * 3 if colour == 9 else colour).save(file)
-    (pictures / "link.png").symlink_to(outside / "c.png")
-    (pictures / "linked").symlink_to(outside)
-    (pictures / "inner.png").symlink_to("1.png")
-    os.mkfifo(pictures / "pipe")
+        Image.new("RGB", (8, 8), (color,) * 3 if color == 9 else color).save(file)
+    (images / "link.png").symlink_to(outside / "c.png")
+    (images / "linked").symlink_to(outside)
+    (images / "inner.png").symlink_to("1.png")
+    os.mkfifo(images / "pipe")
     names = [
         "1.png",
         "inner.png",
@@ -122,9 +122,9 @@ def test_annotation_files(folder, count):
     fuzz(make, root / "annotations.json", read, root, count)
 
 
-def pictures_of_every_format() -> list[bytes]:
+def images_of_every_format() -> list[bytes]:
     rng = np.random.default_rng(0)
-    picture = Image.fromarray(rng.integers(0, 255, (10, 12, 3), dtype=np.uint8))
+    image = Image.fromarray(rng.integers(0, 255, (10, 12, 3), dtype=np.uint8))
     exif = Image.Exif()
     exif[0x0112] = 6
     files = []
@@ -145,20 +145,20 @@ def pictures_of_every_format() -> list[bytes]:
         ("AVIF", {"speed": 10}),
     ):
         file = io.BytesIO()
-        picture.save(file, kind, **options)
+        image.save(file, kind, **options)
         files.append(file.getvalue())
     return files
 
 
-@inputs(PICTURES)
-def test_picture_files(folder, count):
-    name = folder / "pictures" / "1"
+@inputs(IMAGES)
+def test_image_files(folder, count):
+    name = folder / "images" / "1"
     name.parent.mkdir()
     image = {"id": 1, "file_name": "1", "width": 12, "height": 10}
     content = {"images": [image], "annotations": [], "categories": []}
     (folder / "annotations.json").write_text(json.dumps(content))
     dataset = DATASETS.build(dataset_config(folder))
-    valid = pictures_of_every_format()
+    valid = images_of_every_format()
 
     def make(rng: Random) -> bytes:
         if rng.random() < 0.1:
@@ -169,8 +169,8 @@ def test_picture_files(folder, count):
     def read() -> None:
         height, width = dataset[0]["img"].shape[:2]
         assert height * width <= LIMITS["max_pixels"]
-        picture, _ = read_picture(name, dataset.limits)
-        decode_fully(name, picture)
+        image, _ = read_image_file(name, dataset.limits)
+        decode_fully(name, image)
         assert as_rgb(name).shape == (height, width, 3)
 
     cv2.utils.logging.setLogLevel(0)
@@ -206,10 +206,10 @@ def test_manifests_of_exported_folders(folder, monkeypatch, count):
         "files": sums,
     }
     words = ["raw", "end2end", "../model.onnx", "model.xml", "RGB", *sums, *sums.values()]
-    picture = np.zeros((20, 30, 3), np.uint8)
+    image = np.zeros((20, 30, 3), np.uint8)
 
     def read() -> None:
-        found = Detector(folder)(picture)
+        found = Detector(folder)(image)
         json.dumps(found.as_dict())
 
     def make(rng: Random) -> bytes:

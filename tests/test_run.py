@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = """
 import json, sys
 import mmdet.apis  # fails without a compiled mmcv, unless prepared
-import neighbour
+import neighbor
 from mixdet.errors import MixDetError
 
 print(json.dumps([__name__, __file__, sys.argv, sys.path[0], 'mixdet.models' in sys.modules]))
@@ -25,7 +25,7 @@ raise MixDetError('the script refuses')
 
 def test_a_script_runs_prepared_and_as_if_started_directly(tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(SCRIPT)
-    (tmp_path / "neighbour.py").touch()
+    (tmp_path / "neighbor.py").touch()
     command = [sys.executable, "-m", "mixdet.run", f"{tmp_path}/script.py", "--help", "a", "--b=1"]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert result.stdout, result.stderr

@@ -47,7 +47,7 @@ def test_all_rows_are_there():
 
 @pytest.mark.parametrize("name", [*TABLE_1, *MIXNETS])
 def test_a_row_differs_in_its_backbone_alone(name: str):
-    """V1's pictures are normalised as its ImageNet weights expect."""
+    """V1's images are normalized as its ImageNet weights expect."""
     found = differences(load(V2).to_dict(), load(name).to_dict())
     allowed = {f"model.backbone.{key}" for key in ("type", "kernel_sizes", "arch", "taps")}
     if "_v1_" in name:
@@ -150,9 +150,9 @@ def test_same_padding_changes_no_count():
     )
     same = MODELS.build(config.model)
     same.load_state_dict(symmetric.state_dict())
-    pictures = torch.randn(2, 3, 320, 320)
+    images = torch.randn(2, 3, 320, 320)
     with torch.no_grad():
-        levels, others = symmetric.extract_feat(pictures), same.extract_feat(pictures)
+        levels, others = symmetric.extract_feat(images), same.extract_feat(images)
     for level, other in zip(levels, others, strict=True):
         assert level.shape == other.shape
         assert not torch.allclose(level, other)

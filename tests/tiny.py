@@ -19,19 +19,19 @@ from mmengine.dist import get_rank
 from mmengine.hooks import Hook
 from torch import nn
 
-PICTURES = 14
+IMAGES = 14
 SIZE = 64
 CLASSES = ("dark", "bright")
 _names = itertools.count()
 
 
-def write_pictures(root: Path) -> Path:
-    """Pictures with one or two plain rectangles, in COCO's layout, the same for both splits."""
+def write_images(root: Path) -> Path:
+    """Images with one or two plain rectangles, in COCO's layout, the same for both splits."""
     rng = np.random.default_rng(0)
     for split in ("train2017", "val2017"):
         images, annotations = [], []
         (root / split).mkdir(parents=True)
-        for image_id in range(1, PICTURES + 1):
+        for image_id in range(1, IMAGES + 1):
             image = rng.integers(90, 160, (SIZE, SIZE, 3), dtype=np.uint8)
             for _ in range(image_id % 2 + 1):
                 category = int(rng.integers(2))
@@ -76,7 +76,7 @@ class TinyBackbone(nn.Module):
     """Two stages at strides 8 and 16, with dropout, so that the model draws random numbers.
 
     Args:
-        plain: Without dropout and batch norm, so that a batch is the sum of its pictures.
+        plain: Without dropout and batch norm, so that a batch is the sum of its images.
     """
 
     def __init__(self, plain: bool = False) -> None:

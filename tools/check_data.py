@@ -1,4 +1,4 @@
-"""Check a config's data, every picture too: tools/check_data.py CONFIG [--html FILE]."""
+"""Check a config's data, every image too: tools/check_data.py CONFIG [--html FILE]."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from mixdet.errors import run_tool
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description="Classes, ids, boxes and pictures of the training, validation and test data, "
+        description="Classes, ids, boxes and images of the training, validation and test data, "
         "and the box sizes against the model's anchors. Exit code 1 where something is wrong."
     )
     parser.add_argument("config", metavar="CONFIG")
     parser.add_argument("--data-root", metavar="FOLDER", help="another folder for all data sets")
     parser.add_argument("--json", metavar="FILE", help="write what was found for programs")
-    parser.add_argument("--html", metavar="FILE", help="write a page with pictures of the examples")
+    parser.add_argument("--html", metavar="FILE", help="write a page with images of the examples")
     parser.add_argument(
         "--cfg-options", nargs="+", default=[], metavar="KEY=VALUE", help="override the config"
     )

@@ -32,7 +32,7 @@ def parse_args() -> argparse.Namespace:
         "--report", action="store_true", help="draw the report of --out again, without training"
     )
     parser.add_argument(
-        "--pictures", type=int, default=6, help="validation pictures to show (default: 6)"
+        "--images", type=int, default=6, help="validation images to show (default: 6)"
     )
     return parser.parse_args()
 
@@ -41,8 +41,8 @@ def main() -> None:
     args = parse_args()
     if not args.report and not args.configs:
         raise MixDetError("name the configs to compare, or --report to draw a report again")
-    if args.seeds < 1 or args.processes < 0 or args.pictures < 0:
-        raise MixDetError("--seeds must be 1 or more, --processes and --pictures 0 or more")
+    if args.seeds < 1 or args.processes < 0 or args.images < 0:
+        raise MixDetError("--seeds must be 1 or more, --processes and --images 0 or more")
     from mixdet.comparison.folder import Comparison, Plan  # heavy: torch and mmdet
     from mixdet.comparison.report import report
     from mixdet.comparison.runs import train_all
@@ -58,7 +58,7 @@ def main() -> None:
             shlex.join(["python", *sys.argv]),
         )
         comparison = train_all(plan, args.out, args.processes)
-    print(report(comparison, args.pictures))
+    print(report(comparison, args.images))
     print(f"report: {args.out / 'report.html'}")
 
 

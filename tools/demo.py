@@ -1,4 +1,4 @@
-"""A web page on this machine: drop a picture or use the camera, see one or two detectors' boxes."""
+"""A web page on this machine: drop an image or use the camera, see one or two detectors' boxes."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ def parse_args() -> argparse.Namespace:
         nargs="+",
         default=["raw"],
         choices=("raw", "end2end"),
-        help="raw: before NMS, one picture at a time; end2end: after NMS, batches; both write "
+        help="raw: before NMS, one image at a time; end2end: after NMS, batches; both write "
         "DIR/raw and DIR/end2end (default: raw)",
     )
     parser.add_argument(
@@ -30,7 +30,7 @@ def parse_args() -> argparse.Namespace:
         help="bf16: openvino; fp16: also onnx and ncnn; int8: onnx and openvino (default: fp32)",
     )
     parser.add_argument(
-        "--calibration-pictures",
+        "--calibration-images",
         type=int,
         default=300,
         metavar="N",
@@ -66,7 +66,7 @@ def main() -> None:
         targets=list(dict.fromkeys(args.to)),
         kinds=list(dict.fromkeys(args.kind)),
         precision=args.precision,
-        calibration_pictures=args.calibration_pictures,
+        calibration_images=args.calibration_images,
         max_drop=args.max_drop,
         data_root=args.data_root,
         check=not args.no_verify,

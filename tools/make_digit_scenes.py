@@ -13,9 +13,9 @@ def main() -> None:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("root", nargs="?", default="data/digit_scenes", help="where to")
-    parser.add_argument("--train", type=int, default=2000, help="number of training pictures")
-    parser.add_argument("--val", type=int, default=400, help="number of validation pictures")
-    parser.add_argument("--seed", type=int, default=0, help="same seed, same pictures")
+    parser.add_argument("--train", type=int, default=2000, help="number of training images")
+    parser.add_argument("--val", type=int, default=400, help="number of validation images")
+    parser.add_argument("--seed", type=int, default=0, help="same seed, same images")
     args = parser.parse_args()
     from mixdet.digit_scenes.files import make_digit_scenes
 

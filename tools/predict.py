@@ -1,4 +1,4 @@
-"""Detect in pictures, folders, videos or a camera; writes drawn pictures and predictions.json."""
+"""Detect in images, folders, videos or a camera; writes drawn images and predictions.json."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from mixdet.errors import run_tool
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("checkpoint", help="a trained detector (.pth), or an exported folder")
-    parser.add_argument("inputs", nargs="*", metavar="INPUT", help="picture, folder or video")
+    parser.add_argument("inputs", nargs="*", metavar="INPUT", help="image, folder or video")
     parser.add_argument("--camera", type=int, metavar="N", help="camera number, until Ctrl-C")
     parser.add_argument("--frames", type=int, help="stop the camera after so many frames")
     parser.add_argument("--config", help="default: the config that the checkpoint holds")
     parser.add_argument(
         "--out",
         default="outputs/predict",
-        help="folder for predictions.json and what is drawn, small pictures enlarged "
+        help="folder for predictions.json and what is drawn, small images enlarged "
         "(default: %(default)s)",
     )
     parser.add_argument("--score-thr", type=float, default=0.3, help="default: %(default)s")
@@ -31,7 +31,7 @@ def parse_args() -> argparse.Namespace:
     )
     args = parser.parse_args()
     if not args.inputs and args.camera is None:
-        parser.error("name a picture, a folder or a video, or use --camera N")
+        parser.error("name an image, a folder or a video, or use --camera N")
     if args.batch_size < 1:
         parser.error("--batch-size has to be at least 1")
     return args
@@ -58,8 +58,8 @@ def main() -> None:
         )
         write_json(entries, out)
     boxes = sum(len(entry["boxes"]) for entry in entries)
-    pictures = f"{len(entries)} picture{'s' * (len(entries) != 1)}"
-    print(f"{boxes} detections in {pictures}; drawn in {out}, with predictions.json")
+    images = f"{len(entries)} image{'s' * (len(entries) != 1)}"
+    print(f"{boxes} detections in {images}; drawn in {out}, with predictions.json")
 
 
 if __name__ == "__main__":

@@ -10,15 +10,15 @@ from mixdet.errors import MixDetError, run_tool
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description="Draw where the centre cell of a level looks: the gradient with respect to the "
-        "input, averaged over validation pictures, of several detectors side by side."
+        description="Draw where the center cell of a level looks: the gradient with respect to the "
+        "input, averaged over validation images, of several detectors side by side."
     )
     parser.add_argument("configs", nargs="+", metavar="CONFIG")
     parser.add_argument(
         "--checkpoints", nargs="+", metavar="FILE", help="one a config; without, untrained networks"
     )
     parser.add_argument("--level", type=int, default=0, help="of the head, 0 (default) the finest")
-    parser.add_argument("--pictures", type=int, default=50, help="to average over (default: 50)")
+    parser.add_argument("--images", type=int, default=50, help="to average over (default: 50)")
     parser.add_argument("--data-root", help="another folder in the same layout")
     parser.add_argument("--seed", type=int, default=0, help="of untrained weights (default: 0)")
     parser.add_argument("--out", default="receptive_field.svg", help="default: %(default)s")
@@ -32,8 +32,8 @@ def main() -> None:
         raise MixDetError(
             f"--checkpoints: {len(checkpoints)} for {len(args.configs)} configs: give one a config"
         )
-    if args.pictures < 1:
-        raise MixDetError("--pictures must be 1 or more")
+    if args.images < 1:
+        raise MixDetError("--images must be 1 or more")
     if Path(args.out).suffix != ".svg":
         raise MixDetError(f"--out {args.out}: the figure is an SVG: name it so")
     from mixdet.outputs import writable_file
@@ -51,7 +51,7 @@ def main() -> None:
             config,
             checkpoint,
             level=args.level,
-            pictures=args.pictures,
+            images=args.images,
             data_root=args.data_root,
             seed=args.seed,
         )
@@ -59,7 +59,7 @@ def main() -> None:
     ]
     out.write_text(receptive_field_figure(fields), encoding="utf-8")
     print(receptive_field_table(fields))
-    print(f"mean of {fields[0].pictures} pictures; figure: {out}")
+    print(f"mean of {fields[0].images} images; figure: {out}")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Parameters and multiply-adds of a config's detector.
 
 A multiply and an add count as one operation ("MAdds"), as in the papers: half of what is often
-called FLOPs. Convolutions and matrix products are counted, for one picture at the config's size,
+called FLOPs. Convolutions and matrix products are counted, for one image at the config's size,
 without post-processing.
 """
 
@@ -75,7 +75,7 @@ def build(config: str | Path, cfg_options: Sequence[str] = ()) -> tuple[nn.Modul
         cfg_options: As there.
 
     Returns:
-        The detector, and the height and width in pixels of its pictures.
+        The detector, and the height and width in pixels of its images.
 
     Raises:
         MixDetError: As for `complexity`.

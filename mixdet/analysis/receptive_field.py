@@ -1,6 +1,6 @@
 """Effective receptive fields: how far around a cell a detector really looks.
 
-The gradient of a level's centre cell with respect to the input, averaged over pictures (Luo et al.,
+The gradient of a level's center cell with respect to the input, averaged over images (Luo et al.,
 NeurIPS 2016, arXiv 1701.04128): what a cell could see is a large square, what it does see is a blob
 in its middle.
 """
@@ -25,7 +25,7 @@ from mixdet.config.data_paths import check_data
 from mixdet.config.read import load_config
 from mixdet.errors import MixDetError
 from mixdet.models.weights import fill
-from mixdet.visual.svg import colour, svg
+from mixdet.visual.svg import color, svg
 from mixdet.visual.tables import text_table
 
 SHARES = (0.5, 0.95)
@@ -33,42 +33,42 @@ SHARES = (0.5, 0.95)
 
 @dataclass(frozen=True)
 class ReceptiveField:
-    """Where a level's centre cell looks.
+    """Where a level's center cell looks.
 
     Attributes:
         name: Of the config.
         stride: Pixels between two cells of the level.
         weight: (H, W), the share that each pixel has in the gradient; they sum up to 1.
         trained: Whether the weights are a checkpoint's.
-        pictures: How many it is the mean of.
+        images: How many it is the mean of.
     """
 
     name: str
     stride: float
     weight: np.ndarray
     trained: bool
-    pictures: int
+    images: int
 
     @property
-    def centre(self) -> tuple[float, float]:
-        """(row, column) of the centre of mass, in pixels; padding decides where a cell looks."""
+    def center(self) -> tuple[float, float]:
+        """(row, column) of the center of mass, in pixels; padding decides where a cell looks."""
         rows, columns = (np.arange(size) + 0.5 for size in self.weight.shape)
         return self.weight.sum(1) @ rows, self.weight.sum(0) @ columns
 
     def within(self) -> np.ndarray:
-        """Shares of the gradient in squares around the centre with half a side of 1, 2, ... pixels.
+        """Shares of the gradient in squares around the center with half a side of 1, 2, ... pixels.
 
         A pixel belongs to a square if its middle does.
         """
         rows, columns = (
             np.abs(np.arange(size) + 0.5 - middle)
-            for size, middle in zip(self.weight.shape, self.centre, strict=True)
+            for size, middle in zip(self.weight.shape, self.center, strict=True)
         )
         distance = np.ceil(np.maximum(rows[:, None], columns)).astype(int)
         return np.bincount(distance.ravel(), self.weight.ravel()).cumsum()[1:]
 
     def side(self, share: float) -> int:
-        """Side in pixels of the smallest square around the centre that holds a share."""
+        """Side in pixels of the smallest square around the center that holds a share."""
         return 2 * (int(np.searchsorted(self.within(), share)) + 1)
 
 
@@ -77,17 +77,17 @@ def receptive_field(
     checkpoint: str | Path | None = None,
     *,
     level: int = 0,
-    pictures: int = 50,
+    images: int = 50,
     data_root: str | None = None,
     seed: int = 0,
 ) -> ReceptiveField:
-    """Measure a detector's effective receptive field on its validation pictures.
+    """Measure a detector's effective receptive field on its validation images.
 
     Args:
         config: Path of the config.
         checkpoint: Trained weights; without them they are drawn at random.
         level: Of the feature maps that the head is given, the finest first.
-        pictures: How many to average over: the first of the validation set.
+        images: How many to average over: the first of the validation set.
         data_root: Another folder for the data set.
         seed: Of the weights where there is no checkpoint.
 
@@ -106,14 +106,14 @@ def receptive_field(
     else:
         fill(model, load(str(checkpoint), map_location="cpu"), checkpoint)
     dataset = DATASETS.build(cfg.val_dataloader.dataset)
-    counted = min(pictures, len(dataset))
+    counted = min(images, len(dataset))
     if counted < 1:
-        raise MixDetError(f"{config}: no validation picture to look at")
+        raise MixDetError(f"{config}: no validation image to look at")
     model.eval().requires_grad_(False).to(memory_format=torch.channels_last)
     found = [_gradient(model, pseudo_collate([dataset[i]]), level) for i in range(counted)]
     shapes = {(weight.shape, grid) for weight, grid in found}
     if len(shapes) > 1:
-        raise MixDetError(f"{config}: pictures of several sizes; its pipeline must resize to one")
+        raise MixDetError(f"{config}: images of several sizes; its pipeline must resize to one")
     ((size, grid),) = shapes
     total = sum(weight for weight, _ in found)
     return ReceptiveField(
@@ -121,12 +121,12 @@ def receptive_field(
         stride=size[0] / grid[0],
         weight=total / total.sum(),
         trained=checkpoint is not None,
-        pictures=counted,
+        images=counted,
     )
 
 
 def _gradient(model: nn.Module, batch: dict, level: int) -> tuple[np.ndarray, tuple[int, int]]:
-    """|d (the centre cell's sum of channels) / d input|, (H, W), and the level's grid."""
+    """|d (the center cell's sum of channels) / d input|, (H, W), and the level's grid."""
     inputs = model.data_preprocessor(batch)["inputs"]
     inputs = inputs.contiguous(memory_format=torch.channels_last).requires_grad_()
     levels = model.extract_feat(inputs)
@@ -153,7 +153,7 @@ def receptive_field_table(fields: Sequence[ReceptiveField]) -> str:
 
 
 def receptive_field_figure(fields: Sequence[ReceptiveField]) -> str:
-    """The fields side by side, in one scale of colours, and their growth with distance, as SVG."""
+    """The fields side by side, in one scale of colors, and their growth with distance, as SVG."""
     peak = max(field.weight.max() for field in fields)
 
     def draw(axes) -> None:
@@ -163,7 +163,7 @@ def receptive_field_figure(fields: Sequence[ReceptiveField]) -> str:
             place.imshow(np.sqrt(field.weight / peak), cmap="magma", vmin=0, vmax=1)
             for share, style in zip(SHARES, ("-", ":"), strict=True):
                 side = field.side(share)
-                corner = (field.centre[1] - side / 2 - 0.5, field.centre[0] - side / 2 - 0.5)
+                corner = (field.center[1] - side / 2 - 0.5, field.center[0] - side / 2 - 0.5)
                 place.add_patch(Rectangle(corner, side, side, fill=False, ec="w", ls=style))
             weights = "" if field.trained else ", untrained"
             sides = " and ".join(str(field.side(share)) for share in SHARES)
@@ -172,7 +172,7 @@ def receptive_field_figure(fields: Sequence[ReceptiveField]) -> str:
             place.grid(visible=False)
             within = field.within()
             sides = 2 * np.arange(1, len(within) + 1)
-            growth.plot(sides, 100 * within, color=colour(index), label=field.name)
+            growth.plot(sides, 100 * within, color=color(index), label=field.name)
         growth.set(
             xlabel="side of the square (pixels)", ylabel="gradient within (%)", ylim=(0, 102)
         )

@@ -18,13 +18,13 @@ from mmdet.registry import MODELS
 from torch import nn
 
 from mixdet.comparison.folder import Comparison, Plan
-from mixdet.comparison.summary import RowSummary, summarise, verdict
+from mixdet.comparison.summary import RowSummary, summarize, verdict
 from mixdet.config.read import load_config
 from mixdet.config.shipped import find_config
 from mixdet.errors import MixDetError
 from mixdet.models.layers.mixconv import DepthwiseConv2d
 from mixdet.outputs import writable_folder, write_atomically
-from mixdet.visual.svg import colour, svg
+from mixdet.visual.svg import color, svg
 from mixdet.visual.tables import text_table
 
 CONFIG = '''"""{stem} with kernels {kernels} in block {block} of its backbone."""
@@ -88,7 +88,7 @@ def report_ablation(comparison: Comparison, blocks: Sequence[int]) -> str:
     """
     numbers = sorted(set(blocks))
     places = _blocks(_backbone(comparison.plan))
-    base, *rows = summarise(comparison)
+    base, *rows = summarize(comparison)
     header = ["block", "stage", "stride", "change in mAP", "more params", "more MAdds"]
     cells = [
         [
@@ -115,7 +115,7 @@ def _figure(numbers: Sequence[int], places: Sequence[Block], rows: Sequence[RowS
             error = None
             if math.isfinite(change.low):  # one seed has no interval
                 error = [[change.mean - change.low], [change.high - change.mean]]
-            axes.errorbar(number, change.mean, error, fmt="o", color=colour(1), capsize=4)
+            axes.errorbar(number, change.mean, error, fmt="o", color=color(1), capsize=4)
         axes.axhline(0, color="#444", lw=1)
         axes.margins(0.15)
         axes.set(xticks=numbers, xlabel="block (s2: stride 2)", ylabel="change in mAP (points)")

@@ -9,7 +9,7 @@ import numpy as np
 
 from mixdet.comparison.folder import Comparison
 from mixdet.comparison.summary import SIZES, RowSummary
-from mixdet.visual.svg import colour, svg
+from mixdet.visual.svg import color, svg
 
 
 def letter(index: int) -> str:
@@ -30,13 +30,13 @@ def score_over_cost(rows: Sequence[RowSummary], cost: Callable, label: str) -> s
         for index, row in enumerate(rows):
             x = cost(row.cost)
             error = None if math.isnan(row.score.deviation) else row.score.deviation
-            axes.errorbar(x, row.score.mean, error, fmt="o", color=colour(index), capsize=3)
+            axes.errorbar(x, row.score.mean, error, fmt="o", color=color(index), capsize=3)
             axes.annotate(
                 letter(index),
                 (x, row.score.mean),
                 (6, 4),
                 textcoords="offset points",
-                color=colour(index),
+                color=color(index),
                 weight="bold",
             )
         axes.margins(0.12)
@@ -46,23 +46,23 @@ def score_over_cost(rows: Sequence[RowSummary], cost: Callable, label: str) -> s
 
 
 def differences(rows: Sequence[RowSummary]) -> str:
-    """Each row's difference to the baseline with its interval over seeds and over pictures."""
+    """Each row's difference to the baseline with its interval over seeds and over images."""
     shown = [(index, row) for index, row in enumerate(rows) if row.difference]
 
     def draw(axes) -> None:
         for place, (index, row) in enumerate(shown):
             for interval, offset, width in (
                 (row.difference, -0.12, 3),
-                (row.over_pictures, 0.2, 1),
+                (row.over_images, 0.2, 1),
             ):
                 if interval is None:
                     continue
                 if math.isfinite(interval.low):
                     axes.plot(
-                        (interval.low, interval.high), [place + offset] * 2, color=colour(index),
+                        (interval.low, interval.high), [place + offset] * 2, color=color(index),
                         lw=width, solid_capstyle="butt",
                     )  # fmt: skip
-                axes.plot(interval.mean, place + offset, "o", color=colour(index), ms=3 + width)
+                axes.plot(interval.mean, place + offset, "o", color=color(index), ms=3 + width)
         axes.axvline(0, color="#444", lw=1)
         axes.set(yticks=range(len(shown)), xlabel="difference in mAP to the baseline A (points)")
         axes.set_yticklabels([letter(index) for index, _ in shown])
@@ -111,7 +111,7 @@ def by_size(rows: Sequence[RowSummary]) -> str:
             errors = [0 if math.isnan(spread.deviation) else spread.deviation for spread in spreads]
             heights = [spread.mean for spread in spreads]
             axes.bar(
-                places, heights, width * 0.9, yerr=errors, color=colour(index), ecolor="#555",
+                places, heights, width * 0.9, yerr=errors, color=color(index), ecolor="#555",
                 capsize=1.5,
             )  # fmt: skip
         axes.set(ylabel="mAP (%)", xticks=range(len(SIZES)))
@@ -127,8 +127,6 @@ def _band(axes, curves: Sequence, index: int, scale: float = 1, marker: str = ""
     if not steps:
         return
     values = scale * np.array([[curve[step] for step in steps] for curve in by_step])
-    axes.plot(steps, values.mean(0), color=colour(index), marker=marker, lw=1.6)
+    axes.plot(steps, values.mean(0), color=color(index), marker=marker, lw=1.6)
     if len(curves) > 1:
-        axes.fill_between(
-            steps, values.min(0), values.max(0), color=colour(index), alpha=0.12, lw=0
-        )
+        axes.fill_between(steps, values.min(0), values.max(0), color=color(index), alpha=0.12, lw=0)

@@ -70,13 +70,13 @@ class RowRecord:
 
     Attributes:
         params: Parameters of the detector.
-        madds: Multiply-adds for one picture.
+        madds: Multiply-adds for one image.
         input_size: (height, width) in pixels that `madds` are of.
-        latency_ms: Lower quartile, median and upper quartile for one picture, post-processing
+        latency_ms: Lower quartile, median and upper quartile for one image, post-processing
             included, in milliseconds.
         latency_of: Where it was measured.
-        pictures_interval: mAP's difference to the baseline: mean, low, high of a bootstrap over
-            validation pictures. None for the baseline, and where detections are missing.
+        images_interval: mAP's difference to the baseline: mean, low, high of a bootstrap over
+            validation images. None for the baseline, and where detections are missing.
     """
 
     params: int
@@ -84,7 +84,7 @@ class RowRecord:
     input_size: tuple[int, int]
     latency_ms: tuple[float, float, float]
     latency_of: str
-    pictures_interval: tuple[float, float, float] | None = None
+    images_interval: tuple[float, float, float] | None = None
 
 
 @dataclass

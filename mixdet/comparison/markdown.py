@@ -8,13 +8,13 @@ from mixdet.comparison.summary import (
     RowSummary,
     environments,
     remarks,
-    summarise,
+    summarize,
     verdict,
 )
 from mixdet.visual.tables import text_table
 
 HEADS = (
-    *("config", "mAP", *SIZES, "difference", "over pictures", "params (M)", "MAdds (B)"),
+    *("config", "mAP", *SIZES, "difference", "over images", "params (M)", "MAdds (B)"),
     *("inference (ms)", "training (s/iteration)"),
 )
 
@@ -27,7 +27,7 @@ def cells(row: RowSummary) -> list[str]:
         str(row.score),
         *(str(spread) for spread in row.by_size.values()),
         verdict(row.difference),
-        "" if row.over_pictures is None else verdict(row.over_pictures),
+        "" if row.over_images is None else verdict(row.over_images),
         f"{cost.params / 1e6:.3f}" if cost else "-",
         f"{cost.madds / 1e9:.3f}" if cost else "-",
         f"{cost.latency_ms[1]:.1f}" if cost else "-",
@@ -37,7 +37,7 @@ def cells(row: RowSummary) -> list[str]:
 
 def to_markdown(comparison: Comparison) -> str:
     """The whole report, but for the figures."""
-    rows = summarise(comparison)
+    rows = summarize(comparison)
     table = text_table(HEADS, [cells(row) for row in rows], markdown=True)
     notes = [*remarks(comparison, rows), *measured(rows)]
     notes += [f"Hardware: {line}." for line in environments(comparison)]
@@ -54,6 +54,6 @@ def measured(rows: list[RowSummary]) -> list[str]:
     return [
         f"MAdds: multiply-adds of the network at {height}x{width}, half of what is often called "
         "FLOPs.",
-        f"Inference: median of one picture, post-processing included, the rows taking turns "
+        f"Inference: median of one image, post-processing included, the rows taking turns "
         f"({costs[0].latency_of}). Training: median of an iteration, data loading included.",
     ]

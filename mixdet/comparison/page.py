@@ -10,24 +10,24 @@ from string import Template
 from mixdet.comparison import figures
 from mixdet.comparison.folder import Comparison
 from mixdet.comparison.markdown import HEADS, cells, measured
-from mixdet.comparison.summary import RowSummary, environments, remarks, summarise
+from mixdet.comparison.summary import RowSummary, environments, remarks, summarize
 from mixdet.visual.boxes import data_url
-from mixdet.visual.contact_sheet import draw_judged, pictures_from_results
+from mixdet.visual.contact_sheet import draw_judged, images_from_results
 
 SCORE_THR = 0.3
 TILE = 320
 
 
-def to_html(comparison: Comparison, title: str, pictures: dict[str, list[str]]) -> str:
+def to_html(comparison: Comparison, title: str, images: dict[str, list[str]]) -> str:
     """The page.
 
     Args:
         comparison: What to show.
         title: Heading.
-        pictures: By row, JPEG pictures as data URLs; the same pictures in the same order for every
+        images: By row, JPEG images as data URLs; the same images in the same order for every
             row. Empty leaves the section out.
     """
-    rows = summarise(comparison)
+    rows = summarize(comparison)
     sections = [_figure(caption, svg) for caption, svg in _figures(comparison, rows)]
     notes = [*remarks(comparison, rows), *measured(rows)]
     notes += [f"Hardware: {line}." for line in environments(comparison)]
@@ -41,20 +41,20 @@ def to_html(comparison: Comparison, title: str, pictures: dict[str, list[str]]) 
         command=escape(comparison.plan.command),
         figures="".join(sections),
         # "</" would end the script element
-        pictures=json.dumps(pictures).replace("</", "<\\/"),
+        images=json.dumps(images).replace("</", "<\\/"),
         score_thr=SCORE_THR,
     )
 
 
-def draw_pictures(
+def draw_images(
     comparison: Comparison, ann_file: str, image_root: str, count: int
 ) -> dict[str, list[str]]:
-    """Validation pictures with the boxes of each row's first common seed, as data URLs.
+    """Validation images with the boxes of each row's first common seed, as data URLs.
 
     Args:
         comparison: Whose runs still have their work folders; rows without are left out.
         ann_file: COCO annotation file.
-        image_root: Folder of the pictures.
+        image_root: Folder of the images.
         count: How many; 0 gives nothing.
     """
     drawn = {}
@@ -62,7 +62,7 @@ def draw_pictures(
         seeds = comparison.runs_of(row)
         found = comparison.run_folder(row, min(seeds, default=0)) / "val_detections.json"
         if found.is_file():
-            items, names = pictures_from_results(ann_file, image_root, found, count)
+            items, names = images_from_results(ann_file, image_root, found, count)
             drawn[row] = [
                 data_url(draw_judged(item.above(SCORE_THR), names, TILE)) for item in items
             ]
@@ -80,14 +80,14 @@ def _figures(comparison: Comparison, rows: list[RowSummary]) -> list[tuple[str, 
             (
                 "mAP over latency",
                 figures.score_over_cost(
-                    rows, lambda cost: cost.latency_ms[1], "milliseconds a picture (median)"
+                    rows, lambda cost: cost.latency_ms[1], "milliseconds an image (median)"
                 ),
             ),
         ]
     if any(row.difference for row in rows):
         found.append(
             (
-                "Differences to A, 95 %: thick over seeds, thin over pictures",
+                "Differences to A, 95 %: thick over seeds, thin over images",
                 figures.differences(rows),
             )
         )
@@ -111,5 +111,5 @@ def _row(index: int, row: RowSummary) -> str:
 
 
 def _chip(index: int) -> str:
-    """A row's letter in its colour."""
-    return f'<b style="color:{figures.colour(index)}">{figures.letter(index)}</b>'
+    """A row's letter in its color."""
+    return f'<b style="color:{figures.color(index)}">{figures.letter(index)}</b>'

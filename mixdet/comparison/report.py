@@ -10,22 +10,22 @@ from mmengine.config import Config
 from mixdet.comparison.costs import measure
 from mixdet.comparison.folder import Comparison
 from mixdet.comparison.markdown import to_markdown
-from mixdet.comparison.page import draw_pictures, to_html
+from mixdet.comparison.page import draw_images, to_html
 from mixdet.config.read import load_config
 from mixdet.errors import MixDetError
 from mixdet.outputs import write_atomically
 
-TIMED_PICTURES = 8
+TIMED_IMAGES = 8
 
 
-def report(comparison: Comparison, pictures: int = 6) -> str:
+def report(comparison: Comparison, images: int = 6) -> str:
     """Write `report.md` and `report.html`; returns the Markdown.
 
     Costs are measured where the folder does not hold them for every row yet.
 
     Args:
         comparison: Read from its folder.
-        pictures: Validation pictures to show side by side.
+        images: Validation images to show side by side.
 
     Raises:
         MixDetError: No run is finished, or a file is missing that a measurement needs.
@@ -38,10 +38,10 @@ def report(comparison: Comparison, pictures: int = 6) -> str:
         finished = all(comparison.runs_of(row) for row in comparison.plan.rows)
         if finished and comparison.rows.keys() != set(comparison.plan.rows):
             measure(comparison, files, ann_file)
-        drawn = draw_pictures(comparison, ann_file, image_root, pictures)
-    elif pictures:
+        drawn = draw_images(comparison, ann_file, image_root, images)
+    elif images:
         warnings.warn(
-            f"{comparison.folder} has no runs/: the report is without pictures", stacklevel=2
+            f"{comparison.folder} has no runs/: the report is without images", stacklevel=2
         )
     text = to_markdown(comparison)
     write_atomically(comparison.folder / "report.md", text.encode())
@@ -52,10 +52,10 @@ def report(comparison: Comparison, pictures: int = 6) -> str:
 
 
 def _validation(comparison: Comparison) -> tuple[str, str, list[Path]]:
-    """Annotation file, folder of the pictures, and some pictures of the validation set."""
+    """Annotation file, folder of the images, and some images of the validation set."""
     plan = comparison.plan
     cfg: Config = load_config(plan.configs[0], plan.cfg_options, data_root=plan.data_root)
     dataset = cfg.val_dataloader.dataset
     root = Path(dataset.get("data_root") or "", dataset.data_prefix.img)
-    files = sorted(path for path in root.iterdir() if path.is_file())[:TIMED_PICTURES]
+    files = sorted(path for path in root.iterdir() if path.is_file())[:TIMED_IMAGES]
     return cfg.val_evaluator.ann_file, str(root), files

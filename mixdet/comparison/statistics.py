@@ -1,4 +1,4 @@
-"""What can be told apart: intervals over seeds, and over validation pictures."""
+"""What can be told apart: intervals over seeds, and over validation images."""
 
 from __future__ import annotations
 
@@ -65,17 +65,17 @@ def paired_interval(ours: Mapping[int, float], base: Mapping[int, float]) -> Int
     return Interval(mean, float(low), float(high))
 
 
-class PictureAP:
-    """mAP of one file of detections for any weighting of the pictures.
+class ImageAP:
+    """mAP of one file of detections for any weighting of the images.
 
-    A bootstrap draws pictures with replacement: a weighting by whole numbers. What one pass of
+    A bootstrap draws images with replacement: a weighting by whole numbers. What one pass of
     pycocotools matched is kept, so that a draw costs a cumulative sum; pycocotools itself would
     take most of a second for each. With weights of one it gives pycocotools' mAP.
 
     Args:
         truth: The annotations.
         detections: COCO results.
-        images: Ids of the pictures, in the order of the weights.
+        images: Ids of the images, in the order of the weights.
     """
 
     def __init__(
@@ -99,10 +99,10 @@ class PictureAP:
         ]
 
     def __call__(self, weights: np.ndarray) -> float:
-        """mAP over IoU 0.50 to 0.95; -1 where no picture with a weight holds an object.
+        """mAP over IoU 0.50 to 0.95; -1 where no image with a weight holds an object.
 
         Args:
-            weights: (pictures,), how often each was drawn.
+            weights: (images,), how often each was drawn.
         """
         found = [matches.precision(weights, self._recalls) for matches in self._classes]
         found = [precision for precision in found if precision is not None]
@@ -112,10 +112,10 @@ class PictureAP:
 class _Matches(NamedTuple):
     """Detections of one class, best first, and the objects that there are."""
 
-    picture: np.ndarray  # (n,) of a detection
+    image: np.ndarray  # (n,) of a detection
     right: np.ndarray  # (IoUs, n) bool
     wrong: np.ndarray  # (IoUs, n) bool
-    objects: np.ndarray  # (pictures,)
+    objects: np.ndarray  # (images,)
 
     @classmethod
     def of(cls, evaluated: Sequence[dict | None], order: Sequence[int], most: int) -> _Matches:
@@ -131,20 +131,20 @@ class _Matches(NamedTuple):
         if not parts:
             none = np.zeros((1, 0), bool)
             return cls(np.zeros(0, int), none, none, objects)
-        scores, picture, right, wrong = (
+        scores, image, right, wrong = (
             np.concatenate(part, axis=-1) for part in zip(*parts, strict=True)
         )
         best = np.argsort(
             -scores, kind="mergesort"
         )  # as pycocotools: equal scores keep their order
-        return cls(picture[best], right[:, best], wrong[:, best], objects)
+        return cls(image[best], right[:, best], wrong[:, best], objects)
 
     def precision(self, weights: np.ndarray, recalls: np.ndarray) -> np.ndarray | None:
         """(IoUs, recalls) interpolated precision, or None without an object."""
         objects = weights @ self.objects
         if not objects:
             return None
-        weight = weights[self.picture]
+        weight = weights[self.image]
         right = np.cumsum(self.right * weight, axis=1)
         wrong = np.cumsum(self.wrong * weight, axis=1)
         precision = right / np.maximum(right + wrong, np.spacing(1))
@@ -158,18 +158,18 @@ class _Matches(NamedTuple):
         )
 
 
-def bootstrap_pictures(
-    scorers: Mapping[str, Sequence[PictureAP]], pictures: int, draws: int = 300
+def bootstrap_images(
+    scorers: Mapping[str, Sequence[ImageAP]], images: int, draws: int = 300
 ) -> dict[str, Interval]:
-    """Each row's difference to the first one, over draws of the validation pictures.
+    """Each row's difference to the first one, over draws of the validation images.
 
     All rows and seeds see the same draws; a row's score is the mean over its seeds. It says how far
-    the difference hangs on which pictures were chosen, with the trained networks as they are: the
+    the difference hangs on which images were chosen, with the trained networks as they are: the
     spread of training is not in it.
 
     Args:
         scorers: By row, one scorer a seed.
-        pictures: Validation pictures.
+        images: Validation images.
         draws: How many.
 
     Returns:
@@ -178,10 +178,10 @@ def bootstrap_pictures(
     generator = np.random.default_rng(0)
     scores: dict[str, list[float]] = {row: [] for row in scorers}
     for _ in range(draws):
-        weights = np.bincount(generator.integers(pictures, size=pictures), minlength=pictures)
+        weights = np.bincount(generator.integers(images, size=images), minlength=images)
         for row, per_seed in scorers.items():
             scores[row].append(np.mean([score(weights) for score in per_seed]))
-    everything = np.ones(pictures)
+    everything = np.ones(images)
     whole = {row: np.mean([score(everything) for score in many]) for row, many in scorers.items()}
     base, *rows = scorers
     tail = 100 * (1 - LEVEL) / 2

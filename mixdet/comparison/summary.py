@@ -49,7 +49,7 @@ class RowSummary:
         score: mAP.
         by_size: mAP of small, medium and large objects.
         difference: mAP's paired difference to the baseline, over seeds; None for the baseline.
-        over_pictures: The same, over validation pictures; None where it was not measured.
+        over_images: The same, over validation images; None where it was not measured.
         cost: Parameters and the like; None where they were not measured.
         seconds_per_iteration: Of training, the median over seeds.
     """
@@ -59,12 +59,12 @@ class RowSummary:
     score: Spread
     by_size: dict[str, Spread]
     difference: Interval | None
-    over_pictures: Interval | None
+    over_images: Interval | None
     cost: RowRecord | None
     seconds_per_iteration: float
 
 
-def summarise(comparison: Comparison) -> list[RowSummary]:
+def summarize(comparison: Comparison) -> list[RowSummary]:
     """Every row that has a finished run, the baseline first."""
     base, *_ = comparison.plan.rows
     reference = comparison.scores(base)
@@ -78,7 +78,7 @@ def summarise(comparison: Comparison) -> list[RowSummary]:
 def _row(comparison: Comparison, row: str, reference: dict[int, float] | None) -> RowSummary:
     runs, scores = comparison.runs_of(row), comparison.scores(row)
     cost = comparison.rows.get(row)
-    interval = cost and cost.pictures_interval
+    interval = cost and cost.images_interval
     return RowSummary(
         name=row,
         seeds=len(runs),
@@ -87,7 +87,7 @@ def _row(comparison: Comparison, row: str, reference: dict[int, float] | None) -
         difference=paired_interval(scores, reference)
         if reference and reference.keys() & scores.keys()
         else None,
-        over_pictures=Interval(*(100 * value for value in interval)) if interval else None,
+        over_images=Interval(*(100 * value for value in interval)) if interval else None,
         cost=cost,
         seconds_per_iteration=statistics.median(run.seconds_per_iteration for run in runs.values()),
     )
@@ -109,17 +109,17 @@ def remarks(comparison: Comparison, rows: list[RowSummary]) -> list[str]:
     seeds = [row.seeds for row in rows]
     counted = f"{min(seeds)}" if min(seeds) == max(seeds) else f"{min(seeds)} to {max(seeds)}"
     words = [
-        f"Seeds: {counted} a row; the same seed gives every row the same order of pictures. "
+        f"Seeds: {counted} a row; the same seed gives every row the same order of images. "
         f"mAP in percent: mean ± standard deviation over seeds, after the last epoch.",
         "Difference: to the first row, seed by seed, with a 95 % interval over seeds "
         + ("(Student's t)" if min(seeds) < FEW else "(BCa bootstrap)")
         + ". Where the interval holds zero the row is printed as not separable, which is not the "
         "same as equal.",
     ]
-    if any(row.over_pictures for row in rows):
+    if any(row.over_images for row in rows):
         words.append(
-            "Over pictures: the same difference with a 95 % interval of a bootstrap over the "
-            "validation pictures, the trained networks as they are: it does not hold the spread "
+            "Over images: the same difference with a 95 % interval of a bootstrap over the "
+            "validation images, the trained networks as they are: it does not hold the spread "
             "of training."
         )
     widths = [

@@ -1,7 +1,7 @@
-"""Checking a config's data before a detector learns from them: classes, ids, boxes, pictures.
+"""Checking a config's data before a detector learns from them: classes, ids, boxes, images.
 
 `quick_check` reads the annotations alone and runs before every training (`DataCheckHook`);
-`full_check`, what `tools/check_data.py` does, opens every picture too.
+`full_check`, what `tools/check_data.py` does, opens every image too.
 """
 
 import mixdet.compat.prepared

@@ -14,13 +14,13 @@ from torch import nn
 from mixdet.data_check.splits import Split
 
 MATCH = 0.5  # the IoU from which an anchor learns a box by itself
-SAMPLE = 20_000  # boxes are enough for the centres of clusters
+SAMPLE = 20_000  # boxes are enough for the centers of clusters
 PERCENTILES = (5, 25, 50, 75, 95)
 
 
 @dataclass(frozen=True)
 class Coverage:
-    """How well anchor shapes fit box shapes, each pair laid centre on centre.
+    """How well anchor shapes fit box shapes, each pair laid center on center.
 
     Attributes:
         mean_iou: Mean over the boxes of the best anchor's IoU.
@@ -42,12 +42,12 @@ class AnchorFit:
 
     Attributes:
         boxes: Number of boxes, crowds left out.
-        input_size: (width, height) in pixels that pictures are scaled to, augmentation left out.
+        input_size: (width, height) in pixels that images are scaled to, augmentation left out.
         sides: Percentiles (5, 25, 50, 75, 95) of the root of a box's area, in pixels.
         ratios: The same percentiles of width to height.
         anchors: Number of anchor shapes.
         now: Coverage by the model's anchors.
-        clusters: (width, height) of as many k-means centres (distance 1 - IoU), small to large.
+        clusters: (width, height) of as many k-means centers (distance 1 - IoU), small to large.
         by_clusters: Coverage by those: what any anchors of that number can be measured against.
         settings: `min_sizes` and `max_sizes` that fit better, where the anchor generator has them.
         by_settings: Coverage by those.
@@ -78,7 +78,7 @@ def fit_anchors(split: Split, cfg: Config, model: nn.Module) -> AnchorFit | None
         model: The model.
 
     Returns:
-        None where the model has no anchors, the pictures are not scaled to a known size, or there
+        None where the model has no anchors, the images are not scaled to a known size, or there
         is no box.
     """
     where = "rpn_head" if hasattr(model, "rpn_head") else "bbox_head"
@@ -118,7 +118,7 @@ def coverage(boxes: np.ndarray, anchors: np.ndarray) -> Coverage:
 
 
 def shape_iou(boxes: np.ndarray, anchors: np.ndarray) -> np.ndarray:
-    """IoU (n, k) of boxes (n, 2) and anchors (k, 2) in (width, height), laid centre on centre."""
+    """IoU (n, k) of boxes (n, 2) and anchors (k, 2) in (width, height), laid center on center."""
     common = np.minimum(boxes[:, None], anchors).prod(-1)
     return common / (boxes.prod(1)[:, None] + anchors.prod(1) - common)
 
@@ -134,22 +134,22 @@ def cluster(boxes: np.ndarray, count: int, rounds: int = 50) -> np.ndarray:
         rounds: Most rounds.
 
     Returns:
-        Their centres (count, 2), small to large.
+        Their centers (count, 2), small to large.
     """
     boxes = boxes[np.argsort(boxes.prod(1), kind="stable")]
     boxes = boxes[np.linspace(0, len(boxes) - 1, min(len(boxes), SAMPLE)).astype(int)]
-    centres = boxes[((np.arange(count) + 0.5) / count * len(boxes)).astype(int)]
+    centers = boxes[((np.arange(count) + 0.5) / count * len(boxes)).astype(int)]
     nearest = None
     for _ in range(rounds):
         before, nearest = (
             nearest,
-            np.concatenate([shape_iou(part, centres).argmax(1) for part in _parts(boxes)]),
+            np.concatenate([shape_iou(part, centers).argmax(1) for part in _parts(boxes)]),
         )
         if before is not None and (before == nearest).all():
             break
         for index in np.unique(nearest):
-            centres[index] = np.median(boxes[nearest == index], axis=0)
-    return centres[np.argsort(centres.prod(1), kind="stable")]
+            centers[index] = np.median(boxes[nearest == index], axis=0)
+    return centers[np.argsort(centers.prod(1), kind="stable")]
 
 
 def _parts(boxes: np.ndarray) -> list[np.ndarray]:
@@ -202,13 +202,13 @@ def _scaled(split: Split, scale: tuple[int, int], keep_ratio: bool) -> np.ndarra
         and split.name_of.get(annotation.get("category_id")) in split.classes
         for annotation in split.annotations
     ]
-    boxes, pictures = split.boxes[:, 2:], split.sizes
+    boxes, images = split.boxes[:, 2:], split.sizes
     with np.errstate(invalid="ignore"):
-        kept = np.array(trains, bool) & (boxes >= 1).all(1) & (pictures >= 1).all(1)
-    boxes, pictures = boxes[kept], pictures[kept]
-    factors = np.array(scale) / pictures
+        kept = np.array(trains, bool) & (boxes >= 1).all(1) & (images >= 1).all(1)
+    boxes, images = boxes[kept], images[kept]
+    factors = np.array(scale) / images
     if keep_ratio:
-        longer, shorter = max(scale) / pictures.max(1), min(scale) / pictures.min(1)
+        longer, shorter = max(scale) / images.max(1), min(scale) / images.min(1)
         factors = np.minimum(longer, shorter)[:, None]
     return boxes * factors
 

@@ -10,7 +10,7 @@ from mixdet.data_check.boxes import check_boxes
 from mixdet.data_check.entries import check_classes, check_ids, check_names, check_usable
 from mixdet.data_check.files import check_files, check_shared, read_files
 from mixdet.data_check.problems import ERROR, NOTE, WARNING, Example, Problem, problem
-from mixdet.data_check.report import DataReport, summarise
+from mixdet.data_check.report import DataReport, summarize
 from mixdet.data_check.splits import Split, read_splits
 from mixdet.errors import MixDetError
 
@@ -20,7 +20,7 @@ ANNOTATION_CHECKS = (
 
 
 def quick_check(cfg: Config) -> list[Problem]:
-    """Check what a training run reads, by its annotations and folders; no picture is opened.
+    """Check what a training run reads, by its annotations and folders; no image is opened.
 
     Args:
         cfg: The config.
@@ -32,7 +32,7 @@ def quick_check(cfg: Config) -> list[Problem]:
 
 
 def full_check(cfg: Config) -> DataReport:
-    """Check training, validation and test data, every picture, and the anchors.
+    """Check training, validation and test data, every image, and the anchors.
 
     Args:
         cfg: The config.
@@ -57,14 +57,14 @@ def full_check(cfg: Config) -> DataReport:
         model = MODELS.build(cfg.model)
         training = next((split for split in splits if split.trains), None)
         fit = training and fit_anchors(training, cfg, model)
-    return DataReport([summarise(split) for split in splits], problems + _check_anchors(fit), fit)
+    return DataReport([summarize(split) for split in splits], problems + _check_anchors(fit), fit)
 
 
 def _check_annotations(splits: list[Split]) -> list[Problem]:
     problems = [found for split in splits for check in ANNOTATION_CHECKS for found in check(split)]
     for split in splits:
         if split.trains and "," in split.name:
-            text = "the same pictures train and are evaluated on, so that scores say little"
+            text = "the same images train and are evaluated on, so that scores say little"
             problems += problem("one_data_set", WARNING, split.name, text, len(split.images))
     named = [split for split in splits if split.classes]
     others = [split for split in named if split.classes != named[0].classes]

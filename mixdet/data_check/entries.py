@@ -1,4 +1,4 @@
-"""What the entries of an annotation file say of each other: classes, ids, names of pictures."""
+"""What the entries of an annotation file say of each other: classes, ids, names of images."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def _suggest(name: str, others: list) -> str:
 
 
 def check_ids(split: Split) -> list[Problem]:
-    """Ids that are not unique, missing fields, boxes of unknown pictures or categories."""
+    """Ids that are not unique, missing fields, boxes of unknown images or categories."""
     found = []
     for kind, entries in (
         ("image", split.images),
@@ -130,9 +130,9 @@ def check_ids(split: Split) -> list[Problem]:
 
 
 def check_usable(split: Split) -> list[Problem]:
-    """A file without pictures, or without a box of a class of the config."""
+    """A file without images, or without a box of a class of the config."""
     if not split.images:
-        return problem("no_pictures", ERROR, split.name, "no picture in the annotations", 1)
+        return problem("no_images", ERROR, split.name, "no image in the annotations", 1)
     used = (split.name_of.get(annotation.get("category_id")) for annotation in split.annotations)
     if split.classes and not any(name in split.classes for name in used):
         text = "no box of any class of the config"
@@ -141,7 +141,7 @@ def check_usable(split: Split) -> list[Problem]:
 
 
 def check_names(split: Split) -> list[Problem]:
-    """Names that lead out of the pictures' root, stand twice, or have no file; none is opened."""
+    """Names that lead out of the images' root, stand twice, or have no file; none is opened."""
     outside, missing = [], []
     folders: dict[str, dict[str, bool]] = {}
     for image in split.images:
@@ -158,7 +158,7 @@ def check_names(split: Split) -> list[Problem]:
         "names_outside_the_root",
         ERROR,
         split.name,
-        "pictures that do not lie under the data set's folder, which are refused",
+        "images that do not lie under the data set's folder, which are refused",
         len(outside),
         map(Example, outside),
     )
@@ -171,10 +171,10 @@ def check_names(split: Split) -> list[Problem]:
         map(Example, twice),
     )
     found += problem(
-        "missing_pictures",
+        "missing_images",
         ERROR if len(missing) == len(split.images) else WARNING,
         split.name,
-        "pictures that are not there",
+        "images that are not there",
         len(missing),
         map(Example, missing),
     )
@@ -182,7 +182,7 @@ def check_names(split: Split) -> list[Problem]:
 
 
 def _is_there(root: str, name: str, folders: dict[str, dict[str, bool]]) -> bool:
-    """Look a picture up in its folder's listing, which says for each entry if it is a link.
+    """Look an image up in its folder's listing, which says for each entry if it is a link.
 
     Raises:
         MixDetError: It lies behind a link that leads out of the root.

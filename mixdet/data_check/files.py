@@ -1,4 +1,4 @@
-"""What is wrong with the picture files; each is read and decoded once."""
+"""What is wrong with the image files; each is read and decoded once."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tqdm import tqdm
 from mixdet.data_check.problems import ERROR, WARNING, Example, Problem, problem
 from mixdet.data_check.splits import Split
 from mixdet.errors import MixDetError
-from mixdet.images import decode_fully, read_picture, resolve_inside
+from mixdet.images import decode_fully, read_image_file, resolve_inside
 
 
 @dataclass
@@ -23,7 +23,7 @@ class Files:
 
     Attributes:
         split: The split.
-        broken: Why a picture cannot be used, by its path.
+        broken: Why an image cannot be used, by its path.
         resized: What was found in place of the stated size, by path.
         paths: Paths by a hash of their content.
     """
@@ -35,7 +35,7 @@ class Files:
 
 
 def read_files(split: Split) -> Files:
-    """Read and decode every picture that `check_names` finds in order; show how far it is."""
+    """Read and decode every image that `check_names` finds in order; show how far it is."""
     files = Files(split)
     stated = split.stated_sizes(split.images)
     images = {
@@ -51,13 +51,13 @@ def read_files(split: Split) -> Files:
             return None
         if not path.exists():
             return None
-        content, size = read_picture(path, split.limits)
+        content, size = read_image_file(path, split.limits)
         decode_fully(path, content)
         return size, hashlib.blake2b(content, digest_size=16).digest()
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # decoders release Python's lock
         tasks = {name: pool.submit(read, name) for name in images}
-        shown = tqdm(tasks.items(), desc=f"{split.name} pictures", unit="img", leave=False)
+        shown = tqdm(tasks.items(), desc=f"{split.name} images", unit="img", leave=False)
         for name, task in shown:
             path = str(Path(split.root, name))
             try:
@@ -76,20 +76,20 @@ def read_files(split: Split) -> Files:
 
 
 def check_files(files: Files) -> list[Problem]:
-    """Broken pictures, and those of another size than stated."""
+    """Broken images, and those of another size than stated."""
     found = problem(
-        "broken_pictures",
+        "broken_images",
         ERROR if len(files.broken) == len(files.split.images) else WARNING,
         files.split.name,
-        "pictures that cannot be used",
+        "images that cannot be used",
         len(files.broken),
         map(Example, files.broken.values()),
     )
     found += problem(
-        "pictures_of_another_size",
+        "images_of_another_size",
         WARNING,
         files.split.name,
-        "pictures of another size than the annotations state, on which boxes may be misplaced",
+        "images of another size than the annotations state, on which boxes may be misplaced",
         len(files.resized),
         (Example(f"{path}: {words}", path) for path, words in files.resized.items()),
     )
@@ -97,7 +97,7 @@ def check_files(files: Files) -> list[Problem]:
 
 
 def check_shared(training: Files, other: Files) -> list[Problem]:
-    """Pictures of training that another split has too, by their content whatever their name."""
+    """Images of training that another split has too, by their content whatever their name."""
     pairs = [
         (training.paths[digest][0], path)
         for digest, paths in other.paths.items()
@@ -105,10 +105,10 @@ def check_shared(training: Files, other: Files) -> list[Problem]:
         for path in paths
     ]
     return problem(
-        "shared_pictures",
+        "shared_images",
         WARNING,
         other.split.name,
-        "pictures that are training data too, so that scores on them say little",
+        "images that are training data too, so that scores on them say little",
         len(pairs),
         (Example(f"{path} is {twin}", path) for twin, path in pairs),
     )

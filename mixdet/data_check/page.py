@@ -1,4 +1,4 @@
-"""A report as one HTML page with the pictures of the examples in it."""
+"""A report as one HTML page with the images of the examples in it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from PIL import ImageDraw
 from mixdet.data_check.problems import Example, Problem
 from mixdet.data_check.report import DataReport, anchor_lines, summary_table
 from mixdet.errors import MixDetError
-from mixdet.images import PictureLimits, as_rgb, read_picture
+from mixdet.images import ImageLimits, as_rgb, read_image_file
 from mixdet.visual.boxes import data_url, draw_box, enlarged
 
 SIDE = 320
@@ -47,18 +47,18 @@ def _section(found: Problem) -> str:
 
 
 def _figure(example: Example) -> str:
-    picture = _drawn(example)
-    shown = f'<img src="{picture}" alt="">' if picture else ""
+    image = _drawn(example)
+    shown = f'<img src="{image}" alt="">' if image else ""
     return f"<figure>{shown}<figcaption>{escape(example.text)}</figcaption></figure>"
 
 
 def _drawn(example: Example) -> str | None:
-    """The example's picture with its box, as a data URL; None where there is none to show."""
-    if example.picture is None:
+    """The example's image with its box, as a data URL; None where there is none to show."""
+    if example.image is None:
         return None
     try:
-        read_picture(example.picture, PictureLimits())
-        canvas, scale = enlarged(as_rgb(example.picture), SIDE)
+        read_image_file(example.image, ImageLimits())
+        canvas, scale = enlarged(as_rgb(example.image), SIDE)
     except MixDetError:
         return None
     if example.box is not None:

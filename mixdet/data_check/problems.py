@@ -19,12 +19,12 @@ class Example:
 
     Attributes:
         text: What is wrong, with the ids or names that find it.
-        picture: Path of the picture, where one can be shown.
-        box: (x, y, w, h) in pixels of the picture as the annotations have it, where one is meant.
+        image: Path of the image, where one can be shown.
+        box: (x, y, w, h) in pixels of the image as the annotations have it, where one is meant.
     """
 
     text: str
-    picture: str | None = None
+    image: str | None = None
     box: tuple[float, ...] | None = None
 
 

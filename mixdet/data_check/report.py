@@ -19,7 +19,7 @@ class Summary:
 
     data: str
     ann_file: str
-    pictures: int
+    images: int
     boxes: int
     classes: int
 
@@ -73,7 +73,7 @@ class DataReport:
         return "\n\n".join(parts)
 
 
-def summarise(split: Split) -> Summary:
+def summarize(split: Split) -> Summary:
     """Count a split."""
     counts = (len(part) for part in (split.images, split.annotations, split.classes))
     return Summary(split.name, split.ann_file, *counts)
@@ -81,9 +81,9 @@ def summarise(split: Split) -> Summary:
 
 def summary_table(summaries: list[Summary]) -> str:
     """The data that were checked."""
-    header = ("data", "pictures", "boxes", "classes", "annotations")
+    header = ("data", "images", "boxes", "classes", "annotations")
     rows = [
-        (each.data, f"{each.pictures:,}", f"{each.boxes:,}", str(each.classes), each.ann_file)
+        (each.data, f"{each.images:,}", f"{each.boxes:,}", str(each.classes), each.ann_file)
         for each in summaries
     ]
     return text_table(header, rows)

@@ -14,7 +14,7 @@ from mmengine.config import Config
 from mixdet.config.data_paths import LOADERS, with_annotations
 from mixdet.errors import MixDetError
 from mixdet.evaluation import load_coco
-from mixdet.images import PictureLimits
+from mixdet.images import ImageLimits
 
 NAMES = dict(zip(LOADERS, ("training", "validation", "test"), strict=True))
 
@@ -26,9 +26,9 @@ class Split:
     Attributes:
         name: `training`, `validation`, `test`, or several of them where they share their data.
         ann_file: The annotation file.
-        root: Folder of the pictures; None where it is not on this machine's disk.
+        root: Folder of the images; None where it is not on this machine's disk.
         classes: Class names as the config, or the data set's class, has them.
-        limits: What its pictures may take.
+        limits: What its images may take.
         content: The annotation file's `images`, `annotations` and `categories`.
     """
 
@@ -36,7 +36,7 @@ class Split:
     ann_file: str
     root: str | None
     classes: tuple[str, ...]
-    limits: PictureLimits
+    limits: ImageLimits
     content: dict
 
     @property
@@ -46,7 +46,7 @@ class Split:
 
     @cached_property
     def images(self) -> list[dict]:
-        """Entries of the pictures."""
+        """Entries of the images."""
         return self.content["images"]
 
     @cached_property
@@ -61,7 +61,7 @@ class Split:
 
     @cached_property
     def image_of(self) -> dict:
-        """Pictures by id."""
+        """Images by id."""
         return {image.get("id"): image for image in self.images}
 
     @cached_property
@@ -76,7 +76,7 @@ class Split:
 
     @cached_property
     def sizes(self) -> np.ndarray:
-        """Width and height in pixels of each annotation's picture, (n, 2); NaN where not known."""
+        """Width and height in pixels of each annotation's image, (n, 2); NaN where not known."""
         known = dict(zip(self.image_of, self.stated_sizes(self.image_of.values()), strict=True))
         unknown = np.full(2, np.nan)
         sizes = [known.get(annotation.get("image_id"), unknown) for annotation in self.annotations]
@@ -88,7 +88,7 @@ class Split:
         return numbers([[image.get("width"), image.get("height")] for image in images], 2)
 
     def path(self, image: dict) -> str | None:
-        """Where a picture should lie, for an example to show."""
+        """Where an image should lie, for an example to show."""
         name = image.get("file_name")
         known = self.root is not None and isinstance(name, str)
         return str(Path(self.root, name)) if known else None
@@ -130,10 +130,10 @@ def read_splits(cfg: Config, loaders: tuple[str, ...] = LOADERS) -> list[Split]:
     return list(found.values())
 
 
-def limits_of(dataset: dict) -> PictureLimits:
+def limits_of(dataset: dict) -> ImageLimits:
     """The limits of a data set's config."""
     keys = ("max_bytes", "max_pixels")
-    return PictureLimits(**{key: dataset[key] for key in keys if key in dataset})
+    return ImageLimits(**{key: dataset[key] for key in keys if key in dataset})
 
 
 def _join(root: str, part: str) -> str:

@@ -22,53 +22,51 @@ def packed_collate(samples: Sequence[dict]) -> dict[str, Any]:
     """Collate as mmengine's `pseudo_collate`, into lists that are cheap to send to a process.
 
     torch opens a piece of shared memory, and asks for it over a socket, for each tensor that a
-    worker sends: five a picture, which takes longer than the augmentation. Here the pictures of a
+    worker sends: five an image, which takes longer than the augmentation. Here the images of a
     batch cross as one tensor and everything else as one string of bytes. What arrives is what was
     sent: lists of tensors and data samples.
 
     Args:
-        samples: What the pipeline makes of each picture: `inputs`, (3, H, W), and whatever else.
+        samples: What the pipeline makes of each image: `inputs`, (3, H, W), and whatever else.
 
     Returns:
         A list for each key.
     """
     batch = pseudo_collate(samples)
     return {
-        key: (Pictures if key == "inputs" else Packed)(values)
-        if isinstance(values, list)
-        else values
+        key: (Images if key == "inputs" else Packed)(values) if isinstance(values, list) else values
         for key, values in batch.items()
     }
 
 
-def stack(pictures: Sequence[Tensor]) -> Tensor:
-    """(N, 3, H, W) of N pictures (3, H, W), in the memory format that they have.
+def stack(images: Sequence[Tensor]) -> Tensor:
+    """(N, 3, H, W) of N images (3, H, W), in the memory format that they have.
 
     `torch.stack` would lay out each of `PackChannelsLast`'s anew.
     """
-    stored, last = _as_stored(pictures)
+    stored, last = _as_stored(images)
     return _planes(torch.stack(stored), last)
 
 
-def of_one_size(pictures: Any) -> bool:
+def of_one_size(images: Any) -> bool:
     """Whether it is a list of tensors of one shape and type; test-time augmentation has more."""
     return (
-        isinstance(pictures, Sequence)
-        and len(pictures) > 0
-        and all(type(each) is Tensor and each.dim() == 3 for each in pictures)
-        and len({(each.shape, each.dtype, each.device) for each in pictures}) == 1
+        isinstance(images, Sequence)
+        and len(images) > 0
+        and all(type(each) is Tensor and each.dim() == 3 for each in images)
+        and len({(each.shape, each.dtype, each.device) for each in images}) == 1
     )
 
 
-def channels_last(picture: Tensor) -> bool:
+def channels_last(image: Tensor) -> bool:
     """Whether (3, H, W) lies in memory as (H, W, 3)."""
-    return picture.permute(1, 2, 0).is_contiguous()
+    return image.permute(1, 2, 0).is_contiguous()
 
 
-def _as_stored(pictures: Sequence[Tensor]) -> tuple[list[Tensor], bool]:
+def _as_stored(images: Sequence[Tensor]) -> tuple[list[Tensor], bool]:
     """Each as (H, W, 3) if all lie so in memory, else as it is, and which of both it is."""
-    last = all(map(channels_last, pictures))
-    return [each.permute(1, 2, 0) if last else each for each in pictures], last
+    last = all(map(channels_last, images))
+    return [each.permute(1, 2, 0) if last else each for each in images], last
 
 
 def _planes(stored: Tensor, last: bool) -> Tensor:
@@ -76,12 +74,12 @@ def _planes(stored: Tensor, last: bool) -> Tensor:
     return stored.permute(0, 3, 1, 2) if last else stored
 
 
-class Pictures(list):
+class Images(list):
     """A list of tensors which, if they have one shape, is pickled as one."""
 
     def __reduce__(self) -> tuple[Callable, tuple]:
         if not of_one_size(self):
-            return Pictures, (list(self),)
+            return Images, (list(self),)
         stored, last = _as_stored(self)
         if get_worker_info() is None or stored[0].device.type != "cpu":
             return _unbound, (torch.stack(stored), last)
@@ -89,8 +87,8 @@ class Pictures(list):
         torch.stack(stored, out=shared.tensor)
         return _unbound, (shared, last)
 
-    def __copy__(self) -> Pictures:  # which pinning asks for: by reference, as a list's
-        return Pictures(self)
+    def __copy__(self) -> Images:  # which pinning asks for: by reference, as a list's
+        return Images(self)
 
 
 class Packed(list):
@@ -115,8 +113,8 @@ class _TensorPickler(pickle.Pickler):
         return NotImplemented
 
 
-def _unbound(stored: Tensor, last: bool) -> Pictures:
-    return Pictures(_planes(stored, last).unbind())
+def _unbound(stored: Tensor, last: bool) -> Images:
+    return Images(_planes(stored, last).unbind())
 
 
 def _unpacked(content: bytes) -> Packed:

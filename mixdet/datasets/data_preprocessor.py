@@ -1,4 +1,4 @@
-"""mmdet's data preprocessor in a few steps for a batch, not a few for every picture."""
+"""mmdet's data preprocessor in a few steps for a batch, not a few for every image."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from mixdet.errors import MixDetError
 
 @MODELS.register_module()
 class BatchedDetDataPreprocessor(DetDataPreprocessor):
-    """mmdet's `DetDataPreprocessor`, with its results, for pictures of one size.
+    """mmdet's `DetDataPreprocessor`, with its results, for images of one size.
 
-    mmdet sends each picture, and of each its boxes and labels, to the GPU on its own and waits for
-    every one, then normalises picture by picture. Here the pictures of a batch go as one tensor
+    mmdet sends each image, and of each its boxes and labels, to the GPU on its own and waits for
+    every one, then normalizes image by image. Here the images of a batch go as one tensor
     and all boxes and labels as one for each type, from pinned memory and without waiting, and the
-    batch is normalised at once. On a CPU, pictures that lie channels last (`PackChannelsLast`) are
-    put in order and normalised in one pass, equal to rounding, and stay so. Pictures of several
+    batch is normalized at once. On a CPU, images that lie channels last (`PackChannelsLast`) are
+    put in order and normalized in one pass, equal to rounding, and stay so. Images of several
     sizes, and samples with more than boxes and labels, go mmdet's way.
 
     Args:
@@ -38,7 +38,7 @@ class BatchedDetDataPreprocessor(DetDataPreprocessor):
         **kwargs: As for mmdet's.
 
     Raises:
-        MixDetError: In training with `photometric`, if the pictures are not of one size.
+        MixDetError: In training with `photometric`, if the images are not of one size.
     """
 
     def __init__(self, photometric: dict | None = None, **kwargs) -> None:
@@ -46,11 +46,11 @@ class BatchedDetDataPreprocessor(DetDataPreprocessor):
         self.photometric = None if photometric is None else PhotometricDistortion(**photometric)
 
     def forward(self, data: dict, training: bool = False) -> dict:
-        """Send a batch to the device, and distort, normalise and pad it.
+        """Send a batch to the device, and distort, normalize and pad it.
 
         Args:
-            data: `inputs`, pictures (3, H, W), uint8 or float from 0 to 255, BGR as they are
-                loaded, or one tensor (N, 3, H, W); `data_samples`, one a picture, or None.
+            data: `inputs`, images (3, H, W), uint8 or float from 0 to 255, BGR as they are
+                loaded, or one tensor (N, 3, H, W); `data_samples`, one an image, or None.
             training: Whether the batch is for training.
 
         Returns:
@@ -58,22 +58,22 @@ class BatchedDetDataPreprocessor(DetDataPreprocessor):
             padded size, their boxes plain tensors unless `boxtype2tensor` is False.
         """
         if training and self.photometric is not None:
-            pictures = data["inputs"]
-            if not isinstance(pictures, Tensor):
-                if not of_one_size(pictures):
+            images = data["inputs"]
+            if not isinstance(images, Tensor):
+                if not of_one_size(images):
                     raise MixDetError(
-                        "model.data_preprocessor.photometric: the pictures are not of one size: "
+                        "model.data_preprocessor.photometric: the images are not of one size: "
                         "resize them in the pipeline, or distort there"
                     )
-                pictures = stack(pictures)
-            draws = [self.photometric.draw() for _ in pictures]
-            data = {**data, "inputs": distort_batch(self._send(pictures), draws)}
+                images = stack(images)
+            draws = [self.photometric.draw() for _ in images]
+            data = {**data, "inputs": distort_batch(self._send(images), draws)}
         elif self._takes_one_pass(data["inputs"]):
             return self._in_one_pass(data["inputs"], data.get("data_samples"))
         return super().forward(data, training)
 
     def _takes_one_pass(self, inputs: Any) -> bool:
-        """Whether pictures on a CPU, channels last, need neither padding nor anything special."""
+        """Whether images on a CPU, channels last, need neither padding nor anything special."""
         return (
             self.device.type == "cpu"
             and self._enable_normalize
@@ -85,9 +85,9 @@ class BatchedDetDataPreprocessor(DetDataPreprocessor):
             and not any(side % self.pad_size_divisor for side in inputs[0].shape[1:])
         )
 
-    def _in_one_pass(self, pictures: Sequence[Tensor], samples: Sequence | None) -> dict:
-        """What mmdet makes of a batch; its reordering and normalising are one linear map."""
-        pixels = stack(pictures).float().permute(0, 2, 3, 1)  # (N, H, W, 3)
+    def _in_one_pass(self, images: Sequence[Tensor], samples: Sequence | None) -> dict:
+        """What mmdet makes of a batch; its reordering and normalizing are one linear map."""
+        pixels = stack(images).float().permute(0, 2, 3, 1)  # (N, H, W, 3)
         mean = self.mean.float().view(3, 1)
         scale = 1 / self.std.float().view(-1, 1).expand_as(mean)
         change = torch.cat([torch.diag(scale[:, 0]), -mean * scale], 1)

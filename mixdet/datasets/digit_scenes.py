@@ -25,7 +25,7 @@ class DigitScenes(SafeCocoDataset):
     Args:
         data_root: Folder of the data set.
         ann_file: Annotation file, relative to `data_root`.
-        data_prefix: Folder of the pictures, relative to `data_root`.
+        data_prefix: Folder of the images, relative to `data_root`.
         **kwargs: Of `SafeCocoDataset`.
 
     Raises:

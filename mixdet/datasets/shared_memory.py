@@ -1,7 +1,7 @@
 """Memory that a data loading worker lends to the training process, batch after batch.
 
 torch asks the kernel for new shared memory for every tensor that a worker sends, and the kernel
-clears each of its pages first: for eight pictures of 320 x 320 that took longer than to read and
+clears each of its pages first: for eight images of 320 x 320 that took longer than to read and
 augment them. A block of this memory returns to its worker when the last tensor in it is gone, and
 to the system when the worker ends.
 """
@@ -35,7 +35,7 @@ class SharedTensor:
     Of a worker's blocks `KEPT` are used again; what it sends beside them is freed as torch's are.
 
     Args:
-        shape: Of the tensor, contiguous and uninitialised.
+        shape: Of the tensor, contiguous and uninitialized.
         dtype: Its type.
 
     Attributes:

@@ -2,7 +2,7 @@
 
 Gradio serves far more than our page: it fetches addresses, passes requests on and runs more
 functions than it shows. Here only what the page itself asks for goes through, in sizes that a
-picture can have, and only from a page of ours: any site that a browser has open can send to the
+image can have, and only from a page of ours: any site that a browser has open can send to the
 loopback address, and a name of its own can be made to point there.
 """
 
@@ -48,7 +48,7 @@ class Gate:
         if scope["path"] == f"{API}/queue/join":
             message = await _body(receive)
             if message is None or not self._names_uploads_only(message):
-                return await _answer(send, 403, "only pictures that were uploaded are taken")
+                return await _answer(send, 403, "only images that were uploaded are taken")
             receive = _again(message, receive)
 
         async def send_with_policy(event: dict) -> None:

@@ -1,6 +1,6 @@
-"""What the demo page shows and does: a picture in, the boxes of one or two detectors out.
+"""What the demo page shows and does: an image in, the boxes of one or two detectors out.
 
-The network runs when a picture comes; its boxes are kept, and the threshold draws them anew.
+The network runs when an image comes; its boxes are kept, and the threshold draws them anew.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from PIL import Image
 
 from mixdet.digit_scenes.drawing import load_photographs, make_scene
 from mixdet.errors import MixDetError
-from mixdet.images import PictureLimits, as_rgb, read_picture
+from mixdet.images import ImageLimits, as_rgb, read_image_file
 from mixdet.inference import Detections
 from mixdet.visual.boxes import draw_detections, enlarged
 
-LIMITS = PictureLimits(max_bytes=20 * 2**20, max_pixels=50_000_000)
+LIMITS = ImageLimits(max_bytes=20 * 2**20, max_pixels=50_000_000)
 LEAST_SCORE, FIRST_SCORE = 0.05, 0.3  # kept at all; the slider's place when the page opens
-SHOWN = 1280  # pixels of the longer side of a picture with boxes
-WAITING = 32  # pictures that wait for the network; more are refused
-VISITORS = 32  # whose boxes are kept, each with a picture of at most SHOWN x SHOWN pixels
+SHOWN = 1280  # pixels of the longer side of an image with boxes
+WAITING = 32  # images that wait for the network; more are refused
+VISITORS = 32  # whose boxes are kept, each with an image of at most SHOWN x SHOWN pixels
 FORGET = (60, 900)  # every so many seconds, files older than so many are deleted
 STYLE = """
 footer {display: none !important}
@@ -38,15 +38,15 @@ footer {display: none !important}
 
 @dataclass(frozen=True)
 class Seen:
-    """What the networks found in one picture.
+    """What the networks found in one image.
 
     Attributes:
-        picture: (H, W, 3) uint8 RGB, as it is shown.
-        found: For each detector its detections, with boxes in that picture's pixels, and how long
+        image: (H, W, 3) uint8 RGB, as it is shown.
+        found: For each detector its detections, with boxes in that image's pixels, and how long
             the call took, in seconds.
     """
 
-    picture: np.ndarray
+    image: np.ndarray
     found: list[tuple[Detections, float]]
 
 
@@ -58,13 +58,13 @@ def look(detectors: list[Callable], file: Mapping[str, Any]) -> Seen:
         file: Gradio's description of the upload, of which only `path` is used.
 
     Raises:
-        MixDetError: It is no picture, a larger one than `LIMITS`, or deleted by now.
+        MixDetError: It is no image, a larger one than `LIMITS`, or deleted by now.
     """
     path = Path(file["path"])
     if not path.is_file():
-        raise MixDetError("the picture is forgotten by now: load it again")
+        raise MixDetError("the image is forgotten by now: load it again")
     try:
-        read_picture(path, LIMITS)
+        read_image_file(path, LIMITS)
         rgb = as_rgb(path)
     except MixDetError as error:
         raise MixDetError(str(error).replace(str(path), path.name)) from error
@@ -80,25 +80,25 @@ def look(detectors: list[Callable], file: Mapping[str, Any]) -> Seen:
 
 
 def draw(seen: Seen, threshold: float) -> list[Any]:
-    """For each detector a picture with the boxes of at least the threshold, and a line about it."""
+    """For each detector an image with the boxes of at least the threshold, and a line about it."""
     shown = []
     for detections, seconds in seen.found:
         kept = detections.above(threshold)
-        picture = draw_detections(seen.picture, kept.boxes, kept.scores, kept.labels, kept.names)
+        image = draw_detections(seen.image, kept.boxes, kept.scores, kept.labels, kept.names)
         boxes = "1 box" if len(kept) == 1 else f"{len(kept)} boxes"
-        shown += [picture, f"**{boxes}** in {1000 * seconds:.0f} ms"]
+        shown += [image, f"**{boxes}** in {1000 * seconds:.0f} ms"]
     return shown
 
 
-def example_pictures(folder: str | os.PathLike) -> list[Path]:
-    """Pictures to try, written to a folder: digit scenes, and photographs of scikit-image's."""
+def example_images(folder: str | os.PathLike) -> list[Path]:
+    """Images to try, written to a folder: digit scenes, and photographs of scikit-image's."""
     photographs = load_photographs()
-    pictures = {f"digits_{index}": make_scene("val", index).image for index in range(4)}
-    pictures |= {name: photographs[name] for name in ("chelsea", "coffee")}
+    images = {f"digits_{index}": make_scene("val", index).image for index in range(4)}
+    images |= {name: photographs[name] for name in ("chelsea", "coffee")}
     files = []
-    for name, picture in pictures.items():
+    for name, image in images.items():
         files.append(Path(folder, f"{name}.png"))
-        Image.fromarray(picture).save(files[-1])
+        Image.fromarray(image).save(files[-1])
     return files
 
 
@@ -106,13 +106,13 @@ def build_page(detectors: Mapping[str, Callable], examples: list[Path]) -> gr.Bl
     """The page.
 
     Args:
-        detectors: One or two, by the names that stand above their pictures.
-        examples: Pictures to try.
+        detectors: One or two, by the names that stand above their images.
+        examples: Images to try.
     """
     calls = list(detectors.values())
     nothing = [None, ""] * len(calls)
 
-    def on_picture(file: dict | None, threshold: float) -> list[Any]:
+    def on_image(file: dict | None, threshold: float) -> list[Any]:
         if file is None:
             return [None, *nothing]
         try:
@@ -123,21 +123,21 @@ def build_page(detectors: Mapping[str, Callable], examples: list[Path]) -> gr.Bl
 
     def on_threshold(seen: Seen | None, file: dict | None, threshold: float) -> list[Any]:
         # What was seen is forgotten when many others have come since
-        return [seen, *draw(seen, threshold)] if seen else on_picture(file, threshold)
+        return [seen, *draw(seen, threshold)] if seen else on_image(file, threshold)
 
     with gr.Blocks(title="MixDet", analytics_enabled=False, delete_cache=FORGET) as page:
         gr.Markdown(
-            "# MixDet\nDrop a picture, paste one or use the camera. It stays on this machine."
+            "# MixDet\nDrop an image, paste one or use the camera. It stays on this machine."
         )
         seen = gr.State(time_to_live=3600)
         with gr.Row():
             with gr.Column(scale=2, min_width=300):
-                picture = gr.Image(
-                    label="Picture",
+                image = gr.Image(
+                    label="Image",
                     sources=["upload", "webcam", "clipboard"],
                     type="filepath",
                     height=320,
-                    elem_id="picture",
+                    elem_id="image",
                 )
                 threshold = gr.Slider(
                     LEAST_SCORE, 1, FIRST_SCORE, step=0.01, label="Least score", elem_id="threshold"
@@ -145,7 +145,7 @@ def build_page(detectors: Mapping[str, Callable], examples: list[Path]) -> gr.Bl
                 # gr.Examples would load them past the queue
                 samples = [[str(file)] for file in examples]
                 tries = gr.Dataset(
-                    components=[picture], samples=samples, type="index", label="Pictures to try"
+                    components=[image], samples=samples, type="index", label="Images to try"
                 )
             outputs = []
             for index, name in enumerate(detectors):
@@ -161,13 +161,13 @@ def build_page(detectors: Mapping[str, Callable], examples: list[Path]) -> gr.Bl
                         )
                     )
                     outputs.append(gr.Markdown(elem_id=f"count{index}", elem_classes="count"))
-        tries.click(examples.__getitem__, tries, picture, api_visibility="private")
+        tries.click(examples.__getitem__, tries, image, api_visibility="private")
         # Not preprocessed: gradio would decode the file before our limits have seen it
         common = dict(preprocess=False, api_visibility="private")
-        picture.change(on_picture, [picture, threshold], [seen, *outputs], **common)
+        image.change(on_image, [image, threshold], [seen, *outputs], **common)
         threshold.change(
             on_threshold,
-            [seen, picture, threshold],
+            [seen, image, threshold],
             [seen, *outputs],
             trigger_mode="always_last",
             show_progress="hidden",

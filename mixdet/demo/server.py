@@ -50,16 +50,16 @@ def build_app(detectors: Mapping[str, Callable], folder: str | os.PathLike) -> A
 
     Args:
         detectors: By name.
-        folder: Where uploads and pictures with boxes lie for a while.
+        folder: Where uploads and images with boxes lie for a while.
     """
     # Read by gradio when it is imported, and when a page is built
     os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": str(folder)}
     import gradio as gr
     from fastapi import FastAPI
 
-    from mixdet.demo.page import LIMITS, STYLE, build_page, example_pictures
+    from mixdet.demo.page import LIMITS, STYLE, build_page, example_images
 
-    examples = example_pictures(folder)
+    examples = example_images(folder)
     for detector in detectors.values():
         detector(examples[0])  # the first call of a network is slow
     app = gr.mount_gradio_app(

@@ -95,7 +95,7 @@ def channel_groups(mix: MixConv2d, lanes: Collection[int] = ()) -> list[tuple[in
     """The (channels, kernel size) of each branch, in order.
 
     A border between two kernel sizes is moved down to a multiple of `BLOCK`, or only as far as the
-    last border of a lane; what crosses it is zero-padded to its new neighbours' size. Sizes are
+    last border of a lane; what crosses it is zero-padded to its new neighbors' size. Sizes are
     those that `MixConv2d.merged` would count in, with the common dilation.
 
     Args:

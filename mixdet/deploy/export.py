@@ -14,8 +14,8 @@ from typing import Any
 from safetensors.torch import save
 
 from mixdet import __version__
+from mixdet.deploy.labeled_images import LabeledImages, labeled_images
 from mixdet.deploy.network import CandidateNetwork, RawNetwork, post_processing
-from mixdet.deploy.pictures import Pictures, pictures_of
 from mixdet.deploy.readme import write_readme
 from mixdet.deploy.targets import require, write
 from mixdet.deploy.verify import reference, verify
@@ -41,22 +41,22 @@ def export(
     targets: Sequence[str] = ("onnx",),
     kinds: Sequence[str] = ("raw",),
     precision: str = "fp32",
-    calibration_pictures: int = 300,
+    calibration_images: int = 300,
     max_drop: float = 0.01,
     data_root: str | None = None,
     check: bool = True,
     trust_checkpoint: bool = False,
 ) -> list[Path]:
-    """Export a trained detector, and compare each exported file with it on the test pictures.
+    """Export a trained detector, and compare each exported file with it on the test images.
 
     Args:
         config: Path of the config; None for the one in the checkpoint.
         checkpoint: The checkpoint.
         out: The folder to write; with several kinds, each has a folder in it, named after it.
         targets: Names in `mixdet.deploy.targets.TARGETS`.
-        kinds: 'raw' (boxes and scores before NMS, one picture) and 'end2end' (after NMS, batches).
+        kinds: 'raw' (boxes and scores before NMS, one image) and 'end2end' (after NMS, batches).
         precision: 'fp32', 'fp16', 'bf16' or 'int8'; see `TARGETS` for which targets take which.
-        calibration_pictures: How many of the training split INT8 is calibrated on.
+        calibration_images: How many of the training split INT8 is calibrated on.
         max_drop: How much mAP a file of less than float32 may lose.
         data_root: Another folder for the config's data.
         check: False compares nothing, and leaves the mAP unknown.
@@ -71,8 +71,8 @@ def export(
             then in `unverified_...` in the folder of its kind, which is otherwise as it was.
     """
     require(targets, kinds, precision)
-    if calibration_pictures < 1:
-        raise MixDetError(f"--calibration-pictures {calibration_pictures}: at least 1 is needed")
+    if calibration_images < 1:
+        raise MixDetError(f"--calibration-images {calibration_images}: at least 1 is needed")
     out = Path(out)
     trained = TrainedNetwork(checkpoint, config, "cpu", trust_checkpoint)
     post = post_processing(trained)
@@ -82,8 +82,8 @@ def export(
     less: dict[str, Any] = {} if precision == "fp32" else {"max_drop": max_drop}
     training = None
     if precision == "int8":
-        training = pictures_of(trained.cfg, "train_dataloader", data_root)
-        less["calibration_pictures"] = calibration_pictures
+        training = labeled_images(trained.cfg, "train_dataloader", data_root)
+        less["calibration_images"] = calibration_images
     folders = []
     for kind in kinds:
         folder = writable_folder("--out", out / kind if len(kinds) > 1 else out)
@@ -156,7 +156,7 @@ def _write_files(
     network: Callable[[str], RawNetwork],
     manifest: dict[str, Any],
     targets: Sequence[str],
-    training: Pictures | None,
+    training: LabeledImages | None,
 ) -> None:
     made = ["model.safetensors"]
     weights = trained.model.state_dict().items()

@@ -28,7 +28,7 @@ class Form(NamedTuple):
             dealt out to branches; others become a dense one, with zeros. None keeps all grouped.
         narrowest_int8: The same in 8 bits.
         fill: Parts of less than a block are filled up with zeros. ONNX Runtime reads narrower ones
-            as it does pictures, three times as slowly.
+            as it does images, three times as slowly.
         overwrite: Squeeze-excite and shortcuts compute in place; other runtimes see for themselves
             what may.
     """
@@ -54,7 +54,7 @@ def fuse(
 ) -> nn.Module:
     """Fold batch norm, and take every MixConv in the form that was measured fastest.
 
-    Batch norm goes into the convolution before it, unless it does more than normalise. A MixConv
+    Batch norm goes into the convolution before it, unless it does more than normalize. A MixConv
     becomes one depthwise convolution, its kernels zero-padded to the largest, or where nothing else
     reads it the whole block becomes branches of one kernel size each (`mixdet.deploy.branches`).
     1x1 convolutions side by side are dealt out to the branches, or become one: grouped, or dense
@@ -66,7 +66,7 @@ def fuse(
         model: A detector, or any network with MixConvs; it stays as it is.
         target: What will run it, one of `FORMS`.
         branched: False pads every MixConv's kernels, to compare.
-        int8: In the form that is fastest in 8 bits, once it is quantised.
+        int8: In the form that is fastest in 8 bits, once it is quantized.
 
     Returns:
         A copy in evaluation mode that computes the same.
@@ -107,11 +107,11 @@ def _keep_what_also_activates(model: nn.Module) -> None:
 
 @torch.no_grad()
 def fused_twin(model: BaseDetector, batch: dict) -> BaseDetector:
-    """A fused copy for this machine, which has given what the detector gives on a picture.
+    """A fused copy for this machine, which has given what the detector gives on an image.
 
     Args:
         model: A detector of one stage, in evaluation mode.
-        batch: What its data preprocessor takes; the first picture is tried.
+        batch: What its data preprocessor takes; the first image is tried.
 
     Returns:
         The copy.

@@ -1,4 +1,4 @@
-"""What is exported: a uint8 picture in, boxes and class scores out, anchors as a constant."""
+"""What is exported: a uint8 image in, boxes and class scores out, anchors as a constant."""
 
 from __future__ import annotations
 
@@ -95,29 +95,29 @@ class RawNetwork(nn.Module):
             Boxes (N, A, 4), (x1, y1, x2, y2) in pixels of the input, inside it; scores
             (N, A, classes) in 0..1.
         """
-        return self._detect(self._centred(image), self._decode)
+        return self._detect(self._centerd(image), self._decode)
 
     def of_one(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """As `forward`, of one picture, in operations that runtimes for phones know."""
-        return self._detect(self._centred(image), self._decode_one)
+        """As `forward`, of one image, in operations that runtimes for phones know."""
+        return self._detect(self._centerd(image), self._decode_one)
 
     def of_planes(self, planes: Tensor) -> tuple[Tensor, Tensor]:
         """As `of_one`, of (1, 3, H, W) float in 0..255."""
         return self._detect(planes - self.mean, self._decode_one)
 
-    def _centred(self, image: Tensor) -> Tensor:
+    def _centerd(self, image: Tensor) -> Tensor:
         # A whole row at a time: runtimes are slow at three channels at a time
         rows = image.float().flatten(2) - self.row
         return rows.unflatten(2, (-1, 3)).permute(0, 3, 1, 2)
 
-    def _outputs(self, centred: Tensor) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+    def _outputs(self, centerd: Tensor) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
         """The head's outputs, (N, anchors * columns, H, W) a level, of class and box."""
-        x = centred if self.std is None else centred / self.std
+        x = centerd if self.std is None else centerd / self.std
         return self.detector.bbox_head(self.detector.extract_feat(x))
 
-    def _detect(self, centred: Tensor, decode: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+    def _detect(self, centerd: Tensor, decode: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
         head = self.detector.bbox_head
-        classes, offsets = self._outputs(centred)
+        classes, offsets = self._outputs(centerd)
         logits = _flatten(classes, head.cls_out_channels)
         scores = (logits.sigmoid() if self.sigmoid else logits.softmax(-1))[..., : head.num_classes]
         boxes = decode(_flatten(offsets, 4))
@@ -178,7 +178,7 @@ def post_processing(trained: TrainedNetwork) -> dict[str, Any]:
 
 
 def input_size(pipeline: Sequence[dict]) -> tuple[int, int]:
-    """(width, height) that a test pipeline, from an array on, makes of every picture.
+    """(width, height) that a test pipeline, from an array on, makes of every image.
 
     Raises:
         MixDetError: The pipeline does anything but resize to one size, bilinearly.

@@ -23,14 +23,14 @@ import numpy as np
 import torch
 from mmdet.structures.bbox import bbox_overlaps
 
-from mixdet.deploy.pictures import Pictures
+from mixdet.deploy.labeled_images import LabeledImages
 from mixdet.deploy.to_openvino import convert
 from mixdet.images import as_rgb
 from mixdet.inference.exported import ExportedFile, network_input
 from mixdet.inference.runtimes import FILES, load
 
-RANKING_PICTURES = 20
-SWEEP_PICTURES = 200
+RANKING_IMAGES = 20
+SWEEP_IMAGES = 200
 SQUEEZE_EXCITE = "se"  # modules of that name: little to compute, and 8 bits would make it slower
 # Share of the input's pixels up to which OpenVINO's depthwise convolutions are no faster in 8 bits:
 # between 1/64, which is an output of stride 8, and 1/16, of stride 4
@@ -38,32 +38,32 @@ SMALL_SHARE = 1 / 32
 # Of 8 bits, in a row of AMX's tiles. Where a group of a 1x1 convolution has more channels, no
 # multiple of it, OpenVINO 2026.4 can give wrong numbers on CPUs with AMX: to try with later ones
 TILE_CHANNELS = 64
-MARGIN = 0.5  # of what may be lost: the sweep's pictures are few, and of the training split
+MARGIN = 0.5  # of what may be lost: the sweep's images are few, and of the training split
 
 
-class Quantiser:
+class Quantizer:
     """Makes 8-bit files of one exported network.
 
-    Only what comes from the detector's modules is quantised, and of these not squeeze-excite, nor
-    for OpenVINO some grouped convolutions (see `quantise`): normalisation, decoding, anchors,
+    Only what comes from the detector's modules is quantized, and of these not squeeze-excite, nor
+    for OpenVINO some grouped convolutions (see `quantize`): normalization, decoding, anchors,
     softmax and NMS stay in float.
 
     Args:
         file: The float32 network, `model.onnx`.
-        manifest: Its manifest, with `calibration_pictures` and `max_drop`.
-        training: Pictures of the training split; the sweep takes others than the calibration.
+        manifest: Its manifest, with `calibration_images` and `max_drop`.
+        training: Images of the training split; the sweep takes others than the calibration.
     """
 
-    def __init__(self, file: Path, manifest: dict[str, Any], training: Pictures) -> None:
+    def __init__(self, file: Path, manifest: dict[str, Any], training: LabeledImages) -> None:
         self.file, self.manifest = file, manifest
         self.blocks = blocks(file, squeeze_excite=False)
         self._ranges = file.with_name("ranges.json")
-        count = min(manifest["calibration_pictures"], len(training))
+        count = min(manifest["calibration_images"], len(training))
         picked = np.linspace(0, len(training) - 1, count).round().astype(int)
         self.inputs = [network_input([as_rgb(training.files[index])], manifest) for index in picked]
         others = np.setdiff1d(np.arange(len(training)), picked)
         others = others if len(others) else picked
-        spread = np.linspace(0, len(others) - 1, min(SWEEP_PICTURES, len(others))).round()
+        spread = np.linspace(0, len(others) - 1, min(SWEEP_IMAGES, len(others))).round()
         self.sweep = training.some(others[spread.astype(int)])
         self._ranking: list[str] = []
 
@@ -96,7 +96,7 @@ class Quantiser:
                 found = self._mean_ap(target, made(count))
                 print(
                     f"{target}, blocks in float: {count} of {len(every)}: mAP {found:.4f} on "
-                    f"{len(self.sweep)} pictures ({wanted:.4f} wanted)",
+                    f"{len(self.sweep)} images ({wanted:.4f} wanted)",
                     flush=True,
                 )
                 return found >= wanted
@@ -110,7 +110,7 @@ class Quantiser:
     def _sensitive(self) -> list[str]:
         """All blocks, by how much one of them alone in 8 bits changes what is detected."""
         if not self._ranking:
-            inputs = self.inputs[:: max(1, len(self.inputs) // RANKING_PICTURES)]
+            inputs = self.inputs[:: max(1, len(self.inputs) // RANKING_IMAGES)]
             with tempfile.TemporaryDirectory() as folder:
                 file, path = self.file, Path(folder, FILES["onnx"][0])
                 if self.manifest["kind"] == "end2end":  # outputs before NMS stay in their places
@@ -123,7 +123,7 @@ class Quantiser:
                 ratios = {}
                 for block in dict.fromkeys(self.blocks.values()):
                     nodes = [name for name, found in self.blocks.items() if found == block]
-                    quantise("onnx", file, path.parent, nodes, self.inputs, self._ranges)
+                    quantize("onnx", file, path.parent, nodes, self.inputs, self._ranges)
                     ratios[block] = signal_to_noise(want, _outputs(path, inputs))
             self._ranking = sorted(ratios, key=ratios.__getitem__)
             for block in self._ranking:
@@ -133,12 +133,12 @@ class Quantiser:
     def _mean_ap(self, target: str, folder: Path) -> float:
         return self.sweep.mean_ap(self.sweep.found(ExportedFile(self.manifest, target, folder)))
 
-    def _write(self, target: str, folder: Path, quantised: Collection[str]) -> None:
-        nodes = [name for name, block in self.blocks.items() if block in quantised]
-        quantise(target, self.file, folder, nodes, self.inputs, self._ranges)
+    def _write(self, target: str, folder: Path, quantized: Collection[str]) -> None:
+        nodes = [name for name, block in self.blocks.items() if block in quantized]
+        quantize(target, self.file, folder, nodes, self.inputs, self._ranges)
 
 
-def quantise(
+def quantize(
     target: str,
     file: Path,
     folder: Path,
@@ -176,7 +176,7 @@ def signal_to_noise(
     best class times what is lost in IoU: the many boxes that show nothing count for nothing.
 
     Args:
-        want: Of each picture, boxes (1, A, 4) and scores (1, A, classes) of the network.
+        want: Of each image, boxes (1, A, 4) and scores (1, A, classes) of the network.
         found: Those of the other form.
 
     Returns:
@@ -270,7 +270,7 @@ def _stays_in_float(op: Any, pixels: float) -> bool:
 
     Args:
         op: The operation.
-        pixels: Of a picture, as the network takes it.
+        pixels: Of an image, as the network takes it.
     """
     if op.get_type_name() != "GroupConvolution":
         return False

@@ -19,11 +19,11 @@ README = """# {name}
     from mixdet.inference import Detector
 
     detector = Detector("{folder}")  # needs NumPy, OpenCV and {runtimes}, not torch
-    found = detector("picture.jpg")  # found.boxes, found.scores, found.labels, found.names
+    found = detector("image.jpg")  # found.boxes, found.scores, found.labels, found.names
 
-In another language: read the picture as {channels}, resize it to {width} x {height} bilinearly,
+In another language: read the image as {channels}, resize it to {width} x {height} bilinearly,
 whatever its proportions, and give it as uint8 in the shape {shape}.
-Normalisation is in the file.
+Normalization is in the file.
 
 {outputs}
 
@@ -31,8 +31,8 @@ Normalisation is in the file.
 {notes}
 """
 KIND_SAYS = {
-    "raw": "Boxes and class scores before NMS, one picture at a time: what NPUs and phones take.",
-    "end2end": "Boxes, scores and labels after NMS, for any number of pictures at a time.",
+    "raw": "Boxes and class scores before NMS, one image at a time: what NPUs and phones take.",
+    "end2end": "Boxes, scores and labels after NMS, for any number of images at a time.",
 }
 PRECISION_SAYS = {
     "fp16": "Weights are float16.",
@@ -40,15 +40,15 @@ PRECISION_SAYS = {
     "int8": "Convolutions are of 8 bits, but for squeeze-excite and, for OpenVINO, some grouped "
     "ones; decoding is float32.",
 }
-NCNN = """For ncnn the picture is `in0`, three float planes of 0..255 as
+NCNN = """For ncnn the image is `in0`, three float planes of 0..255 as
 `ncnn::Mat::from_pixels_resize` makes them; `out0` are the boxes and `out1` the scores."""
 OUTPUTS = {
     "raw": """Outputs: `boxes` (1, {anchors}, 4), (x1, y1, x2, y2) in pixels of the input, and
 `scores` (1, {anchors}, {classes}). Still to do: drop scores up to {score_thr}, NMS within each
-class at IoU {iou_thr}, and scale the boxes to the picture.""",
+class at IoU {iou_thr}, and scale the boxes to the image.""",
     "end2end": """Outputs: `boxes` (N, {places}, 4), (x1, y1, x2, y2) in pixels of the input,
 `scores` and `labels` (N, {places}), best first; labels are -1 after the last box. Still to do:
-scale the boxes to the picture.""",
+scale the boxes to the image.""",
 }
 
 
@@ -73,7 +73,7 @@ def write_readme(into: Path, folder: Path, manifest: dict[str, Any]) -> None:
     }
     notes = [NCNN] if "model.ncnn.param" in manifest["files"] else []
     notes += [
-        f"Measured, {target}: mAP {report['mAP']:.3f} on {report['pictures']} pictures "
+        f"Measured, {target}: mAP {report['mAP']:.3f} on {report['images']} images "
         f"({report['mAP_torch']:.3f} in PyTorch)."
         for target, report in manifest["measured"].items()
     ]

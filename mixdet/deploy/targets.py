@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from mixdet.deploy.half import half_onnx, half_weights
+from mixdet.deploy.labeled_images import LabeledImages
 from mixdet.deploy.network import RawNetwork
-from mixdet.deploy.pictures import Pictures
-from mixdet.deploy.quantize import Quantiser, blocks
+from mixdet.deploy.quantize import Quantizer, blocks
 from mixdet.deploy.to_mobile import save_executorch, save_litert, save_ncnn
 from mixdet.deploy.to_onnx import save_onnx
 from mixdet.deploy.to_openvino import convert
@@ -87,7 +87,7 @@ def write(
     network: Callable[[str], RawNetwork],
     manifest: dict[str, Any],
     metadata: dict[str, str],
-    training: Pictures | None,
+    training: LabeledImages | None,
 ) -> None:
     """Write the files of some targets, in the precision that the manifest says.
 
@@ -97,7 +97,7 @@ def write(
         network: Gives the network, fused for a target.
         manifest: Its manifest; INT8 adds `float_layers`.
         metadata: Strings to store in ONNX files.
-        training: What INT8 is calibrated on: `manifest["calibration_pictures"]` of these.
+        training: What INT8 is calibrated on: `manifest["calibration_images"]` of these.
     """
     precision = manifest["precision"]
     for name in targets:
@@ -113,7 +113,7 @@ def write(
                 file = Path(work, FILES["onnx"][0])
                 save_onnx(network(name), file, manifest["postprocess"], metadata)
                 if training is not None:
-                    kept = Quantiser(file, manifest, training).write(name, folder)
+                    kept = Quantizer(file, manifest, training).write(name, folder)
                     manifest.setdefault("float_layers", {})[name] = kept
                 elif name == "openvino":
                     _save_openvino(file, path, precision)

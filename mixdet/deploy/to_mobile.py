@@ -18,7 +18,7 @@ from mixdet.inference.runtimes import FILES
 
 
 class _One(nn.Module):
-    """A network for one picture."""
+    """A network for one image."""
 
     def __init__(self, network: RawNetwork) -> None:
         super().__init__()

@@ -15,8 +15,8 @@ from mixdet.deploy.network import CandidateNetwork, RawNetwork
 OPSET = 18
 IR_VERSION = 10
 
-# Selected are (picture, class, anchor) triples. Their scores are put back in place among zeros, so
-# that one TopK gives every picture the same number of places; those left empty get label -1. The
+# Selected are (image, class, anchor) triples. Their scores are put back in place among zeros, so
+# that one TopK gives every image the same number of places; those left empty get label -1. The
 # prefix keeps names apart from those that torch gives.
 NMS = """
 <ir_version: {ir}, opset_import: ["" : {opset}]>
@@ -48,7 +48,7 @@ nms (float[N, {anchors}, 4] candidates, float[N, {anchors}, {classes}] candidate
 def save_onnx(
     network: RawNetwork, path: str | os.PathLike, post: dict[str, Any], metadata: dict[str, str]
 ) -> None:
-    """Write a network as ONNX; a `CandidateNetwork` with its NMS, for any number of pictures.
+    """Write a network as ONNX; a `CandidateNetwork` with its NMS, for any number of images.
 
     The input is `image`, (N, H, W, 3) uint8 with N = 1 without NMS. Without NMS, the outputs are
     `boxes` (1, A, 4) and `scores` (1, A, classes). With it, they are `boxes` (N, K, 4), `scores`
@@ -107,7 +107,7 @@ def save_onnx(
         )
         nms = parser.parse_model(text)
         model = compose.merge_models(model, nms, io_map=[(name, name) for name in names])
-        del model.opset_import[1:]  # the merger states it twice, which quantisers refuse
+        del model.opset_import[1:]  # the merger states it twice, which quantizers refuse
     helper.set_model_props(model, metadata)
     onnx.checker.check_model(model)
     Path(path).write_bytes(model.SerializeToString())

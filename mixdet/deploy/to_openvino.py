@@ -7,9 +7,9 @@ from typing import Any
 
 
 def convert(file: Path) -> Any:
-    """Read an ONNX file as an `openvino.Model` that can be reshaped to any number of pictures.
+    """Read an ONNX file as an `openvino.Model` that can be reshaped to any number of images.
 
-    torch writes the shapes of a single picture as constants; here their 1 becomes what is there.
+    torch writes the shapes of a single image as constants; here their 1 becomes what is there.
     """
     import openvino
     from openvino import opset13 as opset

@@ -1,4 +1,4 @@
-"""An exported folder against the checkpoint it was made from, on the config's test pictures."""
+"""An exported folder against the checkpoint it was made from, on the config's test images."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from mixdet.deploy.pictures import Pictures, pictures_of
+from mixdet.deploy.labeled_images import LabeledImages, labeled_images
 from mixdet.errors import MixDetError
 from mixdet.inference.exported import ExportedNetwork
 from mixdet.inference.trained import TrainedNetwork
@@ -26,17 +26,17 @@ class Report:
     """How far an exported folder is from PyTorch.
 
     Attributes:
-        pictures: How many were compared.
+        images: How many were compared.
         boxes: Boxes of PyTorch.
         unmatched: Boxes of either that have no counterpart in the other.
-        box_difference: The largest, in pixels of the picture.
+        box_difference: The largest, in pixels of the image.
         score_difference: The largest.
-        mAP: COCO's box mAP of the folder; -1 where the pictures have no objects.
+        mAP: COCO's box mAP of the folder; -1 where the images have no objects.
         mAP_torch: The same of PyTorch.
         max_drop: How much mAP it may lose; None where it must compute the same.
     """
 
-    pictures: int
+    images: int
     boxes: int
     unmatched: int
     box_difference: float
@@ -48,9 +48,9 @@ class Report:
     def __str__(self) -> str:
         if self.max_drop is not None:
             lost = self.mAP_torch - self.mAP
-            return f"{self.pictures} pictures; mAP {self.mAP:.4f}, {lost:.4f} less than PyTorch"
+            return f"{self.images} images; mAP {self.mAP:.4f}, {lost:.4f} less than PyTorch"
         return (
-            f"{self.pictures} pictures, {self.boxes} boxes, {self.unmatched} without counterpart; "
+            f"{self.images} images, {self.boxes} boxes, {self.unmatched} without counterpart; "
             f"largest difference {self.box_difference:.2g} pixels and {self.score_difference:.2g} "
             f"in score; mAP {self.mAP:.4f}, PyTorch {self.mAP_torch:.4f}"
         )
@@ -91,34 +91,34 @@ class Report:
 
 @dataclass(frozen=True)
 class Reference:
-    """What a detector finds in PyTorch on its config's test pictures.
+    """What a detector finds in PyTorch on its config's test images.
 
     Attributes:
         classes: Class names, indexed by label.
-        pictures: The pictures.
+        images: The images.
         found: Boxes (n, 4), scores (n,) and labels (n,) of each.
         mAP: COCO's box mAP of that.
     """
 
     classes: tuple[str, ...]
-    pictures: Pictures
+    images: LabeledImages
     found: list[tuple[np.ndarray, ...]]
     mAP: float
 
 
 def reference(trained: TrainedNetwork, data_root: str | None = None) -> Reference:
-    """Run a detector on its config's test pictures.
+    """Run a detector on its config's test images.
 
     Args:
         trained: The detector.
         data_root: Another folder for the config's test data.
 
     Raises:
-        MixDetError: The pictures are missing.
+        MixDetError: The images are missing.
     """
-    pictures = pictures_of(trained.cfg, "test_dataloader", data_root)
-    found = pictures.found(trained)
-    return Reference(tuple(trained.classes), pictures, found, pictures.mean_ap(found))
+    images = labeled_images(trained.cfg, "test_dataloader", data_root)
+    found = images.found(trained)
+    return Reference(tuple(trained.classes), images, found, images.mean_ap(found))
 
 
 def verify(folder: str | os.PathLike, reference: Reference, runtime: str | None = None) -> Report:
@@ -135,22 +135,22 @@ def verify(folder: str | os.PathLike, reference: Reference, runtime: str | None 
     exported = ExportedNetwork(folder, runtime)
     if exported.classes != reference.classes:
         raise MixDetError(f"{folder} has other classes than the checkpoint")
-    found = reference.pictures.found(exported)
+    found = reference.images.found(exported)
     matches = [match(a, b) for a, b in zip(reference.found, found, strict=True)]
     return Report(
-        pictures=len(found),
+        images=len(found),
         boxes=sum(len(boxes) for boxes, *_ in reference.found),
         unmatched=sum(alone for alone, *_ in matches),
         box_difference=max(boxes for _, boxes, _ in matches),
         score_difference=max(scores for *_, scores in matches),
-        mAP=reference.pictures.mean_ap(found),
+        mAP=reference.images.mean_ap(found),
         mAP_torch=reference.mAP,
         max_drop=exported.manifest.get("max_drop"),
     )
 
 
 def match(a: Sequence[np.ndarray], b: Sequence[np.ndarray]) -> tuple[int, float, float]:
-    """Match the boxes of one picture, best first, each to the nearest free one of its class.
+    """Match the boxes of one image, best first, each to the nearest free one of its class.
 
     Args:
         a: Boxes (n, 4), scores (n,), labels (n,).

@@ -19,17 +19,17 @@ import numpy as np
 CLASSES = tuple("0123456789")
 SPLITS = ("train", "val")
 
-SIZE = 160  # Width and height of a picture, in pixels.
+SIZE = 160  # Width and height of an image, in pixels.
 HEIGHTS = (18.0, 125.0)  # Height of an upright digit in pixels, uniform in its logarithm.
 MOST_DIGITS = 5
-EMPTY_SHARE = 0.05  # Share of the pictures without a digit.
+EMPTY_SHARE = 0.05  # Share of the images without a digit.
 INK = 0.5  # A pixel is ink, and inside the tight box, where the mask is above this.
 MAX_COVER = 0.1  # Intersection of two boxes, over the smaller box's area. Ink never meets ink.
 # Legibility: the least CIELAB distance between the drawn digit and the photograph, for nine tenths
 # of the pixels in the digit's box (a distance of 2 is just noticeable, black on white is 100).
 MIN_CONTRAST = 25.0
 
-# Photographs by name, with the id of their licence in `digit_scenes.LICENSES`. Left out: those with
+# Photographs by name, with the id of their license in `digit_scenes.LICENSES`. Left out: those with
 # text in them (page, text, logo, astronaut, coins, the motorcycle) and the nearly blank ones (moon,
 # cell, clock).
 PHOTOGRAPHS = {
@@ -57,7 +57,7 @@ class Digit(NamedTuple):
 
 
 class Scene(NamedTuple):
-    """One picture and what is in it."""
+    """One image and what is in it."""
 
     image: np.ndarray  # (160, 160, 3) uint8, RGB
     boxes: list[tuple[int, int, int, int]]  # x1, y1, x2, y2 in pixels, x2 and y2 exclusive
@@ -113,11 +113,11 @@ def photo_regions(split: str) -> dict[str, tuple[int, int, int, int]]:
 
 
 def make_scene(split: str, index: int, seed: int = 0) -> Scene:
-    """Draw one picture, a function of the arguments alone.
+    """Draw one image, a function of the arguments alone.
 
     Args:
         split: `train` or `val`.
-        index: Number of the picture in its split.
+        index: Number of the image in its split.
         seed: Seed of the data set.
     """
     rng = np.random.default_rng((seed, SPLITS.index(split), index))
@@ -133,12 +133,12 @@ def make_scene(split: str, index: int, seed: int = 0) -> Scene:
         if box is None:
             continue
         area = np.s_[box[1] : box[3], box[0] : box[2]]
-        ink = _colour(lab[area], rng)
+        ink = _color(lab[area], rng)
         if ink is None:
             continue
-        colour, opacity = ink
+        color, opacity = ink
         alpha = digit.mask[..., None] * np.float32(opacity)
-        image[area] = np.rint(image[area] * (1 - alpha) + np.float32(colour) * alpha)
+        image[area] = np.rint(image[area] * (1 - alpha) + np.float32(color) * alpha)
         taken[area] |= digit.mask > INK
         boxes.append(box)
         digits.append(digit)
@@ -146,7 +146,7 @@ def make_scene(split: str, index: int, seed: int = 0) -> Scene:
 
 
 def _background(split: str, rng: np.random.Generator) -> tuple[np.ndarray, str, tuple]:
-    """A square crop of a photograph at the picture's size, its photograph and its place there."""
+    """A square crop of a photograph at the image's size, its photograph and its place there."""
     name = list(PHOTOGRAPHS)[rng.integers(len(PHOTOGRAPHS))]
     x1, y1, x2, y2 = photo_regions(split)[name]
     side = int(rng.uniform(0.6 * SIZE, min(2 * SIZE, x2 - x1, y2 - y1)))
@@ -170,7 +170,7 @@ def _digit(split: str, height: float, rng: np.random.Generator) -> Digit:
     slant, stretch = rng.uniform(-0.2, 0.2), rng.uniform(0.8, 1.25)
     matrix = scale * np.array([[cos, -sin], [sin, cos]]) @ [[stretch, slant], [0, 1]]
     side = int(np.ceil(2 * height))
-    shift = side / 2 - 0.5 - matrix @ [3.5, 3.5]  # pixel centres: 3.5 is the middle of 8 pixels
+    shift = side / 2 - 0.5 - matrix @ [3.5, 3.5]  # pixel centers: 3.5 is the middle of 8 pixels
     warp = np.column_stack([matrix, shift])
     strength = cv2.warpAffine(samples[index], warp, (side, side), flags=cv2.INTER_CUBIC)
     # The pen's edge is about two pixels wide whatever the size; small digits keep their softness.
@@ -181,7 +181,7 @@ def _digit(split: str, height: float, rng: np.random.Generator) -> Digit:
 
 
 def _place(mask: np.ndarray, boxes: list, taken: np.ndarray, rng: np.random.Generator):
-    """A box for the mask inside the picture that leaves the other digits alone, or None."""
+    """A box for the mask inside the image that leaves the other digits alone, or None."""
     height, width = mask.shape
     if height > SIZE or width > SIZE:
         return None
@@ -203,21 +203,21 @@ def _cover(a: tuple, b: tuple) -> float:
     return max(width, 0) * max(height, 0) / min(areas)
 
 
-def _colour(lab: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, float] | None:
-    """An RGB colour (3,) in 0..255 and an opacity that can be read on a background, or None.
+def _color(lab: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, float] | None:
+    """An RGB color (3,) in 0..255 and an opacity that can be read on a background, or None.
 
     Args:
         lab: Background, (H, W, 3) float32 in CIELAB.
         rng: Source of chance.
     """
     for _ in range(50):
-        colour, opacity = rng.integers(0, 256, 3), rng.uniform(0.7, 1)
-        if contrast(lab, colour, opacity) >= MIN_CONTRAST:
-            return colour, opacity
+        color, opacity = rng.integers(0, 256, 3), rng.uniform(0.7, 1)
+        if contrast(lab, color, opacity) >= MIN_CONTRAST:
+            return color, opacity
     return None
 
 
-def contrast(lab: np.ndarray, colour: np.ndarray, opacity: float) -> float:
+def contrast(lab: np.ndarray, color: np.ndarray, opacity: float) -> float:
     """CIELAB distance that nine tenths of the background's pixels keep from the ink drawn on it."""
-    ink = cv2.cvtColor(np.float32(colour).reshape(1, 1, 3) / 255, cv2.COLOR_RGB2LAB)
+    ink = cv2.cvtColor(np.float32(color).reshape(1, 1, 3) / 255, cv2.COLOR_RGB2LAB)
     return opacity * float(np.quantile(np.linalg.norm(lab - ink, axis=-1), 0.1))

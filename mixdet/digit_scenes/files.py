@@ -1,6 +1,6 @@
 """Digit scenes: a small detection data set in COCO's format, made on the spot.
 
-Real handwritten digits of different sizes, colours and contrasts on crops of real photographs, all
+Real handwritten digits of different sizes, colors and contrasts on crops of real photographs, all
 of them shipped inside scikit-learn and scikit-image (`mixdet.digit_scenes.drawing` draws them).
 Neither torch nor mmdet is needed. Which digits and which regions of the photographs a split may
 use stands in its annotation file, under `info`; which ones it did use, in each annotation and
@@ -32,7 +32,7 @@ from mixdet.digit_scenes.drawing import (
 )
 from mixdet.errors import MixDetError
 
-VERSION = 1  # Raise it whenever the same arguments would give other pictures.
+VERSION = 1  # Raise it whenever the same arguments would give other images.
 
 LICENSES = [
     {"id": 1, "name": "CC0 1.0", "url": "https://creativecommons.org/publicdomain/zero/1.0/"},
@@ -56,8 +56,8 @@ def make_digit_scenes(
 
     Args:
         root: The folder: `annotations/instances_{train,val}.json`, `train/` and `val/`.
-        train: Number of training pictures.
-        val: Number of validation pictures.
+        train: Number of training images.
+        val: Number of validation images.
         seed: The same seed gives the same bytes (on one machine, with one version of the packages).
         progress: Show a progress bar.
 

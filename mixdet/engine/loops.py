@@ -52,7 +52,7 @@ class ResumableTrainLoop(EpochBasedTrainLoop):
         dataset = self.dataloader.dataset
         if not len(self.dataloader):
             raise MixDetError(
-                f"no batch to train on: {len(dataset)} pictures, batches of "
+                f"no batch to train on: {len(dataset)} images, batches of "
                 f"{self.dataloader.batch_size}: make train_dataloader.batch_size smaller"
             )
         head = getattr(self.runner.model, "bbox_head", None)

@@ -33,16 +33,16 @@ from mixdet.evaluation.coco_scores import (
 class CocoDetectionMetric(BaseMetric):
     """COCO's 12 box numbers: those that pycocotools gives for the written results, to the last bit.
 
-    mmdet's `CocoMetric` evaluates with 100, 300 and 1000 boxes a picture and rounds to 3 digits.
+    mmdet's `CocoMetric` evaluates with 100, 300 and 1000 boxes an image and rounds to 3 digits.
     Names: `coco/bbox_mAP`, `_50`, `_75`, `_s`, `_m`, `_l`, and `coco/AR@1`, `AR@10`, `AR@100`,
-    `AR_s@100`, `AR_m@100`, `AR_l@100`; -1 where there is no such object. Evaluated are the pictures
+    `AR_s@100`, `AR_m@100`, `AR_l@100`; -1 where there is no such object. Evaluated are the images
     that were predicted: all of the file, unless the data set leaves some out (a warning says so).
 
     Args:
         ann_file: Annotation file in COCO's format. It is read at the first batch, so that a data
             set which makes its files may make them first.
         results_file: Where to write the detections as COCO results JSON, boxes as
-            (x, y, width, height) in pixels of the original picture. None writes nothing.
+            (x, y, width, height) in pixels of the original image. None writes nothing.
         classwise: Return `coco/AP/<class>` for every class too (`scores` has them anyway).
         backend: 'pycocotools', or 'faster_coco_eval' (an extra), which gives the same numbers
             sooner.
@@ -91,8 +91,8 @@ class CocoDetectionMetric(BaseMetric):
 
         Args:
             data_batch: Not used.
-            data_samples: One a picture: `img_id`, and `pred_instances` with `bboxes` (N, 4) as
-                (x1, y1, x2, y2) in pixels of the original picture, `scores` (N,), `labels` (N,).
+            data_samples: One an image: `img_id`, and `pred_instances` with `bboxes` (N, 4) as
+                (x1, y1, x2, y2) in pixels of the original image, `scores` (N,), `labels` (N,).
         """
         if self._truth is None:
             self._load_truth()
@@ -110,7 +110,7 @@ class CocoDetectionMetric(BaseMetric):
         """Write the results file and evaluate.
 
         Args:
-            results: Image id, boxes, scores and labels of every picture, as in `process`.
+            results: Image id, boxes, scores and labels of every image, as in `process`.
         """
         detections = [
             detection
@@ -126,7 +126,7 @@ class CocoDetectionMetric(BaseMetric):
         images = {image_id for image_id, *_ in results}
         if len(images) < len(self._truth.imgs):
             print_log(
-                f"evaluated on {len(images)} of the {len(self._truth.imgs)} pictures in "
+                f"evaluated on {len(images)} of the {len(self._truth.imgs)} images in "
                 f"{self.ann_file}",
                 logger="current",
                 level=logging.WARNING,

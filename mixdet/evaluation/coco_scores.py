@@ -18,7 +18,7 @@ from mixdet.errors import MixDetError
 
 # The names of pycocotools' `stats`, in its order: average precision (over IoU 0.50 to 0.95, at
 # 0.50, at 0.75, and of small, medium and large objects) and average recall with at most 1, 10 and
-# 100 boxes a picture, and with 100 by size. -1 where the data set has no such object.
+# 100 boxes an image, and with 100 by size. -1 where the data set has no such object.
 STATS = (
     *("bbox_mAP", "bbox_mAP_50", "bbox_mAP_75", "bbox_mAP_s", "bbox_mAP_m", "bbox_mAP_l"),
     *("AR@1", "AR@10", "AR@100", "AR_s@100", "AR_m@100", "AR_l@100"),
@@ -95,11 +95,11 @@ def load_coco(ann_file: str | os.PathLike) -> COCO:
 def as_results(
     image_id: int, boxes: list, scores: list, labels: list, category_ids: Sequence[int]
 ) -> list[dict[str, Any]]:
-    """A picture's detections as COCO results.
+    """An image's detections as COCO results.
 
     Args:
-        image_id: Of the picture.
-        boxes: (x1, y1, x2, y2) in pixels of the original picture.
+        image_id: Of the image.
+        boxes: (x1, y1, x2, y2) in pixels of the original image.
         scores: Of the boxes.
         labels: Of the boxes.
         category_ids: By label.
@@ -123,14 +123,14 @@ def score_boxes(
     image_ids: Sequence[int] | None = None,
     backend: str = BACKENDS[0],
 ) -> BoxScores:
-    """Evaluate detected boxes with pycocotools' own parameters (1, 10 and 100 boxes a picture).
+    """Evaluate detected boxes with pycocotools' own parameters (1, 10 and 100 boxes an image).
 
     Args:
         truth: The annotations.
         detections: COCO results: `image_id`, `category_id`, `bbox` in (x, y, width, height) pixels,
             `score`. May be empty.
         category_ids: Categories to evaluate; all of the file by default.
-        image_ids: Pictures to evaluate; all of the file by default.
+        image_ids: Images to evaluate; all of the file by default.
         backend: 'pycocotools', or 'faster_coco_eval', which gives the same numbers sooner.
 
     Raises:

@@ -19,10 +19,10 @@ from mixdet.images import as_rgb
 
 @dataclass(frozen=True)
 class Detections:
-    """What a detector found in one picture, best first.
+    """What a detector found in one image, best first.
 
     Attributes:
-        boxes: (n, 4) float32, (x1, y1, x2, y2) in pixels of the picture that was given.
+        boxes: (n, 4) float32, (x1, y1, x2, y2) in pixels of the image that was given.
         scores: (n,) float32 in 0..1.
         labels: (n,) int64, indices into the detector's `classes`.
         names: n class names, one a box.
@@ -53,7 +53,7 @@ class Detections:
 
 
 class Detector:
-    """A trained detector: pictures in, boxes out, whatever the size of the pictures.
+    """A trained detector: images in, boxes out, whatever the size of the images.
 
     Args:
         checkpoint: A checkpoint (`.pth`) of mmengine's, or a folder that `tools/export.py` wrote.
@@ -107,19 +107,19 @@ class Detector:
     def __call__(
         self, images: Any, *, score_thr: float = 0.0, batch_size: int = 8
     ) -> Detections | list[Detections]:
-        """Detect in one picture, or in each of a list.
+        """Detect in one image, or in each of a list.
 
         Args:
-            images: A path, an array or a PIL picture (see `as_rgb`), or a list of such.
+            images: A path, an array or a PIL image (see `as_rgb`), or a list of such.
             score_thr: Detections below it are left out; the config has a threshold of its own.
-            batch_size: Pictures taken at a time. From 8 on, OpenVINO's files of kind raw compute
+            batch_size: Images taken at a time. From 8 on, OpenVINO's files of kind raw compute
                 eight together, which is faster, but compiled at the first such list.
 
         Returns:
             `Detections`, or a list of them for a list.
 
         Raises:
-            MixDetError: A picture cannot be read.
+            MixDetError: An image cannot be read.
         """
         if not isinstance(images, list | tuple):
             return self([images], score_thr=score_thr)[0]

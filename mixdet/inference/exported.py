@@ -87,7 +87,7 @@ class ExportedFile:
         self._lock = threading.Lock()  # runtimes keep inputs and outputs between calls
 
     def __call__(self, images: Sequence[np.ndarray]) -> list[tuple[np.ndarray, ...]]:
-        """Boxes (n, 4), scores (n,) and labels (n,) in each RGB picture (H, W, 3)."""
+        """Boxes (n, 4), scores (n,) and labels (n,) in each RGB image (H, W, 3)."""
         inputs = network_input(images, self.manifest)
         size = inputs.shape[2:0:-1]
         scales = [
@@ -112,7 +112,7 @@ class ExportedFile:
             inputs: (N, H, W, 3) uint8, as `network_input` makes them.
 
         Yields:
-            Boxes (A, 4) and scores (A, classes) of each picture.
+            Boxes (A, 4) and scores (A, classes) of each image.
         """
         start, batch = 0, self._loaded.batch
         while start < len(inputs):
@@ -150,7 +150,7 @@ class ExportedNetwork(ExportedFile):
 
 
 def network_input(images: Sequence[np.ndarray], manifest: dict[str, Any]) -> np.ndarray:
-    """RGB pictures (H, W, 3) as the network takes them: (N, height, width, 3) uint8."""
+    """RGB images (H, W, 3) as the network takes them: (N, height, width, 3) uint8."""
     size = manifest["input"]["width"], manifest["input"]["height"]
     inputs = np.stack([cv2.resize(image, size) for image in images])  # bilinear
     return (
@@ -171,11 +171,11 @@ def suppress(
     Args:
         boxes: (A, 4), (x1, y1, x2, y2) in pixels of the network's input.
         scores: (A, classes).
-        scale: (4,), pixels of the input for each of the picture.
+        scale: (4,), pixels of the input for each of the image.
         manifest: `levels` and `postprocess` of `mixdet.json`.
 
     Returns:
-        Boxes (n, 4) in pixels of the picture, scores (n,), descending, and labels (n,) int64.
+        Boxes (n, 4) in pixels of the image, scores (n,), descending, and labels (n,) int64.
     """
     rule = manifest["postprocess"]
     picked = []

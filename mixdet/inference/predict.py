@@ -1,6 +1,6 @@
-"""Run a detector over files, a video or a camera, and write pictures and one JSON.
+"""Run a detector over files, a video or a camera, and write images and one JSON.
 
-The JSON is a list with an entry a picture: `file`, `boxes` (x1, y1, x2, y2 in pixels), `scores`,
+The JSON is a list with an entry an image: `file`, `boxes` (x1, y1, x2, y2 in pixels), `scores`,
 `labels` and `names`; an entry of a video or a camera has `frame`, counted from 0, too.
 """
 
@@ -25,7 +25,7 @@ from mixdet.inference import Detector
 from mixdet.outputs import writable_folder
 from mixdet.visual.boxes import draw_detections
 
-PICTURES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
+IMAGES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 VIDEOS = {".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm"}
 
 
@@ -37,14 +37,14 @@ def predict_files(
     score_thr: float = 0.3,
     batch_size: int = 8,
 ) -> list[dict[str, Any]]:
-    """Detect in pictures, folders of pictures and videos; draw what is found.
+    """Detect in images, folders of images and videos; draw what is found.
 
     Args:
         detector: The detector.
         inputs: Files and folders, which are searched with their subfolders.
-        out: Folder for the drawn pictures, the annotated videos and `predictions.json`.
+        out: Folder for the drawn images, the annotated videos and `predictions.json`.
         score_thr: Detections below it are left out.
-        batch_size: Pictures computed at a time.
+        batch_size: Images computed at a time.
 
     Returns:
         What the JSON holds.
@@ -56,12 +56,12 @@ def predict_files(
     out = Path(out)
     pairs = find_inputs(inputs, out)
     writable_folder("--out", out)
-    pictures = [pair for pair in pairs if pair[0].suffix.lower() not in VIDEOS]
+    images = [pair for pair in pairs if pair[0].suffix.lower() not in VIDEOS]
     videos = [pair for pair in pairs if pair[0].suffix.lower() in VIDEOS]
     entries, faults = [], []
-    for batch in _batches(_readable(pictures, faults), batch_size):
-        images = [image for *_, image in batch]
-        found = detector(images, score_thr=score_thr, batch_size=batch_size)
+    for batch in _batches(_readable(images, faults), batch_size):
+        arrays = [array for *_, array in batch]
+        found = detector(arrays, score_thr=score_thr, batch_size=batch_size)
         for (source, target, image), detections in zip(batch, found, strict=True):
             entries.append({"file": str(source), **detections.as_dict()})
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -182,10 +182,10 @@ def _files(given: Path, out: Path) -> list[Path]:
         files = [
             file
             for file in sorted(given.rglob("*"))
-            if file.suffix.lower() in PICTURES | VIDEOS and below not in file.parents
+            if file.suffix.lower() in IMAGES | VIDEOS and below not in file.parents
         ]
         if not files:
-            raise MixDetError(f"{given} holds neither pictures nor videos")
+            raise MixDetError(f"{given} holds neither images nor videos")
         return files
     if not given.exists():
         raise MixDetError(f"{given}: no such file or folder")
@@ -193,10 +193,10 @@ def _files(given: Path, out: Path) -> list[Path]:
 
 
 def _readable(
-    pictures: list[tuple[Path, Path]], faults: list[str]
+    images: list[tuple[Path, Path]], faults: list[str]
 ) -> Iterator[tuple[Path, Path, np.ndarray]]:
     """Those that can be read, with their pixels; what is wrong with the others, to `faults`."""
-    for source, target in tqdm(pictures, unit="img", smoothing=0, disable=not pictures):
+    for source, target in tqdm(images, unit="img", smoothing=0, disable=not images):
         try:
             image = as_rgb(source)
         except MixDetError as error:
@@ -206,7 +206,7 @@ def _readable(
 
 
 def _suffix(suffix: str) -> str:
-    """Of the file to write: pictures keep a suffix that every viewer opens."""
+    """Of the file to write: images keep a suffix that every viewer opens."""
     if suffix in VIDEOS:
         return ".mp4"
     return suffix if suffix in (".bmp", ".jpeg", ".jpg", ".png", ".webp") else ".png"

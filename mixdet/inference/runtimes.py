@@ -19,9 +19,9 @@ class Loaded(NamedTuple):
 
     Attributes:
         shape: Of the input; None where the file does not say it.
-        run: Computes: from pictures (N, H, W, 3) uint8 to the outputs that the folder's kind has.
+        run: Computes: from images (N, H, W, 3) uint8 to the outputs that the folder's kind has.
             Of a raw file N is 1, or `batch`.
-        batch: Pictures of a raw file that are computed faster together than one by one, or 1.
+        batch: Images of a raw file that are computed faster together than one by one, or 1.
     """
 
     shape: Sequence[int | str | None] | None
@@ -44,7 +44,7 @@ PACKAGES = {
     "litert": "ai_edge_litert",
     "executorch": "executorch",
 }
-BATCH = 8  # on OpenVINO, which can read a file of one picture as one of more
+BATCH = 8  # on OpenVINO, which can read a file of one image as one of more
 # What makes 8-bit files; their sweep runs on ONNX Runtime, whatever the target
 INT8_PACKAGES = ("onnxruntime", "nncf")
 
@@ -116,12 +116,12 @@ def _openvino(path: Path, precision: str) -> Loaded:
     return Loaded(shape, run, batch)
 
 
-def _reshaped(model: Any, pictures: int) -> bool:
-    """Make a model of one picture one of several, if `mixdet.deploy.to_openvino` converted it."""
-    _, *picture = (each.get_length() for each in model.input().partial_shape)
-    wanted = [[pictures, *list(each.shape)[1:]] for each in model.outputs]
+def _reshaped(model: Any, images: int) -> bool:
+    """Make a model of one image one of several, if `mixdet.deploy.to_openvino` converted it."""
+    _, *image = (each.get_length() for each in model.input().partial_shape)
+    wanted = [[images, *list(each.shape)[1:]] for each in model.outputs]
     try:
-        model.reshape([pictures, *picture])
+        model.reshape([images, *image])
     except RuntimeError:
         return False
     return [list(each.shape) for each in model.outputs] == wanted
@@ -137,7 +137,7 @@ def _ncnn(path: Path, precision: str) -> Loaded:
     net.load_model(str(path.with_suffix(".bin")))
 
     def run(inputs: np.ndarray) -> list[np.ndarray]:
-        # ncnn has neither uint8 tensors nor a batch: float planes of one picture
+        # ncnn has neither uint8 tensors nor a batch: float planes of one image
         planes = np.ascontiguousarray(inputs[0].transpose(2, 0, 1), np.float32)
         extractor = net.create_extractor()
         extractor.input("in0", ncnn.Mat(planes))

@@ -33,7 +33,7 @@ class TrainedNetwork:
     Attributes:
         model: The detector, as it was trained.
         predictor: What predicts: it, or another form of it; None for a fused copy, where that is
-            possible and on the first picture the same.
+            possible and on the first image the same.
         cfg: Its config.
         pipeline: The steps of its test pipeline, from an array on.
         classes: Class names, indexed by label.
@@ -79,7 +79,7 @@ class TrainedNetwork:
         self.predictor: nn.Module | None = self.model
 
     def __call__(self, images: Sequence[np.ndarray]) -> list[tuple[np.ndarray, ...]]:
-        """Boxes (n, 4), scores (n,) and labels (n,) in each RGB picture (H, W, 3)."""
+        """Boxes (n, 4), scores (n,) and labels (n,) in each RGB image (H, W, 3)."""
         prepared = [self._prepare(image) for image in images]
         batch = {key: [one[key] for one in prepared] for key in ("inputs", "data_samples")}
         with torch.inference_mode():

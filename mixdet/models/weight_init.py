@@ -1,4 +1,4 @@
-"""ImageNet weights from timm, as an initialiser that `init_cfg` names."""
+"""ImageNet weights from timm, as an initializer that `init_cfg` names."""
 
 from __future__ import annotations
 
@@ -102,8 +102,8 @@ def _difference(module: nn.Module, trained: nn.Module) -> str:
     return f"norm_cfg.eps={eps[1]}" if eps[0] != eps[1] else ""
 
 
-def timm_normalisation(name: str) -> tuple[list[float], list[float]]:
-    """The normalisation that a timm model's weights were trained with.
+def timm_normalization(name: str) -> tuple[list[float], list[float]]:
+    """The normalization that a timm model's weights were trained with.
 
     Args:
         name: Name of a timm model, as 'mixnet_s.ft_in1k'.

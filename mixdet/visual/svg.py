@@ -1,4 +1,4 @@
-"""One look for every drawn figure: colours, style, and a figure as SVG."""
+"""One look for every drawn figure: colors, style, and a figure as SVG."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 import matplotlib
 from matplotlib.figure import Figure
 
-# Okabe and Ito's palette, which colour-blind readers tell apart, and darker shades of it
+# Okabe and Ito's palette, which color-blind readers tell apart, and darker shades of it
 COLOURS = (
     *("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C564B"),
     *("#7F7F7F", "#004C76", "#8F3F00", "#006B4E", "#8A4F71"),
@@ -26,7 +26,7 @@ STYLE = {
 }
 
 
-def colour(index: int) -> str:
+def color(index: int) -> str:
     """Of a row, by its place in the table."""
     return COLOURS[index % len(COLOURS)]
 

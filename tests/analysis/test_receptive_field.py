@@ -37,8 +37,8 @@ def test_a_known_field():
     want = np.zeros((32, 40))
     want[12:21, 16:25] = 3 * np.outer(times, times)  # around the middle cell (8, 10)
     np.testing.assert_array_equal(weight, want)
-    field = ReceptiveField("linear", 2, weight / weight.sum(), trained=False, pictures=1)
-    assert field.centre == pytest.approx((16.5, 20.5))
+    field = ReceptiveField("linear", 2, weight / weight.sum(), trained=False, images=1)
+    assert field.center == pytest.approx((16.5, 20.5))
     assert field.side(0.9999) == 8  # half a side of 4 pixels reaches the middles of 9
     inner = weight[14:19, 18:23].sum() / weight.sum()
     assert field.within()[1] == pytest.approx(inner)  # half a side of 2: 5 x 5 pixels
@@ -54,7 +54,7 @@ def test_larger_kernels_see_more(coco_sample):
     sides = []
     for kernels in ("3x3", "mix357", "7x7"):
         config = ROOT / f"configs/table1/ssdlite_mobilenet_v2_{kernels}_coco.py"
-        field = receptive_field(config, pictures=2, data_root=str(coco_sample))
+        field = receptive_field(config, images=2, data_root=str(coco_sample))
         assert (field.stride, field.weight.shape, field.trained) == (16, (320, 320), False)
         assert field.weight.sum() == pytest.approx(1)
         sides.append(field.side(0.5))

@@ -1,4 +1,4 @@
-"""Both sides of the test benchmark find the same boxes in the same pictures."""
+"""Both sides of the test benchmark find the same boxes in the same images."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FLOAT32 = (torch.float32, 1e-2, 1e-3)
 def detections(
     side: str, name: str, source: str, folder: str, dtype: torch.dtype
 ) -> dict[int, InstanceData]:
-    """What `Runner.test` finds at a score of 0.001, by picture, computing in `dtype`."""
+    """What `Runner.test` finds at a score of 0.001, by image, computing in `dtype`."""
     runner = runner_of(side, name, source, 1e-3, folder, 1, BACKENDS[0])
     runner.model.to(dtype).data_preprocessor.register_forward_hook(
         lambda module, args, data: {**data, "inputs": data["inputs"].to(dtype)}

@@ -12,7 +12,7 @@ from mixdet.comparison.runs import train_all
 from mixdet.config.read import load_config
 from mixdet.errors import MixDetError
 from tests.conftest import ROOT
-from tests.tiny import write_config, write_pictures
+from tests.tiny import write_config, write_images
 
 V2 = str(ROOT / "configs/table1_digits/ssdlite_mobilenet_v2_3x3_digits.py")
 BACKBONE = """
@@ -58,11 +58,11 @@ def test_nothing_is_written_for_what_cannot_be(tmp_path, config, block, kernels,
 
 @pytest.mark.heavy
 def test_a_whole_ablation(tmp_path):
-    config = write_config(tmp_path, write_pictures(tmp_path / "data"), epochs=1, extra=BACKBONE)
+    config = write_config(tmp_path, write_images(tmp_path / "data"), epochs=1, extra=BACKBONE)
     out = tmp_path / "out"
     plan = plan_ablation(Plan((str(config),), (0,)), [2, 7], (3, 7), out)
     comparison = train_all(plan, out)
-    report(comparison, pictures=0)
+    report(comparison, images=0)
     text = report_ablation(comparison, [2, 7])
     assert (out / "ablation.md").read_text() == text
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()[2:]]

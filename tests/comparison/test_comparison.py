@@ -16,17 +16,17 @@ from mixdet.comparison.folder import Comparison, Plan
 from mixdet.comparison.markdown import to_markdown
 from mixdet.comparison.report import report
 from mixdet.comparison.runs import train_all
-from mixdet.comparison.summary import summarise, verdict
+from mixdet.comparison.summary import summarize, verdict
 from mixdet.errors import MixDetError
 from tests.conftest import ROOT
-from tests.tiny import write_config, write_pictures
+from tests.tiny import write_config, write_images
 
 
 @pytest.fixture(scope="module")
 def compared(tmp_path_factory):
     """Two rows, two seeds, trained side by side."""
     root = tmp_path_factory.mktemp("comparison")
-    data = write_pictures(root / "data")
+    data = write_images(root / "data")
     # the second row trains with another learning rate: the data order must still be the same
     configs = [
         write_config(root / "base", data),
@@ -34,7 +34,7 @@ def compared(tmp_path_factory):
     ]
     plan = Plan(tuple(map(str, configs)), (0, 1), command="python tools/compare.py ...")
     comparison = train_all(plan, root / "out", processes=2)
-    report(comparison, pictures=2)
+    report(comparison, images=2)
     return plan, comparison
 
 
@@ -55,7 +55,7 @@ def test_every_run_is_recorded_with_what_its_own_evaluation_said(compared):
     assert len({run.losses[0][1] for run in read.runs}) > 1
 
 
-def test_rows_see_the_same_pictures_with_the_same_seed_and_others_with_another(compared):
+def test_rows_see_the_same_images_with_the_same_seed_and_others_with_another(compared):
     # The first loss comes from untrained weights, which the seed makes, on the first batch.
     _, comparison = compared
     first = {(run.row, run.seed): run.losses[0][1] for run in comparison.runs}
@@ -107,7 +107,7 @@ def test_a_changed_config_is_refused_and_nothing_is_lost(compared):
 
 
 def test_a_run_that_fails_is_named_and_the_others_are_finished(tmp_path):
-    data = write_pictures(tmp_path / "data")
+    data = write_images(tmp_path / "data")
     bad = write_config(tmp_path / "bad", data, extra="model['backbone']['type'] = 'NoNet'\n")
     good = write_config(tmp_path / "good", data)
     folder = tmp_path / "out"
@@ -118,7 +118,7 @@ def test_a_run_that_fails_is_named_and_the_others_are_finished(tmp_path):
 
 def test_configs_that_do_not_compare_are_refused(compared, tmp_path):
     plan, _ = compared
-    other = write_config(tmp_path, write_pictures(tmp_path / "elsewhere"))
+    other = write_config(tmp_path, write_images(tmp_path / "elsewhere"))
     with pytest.raises(MixDetError, match="do not compare"):
         train_all(Plan((plan.configs[0], str(other)), (0,)), tmp_path / "out")
     twin = tmp_path / "twin" / f"{plan.rows[0]}.py"
@@ -138,10 +138,10 @@ def test_the_report_holds_each_row_and_draws_again_without_the_runs(compared, tm
     assert all(row in text for row in plan.rows)
     assert "Power is low with 2 seeds" in text
     shutil.copytree(comparison.folder, tmp_path / "out", ignore=shutil.ignore_patterns("runs"))
-    with pytest.warns(UserWarning, match="without pictures"):
+    with pytest.warns(UserWarning, match="without images"):
         assert report(Comparison.read(tmp_path / "out")) == text
     page = (tmp_path / "out" / "report.html").read_text()
-    assert "const pictures = {}" in page
+    assert "const images = {}" in page
     assert "data:image/jpeg" in (comparison.folder / "report.html").read_text()
 
 
@@ -154,7 +154,7 @@ def test_a_difference_is_a_gain_only_where_its_interval_leaves_zero_out(compared
             dataclasses.replace(run, metrics=run.metrics | {"coco/bbox_mAP": values[run.row][i]})
             for i, run in ((run.seed, run) for run in comparison.runs)
         ]
-        return summarise(dataclasses.replace(comparison, runs=runs))[1].difference
+        return summarize(dataclasses.replace(comparison, runs=runs))[1].difference
 
     noisy = scored({base: [0.40, 0.50], other: [0.45, 0.56]})
     assert verdict(noisy).startswith("not separable [")
@@ -174,11 +174,11 @@ def test_a_size_that_the_data_lack_is_a_dash(compared):
 
 def test_the_parameters_are_those_of_the_networks_that_were_trained(tmp_path):
     """Also where an option changes the network."""
-    config = write_config(tmp_path, write_pictures(tmp_path / "data"), epochs=1)
+    config = write_config(tmp_path, write_images(tmp_path / "data"), epochs=1)
     option = "model.bbox_head.use_depthwise=True"
     folder = tmp_path / "out"
     comparison = train_all(Plan((str(config),), (0,), cfg_options=(option,)), folder)
-    report(comparison, pictures=1)
+    report(comparison, images=1)
     ((row, record),) = comparison.rows.items()
     checkpoint = comparison.run_folder(row, 0) / "epoch_1.pth"
     state = torch.load(checkpoint, weights_only=True)["state_dict"]

@@ -31,13 +31,13 @@ def page(tmp_path) -> str:
         for seed in plan.seeds
     ]
     costs = {row: RowRecord(10, 20, (64, 64), (1.0, 2.0, 3.0), "a card") for row in plan.rows}
-    pictures = {row: [PIXEL, PIXEL] for row in plan.rows}
-    return to_html(Comparison(tmp_path, plan, runs, costs), "A title", pictures)
+    images = {row: [PIXEL, PIXEL] for row in plan.rows}
+    return to_html(Comparison(tmp_path, plan, runs, costs), "A title", images)
 
 
 def test_it_asks_nothing_of_any_other_file(page):
     addresses = re.findall(r"""(?:src|href|url)\s*[=(]\s*["']?([^"')\s>]+)""", page)
-    assert [a for a in addresses if not a.startswith(("#", "data:", "pictures["))] == []
+    assert [a for a in addresses if not a.startswith(("#", "data:", "images["))] == []
     assert "a &lt;b&gt; &amp; c" in page
 
 

@@ -12,8 +12,8 @@ from pycocotools.cocoeval import COCOeval
 from scipy import stats
 
 from mixdet.comparison.statistics import (
-    PictureAP,
-    bootstrap_pictures,
+    ImageAP,
+    bootstrap_images,
     paired_interval,
 )
 
@@ -71,7 +71,7 @@ def make_truth(generator):
     annotations = [
         {
             "id": index + 1,
-            "image_id": int(generator.choice(IMAGES[:-1])),  # one picture is empty
+            "image_id": int(generator.choice(IMAGES[:-1])),  # one image is empty
             "category_id": int(generator.integers(1, 4)),
             "bbox": [*generator.uniform(0, 60, 2).tolist(), *generator.uniform(10, 40, 2).tolist()],
             "area": 400.0,
@@ -109,7 +109,7 @@ def make_detections(truth, generator):
 
 
 def pycocotools_ap(truth, detections, weights):
-    """mAP of a data set in which each picture really stands as often as its weight says."""
+    """mAP of a data set in which each image really stands as often as its weight says."""
     larger = copy.deepcopy(truth.dataset)
     larger["images"], larger["annotations"], results = [], [], []
     for image, weight in zip(IMAGES, weights, strict=True):
@@ -135,26 +135,26 @@ def pycocotools_ap(truth, detections, weights):
 
 @pytest.mark.parametrize("weights", [(1, 1, 1, 1, 1, 1), (2, 0, 1, 3, 0, 1), (0, 0, 4, 1, 1, 0)])
 @pytest.mark.parametrize("seed", range(3))
-def test_weighted_map_is_pycocotools_on_repeated_pictures(weights, seed):
+def test_weighted_map_is_pycocotools_on_repeated_images(weights, seed):
     generator = np.random.default_rng(seed)
     truth = make_truth(generator)
     detections = make_detections(truth, generator)
-    found = PictureAP(truth, detections, IMAGES)(np.array(weights))
+    found = ImageAP(truth, detections, IMAGES)(np.array(weights))
     assert found == pytest.approx(pycocotools_ap(truth, detections, weights), abs=1e-12)
 
 
-def test_the_weights_follow_the_callers_order_of_the_pictures():
+def test_the_weights_follow_the_callers_order_of_the_images():
     generator = np.random.default_rng(5)
     truth = make_truth(generator)
     detections = make_detections(truth, generator)
     weights = np.array([2, 0, 1, 3, 0, 1])
-    forward = PictureAP(truth, detections, IMAGES)(weights)
-    assert PictureAP(truth, detections, IMAGES[::-1])(weights[::-1]) == pytest.approx(forward)
+    forward = ImageAP(truth, detections, IMAGES)(weights)
+    assert ImageAP(truth, detections, IMAGES[::-1])(weights[::-1]) == pytest.approx(forward)
 
 
 def test_no_objects_or_no_detections():
     truth = make_truth(np.random.default_rng(0))
-    score = PictureAP(truth, [], IMAGES)
+    score = ImageAP(truth, [], IMAGES)
     assert score(np.ones(6, int)) == 0
     assert score(np.array([0, 0, 0, 0, 0, 1])) == -1
 
@@ -167,8 +167,8 @@ def test_the_bootstrap_separates_a_clear_difference_and_not_a_row_from_itself():
         for a in truth.dataset["annotations"]
     ]
     poor = make_detections(truth, generator)
-    good, bad = (PictureAP(truth, found, IMAGES) for found in (perfect, poor))
-    found = bootstrap_pictures({"a": [bad], "b": [good, good], "c": [bad]}, len(IMAGES), draws=40)
+    good, bad = (ImageAP(truth, found, IMAGES) for found in (perfect, poor))
+    found = bootstrap_images({"a": [bad], "b": [good, good], "c": [bad]}, len(IMAGES), draws=40)
     assert found.keys() == {"b", "c"}
     assert found["b"].separable
     assert found["b"].mean > 0

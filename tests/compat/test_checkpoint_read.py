@@ -126,7 +126,7 @@ def test_safetensors_are_a_state_dict(tmp_path: Path) -> None:
     assert equal(dict(state), dict(model.state_dict()))
 
 
-def test_pretrained_initialisation_refuses_code(tmp_path: Path) -> None:
+def test_pretrained_initialization_refuses_code(tmp_path: Path) -> None:
     made, file = tmp_path / "made", tmp_path / "file.pth"
     torch.save({"state_dict": {"x.w": Payload(made, os.mkdir)}}, file)
     for prefix in ({}, {"prefix": "x."}):

@@ -14,7 +14,7 @@ from mmengine.registry import init_default_scope
 
 from mixdet.config.data_paths import check_data, set_data_root
 from mixdet.errors import MixDetError
-from tests.tiny import write_pictures
+from tests.tiny import write_images
 
 
 @DATASETS.register_module()
@@ -85,7 +85,7 @@ def test_what_is_missing_is_named(tmp_path):
     assert "make train" in text
     assert "\n" not in text
 
-    root = write_pictures(tmp_path / "coco")
+    root = write_images(tmp_path / "coco")
     set_data_root(cfg, str(root))
     check_data(cfg, loaders)
     (root / "val2017").rename(root / "val")

@@ -13,10 +13,10 @@ from mmdet.structures.bbox import bbox_overlaps
 from mixdet.config.read import load_config
 from mixdet.data_check.anchors import cluster, coverage, fit_anchors, shape_iou
 from mixdet.data_check.splits import read_splits
-from tests.tiny import write_config, write_pictures
+from tests.tiny import write_config, write_images
 
 
-def test_overlap_of_shapes_is_mmdets_of_boxes_on_one_centre():
+def test_overlap_of_shapes_is_mmdets_of_boxes_on_one_center():
     rng = np.random.default_rng(0)
     boxes, anchors = rng.uniform(1, 90, (40, 2)), rng.uniform(1, 90, (7, 2))
     corners = [torch.tensor(np.hstack([-sizes / 2, sizes / 2])) for sizes in (boxes, anchors)]
@@ -38,7 +38,7 @@ def test_clusters_find_the_shapes_that_were_put_in():
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tiny")
-    return load_config(write_config(folder, write_pictures(folder / "pictures")))
+    return load_config(write_config(folder, write_images(folder / "images")))
 
 
 def fit(cfg):

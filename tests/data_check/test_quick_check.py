@@ -13,15 +13,15 @@ from mixdet.data_check import full_check, quick_check
 from mixdet.data_check.boxes import guess_format
 from mixdet.errors import MixDetError
 from mixdet.evaluation import load_coco
-from tests.tiny import PICTURES, write_config
+from tests.tiny import IMAGES, write_config
 
 
 @pytest.fixture
-def check(pictures, tmp_path):
+def check(images, tmp_path):
     """Change the training annotations (and the folder), check, return the problems by code."""
 
     def run(change, extra=""):
-        data = shutil.copytree(pictures, tmp_path / "data")
+        data = shutil.copytree(images, tmp_path / "data")
         file = data / "annotations" / "instances_train2017.json"
         content = json.loads(file.read_text())
         change(content, data)
@@ -80,7 +80,7 @@ def without_width(content, data):
     del content["images"][2]["width"]
 
 
-def of_no_picture(content, data):
+def of_no_image(content, data):
     content["annotations"][0]["image_id"] = 999
 
 
@@ -92,7 +92,7 @@ def no_area(content, data):
     content["annotations"][0]["area"] = 0
 
 
-def no_pictures(content, data):
+def no_images(content, data):
     content["images"] = []
 
 
@@ -108,9 +108,9 @@ def rename(name):
 
 
 def link_out(content, data):
-    picture = data / "train2017" / "1.png"
-    picture.rename(data / "elsewhere.png")
-    picture.symlink_to(data / "elsewhere.png")
+    image = data / "train2017" / "1.png"
+    image.rename(data / "elsewhere.png")
+    image.symlink_to(data / "elsewhere.png")
 
 
 def folder_out(content, data):
@@ -144,10 +144,10 @@ def all_gone(content, data):
         (same_image_id, "image_ids_twice", "error", "image id 1"),
         (same_category_id, "category_ids_twice", "error", "category id 1"),
         (without_width, "incomplete_images", "error", "id 3"),
-        (of_no_picture, "unknown_images", "warning", "image_id 999"),
+        (of_no_image, "unknown_images", "warning", "image_id 999"),
         (of_no_category, "unknown_categories", "warning", "category_id 999"),
         (no_area, "no_area_stated", "warning", "annotation 1"),
-        (no_pictures, "no_pictures", "error", None),
+        (no_images, "no_images", "error", None),
         (same_name, "names_twice", "warning", "1.png"),
         (set_box(float("nan"), 2, 9, 9), "broken_boxes", "error", "annotation 1 in 1.png"),
         (set_box(1, 2, float("inf"), 9), "broken_boxes", "error", "annotation 1 in 1.png"),
@@ -156,16 +156,16 @@ def all_gone(content, data):
         (set_box(1, 2, 0, 9), "flat_boxes", "warning", "annotation 1"),
         (set_box(1, 2, 9, -3), "flat_boxes", "warning", "annotation 1"),
         (set_box(1, 2, 0.5, 9), "small_boxes", "warning", "annotation 1"),
-        (set_box(60, 2, 9, 9), "boxes_beyond", "warning", "in a picture of 64 x 64"),
-        (set_box(70, 2, 9, 9), "boxes_outside", "warning", "in a picture of 64 x 64"),
+        (set_box(60, 2, 9, 9), "boxes_beyond", "warning", "in an image of 64 x 64"),
+        (set_box(70, 2, 9, 9), "boxes_outside", "warning", "in an image of 64 x 64"),
         (rename("/etc/passwd"), "names_outside_the_root", "error", "/etc/passwd"),
         (rename("../val2017/1.png"), "names_outside_the_root", "error", "../val2017/1.png"),
-        (rename(""), "names_outside_the_root", "error", "names no picture"),
-        (rename(7), "names_outside_the_root", "error", "names no picture"),
+        (rename(""), "names_outside_the_root", "error", "names no image"),
+        (rename(7), "names_outside_the_root", "error", "names no image"),
         (link_out, "names_outside_the_root", "error", "elsewhere.png"),
         (folder_out, "names_outside_the_root", "error", "val2017"),
-        (one_gone, "missing_pictures", "warning", "train2017/1.png"),
-        (all_gone, "missing_pictures", "error", "train2017/1.png"),
+        (one_gone, "missing_images", "warning", "train2017/1.png"),
+        (all_gone, "missing_images", "error", "train2017/1.png"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
@@ -191,15 +191,15 @@ def test_a_thousand_faults_are_counted_and_shown_by_example(check):
     assert len(found.examples) == 5
 
 
-def test_the_same_pictures_for_training_and_validation(pictures, tmp_path):
+def test_the_same_images_for_training_and_validation(images, tmp_path):
     same = "val_dataloader = train_dataloader\ntest_dataloader = train_dataloader\n"
-    found = quick_check(load_config(write_config(tmp_path, pictures, extra=same)))
+    found = quick_check(load_config(write_config(tmp_path, images, extra=same)))
     assert [problem.code for problem in found] == ["one_data_set"]
 
 
-def test_other_classes_in_validation_than_in_training(pictures, tmp_path):
+def test_other_classes_in_validation_than_in_training(images, tmp_path):
     other = "val_dataloader['dataset']['metainfo'] = dict(classes=('dark',))\n"
-    found = quick_check(load_config(write_config(tmp_path, pictures, extra=other)))
+    found = quick_check(load_config(write_config(tmp_path, images, extra=other)))
     assert "classes_differ" in [problem.code for problem in found]
 
 
@@ -215,11 +215,11 @@ def coco_boxes(coco_sample):
 def test_formats_of_real_boxes_are_told_apart(coco_sample):
     boxes, sizes = coco_boxes(coco_sample)
     corners = np.hstack([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]])
-    centred = np.hstack([boxes[:, :2] + boxes[:, 2:] / 2, boxes[:, 2:]])
+    centerd = np.hstack([boxes[:, :2] + boxes[:, 2:] / 2, boxes[:, 2:]])
     assert guess_format(boxes, sizes) is None
     assert guess_format(corners, sizes) == "x1 y1 x2 y2"
-    assert guess_format(centred, sizes) == "the centre's x y, w h"
-    assert guess_format(centred / np.hstack([sizes, sizes]), sizes).startswith("shares")
+    assert guess_format(centerd, sizes) == "the center's x y, w h"
+    assert guess_format(centerd / np.hstack([sizes, sizes]), sizes).startswith("shares")
 
 
 def test_one_wrong_box_is_not_another_format(check):
@@ -235,7 +235,7 @@ def test_corners_in_the_file_stop_the_training_data(check):
     found = check(change)["box_format"]
     assert found.level == "error"
     assert "x1 y1 x2 y2" in found.text
-    assert found.count > PICTURES
+    assert found.count > IMAGES
 
 
 def test_paths_that_stand_for_themselves(check, tmp_path):
@@ -249,11 +249,11 @@ def test_paths_that_stand_for_themselves(check, tmp_path):
     assert check(lambda content, data: None, extra) == {}
 
 
-def test_data_that_are_not_coco_or_not_here_are_left_alone(pictures, tmp_path):
+def test_data_that_are_not_coco_or_not_here_are_left_alone(images, tmp_path):
     """They are another reader's to refuse."""
     remote = "train_dataloader['dataset']['backend_args'] = dict(backend='petrel')\n"
     other = "val_dataloader['dataset'].update(type='VOCDataset', ann_file='ImageSets/val.txt')\n"
-    cfg = load_config(write_config(tmp_path, pictures, extra=remote + other))
+    cfg = load_config(write_config(tmp_path, images, extra=remote + other))
     assert quick_check(cfg) == []
     with pytest.raises(MixDetError, match="no CocoDataset"):
         full_check(cfg)

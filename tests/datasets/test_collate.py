@@ -17,10 +17,10 @@ from mixdet.datasets.collate import packed_collate
 
 
 class Samples(Dataset):
-    """Pictures with boxes, as `PackDetInputs` makes them.
+    """Images with boxes, as `PackDetInputs` makes them.
 
     Args:
-        sides: One a picture.
+        sides: One an image.
     """
 
     def __init__(self, sides: list[int]) -> None:
@@ -68,8 +68,8 @@ def test_through_workers(sides, workers):
 def test_a_batch_crosses_in_one_tensor_and_bytes():
     samples = Samples([8, 8, 8])
     batch = packed_collate([samples[i] for i in range(3)])
-    _, (pictures, _) = batch["inputs"].__reduce__()
-    assert pictures.shape == (3, 3, 8, 8)
+    _, (images, _) = batch["inputs"].__reduce__()
+    assert images.shape == (3, 3, 8, 8)
     _, (content,) = batch["data_samples"].__reduce__()
     assert isinstance(content, bytes)
     assert_same(pickle.loads(pickle.dumps(batch)), batch)
@@ -78,7 +78,7 @@ def test_a_batch_crosses_in_one_tensor_and_bytes():
 def test_the_memory_format_crosses_too():
     planes = torch.arange(2 * 3 * 4 * 5).view(2, 3, 4, 5)
     for sent in (planes, planes.contiguous(memory_format=torch.channels_last)):
-        batch = packed_collate([{"inputs": picture} for picture in sent])
+        batch = packed_collate([{"inputs": image} for image in sent])
         got = pickle.loads(pickle.dumps(batch))["inputs"]
         assert [one.stride() for one in got] == [one.stride() for one in sent]
         assert all(map(torch.equal, got, sent))

@@ -91,11 +91,11 @@ def test_the_same_as_mmdets(data, divisor, training):
     ],
     ids=["plain", "integers", "one deviation", "to be padded", "one mean"],
 )
-def test_pictures_that_lie_channels_last(dtype, order, special):
+def test_images_that_lie_channels_last(dtype, order, special):
     """They stay so, unless they have to be padded or there is one mean for all channels."""
     data = batch(same, dtype=dtype)
-    rows = [picture.permute(1, 2, 0).contiguous() for picture in data["inputs"]]
-    data["inputs"] = [picture.permute(2, 0, 1) for picture in rows]
+    rows = [image.permute(1, 2, 0).contiguous() for image in data["inputs"]]
+    data["inputs"] = [image.permute(2, 0, 1) for image in rows]
     kwargs = dict(mean=COMMON["mean"], std=COMMON["std"]) | order | special
     given = copy.deepcopy(data)
     found = BatchedDetDataPreprocessor(**kwargs)(data)
@@ -107,12 +107,12 @@ def test_pictures_that_lie_channels_last(dtype, order, special):
     assert all(map(torch.equal, data["inputs"], given["inputs"]))
 
 
-def test_gradients_reach_the_pictures():
-    pictures = torch.rand(2, 3, 4, 5).contiguous(memory_format=torch.channels_last)
-    pictures.requires_grad_()
-    BatchedDetDataPreprocessor(**COMMON)({"inputs": list(pictures)})["inputs"].sum().backward()
+def test_gradients_reach_the_images():
+    images = torch.rand(2, 3, 4, 5).contiguous(memory_format=torch.channels_last)
+    images.requires_grad_()
+    BatchedDetDataPreprocessor(**COMMON)({"inputs": list(images)})["inputs"].sum().backward()
     expected = 1 / torch.tensor(COMMON["std"]).flip(0).view(3, 1, 1)  # of BGR
-    torch.testing.assert_close(pictures.grad, expected.expand_as(pictures))
+    torch.testing.assert_close(images.grad, expected.expand_as(images))
 
 
 def test_a_double_network_gets_doubles():
@@ -133,11 +133,11 @@ def test_samples_with_more_go_mmdets_way():
     )
 
 
-def test_pictures_alone():
+def test_images_alone():
     """What a test without annotations, and test-time augmentation, send."""
-    pictures = batch(same)["inputs"]
+    images = batch(same)["inputs"]
     ours, theirs = BatchedDetDataPreprocessor(**COMMON), DetDataPreprocessor(**COMMON)
-    for inputs in (pictures, torch.stack(pictures)):
+    for inputs in (images, torch.stack(images)):
         data = {"inputs": inputs, "data_samples": None}
         assert torch.equal(ours(data)["inputs"], theirs(data)["inputs"])
 
@@ -164,15 +164,15 @@ def test_training_batches_are_distorted_by_the_seed():
     np.random.seed(5)
     drawn = [PhotometricDistortion(**settings).draw() for _ in same]
     pixels = [
-        distort(picture.permute(1, 2, 0).contiguous().numpy(), draw)
-        for picture, draw in zip(data["inputs"], drawn, strict=True)
+        distort(image.permute(1, 2, 0).contiguous().numpy(), draw)
+        for image, draw in zip(data["inputs"], drawn, strict=True)
     ]
     expected = plain({"inputs": [torch.from_numpy(p).permute(2, 0, 1) for p in pixels]})
     torch.testing.assert_close(found, expected["inputs"], atol=1e-3, rtol=0)
     assert torch.equal(model(data)["inputs"], plain(data)["inputs"])  # tests see what is there
 
 
-def test_pictures_of_several_sizes_are_not_distorted():
+def test_images_of_several_sizes_are_not_distorted():
     model = BatchedDetDataPreprocessor(photometric={}, **COMMON)
     with pytest.raises(MixDetError, match="not of one size"):
         model(batch([(8, 10), (6, 10), (9, 4)]), training=True)

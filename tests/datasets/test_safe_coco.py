@@ -1,4 +1,4 @@
-"""Data that are not taken on trust: names out of the folder, huge pictures, broken ones."""
+"""Data that are not taken on trust: names out of the folder, huge images, broken ones."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from PIL import Image
 from mixdet import launch
 from mixdet.datasets.samplers import SampleIndex
 from mixdet.errors import MixDetError
-from mixdet.images import PictureError, PictureLimits, read_picture, resolve_inside
-from tests.tiny import CLASSES, PICTURES, write_config
+from mixdet.images import ImageFileError, ImageLimits, read_image_file, resolve_inside
+from tests.tiny import CLASSES, IMAGES, write_config
 
 
 @pytest.fixture
-def data(pictures, tmp_path):
-    return shutil.copytree(pictures, tmp_path / "data")
+def data(images, tmp_path):
+    return shutil.copytree(images, tmp_path / "data")
 
 
 def build(data, **options):
@@ -66,7 +66,7 @@ def bomb(path, side=60_000):
 
 def damage(data, *names):
     for name in names:
-        (data / "train2017" / f"{name}.png").write_bytes(b"no picture")
+        (data / "train2017" / f"{name}.png").write_bytes(b"no image")
 
 
 @pytest.mark.parametrize(
@@ -88,13 +88,13 @@ def test_a_link_out_of_the_folder_is_refused_and_not_opened(data, kind):
     else:
         (folder / "inner").symlink_to(data / "val2017")
         rename(data, "inner/1.png")
-    dataset = build(data, max_broken=1.0)  # it is no broken picture: never replaced
+    dataset = build(data, max_broken=1.0)  # it is no broken image: never replaced
     with pytest.raises(MixDetError, match=re.escape(f"a link to {data}/val2017/1.png")) as error:
         dataset[0]
-    assert not isinstance(error.value, PictureError)
+    assert not isinstance(error.value, ImageFileError)
 
 
-def test_a_pipe_is_no_picture_and_is_not_waited_for(data):
+def test_a_pipe_is_no_image_and_is_not_waited_for(data):
     (data / "train2017" / "1.png").unlink()
     os.mkfifo(data / "train2017" / "1.png")
     with pytest.raises(MixDetError, match="pipe"):
@@ -126,34 +126,34 @@ def test_limits_hold_before_anything_is_decoded(data, monkeypatch):
 
 def test_reading_a_header_decodes_nothing(data, monkeypatch):
     monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda image: pytest.fail("decoded"))
-    assert read_picture(data / "train2017" / "1.png", PictureLimits())[1] == (64, 64)
+    assert read_image_file(data / "train2017" / "1.png", ImageLimits())[1] == (64, 64)
 
 
 @pytest.mark.parametrize("share", [0.3, 0.9])
 def test_half_a_jpeg_is_damaged_and_a_whole_one_is_not(coco_sample, tmp_path, share):
     source = next((coco_sample / "val2017").iterdir())
     content = source.read_bytes()
-    assert read_picture(source, PictureLimits())[0] == content
+    assert read_image_file(source, ImageLimits())[0] == content
     (tmp_path / "half.jpg").write_bytes(content[: int(len(content) * share)])
-    with pytest.raises(PictureError, match="cut short"):
-        read_picture(tmp_path / "half.jpg", PictureLimits())
+    with pytest.raises(ImageFileError, match="cut short"):
+        read_image_file(tmp_path / "half.jpg", ImageLimits())
 
 
-def test_a_whole_thumbnail_does_not_hide_a_picture_cut_short(tmp_path):
+def test_a_whole_thumbnail_does_not_hide_a_image_cut_short(tmp_path):
     rng = np.random.default_rng(0)
-    picture = Image.fromarray(rng.integers(0, 255, (90, 120, 3), dtype=np.uint8))
-    picture.resize((16, 12)).save(tmp_path / "small.jpg")
+    image = Image.fromarray(rng.integers(0, 255, (90, 120, 3), dtype=np.uint8))
+    image.resize((16, 12)).save(tmp_path / "small.jpg")
     exif = b"Exif\0\0" + (tmp_path / "small.jpg").read_bytes()
-    picture.save(tmp_path / "a.jpg", exif=exif)
+    image.save(tmp_path / "a.jpg", exif=exif)
     content = (tmp_path / "a.jpg").read_bytes()
     assert content.count(b"\xff\xd9") == 2
-    assert read_picture(tmp_path / "a.jpg", PictureLimits())[1] == (120, 90)
+    assert read_image_file(tmp_path / "a.jpg", ImageLimits())[1] == (120, 90)
     (tmp_path / "a.jpg").write_bytes(content[:-300])
-    with pytest.raises(PictureError, match="cut short"):
-        read_picture(tmp_path / "a.jpg", PictureLimits())
+    with pytest.raises(ImageFileError, match="cut short"):
+        read_image_file(tmp_path / "a.jpg", ImageLimits())
 
 
-def test_a_broken_picture_is_replaced_by_one_that_the_seed_chooses(data):
+def test_a_broken_image_is_replaced_by_one_that_the_seed_chooses(data):
     damage(data, 1, 2)
     (data / "train2017" / "3.png").unlink()
 
@@ -172,19 +172,19 @@ def test_a_broken_picture_is_replaced_by_one_that_the_seed_chooses(data):
     assert replaced[0] != replaced[1]
 
 
-def test_every_picture_broken_ends_whatever_the_share(data):
-    damage(data, *range(1, PICTURES + 1))
-    with pytest.raises(MixDetError, match=f"{PICTURES} of {PICTURES} training pictures"):
+def test_every_image_broken_ends_whatever_the_share(data):
+    damage(data, *range(1, IMAGES + 1))
+    with pytest.raises(MixDetError, match=f"{IMAGES} of {IMAGES} training images"):
         build(data, max_broken=1.0)[0]
 
 
-def test_in_evaluation_nothing_takes_a_pictures_place(data):
+def test_in_evaluation_nothing_takes_a_images_place(data):
     damage(data, 1)
-    with pytest.raises(PictureError, match=r"1\.png"):
+    with pytest.raises(ImageFileError, match=r"1\.png"):
         build(data, max_broken=1.0, test_mode=True)[0]
 
 
-def test_an_error_that_is_not_the_pictures_stays_what_it_is(data):
+def test_an_error_that_is_not_the_images_stays_what_it_is(data):
     pipeline = [{"type": "LoadImageFromFile"}, {"type": "ImageToTensor", "keys": ["no"]}]
     dataset = build(data, max_broken=1.0, pipeline=pipeline)
     with pytest.raises(KeyError):
@@ -205,10 +205,10 @@ def train(tmp_path, data, workers, share):
 @pytest.mark.usefixtures("quick")
 def test_training_names_counts_and_replaces_up_to_the_share(data, tmp_path, workers):
     damage(data, 4, 9)
-    log = train(tmp_path, data, workers, share=2 / PICTURES)
+    log = train(tmp_path, data, workers, share=2 / IMAGES)
     for name in (4, 9):  # once, though there are two epochs
-        assert log.count(f"{name}.png: the picture is damaged, or no picture; another takes") == 1
-    assert f"2 of {PICTURES} training pictures are broken" in log
+        assert log.count(f"{name}.png: the image is damaged, or no image; another takes") == 1
+    assert f"2 of {IMAGES} training images are broken" in log
     assert (tmp_path / "work" / "epoch_2.pth").is_file()
 
 
@@ -217,12 +217,10 @@ def test_training_names_counts_and_replaces_up_to_the_share(data, tmp_path, work
 def test_training_stops_above_the_share_in_one_line(data, tmp_path, workers):
     damage(data, 4, 9, 11)
     with pytest.raises(MixDetError) as error:
-        train(tmp_path, data, workers, share=2 / PICTURES)
+        train(tmp_path, data, workers, share=2 / IMAGES)
     assert "\n" not in str(error.value)
     assert re.match(rf"{data}/train2017/(4|9|11)\.png: ", str(error.value))
-    assert f"3 of {PICTURES} training pictures are broken, over max_broken=0.142857" in str(
-        error.value
-    )
+    assert f"3 of {IMAGES} training images are broken, over max_broken=0.142857" in str(error.value)
     assert not list(tmp_path.rglob("*.pth"))
 
 
@@ -231,7 +229,7 @@ def test_a_part_of_a_png_that_states_more_than_the_file_has_is_damaged(data):
     content = file.read_bytes()
     at = content.index(b"IDAT") - 4
     file.write_bytes(content[:at] + struct.pack(">I", 10**9) + content[at + 4 :])
-    with pytest.raises(PictureError, match="cut short"):
+    with pytest.raises(ImageFileError, match="cut short"):
         build(data, test_mode=True)[0]
 
 

@@ -22,7 +22,7 @@ from mixdet.datasets.samplers import SampleIndex, SeededSampler
 from mixdet.datasets.transforms import seed as seed_module
 from mixdet.datasets.transforms.seed import SeedSample, seed_generators
 from tests.conftest import ROOT
-from tests.tiny import CLASSES, PICTURES
+from tests.tiny import CLASSES, IMAGES
 
 
 @TRANSFORMS.register_module()
@@ -31,14 +31,14 @@ class RefuseSome(BaseTransform):
 
     def transform(self, results: dict) -> dict | None:
         draws = random.random(), np.random.rand(), torch.rand(()).item()
-        kept = {"picture": results["img_path"], "draws": str(draws)}
+        kept = {"image": results["img_path"], "draws": str(draws)}
         return None if draws[1] < 0.35 else kept
 
 
-def dataset(pictures, pipeline):
+def dataset(images, pipeline):
     return {
         "type": "CocoDataset",
-        "data_root": str(pictures),
+        "data_root": str(images),
         "metainfo": {"classes": CLASSES},
         "ann_file": "annotations/instances_train2017.json",
         "data_prefix": {"img": "train2017/"},
@@ -93,10 +93,10 @@ def epochs(loader, number=2):
     [(AUGMENTED, "pseudo_collate"), (SHIPPED.dataset.pipeline, SHIPPED.collate_fn.type)],
     ids=["mmdet's steps", "shipped"],
 )
-def test_pictures_do_not_depend_on_the_number_of_workers(pictures, pipeline, collate):
-    data = dataset(pictures, pipeline)
+def test_images_do_not_depend_on_the_number_of_workers(images, pipeline, collate):
+    data = dataset(images, pipeline)
     runs = [list(epochs(loader(data, workers, collate=collate))) for workers in (0, 1, 2)]
-    by_picture = []
+    by_image = []
     for run in runs:
         for epoch, samples in enumerate(run):
             for (image, sample), (other, other_sample) in zip(samples, runs[0][epoch], strict=True):
@@ -105,22 +105,22 @@ def test_pictures_do_not_depend_on_the_number_of_workers(pictures, pipeline, col
                 boxes, other_boxes = (s.gt_instances.bboxes for s in (sample, other_sample))
                 assert len(boxes) > 0
                 assert torch.equal(get_box_tensor(boxes), get_box_tensor(other_boxes))
-        by_picture.append([{s.img_id: image for image, s in samples} for samples in run])
-    first, second = by_picture[0]
+        by_image.append([{s.img_id: image for image, s in samples} for samples in run])
+    first, second = by_image[0]
     assert first.keys() == second.keys()
     differs = [not torch.equal(first[image_id], second[image_id]) for image_id in first]
     assert all(differs)
 
 
-def test_a_refetched_sample_is_determined(pictures):
-    runs = [list(epochs(loader(dataset(pictures, DRAWS), workers), 3)) for workers in (0, 2)]
+def test_a_refetched_sample_is_determined(images):
+    runs = [list(epochs(loader(dataset(images, DRAWS), workers), 3)) for workers in (0, 2)]
     assert runs[0] == runs[1]
-    assert len({picture for picture, _ in runs[0][0]}) < PICTURES  # some came in place of others
+    assert len({image for image, _ in runs[0][0]}) < IMAGES  # some came in place of others
 
 
 @pytest.mark.parametrize("wrap", ["RepeatDataset", "ConcatDataset"])
-def test_wrappers_keep_the_key(pictures, wrap):
-    inner = dataset(pictures, DRAWS)
+def test_wrappers_keep_the_key(images, wrap):
+    inner = dataset(images, DRAWS)
     config = (
         {"type": wrap, "times": 2, "dataset": inner}
         if wrap == "RepeatDataset"
@@ -129,7 +129,7 @@ def test_wrappers_keep_the_key(pictures, wrap):
     runs = [list(epochs(loader(config, workers), 1)) for workers in (0, 2)]
     assert runs[0] == runs[1]
     assert (
-        len({draws for _, draws in runs[0][0]}) == 2 * PICTURES
+        len({draws for _, draws in runs[0][0]}) == 2 * IMAGES
     )  # a sample that comes twice is drawn anew
 
 

@@ -21,25 +21,25 @@ BATCH, BATCHES = 4, 60
 pytestmark = pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
 
 
-def picture(index: int) -> Tensor:
+def image(index: int) -> Tensor:
     """Different for each index, and of two sizes, which change with the batch."""
     size = (3, 31, 30) if index // BATCH % 5 == 4 else (3, 20, 20)
     return torch.full(size, index, dtype=torch.float32)
 
 
-class Pictures(Dataset):
+class Images(Dataset):
     """`BATCHES` full ones and one that is not."""
 
     def __len__(self) -> int:
         return BATCH * BATCHES + 1
 
     def __getitem__(self, index: int) -> dict:
-        return {"inputs": picture(index)}
+        return {"inputs": image(index)}
 
 
 def loader(workers: int = 2, **settings) -> DataLoader:
     settings = dict(num_workers=workers, persistent_workers=True, timeout=60) | settings
-    return DataLoader(Pictures(), BATCH, collate_fn=packed_collate, **settings)
+    return DataLoader(Images(), BATCH, collate_fn=packed_collate, **settings)
 
 
 @pytest.fixture(autouse=True)
@@ -66,7 +66,7 @@ def test_blocks_are_used_again(monkeypatch):
     assert sum(blocks.arrived for blocks in workers.values()) == BATCHES + 1  # none beside them
     for blocks in workers.values():
         assert len(blocks) <= 5  # two ahead, one looked at, two on their way
-        assert blocks.replaced <= len(blocks)  # once, by one for larger pictures
+        assert blocks.replaced <= len(blocks)  # once, by one for larger images
 
 
 def test_a_block_has_room_for_its_mark():
@@ -90,13 +90,13 @@ def test_a_fork_keeps_what_it_holds_of_a_batch():
 
     def look() -> None:
         goes_on.wait(60)
-        os._exit(0 if torch.equal(held.pop(), picture(start * BATCH)) else 1)
+        os._exit(0 if torch.equal(held.pop(), image(start * BATCH)) else 1)
 
     process = context.Process(target=look)
     process.start()
     held.clear()
     for number, batch in enumerate(batches, start + 1):
-        assert torch.equal(batch["inputs"][0], picture(number * BATCH))
+        assert torch.equal(batch["inputs"][0], image(number * BATCH))
         del batch
     goes_on.set()
     process.join()
@@ -131,18 +131,18 @@ def test_workers_that_end_leave_no_file():
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 @pytest.mark.parametrize("held", [1, 12, BATCHES], ids="{} batches at once".format)
-def test_no_picture_changes_while_it_is_held(held, method):
+def test_no_image_changes_while_it_is_held(held, method):
     kept: list[tuple[int, Tensor]] = []
     index = 0
     for batch in loader(multiprocessing_context=method):
-        row = batch["inputs"][-1][1:, 2:]  # a part of a picture holds the batch
+        row = batch["inputs"][-1][1:, 2:]  # a part of an image holds the batch
         index += len(batch["inputs"])
         kept.append((index - 1, row))
         del batch
         kept = kept[-held:]
         for number, part in kept:
-            assert torch.equal(part, picture(number)[1:, 2:])
-    assert index == len(Pictures())
+            assert torch.equal(part, image(number)[1:, 2:])
+    assert index == len(Images())
 
 
 def test_what_is_received_in_inference_mode_is_free_after_it():
@@ -150,9 +150,9 @@ def test_what_is_received_in_inference_mode_is_free_after_it():
     batches = iter(loader(1))
     for _ in range(BATCHES):
         with torch.inference_mode():
-            pictures = next(batches)["inputs"]
-        places.add(pictures[0].data_ptr())
-        del pictures  # outside
+            images = next(batches)["inputs"]
+        places.add(images[0].data_ptr())
+        del images  # outside
     assert len(places) <= shared_memory.KEPT
 
 

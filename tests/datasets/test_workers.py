@@ -12,7 +12,7 @@ from mixdet.config.read import load_config
 from tests.conftest import ROOT
 
 SAMPLES = 20_000
-GROWTH = 20  # MB; a picture that stayed would be 0.3, the sample's pictures decoded once 20,000
+GROWTH = 20  # MB; an image that stayed would be 0.3, the sample's images decoded once 20,000
 
 
 def resident(pid: int) -> float:

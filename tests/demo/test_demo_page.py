@@ -1,4 +1,4 @@
-"""What the page does with a picture, without a browser."""
+"""What the page does with an image, without a browser."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mixdet.inference import Detections
 
 
 class Corners:
-    """A detector of a picture's four quarters, scored 0.9, 0.5, 0.4 and 0.1."""
+    """A detector of an image's four quarters, scored 0.9, 0.5, 0.4 and 0.1."""
 
     def __call__(self, image, *, score_thr=0.0):
         height, width = image.shape[:2]
@@ -31,17 +31,17 @@ def save(path, width, height) -> dict[str, str]:
     return {"path": str(path)}
 
 
-def test_boxes_are_in_pixels_of_the_picture_that_is_shown(tmp_path):
+def test_boxes_are_in_pixels_of_the_image_that_is_shown(tmp_path):
     seen = page.look([Corners(), Corners()], save(tmp_path / "a.png", 4000, 3000))
-    assert seen.picture.shape == (960, 1280, 3)
+    assert seen.image.shape == (960, 1280, 3)
     assert len(seen.found) == 2
     np.testing.assert_allclose(seen.found[1][0].boxes[3], [640, 480, 1280, 960], atol=1)
     assert all(seconds > 0 for _, seconds in seen.found)
 
 
-def test_small_pictures_keep_their_pixels(tmp_path):
+def test_small_images_keep_their_pixels(tmp_path):
     seen = page.look([Corners()], save(tmp_path / "a.png", 1, 1))
-    assert seen.picture.shape == (1, 1, 3)
+    assert seen.image.shape == (1, 1, 3)
     assert page.draw(seen, 0.0)[0].shape[2] == 3
 
 
@@ -50,10 +50,10 @@ def test_small_pictures_keep_their_pixels(tmp_path):
 )
 def test_the_threshold_draws_anew(tmp_path, threshold, words):
     seen = page.look([Corners()], save(tmp_path / "a.png", 600, 600))
-    picture, line = page.draw(seen, threshold)
+    image, line = page.draw(seen, threshold)
     assert line.startswith(f"**{words}** in ")
     # The last quarter is inked exactly where its box is shown
-    inked = (np.abs(picture[400:, 400:].astype(int) - 40) > 60).any()
+    inked = (np.abs(image[400:, 400:].astype(int) - 40) > 60).any()
     assert inked == (threshold < 0.1)
 
 
@@ -61,15 +61,15 @@ def test_refusals_name_the_upload_and_not_where_it_lies(tmp_path, monkeypatch):
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(b"\xff\xd8 cut off")
     large = save(tmp_path / "large.png", 200, 100)
-    monkeypatch.setattr(page, "LIMITS", page.PictureLimits(max_pixels=10_000))
+    monkeypatch.setattr(page, "LIMITS", page.ImageLimits(max_pixels=10_000))
     for file, reason in (({"path": str(broken)}, "damaged"), (large, "max_pixels")):
         with pytest.raises(MixDetError, match=reason) as refused:
             page.look([Corners()], file)
         assert str(tmp_path) not in str(refused.value)
 
 
-def test_the_examples_are_pictures(tmp_path):
-    files = page.example_pictures(tmp_path)
+def test_the_examples_are_images(tmp_path):
+    files = page.example_images(tmp_path)
     assert len(files) == 6
     for file in files:
         assert Image.open(file).size[0] >= 160

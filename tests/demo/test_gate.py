@@ -67,7 +67,7 @@ def test_what_the_page_asks_for(ask, path):
         ("GET", "/monitoring"),
         ("GET", "/docs"),
         ("POST", "/gradio_api/run/predict"),
-        ("POST", "/gradio_api/call/on_picture"),
+        ("POST", "/gradio_api/call/on_image"),
         ("POST", "/gradio_api/component_server"),
         ("POST", "/gradio_api/vibe-edit"),
         ("PUT", "/"),
@@ -92,8 +92,8 @@ def test_a_name_that_was_made_to_point_here(ask, host):
 
 @pytest.mark.parametrize("origin", ["https://example.com", "null", "http://127.0.0.1:80"])
 def test_another_page(ask, origin):
-    assert ask("POST", "/gradio_api/upload", b"picture", origin=origin) == (403, None)
-    assert ask("POST", "/gradio_api/upload", b"picture", origin="http://127.0.0.1:7860")[0] == 200
+    assert ask("POST", "/gradio_api/upload", b"image", origin=origin) == (403, None)
+    assert ask("POST", "/gradio_api/upload", b"image", origin="http://127.0.0.1:7860")[0] == 200
 
 
 def test_sizes(ask):

@@ -47,21 +47,21 @@ def test_the_raw_outputs_decoded_in_30_lines(exported, tmp_path, monkeypatch, sh
     assert len(decode.splitlines()) <= 30
     (tmp_path / "exported").symlink_to(exported)
     rng = np.random.default_rng(5)
-    cv2.imwrite(str(tmp_path / "picture.jpg"), rng.integers(0, 256, (*shape, 3), dtype=np.uint8))
+    cv2.imwrite(str(tmp_path / "image.jpg"), rng.integers(0, 256, (*shape, 3), dtype=np.uint8))
     monkeypatch.chdir(tmp_path)
     names: dict = {}
     exec(decode, names)
     with contextlib.redirect_stdout(io.StringIO()) as said:
         exec(use, names)
     rows = names["decode"](names["boxes"], names["scores"], names["about"], *shape[::-1])
-    want = Detector("exported/raw", runtime="onnx")("picture.jpg")
+    want = Detector("exported/raw", runtime="onnx")("image.jpg")
     equal(as_arrays(rows), want)
     assert len(said.getvalue().splitlines()) == len(want)
     assert said.getvalue().split()[0] in ("dark", "bright")
 
 
 @pytest.mark.heavy  # the compiler takes its time
-def test_the_cpp_program(exported, pictures, tmp_path):
+def test_the_cpp_program(exported, images, tmp_path):
     if shutil.which("g++") is None:
         pytest.skip("no g++")
     folder = exported / "raw"
@@ -75,10 +75,10 @@ def test_the_cpp_program(exported, pictures, tmp_path):
     path = f"{sysconfig.get_path('scripts')}:/usr/bin:/bin"
     environment = {"PATH": path}
     subprocess.run(["bash", "-ec", compile_it], cwd=tmp_path, check=True, env=environment)
-    picture = pictures / "val2017" / "2.png"
-    pixels = network_input([as_rgb(picture)], manifest)
+    image = images / "val2017" / "2.png"
+    pixels = network_input([as_rgb(image)], manifest)
     command = [tmp_path / "detect", folder / "model.xml"]
     done = subprocess.run(command, input=pixels.tobytes(), capture_output=True, check=True)
     rows = np.array([line.split() for line in done.stdout.decode().splitlines()], float)
-    equal(as_arrays(rows), Detector(folder, runtime="openvino")(picture))
+    equal(as_arrays(rows), Detector(folder, runtime="openvino")(image))
     assert Path(openvino.__file__).with_name("include").is_dir()

@@ -73,7 +73,7 @@ def test_the_manifest(exported, network, kind):
     assert {p.name for p in folder.iterdir()} == {*manifest["files"], "mixdet.json", "README.md"}
     for target in ("onnx", "openvino"):
         measured = manifest["measured"][target]
-        assert measured["pictures"] == 14
+        assert measured["images"] == 14
         assert measured["boxes"] > 14
         assert measured["mAP"] == pytest.approx(measured["mAP_torch"], abs=5e-4)
     assert f"mAP {measured['mAP']:.3f}" in (folder / "README.md").read_text()
@@ -97,7 +97,7 @@ def test_weights_load_back(exported, network):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("runtime", ["onnx", "openvino"])
-def test_boxes_are_pytorchs_in_pictures_of_any_shape(exported, trained, network, kind, runtime):
+def test_boxes_are_pytorchs_in_images_of_any_shape(exported, trained, network, kind, runtime):
     rng = np.random.default_rng(1)
     images = [
         rng.integers(0, 256, (*shape, 3), dtype=np.uint8)
@@ -124,15 +124,15 @@ def equal(detector: Detector, original: Detector, images: list) -> None:
 
 @pytest.fixture(scope="session")
 def mixnet(tmp_path_factory):
-    """A shipped detector, whose stem takes the normalisation's scale; random statistics."""
+    """A shipped detector, whose stem takes the normalization's scale; random statistics."""
     folder = tmp_path_factory.mktemp("mixnet")
     cfg = read_config(str(shipped("configs") / "ssdlite_mixnet_s_digits.py"))
     torch.manual_seed(0)
     model = MODELS.build(cfg.model).train()
-    pictures = {"inputs": [*torch.randint(0, 256, (4, 3, 160, 160), dtype=torch.uint8)]}
+    images = {"inputs": [*torch.randint(0, 256, (4, 3, 160, 160), dtype=torch.uint8)]}
     with torch.no_grad():
         for _ in range(20):
-            model(**model.data_preprocessor({**pictures, "data_samples": None}), mode="tensor")
+            model(**model.data_preprocessor({**images, "data_samples": None}), mode="tensor")
     meta = {"dataset_meta": {"classes": [*"0123456789"]}}
     torch.save({"state_dict": model.state_dict(), "meta": meta}, folder / "random.pth")
     Config.dump(cfg, folder / "config.py")
@@ -168,8 +168,8 @@ def test_raw_outputs_are_the_heads(name, request, monkeypatch):
         model.bbox_head, *outputs, batch_img_metas=meta, cfg=ConfigDict(cfg), with_nms=False
     )
     classes = scores.shape[-1]
-    for picture, want in enumerate(found):
-        got = torch.cat([boxes[picture].repeat_interleave(classes, 0), _pairs(scores[picture])], 1)
+    for image, want in enumerate(found):
+        got = torch.cat([boxes[image].repeat_interleave(classes, 0), _pairs(scores[image])], 1)
         got = got[(got[:, 2:4] > got[:, :2]).all(1)]  # mmdet drops what lies outside
         assert len(got) > 600
         wanted = torch.cat([want.bboxes, want.scores[:, None], want.labels[:, None]], 1)
@@ -236,13 +236,13 @@ def test_an_export_that_differs_fails(trained, tmp_path, monkeypatch):
         export(*trained, tmp_path)
 
 
-def test_without_the_test_data(trained, tmp_path, pictures):
+def test_without_the_test_data(trained, tmp_path, images):
     config, checkpoint = trained
     with pytest.raises(MixDetError, match="nowhere"):
         export(config, checkpoint, tmp_path / "a", data_root=str(tmp_path / "nowhere"))
     moved = tmp_path / "moved"
-    shutil.copytree(pictures, moved)
+    shutil.copytree(images, moved)
     (folder,) = export(config, checkpoint, tmp_path / "b", data_root=str(moved))
-    assert json.loads((folder / "mixdet.json").read_text())["measured"]["onnx"]["pictures"] == 14
+    assert json.loads((folder / "mixdet.json").read_text())["measured"]["onnx"]["images"] == 14
     (folder,) = export(config, checkpoint, tmp_path / "c", check=False)
     assert json.loads((folder / "mixdet.json").read_text())["measured"] == {}

@@ -75,17 +75,17 @@ assert "torch" not in sys.modules and "mmdet" not in sys.modules
 
 
 @pytest.mark.parametrize(("kind", "runtime"), [("raw", "onnx"), ("end2end", "openvino")])
-def test_a_fresh_process_needs_neither_torch_nor_mmdet(exported, pictures, kind, runtime):
-    picture = pictures / "val2017" / "1.png"
-    command = [sys.executable, "-c", CODE, exported / kind, runtime, picture]
+def test_a_fresh_process_needs_neither_torch_nor_mmdet(exported, images, kind, runtime):
+    image = images / "val2017" / "1.png"
+    command = [sys.executable, "-c", CODE, exported / kind, runtime, image]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("kind", ["raw", "end2end"])
-def test_pictures_of_every_kind(exported, pictures, tmp_path, kind):
+def test_images_of_every_kind(exported, images, tmp_path, kind):
     detector = Detector(exported / kind)
-    path = pictures / "val2017" / "2.png"
+    path = images / "val2017" / "2.png"
     array = np.asarray(Image.open(path))
     want = detector(array)
     assert len(want) > 0
@@ -97,8 +97,8 @@ def test_pictures_of_every_kind(exported, pictures, tmp_path, kind):
         found = found[0] if isinstance(found, list) else found
         assert np.array_equal(found.boxes, want.boxes)
         assert found.names == want.names
-    grey = detector([array[..., 0], Image.fromarray(array[..., 0])])
-    assert np.array_equal(grey[0].boxes, grey[1].boxes)
+    gray = detector([array[..., 0], Image.fromarray(array[..., 0])])
+    assert np.array_equal(gray[0].boxes, gray[1].boxes)
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.fromarray(array).save(tmp_path / "turned.png", exif=exif)
@@ -109,8 +109,8 @@ def test_pictures_of_every_kind(exported, pictures, tmp_path, kind):
     assert detector([]) == []
 
 
-def test_batches_change_nothing(exported, pictures):
-    files = sorted((pictures / "val2017").iterdir())
+def test_batches_change_nothing(exported, images):
+    files = sorted((images / "val2017").iterdir())
     detector = Detector(exported / "end2end")
     for one, many in zip(map(detector, files), detector(files, batch_size=5), strict=True):
         assert len(one) == len(many)
@@ -118,8 +118,8 @@ def test_batches_change_nothing(exported, pictures):
 
 
 @pytest.mark.parametrize("convert", [to_openvino.convert, openvino.convert_model])
-def test_eight_pictures_at_a_time_on_openvino(exported, tmp_path, monkeypatch, convert):
-    """What is computed is the same, also of a file that takes one picture alone."""
+def test_eight_images_at_a_time_on_openvino(exported, tmp_path, monkeypatch, convert):
+    """What is computed is the same, also of a file that takes one image alone."""
     source = tmp_path / "source"
     shutil.copytree(exported / "raw", source)
     openvino.save_model(convert(source / "model.onnx"), source / "model.xml", False)
@@ -142,14 +142,14 @@ def test_eight_pictures_at_a_time_on_openvino(exported, tmp_path, monkeypatch, c
         for one, other in zip(pair, others, strict=True):
             np.testing.assert_allclose(one, other, rtol=0, atol=1e-4)
     boxes = np.stack([boxes for boxes, _ in found])
-    assert (boxes[1:] != boxes[:-1]).any((1, 2)).all()  # the pictures differ
+    assert (boxes[1:] != boxes[:-1]).any((1, 2)).all()  # the images differ
 
 
-def test_threads_do_not_mix_pictures(exported):
+def test_threads_do_not_mix_images(exported):
     detector = Detector(exported / "raw", runtime="openvino")
     rng = np.random.default_rng(0)
-    pictures = [rng.integers(0, 256, (90, 120, 3), np.uint8) for _ in range(9)]
-    lists = [[picture] for picture in pictures] + [pictures] * 2
+    images = [rng.integers(0, 256, (90, 120, 3), np.uint8) for _ in range(9)]
+    lists = [[image] for image in images] + [images] * 2
     alone = [detector(each) for each in lists]
     with ThreadPoolExecutor(3) as threads:
         for _ in range(8):

@@ -80,11 +80,11 @@ def test_every_config_keeps_its_outputs(path: Path):
 
 
 def test_what_torch_computes_in_place_nobody_else_reads():
-    """Neither the picture nor a tapped block's output changes, and a second pass gives the same."""
+    """Neither the image nor a tapped block's output changes, and a second pass gives the same."""
     taps = tuple(f"stage{number}" for number in range(1, 6))
     model = calibrated(MixNet("s", taps=taps))
     fused, x = fuse(model, "torch"), torch.randn(1, 3, SIZE, SIZE).double()
-    picture, kept = x.clone(), []
+    image, kept = x.clone(), []
     for stage in fused.blocks:
         for block in stage:
             block.register_forward_hook(lambda _, __, y: kept.append((y, y.clone())))
@@ -92,7 +92,7 @@ def test_what_torch_computes_in_place_nobody_else_reads():
         first, again = ([level.clone() for level in fused(x)] for _ in range(2))
         with profile(activities=[ProfilerActivity.CPU]) as ran:
             fused(x)
-    assert torch.equal(x, picture)
+    assert torch.equal(x, image)
     assert all(torch.equal(y, then) for y, then in kept)
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
     names = [event.name for event in ran.events()]

@@ -14,7 +14,7 @@ from torch import nn
 
 from mixdet.deploy.export import export
 from mixdet.deploy.fuse import fuse
-from mixdet.deploy.quantize import Quantiser, blocks, quantise, signal_to_noise
+from mixdet.deploy.quantize import Quantizer, blocks, quantize, signal_to_noise
 from mixdet.errors import MixDetError
 from mixdet.inference.exported import ExportedNetwork
 from mixdet.inference.runtimes import BATCH, FILES, load
@@ -90,7 +90,7 @@ def test_grouped_convolutions_that_stay_in_float(tmp_path):
     torch.onnx.export(network, (image,), file, input_names=["image"], dynamo=True)
     nodes = [node.name for node in onnx.load(file).graph.node if node.op_type == "Conv"]
     for target in ("onnx", "openvino"):
-        quantise(target, file, tmp_path, nodes, [image.numpy()], tmp_path / "ranges.json")
+        quantize(target, file, tmp_path, nodes, [image.numpy()], tmp_path / "ranges.json")
     assert convolutions_of_onnx(tmp_path) == {"DequantizeLinear"}
     found = convolutions_of_openvino(tmp_path)
     assert [index for index, (*_, weights) in enumerate(found) if weights == "Constant"] == [2, 4]
@@ -111,7 +111,7 @@ def test_the_manifest_says_what_it_is(reduced):
         assert manifest["measured"][target]["mAP"] >= 0
     if precision == "int8":
         assert manifest["float_layers"] == {"onnx": [], "openvino": []}
-        assert manifest["calibration_pictures"] == 300
+        assert manifest["calibration_images"] == 300
         assert "Blocks kept in float, onnx: none." in (folder / "README.md").read_text()
 
 
@@ -193,15 +193,15 @@ def test_the_fewest_blocks_are_kept(tmp_path, monkeypatch, max_drop, kept):
     """A stand-in for measuring: three blocks lose."""
     loses = {"block 3": 0.05, "block 7": 0.03, "block 1": 0.005}
     others = [f"block {index}" for index in range(9) if f"block {index}" not in loses]
-    quantiser = Quantiser.__new__(Quantiser)
-    quantiser.file = tmp_path / "model.onnx"
-    quantiser.manifest = {"max_drop": max_drop}
-    quantiser.sweep = [None] * 7
-    quantiser._ranking = [*loses, *others]
-    quantiser.blocks = {str(index): block for index, block in enumerate(sorted(quantiser._ranking))}
+    quantizer = Quantizer.__new__(Quantizer)
+    quantizer.file = tmp_path / "model.onnx"
+    quantizer.manifest = {"max_drop": max_drop}
+    quantizer.sweep = [None] * 7
+    quantizer._ranking = [*loses, *others]
+    quantizer.blocks = {str(index): block for index, block in enumerate(sorted(quantizer._ranking))}
 
-    def write(target, folder, quantised):
-        (folder / "blocks").write_text(",".join(quantised))
+    def write(target, folder, quantized):
+        (folder / "blocks").write_text(",".join(quantized))
 
     def mean_ap(target, folder):
         file = folder / "blocks"
@@ -209,12 +209,12 @@ def test_the_fewest_blocks_are_kept(tmp_path, monkeypatch, max_drop, kept):
             lost for block, lost in loses.items() if file.exists() and block in file.read_text()
         )
 
-    monkeypatch.setattr(quantiser, "_write", write)
-    monkeypatch.setattr(quantiser, "_mean_ap", mean_ap)
+    monkeypatch.setattr(quantizer, "_write", write)
+    monkeypatch.setattr(quantizer, "_mean_ap", mean_ap)
     folder = tmp_path / "out"
-    assert quantiser.write("onnx", folder) == quantiser._ranking[:kept]
+    assert quantizer.write("onnx", folder) == quantizer._ranking[:kept]
     written = set(filter(None, (folder / "blocks").read_text().split(",")))
-    assert written == {*quantiser._ranking[kept:]}
+    assert written == {*quantizer._ranking[kept:]}
 
 
 def test_signal_to_noise_by_hand():
@@ -247,7 +247,7 @@ def test_a_sweep_in_earnest(trained, tmp_path, capsys, kind):
     assert ratios == sorted(ratios)
     assert 0 < ratios[0] < ratios[-1] < 100
     assert convolutions_of_onnx(refused) == {"FLOAT"}
-    quantised = export(*trained, tmp_path / "all", kinds=(kind,), precision="int8", max_drop=1.0)
-    assert convolutions_of_onnx(quantised[0]) == {"DequantizeLinear"}
+    quantized = export(*trained, tmp_path / "all", kinds=(kind,), precision="int8", max_drop=1.0)
+    assert convolutions_of_onnx(quantized[0]) == {"DequantizeLinear"}
     measured = manifest["measured"]["onnx"]
     assert measured["mAP"] == pytest.approx(measured["mAP_torch"], abs=5e-4)

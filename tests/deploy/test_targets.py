@@ -26,9 +26,9 @@ def test_what_no_target_can_do(target, kinds, precision, words):
         require([target], kinds, precision)
 
 
-def test_pictures_to_calibrate_on(trained, tmp_path):
-    with pytest.raises(MixDetError, match="--calibration-pictures 0"):
-        export(*trained, tmp_path, precision="int8", calibration_pictures=0)
+def test_images_to_calibrate_on(trained, tmp_path):
+    with pytest.raises(MixDetError, match="--calibration-images 0"):
+        export(*trained, tmp_path, precision="int8", calibration_images=0)
 
 
 @pytest.mark.parametrize("target", TARGETS)

@@ -55,7 +55,7 @@ def test_boxes_are_tight_on_what_changed(monkeypatch):
     for index in range(40):
         scene = make_scene("train", index)
         with monkeypatch.context() as patch:
-            patch.setattr(digit_drawing, "_colour", lambda *_: None)
+            patch.setattr(digit_drawing, "_color", lambda *_: None)
             background = make_scene("train", index).image.astype(int)
         changed = np.abs(scene.image.astype(int) - background).max(-1)
         for box, digit in zip(scene.boxes, scene.digits, strict=True):
@@ -80,11 +80,11 @@ def test_digits_leave_each_other_alone():
 
 
 def test_contrast_is_measured_on_what_is_drawn():
-    grey = cv2.cvtColor(np.full((8, 8, 3), 0.5, np.float32), cv2.COLOR_RGB2LAB)
-    assert contrast(grey, np.array([128, 128, 128]), 1) < 1
+    gray = cv2.cvtColor(np.full((8, 8, 3), 0.5, np.float32), cv2.COLOR_RGB2LAB)
+    assert contrast(gray, np.array([128, 128, 128]), 1) < 1
     black = cv2.cvtColor(np.zeros((8, 8, 3), np.float32), cv2.COLOR_RGB2LAB)
     assert contrast(black, np.array([255, 255, 255]), 1) == pytest.approx(100, abs=0.1)
-    half = np.concatenate([black, grey])  # as many pixels where grey ink vanishes
+    half = np.concatenate([black, gray])  # as many pixels where gray ink vanishes
     assert contrast(half, np.array([128, 128, 128]), 1) < MIN_CONTRAST
 
 

@@ -78,7 +78,7 @@ def test_sizes_of_the_objects(annotations):
         assert ((areas >= 32**2) & (areas < 96**2)).mean() > 0.3
 
 
-def test_some_pictures_are_empty_and_every_class_occurs(annotations):
+def test_some_images_are_empty_and_every_class_occurs(annotations):
     for content in annotations.values():
         full = {annotation["image_id"] for annotation in content["annotations"]}
         assert 0.01 <= 1 - len(full) / len(content["images"]) <= 0.10
@@ -98,8 +98,8 @@ def test_the_files_are_coco(folder, annotations):
         )
         licenses = {entry["id"] for entry in content["licenses"]}
         for image in content["images"]:
-            with Image.open(folder / split / image["file_name"]) as picture:
-                assert picture.size == (image["width"], image["height"])
+            with Image.open(folder / split / image["file_name"]) as image:
+                assert image.size == (image["width"], image["height"])
             assert image["license"] in licenses
         for annotation in content["annotations"]:
             x, y, width, height = annotation["bbox"]

@@ -13,12 +13,12 @@ from mmengine.runner import Runner
 
 from mixdet.engine import CpuAmpOptimWrapper, amp
 from mixdet.errors import MixDetError
-from tests.tiny import write_config, write_pictures
+from tests.tiny import write_config, write_images
 
 
 def test_a_step_on_the_cpu(tmp_path):
     """The forward pass is in bfloat16, the loss finite and near float32's, weights in float32."""
-    cfg = Config.fromfile(write_config(tmp_path, write_pictures(tmp_path / "data")))
+    cfg = Config.fromfile(write_config(tmp_path, write_images(tmp_path / "data")))
     init_default_scope("mmdet")
     model = MODELS.build(cfg.model)
     model.backbone.first[-1].p = 0.0  # dropout would hide the difference

@@ -10,14 +10,14 @@ from mmengine.runner import Runner
 
 from mixdet.errors import MixDetError
 from tests.conftest import ROOT
-from tests.tiny import write_config, write_pictures
+from tests.tiny import write_config, write_images
 
 pytestmark = pytest.mark.usefixtures("quick")
 
 
 @pytest.fixture
 def data(tmp_path):
-    return write_pictures(tmp_path / "data")
+    return write_images(tmp_path / "data")
 
 
 def train(tmp_path, data, change=None):

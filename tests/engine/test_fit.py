@@ -14,12 +14,12 @@ from mixdet import launch
 from mixdet.engine.hooks.fit import CheckpointFitHook, changed_settings
 from mixdet.errors import MixDetError
 from mixdet.models.weights import misfit
-from tests.tiny import write_config, write_pictures
+from tests.tiny import write_config, write_images
 
 HOOK = "default_hooks['fit'] = dict(type='CheckpointFitHook')\n"
 THREE_CLASSES = HOOK + "model['bbox_head']['num_classes'] = 3\n"
 THREE_CLASSES += (
-    "train_dataloader['dataset']['metainfo'] = dict(classes=('dark', 'bright', 'grey'))\n"
+    "train_dataloader['dataset']['metainfo'] = dict(classes=('dark', 'bright', 'gray'))\n"
 )
 FAULT = r"of another shape: bbox_head\.cls_convs\.0\.0\.weight and 3 more"
 
@@ -64,12 +64,12 @@ def test_a_wrapped_model_and_a_wrappers_weights_fit():
 
 def test_other_classes(quick, tmp_path):
     """They are a way to start, not to resume or to test."""
-    pictures = write_pictures(tmp_path / "pictures")
-    launch.train(str(write_config(tmp_path / "two", pictures, epochs=1, extra=HOOK)))
+    images = write_images(tmp_path / "images")
+    launch.train(str(write_config(tmp_path / "two", images, epochs=1, extra=HOOK)))
     checkpoint = tmp_path / "two" / "work" / "epoch_1.pth"
-    launch.evaluate(str(write_config(tmp_path / "same", pictures, extra=HOOK)), str(checkpoint))
+    launch.evaluate(str(write_config(tmp_path / "same", images, extra=HOOK)), str(checkpoint))
 
-    three = [write_config(tmp_path / name, pictures, 2, THREE_CLASSES) for name in "ab"]
+    three = [write_config(tmp_path / name, images, 2, THREE_CLASSES) for name in "ab"]
     with pytest.raises(MixDetError, match=f"does not fit the config: {FAULT}"):
         launch.evaluate(str(three[0]), str(checkpoint))
     with pytest.raises(MixDetError, match=f"does not fit the config: {FAULT}"):
@@ -77,7 +77,7 @@ def test_other_classes(quick, tmp_path):
 
     start = f"load_from = '{checkpoint}'\noptim_wrapper['optimizer']['lr'] = 0.0\n"
     start += "val_cfg = val_dataloader = val_evaluator = None\n"
-    launch.train(str(write_config(tmp_path / "c", pictures, 1, THREE_CLASSES + start)))
+    launch.train(str(write_config(tmp_path / "c", images, 1, THREE_CLASSES + start)))
     (log,) = (tmp_path / "c").glob("work/*/*.log")
     assert "load_from fits in part" in log.read_text()
     before, after = (
@@ -90,8 +90,8 @@ def test_other_classes(quick, tmp_path):
 
 
 def test_settings_in_which_a_resumed_run_differs(quick, tmp_path):
-    pictures = write_pictures(tmp_path / "pictures")
-    config = str(write_config(tmp_path / "first", pictures, epochs=1, extra=HOOK))
+    images = write_images(tmp_path / "images")
+    config = str(write_config(tmp_path / "first", images, epochs=1, extra=HOOK))
     launch.train(config, cfg_options=["optim_wrapper.optimizer.lr=0.002"])
     checkpoint = str(tmp_path / "first" / "work" / "epoch_1.pth")
 

@@ -13,14 +13,14 @@ import pytest
 from mixdet import launch
 from mixdet.compat.checkpoint import load
 from mixdet.errors import MixDetError
-from tests.tiny import write_config, write_pictures
+from tests.tiny import write_config, write_images
 
 pytestmark = pytest.mark.usefixtures("quick")
 
 
 @pytest.fixture
 def config(tmp_path):
-    return write_config(tmp_path, write_pictures(tmp_path / "data"), epochs=3)
+    return write_config(tmp_path, write_images(tmp_path / "data"), epochs=3)
 
 
 def full_from(monkeypatch, epoch: int) -> None:

@@ -86,7 +86,7 @@ def test_a_batch_norm_that_does_not_follow_its_convolution(run):
 
 
 def test_a_detector_that_cannot_be_fused_is_tested_as_it_is(run):
-    """Kernels narrower than the stride under SAME padding have no common centre."""
+    """Kernels narrower than the stride under SAME padding have no common center."""
     cfg = read_config(ROOT / "configs/ssdlite_mobilenet_v2_digits.py")
     cfg.model.backbone.update(kernel_sizes=(1, 3, 5), padding="same")
     run.model = model = MODELS.build(cfg.model).eval()
@@ -121,8 +121,8 @@ def norms(model: torch.nn.Module) -> int:
 
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("extra", ["", EMA], ids=["plain", "averaged"])
-def test_a_real_run(pictures, tmp_path, extra):
-    config = write_config(tmp_path, pictures, 1, FUSE + extra)
+def test_a_real_run(images, tmp_path, extra):
+    config = write_config(tmp_path, images, 1, FUSE + extra)
     launch.train(str(config))
     checkpoint = str(tmp_path / "work/epoch_1.pth")
     files = tmp_path / "fused.json", tmp_path / "plain.json"
@@ -139,9 +139,9 @@ def test_a_real_run(pictures, tmp_path, extra):
 
 
 @pytest.mark.usefixtures("quick")
-def test_an_error_in_a_test_leaves_the_detector_to_be_trained(pictures, tmp_path):
+def test_an_error_in_a_test_leaves_the_detector_to_be_trained(images, tmp_path):
     hook = "custom_hooks = [dict(type='NormsInTest')]\n"
-    cfg = launch.load_config(str(write_config(tmp_path, pictures, 1, FUSE + hook)))
+    cfg = launch.load_config(str(write_config(tmp_path, images, 1, FUSE + hook)))
     runner = Runner.from_cfg(cfg)
     runner.test()
     assert (runner.norms, norms(computes(runner.model))) == (0, 1)

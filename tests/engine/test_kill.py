@@ -17,7 +17,7 @@ from mixdet import launch
 from mixdet.compat.checkpoint import load
 from mixdet.errors import MixDetError
 from tests.engine.test_resume import EMA, assert_same_state, same
-from tests.tiny import write_config, write_pictures
+from tests.tiny import write_config, write_images
 
 KILLS = 20
 EPOCHS = 6
@@ -74,12 +74,12 @@ def _die_while_writing(count: int, moment: str) -> None:
 def test_twenty_kills_change_nothing(tmp_path):
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.engine.test_kill"])
-    pictures = write_pictures(tmp_path / "data")
+    images = write_images(tmp_path / "data")
     rng = random.Random(0)
 
     def start(folder: Path, die=None):
         """Start or go on; return the process, which has begun."""
-        config = next(folder.glob("*.py"), None) or write_config(folder, pictures, EPOCHS, EMA)
+        config = next(folder.glob("*.py"), None) or write_config(folder, images, EPOCHS, EMA)
         begun = context.Event()
         process = context.Process(target=train, args=(str(config), begun, die))
         process.start()

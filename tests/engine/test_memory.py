@@ -80,7 +80,7 @@ def test_an_older_glibc_takes_less_or_is_left_alone(glibc, limit):
 
 @pytest.mark.parametrize("limit", [MAPPED, 1 << 30])
 @pytest.mark.parametrize("batches", [1, 3])
-@pytest.mark.parametrize("several", [False, True], ids=["an optimiser", "several"])
+@pytest.mark.parametrize("several", [False, True], ids=["an optimizer", "several"])
 def test_tensors_are_mapped_until_the_first_step(glibc, monkeypatch, limit, batches, several):
     """Unless freed memory could not be kept afterwards: then nothing is touched."""
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)

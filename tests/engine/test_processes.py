@@ -20,7 +20,7 @@ from tests.tiny import write_config
 
 pytestmark = [pytest.mark.usefixtures("quick"), pytest.mark.heavy]
 
-# No batch norm (torch's synchronised one runs on GPUs alone), and a head whose losses are divided
+# No batch norm (torch's synchronized one runs on GPUs alone), and a head whose losses are divided
 # by the positive anchors of all processes.
 PLAIN = """
 model['backbone']['plain'] = True
@@ -49,8 +49,8 @@ def run_two(command: list, seconds: float = 280) -> subprocess.CompletedProcess:
     )
 
 
-def plain_config(folder: Path, pictures: Path, batch: int) -> Path:
-    return write_config(folder, pictures, EPOCHS, PLAIN.format(folder=folder, batch=batch))
+def plain_config(folder: Path, images: Path, batch: int) -> Path:
+    return write_config(folder, images, EPOCHS, PLAIN.format(folder=folder, batch=batch))
 
 
 def load(path: Path) -> dict:
@@ -64,21 +64,21 @@ def assert_close(a: dict, b: dict) -> None:
 
 
 @pytest.fixture(scope="module")
-def one(quick, pictures, tmp_path_factory):
+def one(quick, images, tmp_path_factory):
     """The folder of a run of one process, of batches of 4."""
     folder = tmp_path_factory.mktemp("one")
-    launch.train(str(plain_config(folder, pictures, batch=4)))
+    launch.train(str(plain_config(folder, images, batch=4)))
     return folder
 
 
 @pytest.fixture(scope="module")
-def two(pictures, tmp_path_factory):
+def two(images, tmp_path_factory):
     """The folder of a run of two processes, of batches of 2 each."""
-    return train_two(tmp_path_factory.mktemp("two"), pictures)
+    return train_two(tmp_path_factory.mktemp("two"), images)
 
 
-def train_two(folder: Path, pictures: Path, *options: object) -> Path:
-    config = plain_config(folder, pictures, batch=2)
+def train_two(folder: Path, images: Path, *options: object) -> Path:
+    config = plain_config(folder, images, batch=2)
     done = run_two([ROOT / "tools/dist_train.sh", config, 2, *options])
     assert done.returncode == 0, done.stderr[-3000:]
     return folder
@@ -98,40 +98,40 @@ def test_two_processes_learn_as_one_with_the_double_batch(one, two):
     np.testing.assert_allclose((first + second) / 2, alone, rtol=1e-4)
 
 
-def test_one_process_goes_on_from_two(one, two, pictures, tmp_path):
-    config = plain_config(tmp_path, pictures, batch=4)
+def test_one_process_goes_on_from_two(one, two, images, tmp_path):
+    config = plain_config(tmp_path, images, batch=4)
     launch.train(str(config), resume=str(two / "work/epoch_1.pth"))
     assert_close(last(tmp_path), last(one))
 
 
-def test_two_processes_go_on_from_one(one, pictures, tmp_path):
-    train_two(tmp_path, pictures, "--resume", one / "work/epoch_1.pth")
+def test_two_processes_go_on_from_one(one, images, tmp_path):
+    train_two(tmp_path, images, "--resume", one / "work/epoch_1.pth")
     assert len(np.loadtxt(tmp_path / "losses_1.txt")) * EPOCHS == len(
         np.loadtxt(one / "losses_0.txt")
     )
     assert_close(last(tmp_path), last(one))
 
 
-def test_an_epoch_that_two_left_in_its_middle_starts_over_in_one(pictures, tmp_path):
+def test_an_epoch_that_two_left_in_its_middle_starts_over_in_one(images, tmp_path):
     hook = "custom_hooks = [dict(type='CtrlC', iteration=5)]\ntrain_dataloader['batch_size'] = 2\n"
-    config = write_config(tmp_path / "two", pictures, EPOCHS, hook)
+    config = write_config(tmp_path / "two", images, EPOCHS, hook)
     run_two([ROOT / "tools/dist_train.sh", config, 2])
     stopped = tmp_path / "two/work/interrupted.pth"
     assert load(stopped)["meta"]["iter"] == 6
-    launch.train(str(write_config(tmp_path / "one", pictures, EPOCHS)), resume=str(stopped))
+    launch.train(str(write_config(tmp_path / "one", images, EPOCHS)), resume=str(stopped))
     (log,) = (tmp_path / "one").glob("work/*/*.log")
     text = log.read_text()
     assert "Epoch 2 starts over" in text
     assert "Epoch(train) [2][1/4]" in text
 
 
-def test_two_processes_evaluate_every_picture_once(pictures, tmp_path):
+def test_two_processes_evaluate_every_image_once(images, tmp_path):
     fuse = "default_hooks['fuse'] = dict(type='FuseHook')\n"
-    config = write_config(tmp_path, pictures, 1, fuse)
+    config = write_config(tmp_path, images, 1, fuse)
     launch.train(str(config))
     checkpoint = tmp_path / "work/epoch_1.pth"
     one, two = tmp_path / "one.json", tmp_path / "two.json"
-    odd = ["test_dataloader.dataset.indices=13"]  # a picture is dealt twice, to fill up
+    odd = ["test_dataloader.dataset.indices=13"]  # an image is dealt twice, to fill up
     metrics = launch.evaluate(str(config), str(checkpoint), out=str(one), cfg_options=odd)
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     arguments = [config, checkpoint, "--launcher", "pytorch", "--out", two, "--cfg-options", *odd]
@@ -148,10 +148,10 @@ def test_two_processes_evaluate_every_picture_once(pictures, tmp_path):
     assert f"coco/bbox_mAP: {metrics['coco/bbox_mAP']:.4f}" in done.stdout + done.stderr
 
 
-def test_two_processes_validate_the_weights_that_are_saved(pictures, tmp_path):
-    """Batch norm's statistics, which each process gathers from its own pictures, included."""
+def test_two_processes_validate_the_weights_that_are_saved(images, tmp_path):
+    """Batch norm's statistics, which each process gathers from its own images, included."""
     sync = "default_hooks['sync_buffers'] = dict(type='SyncBuffersHook')\n"
-    config = write_config(tmp_path, pictures, EPOCHS, sync)
+    config = write_config(tmp_path, images, EPOCHS, sync)
     done = run_two([ROOT / "tools/dist_train.sh", config, 2])
     assert done.returncode == 0, done.stderr[-3000:]
     (log,) = tmp_path.glob("work/*/vis_data/scalars.json")
@@ -161,10 +161,10 @@ def test_two_processes_validate_the_weights_that_are_saved(pictures, tmp_path):
         assert again[metric] == pytest.approx(logged[metric], abs=1e-6)
 
 
-def test_a_killed_process_ends_the_job_and_is_named_within_a_minute(pictures, tmp_path):
+def test_a_killed_process_ends_the_job_and_is_named_within_a_minute(images, tmp_path):
     hooks = f"dict(type='NoteLosses', folder='{tmp_path}'), dict(type='KillRank', rank=1, "
     hooks = f"custom_hooks = [{hooks}iteration=2)]\n"
-    config = write_config(tmp_path, pictures, 1000, hooks)
+    config = write_config(tmp_path, images, 1000, hooks)
     done = run_two([ROOT / "tools/dist_train.sh", config, 2])
     killed = (tmp_path / "losses_1.txt").stat().st_mtime  # when it last wrote, just before
     assert time.time() - killed < 60

@@ -20,14 +20,14 @@ BATCHES = 4  # an epoch
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(quick, pictures, tmp_path_factory):
+def uninterrupted(quick, images, tmp_path_factory):
     """Where there is nothing to resume from, `auto` begins at the beginning."""
-    return run(tmp_path_factory.mktemp("uninterrupted"), pictures, resume="auto")
+    return run(tmp_path_factory.mktemp("uninterrupted"), images, resume="auto")
 
 
-def run(folder, pictures, workers=0, extra="", last=f"epoch_{EPOCHS}.pth", **arguments):
+def run(folder, images, workers=0, extra="", last=f"epoch_{EPOCHS}.pth", **arguments):
     """Train the tiny config in a folder; return the folder's last checkpoint."""
-    config = write_config(folder, pictures, EPOCHS, extra)
+    config = write_config(folder, images, EPOCHS, extra)
     options = [
         f"train_dataloader.num_workers={workers}",
         f"train_dataloader.persistent_workers={workers > 0}",
@@ -63,11 +63,11 @@ def logged_losses(folder):
     return {e["step"]: e["loss"] for e in map(json.loads, log.open()) if "loss" in e}
 
 
-def interrupt(folder, pictures, iteration, validation=False, workers=0, extra="", **arguments):
+def interrupt(folder, images, iteration, validation=False, workers=0, extra="", **arguments):
     """Train until Ctrl-C comes in an iteration; return the checkpoint's path."""
     hook = {"type": "CtrlC", "iteration": iteration, "validation": validation}
     with pytest.raises(SystemExit) as stop:
-        run(folder, pictures, workers, extra=f"{extra}\ncustom_hooks = [{hook}]", **arguments)
+        run(folder, images, workers, extra=f"{extra}\ncustom_hooks = [{hook}]", **arguments)
     assert stop.value.code == 130
     return folder / "work" / "interrupted.pth"
 
@@ -83,7 +83,7 @@ def interrupt(folder, pictures, iteration, validation=False, workers=0, extra=""
 )
 def test_ctrl_c_and_resume(
     uninterrupted,
-    pictures,
+    images,
     tmp_path,
     capfd,
     iteration,
@@ -93,25 +93,25 @@ def test_ctrl_c_and_resume(
     iterations_done,
 ):
     handler = signal.getsignal(signal.SIGINT)
-    path = interrupt(tmp_path / "first", pictures, iteration, validation, workers[0])
+    path = interrupt(tmp_path / "first", images, iteration, validation, workers[0])
     assert "--resume" in capfd.readouterr().out
     assert (path.parent / "last_checkpoint").read_text() == str(path)
     meta = load(path)["meta"]
     assert (meta["epoch"], meta["iter"]) == (epochs_done, iterations_done)
 
     (tmp_path / "first").rename(tmp_path / "moved")
-    resumed = run(tmp_path / "moved", pictures, workers[1], resume="auto")
+    resumed = run(tmp_path / "moved", images, workers[1], resume="auto")
     assert_same_state(resumed, uninterrupted)
     assert signal.getsignal(signal.SIGINT) is handler
 
 
-def test_a_copied_folder_goes_on_from_its_own_checkpoints(uninterrupted, pictures, tmp_path):
-    interrupt(tmp_path / "first", pictures, 5)
+def test_a_copied_folder_goes_on_from_its_own_checkpoints(uninterrupted, images, tmp_path):
+    interrupt(tmp_path / "first", images, 5)
     first, copy = tmp_path / "first" / "work", tmp_path / "copy" / "work"
     shutil.copytree(first, copy)
     before = {file: file.read_bytes() for file in first.rglob("*") if file.is_file()}
     assert launch._latest(str(copy)) == str(copy / "interrupted.pth")
-    resumed = run(tmp_path / "copy", pictures, resume="auto")
+    resumed = run(tmp_path / "copy", images, resume="auto")
     assert_same_state(resumed, uninterrupted)
     assert {file: file.read_bytes() for file in first.rglob("*") if file.is_file()} == before
     (copy / "interrupted.pth").unlink()
@@ -119,15 +119,15 @@ def test_a_copied_folder_goes_on_from_its_own_checkpoints(uninterrupted, picture
     assert launch._latest(str(copy)) == str(first / "interrupted.pth")  # not beside: as named
 
 
-def test_resume_from_a_regular_checkpoint(uninterrupted, pictures, tmp_path):
-    run(tmp_path / "first", pictures)
-    again = run(tmp_path / "second", pictures, resume=str(tmp_path / "first/work/epoch_1.pth"))
+def test_resume_from_a_regular_checkpoint(uninterrupted, images, tmp_path):
+    run(tmp_path / "first", images)
+    again = run(tmp_path / "second", images, resume=str(tmp_path / "first/work/epoch_1.pth"))
     assert_same_state(again, uninterrupted)
 
 
-def test_resume_logs_the_batches_that_are_left(pictures, tmp_path):
-    checkpoint = interrupt(tmp_path / "first", pictures, 5)
-    run(tmp_path / "second", pictures, resume=str(checkpoint))
+def test_resume_logs_the_batches_that_are_left(images, tmp_path):
+    checkpoint = interrupt(tmp_path / "first", images, 5)
+    run(tmp_path / "second", images, resume=str(checkpoint))
     first, second = logged_losses(tmp_path / "first"), logged_losses(tmp_path / "second")
     assert list(first) == [1, 2, 3, 4, 5, 6]
     assert list(second) == [7, 8, 9, 10, 11, 12]
@@ -136,22 +136,22 @@ def test_resume_logs_the_batches_that_are_left(pictures, tmp_path):
     assert "Epoch(train) [2][1/4]" not in log.read_text()
 
 
-def test_resume_is_exact_with_a_batch_sampler_of_its_own(pictures, tmp_path):
+def test_resume_is_exact_with_a_batch_sampler_of_its_own(images, tmp_path):
     batches = (
         "train_dataloader['batch_sampler'] = dict(type='AspectRatioBatchSampler', drop_last=True)\n"
     )
-    whole = run(tmp_path / "whole", pictures, extra=batches)
-    checkpoint = interrupt(tmp_path / "first", pictures, 4, extra=batches)
-    resumed = run(tmp_path / "second", pictures, extra=batches, resume=str(checkpoint))
+    whole = run(tmp_path / "whole", images, extra=batches)
+    checkpoint = interrupt(tmp_path / "first", images, 4, extra=batches)
+    resumed = run(tmp_path / "second", images, extra=batches, resume=str(checkpoint))
     assert_same_state(resumed, whole)
 
 
-def test_gradients_that_accumulate_are_not_lost(pictures, tmp_path):
+def test_gradients_that_accumulate_are_not_lost(images, tmp_path):
     accumulate = "optim_wrapper['accumulative_counts'] = 3\n"
-    whole = run(tmp_path / "whole", pictures, extra=accumulate)
-    checkpoint = interrupt(tmp_path / "first", pictures, 4, extra=accumulate)
+    whole = run(tmp_path / "whole", images, extra=accumulate)
+    checkpoint = interrupt(tmp_path / "first", images, 4, extra=accumulate)
     assert load(checkpoint)["meta"]["iter"] == 6
-    resumed = run(tmp_path / "second", pictures, extra=accumulate, resume=str(checkpoint))
+    resumed = run(tmp_path / "second", images, extra=accumulate, resume=str(checkpoint))
     assert_same_state(resumed, whole)
 
 
@@ -164,14 +164,14 @@ def batch_size(size):
     [
         (4, 5, 7, 2),
         (4, 5, 3, 5),  # 6 iterations are 1 epoch and 1 batch here too
-        (5, 4, 6, 3),  # as many batches an epoch as before, with other pictures
+        (5, 4, 6, 3),  # as many batches an epoch as before, with other images
     ],
 )
 def test_a_changed_batch_size_starts_the_epoch_over(
-    pictures, tmp_path, before, iteration, after, batches
+    images, tmp_path, before, iteration, after, batches
 ):
-    checkpoint = interrupt(tmp_path / "a", pictures, iteration, extra=batch_size(before))
-    run(tmp_path / "b", pictures, extra=batch_size(after), resume=str(checkpoint))
+    checkpoint = interrupt(tmp_path / "a", images, iteration, extra=batch_size(before))
+    run(tmp_path / "b", images, extra=batch_size(after), resume=str(checkpoint))
     (log,) = (tmp_path / "b").glob("work/*/*.log")
     text = log.read_text()
     assert "Epoch 2 starts over" in text
@@ -179,38 +179,38 @@ def test_a_changed_batch_size_starts_the_epoch_over(
     assert "Epoch(val) [1]" not in text  # the weights are not the first epoch's
 
 
-def test_an_epoch_that_started_over_can_be_interrupted_too(pictures, tmp_path):
+def test_an_epoch_that_started_over_can_be_interrupted_too(images, tmp_path):
     changed = batch_size(3)  # 5 batches an epoch
-    first = interrupt(tmp_path / "first", pictures, 5)  # 1 epoch and 2 batches of 4
-    whole = run(tmp_path / "whole", pictures, extra=changed, resume=str(first))
-    second = interrupt(tmp_path / "second", pictures, 8, extra=changed, resume=str(first))
-    resumed = run(tmp_path / "third", pictures, extra=changed, resume=str(second))
+    first = interrupt(tmp_path / "first", images, 5)  # 1 epoch and 2 batches of 4
+    whole = run(tmp_path / "whole", images, extra=changed, resume=str(first))
+    second = interrupt(tmp_path / "second", images, 8, extra=changed, resume=str(first))
+    resumed = run(tmp_path / "third", images, extra=changed, resume=str(second))
     assert whole["meta"]["iter"] == 6 + 2 * 5
     assert_same_state(resumed, whole)
 
 
-def test_an_iterations_checkpoint_at_an_epochs_end_leaves_no_batch(pictures, tmp_path):
+def test_an_iterations_checkpoint_at_an_epochs_end_leaves_no_batch(images, tmp_path):
     hook = "{'type': 'SafeCheckpointHook', 'interval': 4, 'by_epoch': False}"
     extra = f"default_hooks['checkpoint'] = {hook}\n"
     last = f"iter_{EPOCHS * BATCHES}.pth"
-    whole = run(tmp_path / "first", pictures, extra=extra, last=last)
+    whole = run(tmp_path / "first", images, extra=extra, last=last)
     checkpoint = tmp_path / "first" / "work" / f"iter_{BATCHES}.pth"
-    resumed = run(tmp_path / "second", pictures, extra=extra, last=last, resume=str(checkpoint))
+    resumed = run(tmp_path / "second", images, extra=extra, last=last, resume=str(checkpoint))
     assert_same_state(resumed, whole)
 
 
-def test_another_seed_does_not_change_a_resumed_run(uninterrupted, pictures, tmp_path):
-    run(tmp_path / "first", pictures)
+def test_another_seed_does_not_change_a_resumed_run(uninterrupted, images, tmp_path):
+    run(tmp_path / "first", images)
     checkpoint = str(tmp_path / "first/work/epoch_1.pth")
-    again = run(tmp_path / "second", pictures, resume=checkpoint, seed=7)
+    again = run(tmp_path / "second", images, resume=checkpoint, seed=7)
     assert_same_state(again, uninterrupted)
-    other = run(tmp_path / "third", pictures, seed=7)
+    other = run(tmp_path / "third", images, seed=7)
     assert not same(other["state_dict"], uninterrupted["state_dict"])
 
 
-def test_an_epoch_whose_checkpoint_is_resumed_is_validated_first(pictures, tmp_path):
-    run(tmp_path / "first", pictures)
-    run(tmp_path / "second", pictures, resume=str(tmp_path / "first/work/epoch_2.pth"))
+def test_an_epoch_whose_checkpoint_is_resumed_is_validated_first(images, tmp_path):
+    run(tmp_path / "first", images)
+    run(tmp_path / "second", images, resume=str(tmp_path / "first/work/epoch_2.pth"))
     (log,) = (tmp_path / "second").glob("work/*/*.log")
     text = log.read_text()
     assert 0 < text.index("Epoch(val) [2][4/4]") < text.index("Epoch(train) [3]")
@@ -220,10 +220,10 @@ EMA = "default_hooks['ema'] = dict(type='EMAHook', momentum=0.2)\n"
 
 
 @pytest.mark.parametrize(("iteration", "validation"), [(5, False), (8, True)])
-def test_averaged_weights_are_resumed_too(pictures, tmp_path, iteration, validation):
-    whole = run(tmp_path / "whole", pictures, extra=EMA)
-    interrupt(tmp_path / "first", pictures, iteration, validation, extra=EMA)
-    resumed = run(tmp_path / "first", pictures, extra=EMA, resume="auto")
+def test_averaged_weights_are_resumed_too(images, tmp_path, iteration, validation):
+    whole = run(tmp_path / "whole", images, extra=EMA)
+    interrupt(tmp_path / "first", images, iteration, validation, extra=EMA)
+    resumed = run(tmp_path / "first", images, extra=EMA, resume="auto")
     assert_same_state(resumed, whole)
     assert same(resumed["ema_state_dict"], whole["ema_state_dict"])
     plain = "module.backbone.second.weight"  # what is trained; the average is the model's
@@ -231,34 +231,34 @@ def test_averaged_weights_are_resumed_too(pictures, tmp_path, iteration, validat
     assert not torch.equal(whole["ema_state_dict"][plain], average)
 
 
-def test_the_best_checkpoint_holds_the_averaged_weights_that_were_validated(pictures, tmp_path):
-    run(tmp_path, pictures, extra=EMA)
+def test_the_best_checkpoint_holds_the_averaged_weights_that_were_validated(images, tmp_path):
+    run(tmp_path, images, extra=EMA)
     (best,) = (tmp_path / "work").glob("best_*.pth")
     number = load(best)["meta"]["epoch"]
     (log,) = tmp_path.glob("work/*/vis_data/scalars.json")
     scores = [each for each in map(json.loads, log.open()) if "coco/AR@100" in each]
-    again = launch.evaluate(str(write_config(tmp_path / "test", pictures)), str(best))
+    again = launch.evaluate(str(write_config(tmp_path / "test", images)), str(best))
     for metric in ("coco/bbox_mAP", "coco/AR@100"):
         assert again[metric] == pytest.approx(scores[number - 1][metric], abs=1e-6)
 
 
-def test_early_stopping_counts_on_after_a_resume(pictures, tmp_path):
+def test_early_stopping_counts_on_after_a_resume(images, tmp_path):
     settings = "monitor='coco/bbox_mAP', min_delta=1.0, patience=2"  # no score is ever better
     stopping = f"dict(type='ResumableEarlyStoppingHook', {settings})"
     extra = f"default_hooks['stopping'] = {stopping}\ntrain_cfg['max_epochs'] = 9\n"
-    whole = run(tmp_path / "whole", pictures, extra=extra, last="epoch_3.pth")
-    interrupt(tmp_path / "first", pictures, 9, extra=extra)  # in the third and last epoch
-    resumed = run(tmp_path / "first", pictures, extra=extra, last="epoch_3.pth", resume="auto")
+    whole = run(tmp_path / "whole", images, extra=extra, last="epoch_3.pth")
+    interrupt(tmp_path / "first", images, 9, extra=extra)  # in the third and last epoch
+    resumed = run(tmp_path / "first", images, extra=extra, last="epoch_3.pth", resume="auto")
     assert_same_state(resumed, whole)
     # nor does a run that has stopped begin anew
-    run(tmp_path / "first", pictures, extra=extra, last="epoch_3.pth", resume="auto")
+    run(tmp_path / "first", images, extra=extra, last="epoch_3.pth", resume="auto")
     assert not list(tmp_path.rglob("epoch_4.pth"))
 
 
-def test_the_documents_hooks_stop_early_and_average(pictures, tmp_path):
+def test_the_documents_hooks_stop_early_and_average(images, tmp_path):
     page = (ROOT / "docs/custom_data.md").read_text()
     (block,) = (part for part in page.split("```") if "# early stopping, averaged weights" in part)
-    base = write_config(tmp_path, pictures, 30)
+    base = write_config(tmp_path, images, 30)
     config = tmp_path / "child.py"
     constant = "\noptim_wrapper = dict(optimizer=dict(lr=0.0))\n"  # no score is ever better
     config.write_text(f"_base_ = '{base.name}'\n" + block.removeprefix("python") + constant)

@@ -21,9 +21,9 @@ RECIPE = HOOK + "auto_scale_lr = dict(enable=False, base_batch_size={})\n"
 WORDS = "The recipe's learning rate is for batches of"
 
 
-def run(folder, pictures, extra, **arguments):
+def run(folder, images, extra, **arguments):
     """Train an epoch; return the log and the learning rate of each iteration."""
-    launch.train(str(write_config(folder, pictures, 1, extra)), **arguments)
+    launch.train(str(write_config(folder, images, 1, extra)), **arguments)
     (log,) = folder.glob("work/*/*.log")
     (scalars,) = folder.glob("work/*/vis_data/scalars.json")
     return log.read_text(), [
@@ -31,35 +31,35 @@ def run(folder, pictures, extra, **arguments):
     ]
 
 
-def test_another_batch_is_said_and_scaled_on_request(pictures, tmp_path):
-    log, plain = run(tmp_path / "plain", pictures, RECIPE.format(16))
-    assert f"{WORDS} 16 pictures, and these have 4" in log
+def test_another_batch_is_said_and_scaled_on_request(images, tmp_path):
+    log, plain = run(tmp_path / "plain", images, RECIPE.format(16))
+    assert f"{WORDS} 16 images, and these have 4" in log
     assert "multiplied by 0.25" in log
-    log, scaled = run(tmp_path / "scaled", pictures, RECIPE.format(16), auto_scale_lr=True)
+    log, scaled = run(tmp_path / "scaled", images, RECIPE.format(16), auto_scale_lr=True)
     assert WORDS not in log
     assert scaled == pytest.approx([rate / 4 for rate in plain])  # the warm-up scales too
     assert plain[0] > 0
 
 
-def test_accumulated_gradients_are_part_of_the_batch(pictures, tmp_path):
+def test_accumulated_gradients_are_part_of_the_batch(images, tmp_path):
     accumulate = "optim_wrapper['accumulative_counts'] = 4\n"
-    log, _ = run(tmp_path, pictures, RECIPE.format(16) + accumulate)
+    log, _ = run(tmp_path, images, RECIPE.format(16) + accumulate)
     assert WORDS not in log
 
 
-def test_scaling_wants_to_know_the_recipes_batch(pictures, tmp_path):
-    config = write_config(tmp_path, pictures)
+def test_scaling_wants_to_know_the_recipes_batch(images, tmp_path):
+    config = write_config(tmp_path, images)
     with pytest.raises(MixDetError, match="--auto-scale-lr: the config does not say"):
         launch.train(str(config), auto_scale_lr=True)
 
 
-@pytest.mark.parametrize("batch", [13, 1])  # 14 pictures: the last batch has one; all have one
-def test_a_last_batch_of_one_and_batches_of_one_train(pictures, tmp_path, batch):
-    _, rates = run(tmp_path, pictures, f"train_dataloader['batch_size'] = {batch}\n")
+@pytest.mark.parametrize("batch", [13, 1])  # 14 images: the last batch has one; all have one
+def test_a_last_batch_of_one_and_batches_of_one_train(images, tmp_path, batch):
+    _, rates = run(tmp_path, images, f"train_dataloader['batch_size'] = {batch}\n")
     assert len(rates) == (2 if batch == 13 else 14)
 
 
-def one_picture_config(page_block: bool) -> Config:
+def one_image_config(page_block: bool) -> Config:
     cfg = Config.fromfile(ROOT / "configs/ssdlite_mobilenet_v2_coco.py")
     if page_block:
         page = (ROOT / "docs/custom_data.md").read_text()
@@ -68,7 +68,7 @@ def one_picture_config(page_block: bool) -> Config:
     return cfg
 
 
-def loss_of_one_picture(cfg: Config) -> torch.Tensor:
+def loss_of_one_image(cfg: Config) -> torch.Tensor:
     from mmdet.registry import MODELS
     from mmdet.structures import DetDataSample
     from mmengine.structures import InstanceData
@@ -83,10 +83,10 @@ def loss_of_one_picture(cfg: Config) -> torch.Tensor:
     return model.parse_losses(losses)[0]
 
 
-def test_batch_norm_refuses_one_picture_and_group_norm_takes_it():
+def test_batch_norm_refuses_one_image_and_group_norm_takes_it():
     with pytest.raises(ValueError, match="Expected more than 1 value per channel"):
-        loss_of_one_picture(one_picture_config(page_block=False))
-    loss = loss_of_one_picture(one_picture_config(page_block=True))
+        loss_of_one_image(one_image_config(page_block=False))
+    loss = loss_of_one_image(one_image_config(page_block=True))
     assert torch.isfinite(loss)
 
 

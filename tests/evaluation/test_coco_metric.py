@@ -14,7 +14,7 @@ import torch
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from benchmarks.metric import many_pictures
+from benchmarks.metric import many_images
 from mixdet.errors import MixDetError
 from mixdet.evaluation import CocoDetectionMetric, load_coco, score_boxes
 from mixdet.evaluation.coco_scores import BACKENDS, STATS
@@ -49,7 +49,7 @@ def noisy_predictions(truth: COCO, seed: int = 0) -> list[dict]:
                 category = annotation["category_id"] if right else rng.choice(categories)
                 labels.append(categories.index(category))
                 scores.append(rng.random())
-        for _ in range(rng.integers(0, 120)):  # more than 100 a picture, now and then
+        for _ in range(rng.integers(0, 120)):  # more than 100 an image, now and then
             corner = rng.random(2) * [image["width"], image["height"]] * 0.8
             boxes.append(np.concatenate([corner, corner + rng.random(2) * 100 + 1]))
             labels.append(int(rng.integers(len(categories))))
@@ -73,7 +73,7 @@ def evaluate(ann_file, samples, classes, **arguments) -> tuple[CocoDetectionMetr
 
 @pytest.fixture
 def small(tmp_path):
-    """Three pictures, three classes, no `emu`; category ids with gaps."""
+    """Three images, three classes, no `emu`; category ids with gaps."""
     images = [{"id": i, "file_name": f"{i}.jpg", "width": 100, "height": 80} for i in (3, 5, 9)]
     boxes = [(3, 2, [10, 10, 20, 20]), (3, 7, [40, 10, 50, 60]), (5, 7, [5, 5, 40, 40])]
     annotations = [
@@ -170,7 +170,7 @@ def test_perfect_and_empty_predictions(small):
     assert {numbers[f"coco/{name}"] for name in STATS if not name.endswith(("_l", "_l@100"))} == {0}
 
 
-def test_pictures_that_were_not_predicted_do_not_count(small, monkeypatch):
+def test_images_that_were_not_predicted_do_not_count(small, monkeypatch):
     warnings = []
     monkeypatch.setattr(
         "mixdet.evaluation.coco_metric.print_log", lambda text, **_: warnings.append(text)
@@ -178,7 +178,7 @@ def test_pictures_that_were_not_predicted_do_not_count(small, monkeypatch):
     samples = perfect(load_coco(small))
     _, numbers = evaluate(small, samples[:1], CLASSES)
     assert numbers["coco/bbox_mAP"] == pytest.approx(1)
-    assert warnings == [f"evaluated on 1 of the 3 pictures in {small}"]
+    assert warnings == [f"evaluated on 1 of the 3 images in {small}"]
 
 
 def test_a_class_subset_is_evaluated_alone(small):
@@ -233,8 +233,8 @@ class TestFasterCocoEval:
         assert fast.scores.per_class == pytest.approx(slow.scores.per_class, abs=1e-12, nan_ok=True)
 
     @pytest.mark.heavy
-    def test_on_many_pictures(self):
-        truth, detections = many_pictures(5000, 80)
+    def test_on_many_images(self):
+        truth, detections = many_images(5000, 80)
         want, got = (score_boxes(truth, detections, backend=backend) for backend in BACKENDS)
         assert got.stats == pytest.approx(want.stats, abs=1e-12)
         assert 0.1 < want.stats["bbox_mAP"] < 0.9

@@ -52,7 +52,7 @@ def detector(checkpoint) -> Detector:
 
 
 @pytest.fixture(scope="module")
-def picture() -> np.ndarray:
+def image() -> np.ndarray:
     """A photograph of uneven shape, (300, 451, 3) RGB."""
     from skimage import data
 
@@ -60,45 +60,45 @@ def picture() -> np.ndarray:
 
 
 class TestAsRgb:
-    def test_files_of_every_kind(self, tmp_path, picture):
-        pil = Image.fromarray(picture)
+    def test_files_of_every_kind(self, tmp_path, image):
+        pil = Image.fromarray(image)
         pil.save(tmp_path / "rgb.png")
-        assert np.array_equal(as_rgb(tmp_path / "rgb.png"), picture)
-        assert np.array_equal(as_rgb(str(tmp_path / "rgb.png")), picture)
-        rgba = np.dstack([picture, np.full(picture.shape[:2], 7, np.uint8)])
+        assert np.array_equal(as_rgb(tmp_path / "rgb.png"), image)
+        assert np.array_equal(as_rgb(str(tmp_path / "rgb.png")), image)
+        rgba = np.dstack([image, np.full(image.shape[:2], 7, np.uint8)])
         Image.fromarray(rgba).save(tmp_path / "alpha.png")
-        assert np.array_equal(as_rgb(tmp_path / "alpha.png"), picture)
-        grey = np.asarray(pil.convert("L"))
-        Image.fromarray(grey).save(tmp_path / "grey.png")
-        assert np.array_equal(as_rgb(tmp_path / "grey.png"), np.dstack([grey] * 3))
-        deep = grey.astype(np.uint16) * 257
+        assert np.array_equal(as_rgb(tmp_path / "alpha.png"), image)
+        gray = np.asarray(pil.convert("L"))
+        Image.fromarray(gray).save(tmp_path / "gray.png")
+        assert np.array_equal(as_rgb(tmp_path / "gray.png"), np.dstack([gray] * 3))
+        deep = gray.astype(np.uint16) * 257
         cv2.imwrite(str(tmp_path / "deep.png"), deep)
-        assert np.array_equal(as_rgb(tmp_path / "deep.png"), np.dstack([grey] * 3))
+        assert np.array_equal(as_rgb(tmp_path / "deep.png"), np.dstack([gray] * 3))
         pil.quantize(16).save(tmp_path / "palette.png")
         assert np.array_equal(
             as_rgb(tmp_path / "palette.png"), np.asarray(pil.quantize(16).convert("RGB"))
         )
         pil.crop((0, 0, 1, 1)).save(tmp_path / "pixel.png")
-        assert np.array_equal(as_rgb(tmp_path / "pixel.png"), picture[:1, :1])
+        assert np.array_equal(as_rgb(tmp_path / "pixel.png"), image[:1, :1])
 
-    def test_a_file_is_turned_upright(self, tmp_path, picture):
+    def test_a_file_is_turned_upright(self, tmp_path, image):
         exif = Image.Exif()
         exif[0x0112] = 6  # the camera was turned: show it a quarter turn clockwise
-        Image.fromarray(picture).save(tmp_path / "turned.png", exif=exif)
-        Image.fromarray(picture).save(tmp_path / "turned.jpg", exif=exif, quality=95)
-        upright = np.rot90(picture, -1)
+        Image.fromarray(image).save(tmp_path / "turned.png", exif=exif)
+        Image.fromarray(image).save(tmp_path / "turned.jpg", exif=exif, quality=95)
+        upright = np.rot90(image, -1)
         assert as_rgb(tmp_path / "turned.jpg").shape == upright.shape
         assert np.abs(as_rgb(tmp_path / "turned.jpg").astype(int) - upright).mean() < 5
 
-    def test_arrays_and_pil(self, picture):
-        assert np.array_equal(as_rgb(picture), picture)
-        assert np.array_equal(as_rgb(Image.fromarray(picture)), picture)
-        grey = picture[..., 0]
-        for array in (grey, grey[..., None], Image.fromarray(grey)):
-            assert np.array_equal(as_rgb(array), np.dstack([grey] * 3))
-        rgba = np.dstack([picture, grey])
+    def test_arrays_and_pil(self, image):
+        assert np.array_equal(as_rgb(image), image)
+        assert np.array_equal(as_rgb(Image.fromarray(image)), image)
+        gray = image[..., 0]
+        for array in (gray, gray[..., None], Image.fromarray(gray)):
+            assert np.array_equal(as_rgb(array), np.dstack([gray] * 3))
+        rgba = np.dstack([image, gray])
         for array in (rgba, Image.fromarray(rgba)):
-            assert np.array_equal(as_rgb(array), picture)
+            assert np.array_equal(as_rgb(array), image)
 
     @pytest.mark.parametrize(
         ("image", "words"),
@@ -115,7 +115,7 @@ class TestAsRgb:
             as_rgb(image)
 
     @pytest.mark.parametrize("content", [b"", b"hello", b"\xff\xd8\xff\xe0 no jpeg"])
-    def test_a_file_that_is_no_picture_is_named(self, tmp_path, content):
+    def test_a_file_that_is_no_image_is_named(self, tmp_path, content):
         (tmp_path / "odd.jpg").write_bytes(content)
         with pytest.raises(MixDetError, match=r"odd\.jpg"):
             as_rgb(tmp_path / "odd.jpg")
@@ -124,10 +124,10 @@ class TestAsRgb:
 
 
 class TestDetector:
-    def test_equals_mmdets_own_inference(self, checkpoint, detector, picture, tmp_path):
+    def test_equals_mmdets_own_inference(self, checkpoint, detector, image, tmp_path):
         from mmdet.apis import inference_detector, init_detector
 
-        Image.fromarray(picture).save(tmp_path / "cat.png")
+        Image.fromarray(image).save(tmp_path / "cat.png")
         model = init_detector(
             str(CONFIGS / "ssdlite_mixnet_s_digits.py"), str(checkpoint), device="cpu"
         )
@@ -135,59 +135,59 @@ class TestDetector:
         got = detector(tmp_path / "cat.png")
         assert len(got) == len(want) > 0
         assert np.allclose(got.scores, np.sort(want.scores.numpy())[::-1], atol=1e-5)
-        assert (got.boxes[:, 2] <= picture.shape[1] + 1e-3).all()
-        assert got.boxes[:, 2].max() > 160  # pixels of the picture, not of the network's input
+        assert (got.boxes[:, 2] <= image.shape[1] + 1e-3).all()
+        assert got.boxes[:, 2].max() > 160  # pixels of the image, not of the network's input
         first = int(want.scores.argmax())
         assert np.allclose(got.boxes[0], want.bboxes[first].numpy(), atol=1e-2)
         assert got.labels[0] == int(want.labels[first])
         assert got.names[0] == str(got.labels[0])
 
-    def test_a_fused_copy_predicts(self, detector, picture):
+    def test_a_fused_copy_predicts(self, detector, image):
         """What it gives is compared with mmdet's above."""
-        detector(picture)
+        detector(image)
         network = detector._network
         assert norms(network.predictor) == 0 < norms(network.model)
 
-    def test_what_cannot_be_fused_predicts_as_it_is(self, tmp_path, picture):
-        """Kernels narrower than the stride under SAME padding have no common centre."""
+    def test_what_cannot_be_fused_predicts_as_it_is(self, tmp_path, image):
+        """Kernels narrower than the stride under SAME padding have no common center."""
         made = save_checkpoint(
             tmp_path, "ssdlite_mobilenet_v2_digits", kernel_sizes=(1, 3, 5), padding="same"
         )
         detector = Detector(made)
         with pytest.warns(UserWarning, match="predicts without fusing: .*stride"):
-            assert len(detector(picture)) > 0
+            assert len(detector(image)) > 0
         assert detector._network.predictor is detector._network.model
 
-    def test_a_path_an_array_and_pil_agree(self, detector, picture, tmp_path):
-        Image.fromarray(picture).save(tmp_path / "cat.png")
-        found = detector([tmp_path / "cat.png", picture, Image.fromarray(picture)])
+    def test_a_path_an_array_and_pil_agree(self, detector, image, tmp_path):
+        Image.fromarray(image).save(tmp_path / "cat.png")
+        found = detector([tmp_path / "cat.png", image, Image.fromarray(image)])
         assert len(found) == 3
         for other in found[1:]:
             assert np.array_equal(found[0].boxes, other.boxes)
-        swapped = detector(picture[..., ::-1])
+        swapped = detector(image[..., ::-1])
         assert not np.array_equal(found[0].scores, swapped.scores)
 
-    def test_the_batch_changes_nothing(self, detector, picture):
-        shapes = [picture, picture[:200], picture[:1, :1], picture[:, :7], picture[..., 0]]
+    def test_the_batch_changes_nothing(self, detector, image):
+        shapes = [image, image[:200], image[:1, :1], image[:, :7], image[..., 0]]
         together = detector(shapes, batch_size=3)
         assert detector([]) == []
         for image, batched in zip(shapes, together, strict=True):
             alone = detector(image)
             assert np.allclose(alone.scores[:20], batched.scores[:20], atol=1e-4)
 
-    def test_threshold_and_order(self, detector, picture):
-        found = detector(picture)
+    def test_threshold_and_order(self, detector, image):
+        found = detector(image)
         middle = float(np.median(found.scores))
-        kept = detector(picture, score_thr=middle)
+        kept = detector(image, score_thr=middle)
         assert 0 < len(kept) < len(found)
         assert kept.scores.min() >= middle
         assert (np.diff(found.scores) <= 0).all()
         assert len(kept.names) == len(kept.boxes) == len(kept.labels) == len(kept)
         assert found.boxes.dtype == found.scores.dtype == np.float32
 
-    def test_a_config_file_in_place_of_the_checkpoints(self, checkpoint, detector, picture):
+    def test_a_config_file_in_place_of_the_checkpoints(self, checkpoint, detector, image):
         named = Detector(checkpoint, CONFIGS / "ssdlite_mixnet_s_digits.py")
-        assert np.array_equal(named(picture).boxes, detector(picture).boxes)
+        assert np.array_equal(named(image).boxes, detector(image).boxes)
         assert named.classes == tuple("0123456789")
 
     def test_a_config_that_does_not_fit(self, checkpoint):
@@ -196,7 +196,7 @@ class TestDetector:
         with pytest.raises(MixDetError, match="nowhere"):
             Detector(checkpoint, "nowhere.py")
 
-    def test_bare_weights_need_a_config(self, checkpoint, tmp_path, picture, detector):
+    def test_bare_weights_need_a_config(self, checkpoint, tmp_path, image, detector):
         import torch
 
         weights = torch.load(checkpoint, weights_only=True)["state_dict"]
@@ -205,16 +205,16 @@ class TestDetector:
             Detector(tmp_path / "bare.pth")
         bare = Detector(tmp_path / "bare.pth", CONFIGS / "ssdlite_mixnet_s_digits.py")
         assert bare.classes == tuple("0123456789")  # from the data set's class
-        assert np.array_equal(bare(picture).boxes, detector(picture).boxes)
+        assert np.array_equal(bare(image).boxes, detector(image).boxes)
 
-    def test_weights_of_a_parallel_wrapper(self, checkpoint, tmp_path, picture, detector):
+    def test_weights_of_a_parallel_wrapper(self, checkpoint, tmp_path, image, detector):
         import torch
 
         content = torch.load(checkpoint, weights_only=True)
         weights = {f"module.{name}": value for name, value in content["state_dict"].items()}
         torch.save({**content, "state_dict": weights}, tmp_path / "parallel.pth")
-        found = Detector(tmp_path / "parallel.pth")(picture)
-        assert np.array_equal(found.scores, detector(picture).scores)
+        found = Detector(tmp_path / "parallel.pth")(image)
+        assert np.array_equal(found.scores, detector(image).scores)
 
     def test_a_config_that_would_run_code(self, checkpoint, tmp_path):
         import torch

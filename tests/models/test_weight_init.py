@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from mixdet.errors import MixDetError
 from mixdet.models import MixMobileNetV1, MixMobileNetV2, MixNet, TimmPretrained
-from mixdet.models.weight_init import timm_normalisation
+from mixdet.models.weight_init import timm_normalization
 
 IMAGENET = ([123.675, 116.28, 103.53], [58.395, 57.12, 57.375])
 INCEPTION = ([127.5] * 3, [127.5] * 3)
@@ -139,7 +139,7 @@ def test_weights_for_another_arithmetic_are_refused(hub, kwargs, model, message)
     assert hub == []
 
 
-def test_a_list_of_initialisers_goes_in_order(hub):
+def test_a_list_of_initializers_goes_in_order(hub):
     backbone = MixNet(
         taps=("stage6",),
         init_cfg=[dict(type="Constant", layer="Conv2d", val=0.5), dict(type="TimmPretrained")],
@@ -149,7 +149,7 @@ def test_a_list_of_initialisers_goes_in_order(hub):
 
 
 @pytest.mark.parametrize(
-    ("make", "kwargs", "initialiser", "message"),
+    ("make", "kwargs", "initializer", "message"),
     [
         (MixNet, dict(arch="m"), dict(model="mixnet_s.ft_in1k"), "mixnet_s.*not fit.*Missing key"),
         (MixNet, dict(arch="l"), dict(model="mixnet_m"), "mixnet_m do not fit.*size mismatch"),
@@ -164,9 +164,9 @@ def test_a_list_of_initialisers_goes_in_order(hub):
     ],
     ids=str,
 )
-def test_weights_that_do_not_fit_are_refused_in_one_line(hub, make, kwargs, initialiser, message):
+def test_weights_that_do_not_fit_are_refused_in_one_line(hub, make, kwargs, initializer, message):
     with pytest.raises(MixDetError, match=message) as info:
-        initialize(make(**kwargs), dict(type="TimmPretrained", **initialiser))
+        initialize(make(**kwargs), dict(type="TimmPretrained", **initializer))
     assert "\n" not in str(info.value)
     assert len(str(info.value)) < 1000
 
@@ -264,10 +264,10 @@ def test_a_file_that_is_no_checkpoint_is_refused(tmp_path):
     ],
     ids=str,
 )
-def test_normalisation_of_the_weights(make, kwargs, expected):
-    assert timm_normalisation(make(**kwargs).timm_name) == expected
+def test_normalization_of_the_weights(make, kwargs, expected):
+    assert timm_normalization(make(**kwargs).timm_name) == expected
 
 
-def test_normalisation_of_an_unknown_model_is_refused():
+def test_normalization_of_an_unknown_model_is_refused():
     with pytest.raises(MixDetError, match="timm has no such weights"):
-        timm_normalisation("mixnet_z.in1k")
+        timm_normalization("mixnet_z.in1k")

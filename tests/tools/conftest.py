@@ -1,4 +1,4 @@
-"""Fixtures for the tests of the tools: pictures, a trained detector, running a tool."""
+"""Fixtures for the tests of the tools: images, a trained detector, running a tool."""
 
 from __future__ import annotations
 

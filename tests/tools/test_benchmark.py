@@ -24,16 +24,16 @@ from benchmarks.report import BEGIN, END
 from benchmarks.train import fixed_batch, ready_to_train
 from mixdet.deploy.export import export
 from mixdet.evaluation.coco_scores import BACKENDS
-from tests.tiny import PICTURES
+from tests.tiny import IMAGES
 
 
 def test_input_pipelines(tool, coco_sample, tmp_path):
     out = tmp_path / "deep" / "input.json"
-    arguments = ("--data-root", coco_sample, "--rounds", 1, "--pictures", 8, "--out", out)
+    arguments = ("--data-root", coco_sample, "--rounds", 1, "--images", 8, "--out", out)
     code, text, err = tool("benchmark", "input", *arguments)
     assert code == 0, err
     record = json.loads(out.read_text())
-    assert record["settings"]["pictures"] == 8
+    assert record["settings"]["images"] == 8
     assert [row["recipe"] for row in record["recipes"]] == list(RECIPES)
     assert [row["workers"] for row in record["workers"]] == [0, 1, 2]
     assert {"torch", "mmdet", "opencv"} <= record["machine"]["versions"].keys()
@@ -71,8 +71,8 @@ def test_testing(coco_sample, trained):
     record = measure_eval(coco_sample, [trained], 1, 20, ["MixNet-S"], [1e-3], 2, BACKENDS)
     sample, faster, own, _ = record["detectors"]
     assert (sample["backend"], faster["backend"]) == BACKENDS
-    assert (sample["detector"], sample["pictures"]) == ("MixNet-S", 2 * 47)
-    assert (own["detector"], own["pictures"]) == (trained[0].stem, PICTURES)
+    assert (sample["detector"], sample["images"]) == ("MixNet-S", 2 * 47)
+    assert (own["detector"], own["images"]) == (trained[0].stem, IMAGES)
     assert record["metric"]["largest_difference"] < 1e-12
     for row in record["detectors"]:
         assert row["speedup"]["median"] > 0
@@ -144,8 +144,8 @@ def test_what_a_mixconv_costs():
 
 
 @pytest.mark.heavy
-def test_who_waits_for_pictures(coco_sample):
-    record = measure_feed(coco_sample, 1, [1], pictures=8, batch=4)
+def test_who_waits_for_images(coco_sample):
+    record = measure_feed(coco_sample, 1, [1], images=8, batch=4)
     peer, ours, *graph = record["rows"]
     assert [row["side"] for row in (peer, ours)] == ["timm in mmdet", "MixDet"]
     assert bool(graph) == torch.cuda.is_available()
@@ -183,7 +183,7 @@ def test_processes_that_are_timed_learn_together(tmp_path):
     ):
         found = [ask(None) for ask in (first, second, alone, again)]
     assert np.array_equal(found[0], found[1])
-    assert not np.array_equal(found[0], found[2])  # own pictures alone teach something else
+    assert not np.array_equal(found[0], found[2])  # own images alone teach something else
     assert np.array_equal(found[2], found[3])  # from the same weights
 
 

@@ -1,4 +1,4 @@
-"""tools/check_data.py: the pictures themselves, the report in three forms, the exit code."""
+"""tools/check_data.py: the images themselves, the report in three forms, the exit code."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ pytestmark = pytest.mark.usefixtures("quick")
 
 
 @pytest.fixture
-def data(pictures, tmp_path):
-    """Training and validation pictures that differ, unlike the tiny ones."""
-    data = shutil.copytree(pictures, tmp_path / "data")
+def data(images, tmp_path):
+    """Training and validation images that differ, unlike the tiny ones."""
+    data = shutil.copytree(images, tmp_path / "data")
     for file in (data / "val2017").iterdir():
         Image.open(file).rotate(90).save(file)
     return data
@@ -43,13 +43,13 @@ def test_nothing_wrong(checked, data):
     assert "21 training boxes at 64 x 64" in out
 
 
-def test_pictures_cut_short_spoilt_not_pictures_and_of_another_size(checked, data):
+def test_images_cut_short_spoilt_not_images_and_of_another_size(checked, data):
     folder = data / "train2017"
     Image.open(folder / "1.png").convert("RGB").save(folder / "whole.jpg")
     jpeg = (folder / "whole.jpg").read_bytes()
     (folder / "1.png").write_bytes(jpeg[: len(jpeg) * 2 // 3])
     (folder / "2.png").write_bytes((folder / "2.png").read_bytes()[:-40])
-    (folder / "3.png").write_text("no picture")
+    (folder / "3.png").write_text("no image")
     (folder / "4.png").write_bytes(b"")
     Image.open(folder / "5.png").resize((SIZE, 2 * SIZE)).save(folder / "5.png")
     (folder / "6.png").unlink()
@@ -59,29 +59,29 @@ def test_pictures_cut_short_spoilt_not_pictures_and_of_another_size(checked, dat
     (folder / "7.png").write_bytes(spoilt)
     code, found, out = checked(data)
     assert code == 1
-    assert found["broken_pictures"]["count"] == 5
+    assert found["broken_images"]["count"] == 5
     for name in "12347":
         assert f"{name}.png" in out
-    assert found["pictures_of_another_size"]["count"] == 1
+    assert found["images_of_another_size"]["count"] == 1
     assert "5.png: 64 x 128, stated 64 x 64" in out
-    assert found["missing_pictures"]["count"] == 1
+    assert found["missing_images"]["count"] == 1
 
 
 def test_a_turned_photograph_has_the_size_it_is_read_with(checked, data):
     file = data / "train2017" / "1.png"
-    picture = Image.open(file).resize((SIZE, SIZE // 2))
+    image = Image.open(file).resize((SIZE, SIZE // 2))
     exif = Image.Exif()
     exif[0x0112] = 6  # lies on its side: read as 32 x 64
-    picture.save(file, exif=exif)
+    image.save(file, exif=exif)
     _, _, out = checked(data)
     assert "1.png: 32 x 64, stated 64 x 64" in out
 
 
-def test_pictures_shared_by_training_and_validation_under_other_names(checked, data):
+def test_images_shared_by_training_and_validation_under_other_names(checked, data):
     shutil.copy(data / "train2017" / "3.png", data / "val2017" / "9.png")
     code, found, _ = checked(data)
     assert code == 1
-    (example,) = found["shared_pictures"]["examples"]
+    (example,) = found["shared_images"]["examples"]
     assert example["text"].endswith(f"9.png is {data / 'train2017' / '3.png'}")
 
 
@@ -94,7 +94,7 @@ def test_anchors_that_miss_the_boxes_are_a_note_with_sizes_that_fit(checked, dat
     assert "anchor_generator=dict(min_sizes=[" in out
 
 
-def test_the_page_holds_the_pictures_and_asks_for_nothing_else(checked, data, tmp_path):
+def test_the_page_holds_the_images_and_asks_for_nothing_else(checked, data, tmp_path):
     file = data / "annotations" / "instances_train2017.json"
     content = json.loads(file.read_text())
     content["annotations"][0]["bbox"] = [50, 2, 1e9, 9]

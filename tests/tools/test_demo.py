@@ -110,7 +110,7 @@ class TestInABrowser:
         browser = Browser(tmp_path / "profile")
         try:
             browser.open(address)
-            browser.wait("document.querySelector('#picture input[type=file]')")
+            browser.wait("document.querySelector('#image input[type=file]')")
             yield browser
             assert browser.console == []
             asked = {request.split("/gradio_api")[0] for request in browser.requests}
@@ -119,13 +119,13 @@ class TestInABrowser:
             browser.close()
 
     def counted(self, browser, index: int, words: str) -> None:
-        """Wait for the line under a picture, and for the picture above it."""
+        """Wait for the line under an image, and for the image above it."""
         browser.wait(f"document.querySelector('#count{index}')?.innerText.startsWith('{words} in')")
         browser.wait(f"document.querySelector('#boxes{index} img')?.naturalWidth")
 
     def test_upload_boxes_and_threshold(self, browser, models, tmp_path):
         Image.new("RGB", (600, 400), (90, 90, 90)).save(tmp_path / "a.png")
-        browser.upload("#picture input[type=file]", tmp_path / "a.png")
+        browser.upload("#image input[type=file]", tmp_path / "a.png")
         self.counted(browser, 0, "7 boxes")
         self.counted(browser, 1, "2 boxes")
         red = """(async () => {
@@ -134,10 +134,10 @@ class TestInABrowser:
             await image.decode();
             pen.drawImage(image, 0, 0);
             const pixels = pen.getImageData(0, 0, canvas.width, canvas.height).data;
-            let coloured = 0;
+            let colored = 0;
             for (let i = 0; i < pixels.length; i += 4)
-                coloured += Math.abs(pixels[i] - 90) + Math.abs(pixels[i + 2] - 90) > 90;
-            return coloured;
+                colored += Math.abs(pixels[i] - 90) + Math.abs(pixels[i + 2] - 90) > 90;
+            return colored;
         })()"""
         before, asked = browser.run(red), [len(model.asked) for model in models.values()]
         assert before > 1000
@@ -164,8 +164,8 @@ class TestInABrowser:
         browser.wait("!document.querySelector('#boxes0 img')")
 
     def press(self, browser, name: str) -> None:
-        """Click a button of the picture, once it is there."""
-        script = """[...document.querySelectorAll('#picture button')].some(button => {
+        """Click a button of the image, once it is there."""
+        script = """[...document.querySelectorAll('#image button')].some(button => {
             const found = /NAME/i.test(button.ariaLabel + button.title + button.innerText);
             if (found) button.click();
             return found;
@@ -175,22 +175,22 @@ class TestInABrowser:
     def test_the_camera(self, browser):
         self.press(browser, "capture from camera")
         self.press(browser, "access webcam")
-        browser.wait("document.querySelector('#picture video')?.videoWidth")
+        browser.wait("document.querySelector('#image video')?.videoWidth")
         self.press(browser, "capture photo")
         self.counted(browser, 0, "7 boxes")
 
-    def test_what_is_no_picture(self, browser, models, tmp_path):
+    def test_what_is_no_image(self, browser, models, tmp_path):
         asked = len(models["second"].asked)
-        (tmp_path / "a.png").write_bytes(b"not a picture")
-        browser.upload("#picture input[type=file]", tmp_path / "a.png")
-        browser.wait("document.body.innerText.includes('a.png: the picture is damaged')")
+        (tmp_path / "a.png").write_bytes(b"not an image")
+        browser.upload("#image input[type=file]", tmp_path / "a.png")
+        browser.wait("document.body.innerText.includes('a.png: the image is damaged')")
         assert len(models["second"].asked) == asked
 
     @pytest.mark.parametrize("width", [1280, 390])
     def test_nothing_is_wider_than_the_window(self, browser, width, tmp_path):
         browser.resize(width, 900)
         Image.new("RGB", (1500, 400), (90, 90, 90)).save(tmp_path / "a.png")
-        browser.upload("#picture input[type=file]", tmp_path / "a.png")
+        browser.upload("#image input[type=file]", tmp_path / "a.png")
         self.counted(browser, 0, "7 boxes")
         assert browser.run("document.documentElement.scrollWidth") <= width
         rows = browser.run(
@@ -200,7 +200,7 @@ class TestInABrowser:
 
 
 class Crowd:
-    """Many visitors, each with a picture of its own grey."""
+    """Many visitors, each with an image of its own gray."""
 
     def __init__(self, address: str, folder: Path, size: int) -> None:
         import httpx
@@ -208,33 +208,31 @@ class Crowd:
         limits = httpx.Limits(max_connections=None)
         self.client = httpx.Client(base_url=f"{address}/gradio_api", timeout=120, limits=limits)
         self.files = []
-        for grey in range(size):
-            file = folder / f"{grey}.png"
-            Image.new("RGB", (640, 480), (grey,) * 3).save(file)
+        for gray in range(size):
+            file = folder / f"{gray}.png"
+            Image.new("RGB", (640, 480), (gray,) * 3).save(file)
             sent = {"files": (file.name, file.read_bytes(), "image/png")}
             self.files.append(self.client.post("/upload", files=sent).json()[0])
 
     def ask(self, name: str) -> tuple[list[int], list[int]]:
-        """All at once; whose pictures were taken and whose refused, in the order of asking."""
+        """All at once; whose images were taken and whose refused, in the order of asking."""
         taken, refused = [], []
-        for grey, path in enumerate(self.files):
+        for gray, path in enumerate(self.files):
             file = {"path": path, "meta": {"_type": "gradio.FileData"}}
-            session = f"{name}{grey}"
+            session = f"{name}{gray}"
             body = {"data": [file, 0.3], "fn_index": self.function, "session_hash": session}
             answer = self.client.post("/queue/join", json=body)
             assert answer.status_code in (200, 503), answer.text
-            (taken if answer.status_code == 200 else refused).append(grey)
+            (taken if answer.status_code == 200 else refused).append(gray)
         with ThreadPoolExecutor(len(self.files)) as pool:
-            done = list(pool.map(lambda grey: self.result(f"{name}{grey}"), taken))
+            done = list(pool.map(lambda gray: self.result(f"{name}{gray}"), taken))
         assert all("boxes**" in output[2] for output in done), done[0]
         return taken, refused
 
     @property
     def function(self) -> int:
         config = self.client.get(str(self.client.base_url.join("/config"))).json()
-        return next(
-            each["id"] for each in config["dependencies"] if each["api_name"] == "on_picture"
-        )
+        return next(each["id"] for each in config["dependencies"] if each["api_name"] == "on_image")
 
     def result(self, session: str) -> list:
         with self.client.stream("GET", "/queue/data", params={"session_hash": session}) as lines:
@@ -275,7 +273,7 @@ def test_the_tool_keeps_its_memory(tmp_path):
             assert len(taken) >= 32
             status = Path(f"/proc/{tool.pid}/status").read_text()
             resident.append(int(re.search(r"VmRSS:\s*(\d+) kB", status).group(1)) / 1024)
-        # One picture kept for each visitor would be 180 MiB
+        # One image kept for each visitor would be 180 MiB
         assert resident[-1] - resident[2] < 60, resident
     finally:
         tool.terminate()

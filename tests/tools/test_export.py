@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 
 
-def test_export_and_verify(tool, refusal, trained, pictures, tmp_path):
+def test_export_and_verify(tool, refusal, trained, images, tmp_path):
     folder = tmp_path / "exported"
     code, out, err = tool("export", *trained, "--out", folder, "--to", "onnx", "openvino")
     assert code == 0, out + err
@@ -12,11 +12,11 @@ def test_export_and_verify(tool, refusal, trained, pictures, tmp_path):
     assert code == 0, out + err
     said = out.splitlines()[-2:]
     for line, runtime in zip(said, ("onnx", "openvino"), strict=True):
-        assert line.startswith(f"{folder}, {runtime}: 14 pictures, ")
+        assert line.startswith(f"{folder}, {runtime}: 14 images, ")
     assert len({file.stat().st_mode for file in folder.iterdir()}) == 1  # for the same users
     found = []
     for name, model in (("drawn", folder), ("original", trained[1])):
-        call = (model, pictures / "val2017", "--out", tmp_path / name, "--score-thr", 0.05)
+        call = (model, images / "val2017", "--out", tmp_path / name, "--score-thr", 0.05)
         code, out, err = tool("predict", *call)
         assert code == 0, out + err
         entries = json.loads((tmp_path / name / "predictions.json").read_text())

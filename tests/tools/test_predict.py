@@ -22,7 +22,7 @@ TOOL = [sys.executable, str(ROOT / "tools" / "predict.py")]
 
 
 class BrightSpot:
-    """A detector of the brightest region of a picture."""
+    """A detector of the brightest region of an image."""
 
     classes = ("spot",)
 
@@ -80,7 +80,7 @@ class TestFiles:
         (folder / "sub").mkdir(parents=True)
         for index, place in enumerate(("a.png", "b.bmp", "sub/a.png")):
             Image.fromarray(spot(10 * index, 40)).save(folder / place)
-        (folder / "notes.txt").write_text("not a picture")
+        (folder / "notes.txt").write_text("not an image")
         Image.fromarray(np.zeros((50, 60, 3), np.uint8)).save(tmp_path / "a.png")
         entries = predict_files(BrightSpot(), [folder, tmp_path / "a.png"], out, batch_size=2)
         assert entries == json.loads((out / "predictions.json").read_text())
@@ -128,7 +128,7 @@ class TestFiles:
     def test_what_cannot_be_read_is_named_and_the_others_are_done(self, tmp_path):
         for name in ("a.png", "c.png", "d.png"):
             Image.fromarray(spot(0, 0)).save(tmp_path / name)
-        (tmp_path / "b.png").write_bytes(b"not a picture")
+        (tmp_path / "b.png").write_bytes(b"not an image")
         (tmp_path / "e.mp4").write_bytes(b"not a film")
         with pytest.raises(MixDetError, match=r"b\.png.*e\.mp4.*the other 3 inputs") as refused:
             predict_files(BrightSpot(), [tmp_path], tmp_path / "out", batch_size=2)
@@ -170,7 +170,7 @@ class TestVideo:
         assert len(drawn) == 11
         assert drawn_rate == pytest.approx(rate, rel=1e-3)
         assert drawn[0].shape == (360, 480, 3)
-        # The box is drawn in the class's colour around the spot: red at its edge, not outside.
+        # The box is drawn in the class's color around the spot: red at its edge, not outside.
         red = drawn[5].astype(int)[..., 0] - drawn[5].astype(int)[..., 2]
         assert (red[3 * 60, 3 * 40 - 6 : 3 * 40 + 6] > 60).any()
         assert not (red[3 * 60, : 3 * 40 - 20] > 60).any()
@@ -211,7 +211,7 @@ class TestTool:
         assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
 
     @pytest.mark.heavy
-    def test_from_a_checkpoint_to_pictures(self, tmp_path):
+    def test_from_a_checkpoint_to_images(self, tmp_path):
         import mixdet.plugin
 
         import torch

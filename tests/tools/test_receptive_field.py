@@ -8,10 +8,10 @@ def test_draws_trained_and_untrained_alike(tool, refusal, trained, tmp_path):
     out = tmp_path / "field.svg"
     code, text, _ = tool(
         "receptive_field", config, config, "--checkpoints", checkpoint, checkpoint, "--out", out,
-        "--pictures", 3, "--level", 1,
+        "--images", 3, "--level", 1,
     )  # fmt: skip
     assert code == 0
-    assert "mean of 3 pictures" in text
+    assert "mean of 3 images" in text
     rows = [line for line in text.splitlines() if line.startswith(config.stem)]
     assert len(rows) == 2
     assert rows[0] == rows[1]

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.usefixtures("quick")
         (["--cfg-options", "custom_imports.imports=no.module"], "import no.module"),
         (
             ["--cfg-options", "train_dataloader.batch_size=64", "train_dataloader.drop_last=True"],
-            "no batch to train on: 14 pictures, batches of 64",
+            "no batch to train on: 14 images, batches of 64",
         ),
         (["--cfg-options", "model.bbox_head.num_classes=1"], "num_classes is 1: make it 2"),
         (["--cfg-options", "model.bbox_head.num_classes=3"], "num_classes is 3: make it 2"),
@@ -45,8 +45,8 @@ pytestmark = pytest.mark.usefixtures("quick")
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_training(refusal, pictures, tmp_path, options, words):
-    config = write_config(tmp_path, pictures)
+def test_training(refusal, images, tmp_path, options, words):
+    config = write_config(tmp_path, images)
     assert words in refusal("train", config, *options)
     assert not list(tmp_path.rglob("*.pth"))
 
@@ -66,7 +66,7 @@ SHIPPED = "configs/ssdlite_mobilenet_v2_coco.py"
         ("model.test_cfg.nms.type=nmss", "model.test_cfg=.*nmss"),
         ("model.input_size=256", "of 320x320, but model.input_size is 256"),
         # the schedule of the shipped recipes is laid over the batches of an epoch
-        ("train_dataloader.batch_size=64", "no batch to train on: 45 pictures, batches of 64"),
+        ("train_dataloader.batch_size=64", "no batch to train on: 45 images, batches of 64"),
     ],
 )
 def test_options_that_a_shipped_config_cannot_take(refusal, coco_sample, tmp_path, option, words):
@@ -92,16 +92,16 @@ def test_a_config_that_lacks_what_the_run_needs(refusal, trained, tmp_path):
     assert "lacks test_dataloader" in refusal("complexity", bare)
 
 
-def test_options_are_merged_before_imports(pictures, tmp_path, monkeypatch):
+def test_options_are_merged_before_imports(images, tmp_path, monkeypatch):
     (tmp_path / "own_module.py").write_text("")
     monkeypatch.syspath_prepend(tmp_path)
     imports = "custom_imports.imports=[mixdet.plugin,tests.tiny,own_module]"
-    read_config(write_config(tmp_path, pictures), [imports])
+    read_config(write_config(tmp_path, images), [imports])
     assert "own_module" in sys.modules
 
 
-def test_a_sheet_without_default_hooks(tool, pictures, trained, tmp_path):
-    config = write_config(tmp_path, pictures, extra="del default_hooks\n")
+def test_a_sheet_without_default_hooks(tool, images, trained, tmp_path):
+    config = write_config(tmp_path, images, extra="del default_hooks\n")
     code, out, err = tool("test", config, trained[1], "--sheet", tmp_path / "sheet.jpg")
     assert code == 0, out + err
     assert (tmp_path / "sheet.jpg").stat().st_size > 1000
@@ -124,8 +124,8 @@ def test_folders_and_files_that_cannot_be_made(refusal, trained, tmp_path):
     assert "--out" in refusal("test", config, checkpoint, "--out", tmp_path)
 
 
-def test_a_damaged_annotation_file(refusal, pictures, tmp_path):
-    damaged = shutil.copytree(pictures, tmp_path / "data")
+def test_a_damaged_annotation_file(refusal, images, tmp_path):
+    damaged = shutil.copytree(images, tmp_path / "data")
     file = damaged / "annotations" / "instances_train2017.json"
     file.write_text(file.read_text()[:-40])
     words = refusal("train", write_config(tmp_path, damaged))
@@ -168,25 +168,25 @@ def test_configs(refusal, trained, tmp_path):
     bad.write_text("model = nonsense\n")
     assert "nope.py: no such config" in refusal("complexity", "nope.py")
     assert str(bad) in refusal("complexity", bad)
-    picture = tmp_path / "a.png"
-    shutil.copy(next(trained[0].parent.parent.rglob("1.png")), picture)
-    words = refusal("predict", checkpoint, picture, "--config", bad, "--out", tmp_path / "out")
+    image = tmp_path / "a.png"
+    shutil.copy(next(trained[0].parent.parent.rglob("1.png")), image)
+    words = refusal("predict", checkpoint, image, "--config", bad, "--out", tmp_path / "out")
     assert str(bad) in words
 
 
 @pytest.mark.parametrize("workers", [0, 1])
 @pytest.mark.parametrize("damage", ["cut", "gone"])
-def test_pictures(refusal, pictures, tmp_path, damage, workers):
-    data = shutil.copytree(pictures, tmp_path / "my data")
+def test_images(refusal, images, tmp_path, damage, workers):
+    data = shutil.copytree(images, tmp_path / "my data")
     for file in (data / "train2017").iterdir():
-        file.unlink() if damage == "gone" else file.write_bytes(b"no picture")
+        file.unlink() if damage == "gone" else file.write_bytes(b"no image")
     config = write_config(tmp_path, data)
     words = refusal("train", config, "--cfg-options", f"train_dataloader.num_workers={workers}")
     assert re.search(rf"{data}/train2017/\d+\.png: ", words)
     assert ("no such file" if damage == "gone" else "damaged") in words
 
 
-def test_one_picture_a_batch_on_a_level_of_one_cell(refusal, coco_sample, tmp_path):
+def test_one_image_a_batch_on_a_level_of_one_cell(refusal, coco_sample, tmp_path):
     words = refusal(
         *("train", "configs/ssdlite_mixnet_s_coco.py", "--data-root", coco_sample),
         *("--work-dir", tmp_path, "--cfg-options", "train_dataloader.batch_size=1"),

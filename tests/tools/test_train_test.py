@@ -39,9 +39,9 @@ def test_help_loads_nothing_heavy(name):
 
 
 def test_train_ends_with_a_table_paths_and_a_sheet_and_test_repeats_the_numbers(
-    tool, pictures, tmp_path
+    tool, images, tmp_path
 ):
-    config = write_config(tmp_path, pictures)
+    config = write_config(tmp_path, images)
     code, out, err = tool("train", config, "--cfg-options", "default_hooks.report.sheet=True")
     assert code == 0, err
     work = tmp_path / "work"
@@ -63,8 +63,8 @@ def test_train_ends_with_a_table_paths_and_a_sheet_and_test_repeats_the_numbers(
     assert sheet.stat().st_size > 1000
 
 
-def test_options_of_train(tool, pictures, tmp_path):
-    (tmp_path / "elsewhere").symlink_to(pictures)
+def test_options_of_train(tool, images, tmp_path):
+    (tmp_path / "elsewhere").symlink_to(images)
     options = ["--data-root", tmp_path / "elsewhere", "--work-dir", tmp_path / "other"]
     options += ["--seed", 3, "--tensorboard", "--amp"]
     config = write_config(tmp_path, tmp_path / "nowhere", epochs=1)
@@ -97,8 +97,8 @@ def test_configs_that_cannot_be_read(refusal, tmp_path, name):
         assert "cannot be read as a config" in refusal(name, broken, *rest)
 
 
-def test_options_that_do_not_fit(refusal, pictures, tmp_path):
-    config = write_config(tmp_path, pictures)
+def test_options_that_do_not_fit(refusal, images, tmp_path):
+    config = write_config(tmp_path, images)
     assert "key=value" in refusal("train", config, "--cfg-options", "model.backbone")
     line = refusal("train", config, "--cfg-options", "model.backbone.type=MixNett")
     assert "MixNett is not in the mmdet::model registry" in line
@@ -185,9 +185,9 @@ def test_the_scripts_start_torchrun(tmp_path, script):
 
 @pytest.mark.heavy
 @pytest.mark.parametrize("workers", [0, 2])
-def test_ctrl_c_in_a_terminal(pictures, tmp_path, workers):
+def test_ctrl_c_in_a_terminal(images, tmp_path, workers):
     """The signal reaches the whole process group, as a terminal sends it."""
-    config = write_config(tmp_path, pictures, epochs=1000)
+    config = write_config(tmp_path, images, epochs=1000)
     command = [sys.executable, "tools/train.py", str(config), "--cfg-options"]
     options = [
         f"train_dataloader.num_workers={workers}",

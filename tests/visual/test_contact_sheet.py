@@ -14,7 +14,7 @@ from mixdet.visual.contact_sheet import (
     RIGHT,
     TRUTH,
     WRONG,
-    Picture,
+    SheetImage,
     contact_sheet,
     contact_sheet_from_results,
 )
@@ -23,18 +23,18 @@ CLASSES = ("cat", "dog")
 BOX = (10, 10, 50, 50)
 
 
-def picture(**kwargs) -> Picture:
-    return Picture(np.zeros((100, 100, 3), np.uint8), **kwargs)
+def image(**kwargs) -> SheetImage:
+    return SheetImage(np.zeros((100, 100, 3), np.uint8), **kwargs)
 
 
-def pixels(path, colour) -> int:
+def pixels(path, color) -> int:
     sheet = np.asarray(Image.open(path))
-    return int((sheet == colour).all(-1).sum())
+    return int((sheet == color).all(-1).sum())
 
 
 class TestMatching:
     def test_right_wrong_and_missed(self):
-        found = picture(
+        found = image(
             truth_boxes=[BOX, (60, 60, 90, 90)],
             truth_labels=[0, 1],
             boxes=[BOX, BOX, (12, 10, 50, 50), (0, 60, 20, 80)],
@@ -48,11 +48,11 @@ class TestMatching:
     @pytest.mark.parametrize(("shift", "right"), [(13, 1), (14, 0)])
     def test_the_overlap_is_at_least_one_half(self, shift, right):
         moved = (10 + shift, 10, 50 + shift, 50)  # 27 of 53, 26 of 54 columns shared
-        item = picture(truth_boxes=[BOX], truth_labels=[0], boxes=[moved], labels=[0], scores=[0.5])
+        item = image(truth_boxes=[BOX], truth_labels=[0], boxes=[moved], labels=[0], scores=[0.5])
         assert item.right.tolist() == [right]
 
     def test_a_crowd_neither_counts_nor_costs(self):
-        item = picture(
+        item = image(
             truth_boxes=[(0, 0, 100, 100)],
             truth_labels=[0],
             crowd=[1],
@@ -63,7 +63,7 @@ class TestMatching:
         assert item.right.tolist() == [-1, 0]
 
     def test_a_prediction_below_the_threshold_finds_nothing(self):
-        item = picture(truth_boxes=[BOX], truth_labels=[0], boxes=[BOX], labels=[0], scores=[0.2])
+        item = image(truth_boxes=[BOX], truth_labels=[0], boxes=[BOX], labels=[0], scores=[0.2])
         assert item.found.tolist() == [True]
         assert item.above(0.3).found.tolist() == [False]
 
@@ -84,7 +84,7 @@ class TestMatching:
                 rng.integers(0, 2, 12),
                 rng.random(12),
             )
-            item = picture(
+            item = image(
                 truth_boxes=truth,
                 truth_labels=truth_labels,
                 boxes=boxes,
@@ -133,9 +133,9 @@ class TestMatching:
 
 class TestContactSheet:
     def sheet(self, path, **kwargs):
-        return contact_sheet([picture(**kwargs)], path, classes=CLASSES)
+        return contact_sheet([image(**kwargs)], path, classes=CLASSES)
 
-    def test_colours_say_what_happened(self, tmp_path):
+    def test_colors_say_what_happened(self, tmp_path):
         truth = {"truth_boxes": [BOX], "truth_labels": [0]}
         wrong = {"boxes": [BOX], "labels": [1], "scores": [0.9]}
         right = {"boxes": [BOX], "labels": [0], "scores": [0.9]}
@@ -144,7 +144,7 @@ class TestContactSheet:
         miss = self.sheet(tmp_path / "miss.png", **truth)
         both = self.sheet(tmp_path / "both.png", **truth, **wrong)
         count = {
-            name: [pixels(path, colour) for colour in (RIGHT, WRONG, MISSED)]
+            name: [pixels(path, color) for color in (RIGHT, WRONG, MISSED)]
             for name, path in {"empty": empty, "hit": hit, "miss": miss, "both": both}.items()
         }
         more = {name: np.array(n) - count["empty"] > 50 for name, n in count.items()}
@@ -153,14 +153,14 @@ class TestContactSheet:
         assert more["both"].tolist() == [False, True, True]
         assert pixels(hit, TRUTH) > pixels(empty, TRUTH)  # the dashed true box
 
-    def test_every_picture_is_there_and_enlarged(self, tmp_path):
-        items = [Picture(np.full((40, 80, 3), (40, 50, 200), np.uint8)) for _ in range(5)]
+    def test_every_image_is_there_and_enlarged(self, tmp_path):
+        items = [SheetImage(np.full((40, 80, 3), (40, 50, 200), np.uint8)) for _ in range(5)]
         path = contact_sheet(items, tmp_path / "new" / "sheet.png", classes=CLASSES, columns=3)
         assert pixels(path, (40, 50, 200)) == 5 * 320 * 160
 
-    def test_extreme_pictures(self, tmp_path):
-        items = [Picture(np.zeros(shape, np.uint8)) for shape in ((1, 1), (1, 900), (900, 1))]
-        items.append(picture(truth_boxes=[(-5, -5, 200, 200)], truth_labels=[1]))
+    def test_extreme_images(self, tmp_path):
+        items = [SheetImage(np.zeros(shape, np.uint8)) for shape in ((1, 1), (1, 900), (900, 1))]
+        items.append(image(truth_boxes=[(-5, -5, 200, 200)], truth_labels=[1]))
         assert contact_sheet(items, tmp_path / "sheet.png", classes=CLASSES).is_file()
 
     def test_nothing_to_draw(self, tmp_path):
@@ -189,7 +189,7 @@ class TestContactSheet:
 
         results[0]["image_id"] = 77
         (tmp_path / "other.json").write_text(json.dumps(results))
-        with pytest.raises(MixDetError, match="picture 77"):
+        with pytest.raises(MixDetError, match="image 77"):
             contact_sheet_from_results(
                 ann_file, root / "val", tmp_path / "other.json", tmp_path / "x.png"
             )
@@ -215,7 +215,7 @@ class TestDrawDetections:
         image = np.full((600, 800, 3), 90, np.uint8)
         drawn = draw_detections(image, [(200, 300, 500, 450)], [0.5], [3], ["cat"])
         assert drawn.shape == image.shape
-        assert (image == 90).all()  # the caller's picture is left alone
+        assert (image == 90).all()  # the caller's image is left alone
         changed = (drawn != image).any(-1)
         rows, columns = np.flatnonzero(changed.any(1)), np.flatnonzero(changed.any(0))
         assert (columns[0], columns[-1]) == (200, 499)
@@ -223,7 +223,7 @@ class TestDrawDetections:
         assert changed[300, 200:500].all()
         assert not changed[310:440, 210:490].any()
 
-    def test_a_small_picture_is_enlarged(self):
+    def test_a_small_image_is_enlarged(self):
         drawn = draw_detections(np.zeros((80, 160, 3), np.uint8), [(20, 20, 40, 60)], [1], [0], "a")
         assert drawn.shape == (240, 480, 3)
         assert drawn[60:180, 60:64].any(axis=(1, 2)).all()
@@ -231,10 +231,10 @@ class TestDrawDetections:
         assert same.shape == (80, 160, 3)
         assert not same.any()
 
-    def test_classes_differ_in_colour(self):
+    def test_classes_differ_in_color(self):
         image = np.zeros((500, 500, 3), np.uint8)
-        colours = {
+        colors = {
             tuple(draw_detections(image, [(0, 0, 500, 500)], [1], [label], ["x"])[499, 250])
             for label in range(20)
         }
-        assert len(colours) == 20
+        assert len(colors) == 20

@@ -10,7 +10,7 @@ backend_args = None
 train_pipeline = [
     dict(type="SeedSample"),  # the sample's randomness: a function of (seed, epoch, index)
     dict(
-        type="SSDRandomCrop",  # reads boxes, and of the picture what is needed
+        type="SSDRandomCrop",  # reads boxes, and of the image what is needed
         scale=(input_size, input_size),
         expand_ratio=(1, 4),
         fill=[123.675, 116.28, 103.53],
@@ -41,7 +41,7 @@ train_dataloader = dict(
     batch_size=24,
     num_workers=4,
     persistent_workers=True,
-    drop_last=True,  # batch norm on the 1x1 level needs more than one picture
+    drop_last=True,  # batch norm on the 1x1 level needs more than one image
     sampler=dict(type="SeededSampler", shuffle=True),
     collate_fn=dict(type="packed_collate"),  # workers send a batch in two pieces
     dataset=dict(
@@ -50,7 +50,7 @@ train_dataloader = dict(
         ann_file="annotations/instances_train2017.json",
         data_prefix=dict(img="train2017/"),
         filter_cfg=dict(filter_empty_gt=True, min_size=32),
-        max_broken=0.01,  # so many broken pictures are replaced; more end the training
+        max_broken=0.01,  # so many broken images are replaced; more end the training
         pipeline=train_pipeline,
         backend_args=backend_args,
     ),

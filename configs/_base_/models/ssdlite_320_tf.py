@@ -10,7 +10,7 @@ this one. Three things are not TensorFlow's, and change no count:
   weights fit once the backbone's `norm_cfg.eps` is theirs, 1e-5.
   `model.backbone.padding=same model.neck.conv_cfg.type=Conv2dAdaptivePadding` is TensorFlow's SAME
   throughout; grids, parameters and multiply-adds stay the same.
-- Pictures are normalised as timm's weights of the row expect, not to -1 to 1 in all of them.
+- Images are normalized as timm's weights of the row expect, not to -1 to 1 in all of them.
 - Of each level the 1,000 best pairs of anchor and class go into NMS, not all of up to 96,000.
 """
 

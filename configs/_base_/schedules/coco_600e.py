@@ -1,12 +1,12 @@
 """The COCO recipe from scratch, that of mmdet's ssdlite_mobilenetv2-scratch_8xb24-600e_coco.
 
-600 epochs over train2017: 117,266 pictures that hold objects, 8 GPUs x 24 = 192 pictures a batch,
+600 epochs over train2017: 117,266 images that hold objects, 8 GPUs x 24 = 192 images a batch,
 610 iterations an epoch, 366,000 in all (mmdet writes the same as 120 epochs of a data set that is
 repeated 5 times). SGD, learning rate 0.015 for a batch of 192, 500 warm-up iterations, cosine to 0.
 
-Cost, estimated and not measured: 70 million pictures forward and backward, about 20 hours for a GPU that
-computes 1,000 pictures a second. Whether the 4 workers of coco_320.py keep up with such a GPU is up to
-the processor (docs/performance.md, for pictures of 400 pixels); COCO's larger ones take longer to decode.
+Cost, estimated and not measured: 70 million images forward and backward, about 20 hours for a GPU that
+computes 1,000 images a second. Whether the 4 workers of coco_320.py keep up with such a GPU is up to
+the processor (docs/performance.md, for images of 400 pixels); COCO's larger ones take longer to decode.
 """
 
 train_cfg = dict(type="ResumableTrainLoop", max_epochs=600, val_interval=25)

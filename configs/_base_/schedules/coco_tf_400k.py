@@ -1,12 +1,12 @@
 """The from-scratch recipe of TensorFlow's SSDLite at 320 (MobileNetV3-large): 400,000 steps of 512.
 
-1,747 epochs over train2017: 117,266 pictures that hold objects, 8 GPUs x 64 = 512 pictures a batch,
+1,747 epochs over train2017: 117,266 images that hold objects, 8 GPUs x 64 = 512 images a batch,
 229 iterations an epoch, 400,063 in all. SGD, momentum 0.9, learning rate 0.4 for a batch of 512
 (MobileDet's is 0.8), 2,000 warm-up iterations from a third of it, cosine to 0, L2 4e-5 on the
 weights of convolutions alone; flip and SSD's random crop.
 
-Cost, worked out and not measured: 205 million pictures forward and backward. At an assumed 1,000
-pictures a second and GPU, which the input pipeline must keep up with, 57 GPU-hours, or 7 hours on 8.
+Cost, worked out and not measured: 205 million images forward and backward. At an assumed 1,000
+images a second and GPU, which the input pipeline must keep up with, 57 GPU-hours, or 7 hours on 8.
 """
 
 _base_ = "../datasets/coco_320_tf.py"

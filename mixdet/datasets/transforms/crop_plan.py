@@ -1,4 +1,4 @@
-"""The geometry of SSD's augmentation, planned on the boxes and the picture's size alone."""
+"""The geometry of SSD's augmentation, planned on the boxes and the image's size alone."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ MAX_ASPECT = 2.0  # of a crop, either way
 
 
 class CropPlan(NamedTuple):
-    """What becomes of one picture.
+    """What becomes of one image.
 
     Attributes:
-        crop: (x1, y1, x2, y2) in whole pixels of the picture, x2 and y2 exclusive; it may reach
-            beyond the picture on any side, and what lies there is to be filled.
-        kept: (N,) bool, the boxes whose centre is inside; all of them where nothing was cropped.
+        crop: (x1, y1, x2, y2) in whole pixels of the image, x2 and y2 exclusive; it may reach
+            beyond the image on any side, and what lies there is to be filled.
+        kept: (N,) bool, the boxes whose center is inside; all of them where nothing was cropped.
         flip: Whether the crop is mirrored, left to right.
     """
 
@@ -37,11 +37,11 @@ class CropPlanner:
     without any trial, which changes no probability. Draws from NumPy's global generator.
 
     Attributes:
-        expand_ratio: Smallest and largest side of the canvas over the picture's; None: no canvas.
-        expand_prob: Share of the pictures that are put on a canvas.
+        expand_ratio: Smallest and largest side of the canvas over the image's; None: no canvas.
+        expand_prob: Share of the images that are put on a canvas.
         min_ious: Thresholds, drawn beside "no crop" and "no threshold" with equal probability.
         min_crop_size: Smallest side of a crop over the canvas's.
-        flip_prob: Share of the pictures that are mirrored.
+        flip_prob: Share of the images that are mirrored.
     """
 
     expand_ratio: Sequence[float] | None = (1, 4)
@@ -51,12 +51,12 @@ class CropPlanner:
     flip_prob: float = 0.5
 
     def __call__(self, boxes: np.ndarray, height: int, width: int) -> CropPlan:
-        """Plan one picture.
+        """Plan one image.
 
         Args:
-            boxes: (N, 4) as (x1, y1, x2, y2), pixels of the picture.
-            height: The picture's, in pixels.
-            width: The picture's, in pixels.
+            boxes: (N, 4) as (x1, y1, x2, y2), pixels of the image.
+            height: The image's, in pixels.
+            width: The image's, in pixels.
         """
         left = top = 0
         canvas = width, height
@@ -80,7 +80,7 @@ class CropPlanner:
             if min_iou > highest:
                 continue
             crops = self._trials(canvas)
-            inside = _centres_inside(crops, boxes)
+            inside = _centers_inside(crops, boxes)
             if len(boxes):
                 met = inside.any(axis=1)
                 if min_iou > 0:
@@ -137,7 +137,7 @@ def _smallest_iou(crops: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     return (common / (crop_areas[:, None] + box_areas - common)).min(axis=1)
 
 
-def _centres_inside(crops: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """(T, N) bool: which of N boxes have their centre within each of T crops."""
-    centres = (boxes[:, :2] + boxes[:, 2:]) / 2
-    return ((centres > crops[:, None, :2]) & (centres < crops[:, None, 2:])).all(axis=2)
+def _centers_inside(crops: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """(T, N) bool: which of N boxes have their center within each of T crops."""
+    centers = (boxes[:, :2] + boxes[:, 2:]) / 2
+    return ((centers > crops[:, None, :2]) & (centers < crops[:, None, 2:])).all(axis=2)

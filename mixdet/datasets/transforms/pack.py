@@ -1,4 +1,4 @@
-"""The last step of a pipeline: a picture and its boxes as a detector takes them."""
+"""The last step of a pipeline: an image and its boxes as a detector takes them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MORE = {"gt_masks", "gt_seg_map", "proposals"}
 
 @TRANSFORMS.register_module()
 class PackChannelsLast(PackDetInputs):
-    """mmdet's `PackDetInputs`, with the picture as it lies, channels last.
+    """mmdet's `PackDetInputs`, with the image as it lies, channels last.
 
     `inputs` has mmdet's shape, (3, H, W), and its values, in the memory of the (H, W, 3) that was
     read or augmented: nothing is laid out anew here, nor, on a CPU with
@@ -29,7 +29,7 @@ class PackChannelsLast(PackDetInputs):
     and gt_ignore_flags, and those of `meta_keys`.
 
     Gives `inputs`, a tensor, and `data_samples`, a `DetDataSample`, whose fields are mmdet's. Both
-    share memory with the results, where mmdet's picture is a copy.
+    share memory with the results, where mmdet's image is a copy.
 
     Args:
         meta_keys: What goes into the data sample's meta information; mmdet's by default.

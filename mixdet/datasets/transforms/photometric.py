@@ -43,7 +43,7 @@ class PhotometricDistortion:
     neither of the two, so both orders give the same pixels, and nothing is drawn for it.
 
     Attributes:
-        brightness_delta: Largest brightness added or taken, in grey values.
+        brightness_delta: Largest brightness added or taken, in gray values.
         contrast_range: Smallest and largest contrast.
         saturation_range: Smallest and largest saturation.
         hue_delta: Largest hue added or taken, in degrees.
@@ -72,29 +72,29 @@ class PhotometricDistortion:
 
 
 def distort(
-    picture: np.ndarray,
+    image: np.ndarray,
     draw: PhotometricDraw,
     shown: tuple[slice, slice] = (slice(None), slice(None)),
     fill: Sequence[int] = (0, 0, 0),
 ) -> np.ndarray:
-    """Distort a picture's values; they are not clipped, as they are not in mmdet.
+    """Distort an image's values; they are not clipped, as they are not in mmdet.
 
     Args:
-        picture: (H, W, 3) uint8, BGR.
+        image: (H, W, 3) uint8, BGR.
         draw: What to do.
-        shown: Rows and columns beyond which there is but one colour.
-        fill: That colour, BGR.
+        shown: Rows and columns beyond which there is but one color.
+        fill: That color, BGR.
 
     Returns:
         (H, W, 3) float32.
     """
-    distorted = np.empty(picture.shape, np.float32)
+    distorted = np.empty(image.shape, np.float32)
     change = (_InHsv if _needs_hsv(draw) else _InBgr)(draw)
-    part, into = picture[shown], distorted[shown]
-    if part.shape != picture.shape:
-        colour = np.float32([[fill]])
-        change(colour)
-        _surround(distorted, shown, colour)
+    part, into = image[shown], distorted[shown]
+    if part.shape != image.shape:
+        color = np.float32([[fill]])
+        change(color)
+        _surround(distorted, shown, color)
     if part.size:
         rows = -(-BAND // part.shape[1])
         for first in range(0, len(part), rows):
@@ -159,11 +159,11 @@ def _saturation_limit(width: int) -> np.ndarray:
     return np.tile(np.float32([np.inf, 1, np.inf]), width)
 
 
-def _surround(picture: np.ndarray, inside: tuple[slice, slice], colour: np.ndarray) -> None:
-    """Give a picture (H, W, 3) one colour, (1, 1, 3), everywhere but inside."""
-    height, width = picture.shape[:2]
-    rows = picture.reshape(height, -1)  # NumPy is slow over three values
-    row = np.tile(colour.ravel(), width)
+def _surround(image: np.ndarray, inside: tuple[slice, slice], color: np.ndarray) -> None:
+    """Give an image (H, W, 3) one color, (1, 1, 3), everywhere but inside."""
+    height, width = image.shape[:2]
+    rows = image.reshape(height, -1)  # NumPy is slow over three values
+    row = np.tile(color.ravel(), width)
     (top, bottom, _), (left, right, _) = (
         part.indices(side) for part, side in zip(inside, (height, width), strict=True)
     )
@@ -173,17 +173,17 @@ def _surround(picture: np.ndarray, inside: tuple[slice, slice], colour: np.ndarr
     rows[top:bottom, 3 * right :] = row[3 * right :]
 
 
-def distort_batch(pictures: Tensor, draws: Sequence[PhotometricDraw]) -> Tensor:
-    """As `distort`, for a batch on any device, without a loop over its pictures.
+def distort_batch(images: Tensor, draws: Sequence[PhotometricDraw]) -> Tensor:
+    """As `distort`, for a batch on any device, without a loop over its images.
 
     Args:
-        pictures: (N, 3, H, W), BGR, 0 to 255.
-        draws: One a picture.
+        images: (N, 3, H, W), BGR, 0 to 255.
+        draws: One an image.
 
     Returns:
         (N, 3, H, W) float32.
     """
-    device = pictures.device
+    device = images.device
     numbers = torch.tensor([[*draw[:4], _needs_hsv(draw)] for draw in draws])
     order = torch.tensor([draw.order for draw in draws])
     if device.type == "cuda":
@@ -191,7 +191,7 @@ def distort_batch(pictures: Tensor, draws: Sequence[PhotometricDraw]) -> Tensor:
     numbers = numbers.to(device, non_blocking=True).view(-1, 5, 1, 1)
     order = order.to(device, non_blocking=True).view(-1, 3, 1, 1)
     brightness, contrast, saturation, hue, through = numbers.unbind(1)
-    pixels = pictures.float() + brightness[:, None]
+    pixels = images.float() + brightness[:, None]
 
     # as OpenCV converts, but by a formula without branches
     blue, green, red = pixels.unbind(1)

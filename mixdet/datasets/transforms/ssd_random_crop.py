@@ -29,7 +29,7 @@ UNCROPPED = {"gt_masks", "gt_seg_map", "gt_keypoints"}
 
 
 class Annotations(NamedTuple):
-    """What is annotated in a picture.
+    """What is annotated in an image.
 
     Attributes:
         boxes: (N, 4) float32, (x1, y1, x2, y2) in pixels.
@@ -66,27 +66,27 @@ class SSDRandomCrop(BaseTransform):
     least twice the output, and the crop's pixels are resized once. Draws from NumPy's global
     generator, which `SeedSample` seeds.
 
-    Where a reduced picture is used, the crop is widened to whole pixels of it, by less than one
+    Where a reduced image is used, the crop is widened to whole pixels of it, by less than one
     pixel of the output, and the boxes follow.
 
     Required keys: img_path; instances, as data sets of mmdet's give them (bbox, x1, y1, x2, y2 in
     pixels, bbox_label, ignore_flag), or gt_bboxes (`HorizontalBoxes`), gt_bboxes_labels and
     gt_ignore_flags of a step before, which come first. height and width, as `CocoDataset` gives
-    them, spare a picture's decoding in full.
+    them, spare an image's decoding in full.
 
     Set or changed: img, (H, W, 3) BGR, uint8, or float32 when distorted; img_shape and ori_shape,
-    (height, width); scale_factor, (x, y), pixels of the output for one of the picture; flip,
+    (height, width); scale_factor, (x, y), pixels of the output for one of the image; flip,
     flip_direction; gt_bboxes, (N, 4) x1, y1, x2, y2 in pixels of the output, clipped to it, without
-    those whose centre is beyond the crop, and gt_bboxes_labels and gt_ignore_flags of the same.
+    those whose center is beyond the crop, and gt_bboxes_labels and gt_ignore_flags of the same.
 
     Args:
         scale: (width, height) of the output.
-        expand_ratio: Smallest and largest canvas over picture; None for no expansion.
+        expand_ratio: Smallest and largest canvas over image; None for no expansion.
         expand_prob: Probability of an expansion.
         fill: RGB of the canvas (img itself is BGR), its fractions dropped.
         min_ious: Thresholds of the crop's IoU with all boxes.
         min_crop_size: Smallest side of a crop over the canvas's.
-        flip_prob: Probability of a mirrored picture.
+        flip_prob: Probability of a mirrored image.
         photometric: Arguments of `PhotometricDistortion`; None for none.
         backend_args: mmengine's file backend.
 
@@ -121,7 +121,7 @@ class SSDRandomCrop(BaseTransform):
         self.backend_args = backend_args
 
     def transform(self, results: dict) -> dict:
-        """Plan, read and augment one picture."""
+        """Plan, read and augment one image."""
         if unfit := results.keys() & UNCROPPED:
             raise MixDetError(
                 f"SSDRandomCrop crops boxes alone, and the sample has {', '.join(sorted(unfit))}: "
@@ -135,21 +135,21 @@ class SSDRandomCrop(BaseTransform):
             size = results["height"], results["width"]
             plan = self.planner(annotations.boxes, *size)
             reduction = self._reduction(plan) if data.startswith(JPEG) else 1
-        picture = _decode(data, reduction, path)
-        if size is None or picture.shape[:2] != tuple(-(-side // reduction) for side in size):
+        image = _decode(data, reduction, path)
+        if size is None or image.shape[:2] != tuple(-(-side // reduction) for side in size):
             # not stated, turned by EXIF, or another file than the annotations describe
             if reduction > 1:
-                reduction, picture = 1, _decode(data, 1, path)
-            size = picture.shape[:2]
+                reduction, image = 1, _decode(data, 1, path)
+            size = image.shape[:2]
             plan = self.planner(annotations.boxes, *size)
         results["ori_shape"] = size
-        return self.apply(results, annotations, picture, plan, reduction)
+        return self.apply(results, annotations, image, plan, reduction)
 
     def apply(
         self,
         results: dict,
         annotations: Annotations,
-        picture: np.ndarray,
+        image: np.ndarray,
         plan: CropPlan,
         reduction: int,
     ) -> dict:
@@ -157,20 +157,20 @@ class SSDRandomCrop(BaseTransform):
 
         Args:
             results: The sample.
-            annotations: Its boxes, in pixels of the whole picture.
-            picture: (H, W, 3) uint8, BGR, decoded at 1 / reduction of its size.
-            plan: What to crop, in pixels of the whole picture.
+            annotations: Its boxes, in pixels of the whole image.
+            image: (H, W, 3) uint8, BGR, decoded at 1 / reduction of its size.
+            plan: What to crop, in pixels of the whole image.
             reduction: 1, 2, 4 or 8.
         """
         x1, y1, x2, y2 = plan.crop
         x1, y1, x2, y2 = x1 // reduction, y1 // reduction, -(-x2 // reduction), -(-y2 // reduction)
-        image = cv2.resize(self._cut(picture, x1, y1, x2, y2), self.scale)
+        image = cv2.resize(self._cut(image, x1, y1, x2, y2), self.scale)
         if plan.flip:
             image = cv2.flip(image, 1)
         width, height = self.scale
         if self.photometric is not None:
-            rows = _shown(-y1, picture.shape[0], height / (y2 - y1), height)
-            columns = _shown(-x1, picture.shape[1], width / (x2 - x1), width)
+            rows = _shown(-y1, image.shape[0], height / (y2 - y1), height)
+            columns = _shown(-x1, image.shape[1], width / (x2 - x1), width)
             if plan.flip:
                 columns = slice(width - columns.stop, width - columns.start)
             image = distort(image, self.photometric.draw(), (rows, columns), self.fill)
@@ -199,10 +199,10 @@ class SSDRandomCrop(BaseTransform):
         spare = min((x2 - x1) / self.scale[0], (y2 - y1) / self.scale[1])
         return next((reduction for reduction in REDUCED if reduction <= spare), 1)
 
-    def _cut(self, picture: np.ndarray, x1: int, y1: int, x2: int, y2: int) -> np.ndarray:
-        """The crop of a picture, filled where it lies beyond."""
-        height, width = picture.shape[:2]
-        inside = picture[max(y1, 0) : max(y2, 0), max(x1, 0) : max(x2, 0)]
+    def _cut(self, image: np.ndarray, x1: int, y1: int, x2: int, y2: int) -> np.ndarray:
+        """The crop of an image, filled where it lies beyond."""
+        height, width = image.shape[:2]
+        inside = image[max(y1, 0) : max(y2, 0), max(x1, 0) : max(x2, 0)]
         if not inside.size:
             return np.full((y2 - y1, x2 - x1, 3), self.fill, np.uint8)
         margins = max(-y1, 0), max(y2 - height, 0), max(-x1, 0), max(x2 - width, 0)
@@ -218,7 +218,7 @@ class SSDRandomCrop(BaseTransform):
 
 
 def _shown(start: int, length: int, factor: float, size: int) -> slice:
-    """Where a picture can be seen, along one side of a resized crop; rather more than less.
+    """Where an image can be seen, along one side of a resized crop; rather more than less.
 
     Args:
         start: Where it begins, in pixels of the crop before it is resized.
@@ -226,7 +226,7 @@ def _shown(start: int, length: int, factor: float, size: int) -> slice:
         factor: How much the crop is enlarged.
         size: The side of the resized crop.
     """
-    # the resize takes a pixel from two neighbours, no more than one from where it lies
+    # the resize takes a pixel from two neighbors, no more than one from where it lies
     first = min(max(math.floor((start - 1) * factor) - 1, 0), size)
     last = min(max(math.ceil((start + length + 1) * factor) + 1, first), size)
     return slice(first, last)
@@ -234,7 +234,7 @@ def _shown(start: int, length: int, factor: float, size: int) -> slice:
 
 def _decode(data: bytes, reduction: int, path: str) -> np.ndarray:
     """(H, W, 3) uint8, BGR, turned as EXIF says: what mmdet's `LoadImageFromFile` reads."""
-    picture = cv2.imdecode(np.frombuffer(data, np.uint8), REDUCED.get(reduction, cv2.IMREAD_COLOR))
-    if picture is None:
-        raise MixDetError(f"{path}: OpenCV cannot decode this picture; replace or remove it")
-    return picture
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), REDUCED.get(reduction, cv2.IMREAD_COLOR))
+    if image is None:
+        raise MixDetError(f"{path}: OpenCV cannot decode this image; replace or remove it")
+    return image

@@ -56,29 +56,29 @@ class CudaGraphHook(Hook):
     ) -> None:
         """Capture before the first iteration, from which the batch's size is known."""
         if runner.model.graphed is None:
-            pictures = len(data_batch["inputs"])
-            capture(runner.model, pictures, runner.optim_wrapper.optim_context(runner.model))
+            images = len(data_batch["inputs"])
+            capture(runner.model, images, runner.optim_wrapper.optim_context(runner.model))
 
     def after_train(self, runner: Runner) -> None:
         """Free the graph's memory."""
         runner.model.graphed = None
 
 
-def capture(model: SSDLite, pictures: int, context: AbstractContextManager) -> None:
+def capture(model: SSDLite, images: int, context: AbstractContextManager) -> None:
     """Let a detector on a GPU, in training mode, compute its outputs by a CUDA graph.
 
     Weights, statistics and random state stay as they are; gradients are the optimizer's to clear.
 
     Args:
         model: Its `graphed` is set.
-        pictures: Of a batch.
+        images: Of a batch.
         context: What the forward pass of a step runs in, as `OptimWrapper.optim_context` gives it.
 
     Raises:
         MixDetError: Something in the network waits for the GPU, or cannot be captured otherwise.
     """
     device = next(model.parameters()).device
-    inputs = torch.randn(pictures, 3, model.input_size, model.input_size, device=device)
+    inputs = torch.randn(images, 3, model.input_size, model.input_size, device=device)
     kept = [buffer.clone() for buffer in model.buffers()]  # the warm-up moves batch norm's
     try:
         with torch.random.fork_rng([device]), context, _uncached_autocast():

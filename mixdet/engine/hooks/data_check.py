@@ -14,7 +14,7 @@ from mixdet.errors import MixDetError
 class DataCheckHook(Hook):
     """Stop a training run that could teach nothing, and say in a line each what else is wrong.
 
-    It reads the annotation files and lists the folders, but opens no picture: that, and more
+    It reads the annotation files and lists the folders, but opens no image: that, and more
     examples, is what `tools/check_data.py` is for.
     """
 

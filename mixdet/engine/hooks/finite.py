@@ -29,7 +29,7 @@ class FiniteLossHook(Hook):
     the loss does not), so that the last one on disk is a good one.
 
     It looks at what the model returns by a forward hook of torch's, since mmengine's come after the
-    optimiser's step.
+    optimizer's step.
     """
 
     priority = "VERY_HIGH"
@@ -74,7 +74,7 @@ def _report(runner: Runner, model: nn.Module, call: dict, broken: list[str]) -> 
     more = f" and {len(paths) - MOST_NAMES} more" if len(paths) > MOST_NAMES else ""
     return (
         f"NaN or infinite in iteration {runner.iter + 1} (epoch {runner.epoch + 1}): "
-        f"{', '.join(broken)}; {_origin(runner, model, call)}; pictures of the batch: "
+        f"{', '.join(broken)}; {_origin(runner, model, call)}; images of the batch: "
         f"{', '.join(paths[:MOST_NAMES])}{more}; {_advice(runner)}"
     )
 
@@ -82,7 +82,7 @@ def _report(runner: Runner, model: nn.Module, call: dict, broken: list[str]) -> 
 def _origin(runner: Runner, model: nn.Module, call: dict) -> str:
     """Where it first appears when the batch is run again, in words."""
     if _not_finite(call["inputs"]):
-        return "first in the pictures themselves"
+        return "first in the images themselves"
     for hook in runner.hooks:
         if isinstance(hook, SeedIterationHook):  # for the same dropout
             hook.before_train_iter(runner, 0)

@@ -32,8 +32,8 @@ class KeepMemoryHook(Hook):
     against it; these three settings of glibc's own do the same without one. They hold for the
     process, whose memory then stays at its peak: `default_hooks.keep_memory=None` turns it off.
 
-    What the first step makes for good, such as the optimiser's momenta, would lie between what it
-    frees, as holes that the next tensor does not fit. So until the optimiser's first step, after
+    What the first step makes for good, such as the optimizer's momenta, would lie between what it
+    frees, as holes that the next tensor does not fit. So until the optimizer's first step, after
     however many batches, tensors are still mapped.
     """
 
@@ -57,14 +57,14 @@ class KeepMemoryHook(Hook):
         data_batch: dict | None = None,
         outputs: dict | None = None,
     ) -> None:
-        """From the optimiser's first step on, keep what is freed."""
+        """From the optimizer's first step on, keep what is freed."""
         if self._first and _stepped(runner.optim_wrapper):
             self._first = False
             keep_freed_memory()
 
 
 def _stepped(wrapper: OptimWrapper) -> bool:
-    """Whether the iteration that ends has made the optimiser's step, or all of several ones'."""
+    """Whether the iteration that ends has made the optimizer's step, or all of several ones'."""
     each = wrapper.values() if isinstance(wrapper, OptimWrapperDict) else [wrapper]
     return all(one.should_update() for one in each)
 

@@ -1,4 +1,4 @@
-"""What a run ends with: the scores, the checkpoint, a sheet of pictures."""
+"""What a run ends with: the scores, the checkpoint, a sheet of images."""
 
 from __future__ import annotations
 

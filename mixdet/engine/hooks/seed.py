@@ -14,7 +14,7 @@ from mixdet.datasets.transforms.seed import seed_generators
 
 @HOOKS.register_module()
 class SeedIterationHook(Hook):
-    """Seed before every training iteration, and before the weights are initialised.
+    """Seed before every training iteration, and before the weights are initialized.
 
     So neither what the data pipeline drew in this process (without workers, `SeedSample` seeds
     here) nor where a run was resumed changes dropout and its like. Iterations are seeded per rank;
@@ -24,7 +24,7 @@ class SeedIterationHook(Hook):
     priority = "VERY_HIGH"
 
     def before_run(self, runner: Runner) -> None:
-        """Seed the initialisation of the weights, which comes next."""
+        """Seed the initialization of the weights, which comes next."""
         _seed_everywhere("run", runner.seed)
 
     def before_train(self, runner: Runner) -> None:

@@ -9,7 +9,7 @@ from mmengine.runner import Runner
 
 @HOOKS.register_module()
 class TotalBatchHook(Hook):
-    """Warn where the pictures of an iteration, over all processes, are not those of the recipe.
+    """Warn where the images of an iteration, over all processes, are not those of the recipe.
 
     The recipe's are the config's `auto_scale_lr.base_batch_size`. With `auto_scale_lr.enable`
     mmengine scales the learning rate in proportion (Goyal et al. 2017, section 2.1) and says so.
@@ -27,7 +27,7 @@ class TotalBatchHook(Hook):
         total = runner.world_size * size * steps
         if total != wanted:
             runner.logger.warning(
-                f"The recipe's learning rate is for batches of {wanted} pictures, and these have "
+                f"The recipe's learning rate is for batches of {wanted} images, and these have "
                 f"{total} ({runner.world_size} processes x {size} x {steps} accumulated): with "
                 f"--auto-scale-lr it is multiplied by {total / wanted:.4g}"
             )

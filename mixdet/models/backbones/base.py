@@ -40,11 +40,11 @@ class StagedBackbone(BaseModule):
     Only what the outputs need is built. `load_state_dict` takes the weights of timm's whole
     classifier: it passes over the classifier and what is not built, and over nothing else.
 
-    Nothing inside is a mmengine `BaseModule`, so that no part initialises itself after `init_cfg`.
+    Nothing inside is a mmengine `BaseModule`, so that no part initializes itself after `init_cfg`.
 
     Attributes:
         out_channels: Channels of each output, in the order of the outputs.
-        out_strides: Stride of each output, in pixels of the picture.
+        out_strides: Stride of each output, in pixels of the image.
 
     Args:
         stem_channels: Channels of the 3x3 stem.
@@ -53,15 +53,15 @@ class StagedBackbone(BaseModule):
         taps: Names of the outputs, in order: 'stem'; 'stageN', the output of `blocks.(N-1)`;
             'stageN.expansion', the widened tensor of that stage's first block, before its
             depthwise convolution and still at the finer stride; 'head'.
-        padding: 'symmetric', or 'same' for TensorFlow's flavour: SAME padding and, unless
+        padding: 'symmetric', or 'same' for TensorFlow's flavor: SAME padding and, unless
             `norm_cfg` sets another, an eps of 1e-3 in the norms.
         frozen_stages: -1 freezes nothing, 0 the stem, n the stem and stages 1 to n.
         norm_eval: Keep batch norm in evaluation mode, so that training leaves its statistics.
         with_cp: Compute each block again in the backward pass instead of storing its activations.
-        norm_cfg: Normalisation; None is batch norm.
+        norm_cfg: Normalization; None is batch norm.
         act_cfg: Activation where a row names none.
         residual: Whether depthwise separable blocks are MobileNetV2's, or else MobileNetV1's.
-        init_cfg: Weight initialisation; None is He's, with the fan-out of a convolution's group.
+        init_cfg: Weight initialization; None is He's, with the fan-out of a convolution's group.
 
     Raises:
         MixDetError: If a tap, the padding or a frozen stage does not exist.
@@ -146,7 +146,7 @@ class StagedBackbone(BaseModule):
         """Compute the features.
 
         Args:
-            x: Pictures (N, 3, H, W).
+            x: Images (N, 3, H, W).
 
         Returns:
             One (N, out_channels, ceil(H/out_stride), ceil(W/out_stride)) tensor a tap.
@@ -195,7 +195,7 @@ class StagedBackbone(BaseModule):
                 module.eval().requires_grad_(False)
 
     def init_weights(self) -> None:
-        """Initialise by `init_cfg`, or as timm does for networks with depthwise convolutions."""
+        """Initialize by `init_cfg`, or as timm does for networks with depthwise convolutions."""
         if not (self.init_cfg or self.is_init):
             self.apply(_init_module)
         super().init_weights()
@@ -278,7 +278,7 @@ def _statistics_kept(block: nn.Module) -> Iterator[None]:
 
 
 def _init_module(module: nn.Module) -> None:
-    """He's initialisation for the outputs that one input reaches: the fan-out of its group."""
+    """He's initialization for the outputs that one input reaches: the fan-out of its group."""
     if isinstance(module, nn.Conv2d):
         fan_out = module.weight[0, 0].numel() * module.out_channels // module.groups
         nn.init.normal_(module.weight, std=math.sqrt(2 / fan_out))

@@ -25,7 +25,7 @@ SWISH = dict(type="SiLU", inplace=True)
 # A tap 'stageN' is the output of the N-th stage, which is `blocks.(N-1)`; 'stageN.expansion' is
 # the c_in * e channels of its first block before the depthwise convolution, at the resolution of
 # the stage before; 'stem' and 'head' are the 3x3 and the 1x1 convolution at the two ends.
-# Resolutions are for a picture of 224 x 224.
+# Resolutions are for an image of 224 x 224.
 
 S = (  # stem of 16 channels
     # stage1, 112x112: as MobileNetV2 begins
@@ -99,15 +99,15 @@ class MixNet(StagedBackbone):
         taps: Names of the outputs, see the legend above the tables: 'stem', 'stage1' to 'stage6',
             'stage2.expansion' to 'stage6.expansion', 'head' (1536 channels). The default is the
             last stage at strides 8, 16 and 32.
-        padding: 'symmetric', as timm's `mixnet_*`, or 'same' for TensorFlow's flavour, as timm's
+        padding: 'symmetric', as timm's `mixnet_*`, or 'same' for TensorFlow's flavor, as timm's
             `tf_mixnet_*`: SAME padding and a batch norm eps of 1e-3.
         frozen_stages: -1 freezes nothing, 0 the stem, n the stem and stages 1 to n.
         norm_eval: Keep batch norm in evaluation mode.
         with_cp: Save memory in training by computing each block twice.
-        norm_cfg: Normalisation; an eps given here wins over the one of `padding='same'`.
+        norm_cfg: Normalization; an eps given here wins over the one of `padding='same'`.
         act_cfg: One activation for the whole network; None is the paper's: ReLU in the stem,
             stages 1 and 2 and the head, swish in stages 3 to 6, also inside squeeze-excite.
-        init_cfg: Weight initialisation, as dict(type='TimmPretrained').
+        init_cfg: Weight initialization, as dict(type='TimmPretrained').
 
     Raises:
         MixDetError: If the arch, a tap, the padding or a frozen stage does not exist.

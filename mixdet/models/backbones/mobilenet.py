@@ -18,7 +18,7 @@ from mixdet.models.backbones.base import Row, StagedBackbone
 
 # The columns of the tables: blocks in the stage, stride of the first, expansion, channels.
 # Taps are 'stem', 'stageN', 'stageN.expansion' (V2 from stage2 on) and 'head' (V2); resolutions
-# are for a picture of 224 x 224.
+# are for an image of 224 x 224.
 V1 = (
     (1, 1, 1, 64),  # stage1, 112x112
     (2, 2, 1, 128),  # stage2, 56x56

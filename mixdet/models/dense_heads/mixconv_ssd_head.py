@@ -159,7 +159,7 @@ class MixConvSSDHead(SSDHead):
         )
 
     def init_weights(self) -> None:
-        """Initialise; with focal loss every class starts at a probability of 0.01 (RetinaNet)."""
+        """Initialize; with focal loss every class starts at a probability of 0.01 (RetinaNet)."""
         super().init_weights()
         if self.cls_focal_loss:
             for predictor in self.cls_convs:
@@ -178,9 +178,9 @@ class MixConvSSDHead(SSDHead):
         Args:
             cls_scores: (N, anchors * (classes + 1), H, W) a level.
             bbox_preds: (N, anchors * 4, H, W) a level.
-            batch_gt_instances: One a picture, with `bboxes` (n, 4) in (x1, y1, x2, y2) pixels of
+            batch_gt_instances: One an image, with `bboxes` (n, 4) in (x1, y1, x2, y2) pixels of
                 the input and `labels` (n,).
-            batch_img_metas: Meta information of the pictures.
+            batch_img_metas: Meta information of the images.
             batch_gt_instances_ignore: Boxes that are neither object nor background.
 
         Returns:
@@ -220,21 +220,21 @@ class MixConvSSDHead(SSDHead):
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | int]:
         """What each anchor is to learn, as mmdet's `get_targets` says.
 
-        mmdet loops over pictures and boxes, and on a GPU waits for it several times for each. Here
-        the batch is done at once, where assigner and pictures are the usual ones.
+        mmdet loops over images and boxes, and on a GPU waits for it several times for each. Here
+        the batch is done at once, where assigner and images are the usual ones.
 
         Returns:
             Labels (N, A), their weights (N, A), box targets (N, A, 4), their weights (N, A, 4),
-            and the number of positive anchors, at least one a picture.
+            and the number of positive anchors, at least one an image.
         """
-        by_picture = (
+        by_image = (
             not assigns_batches(self.assigner, self.sampler)
             or self.train_cfg["allowed_border"] >= 0
             or any(not isinstance(truth.bboxes, Tensor) for truth in truths)
-            # a picture smaller than the batch has anchors in its padding, which do not count
+            # an image smaller than the batch has anchors in its padding, which do not count
             or len({tuple(meta["pad_shape"][:2]) for meta in metas}) > 1
         )
-        if by_picture:
+        if by_image:
             shapes = [score.shape[-2:] for score in cls_scores]
             anchors, valid = self.get_anchors(shapes, metas, device=cls_scores[0].device)
             *targets, avg_factor = self.get_targets(anchors, valid, truths, metas, ignored)
@@ -260,7 +260,7 @@ class MixConvSSDHead(SSDHead):
         return labels, weights, targets, box_weights, positive.sum(1).clamp(min=1).sum()
 
     def _priors(self, cls_scores: list[Tensor]) -> list[Tensor]:
-        """The anchors (anchors of the level, 4) of each level, made once for a size of picture."""
+        """The anchors (anchors of the level, 4) of each level, made once for a size of image."""
         shapes, device = tuple(score.shape[-2:] for score in cls_scores), cls_scores[0].device
         if torch.compiler.is_compiling() or torch.jit.is_tracing():
             return self.prior_generator.grid_priors(shapes, device=device)
@@ -271,7 +271,7 @@ class MixConvSSDHead(SSDHead):
         return self._anchors[shapes, device]
 
     def _mined_loss(self, logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
-        """Sum the cross entropy over the positives and the hardest negatives of each picture.
+        """Sum the cross entropy over the positives and the hardest negatives of each image.
 
         Args:
             logits: (N, A, classes + 1).
@@ -282,7 +282,7 @@ class MixConvSSDHead(SSDHead):
         losses = losses.view_as(labels) * weights
         positive = labels < self.num_classes
         quota = self.train_cfg["neg_pos_ratio"] * positive.sum(1, keepdim=True)
-        # Rank the negatives of a picture by their loss; only those within the quota count.
+        # Rank the negatives of an image by their loss; only those within the quota count.
         hardness = losses.detach().masked_fill(positive, -1.0)
         rank = hardness.argsort(1, descending=True).argsort(1)
         # not losses[...]: a GPU would be waited for, to count them
@@ -301,7 +301,7 @@ class MixConvSSDHead(SSDHead):
         """Turn a batch of outputs into boxes, as mmdet's heads do.
 
         On each level the `nms_pre` best pairs of anchor and class above `score_thr` are kept, all
-        of them are decoded at once, and class-aware NMS leaves `max_per_img` boxes a picture.
+        of them are decoded at once, and class-aware NMS leaves `max_per_img` boxes an image.
 
         Args:
             cls_scores: (N, anchors * (classes + 1), H, W) a level.
@@ -309,11 +309,11 @@ class MixConvSSDHead(SSDHead):
             score_factors: Unused; mmdet's signature.
             batch_img_metas: With `img_shape`, and `scale_factor` if `rescale`.
             cfg: In place of the head's `test_cfg`.
-            rescale: Give boxes in pixels of the original picture.
+            rescale: Give boxes in pixels of the original image.
             with_nms: False leaves the candidates as they are.
 
         Returns:
-            One a picture: `bboxes` (n, 4) in (x1, y1, x2, y2) pixels, `scores` (n,), descending,
+            One an image: `bboxes` (n, 4) in (x1, y1, x2, y2) pixels, `scores` (n,), descending,
             `labels` (n,), 0 to `num_classes - 1`.
         """
         cfg = self.test_cfg if cfg is None else cfg
@@ -327,14 +327,14 @@ class MixConvSSDHead(SSDHead):
         boxes = self.bbox_coder.decode(anchors.flatten(0, 1), deltas.flatten(0, 1))
         boxes = boxes.view_as(anchors)
         return [
-            self._finish(*picture, cfg, rescale, with_nms)
-            for picture in zip(boxes, scores, labels, batch_img_metas, strict=True)
+            self._finish(*image, cfg, rescale, with_nms)
+            for image in zip(boxes, scores, labels, batch_img_metas, strict=True)
         ]
 
     def _candidates(
         self, cls_score: Tensor, bbox_pred: Tensor, priors: Tensor, cfg: dict
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The best pairs of anchor and class of one level, for all pictures.
+        """The best pairs of anchor and class of one level, for all images.
 
         Returns:
             Scores (N, k), descending, -1 where below the threshold; labels (N, k); deltas
@@ -347,7 +347,7 @@ class MixConvSSDHead(SSDHead):
         k = scores.shape[1]
         if cfg.get("nms_pre", -1) > 0:
             k = min(k, cfg["nms_pre"])
-        # No more than the fullest picture needs: at a usual threshold few pairs are left.
+        # No more than the fullest image needs: at a usual threshold few pairs are left.
         k = min(k, int((scores > threshold).sum(1).max()))
         scores, pairs = scores.topk(k)
         scores = scores.masked_fill(scores <= threshold, -1.0)
@@ -366,7 +366,7 @@ class MixConvSSDHead(SSDHead):
         rescale: bool,
         with_nms: bool,
     ) -> InstanceData:
-        """Clip, rescale, filter and suppress the candidates of one picture."""
+        """Clip, rescale, filter and suppress the candidates of one image."""
         height, width = meta["img_shape"][:2]
         boxes = boxes.clamp(min=0).minimum(boxes.new_tensor([width, height] * 2))
         if rescale:

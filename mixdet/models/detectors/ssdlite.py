@@ -39,15 +39,15 @@ class SSDLite(SingleStageDetector):
         train_cfg: Assigner, sampler and loss settings of the head.
         test_cfg: Post-processing settings of the head.
         data_preprocessor: Config of the data preprocessor.
-        input_size: Side in pixels of the square pictures that the anchors are made for.
+        input_size: Side in pixels of the square images that the anchors are made for.
         channels_last: Keep weights and features in the NHWC memory format, in which depthwise
             convolutions are faster on CPUs and with cuDNN. Results do not change.
-        init_cfg: Weight initialisation of the whole detector.
+        init_cfg: Weight initialization of the whole detector.
 
     Raises:
-        MixDetError: If `input_size` is no side of a picture; if the backbone's outputs are not in
+        MixDetError: If `input_size` is no side of an image; if the backbone's outputs are not in
             order, finest first; if the anchor generator was given other strides, or another number
-            of levels, than backbone and neck make; in `loss` and `predict`, if the pictures are not
+            of levels, than backbone and neck make; in `loss` and `predict`, if the images are not
             of `input_size`.
     """
 
@@ -120,7 +120,7 @@ class SSDLite(SingleStageDetector):
             self.to(memory_format=torch.channels_last)
 
     def loss(self, batch_inputs: Tensor, batch_data_samples: SampleList) -> dict[str, Tensor]:
-        """As mmdet's; refuses pictures of another size than the anchors are made for."""
+        """As mmdet's; refuses images of another size than the anchors are made for."""
         self._check_size(batch_inputs)
         if self.graphed is None:
             return super().loss(batch_inputs, batch_data_samples)
@@ -129,7 +129,7 @@ class SSDLite(SingleStageDetector):
         return self.bbox_head.loss_by_feat(*outputs, truths, metas, ignored)
 
     def outputs(self, batch_inputs: Tensor) -> Outputs:
-        """The predictors' outputs for normalised pictures (N, 3, H, W).
+        """The predictors' outputs for normalized images (N, 3, H, W).
 
         Returns:
             Class scores and box offsets, one (N, C, H, W) tensor a level each.
@@ -139,7 +139,7 @@ class SSDLite(SingleStageDetector):
     def predict(
         self, batch_inputs: Tensor, batch_data_samples: SampleList, rescale: bool = True
     ) -> SampleList:
-        """As mmdet's; refuses pictures of another size than the anchors are made for."""
+        """As mmdet's; refuses images of another size than the anchors are made for."""
         self._check_size(batch_inputs)
         return super().predict(batch_inputs, batch_data_samples, rescale)
 
@@ -147,7 +147,7 @@ class SSDLite(SingleStageDetector):
         height, width = batch_inputs.shape[-2:]
         if (height, width) != (self.input_size, self.input_size):
             raise MixDetError(
-                f"the pipeline gives pictures of {width}x{height}, but model.input_size is "
+                f"the pipeline gives images of {width}x{height}, but model.input_size is "
                 f"{self.input_size}, which the anchors are made for: make them agree"
             )
 
@@ -155,7 +155,7 @@ class SSDLite(SingleStageDetector):
         """Compute the feature maps that the head sees.
 
         Args:
-            batch_inputs: Normalised pictures (N, 3, H, W).
+            batch_inputs: Normalized images (N, 3, H, W).
 
         Returns:
             One (N, C, H, W) tensor a level, finest first.

@@ -66,7 +66,7 @@ class DepthwiseSeparable(nn.Module):
         residual: MobileNetV2 and MixNet: no activation after the 1x1 convolution, and a shortcut
             where input and output have one shape. MobileNetV1: False, an activation and none.
         padding: 'symmetric' or 'same'.
-        norm_cfg: Normalisation after each convolution.
+        norm_cfg: Normalization after each convolution.
         act_cfg: Activation.
 
     Attributes:
@@ -110,7 +110,7 @@ class Expansion(nn.Module):
         in_channels: Channels of the input.
         out_channels: Channels of the output, the block's widened tensor.
         groups: The 1x1 convolution is this many side by side, each on its share of the channels.
-        norm_cfg: Normalisation.
+        norm_cfg: Normalization.
         act_cfg: Activation.
     """
 
@@ -144,7 +144,7 @@ class InvertedResidual(Expansion):
         groups: Of the expansion and the projection: 1x1 convolutions side by side, each on its
             share of the channels.
         padding: 'symmetric' or 'same'.
-        norm_cfg: Normalisation after each convolution.
+        norm_cfg: Normalization after each convolution.
         act_cfg: Activation, also inside squeeze-excite.
 
     Attributes:

@@ -174,12 +174,12 @@ class MixConv2d(SplitConv2d):
         groups = self._groups()
         stride = groups[0].stride[0]
         same = groups[0].pads_same
-        # From a kernel's first tap to its last, in pixels. Always even, so centres coincide.
+        # From a kernel's first tap to its last, in pixels. Always even, so centers coincide.
         extents = [conv.dilation[0] * (conv.kernel_size[0] - 1) for conv in groups]
         if same and min(extents) < min(stride - 1, max(extents)):
             raise ValueError(
                 "kernels narrower than the stride cannot be merged with wider ones under "
-                "padding='same', where their centres depend on the size of the input: "
+                "padding='same', where their centers depend on the size of the input: "
                 "use padding='symmetric' or larger kernels"
             )
         dilation = math.gcd(*(conv.dilation[0] for conv in groups))

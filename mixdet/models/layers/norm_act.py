@@ -1,6 +1,6 @@
 """Batch norm and activation as one step of training, which keeps one tensor for backward, not two.
 
-What the plain path keeps of `act(norm(x))` is `x` and a copy of the normalised tensor. It follows
+What the plain path keeps of `act(norm(x))` is `x` and a copy of the normalized tensor. It follows
 from `x` and the batch's mean and deviation in one pass, as in InPlace-ABN (arXiv 1712.02616), so
 that only `x` need be kept. A ReLU needs no more than its output, which the next layer keeps anyway.
 """
@@ -32,7 +32,7 @@ def norm_act(norm: nn.Module, act: nn.Module, x: Tensor) -> Tensor:
     forward mode and `torch.func` refuse it.
 
     Args:
-        norm: Normalisation.
+        norm: Normalization.
         act: Activation.
         x: (N, C, H, W).
 

@@ -13,7 +13,7 @@ from mixdet.models.layers.shortcut import eager_on_cpu, hooked, onednn_computes
 # they are dilated (ConvParams::use_mkldnn), which a single tap does not notice.
 ONEDNN = dict(dilation=2)
 # oneDNN lays out the weights anew in every call. A matrix product, which does not, took 0.3 times
-# as long for 10 x 10 cells, 1.1 for 40 x 40, up to 1.5 for more (float32, a picture, a thread).
+# as long for 10 x 10 cells, 1.1 for 40 x 40, up to 1.5 for more (float32, an image, a thread).
 FEW_CELLS = 40 * 40
 
 

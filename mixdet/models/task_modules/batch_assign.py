@@ -1,4 +1,4 @@
-"""mmdet's `MaxIoUAssigner` for all pictures of a batch at once."""
+"""mmdet's `MaxIoUAssigner` for all images of a batch at once."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def pad_truths(truths: list[InstanceData]) -> tuple[Tensor, Tensor]:
     """The true boxes of a batch as two tensors.
 
     Args:
-        truths: One a picture, with `bboxes` (n, 4) and `labels` (n,).
+        truths: One an image, with `bboxes` (n, 4) and `labels` (n,).
 
     Returns:
         Boxes (N, M, 4) and labels (N, M), M at least 1; a label of -1 marks a box that is none.
@@ -48,7 +48,7 @@ def assign_batch(assigner: MaxIoUAssigner, priors: Tensor, boxes: Tensor, labels
         labels: (N, M).
 
     Returns:
-        (N, A): the index of a box of the picture plus 1, 0 for the background, -1 for neither.
+        (N, A): the index of a box of the image plus 1, 0 for the background, -1 for neither.
     """
     there = labels >= 0
     overlaps = assigner.iou_calculator(boxes, priors.expand(len(boxes), -1, -1))

@@ -24,13 +24,13 @@ class TFSSDAnchorGenerator(AnchorGenerator):
     Scales rise linearly over the levels. The first level has, as (scale, width to height), (0.1,
     1), (`min_scale`, 2), (`min_scale`, 1/2); the others have their scale s in the ratios 1, 2, 1/2,
     3, 1/3, and a square of sqrt(s s'), s' being the next level's scale and 1 after the last.
-    Centres lie in the middle of the cells, which divide the picture exactly: 320/3 pixels each on
+    Centers lie in the middle of the cells, which divide the image exactly: 320/3 pixels each on
     a grid of 3, where mmdet would step 107.
 
     Args:
         strides: Pixels a cell on each level, finest first; rounded ones will do.
-        input_size: Side in pixels of the square picture.
-        min_scale: Scale of the first level, a share of the picture's side.
+        input_size: Side in pixels of the square image.
+        min_scale: Scale of the first level, a share of the image's side.
         max_scale: Scale of the last level.
     """
 

@@ -1,7 +1,7 @@
-"""Plans are distributed as what mmdet's transforms do to the same pictures; wrong ones are caught.
+"""Plans are distributed as what mmdet's transforms do to the same images; wrong ones are caught.
 
-mmdet's own `Expand`, `MinIoURandomCrop` and `RandomFlip` run on pictures whose values are their
-coordinates, so that the result tells which part of the picture it is.
+mmdet's own `Expand`, `MinIoURandomCrop` and `RandomFlip` run on images whose values are their
+coordinates, so that the result tells which part of the image it is.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from mixdet.datasets.transforms.crop_plan import CropPlan, CropPlanner
 CAUGHT = 1e-3  # a smallest p below this says: another distribution
 
 
-class Picture(NamedTuple):
+class Image(NamedTuple):
     boxes: np.ndarray
     height: int
     width: int
 
 
 @pytest.fixture(scope="module")
-def pictures(coco_sample) -> list[Picture]:
-    """Boxes and sizes of all 92 pictures."""
+def images(coco_sample) -> list[Image]:
+    """Boxes and sizes of all 92 images."""
     found = []
     for split in ("train2017", "val2017"):
         content = json.loads((coco_sample / f"annotations/instances_{split}.json").read_text())
@@ -40,19 +40,19 @@ def pictures(coco_sample) -> list[Picture]:
             own = [a["bbox"] for a in content["annotations"] if a["image_id"] == image["id"]]
             corners = np.array(own, np.float32).reshape(-1, 4)
             corners[:, 2:] += corners[:, :2]
-            found.append(Picture(corners, image["height"], image["width"]))
+            found.append(Image(corners, image["height"], image["width"]))
     return found
 
 
-def by_mmdet(picture: Picture, steps: list) -> CropPlan:
-    """What mmdet's steps do to a picture, as a plan."""
-    rows, columns = np.indices((picture.height, picture.width), np.int16)
+def by_mmdet(image: Image, steps: list) -> CropPlan:
+    """What mmdet's steps do to an image, as a plan."""
+    rows, columns = np.indices((image.height, image.width), np.int16)
     values = np.stack([columns, rows, np.ones_like(rows)], axis=-1)
     results = {
         "img": values,
         "img_shape": values.shape[:2],
-        "gt_bboxes": HorizontalBoxes(torch.from_numpy(picture.boxes)),
-        "gt_bboxes_labels": np.arange(len(picture.boxes)),
+        "gt_bboxes": HorizontalBoxes(torch.from_numpy(image.boxes)),
+        "gt_bboxes_labels": np.arange(len(image.boxes)),
     }
     for step in steps:
         results = step(results)
@@ -60,59 +60,59 @@ def by_mmdet(picture: Picture, steps: list) -> CropPlan:
     if results["flip"]:
         values = values[:, ::-1]
     row, column = np.unravel_index(values[..., 2].argmax(), values.shape[:2])
-    assert values[row, column, 2] == 1, "nothing of the picture is left"
+    assert values[row, column, 2] == 1, "nothing of the image is left"
     x, y = (values[row, column, :2] - [column, row]).tolist()
-    kept = np.isin(np.arange(len(picture.boxes)), results["gt_bboxes_labels"])
+    kept = np.isin(np.arange(len(image.boxes)), results["gt_bboxes_labels"])
     height, width = values.shape[:2]
     return CropPlan((x, y, x + width, y + height), kept, results["flip"])
 
 
-def features(picture: Picture, plan: CropPlan) -> dict[str, float]:
+def features(image: Image, plan: CropPlan) -> dict[str, float]:
     """What KS tests look at: one value a plan, since the boxes of one plan depend on each other."""
     x1, y1, x2, y2 = plan.crop
     width, height = x2 - x1, y2 - y1
-    corners = picture.boxes.reshape(-1, 2, 2)
+    corners = image.boxes.reshape(-1, 2, 2)
     clipped = np.ptp(np.clip(corners, (x1, y1), (x2, y2)), axis=1)
     common, areas = clipped.prod(axis=1), np.ptp(corners, axis=1).prod(axis=1)
     sides = clipped[plan.kept]
     found = {
-        "crop area": width * height / (picture.width * picture.height),
-        "crop aspect": width / height * picture.height / picture.width,
-        "crop x": (x1 + x2) / 2 / picture.width,
-        "crop y": (y1 + y2) / 2 / picture.height,
+        "crop area": width * height / (image.width * image.height),
+        "crop aspect": width / height * image.height / image.width,
+        "crop x": (x1 + x2) / 2 / image.width,
+        "crop y": (y1 + y2) / 2 / image.height,
         "kept boxes": plan.kept.mean(),
         "box size": np.sqrt(np.median(sides.prod(axis=1)) / (width * height)),
         "box aspect": np.median(np.log(sides[:, 0] / sides[:, 1])),
         "flip": plan.flip,
     }
-    if (width, height) != (picture.width, picture.height):
+    if (width, height) != (image.width, image.height):
         found["smallest IoU"] = (common / (areas + width * height - common)).min()
     return found
 
 
-def collect(pictures: list[Picture], plan, number: int) -> dict[str, list[float]]:
-    """Features of plans for the pictures in turn."""
+def collect(images: list[Image], plan, number: int) -> dict[str, list[float]]:
+    """Features of plans for the images in turn."""
     np.random.seed(number)
     collected: dict[str, list[float]] = {}
-    for picture in itertools.islice(itertools.cycle(pictures), number):
-        for name, value in features(picture, plan(picture)).items():
+    for image in itertools.islice(itertools.cycle(images), number):
+        for name, value in features(image, plan(image)).items():
             collected.setdefault(name, []).append(value)
     return collected
 
 
-def compare(pictures: list[Picture], mmdet: dict[str, list[float]], **planner) -> float:
+def compare(images: list[Image], mmdet: dict[str, list[float]], **planner) -> float:
     """The smallest p over the features, of many plans of ours against mmdet's."""
     plan = CropPlanner(**planner)
-    ours = collect(pictures, lambda picture: plan(*picture), 6000)
+    ours = collect(images, lambda image: plan(*image), 6000)
     assert ours.keys() == mmdet.keys()
     return min(ks_2samp(ours[name], mmdet[name]).pvalue for name in ours)
 
 
 @pytest.mark.heavy
-def test_plans_are_distributed_as_mmdets_and_wrong_ones_are_caught(pictures):
+def test_plans_are_distributed_as_mmdets_and_wrong_ones_are_caught(images):
     steps = [Expand(ratio_range=(1, 4)), MinIoURandomCrop(), RandomFlip(prob=0.5)]
-    mmdet = collect(pictures, lambda picture: by_mmdet(picture, steps), 2000)
-    assert compare(pictures, mmdet) > CAUGHT
+    mmdet = collect(images, lambda image: by_mmdet(image, steps), 2000)
+    assert compare(images, mmdet) > CAUGHT
     for wrong in (
         dict(expand_ratio=(1, 3)),
         dict(expand_ratio=None),
@@ -120,18 +120,18 @@ def test_plans_are_distributed_as_mmdets_and_wrong_ones_are_caught(pictures):
         dict(min_crop_size=0.5),
         dict(flip_prob=0.35),
     ):
-        assert compare(pictures, mmdet, **wrong) < CAUGHT, wrong
+        assert compare(images, mmdet, **wrong) < CAUGHT, wrong
 
 
-def alone(pictures: list[Picture], low: float, high: float) -> list[Picture]:
-    """Each picture with its largest object of such a share of it, and no other."""
+def alone(images: list[Image], low: float, high: float) -> list[Image]:
+    """Each image with its largest object of such a share of it, and no other."""
     found = []
-    for picture in pictures:
-        areas = np.ptp(picture.boxes.reshape(-1, 2, 2), axis=1).prod(axis=1)
-        shares = areas / (picture.height * picture.width)
+    for image in images:
+        areas = np.ptp(image.boxes.reshape(-1, 2, 2), axis=1).prod(axis=1)
+        shares = areas / (image.height * image.width)
         shares[(shares < low) | (shares > high)] = 0
         if shares.any():
-            found.append(picture._replace(boxes=picture.boxes[[shares.argmax()]]))
+            found.append(image._replace(boxes=image.boxes[[shares.argmax()]]))
     return found
 
 
@@ -140,11 +140,11 @@ def alone(pictures: list[Picture], low: float, high: float) -> list[Picture]:
     ("min_iou", "wrong"),
     [(0.1, [0, 0.2]), (0.3, [0.2, 0.4]), (0.5, [0.4, 0.6]), (0.7, [0.6, 0.8]), (0.9, [0.8, 1])],
 )
-def test_each_threshold_is_mmdets_and_a_wrong_one_is_caught(pictures, min_iou, wrong):
+def test_each_threshold_is_mmdets_and_a_wrong_one_is_caught(images, min_iou, wrong):
     """On objects of a size at which it is met now and then."""
-    chosen = alone(pictures, 0.02, 0.08) if min_iou == 0.1 else alone(pictures, 0.25, 1)
+    chosen = alone(images, 0.02, 0.08) if min_iou == 0.1 else alone(images, 0.25, 1)
     steps = [MinIoURandomCrop(min_ious=(min_iou,)), RandomFlip(prob=0.5)]
-    mmdet = collect(chosen, lambda picture: by_mmdet(picture, steps), 1200)
+    mmdet = collect(chosen, lambda image: by_mmdet(image, steps), 1200)
 
     def p(threshold: float) -> float:
         return compare(chosen, mmdet, expand_ratio=None, min_ious=(threshold,))
@@ -155,11 +155,11 @@ def test_each_threshold_is_mmdets_and_a_wrong_one_is_caught(pictures, min_iou, w
 
 
 @pytest.mark.heavy
-def test_the_thresholds_are_mmdets_and_one_less_is_caught(pictures):
+def test_the_thresholds_are_mmdets_and_one_less_is_caught(images):
     """But for 0.9, which is so seldom met that its absence would take more plans."""
-    large, thresholds = alone(pictures, 0.25, 1), (0.1, 0.3, 0.5, 0.7, 0.9)
+    large, thresholds = alone(images, 0.25, 1), (0.1, 0.3, 0.5, 0.7, 0.9)
     steps = [MinIoURandomCrop(), RandomFlip(prob=0.5)]
-    mmdet = collect(large, lambda picture: by_mmdet(picture, steps), 4000)
+    mmdet = collect(large, lambda image: by_mmdet(image, steps), 4000)
 
     def p(*min_ious: float) -> float:
         return compare(large, mmdet, expand_ratio=None, min_ious=min_ious)
@@ -189,8 +189,8 @@ def test_a_plan_keeps_what_was_promised(boxes, size, seed):
     x1, y1, x2, y2 = plan.crop
     assert x1 < x2
     assert y1 < y2
-    centres = (scaled[:, :2] + scaled[:, 2:]) / 2
-    inside = ((centres > (x1, y1)) & (centres < (x2, y2))).all(axis=1)
+    centers = (scaled[:, :2] + scaled[:, 2:]) / 2
+    inside = ((centers > (x1, y1)) & (centers < (x2, y2))).all(axis=1)
     np.testing.assert_array_equal(plan.kept, inside)
     assert plan.kept.any() or not boxes
     np.random.seed(seed)

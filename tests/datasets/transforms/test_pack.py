@@ -1,4 +1,4 @@
-"""PackChannelsLast gives what mmdet's PackDetInputs gives, without a copy of the picture."""
+"""PackChannelsLast gives what mmdet's PackDetInputs gives, without a copy of the image."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_the_sample_is_mmdets(results):
         assert_same(found[key], value)
 
 
-def test_the_pictures_are_not_laid_out_anew_up_to_the_network():
+def test_the_images_are_not_laid_out_anew_up_to_the_network():
     results = [sample(), sample()]
     packed = [PackChannelsLast(KEYS)(dict(each)) for each in results]
     for before, after in zip(results, packed, strict=True):

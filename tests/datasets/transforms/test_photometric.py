@@ -24,13 +24,13 @@ from mixdet.datasets.transforms.photometric import (
 
 @pytest.fixture(autouse=True, scope="module")
 def bands():
-    """Pictures as small as these are distorted in bands too, the last of them not full."""
+    """Images as small as these are distorted in bands too, the last of them not full."""
     with mock.patch.object(photometric, "BAND", 5 * 37):
         yield
 
 
-def picture(seed: int = 0) -> np.ndarray:
-    """Dark, bright, grey and coloured values, at a width that no vector length divides."""
+def image(seed: int = 0) -> np.ndarray:
+    """Dark, bright, gray and colored values, at a width that no vector length divides."""
     rng = np.random.default_rng(seed)
     values = rng.integers(0, 256, (24, 37, 3), dtype=np.uint8)
     values[:6] //= 8  # brightness takes these below zero
@@ -56,8 +56,8 @@ def test_every_draw_gives_mmdets_values(flags, values, order):
     """Whether contrast comes first or last, the first flag, changes nothing."""
     drawn = dict(zip(PhotometricDraw._fields, [*values, order], strict=True))
     done = dict(zip(PhotometricDraw._fields, flags[1:], strict=True))
-    ours = distort(picture(), PhotometricDraw(**{k: v for k, v in drawn.items() if done[k]}))
-    expected = by_mmdet(picture(), (*flags, *values, order))
+    ours = distort(image(), PhotometricDraw(**{k: v for k, v in drawn.items() if done[k]}))
+    expected = by_mmdet(image(), (*flags, *values, order))
     np.testing.assert_allclose(ours, expected, atol=0.02)
 
 
@@ -73,26 +73,26 @@ draws = st.builds(
 
 @settings(deadline=None)
 @given(st.lists(draws, min_size=1, max_size=4))
-def test_a_batch_gets_what_each_picture_gets(drawn):
-    pictures = [picture(seed) for seed in range(len(drawn))]
-    batch = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)
+def test_a_batch_gets_what_each_image_gets(drawn):
+    images = [image(seed) for seed in range(len(drawn))]
+    batch = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
     found = distort_batch(batch, drawn).permute(0, 2, 3, 1).numpy()
-    for one, pixels, draw in zip(found, pictures, drawn, strict=True):
+    for one, pixels, draw in zip(found, images, drawn, strict=True):
         np.testing.assert_allclose(one, distort(pixels, draw), atol=0.02)
 
 
 @pytest.mark.parametrize("order", ORDERS)
 def test_the_channels_are_put_in_order_exactly(order):
-    distorted = distort(picture(), PhotometricDraw(order=order))
-    np.testing.assert_array_equal(distorted, picture()[..., list(order)])
+    distorted = distort(image(), PhotometricDraw(order=order))
+    np.testing.assert_array_equal(distorted, image()[..., list(order)])
 
 
-def features(pictures) -> dict[str, np.ndarray]:
-    """What each part of the distortion leaves on a plain colour.
+def features(images) -> dict[str, np.ndarray]:
+    """What each part of the distortion leaves on a plain color.
 
     Rounded: what was not changed is to be one value, whatever the arithmetic made of it.
     """
-    values = np.array([p[0, 0] for p in pictures]).round(1)
+    values = np.array([p[0, 0] for p in images]).round(1)
     low, middle, high = np.sort(values).T
     return {
         "blue": values[:, 0],  # tells the order

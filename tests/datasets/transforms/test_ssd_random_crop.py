@@ -46,12 +46,12 @@ def loaded(path, boxes) -> tuple[dict, Annotations]:
 
 @pytest.fixture(scope="module")
 def photo(coco_sample):
-    """One of the real pictures, 400 pixels wide."""
+    """One of the real images, 400 pixels wide."""
     paths = sorted((coco_sample / "train2017").glob("*.jpg"))
     return next(path for path in paths if cv2.imread(str(path)).shape[1] == 400)
 
 
-# canvas over picture, left, top; crop's width, height, left, top; flip
+# canvas over image, left, top; crop's width, height, left, top; flip
 PLANS = [
     (1.0, 0, 0, 400, 0, 0, 0, False),  # nothing but the resize (the height is filled in)
     (1.0, 0, 0, 211, 187, 63, 21, True),
@@ -63,8 +63,8 @@ PLANS = [
 @pytest.mark.parametrize("drawn", PLANS)
 def test_pixels_and_boxes_equal_mmdets_steps(photo, monkeypatch, drawn):
     ratio, left, top, w, h, x, y, flip = drawn
-    picture = cv2.imread(str(photo))
-    h = h or picture.shape[0]
+    image = cv2.imread(str(photo))
+    h = h or image.shape[0]
     boxes = [[100, 60, 240, 180], [10, 5, 60, 50], [190, 120, 390, 200]]
     draws = iter([0.1, ratio, left, top, w, h, x, y])
     random = SimpleNamespace(uniform=lambda *_: next(draws), choice=lambda _: 0)
@@ -82,7 +82,7 @@ def test_pixels_and_boxes_equal_mmdets_steps(photo, monkeypatch, drawn):
     crop = (x - left, y - top, x - left + w, y - top + h)
     kept = np.isin(np.arange(3), expected["gt_bboxes_labels"])
     ours = SSDRandomCrop((SIZE, SIZE)).apply(
-        *loaded(photo, boxes), picture, CropPlan(crop, kept, flip), 1
+        *loaded(photo, boxes), image, CropPlan(crop, kept, flip), 1
     )
     np.testing.assert_array_equal(ours["img"], expected["img"])
     assert torch.allclose(ours["gt_bboxes"].tensor, expected["gt_bboxes"].tensor, atol=1e-3)
@@ -94,11 +94,11 @@ def test_pixels_and_boxes_equal_mmdets_steps(photo, monkeypatch, drawn):
 
 
 @pytest.mark.parametrize("reduction", [1, 2, 4, 8])
-def test_the_canvas_is_distorted_as_the_picture_is(monkeypatch, reduction):
-    """It is not computed pixel by pixel; the picture's edge is found wherever it lies."""
+def test_the_canvas_is_distorted_as_the_image_is(monkeypatch, reduction):
+    """It is not computed pixel by pixel; the image's edge is found wherever it lies."""
     rng = np.random.default_rng(reduction)
-    picture = rng.integers(0, 256, (33, 47, 3), dtype=np.uint8)
-    height, width = (reduction * side for side in picture.shape[:2])
+    image = rng.integers(0, 256, (33, 47, 3), dtype=np.uint8)
+    height, width = (reduction * side for side in image.shape[:2])
     for _ in range(300):
         x, y = rng.integers(-3 * width, 2 * width), rng.integers(-3 * height, 2 * height)
         w, h = rng.integers(1, 4 * width), rng.integers(1, 4 * height)
@@ -110,7 +110,7 @@ def test_the_canvas_is_distorted_as_the_picture_is(monkeypatch, reduction):
         size = tuple(rng.integers(1, 90, 2).tolist())
         plain, distorted = (
             SSDRandomCrop(size, photometric=photometric).apply(
-                *loaded("none", []), picture, plan, reduction
+                *loaded("none", []), image, plan, reduction
             )["img"]
             for photometric in (None, {})
         )
@@ -119,7 +119,7 @@ def test_the_canvas_is_distorted_as_the_picture_is(monkeypatch, reduction):
 
 
 @pytest.mark.parametrize(("side", "reduction"), [(120, 2), (60, 4), (30, 8)])
-def test_a_reduced_picture_is_the_whole_one_averaged(photo, side, reduction):
+def test_a_reduced_image_is_the_whole_one_averaged(photo, side, reduction):
     """Against the mean over each output pixel of the crop, and not half a pixel off."""
     transform = SSDRandomCrop((side, side))
     whole = cv2.imread(str(photo))
@@ -128,8 +128,8 @@ def test_a_reduced_picture_is_the_whole_one_averaged(photo, side, reduction):
     assert transform._reduction(plan) == reduction
     x1, y1 = (edge // reduction * reduction for edge in crop[:2])
     x2, y2 = (-(-edge // reduction) * reduction for edge in crop[2:])
-    picture = cv2.imread(str(photo), {2: 17, 4: 33, 8: 65}[reduction])
-    ours = transform.apply(*loaded(photo, [[40, 20, 200, 220]]), picture, plan, reduction)
+    image = cv2.imread(str(photo), {2: 17, 4: 33, 8: 65}[reduction])
+    ours = transform.apply(*loaded(photo, [[40, 20, 200, 220]]), image, plan, reduction)
     mean = cv2.resize(whole[y1:y2, x1:x2], (side, side), interpolation=cv2.INTER_AREA)
     scale = np.divide(side, [x2 - x1, y2 - y1])
     expected = (np.array([[40, 20], [200, 220]]) - [x1, y1]) * scale
@@ -162,15 +162,15 @@ def write(path, kind: str) -> None:
     exif = Image.Exif()
     if kind == "turned":
         exif[0x0112] = 6
-    converted = {"grey": "L", "palette": "P", "transparent": "RGBA"}.get(kind, "RGB")
+    converted = {"gray": "L", "palette": "P", "transparent": "RGBA"}.get(kind, "RGB")
     image.convert(converted).save(path, **({"exif": exif} if kind == "turned" else {}))
 
 
 @pytest.mark.parametrize(
     ("name", "kind"),
     [
-        ("a.jpg", "colour"),
-        ("a.jpg", "grey"),
+        ("a.jpg", "color"),
+        ("a.jpg", "gray"),
         ("a.jpg", "turned"),
         ("a.png", "palette"),
         ("a.png", "transparent"),
@@ -178,7 +178,7 @@ def write(path, kind: str) -> None:
 )
 @pytest.mark.parametrize("annotated", [True, False])
 def test_files_are_read_as_cv2_reads_them(tmp_path, name, kind, annotated):
-    """Annotations may give the size that a picture has before EXIF turns it, or none."""
+    """Annotations may give the size that an image has before EXIF turns it, or none."""
     path = tmp_path / name
     write(path, kind)
     expected = cv2.imread(str(path))
@@ -194,7 +194,7 @@ def test_files_are_read_as_cv2_reads_them(tmp_path, name, kind, annotated):
 @pytest.mark.parametrize("prob", [0, 1])
 def test_how_many_are_expanded(tmp_path, prob):
     path = tmp_path / "a.jpg"
-    write(path, "colour")
+    write(path, "color")
     expanded = dict(expand_ratio=(2, 2), expand_prob=prob)
     crop = SSDRandomCrop((SIZE, SIZE), **WHOLE | expanded)
     factors = {crop(sample(path, [[5, 5, 40, 50]]))["scale_factor"] for _ in range(10)}
@@ -205,22 +205,22 @@ def test_how_many_are_expanded(tmp_path, prob):
 def test_a_png_is_never_reduced(tmp_path, name):
     """It would cost more, and OpenCV drops its last row where the size is odd."""
     path = tmp_path / name
-    write(path, "colour")
+    write(path, "color")
     found = SSDRandomCrop((20, 20), **WHOLE)(sample(path, [], height=80, width=60))
     mean = cv2.resize(cv2.imread(str(path)), (20, 20), interpolation=cv2.INTER_AREA)
     assert np.abs(found["img"].astype(float) - mean).mean() < 6
 
 
-def test_a_file_that_is_no_picture_is_refused_by_name(tmp_path):
+def test_a_file_that_is_no_image_is_refused_by_name(tmp_path):
     path = tmp_path / "broken.jpg"
     path.write_bytes(b"\xff\xd8 no more")
     with pytest.raises(MixDetError, match=r"broken\.jpg"):
         SSDRandomCrop((20, 20))(sample(path, [], height=80, width=60))
 
 
-def test_without_boxes_a_crop_may_miss_the_picture(tmp_path):
+def test_without_boxes_a_crop_may_miss_the_image(tmp_path):
     path = tmp_path / "a.jpg"
-    write(path, "colour")
+    write(path, "color")
     transform = SSDRandomCrop((20, 30), photometric={})
     np.random.seed(0)
     empty = 0
@@ -246,8 +246,8 @@ def dataset(coco_sample):
 
 
 @pytest.mark.parametrize("side", [SIZE, 50])
-def test_boxes_stay_in_the_picture_and_never_vanish(dataset, side):
-    """At 50 pixels nearly every picture is decoded reduced."""
+def test_boxes_stay_in_the_image_and_never_vanish(dataset, side):
+    """At 50 pixels nearly every image is decoded reduced."""
     data = dataset([dict(type="SSDRandomCrop", scale=(side, side))])
     np.random.seed(0)
     for index in range(len(data)):

@@ -20,7 +20,7 @@ for stage in range(2, 7):
 MIXNET_TAPS += ["head"]
 
 
-def picture(*size: int) -> Tensor:
+def image(*size: int) -> Tensor:
     return torch.randn(2, 3, *(size or (64, 64)))
 
 
@@ -30,10 +30,10 @@ def norms(module: nn.Module) -> list[nn.BatchNorm2d]:
 
 def train_step(backbone: nn.Module, x: Tensor) -> tuple[Tensor, ...]:
     """Forward, backward and a gradient step."""
-    optimiser = torch.optim.SGD(backbone.parameters(), lr=0.1)
+    optimizer = torch.optim.SGD(backbone.parameters(), lr=0.1)
     outputs = backbone(x)
     sum(output.pow(2).mean() for output in outputs).backward()
-    optimiser.step()
+    optimizer.step()
     return outputs
 
 
@@ -43,7 +43,7 @@ def whole() -> MixNet:
     torch.manual_seed(0)
     backbone = MixNet(taps=MIXNET_TAPS)
     backbone.init_weights()
-    backbone(picture())  # statistics that are not the default
+    backbone(image())  # statistics that are not the default
     return backbone.eval()
 
 
@@ -51,7 +51,7 @@ def whole() -> MixNet:
 def test_a_tap_alone_gives_the_same_tensor_and_builds_nothing_without_a_gradient(whole, tap):
     backbone = MixNet(taps=[tap])
     backbone.load_state_dict(whole.state_dict())
-    x = picture(65, 86)
+    x = image(65, 86)
     (output,) = backbone.eval()(x)
     expected = dict(zip(MIXNET_TAPS, whole(x), strict=True))[tap]
     torch.testing.assert_close(output, expected, rtol=0, atol=0)
@@ -67,7 +67,7 @@ def test_a_tap_alone_gives_the_same_tensor_and_builds_nothing_without_a_gradient
 def test_outputs_come_in_the_order_of_the_taps(whole):
     backbone = MixNet(taps=("head", "stage3.expansion", "stage6"))
     backbone.load_state_dict(whole.state_dict())
-    x = picture()
+    x = image()
     by_name = dict(zip(MIXNET_TAPS, whole(x), strict=True))
     for tap, output in zip(backbone.taps, backbone.eval()(x), strict=True):
         assert torch.equal(output, by_name[tap])
@@ -80,7 +80,7 @@ def test_outputs_come_in_the_order_of_the_taps(whole):
 def test_default_taps_are_the_strides_of_a_pyramid(backbone, padding):
     backbone = backbone(padding=padding).eval()
     assert backbone.out_strides == (8, 16, 32)
-    outputs = backbone(picture(70, 45))
+    outputs = backbone(image(70, 45))
     for output, channels, stride in zip(
         outputs, backbone.out_channels, backbone.out_strides, strict=True
     ):
@@ -132,7 +132,7 @@ def test_frozen_stages_do_not_learn_and_the_others_do(frozen):
     backbone = MixMobileNetV1(taps=("stage5",), frozen_stages=frozen)
     backbone.init_weights()
     before = copy.deepcopy(backbone.state_dict())
-    train_step(backbone.train(), picture())
+    train_step(backbone.train(), image())
     prefixes = ["conv_stem.", "bn1."] if frozen >= 0 else []
     prefixes += [f"blocks.{i}." for i in range(frozen)]
     for name, value in backbone.state_dict().items():
@@ -144,7 +144,7 @@ def test_frozen_stages_do_not_learn_and_the_others_do(frozen):
         assert (weight.grad is None) == name.startswith(tuple(prefixes)), name
 
 
-def test_frozen_stages_are_frozen_before_an_optimiser_or_ddp_sees_them():
+def test_frozen_stages_are_frozen_before_an_optimizer_or_ddp_sees_them():
     backbone = MixMobileNetV1(frozen_stages=1)
     assert not backbone.conv_stem.weight.requires_grad
     assert not backbone.bn1.training
@@ -156,7 +156,7 @@ def test_norm_eval_trains_the_weights_and_leaves_the_statistics():
     backbone.init_weights()
     for norm in norms(backbone):
         norm.running_mean.normal_()
-    x = picture()
+    x = image()
     before = copy.deepcopy(backbone.state_dict())
     expected = backbone.eval()(x)
     outputs = train_step(backbone.train(), x)
@@ -175,7 +175,7 @@ def test_checkpointing_changes_memory_and_nothing_else(norm_cfg):
     plain, checkpointed = MixNet(**kwargs), MixNet(with_cp=True, **kwargs)
     plain.init_weights()
     checkpointed.load_state_dict(plain.state_dict())
-    x = picture()
+    x = image()
     results, stored = [], []
     for backbone in (plain, checkpointed):
         storages = {}
@@ -201,7 +201,7 @@ def test_checkpointing_changes_memory_and_nothing_else(norm_cfg):
 def test_checkpointing_stores_nothing_more_in_evaluation():
     backbone = MixNet(taps=("stage3.expansion",), with_cp=True).eval()
     with torch.no_grad():
-        (output,) = backbone(picture())
+        (output,) = backbone(image())
     assert not output.requires_grad
 
 
@@ -234,7 +234,7 @@ def test_same_padding_brings_tensorflows_eps_unless_one_is_given():
     assert eps(padding="same", norm_cfg=dict(type="BN", momentum=0.01)) == {1e-3}
 
 
-def test_default_initialisation_is_hes_by_group():
+def test_default_initialization_is_hes_by_group():
     torch.manual_seed(0)
     backbone = MixNet(taps=("stage6",))
     backbone.init_weights()
@@ -265,6 +265,6 @@ def test_a_config_builds_it_and_a_copy_of_it_computes_the_same():
     backbone = MODELS.build(cfg.backbone).eval()
     assert {(norm.momentum, norm.eps) for norm in norms(backbone)} == {(0.03, 1e-3)}
     assert not any(isinstance(module, (nn.SiLU, nn.ReLU)) for module in backbone.modules())
-    x = picture(33, 50)
+    x = image(33, 50)
     for output, again in zip(backbone(x), copy.deepcopy(backbone)(x), strict=True):
         assert torch.equal(output, again)

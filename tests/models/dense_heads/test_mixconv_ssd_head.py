@@ -69,9 +69,9 @@ def make_head(**changes) -> MixConvSSDHead:
     return head
 
 
-def features(pictures: int = 2) -> list[torch.Tensor]:
+def features(images: int = 2) -> list[torch.Tensor]:
     return [
-        torch.randn(pictures, channels, grid, grid)
+        torch.randn(images, channels, grid, grid)
         for channels, grid in zip(CHANNELS, GRIDS, strict=True)
     ]
 
@@ -116,7 +116,7 @@ def test_plain_head_equals_mmdet_forward_and_loss():
 @pytest.mark.parametrize("pos_weight", [-1, 2.5])
 @pytest.mark.parametrize("decoded", [False, True])
 def test_targets_of_a_batch_equal_mmdets(pos_weight, decoded):
-    """Ours for all pictures, mmdet's for one after the other; one of them has no object."""
+    """Ours for all images, mmdet's for one after the other; one of them has no object."""
     train_cfg = ConfigDict(COMMON["train_cfg"] | dict(pos_weight=pos_weight))
     head = make_head(train_cfg=train_cfg, reg_decoded_bbox=decoded)
     scores, _ = head(features(3))
@@ -133,8 +133,8 @@ def test_targets_of_a_batch_equal_mmdets(pos_weight, decoded):
         assert torch.equal(target, reference)
 
 
-def test_pictures_of_several_sizes_are_left_to_mmdet():
-    """Anchors in the padding of a smaller picture do not count."""
+def test_images_of_several_sizes_are_left_to_mmdet():
+    """Anchors in the padding of a smaller image do not count."""
     head = make_head()
     scores, _ = head(features())
     metas = [METAS[0], METAS[1] | dict(pad_shape=(32, 32))]
@@ -143,7 +143,7 @@ def test_pictures_of_several_sizes_are_left_to_mmdet():
     assert not weights[1].all()
 
 
-def test_anchors_follow_the_size_of_the_picture():
+def test_anchors_follow_the_size_of_the_image():
     head = make_head()
     with torch.inference_mode():
         small = head._priors(head(features())[0])
@@ -240,9 +240,9 @@ def test_anchors_by_hand():
     level = head.prior_generator.grid_priors([(g, g) for g in GRIDS], device="cpu")[0]
     wide, tall, middle = 8 * 2**0.5, 8 / 2**0.5, (8 * 20) ** 0.5
     sizes = torch.tensor([[8, 8], [middle, middle], [tall, wide], [wide, tall]])
-    for cell, centre in ((0, (4.0, 4.0)), (8 * 3 + 5, (44.0, 28.0))):  # first; row 3, column 5
+    for cell, center in ((0, (4.0, 4.0)), (8 * 3 + 5, (44.0, 28.0))):  # first; row 3, column 5
         expected = torch.cat(
-            [torch.tensor(centre) - sizes / 2, torch.tensor(centre) + sizes / 2], 1
+            [torch.tensor(center) - sizes / 2, torch.tensor(center) + sizes / 2], 1
         )
         found = level[4 * cell : 4 * cell + 4]
         assert sorted(found.round(decimals=3).tolist()) == sorted(
@@ -261,7 +261,7 @@ def test_coder_round_trip():
 
 
 @pytest.mark.parametrize("loss_cls", [None, FOCAL], ids=["softmax", "focal"])
-def test_loss_of_pictures_without_objects(loss_cls):
+def test_loss_of_images_without_objects(loss_cls):
     head = make_head(loss_cls=loss_cls)
     losses = head.loss_by_feat(*head(features()), [truth([], [])] * 2, METAS)
     assert losses["loss_bbox"] == 0

@@ -57,9 +57,9 @@ def test_baseline_equals_mmdets_own_model():
     ours.load_state_dict(dict(zip(names, state.values(), strict=True)))
     ours.eval(), theirs.eval()
 
-    pictures = torch.randn(2, 3, 320, 320)
+    images = torch.randn(2, 3, 320, 320)
     with torch.no_grad():
-        outputs, expected = ours.bbox_head(ours.extract_feat(pictures)), theirs(pictures)
+        outputs, expected = ours.bbox_head(ours.extract_feat(images)), theirs(images)
     for level, reference in zip(outputs[0] + outputs[1], expected[0] + expected[1], strict=True):
         torch.testing.assert_close(level, reference, rtol=1e-5, atol=1e-5)
 
@@ -134,16 +134,16 @@ def test_wrong_number_of_levels_is_refused():
         MODELS.build(config)
 
 
-def test_pictures_of_another_size_are_refused():
+def test_images_of_another_size_are_refused():
     """Anchors that are made for one size and used at another would be wrong in silence."""
     model = MODELS.build(model_config("ssdlite_mixnet_s_digits"))
     for run in (model.loss, model.predict):
-        with pytest.raises(MixDetError, match=r"pictures of 192x160, but model.input_size is 160"):
+        with pytest.raises(MixDetError, match=r"images of 192x160, but model.input_size is 160"):
             run(torch.zeros(1, 3, 160, 192), [])
 
 
 @pytest.mark.parametrize("size", [1, 0, -320, True, 320.0, "320"])
-def test_a_size_that_no_picture_has(size):
+def test_a_size_that_no_image_has(size):
     config = model_config("ssdlite_mixnet_s_digits")
     config.input_size = size
     with pytest.raises(MixDetError, match=f"model.input_size={size!r}: give whole pixels"):
@@ -241,10 +241,10 @@ def test_channels_last_changes_no_result():
     torch.manual_seed(0)
     config = model_config("ssdlite_mixnet_s_coco")
     model = MODELS.build(config).eval()
-    picture = torch.randn(1, 3, 320, 320)
+    image = torch.randn(1, 3, 320, 320)
     with torch.no_grad():
-        fast = model(picture)
+        fast = model(image)
         model.channels_last = False
-        plain = model.to(memory_format=torch.contiguous_format)(picture)
+        plain = model.to(memory_format=torch.contiguous_format)(image)
     for a, b in zip(fast[0] + fast[1], plain[0] + plain[1], strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)

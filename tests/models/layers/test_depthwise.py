@@ -98,7 +98,7 @@ def test_a_mixconv_has_the_gradients_of_its_merged_form(strips, padding, stride)
 
 def test_what_is_frozen_gets_no_gradient(strips):
     conv, x = MixConv2d(8, 5), channels_last(1, 8, 6, 6)
-    conv(x.detach()).sum().backward()  # the picture itself has none
+    conv(x.detach()).sum().backward()  # the image itself has none
     assert strips == [(8, 1, 5, 5)]
     conv.weight.requires_grad_(False)
     conv.weight.grad = None

@@ -42,7 +42,7 @@ def mixconvs(draw, dtype=torch.float64) -> tuple[MixConv2d, dict]:
 
 
 @st.composite
-def pictures(draw, channels: int, dtype=torch.float64) -> Tensor:
+def images(draw, channels: int, dtype=torch.float64) -> Tensor:
     return torch.randn(2, channels, draw(st.integers(1, 17)), draw(st.integers(1, 17)), dtype=dtype)
 
 
@@ -101,7 +101,7 @@ def test_the_papers_examples_of_a_split():
 @few
 def test_it_equals_the_naive_reference(data):
     conv, kwargs = data.draw(mixconvs())
-    x = data.draw(pictures(kwargs["channels"]))
+    x = data.draw(images(kwargs["channels"]))
     y = conv(x)
     torch.testing.assert_close(y, naive(conv, x, kwargs), atol=1e-12, rtol=0)
     height, width = (-(-size // kwargs["stride"]) for size in x.shape[2:])
@@ -158,7 +158,7 @@ def test_gradients(kernel_sizes, kwargs):
 @few
 def test_merged_is_one_convolution_that_computes_the_same(dtype, tolerance, data):
     conv, kwargs = data.draw(mixconvs(dtype))
-    x = data.draw(pictures(kwargs["channels"], dtype))
+    x = data.draw(images(kwargs["channels"], dtype))
     merged = conv.merged()
     torch.testing.assert_close(merged(x), conv(x), atol=tolerance, rtol=0)
     pads_by_size = kwargs["padding"] == "same" and kwargs["stride"] > 1
@@ -180,7 +180,7 @@ def test_merged_at_larger_strides_and_with_one_pixel_kernels(data):
         with pytest.raises(ValueError, match="padding='symmetric' or larger kernels"):
             conv.merged()
         return
-    x = data.draw(pictures(6))
+    x = data.draw(images(6))
     torch.testing.assert_close(conv.merged()(x), conv(x), atol=1e-10, rtol=0)
 
 
@@ -212,7 +212,7 @@ def test_it_can_be_copied_and_pickled(kernel_sizes, padding):
 
 
 @pytest.mark.parametrize("kernel_sizes", [3, (3, 5)])
-def test_mmengine_initialises_it_as_a_convolution(kernel_sizes):
+def test_mmengine_initializes_it_as_a_convolution(kernel_sizes):
     conv = MixConv2d(8, kernel_sizes)
     initialize(conv, dict(type="Constant", layer="Conv2d", val=7.0))
     assert all((weight == 7).all() for weight in conv.parameters())

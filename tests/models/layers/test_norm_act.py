@@ -29,7 +29,7 @@ def two(act: type[nn.Module], **kwargs: float) -> nn.Sequential:
     return modules
 
 
-def pictures(dtype: torch.dtype = torch.float32, **kwargs) -> Tensor:
+def images(dtype: torch.dtype = torch.float32, **kwargs) -> Tensor:
     return (torch.randn(3, 6, 5, 4) * 3 + 1).to(dtype=dtype, **kwargs)
 
 
@@ -58,7 +58,7 @@ def test_results_gradients_and_statistics_are_those_of_the_two(
         monkeypatch.setattr("mixdet.models.layers.norm_act.PART", 200)  # bytes, of 1440
     plain = two(act, momentum=0.03, eps=1e-3)
     ours = copy.deepcopy(plain)
-    x = pictures(dtype, memory_format=layout).requires_grad_()
+    x = images(dtype, memory_format=layout).requires_grad_()
     x_ours = x.detach().clone().requires_grad_()
     for _ in range(2):
         y, y_ours = plain(x), norm_act(*ours, x_ours)
@@ -76,7 +76,7 @@ def test_results_gradients_and_statistics_are_those_of_the_two(
 @pytest.mark.parametrize("act", ACTS)
 def test_first_and_second_derivatives(act):
     norm, act = two(act).double()
-    inputs = (pictures(torch.float64)[:2, :, :1].requires_grad_(), norm.weight, norm.bias)
+    inputs = (images(torch.float64)[:2, :, :1].requires_grad_(), norm.weight, norm.bias)
     del norm.weight, norm.bias  # then what takes their places need not be a parameter
 
     def function(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -88,7 +88,7 @@ def test_first_and_second_derivatives(act):
 
 
 def test_it_keeps_less_than_the_two():
-    x = pictures().requires_grad_()
+    x = images().requires_grad_()
     channels = 6 * 4 * 8  # mean, deviation and the like
     for act in (nn.SiLU, nn.ReLU6):
         plain = two(act)
@@ -110,7 +110,7 @@ def test_a_large_gradient_takes_no_memory_of_its_own(monkeypatch):
     norms = torch.ops.aten.__dict__ | {"native_batch_norm_backward": recorded}
     monkeypatch.setattr("mixdet.models.layers.norm_act.aten", SimpleNamespace(**norms))
     for act in ACTS:
-        x = pictures(memory_format=torch.channels_last).requires_grad_()
+        x = images(memory_format=torch.channels_last).requires_grad_()
         y = norm_act(*two(act), x)
         grad = torch.randn_like(y)
         before = grad.clone()
@@ -134,7 +134,7 @@ def test_large_gradients_of_a_model_in_half_are_finite(act, monkeypatch):
 
 def test_large_gradients_of_several_outputs_at_a_time(monkeypatch):
     norm, act = two(nn.ReLU6)
-    x = pictures(memory_format=torch.channels_last).requires_grad_()
+    x = images(memory_format=torch.channels_last).requires_grad_()
     y = norm_act(norm, act, x)
     grads = torch.randn(2, *y.shape)
     expected = [torch.autograd.grad(y, x, grad, retain_graph=True)[0] for grad in grads]
@@ -150,7 +150,7 @@ def test_what_is_frozen_gets_no_gradient(parameter, large, monkeypatch):
         monkeypatch.setattr("mixdet.models.layers.norm_act.LARGE", 0)
     norm, act = two(nn.SiLU)
     getattr(norm, parameter).requires_grad_(False)
-    x = pictures(memory_format=torch.channels_last).requires_grad_()
+    x = images(memory_format=torch.channels_last).requires_grad_()
     norm_act(norm, act, x).sum().backward()
     assert [p.grad is None for p in norm.parameters()] == [
         parameter == "weight",
@@ -173,7 +173,7 @@ def test_what_is_frozen_gets_no_gradient(parameter, large, monkeypatch):
 def test_other_modules_are_called_as_they_are(make):
     plain = make()
     ours = copy.deepcopy(plain)
-    x = pictures()
+    x = images()
     for _ in range(2):
         torch.testing.assert_close(norm_act(*ours, x), plain(x), rtol=0, atol=0)
     assert all(map(torch.equal, ours.buffers(), plain.buffers()))
@@ -184,7 +184,7 @@ def test_hooks_see_their_module():
     norm, act = two(nn.SiLU)
     for module in (norm, act):
         module.register_forward_hook(lambda module, *_: seen.append(type(module)))
-    norm_act(norm, act, pictures())
+    norm_act(norm, act, images())
     assert seen == [nn.BatchNorm2d, nn.SiLU]
 
 
@@ -195,22 +195,22 @@ def test_hooks_on_all_modules_see_them():
         lambda module, *_: seen.append(type(module))
     )
     try:
-        norm_act(*plain, pictures())
+        norm_act(*plain, images())
     finally:
         handle.remove()
     assert seen == [nn.BatchNorm2d, nn.SiLU]
 
 
 @pytest.mark.parametrize(
-    "trace", [torch.fx.symbolic_trace, lambda step: torch.jit.trace(step, pictures())]
+    "trace", [torch.fx.symbolic_trace, lambda step: torch.jit.trace(step, images())]
 )
 def test_it_can_be_traced_in_training(trace):
-    step, x = Step(*two(nn.SiLU)), pictures()
+    step, x = Step(*two(nn.SiLU)), images()
     expected = copy.deepcopy(step)(x)
     torch.testing.assert_close(trace(copy.deepcopy(step))(x), expected)
 
 
-def test_no_pictures():
+def test_no_images():
     """As the plain module does."""
     x = torch.zeros(0, 6, 5, 4)
     norm, act = two(nn.SiLU)

@@ -15,7 +15,7 @@ from mixdet.models.layers.pointwise import PointwiseConv2d, SplitPointwise
 DTYPES = [torch.float32, torch.float64, torch.bfloat16]
 
 
-def pictures(channels: int, dtype: torch.dtype = torch.float32) -> Tensor:
+def images(channels: int, dtype: torch.dtype = torch.float32) -> Tensor:
     return torch.randn(3, channels, 7, 5, dtype=dtype)
 
 
@@ -30,7 +30,7 @@ def one_by_one(split: SplitPointwise, x: Tensor) -> Tensor:
 @pytest.mark.parametrize("groups", [1, 2, 3])
 def test_output_and_gradients(groups, dtype, layout):
     split = SplitPointwise(12, 18, groups).to(dtype)
-    x = pictures(12, dtype).contiguous(memory_format=layout).requires_grad_()
+    x = images(12, dtype).contiguous(memory_format=layout).requires_grad_()
     got, want = split(x), one_by_one(split, x)
     tolerance = {} if dtype != torch.bfloat16 else {"rtol": 0.02, "atol": 0.02}
     torch.testing.assert_close(got, want, **tolerance)
@@ -45,13 +45,13 @@ def test_output_and_gradients(groups, dtype, layout):
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("groups", [1, 4])
 def test_alone_it_is_torchs(groups, bias):
-    conv, x = PointwiseConv2d(8, 12, 1, groups=groups, bias=bias), pictures(8)
+    conv, x = PointwiseConv2d(8, 12, 1, groups=groups, bias=bias), images(8)
     torch.testing.assert_close(conv(x), nn.Conv2d.forward(conv, x))
 
 
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize(("groups", "size", "product"), [(1, 40, 1), (1, 41, 0), (4, 40, 0)])
-def test_one_picture_without_gradients(monkeypatch, groups, size, product, bias):
+def test_one_image_without_gradients(monkeypatch, groups, size, product, bias):
     conv = PointwiseConv2d(8, 12, 1, groups=groups, bias=bias)
     x = torch.randn(1, 8, size, 40).contiguous(memory_format=torch.channels_last)
     linear, calls = F.linear, []
@@ -65,7 +65,7 @@ def test_one_picture_without_gradients(monkeypatch, groups, size, product, bias)
     assert len(calls) == product  # with gradients none
 
 
-def test_a_graph_of_one_picture_takes_more():
+def test_a_graph_of_one_image_takes_more():
     conv = PointwiseConv2d(8, 12, 1)
     one, two = (x.contiguous(memory_format=torch.channels_last) for x in torch.randn(2, 2, 8, 7, 5))
     with torch.no_grad():
@@ -77,14 +77,14 @@ def test_who_listens_to_the_parts_hears_them():
     split, seen = SplitPointwise(6, 4, 2), []
     for conv in split.children():
         conv.register_forward_hook(lambda _, __, y: seen.append(y))
-    x = pictures(6)
+    x = images(6)
     y = split(x)
     torch.testing.assert_close(torch.cat(seen, 1), y)
     torch.testing.assert_close(one_by_one(split, x), y)
 
 
 def test_another_module_in_a_parts_place_is_asked():
-    """As adapters and quantisers put there; they may have the weight of what they stand for."""
+    """As adapters and quantizers put there; they may have the weight of what they stand for."""
 
     class Twice(nn.Module):
         def __init__(self, conv: nn.Conv2d) -> None:
@@ -95,7 +95,7 @@ def test_another_module_in_a_parts_place_is_asked():
             return 2 * self.conv(x)
 
     split = SplitPointwise(6, 4, 2)
-    x = pictures(6).contiguous(memory_format=torch.channels_last)
+    x = images(6).contiguous(memory_format=torch.channels_last)
     plain = split(x)
     setattr(split, "1", Twice(split.get_submodule("1")))
     torch.testing.assert_close(split(x)[:, 2:], 2 * plain[:, 2:])
@@ -127,4 +127,4 @@ def test_channels_that_do_not_divide_stay_apart():
 
     conv = _pointwise(7, 9, 2)
     assert type(conv) is SplitConv2d
-    assert conv(pictures(7)).shape == (3, 9, 7, 5)
+    assert conv(images(7)).shape == (3, 9, 7, 5)

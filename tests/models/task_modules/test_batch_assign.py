@@ -1,4 +1,4 @@
-"""Assigning a batch at once against mmdet's assigner, picture by picture."""
+"""Assigning a batch at once against mmdet's assigner, image by image."""
 
 from __future__ import annotations
 
@@ -37,21 +37,21 @@ def assigners(draw) -> MaxIoUAssigner:
     st.lists(box, min_size=1, max_size=12),
     st.lists(st.lists(box, max_size=5), min_size=1, max_size=4),
 )
-def test_every_picture_gets_what_mmdet_gives_it(assigner, anchors, pictures):
+def test_every_image_gets_what_mmdet_gives_it(assigner, anchors, images):
     anchors = torch.tensor(anchors).float()
     truths = [
         InstanceData(
             bboxes=torch.tensor(boxes).float().reshape(-1, 4), labels=torch.arange(len(boxes))
         )
-        for boxes in pictures
+        for boxes in images
     ]
     assigned = assign_batch(assigner, anchors, *pad_truths(truths))
-    for picture, truth in zip(assigned, truths, strict=True):
+    for image, truth in zip(assigned, truths, strict=True):
         expected = assigner.assign(InstanceData(priors=anchors), truth)
-        assert torch.equal(picture, expected.gt_inds)
+        assert torch.equal(image, expected.gt_inds)
 
 
-def test_no_picture_of_the_batch_has_an_object():
+def test_no_image_of_the_batch_has_an_object():
     truths = [InstanceData(bboxes=torch.zeros(0, 4), labels=torch.zeros(0).long())] * 3
     assigned = assign_batch(MaxIoUAssigner(0.5, 0.5), torch.rand(7, 4), *pad_truths(truths))
     assert torch.equal(assigned, torch.zeros(3, 7).long())

@@ -21,9 +21,9 @@ def levels() -> list[torch.Tensor]:
     return generator.grid_priors([(g, g) for g in GRIDS], device="cpu")
 
 
-def boxes(centre: tuple[float, float], sizes: list[tuple[float, float]]) -> torch.Tensor:
+def boxes(center: tuple[float, float], sizes: list[tuple[float, float]]) -> torch.Tensor:
     half = torch.tensor(sizes) / 2
-    return torch.cat([torch.tensor(centre) - half, torch.tensor(centre) + half], 1)
+    return torch.cat([torch.tensor(center) - half, torch.tensor(center) + half], 1)
 
 
 def test_two_cells_by_hand(levels):
@@ -50,8 +50,8 @@ def test_levels_two_to_six_equal_torchvision(levels):
     """torchvision has the same six boxes a cell, in another order."""
     scales = [0.35, 0.5, 0.65, 0.8, 0.95, 1.0]
     generator = DefaultBoxGenerator([[2, 3]] * 5, scales=scales, clip=False)
-    pictures = ImageList(torch.zeros(1, 3, SIZE, SIZE), [(SIZE, SIZE)])
-    (expected,) = generator(pictures, [torch.zeros(1, 1, g, g) for g in GRIDS[1:]])
+    images = ImageList(torch.zeros(1, 3, SIZE, SIZE), [(SIZE, SIZE)])
+    (expected,) = generator(images, [torch.zeros(1, 1, g, g) for g in GRIDS[1:]])
     ours = torch.cat(levels[1:]).view(-1, 6, 4)
     expected = expected.view(-1, 6, 4)[:, [0, 2, 3, 4, 5, 1]]
     torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-3)

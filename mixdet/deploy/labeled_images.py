@@ -1,4 +1,4 @@
-"""Pictures of a config's data, with what stands in their annotations."""
+"""Images of a config's data, with what stands in their annotations."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ BATCH = 8
 
 
 @dataclass(frozen=True)
-class Pictures:
+class LabeledImages:
     """Files and what is in them.
 
     Attributes:
-        files: The pictures.
+        files: The images.
         image_ids: Their ids in the annotations.
         category_ids: Category ids, indexed by label.
         truth: The annotations.
@@ -38,20 +38,20 @@ class Pictures:
     def __len__(self) -> int:
         return len(self.files)
 
-    def some(self, indices: Sequence[int]) -> Pictures:
+    def some(self, indices: Sequence[int]) -> LabeledImages:
         """Those of some indices."""
         files, ids = ([each[i] for i in indices] for each in (self.files, self.image_ids))
         return replace(self, files=files, image_ids=ids)
 
     def found(self, network: Callable) -> list[tuple[np.ndarray, ...]]:
-        """What a network finds: boxes (n, 4), scores (n,) and labels (n,) of each picture."""
+        """What a network finds: boxes (n, 4), scores (n,) and labels (n,) of each image."""
         found = []
         for start in range(0, len(self), BATCH):
             found += network([as_rgb(file) for file in self.files[start : start + BATCH]])
         return found
 
     def mean_ap(self, found: Sequence[Sequence[np.ndarray]]) -> float:
-        """COCO's box mAP of detections in these pictures."""
+        """COCO's box mAP of detections in these images."""
         results = [
             result
             for image_id, arrays in zip(self.image_ids, found, strict=True)
@@ -61,8 +61,8 @@ class Pictures:
         return scores.stats["bbox_mAP"]
 
 
-def pictures_of(cfg: Config, loader: str, data_root: str | None = None) -> Pictures:
-    """The pictures of a data loader; of its first data set, where it has several.
+def labeled_images(cfg: Config, loader: str, data_root: str | None = None) -> LabeledImages:
+    """The images of a data loader; of its first data set, where it has several.
 
     Args:
         cfg: The config.
@@ -80,7 +80,7 @@ def pictures_of(cfg: Config, loader: str, data_root: str | None = None) -> Pictu
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools says what it loads
         dataset = DATASETS.build(described)
     infos = [dataset.get_data_info(index) for index in range(len(dataset))]
-    return Pictures(
+    return LabeledImages(
         files=[info["img_path"] for info in infos],
         image_ids=[info["img_id"] for info in infos],
         category_ids=dataset.cat_ids,

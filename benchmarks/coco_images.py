@@ -1,4 +1,4 @@
-"""The real pictures that a benchmark reads."""
+"""The real images that a benchmark reads."""
 
 from __future__ import annotations
 
