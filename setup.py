@@ -21,7 +21,7 @@ NCNN = [SAFETENSORS, "ncnn>=1.0.20261020", "pnnx>=20261020"]
 LITERT = [SAFETENSORS, "litert-torch>=0.10", "ai-edge-litert>=2.3"]
 EXECUTORCH = [SAFETENSORS, "executorch>=1.5"]
 DEMO = ["gradio>=6.31"]
-DOCS = ["pdoc>=15"]
+DOCS = ["mkdocs>=1.6,<2", "mkdocs-material>=9.8", "mkdocstrings[python]>=1.0", "griffelib>=2.4"]
 OPTIONAL = [*TENSORBOARD, *FAST_EVAL, *INT8, *NCNN, *DEMO]
 TEST = [
     "pytest>=8",
