@@ -21,7 +21,7 @@ from mixdet.engine.config import read_config
 from tests.conftest import ROOT
 
 PAGE = (ROOT / "docs/quickstart.md").read_text()
-BLOCKS = re.findall(r"```(bash|python)\n(.*?)```", PAGE, flags=re.S)
+BLOCKS = re.findall(r"```(bash|python)\n(.*?)```", PAGE.replace("\\\n", ""), flags=re.S)
 CONFIG = "configs/ssdlite_mixnet_s_digits.py"
 CHECKPOINT = Path("work_dirs/quickstart/epoch_3.pth")
 FIRST_IMAGE = Path("data/digit_scenes/val/000001.jpg")
