@@ -108,10 +108,10 @@ def test_the_search_finds_a_class(site, tmp_path):
         browser = Browser(tmp_path)
         after.callback(browser.close)
         browser.open(f"http://127.0.0.1:{server.server_port}/index.html?q=MixConv2d")
-        found = "document.querySelector('.md-search-result__link[href*=\"mixdet.models\"]')"
-        browser.wait(found)
-        browser.run(f"{found}.click()")
-        browser.wait("location.pathname.endsWith('/api/mixdet.models.html')")
+        result = "document.querySelector('.md-search-result__link[href*=\"MixConv2d\"]')"
+        browser.wait(result)
+        assert browser.run(f"{result}.pathname") == "/api/mixdet.models.html"
+        assert browser.run(f"{result}.hash") == "#mixdet.models.MixConv2d"
         assert not browser.console
         assert {address.split("/")[2] for address in browser.requests} == {
             f"127.0.0.1:{server.server_port}"
