@@ -14,6 +14,8 @@ from typing import Any
 from mixdet.errors import MixDetError
 from mixdet.outputs import writable_folder, write_atomically
 
+RENAMED_KEYS = {"pictures_interval": "images_interval"}  # keys of rows.json, old and new
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -112,7 +114,10 @@ class Comparison:
         if lines.is_file():
             found.runs = [RunRecord(**entry) for entry in _parse(lines, by_line=True)]
         if rows.is_file():
-            found.rows = {row: RowRecord(**entry) for row, entry in _parse(rows).items()}
+            found.rows = {
+                row: RowRecord(**{RENAMED_KEYS.get(key, key): entry[key] for key in entry})
+                for row, entry in _parse(rows).items()
+            }
         return found
 
     def write(self) -> None:
