@@ -54,9 +54,10 @@ def read_config(path: str | os.PathLike, cfg_options: Sequence[str] = ()) -> Con
             refuse_moved(str(name))  # even if failed imports are allowed
         import_modules_from_strings(**custom_imports)
     except Exception as error:  # the modules can raise anything
-        # mmengine raises "Failed to import ..." in place of the error that has the reason
-        reason = error.__context__ if isinstance(error.__context__, ImportError) else error
-        words = str(reason) if isinstance(reason, MixDetError) else one_line(reason)
+        words = str(error) if isinstance(error, MixDetError) else one_line(error)
+        reason = error.__context__  # mmengine's own error only says which import failed
+        if isinstance(reason, ImportError):
+            words += f" ({one_line(reason)})"
         raise MixDetError(f"{path}: custom_imports: {words}") from error
     return cfg
 
@@ -98,7 +99,7 @@ def require(config: str, cfg: Config, *keys: str) -> None:
     """
     missing = [key for key in keys if cfg.get(key) is None]
     if missing:
-        raise MixDetError(f"{config}: the run needs {', '.join(missing)}: add what is missing")
+        raise MixDetError(f"{config}: it lacks {', '.join(missing)}, which the run needs: add it")
 
 
 def _merge(cfg: Config, options: Sequence[str]) -> None:
