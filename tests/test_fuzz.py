@@ -1,4 +1,4 @@
-"""Whatever stands in files from others, they are read, or refused in our words and nothing else."""
+"""Random damaged files are read, or refused with a `MixDetError`; nothing else happens."""
 
 from __future__ import annotations
 

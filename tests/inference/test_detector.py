@@ -1,17 +1,16 @@
+"""`Detector` on checkpoints; tests/inference/test_exported.py has it on exported folders."""
+
 from __future__ import annotations
 
 import subprocess
 import sys
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
-from mixdet.config.plain import parse_config
 from mixdet.errors import MixDetError
-from mixdet.images import as_rgb
 from mixdet.inference import Detections, Detector
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
@@ -57,70 +56,6 @@ def image() -> np.ndarray:
     from skimage import data
 
     return data.chelsea()
-
-
-class TestAsRgb:
-    def test_files_of_every_kind(self, tmp_path, image):
-        pil = Image.fromarray(image)
-        pil.save(tmp_path / "rgb.png")
-        assert np.array_equal(as_rgb(tmp_path / "rgb.png"), image)
-        assert np.array_equal(as_rgb(str(tmp_path / "rgb.png")), image)
-        rgba = np.dstack([image, np.full(image.shape[:2], 7, np.uint8)])
-        Image.fromarray(rgba).save(tmp_path / "alpha.png")
-        assert np.array_equal(as_rgb(tmp_path / "alpha.png"), image)
-        gray = np.asarray(pil.convert("L"))
-        Image.fromarray(gray).save(tmp_path / "gray.png")
-        assert np.array_equal(as_rgb(tmp_path / "gray.png"), np.dstack([gray] * 3))
-        deep = gray.astype(np.uint16) * 257
-        cv2.imwrite(str(tmp_path / "deep.png"), deep)
-        assert np.array_equal(as_rgb(tmp_path / "deep.png"), np.dstack([gray] * 3))
-        pil.quantize(16).save(tmp_path / "palette.png")
-        assert np.array_equal(
-            as_rgb(tmp_path / "palette.png"), np.asarray(pil.quantize(16).convert("RGB"))
-        )
-        pil.crop((0, 0, 1, 1)).save(tmp_path / "pixel.png")
-        assert np.array_equal(as_rgb(tmp_path / "pixel.png"), image[:1, :1])
-
-    def test_a_file_is_turned_upright(self, tmp_path, image):
-        exif = Image.Exif()
-        exif[0x0112] = 6  # the camera was turned: show it a quarter turn clockwise
-        Image.fromarray(image).save(tmp_path / "turned.png", exif=exif)
-        Image.fromarray(image).save(tmp_path / "turned.jpg", exif=exif, quality=95)
-        upright = np.rot90(image, -1)
-        assert as_rgb(tmp_path / "turned.jpg").shape == upright.shape
-        assert np.abs(as_rgb(tmp_path / "turned.jpg").astype(int) - upright).mean() < 5
-
-    def test_arrays_and_pil(self, image):
-        assert np.array_equal(as_rgb(image), image)
-        assert np.array_equal(as_rgb(Image.fromarray(image)), image)
-        gray = image[..., 0]
-        for array in (gray, gray[..., None], Image.fromarray(gray)):
-            assert np.array_equal(as_rgb(array), np.dstack([gray] * 3))
-        rgba = np.dstack([image, gray])
-        for array in (rgba, Image.fromarray(rgba)):
-            assert np.array_equal(as_rgb(array), image)
-
-    @pytest.mark.parametrize(
-        ("image", "words"),
-        [
-            (np.zeros((4, 4, 3)), "float64"),
-            (np.zeros((2, 4, 4, 3), np.uint8), r"\(2, 4, 4, 3\)"),
-            (np.zeros((4, 4, 2), np.uint8), r"\(4, 4, 2\)"),
-            (np.zeros((0, 4, 3), np.uint8), "without pixels"),
-            ("nowhere.jpg", r"nowhere\.jpg"),
-        ],
-    )
-    def test_refuses(self, image, words):
-        with pytest.raises(MixDetError, match=words):
-            as_rgb(image)
-
-    @pytest.mark.parametrize("content", [b"", b"hello", b"\xff\xd8\xff\xe0 no jpeg"])
-    def test_a_file_that_is_no_image_is_named(self, tmp_path, content):
-        (tmp_path / "odd.jpg").write_bytes(content)
-        with pytest.raises(MixDetError, match=r"odd\.jpg"):
-            as_rgb(tmp_path / "odd.jpg")
-        with pytest.raises(MixDetError, match=tmp_path.name):
-            as_rgb(tmp_path)
 
 
 class TestDetector:
@@ -263,53 +198,6 @@ class TestDetector:
     def test_a_device_that_is_not_there(self, checkpoint):
         with pytest.raises(MixDetError, match="cannot compute on"):
             Detector(checkpoint, device="cuda:99")
-
-
-class TestParseConfig:
-    @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.py")), ids=lambda path: path.stem)
-    def test_reads_what_mmengine_writes(self, path):
-        from mmengine.config import Config
-
-        cfg = Config.fromfile(path)
-        assert Config(parse_config(cfg.pretty_text)).to_dict() == cfg.to_dict()
-
-    def test_reads_keys_that_are_no_names(self):
-        from mmengine.config import Config
-
-        cfg = Config({"a": {"b": {9: (3, 5)}, "c": {"9": 3, "type": "Kind"}}})
-        assert Config(parse_config(cfg.pretty_text)).to_dict() == cfg.to_dict()
-
-    def test_values(self):
-        text = "a = dict(b=[1, -2.5, None], c={'x': (True, 'y')}, d=inf)\ne = {3: {1, 2}}"
-        want = {
-            "a": {"b": [1, -2.5, None], "c": {"x": (True, "y")}, "d": float("inf")},
-            "e": {3: {1, 2}},
-        }
-        assert parse_config(text) == want
-
-    @pytest.mark.parametrize(
-        "text",
-        [
-            "import os",
-            "a = open('x')",
-            "a = dict(type='os.system', command='true')",
-            "a = [{'type': 'mmengine.rmtree', 'dir_path': 'data'}]",
-            "a = [{'type': 'mmdet.utils.os.system'}]",
-            "a = dict(**b)",
-            "a = dict({'type': 'os.system'})",
-            "a = dict({9: open('x')})",
-            "a = dict([('type', 'os.system')])",
-            "a = [x for x in (1, 2)]",
-            "a = lambda: 1",
-            "a.b = 1",
-            "a = b = 1",
-            "a = (",
-            "print(1)",
-        ],
-    )
-    def test_refuses_all_else(self, text):
-        with pytest.raises(ValueError, match=r"line|type"):
-            parse_config(text)
 
 
 def test_import_loads_neither_torch_nor_mmdet_nor_pillow():
