@@ -59,7 +59,7 @@ class _NotPlainError(TypeError):
 
 
 def plain(value: Any, where: str = "checkpoint") -> Any:
-    """Copy a value with tensors and plain Python values only.
+    """Copy a value as tensors and plain Python values.
 
     History buffers and mappings become dicts, NumPy values become Python values. A value without a
     plain form is left out of the dict that holds it. This is logged, except for functions: the
