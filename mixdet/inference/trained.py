@@ -22,7 +22,6 @@ from torch import nn
 from mixdet.compat.checkpoint import load, trust_checkpoints
 from mixdet.config.plain import parse_config
 from mixdet.config.read import read_config
-from mixdet.deploy.fuse import fused_twin
 from mixdet.errors import MixDetError
 from mixdet.models.weights import fill
 
@@ -90,6 +89,8 @@ class TrainedNetwork:
         return [(each.bboxes.reshape(-1, 4), each.scores, each.labels) for each in found]
 
     def _twin(self, batch: dict) -> nn.Module:
+        from mixdet.deploy.fuse import fused_twin  # until it lies in mixdet.models.fusing
+
         if isinstance(self.model, SingleStageDetector):
             try:
                 return fused_twin(self.model, batch)

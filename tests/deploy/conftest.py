@@ -1,10 +1,10 @@
-"""A tiny trained detector, and its exported folders: made once for all tests."""
+"""A tiny trained detector and its exported folders, which all tests share."""
 
 from __future__ import annotations
 
 import pytest
 
-from mixdet.deploy.export import export
+from mixdet.deploy import export
 from mixdet.inference.trained import TrainedNetwork
 
 
@@ -17,7 +17,7 @@ def network(trained):
 
 @pytest.fixture(scope="session")
 def exported(trained, tmp_path_factory):
-    """The folder of the exported folders `raw` and `end2end`, each for both runtimes."""
+    """A folder with the exported folders `raw` and `end2end`, each for two runtimes."""
     out = tmp_path_factory.mktemp("exported")
     export(*trained, out, targets=("onnx", "openvino"), kinds=("raw", "end2end"))
     return out
