@@ -1,4 +1,4 @@
-"""Check the installed packages, the devices and the data, and say how to mend what is wrong.
+"""Check the installed packages, the devices and the data, and suggest remedies.
 
 `tools/doctor.py` prints the checks. This module must be importable in a broken installation, so it
 imports torch and mmdet inside functions only.

@@ -1,4 +1,4 @@
-"""The targets of an export: what each supports, which packages it needs, how it is written."""
+"""The export targets: what they support, which packages they need, how they are written."""
 
 from __future__ import annotations
 

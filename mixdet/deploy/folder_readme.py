@@ -32,7 +32,6 @@ In another language:
 
 {outputs}
 
-`{manifest}` has the classes, the thresholds, the anchors and the SHA-256 of every file.
 {notes}
 """
 KINDS = {
@@ -56,8 +55,8 @@ OUTPUTS = {
 - `boxes` (1, {anchors}, 4), as (x1, y1, x2, y2) in pixels of the input
 - `scores` (1, {anchors}, {classes})
 
-The caller still has to drop the scores up to {score_thr}, to do NMS within each class at an IoU of
-{iou_thr}, and to scale the boxes to the image.""",
+The caller still has to drop scores of {score_thr} and below, to do NMS within each class at an IoU
+of {iou_thr}, and to scale the boxes to the image.""",
     "end2end": """Outputs:
 
 - `boxes` (N, {places}, 4), as (x1, y1, x2, y2) in pixels of the input
@@ -109,14 +108,15 @@ def write_folder_readme(directory: Path, folder: Path, manifest: dict[str, Any])
             places=min(postprocess["max_per_img"], anchors * classes),
             **postprocess,
         ),
-        manifest=MANIFEST,
-        notes="\n".join(_notes(manifest)),
+        notes="\n\n".join(_notes(manifest)),
     )
     (directory / "README.md").write_text(text, encoding="utf-8")
 
 
 def _notes(manifest: dict[str, Any]) -> list[str]:
-    notes = []
+    notes = [
+        f"`{MANIFEST}` has the classes, the thresholds, the anchors and the SHA-256 of every file."
+    ]
     if manifest["precision"] != "fp32":
         notes.append(PRECISIONS[manifest["precision"]])
     if "model.ncnn.param" in manifest["files"]:

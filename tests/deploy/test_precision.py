@@ -148,8 +148,10 @@ def test_files_of_an_earlier_export_are_named(trained, tmp_path, capsys):
     assert "earlier export" not in capsys.readouterr().out
     for _ in range(2):  # each later export names them again
         export(*trained, tmp_path, check=False)
-        [said] = [line for line in capsys.readouterr().out.splitlines() if "earlier export" in line]
-        assert said.endswith(": model.bin, model.xml")
+        [printed] = [
+            line for line in capsys.readouterr().out.splitlines() if "earlier export" in line
+        ]
+        assert printed.endswith(": model.bin, model.xml")
 
 
 def test_blocks_hold_only_nodes_of_the_detector(exported):
