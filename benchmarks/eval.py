@@ -33,10 +33,10 @@ from benchmarks.processes import served, take_turns
 from benchmarks.timing import rates, speedup, spread
 from mixdet.config.data_paths import set_data_root
 from mixdet.config.read import load_config
-from mixdet.config.shipped import shipped
+from mixdet.config.shipped import shipped_folder as shipped
 from mixdet.evaluation.coco_scores import BACKENDS, evaluator
 from mixdet.inference.trained import TrainedNetwork
-from mixdet.machine import machine
+from mixdet.machine import machine_record as machine
 from mixdet.visual.tables import text_table
 
 SIDES = ("mmdet", "mixdet")

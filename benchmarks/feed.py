@@ -13,7 +13,8 @@ from benchmarks.processes import served
 from benchmarks.timing import median_of, speedup, spread, turns
 from benchmarks.train import device, ready_to_train
 from mixdet.datasets.transforms.photometric import PhotometricDistortion
-from mixdet.machine import cores, machine
+from mixdet.machine import cores
+from mixdet.machine import machine_record as machine
 from mixdet.visual.tables import text_table
 
 BATCH = 24  # as in our COCO configs

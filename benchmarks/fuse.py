@@ -29,7 +29,7 @@ from mixdet.config.read import read_config
 from mixdet.deploy.fuse import fuse
 from mixdet.errors import MixDetError
 from mixdet.inference.runtimes import openvino_core
-from mixdet.machine import machine
+from mixdet.machine import machine_record as machine
 from mixdet.visual.tables import text_table
 
 RUNTIMES = {"onnx": "onnxruntime", "openvino": "openvino"}  # targets and their packages

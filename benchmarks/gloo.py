@@ -16,7 +16,7 @@ from benchmarks.processes import Served, served, take_turns
 from benchmarks.timing import rates, speedup, spread
 from benchmarks.train import fixed_batch, ready_to_train
 from mixdet.errors import MixDetError
-from mixdet.machine import machine
+from mixdet.machine import machine_record as machine
 from mixdet.visual.tables import text_table
 
 SIDES = {  # (processes, threads of each), the batch of all being the same

@@ -22,9 +22,9 @@ from benchmarks.contestants import (
 from benchmarks.processes import served, take_turns
 from benchmarks.timing import median_of, speedup, spread
 from mixdet.errors import MixDetError
-from mixdet.inference.exported import read_manifest
+from mixdet.inference.manifest import read_manifest
 from mixdet.inference.runtimes import FILES, INT8_PACKAGES, PACKAGES
-from mixdet.machine import machine
+from mixdet.machine import machine_record as machine
 from mixdet.visual.svg import color, svg
 from mixdet.visual.tables import text_table
 

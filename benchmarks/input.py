@@ -9,7 +9,7 @@ from unittest import mock
 
 from benchmarks.coco_images import PACK, coco
 from benchmarks.timing import alternate, one_thread, rates, speedup, spread
-from mixdet.machine import machine
+from mixdet.machine import machine_record as machine
 from mixdet.visual.tables import text_table
 
 SIZE = 320

@@ -21,7 +21,7 @@ from timm.models._efficientnet_builder import decode_arch_def
 from timm.models.efficientnet import EfficientNetFeatures
 from torch import Tensor, nn
 
-from mixdet.config.shipped import shipped
+from mixdet.config.shipped import shipped_folder as shipped
 from mixdet.errors import MixDetError
 
 

@@ -8,7 +8,7 @@ import sys
 import time
 
 from benchmarks.timing import median_of, spread, turns
-from mixdet.machine import machine
+from mixdet.machine import machine_record as machine
 from mixdet.visual.tables import text_table
 
 COMMANDS = {

@@ -39,14 +39,15 @@ from benchmarks.peers import (
     share_weights,
 )
 from mixdet.config.read import read_config
-from mixdet.config.shipped import shipped
+from mixdet.config.shipped import shipped_folder as shipped
 from mixdet.deploy import export
 from mixdet.deploy.fuse import fuse
 from mixdet.deploy.quantization import blocks_of_nodes, quantize_nodes
 from mixdet.deploy.raw_network import RawNetwork
 from mixdet.deploy.to_onnx import save_onnx
 from mixdet.deploy.to_openvino import convert_to_openvino
-from mixdet.inference.exported import FILES, FORMAT, MANIFEST, read_manifest, sha256
+from mixdet.inference.manifest import FORMAT, MANIFEST, read_manifest, sha256
+from mixdet.inference.runtimes import FILES
 from mixdet.inference.trained import TrainedNetwork
 
 SIZE = 320

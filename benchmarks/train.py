@@ -30,7 +30,7 @@ from benchmarks.timing import rates, speedup, spread
 from mixdet.engine.amp import amp_wrapper_type
 from mixdet.engine.hooks.cuda_graph import capture
 from mixdet.engine.hooks.memory import KeepMemoryHook
-from mixdet.machine import machine
+from mixdet.machine import machine_record as machine
 from mixdet.visual.tables import text_table
 
 FORMS = ("eager", "CUDA graph", "compiled")  # of ours; mmdet's side is always eager

@@ -29,12 +29,12 @@ def main() -> None:
     args = parse_args()
     # These imports load torch and mmdet, which --help does not need.
     from mixdet.deploy import detect_reference, verify
-    from mixdet.inference.exported import read_manifest, runtimes_of
+    from mixdet.inference.manifest import read_manifest, usable_runtimes
     from mixdet.inference.trained import TrainedNetwork
 
     trained = TrainedNetwork(args.checkpoint, args.config, "cpu", args.trust_checkpoint)
     folder = Path(args.folder)
-    runtimes = runtimes_of(folder, read_manifest(folder), args.runtime)
+    runtimes = usable_runtimes(folder, read_manifest(folder), args.runtime)
     reference = detect_reference(trained, args.data_root)
     reports = {runtime: verify(args.folder, reference, runtime) for runtime in runtimes}
     for runtime, report in reports.items():

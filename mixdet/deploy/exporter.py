@@ -20,7 +20,7 @@ from mixdet.deploy.labeled_images import LabeledImages, labeled_images
 from mixdet.deploy.raw_network import CandidateNetwork, RawNetwork, postprocess_settings
 from mixdet.deploy.verification import ReferenceDetections, detect_reference, verify
 from mixdet.errors import MixDetError
-from mixdet.inference.exported import FORMAT, MANIFEST, UNVERIFIED, sha256
+from mixdet.inference.manifest import FORMAT, MANIFEST, UNVERIFIED, sha256
 from mixdet.inference.runtimes import FILES
 from mixdet.inference.trained import TrainedNetwork
 from mixdet.outputs import writable_folder

@@ -11,7 +11,7 @@ from benchmarks.eval import _mmdets
 from benchmarks.eval import test_runner as runner_of
 from benchmarks.peers import NETWORKS
 from mixdet.config.read import load_config
-from mixdet.config.shipped import shipped
+from mixdet.config.shipped import shipped_folder
 from mixdet.evaluation.coco_scores import BACKENDS
 
 # The last digits move when batch norm is folded, and now and then two boxes change places, or NMS,
@@ -71,7 +71,7 @@ def test_boxes_of_the_coco_sample_equal_mmdets(
 
 def test_mmdets_side_ends_with_mmdets_own_step():
     """It keeps what the config has the step hand on."""
-    cfg = load_config(str(shipped("configs") / "ssdlite_mixnet_s_coco.py"))
+    cfg = load_config(str(shipped_folder("configs") / "ssdlite_mixnet_s_coco.py"))
     given = [dict(step) for step in cfg.test_dataloader.dataset.pipeline]
     steps = _mmdets(cfg)["test_dataloader"].dataset.pipeline
     assert [step.type for step in steps[:-1]] == [step["type"] for step in given[:-1]]

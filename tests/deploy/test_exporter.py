@@ -16,13 +16,13 @@ from mmengine.config import Config, ConfigDict
 from safetensors.torch import load_file
 
 from mixdet.config.read import read_config
-from mixdet.config.shipped import shipped
+from mixdet.config.shipped import shipped_folder
 from mixdet.deploy import RawNetwork, export
 from mixdet.deploy.raw_network import pipeline_input_wh
 from mixdet.deploy.verification import match_detections
 from mixdet.errors import MixDetError
 from mixdet.inference import Detector
-from mixdet.inference.exported import sha256
+from mixdet.inference.manifest import sha256
 from mixdet.inference.trained import TrainedNetwork
 
 KINDS = ("raw", "end2end")
@@ -128,7 +128,7 @@ def assert_equal_detections(detector: Detector, original: Detector, images: list
 def mixnet(tmp_path_factory):
     """A shipped detector with random weights and statistics. Its stem does the normalization."""
     folder = tmp_path_factory.mktemp("mixnet")
-    cfg = read_config(str(shipped("configs") / "ssdlite_mixnet_s_digits.py"))
+    cfg = read_config(str(shipped_folder("configs") / "ssdlite_mixnet_s_digits.py"))
     torch.manual_seed(0)
     model = MODELS.build(cfg.model).train()
     images = {"inputs": [*torch.randint(0, 256, (4, 3, 160, 160), dtype=torch.uint8)]}
