@@ -81,7 +81,7 @@ class Browser:
         """Wait until an expression in the page, or the value of its promise, is true."""
         end = time.monotonic() + seconds
         while not self.run(f"Promise.resolve({script}).then(Boolean)"):
-            state = (script, self.console, self.run("document.body.innerText"))
+            state = (script, self.console, self.run("document.body?.innerText"))
             assert time.monotonic() < end, state
             time.sleep(0.1)
 

@@ -26,8 +26,8 @@ def parse_args() -> argparse.Namespace:
         nargs="+",
         default=["raw"],
         choices=("raw", "end2end"),
-        help="raw: before NMS, one image at a time; end2end: after NMS, batches; both are written "
-        "to DIR/raw and DIR/end2end (default: raw)",
+        help="raw: before NMS, one image at a time; end2end: after NMS, batches; with both, the "
+        "files go to DIR/raw and DIR/end2end (default: raw)",
     )
     parser.add_argument(
         "--precision",
