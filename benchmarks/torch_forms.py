@@ -40,12 +40,12 @@ from benchmarks.peers import (
 )
 from mixdet.config.read import read_config
 from mixdet.config.shipped import shipped_folder as shipped
-from mixdet.deploy.export import export
+from mixdet.deploy import export
 from mixdet.deploy.fuse import fuse
-from mixdet.deploy.network import RawNetwork
-from mixdet.deploy.quantize import blocks, quantize
+from mixdet.deploy.quantization import blocks_of_nodes, quantize_nodes
+from mixdet.deploy.raw_network import RawNetwork
 from mixdet.deploy.to_onnx import save_onnx
-from mixdet.deploy.to_openvino import convert
+from mixdet.deploy.to_openvino import convert_to_openvino
 from mixdet.inference.manifest import FORMAT, MANIFEST, read_manifest, sha256
 from mixdet.inference.runtimes import FILES
 from mixdet.inference.trained import TrainedNetwork
@@ -100,8 +100,8 @@ def _save_int8(
         with tempfile.TemporaryDirectory() as work:
             file = Path(work, FILES["onnx"][0])
             save_onnx(RawNetwork(trained, target, int8=True), file, manifest["postprocess"], {})
-            nodes = [*blocks(file, squeeze_excite=False)]
-            quantize(target, file, folder, nodes, [*noise], Path(work, "ranges.json"))
+            nodes = [*blocks_of_nodes(file, squeeze_excite=False)]
+            quantize_nodes(target, file, folder, nodes, [*noise], Path(work, "ranges.json"))
     _save_manifest(folder, manifest | {"precision": "int8"})
 
 
@@ -129,7 +129,7 @@ def _madds(model: nn.Module) -> int:
 class TorchvisionRaw(nn.Module):
     """torchvision's SSDLite with the inputs and outputs of our exported files of kind raw."""
 
-    size = (SIZE, SIZE)
+    input_wh = (SIZE, SIZE)
 
     def __init__(self) -> None:
         super().__init__()
@@ -138,11 +138,11 @@ class TorchvisionRaw(nn.Module):
         x = torch.zeros(1, 3, SIZE, SIZE)
         with torch.no_grad():
             features = list(self.model.backbone(x).values())
-            anchors = self.model.anchor_generator(ImageList(x, [self.size]), features)
+            anchors = self.model.anchor_generator(ImageList(x, [self.input_wh]), features)
         self.register_buffer("anchors", anchors[0])
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """As `mixdet.deploy.network.RawNetwork`."""
+        """As `mixdet.deploy.RawNetwork`."""
         x = (image.float() / 127.5 - 1).permute(0, 3, 1, 2)
         found = self.model.head(list(self.model.backbone(x).values()))
         decode = torch.vmap(partial(self.model.box_coder.decode_single, boxes=self.anchors))
@@ -157,7 +157,7 @@ class TorchvisionRaw(nn.Module):
         if "openvino" in targets:
             import openvino
 
-            model = convert(folder / FILES["onnx"][0])
+            model = convert_to_openvino(folder / FILES["onnx"][0])
             openvino.save_model(model, folder / FILES["openvino"][0], compress_to_fp16=False)
         manifest = {
             "format": FORMAT,

@@ -50,7 +50,7 @@ def exported(trained, tmp_path_factory) -> Path:
 
     Each has files for ONNX Runtime and for OpenVINO.
     """
-    from mixdet.deploy.export import export  # here: few tests need what it imports
+    from mixdet.deploy import export  # here: few tests need what it imports
 
     out = tmp_path_factory.mktemp("exported")
     export(*trained, out, targets=("onnx", "openvino"), kinds=("raw", "end2end"))

@@ -51,7 +51,7 @@ assert all(name.startswith(('mixdet.compat', 'mixdet.errors')) for name in ours)
         "mixdet.analysis.stages",
         "mixdet.datasets.safe_coco",
         "mixdet.datasets.transforms",
-        "mixdet.deploy.export",
+        "mixdet.deploy",
         "mixdet.launch",
         "mixdet.evaluation",
         "mixdet.models",

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torchvision.ops import batched_nms
 
-from mixdet.deploy import to_openvino
+from mixdet.deploy.to_openvino import convert_to_openvino
 from mixdet.errors import MixDetError
 from mixdet.inference import Detector, ExportedNetwork, read_manifest, runtimes
 from mixdet.inference.exported import ExportedFile, suppress
@@ -118,7 +118,7 @@ def test_batches_change_nothing(exported, images):
         assert np.allclose(one.boxes, many.boxes, atol=1e-3)
 
 
-@pytest.mark.parametrize("convert", [to_openvino.convert, openvino.convert_model])
+@pytest.mark.parametrize("convert", [convert_to_openvino, openvino.convert_model])
 def test_eight_images_at_a_time_on_openvino(exported, tmp_path, monkeypatch, convert):
     """What is computed is the same, also of a file that takes one image alone."""
     source = tmp_path / "source"
@@ -136,7 +136,7 @@ def test_eight_images_at_a_time_on_openvino(exported, tmp_path, monkeypatch, con
     height, width = (network.manifest["input"][side] for side in ("height", "width"))
     inputs = np.random.default_rng(0).integers(0, 256, (19, height, width, 3), np.uint8)
     found = [*network.raw_outputs(inputs)]
-    assert compiled == ([1, 8] if convert is to_openvino.convert else [1])
+    assert compiled == ([1, 8] if convert is convert_to_openvino else [1])
     alone = [pair for one in inputs for pair in network.raw_outputs(one[None])]
     assert len(found) == len(alone)
     for pair, others in zip(found, alone, strict=True):

@@ -22,7 +22,7 @@ from benchmarks.peers import our_model
 from benchmarks.processes import served
 from benchmarks.report import BEGIN, END
 from benchmarks.train import fixed_batch, ready_to_train
-from mixdet.deploy.export import export
+from mixdet.deploy import export
 from mixdet.evaluation.coco_scores import BACKENDS
 from tests.tiny import IMAGES
 

@@ -17,9 +17,9 @@ from safetensors.torch import load_file
 
 from mixdet.config.read import read_config
 from mixdet.config.shipped import shipped_folder
-from mixdet.deploy.export import export
-from mixdet.deploy.network import RawNetwork, input_size
-from mixdet.deploy.verify import match
+from mixdet.deploy import RawNetwork, export
+from mixdet.deploy.raw_network import pipeline_input_wh
+from mixdet.deploy.verification import match_detections
 from mixdet.errors import MixDetError
 from mixdet.inference import Detector
 from mixdet.inference.manifest import sha256
@@ -35,7 +35,7 @@ def shapes(model: onnx.ModelProto) -> dict[str, list]:
     }
 
 
-def test_what_the_files_take_and_give(exported):
+def test_inputs_and_outputs_of_the_files(exported):
     raw = onnx.load(exported / "raw" / "model.onnx")
     anchors = 8 * 8 * 4 + 4 * 4 * 4
     assert shapes(raw) == {
@@ -57,7 +57,7 @@ def test_what_the_files_take_and_give(exported):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_manifest(exported, network, kind):
+def test_manifest(exported, network, kind):
     folder = exported / kind
     manifest = json.loads((folder / "mixdet.json").read_text())
     assert manifest["kind"] == kind
@@ -77,7 +77,7 @@ def test_the_manifest(exported, network, kind):
         assert measured["boxes"] > 14
         assert measured["mAP"] == pytest.approx(measured["mAP_torch"], abs=5e-4)
     assert f"mAP {measured['mAP']:.3f}" in (folder / "README.md").read_text()
-    anchors = [  # as mixdet.json says that they are made
+    anchors = [  # computed as the docstring of RawNetwork.levels says
         np.array(first) + [x * level["stride"][0], y * level["stride"][1]] * 2
         for level in manifest["levels"]
         for y in range(level["cells"][0])
@@ -97,34 +97,36 @@ def test_weights_load_back(exported, network):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("runtime", ["onnx", "openvino"])
-def test_boxes_are_pytorchs_in_images_of_any_shape(exported, trained, network, kind, runtime):
+def test_boxes_equal_pytorch_in_images_of_any_shape(exported, trained, network, kind, runtime):
     rng = np.random.default_rng(1)
     images = [
         rng.integers(0, 256, (*shape, 3), dtype=np.uint8)
         for shape in ((64, 64), (2, 3), (300, 40), (17, 501))
     ]
-    equal(Detector(exported / kind, runtime=runtime), Detector(trained[1], trained[0]), images)
+    assert_equal_detections(
+        Detector(exported / kind, runtime=runtime), Detector(trained[1], trained[0]), images
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_boxes_are_pytorchs_in_photographs(exported, trained, coco_sample, kind):
+def test_boxes_equal_pytorch_in_photographs(exported, trained, coco_sample, kind):
     files = sorted((coco_sample / "val2017").iterdir())
     assert len(files) > 40
-    equal(Detector(exported / kind), Detector(trained[1], trained[0]), files)
+    assert_equal_detections(Detector(exported / kind), Detector(trained[1], trained[0]), files)
 
 
-def equal(detector: Detector, original: Detector, images: list) -> None:
+def assert_equal_detections(detector: Detector, original: Detector, images: list) -> None:
     got, want = detector(images, batch_size=3), original(images)
     for a, b in zip(got, want, strict=True):
         arrays = ((d.boxes, d.scores, d.labels) for d in (a, b))
-        alone, box_difference, score_difference = match(*arrays)
-        assert (alone, box_difference < 0.1, score_difference < 1e-4) == (0, True, True)
+        unmatched, box_difference, score_difference = match_detections(*arrays)
+        assert (unmatched, box_difference < 0.1, score_difference < 1e-4) == (0, True, True)
     assert sum(map(len, want)) > 10
 
 
 @pytest.fixture(scope="session")
 def mixnet(tmp_path_factory):
-    """A shipped detector, whose stem takes the normalization's scale; random statistics."""
+    """A shipped detector with random weights and statistics. Its stem does the normalization."""
     folder = tmp_path_factory.mktemp("mixnet")
     cfg = read_config(str(shipped_folder("configs") / "ssdlite_mixnet_s_digits.py"))
     torch.manual_seed(0)
@@ -140,44 +142,46 @@ def mixnet(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", ["network", "mixnet"])
-def test_raw_outputs_are_the_heads(name, request, monkeypatch):
-    """Decoded and scored as mmdet's head does, before anything is left out.
+def test_raw_outputs_equal_mmdets(name, request, monkeypatch):
+    """Boxes and scores are those of mmdet's head before any selection.
 
-    In double precision, since an untrained network amplifies what float32 rounds off.
+    The test computes in double precision, since an untrained network amplifies rounding errors.
     """
     network = copy.copy(request.getfixturevalue(name))
     network.model = model = copy.deepcopy(network.model).double()
     zeros = partial(torch.zeros, dtype=torch.float64)
-    with monkeypatch.context() as patch:  # what it tries the detector with
+    with monkeypatch.context() as patch:  # RawNetwork runs the detector on zeros once
         patch.setattr(torch, "zeros", zeros)
         raw = RawNetwork(network).double()
-    side = raw.size[0]
+    side = raw.input_wh[0]
     image = torch.randint(0, 256, (2, side, side, 3), dtype=torch.uint8)
     with torch.no_grad():
         boxes, scores = raw(image)
         planes = image.permute(0, 3, 1, 2)
-        for outputs in (raw.of_one(image[:1]), raw.of_planes(planes[:1].float())):
+        for outputs in (raw.forward_one_image(image[:1]), raw.forward_planes(planes[:1].float())):
             for one, other in zip(outputs, (boxes[:1], scores[:1]), strict=True):
                 assert torch.allclose(one, other, atol=1e-4)
-        read = planes.flip(1) if model.data_preprocessor._channel_conversion else planes  # as BGR
-        data = model.data_preprocessor({"inputs": list(read), "data_samples": None})
+        bgr = planes.flip(1) if raw.channel_order == "RGB" else planes
+        data = model.data_preprocessor({"inputs": list(bgr), "data_samples": None})
         outputs = model.bbox_head(model.extract_feat(data["inputs"]))
     meta = [{"img_shape": (side, side)}] * 2
     cfg = {**model.test_cfg, "score_thr": -1.0, "nms_pre": 10**6, "min_bbox_size": 0}
-    found = SSDHead.predict_by_feat(
+    expected = SSDHead.predict_by_feat(
         model.bbox_head, *outputs, batch_img_metas=meta, cfg=ConfigDict(cfg), with_nms=False
     )
     classes = scores.shape[-1]
-    for image, want in enumerate(found):
-        got = torch.cat([boxes[image].repeat_interleave(classes, 0), _pairs(scores[image])], 1)
+    for image, want in enumerate(expected):
+        got = torch.cat(
+            [boxes[image].repeat_interleave(classes, 0), scores_with_labels(scores[image])], 1
+        )
         got = got[(got[:, 2:4] > got[:, :2]).all(1)]  # mmdet drops what lies outside
         assert len(got) > 600
         wanted = torch.cat([want.bboxes, want.scores[:, None], want.labels[:, None]], 1)
-        assert torch.allclose(_sorted(got), _sorted(wanted), atol=1e-3)
+        assert torch.allclose(sort_rows(got), sort_rows(wanted), atol=1e-3)
 
 
-def test_a_mean_for_all_channels(mixnet):
-    """mmengine takes one value too."""
+def test_one_mean_for_all_channels(mixnet):
+    """A data preprocessor of mmengine may have one value instead of three."""
     network = copy.copy(mixnet)
     network.model = copy.deepcopy(mixnet.model)
     preprocessor = network.model.data_preprocessor
@@ -189,8 +193,8 @@ def test_a_mean_for_all_channels(mixnet):
         assert torch.allclose(one, other, atol=1e-4)
 
 
-def test_eight_bits_have_a_form_of_their_own(mixnet):
-    """Narrow 1x1 convolutions side by side are dense there, with zeros."""
+def test_int8_networks_have_more_dense_convolutions(mixnet):
+    """In 8 bits, a narrow grouped 1x1 convolution is slower than a dense one with zeros."""
     weights = {
         int8: sum(value.numel() for value in RawNetwork(mixnet, int8=int8).parameters())
         for int8 in (False, True)
@@ -198,12 +202,12 @@ def test_eight_bits_have_a_form_of_their_own(mixnet):
     assert weights[True] > weights[False]
 
 
-def _pairs(scores: torch.Tensor) -> torch.Tensor:
+def scores_with_labels(scores: torch.Tensor) -> torch.Tensor:
     labels = torch.arange(scores.shape[1]).expand_as(scores)
     return torch.stack([scores.flatten(), labels.flatten()], 1)
 
 
-def _sorted(rows: torch.Tensor) -> torch.Tensor:
+def sort_rows(rows: torch.Tensor) -> torch.Tensor:
     rows = rows.double()
     for column in (4, 5):
         rows = rows[rows[:, column].argsort(stable=True)]
@@ -220,19 +224,19 @@ def _sorted(rows: torch.Tensor) -> torch.Tensor:
         ([dict(type="PackDetInputs")], "no Resize"),
     ],
 )
-def test_pipelines_that_no_file_can_do(pipeline, words):
+def test_unsupported_pipelines(pipeline, words):
     with pytest.raises(MixDetError, match=words):
-        input_size(pipeline)
+        pipeline_input_wh(pipeline)
 
 
-def test_an_export_that_differs_fails(trained, tmp_path, monkeypatch):
+def test_export_fails_if_boxes_differ(trained, tmp_path, monkeypatch):
     def shifted(self, image):
         boxes, scores = original(self, image)
         return boxes + 0.2, scores
 
     original = RawNetwork.forward
     monkeypatch.setattr(RawNetwork, "forward", shifted)
-    with pytest.raises(MixDetError, match=r"boxes by 0\.2 pixels"):
+    with pytest.raises(MixDetError, match=r"boxes differ by 0\.2 pixels"):
         export(*trained, tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""Files of fewer bits than 32: what is reduced, what stays in float, what they may lose."""
+"""Files of 16 and 8 bits: which layers have fewer bits, and how much mAP they may lose."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import pytest
 import torch
 from torch import nn
 
-from mixdet.deploy.export import export
-from mixdet.deploy.fuse import fuse
-from mixdet.deploy.quantize import Quantizer, blocks, quantize, signal_to_noise
+from mixdet.deploy import export, fuse
+from mixdet.deploy.int8_writer import fewest_float_blocks, signal_to_noise
+from mixdet.deploy.quantization import blocks_of_nodes, quantize_nodes
 from mixdet.errors import MixDetError
 from mixdet.inference.exported import ExportedNetwork
 from mixdet.inference.runtimes import BATCH, FILES, load
@@ -28,18 +28,18 @@ def reduced(request, trained, tmp_path_factory):
     return request.param, out
 
 
-def convolutions_of_onnx(folder) -> set[str]:
-    """What goes into the convolutions as weights."""
-    nodes = onnx.load(folder / "model.onnx").graph
-    types = {value.name: value.type.tensor_type.elem_type for value in nodes.value_info}
-    types |= {tensor.name: tensor.data_type for tensor in nodes.initializer}
-    made = {name: node.op_type for node in nodes.node for name in node.output}
-    weights = [node.input[1] for node in nodes.node if node.op_type == "Conv"]
-    return {made.get(name) or onnx.TensorProto.DataType.Name(types[name]) for name in weights}
+def convolution_weights_of_onnx(folder) -> set[str]:
+    """The operations or the data types that the weights of the convolutions come from."""
+    graph = onnx.load(folder / "model.onnx").graph
+    types = {value.name: value.type.tensor_type.elem_type for value in graph.value_info}
+    types |= {tensor.name: tensor.data_type for tensor in graph.initializer}
+    producers = {name: node.op_type for node in graph.node for name in node.output}
+    weights = [node.input[1] for node in graph.node if node.op_type == "Conv"]
+    return {producers.get(name) or onnx.TensorProto.DataType.Name(types[name]) for name in weights}
 
 
 def convolutions_of_openvino(folder) -> list[tuple[str, int, str]]:
-    """Of each: its type, the height of its output, and what goes into it as weights."""
+    """For each convolution its type, its output's height, and the operation of its weights."""
     model = openvino.Core().read_model(folder / "model.xml")
     return [
         (
@@ -52,11 +52,11 @@ def convolutions_of_openvino(folder) -> list[tuple[str, int, str]]:
     ]
 
 
-def test_convolutions_are_reduced_and_outputs_are_near(reduced, exported):
+def test_convolutions_have_fewer_bits_and_outputs_are_near(reduced, exported):
     precision, folder = reduced
     want = {"int8": {"DequantizeLinear"}, "fp16": {"FLOAT16"}}[precision]
-    assert convolutions_of_onnx(folder) == want
-    assert convolutions_of_onnx(exported / "raw") == {"FLOAT"}
+    assert convolution_weights_of_onnx(folder) == want
+    assert convolution_weights_of_onnx(exported / "raw") == {"FLOAT"}
     for kind, height, weights in convolutions_of_openvino(folder):
         small = precision == "int8" and kind == "GroupConvolution" and height <= 64 / 8
         assert (weights == "Constant") == small
@@ -70,10 +70,10 @@ def test_convolutions_are_reduced_and_outputs_are_near(reduced, exported):
             assert 0 < np.abs(a - b).max() < most
 
 
-def test_grouped_convolutions_that_stay_in_float(tmp_path):
-    """On OpenVINO, depthwise of stride 8 or more, and 1x1 that AMX gets wrong; none in ONNX.
+def test_openvino_keeps_some_grouped_convolutions_in_float(tmp_path):
+    """These are depthwise ones of stride 8 or more, and 1x1 ones that AMX computes wrongly.
 
-    That the numbers are right tells something of the latter on a CPU with AMX alone.
+    Only on a CPU with AMX does the comparison of the numbers test the latter.
     """
     torch.manual_seed(0)
     network = nn.Sequential(
@@ -90,10 +90,11 @@ def test_grouped_convolutions_that_stay_in_float(tmp_path):
     torch.onnx.export(network, (image,), file, input_names=["image"], dynamo=True)
     nodes = [node.name for node in onnx.load(file).graph.node if node.op_type == "Conv"]
     for target in ("onnx", "openvino"):
-        quantize(target, file, tmp_path, nodes, [image.numpy()], tmp_path / "ranges.json")
-    assert convolutions_of_onnx(tmp_path) == {"DequantizeLinear"}
-    found = convolutions_of_openvino(tmp_path)
-    assert [index for index, (*_, weights) in enumerate(found) if weights == "Constant"] == [2, 4]
+        quantize_nodes(target, file, tmp_path, nodes, [image.numpy()], tmp_path / "ranges.json")
+    assert convolution_weights_of_onnx(tmp_path) == {"DequantizeLinear"}
+    convolutions = convolutions_of_openvino(tmp_path)
+    in_float = [weights == "Constant" for *_, weights in convolutions]
+    assert in_float == [False, False, True, False, True, False, False]
     with torch.no_grad():
         want = network(image).numpy()
     for target in ("onnx", "openvino"):
@@ -101,18 +102,18 @@ def test_grouped_convolutions_that_stay_in_float(tmp_path):
         assert np.abs(run(image.numpy())[0] - want).max() < 0.1 * np.abs(want).max()
 
 
-def test_the_manifest_says_what_it_is(reduced):
+def test_manifest_states_the_precision(reduced):
     precision, folder = reduced
     manifest = json.loads((folder / "mixdet.json").read_text())
     assert manifest["precision"] == precision
-    assert load("openvino", folder / "model.xml", precision).batch == BATCH  # lists are faster
+    assert load("openvino", folder / "model.xml", precision).batch == BATCH
     for target in ("onnx", "openvino"):
         assert manifest["measured"][target]["max_drop"] == 1.0
         assert manifest["measured"][target]["mAP"] >= 0
     if precision == "int8":
         assert manifest["float_layers"] == {"onnx": [], "openvino": []}
         assert manifest["calibration_images"] == 300
-        assert "Blocks kept in float, onnx: none." in (folder / "README.md").read_text()
+        assert "Blocks in float for onnx: none." in (folder / "README.md").read_text()
 
 
 def test_bfloat16_weights(trained, exported, tmp_path):
@@ -125,11 +126,11 @@ def test_bfloat16_weights(trained, exported, tmp_path):
     assert 0 < np.abs(got - want).max() < 0.01
 
 
-def test_a_loss_beyond_max_drop_fails(trained, tmp_path):
-    """No file loses less than nothing. What was exported before stays, and is what is loaded."""
+def test_export_fails_if_map_drops_too_much(trained, tmp_path):
+    """With a `max_drop` of -1 every export fails. The earlier export stays and can be loaded."""
     export(*trained, tmp_path, check=False)
     before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
-    with pytest.raises(MixDetError, match=r"more is lost than --max-drop -1") as error:
+    with pytest.raises(MixDetError, match=r"it loses more than --max-drop -1") as error:
         export(*trained, tmp_path, precision="fp16", max_drop=-1.0)
     [refused] = tmp_path.glob("unverified_*")
     assert str(refused) in str(error.value)
@@ -142,32 +143,34 @@ def test_a_loss_beyond_max_drop_fails(trained, tmp_path):
     assert f'Detector("{tmp_path}")' in (tmp_path / "README.md").read_text()
 
 
-def test_what_is_left_of_an_earlier_export_is_named(trained, tmp_path, capsys):
+def test_files_of_an_earlier_export_are_named(trained, tmp_path, capsys):
     export(*trained, tmp_path, targets=("onnx", "openvino"), check=False)
-    assert "left of" not in capsys.readouterr().out
-    for _ in range(2):  # as long as they are there
+    assert "earlier export" not in capsys.readouterr().out
+    for _ in range(2):  # each later export names them again
         export(*trained, tmp_path, check=False)
-        [said] = [line for line in capsys.readouterr().out.splitlines() if "left of" in line]
-        assert said.endswith(": model.bin, model.xml")
+        [printed] = [
+            line for line in capsys.readouterr().out.splitlines() if "earlier export" in line
+        ]
+        assert printed.endswith(": model.bin, model.xml")
 
 
-def test_blocks_of_the_detector_alone(exported):
+def test_blocks_hold_only_nodes_of_the_detector(exported):
     for kind in ("raw", "end2end"):
-        found = blocks(exported / kind / "model.onnx")
+        blocks = blocks_of_nodes(exported / kind / "model.onnx")
         nodes = {node.name: node for node in onnx.load(exported / kind / "model.onnx").graph.node}
-        assert {*found.values()} == {
+        assert {*blocks.values()} == {
             "backbone.first.0",
             "backbone.first.3",
             "backbone",
             *(f"bbox_head.{part}_convs.{level}.0" for part in ("cls", "reg") for level in (0, 1)),
         }
         convolutions = {name for name, node in nodes.items() if node.op_type == "Conv"}
-        assert convolutions <= found.keys()
-        others = {nodes[name].op_type for name in nodes.keys() - found.keys()}
+        assert convolutions <= blocks.keys()
+        others = {nodes[name].op_type for name in nodes.keys() - blocks.keys()}
         assert {"Softmax", "Exp", "Cast"} <= others
 
 
-def test_squeeze_excite_can_be_left_out(tmp_path):
+def test_blocks_without_squeeze_excite(tmp_path):
     class Network(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -182,43 +185,30 @@ def test_squeeze_excite_can_be_left_out(tmp_path):
     torch.onnx.export(fuse(Network()), (image,), path, dynamo=True, verbose=False)
     convolutions = [node for node in onnx.load(path).graph.node if node.op_type == "Conv"]
     assert len(convolutions) == 5
-    for inside, found in ((True, blocks(path)), (False, blocks(path, squeeze_excite=False))):
-        assert [node.name in found for node in convolutions] == [True, True, inside, inside, True]
+    for squeeze_excite in (True, False):
+        blocks = blocks_of_nodes(path, squeeze_excite)
+        included = [node.name in blocks for node in convolutions]
+        assert included == [True, True, squeeze_excite, squeeze_excite, True]
 
 
 @pytest.mark.parametrize(
-    ("max_drop", "kept"), [(0.2, 0), (0.09, 1), (0.04, 2), (0.02, 2), (0.004, 3), (-1, 9)]
+    ("allowed_drop", "expected"), [(0.1, 0), (0.045, 1), (0.02, 2), (0.01, 2), (0.002, 3), (-1, 9)]
 )
-def test_the_fewest_blocks_are_kept(tmp_path, monkeypatch, max_drop, kept):
-    """A stand-in for measuring: three blocks lose."""
-    loses = {"block 3": 0.05, "block 7": 0.03, "block 1": 0.005}
-    others = [f"block {index}" for index in range(9) if f"block {index}" not in loses]
-    quantizer = Quantizer.__new__(Quantizer)
-    quantizer.file = tmp_path / "model.onnx"
-    quantizer.manifest = {"max_drop": max_drop}
-    quantizer.sweep = [None] * 7
-    quantizer._ranking = [*loses, *others]
-    quantizer.blocks = {str(index): block for index, block in enumerate(sorted(quantizer._ranking))}
+def test_fewest_float_blocks(allowed_drop, expected):
+    """Of nine blocks, the three most sensitive lose mAP in 8 bits."""
+    drops = [0.05, 0.03, 0.005, 0, 0, 0, 0, 0, 0]
+    tried = []
 
-    def write(target, folder, quantized):
-        (folder / "blocks").write_text(",".join(quantized))
+    def keeps_mean_ap(count: int) -> bool:
+        tried.append(count)
+        return sum(drops[count:]) <= allowed_drop
 
-    def mean_ap(target, folder):
-        file = folder / "blocks"
-        return 0.7 - sum(
-            lost for block, lost in loses.items() if file.exists() and block in file.read_text()
-        )
-
-    monkeypatch.setattr(quantizer, "_write", write)
-    monkeypatch.setattr(quantizer, "_mean_ap", mean_ap)
-    folder = tmp_path / "out"
-    assert quantizer.write("onnx", folder) == quantizer._ranking[:kept]
-    written = set(filter(None, (folder / "blocks").read_text().split(",")))
-    assert written == {*quantizer._ranking[kept:]}
+    assert fewest_float_blocks(len(drops), keeps_mean_ap) == expected
+    assert len(tried) == len(set(tried)) <= 5
 
 
 def test_signal_to_noise_by_hand():
-    """Of two anchors the one moves by half its width, which leaves a third of IoU."""
+    """One of two boxes moves by half its width, so that the IoU is a third."""
     boxes = np.float32([[[0, 0, 2, 2], [4, 4, 8, 8]]])
     scores = np.float32([[[0.6, 0.2], [0.1, 0.0]]])
     moved = boxes + np.float32([[[1, 0, 1, 0], [0, 0, 0, 0]]])
@@ -233,21 +223,21 @@ def test_signal_to_noise_by_hand():
 
 @pytest.mark.heavy
 @pytest.mark.parametrize("kind", ["raw", "end2end"])
-def test_a_sweep_in_earnest(trained, tmp_path, capsys, kind):
-    """Where nothing may be lost, less than nothing even, every block ends in float."""
+def test_every_block_stays_in_float_if_no_drop_is_allowed(trained, tmp_path, capsys, kind):
     with pytest.raises(MixDetError, match="--max-drop"):
         export(*trained, tmp_path, kinds=(kind,), precision="int8", max_drop=-1.0)
     [refused] = tmp_path.glob("unverified_*")
     manifest = json.loads((refused / "mixdet.json").read_text())
-    kept = manifest["float_layers"]["onnx"]
-    assert len(kept) == 7
-    said = capsys.readouterr().out
-    ratios = [re.search(rf"{re.escape(block)} alone in 8 bits: (\S+) dB", said) for block in kept]
-    ratios = [float(found.group(1)) for found in ratios]
+    blocks = manifest["float_layers"]["onnx"]
+    assert len(blocks) == 7
+    printed = capsys.readouterr().out
+    pattern = "{} alone in 8 bits: (\\S+) dB"
+    matches = [re.search(pattern.format(re.escape(block)), printed) for block in blocks]
+    ratios = [float(match.group(1)) for match in matches]
     assert ratios == sorted(ratios)
     assert 0 < ratios[0] < ratios[-1] < 100
-    assert convolutions_of_onnx(refused) == {"FLOAT"}
+    assert convolution_weights_of_onnx(refused) == {"FLOAT"}
     quantized = export(*trained, tmp_path / "all", kinds=(kind,), precision="int8", max_drop=1.0)
-    assert convolutions_of_onnx(quantized[0]) == {"DequantizeLinear"}
+    assert convolution_weights_of_onnx(quantized[0]) == {"DequantizeLinear"}
     measured = manifest["measured"]["onnx"]
     assert measured["mAP"] == pytest.approx(measured["mAP_torch"], abs=5e-4)

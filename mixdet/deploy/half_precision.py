@@ -1,4 +1,4 @@
-"""Sixteen bits: float16 for both runtimes, bfloat16 for OpenVINO."""
+"""Files with 16 bits: float16 for ONNX Runtime and OpenVINO, bfloat16 for OpenVINO."""
 
 from __future__ import annotations
 
@@ -9,13 +9,16 @@ from typing import Any
 import numpy as np
 
 
-def half_onnx(file: Path, path: Path, nodes: Collection[str]) -> None:
-    """Write an ONNX file whose layers compute in float16; what decodes stays in float32.
+def convert_onnx_to_float16(file: Path, path: Path, nodes: Collection[str]) -> None:
+    """Write an ONNX file whose layers compute in float16.
+
+    Inputs, outputs and the decoding of boxes stay in float32.
 
     Args:
         file: The float32 file.
-        path: The one to write.
-        nodes: Names of the nodes that may be halved, as `mixdet.deploy.quantize.blocks` finds them.
+        path: The file to write.
+        nodes: Names of the nodes that may compute in float16, the keys of
+            `mixdet.deploy.quantization.blocks_of_nodes`.
     """
     import onnx
     from onnxruntime.transformers.float16 import convert_float_to_float16
@@ -26,12 +29,12 @@ def half_onnx(file: Path, path: Path, nodes: Collection[str]) -> None:
     onnx.save(model, path)
 
 
-def half_weights(model: Any, kind: str) -> None:
-    """Round the weights of an OpenVINO model's convolutions; anchors stay as they are.
+def round_openvino_weights(model: Any, dtype: str) -> None:
+    """Round the weights of an OpenVINO model's convolutions. Anchors stay as they are.
 
     Args:
-        model: The model; changed in place.
-        kind: 'f16' or 'bf16'.
+        model: The `openvino.Model`, which is changed in place.
+        dtype: 'f16' or 'bf16'.
     """
     import openvino
     from openvino import opset13
@@ -39,5 +42,5 @@ def half_weights(model: Any, kind: str) -> None:
     for op in model.get_ordered_ops():
         if op.get_type_name() in ("Convolution", "GroupConvolution"):
             weights = np.array(op.input_value(1).get_node().data)
-            rounded = opset13.constant(weights, getattr(openvino.Type, kind))
+            rounded = opset13.constant(weights, getattr(openvino.Type, dtype))
             op.input(1).replace_source_output(opset13.convert(rounded, "f32").output(0))
