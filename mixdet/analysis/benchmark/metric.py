@@ -94,5 +94,5 @@ def metric_table(record: dict[str, object], markdown: bool = False) -> str:
     row = [str(record["pictures"]), str(record["detections"])]
     row += [spread(record["seconds"][name], 1) for name in BACKENDS]
     row += [spread(record["speedup"], 1), f"{record['largest_difference']:.0e}"]
-    header = ["pictures", "detections", *(f"{name}, s" for name in BACKENDS), "times faster"]
+    header = ["images", "detections", *(f"{name}, s" for name in BACKENDS), "times faster"]
     return text_table([*header, "largest difference"], [row], markdown)
