@@ -257,8 +257,18 @@ def _ours(cfg: Config, backend: str) -> dict:
     )
 
 
+def eval_summary(record: dict[str, object]) -> str:
+    """The detectors in the record of `measure_eval`, as Markdown."""
+    return _detector_table(record, markdown=True)
+
+
 def eval_table(record: dict[str, object], markdown: bool = False) -> str:
-    """The record of `measure_eval` as text."""
+    """The record of `measure_eval` as text: the detectors, then the metric alone."""
+    metric = metric_table(record["metric"], markdown)
+    return f"{_detector_table(record, markdown)}\n\n{metric}"
+
+
+def _detector_table(record: dict[str, object], markdown: bool) -> str:
     rows = [
         [
             row["detector"],
@@ -271,9 +281,4 @@ def eval_table(record: dict[str, object], markdown: bool = False) -> str:
         for row in record["detectors"]
     ]
     header = ["detector", "images", "score_thr", "our metric", "mmdet, images/s"]
-    return "\n\n".join(
-        [
-            text_table([*header, "MixDet, images/s", "times faster"], rows, markdown),
-            metric_table(record["metric"], markdown),
-        ]
-    )
+    return text_table([*header, "MixDet, images/s", "times faster"], rows, markdown)

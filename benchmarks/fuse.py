@@ -156,7 +156,7 @@ _LOADERS = {"onnx": _onnx, "openvino": _openvino}
 
 
 def fuse_table(record: dict[str, object], markdown: bool = False) -> str:
-    """The record of `measure_fuse` as text: the fastest round, its ratio, and the median."""
+    """The record of `measure_fuse` as text: the fastest round, and its ratio to the first row's."""
     first = {}
     rows = []
     for row in record["rows"]:
@@ -167,10 +167,9 @@ def fuse_table(record: dict[str, object], markdown: bool = False) -> str:
             cells += [
                 f"{row['madds'][runtime] / 1e6:.0f}",
                 f"{time['low']:.1f} ({ratio:.2f})",
-                f"{time['median']:.1f}",
             ]
         rows.append(cells)
-    header = ["milliseconds, one thread"]
+    header = ["least of the rounds, one thread"]
     for runtime in record["rows"][0]["milliseconds"]:
-        header += [f"{runtime}, million multiply-adds", f"{runtime}, least", f"{runtime}, median"]
+        header += [f"{runtime}, million multiply-adds", f"{runtime}, ms"]
     return text_table(header, rows, markdown)

@@ -100,6 +100,17 @@ def _start(
     return lambda request: step(data)
 
 
+def gloo_summary(record: dict[str, object]) -> str:
+    """The medians of the record of `measure_gloo`, a row a network, as Markdown."""
+    cells: dict[str, dict[str, str]] = {}
+    for row in record["rows"]:
+        rate, ratio = row["images_per_second"]["median"], row["speedup"]["median"]
+        cells.setdefault(row["network"], {})[row["side"]] = f"{rate:.1f} ({ratio:.2f})"
+    header = ["images/s (times faster)", *SIDES]
+    rows = [[network, *(of[side] for side in SIDES)] for network, of in cells.items()]
+    return text_table(header, rows, markdown=True)
+
+
 def gloo_table(record: dict[str, object], markdown: bool = False) -> str:
     """The record of `measure_gloo` as text."""
     rows = [

@@ -178,6 +178,16 @@ def grow_table(record: dict[str, object], markdown: bool = False) -> str:
         ]
         for row in record["sweeps"]
     ]
+    sweeps = text_table(["", *(f"{mode}, images/s" for mode in MODES)], rows, markdown)
+    return f"{sweeps}\n\n{_parts_table(record, markdown)}"
+
+
+def grow_summary(record: dict[str, object]) -> str:
+    """What bounds the network, as Markdown; the plot shows the sweeps."""
+    return _parts_table(record, markdown=True)
+
+
+def _parts_table(record: dict[str, object], markdown: bool) -> str:
     # older records do not have them
     rates_of = [what for what in ("madds", "bytes") if what in record["parts"][0]]
     parts = [
@@ -194,13 +204,8 @@ def grow_table(record: dict[str, object], markdown: bool = False) -> str:
         for part in record["parts"]
     ]
     header = ["one core, fused, 320 x 320", "ms", "million multiply-adds", "billion a second"]
-    header += ["gigabytes a second, read and written"] * (len(rates_of) - 1)
-    return "\n\n".join(
-        [
-            text_table(["", *(f"{mode}, images/s" for mode in MODES)], rows, markdown),
-            text_table(header, parts, markdown),
-        ]
-    )
+    header += ["GB a second, read and written"] * (len(rates_of) - 1)
+    return text_table(header, parts, markdown)
 
 
 def grow_plot(record: dict[str, object]) -> str:

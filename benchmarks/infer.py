@@ -146,9 +146,31 @@ def _rows(
     return rows
 
 
+def infer_summary(record: dict[str, object]) -> str:
+    """The medians end to end, and how many times faster, of all settings in one Markdown table."""
+    rows = [row for row in record["rows"] if PARTS[0] in row["milliseconds"]]
+    settings = list(dict.fromkeys((row["batch"], row["threads"]) for row in rows))
+    cells: dict[str, dict[tuple, str]] = {}
+    scores = {}
+    for row in rows:
+        ratio = f" ({row['speedup']['median']:.1f})" if "speedup" in row else ""
+        text = f"{row['milliseconds'][PARTS[0]]['median']:.1f}{ratio}"
+        cells.setdefault(row["form"], {})[row["batch"], row["threads"]] = text
+        scores[row["form"]] = f"{row['mAP']:.4f}" if "mAP" in row else ""
+    times = any("speedup" in row for row in rows)
+    header = ["ms an image" + " (times faster)" * times]
+    header += [f"batch {batch}, threads {threads}" for batch, threads in settings]
+    header += ["mAP"] * any(scores.values())
+    table = [
+        [form, *(of[key] for key in settings), scores[form]][: len(header)]
+        for form, of in cells.items()
+    ]
+    return text_table(header, table, markdown=True)
+
+
 def infer_table(record: dict[str, object], markdown: bool = False) -> str:
     """The record of `measure_infer` as text, a table for each batch and number of threads."""
-    header = ["ms an image", *PARTS, "share", "times faster", "network, ms per billion", "mAP"]
+    header = ["ms an image", *PARTS, "decode and NMS, %", "times faster", "network, ms per billion", "mAP"]
     tables = []
     settings = dict.fromkeys((row["batch"], row["threads"]) for row in record["rows"])
     for batch, threads in settings:
@@ -172,7 +194,7 @@ def _cells(row: dict) -> list[str]:
         spread(whole, 1) if whole else "",
         spread(network, 1),
         f"{rest['median']:.2f}" if rest else "",
-        f"{row['rest_share']:.0%}" if "rest_share" in row else "",
+        f"{100 * row['rest_share']:.0f}" if "rest_share" in row else "",
         spread(row["speedup"], 1) if "speedup" in row else "",
         f"{row['ms_per_billion']:.1f}" if "ms_per_billion" in row else "",
         f"{row['mAP']:.4f}" if "mAP" in row else "",

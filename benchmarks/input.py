@@ -218,14 +218,34 @@ def _workers(number: int, data_root: str, rounds: int, images: int | None) -> di
     return result
 
 
+def input_summary(record: dict[str, object]) -> str:
+    """The speeds in the record of `measure_input`, as Markdown."""
+    header, *rows = _speeds(record)
+    return text_table(header[:4], [row[:4] for row in rows], markdown=True)
+
+
 def input_table(record: dict[str, object], markdown: bool = False) -> str:
     """The record of `measure_input` as text: speeds, then where the time goes."""
+    header, *rows = _speeds(record)
+    steps = [
+        [f"{row['recipe']}: {side}, {step}", f"{value:.2f}"]
+        for row in record["recipes"]
+        for side in PIPELINES
+        for step, value in row[side]["milliseconds"].items()
+    ]
+    return "\n\n".join(
+        [
+            text_table(header, rows, markdown),
+            text_table(["step", "ms per image"], steps, markdown),
+        ]
+    )
+
+
+def _speeds(record: dict[str, object]) -> list[list[str]]:
+    """A header and its rows; the last two columns are what part of the time decoding takes."""
     speeds = [
-        (name, row)
-        for name, row in (
-            *((f"{row['recipe']}, one core", row) for row in record["recipes"]),
-            *((f"data loader, {row['workers']} workers", row) for row in record["workers"]),
-        )
+        *((f"{row['recipe']}, one core", row) for row in record["recipes"]),
+        *((f"data loader, {row['workers']} workers", row) for row in record["workers"]),
     ]
     rows = [
         [
@@ -240,16 +260,4 @@ def input_table(record: dict[str, object], markdown: bool = False) -> str:
         for name, row in speeds
     ]
     header = ["", "mmdet, images/s", "MixDet, images/s", "times faster"]
-    shares = ["mmdet, decode", "MixDet, decode"]
-    steps = [
-        [f"{row['recipe']}: {side}, {step}", f"{value:.2f}"]
-        for row in record["recipes"]
-        for side in PIPELINES
-        for step, value in row[side]["milliseconds"].items()
-    ]
-    return "\n\n".join(
-        [
-            text_table([*header, *shares], rows, markdown),
-            text_table(["step", "ms per image"], steps, markdown),
-        ]
-    )
+    return [[*header, "mmdet, decode", "MixDet, decode"], *rows]

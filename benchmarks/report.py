@@ -24,6 +24,16 @@ def table(record: dict, markdown: bool = False) -> str:
     return f"{describe(record['machine'])}\n\n{made}"
 
 
+def summary(record: dict) -> str:
+    """What a page shows of a record: its short table where its kind has one, as Markdown."""
+    kind = record["kind"]
+    module = importlib.import_module(f"benchmarks.{kind}")
+    short = getattr(module, f"{kind}_summary", None)
+    made = short(record) if short else getattr(module, f"{kind}_table")(record, markdown=True)
+    measured_on, _ = describe(record["machine"]).splitlines()
+    return f"{measured_on}, mixdet {record['machine']['versions']['mixdet']}\n\n{made}"
+
+
 def plot(record: dict) -> str | None:
     """A record's plot as SVG, if its kind has one."""
     module = importlib.import_module(f"benchmarks.{record['kind']}")
@@ -81,8 +91,8 @@ def renew(page: Path, files: Sequence[Path]) -> list[str]:
 
 
 def content(record: dict, file: Path, page: Path) -> str:
-    """What a page shows of a record: its tables, and its plot, which lies beside the file."""
-    made = table(record, markdown=True)
+    """What a page shows of a record: its summary, and its plot, which lies beside the file."""
+    made = summary(record)
     if not plot(record):
         return made
     drawn = os.path.relpath(file.with_suffix(".svg"), page.parent).replace(os.sep, "/")

@@ -59,9 +59,9 @@ def speedup(peer: list[float], ours: list[float]) -> dict[str, float]:
 
 
 def spread(values: dict[str, float], digits: int = 0) -> str:
-    """Such a result as text: 120 (110 to 125)."""
+    """Such a result as text: 120 (110-125)."""
     median, low, high = (f"{values[key]:.{digits}f}" for key in ("median", "low", "high"))
-    return f"{median} ({low} to {high})"
+    return f"{median} ({low}-{high})"
 
 
 @contextlib.contextmanager
