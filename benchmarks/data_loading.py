@@ -1,4 +1,4 @@
-"""Training from a data loader: how long each side waits for its images."""
+"""`feed`: training from a data loader, and how long the training step waits for its images."""
 
 from __future__ import annotations
 
@@ -6,154 +6,155 @@ import contextlib
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
-from benchmarks.input import SIZE, data_loader
-from benchmarks.peers import NETWORKS, check_known
-from benchmarks.processes import served
-from benchmarks.timing import median_of, speedup, spread, turns
-from benchmarks.train import device, ready_to_train
+from benchmarks.input_pipeline import SIZE, data_loader
+from benchmarks.networks import NETWORKS, check_known
+from benchmarks.processes import remote_function
+from benchmarks.timing import format_range, median_and_range, speedup, turn_order
+from benchmarks.training_step import device, prepare_training, runs_here
 from mixdet.datasets.transforms.photometric import PhotometricDistortion
 from mixdet.machine import cores, machine
 from mixdet.visual.tables import text_table
 
 BATCH = 24  # as in our COCO configs
-IMAGES = 2400  # of a round
-SIDES = {  # (pipeline, form of the training step, whether a GPU distorts the colors)
-    "timm in mmdet": ("mmdet", "mmdet", False),
-    "MixDet": ("mixdet", "eager", False),
-    "MixDet, CUDA graph": ("mixdet", "CUDA graph", False),
-    "MixDet, CUDA graph, distorted on the GPU": ("mixdet", "CUDA graph", True),
+IMAGES = 2400  # per round
+
+
+class TrainingSetup(NamedTuple):
+    """A pipeline with a form of the training step."""
+
+    pipeline: str  # a key of `benchmarks.input_pipeline.PIPELINES`
+    form: str  # a form that `prepare_training` takes
+    distort_on_gpu: bool = False  # whether the data preprocessor distorts colors
+
+
+SETUPS = {
+    "timm in mmdet": TrainingSetup("mmdet", "mmdet"),
+    "MixDet": TrainingSetup("mixdet", "eager"),
+    "MixDet, CUDA graph": TrainingSetup("mixdet", "CUDA graph"),
+    "MixDet, CUDA graph, distorted on the GPU": TrainingSetup("mixdet", "CUDA graph", True),
 }
 
 
-def measure_feed(
+def measure(
     data_root: str,
-    rounds: int = 3,
+    rounds: int = 5,
     workers: Sequence[int] | None = None,
     network: str = "MixNet-S",
-    amp: bool = False,
     images: int = IMAGES,
     batch: int = BATCH,
 ) -> dict[str, object]:
-    """Train on images from a data loader, on the GPU where there is one.
+    """Train on images from a data loader, on the GPU if there is one.
 
     Args:
-        data_root: COCO's layout; its training images are read over and over.
-        rounds: How often each side trains on that many images.
-        workers: Numbers of data loader workers; by default one a core.
-        network: One of `NETWORKS`.
-        amp: All in mixed precision.
-        images: Of a round.
-        batch: Images of a step.
+        data_root: A folder in COCO's layout. Its training images are read over and over.
+        rounds: Number of timed rounds.
+        workers: Numbers of data loader workers to time with; None for one per core.
+        network: A key of `NETWORKS`.
+        images: Images per round.
+        batch: Images per step.
 
     Returns:
-        machine, settings and rows; images a second, and the share of the time in which the training
-        process had no batch to go on with.
+        machine, settings and rows: images per second, and the part of the time in which the
+        training process waited for a batch.
 
     Raises:
-        MixDetError: If there are no such images, or the network is unknown.
+        MixDetError: The images are missing, or the network is unknown.
     """
     check_known("--network", [network], NETWORKS)
-    data_loader("mixdet", data_root, 0)  # refused here rather than in a process of its own
-    found = machine()
-    settings = {"network": network, "size": SIZE, "batch": batch, "amp": amp}
-    sides = {name: side for name, side in SIDES.items() if fits(side[1])}
+    data_loader("mixdet", data_root, 0)  # raises here, not in another process
+    measured_on = machine()
+    settings = {"network": network, "size": SIZE, "batch": batch}
+    setups = {name: setup for name, setup in SETUPS.items() if runs_here(setup.form)}
     rows = [
         row
         for number in workers or [cores()]
-        for row in _workers(number, sides, data_root, rounds, images, settings)
+        for row in _measure_workers(number, setups, data_root, rounds, images, settings)
     ]
     settings |= {"rounds": rounds, "images": images, "device": device()}
-    return {"kind": "feed", "machine": found, "settings": settings, "rows": rows}
+    return {"kind": "feed", "machine": measured_on, "settings": settings, "rows": rows}
 
 
-def fits(form: str) -> bool:
-    """Whether a form of the training step is for this machine."""
-    return device() == "cuda" or form != "CUDA graph"
-
-
-def _workers(
+def _measure_workers(
     number: int,
-    sides: dict[str, tuple[str, str, bool]],
+    setups: dict[str, TrainingSetup],
     data_root: str,
     rounds: int,
     images: int,
     settings: dict[str, object],
 ) -> list[dict[str, object]]:
-    seconds: dict[str, list[float]] = {name: [] for name in sides}
-    waited: dict[str, list[float]] = {name: [] for name in sides}
+    """Time all setups in turns with a number of data loader workers."""
+    seconds: dict[str, list[float]] = {name: [] for name in setups}
+    waited: dict[str, list[float]] = {name: [] for name in setups}
     with contextlib.ExitStack() as stack:
-        asks = {
+        functions = {
             name: stack.enter_context(
-                served(_start, *side, data_root, number, images, *settings.values())
+                remote_function(_start_epochs, setup, data_root, number, images, *settings.values())
             )
-            for name, side in sides.items()
+            for name, setup in setups.items()
         }
-        for turn, name in turns(asks, rounds):
-            total, waiting, steps = asks[name](turn)
+        for turn, name in turn_order(functions, rounds):
+            total, waiting, steps = functions[name](turn)
             if turn:
                 seconds[name].append(total / steps / settings["batch"])
                 waited[name].append(waiting / total)
     peer = next(iter(seconds.values()))
     return [
-        {"workers": number, "side": name, "speedup": speedup(peer, found)}
-        | {"images_per_second": median_of([1 / value for value in found])}
+        {"workers": number, "side": name, "speedup": speedup(peer, values)}
+        | {"images_per_second": median_and_range([1 / value for value in values])}
         | {"waiting": statistics.median(waited[name])}
-        for name, found in seconds.items()
+        for name, values in seconds.items()
     ]
 
 
-def _start(
-    pipeline: str,
-    form: str,
-    on_device: bool,
+def _start_epochs(
+    setup: TrainingSetup,
     data_root: str,
     workers: int,
     images: int,
     network: str,
     size: int,
     batch: int,
-    amp: bool,
 ) -> Callable[[int], tuple[float, float, int]]:
-    """A process that trains for an epoch: seconds, those without a batch, and steps."""
-    model, step = ready_to_train(network, form, size, batch, amp, threads=1)
-    if on_device:
+    """Return a function that trains an epoch: its seconds, those of waiting, and its steps."""
+    model, step = prepare_training(network, setup.form, size, batch, amp=False, threads=1)
+    if setup.distort_on_gpu:
         model.data_preprocessor.photometric = PhotometricDistortion()
-    once = len(data_loader(pipeline, data_root, 0, batch=1, passes=1))
-    # one batch more than is timed
-    passes = -(-(images + batch) // once)
-    loader = data_loader(pipeline, data_root, workers, batch, passes, photometric=not on_device)
+    images_in_folder = len(data_loader(setup.pipeline, data_root, 0, batch=1, passes=1))
+    passes = -(-(images + batch) // images_in_folder)  # with one batch that is not timed
+    photometric = not setup.distort_on_gpu
+    loader = data_loader(setup.pipeline, data_root, workers, batch, passes, photometric=photometric)
 
-    def epoch(turn: int) -> tuple[float, float, int]:
+    def train_epoch(turn: int) -> tuple[float, float, int]:
         loader.sampler.set_epoch(turn)
         batches = iter(loader)
-        step(next(batches))  # workers start, and fetch their first batch
+        step(next(batches))  # untimed: the workers start, and load their first batches
         waiting, steps, start = 0.0, 0, time.perf_counter()
         while True:
             before = time.perf_counter()
-            batch = next(batches, None)
+            data = next(batches, None)
             waiting += time.perf_counter() - before
-            if batch is None:
+            if data is None:
                 return time.perf_counter() - start, waiting, steps
-            step(batch)
+            step(data)
             steps += 1
 
-    return epoch
+    return train_epoch
 
 
-def feed_table(record: dict[str, object], markdown: bool = False) -> str:
-    """The record of `measure_feed` as text."""
+def table(record: dict[str, object], markdown: bool = False) -> str:
+    """Lay out the record of `measure` as text."""
     rows = [
         [
             row["side"],
             str(row["workers"]),
-            spread(row["images_per_second"]),
-            spread(row["speedup"], 2),
+            format_range(row["images_per_second"]),
+            format_range(row["speedup"], 2),
             f"{row['waiting']:.0%}",
         ]
         for row in record["rows"]
     ]
     settings = record["settings"]
-    name = f"{settings['network']}, batches of {settings['batch']}"
-    name += ", mixed precision" if settings["amp"] else ""
-    return text_table([name, "workers", "images/s", "times faster", "waits"], rows, markdown)
+    title = f"{settings['network']}, batches of {settings['batch']}"
+    return text_table([title, "workers", "images/s", "times faster", "waits"], rows, markdown)

@@ -1,4 +1,4 @@
-"""What a MixConv costs on a runtime: split as it is trained, padded, and as `fuse` makes it."""
+"""`fuse`: what a MixConv costs on a runtime: as it is trained, padded, and rewritten by `fuse`."""
 
 from __future__ import annotations
 
@@ -19,155 +19,141 @@ from mmcv.cnn import fuse_conv_bn
 from mmdet.registry import MODELS
 from mmengine.registry import init_default_scope
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.contestants import runtime_settings
-from benchmarks.peers import initialize
-from benchmarks.processes import served, take_turns
-from benchmarks.timing import median_of
+from benchmarks.processes import remote_function, time_remote_in_turns
+from benchmarks.timing import median_and_range
+from benchmarks.weights import initialize
+from mixdet.analysis.complexity import count_madds
 from mixdet.config.read import read_config
 from mixdet.deploy.fuse import fuse
 from mixdet.errors import MixDetError
-from mixdet.inference.runtimes import openvino_core
+from mixdet.inference.runtimes import PACKAGES, load
 from mixdet.machine import machine
 from mixdet.visual.tables import text_table
 
-RUNTIMES = {"onnx": "onnxruntime", "openvino": "openvino"}  # targets and their packages
-FORMS: dict[str, Callable[[nn.Module, str], nn.Module]] = {
-    "as trained": lambda model, target: fuse_conv_bn(copy.deepcopy(model).eval()),
+RUNTIMES = ("onnx", "openvino")
+
+
+def fold_norms_only(model: nn.Module, target: str) -> nn.Module:
+    """Fold batch norm into the convolutions, and leave each MixConv as it is trained."""
+    return fuse_conv_bn(copy.deepcopy(model).eval())
+
+
+FUSING_FORMS: dict[str, Callable[[nn.Module, str], nn.Module]] = {
+    "as trained": fold_norms_only,
     "padded": partial(fuse, branched=False),
     "as fused": fuse,
 }
-# (config, form); a group's first row is what the others of it are compared with
-ROWS = (
+# Groups of (config, form). The table compares each row with the first one of its group
+GROUPS = (
     (
         ("ssdlite_mobilenet_v2_5x5_coco", "as fused"),
-        *(("ssdlite_mobilenet_v2_mix357_coco", form) for form in FORMS),
+        *(("ssdlite_mobilenet_v2_mix357_coco", form) for form in FUSING_FORMS),
     ),
-    tuple(("ssdlite_mixnet_m_coco", form) for form in FORMS),
+    tuple(("ssdlite_mixnet_m_coco", form) for form in FUSING_FORMS),
 )
 
 
-def measure_fuse(
-    rounds: int = 60, groups: Sequence[Sequence[tuple[str, str]]] = ROWS
+class LevelOutputs(nn.Module):
+    """Backbone, neck and head of a detector, for export: the outputs of all levels in one tuple."""
+
+    def __init__(self, detector: nn.Module) -> None:
+        super().__init__()
+        self.detector = detector
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        """Return the class logits of each level, then the box offsets of each level."""
+        scores, offsets = self.detector(image, mode="tensor")
+        return *scores, *offsets
+
+
+def measure(
+    rounds: int = 5, groups: Sequence[Sequence[tuple[str, str]]] = GROUPS
 ) -> dict[str, object]:
     """Time backbone, neck and head for one image of the config's size, on one thread.
 
     Args:
-        rounds: How often each is timed; all forms take turns in one process a runtime.
-        groups: As `ROWS`.
+        rounds: Number of timed rounds. Each runtime has a process, in which all forms take turns.
+        groups: Configs and forms, as in `GROUPS`.
 
     Returns:
-        machine, settings and rows, in milliseconds of the process's time by runtime.
+        machine, settings and rows, with milliseconds of processor time and multiply-adds by
+        runtime.
 
     Raises:
-        MixDetError: Neither runtime is installed.
+        MixDetError: Neither ONNX Runtime nor OpenVINO is installed.
     """
-    runtimes = [name for name, package in RUNTIMES.items() if importlib.util.find_spec(package)]
+    runtimes = [name for name in RUNTIMES if importlib.util.find_spec(PACKAGES[name])]
     if not runtimes:
-        raise MixDetError("no runtime: pip install 'mixdet[onnx,openvino]'")
+        raise MixDetError("no runtime is installed: pip install 'mixdet[onnx,openvino]'")
     init_default_scope("mmdet")
-    found = machine()
+    measured_on = machine()
+    keys = [(number, *row) for number, group in enumerate(groups) for row in group]
+    madds: dict[tuple, dict[str, int]] = {key: {} for key in keys}
+    milliseconds: dict[tuple, dict[str, dict]] = {key: {} for key in keys}
     with tempfile.TemporaryDirectory() as folder:
-        keys = [(group, *row) for group, rows in enumerate(groups) for row in rows]
-        madds = {
-            (key, runtime): _export(key[1], key[2], runtime, _file(Path(folder), key, runtime))
-            for key in keys
-            for runtime in runtimes
-        }
-        times = {}
         for runtime in runtimes:
-            files = {key: str(_file(Path(folder), key, runtime)) for key in keys}
-            with served(_start, runtime, files) as ask:
-                seconds = take_turns({key: (ask, key) for key in keys}, rounds, threads=1)
+            files = {}
+            for key in keys:
+                _, config, form = key
+                files[key] = Path(folder, f"{'-'.join(map(str, key))}-{runtime}.onnx")
+                madds[key][runtime] = _export(config, form, runtime, files[key])
+            with remote_function(_load_files, runtime, files) as run:
+                tasks = {key: (run, key) for key in keys}
+                seconds = time_remote_in_turns(tasks, rounds, threads=1)
             for key, values in seconds.items():
-                times[key, runtime] = median_of([1000 * value for value in values])
+                milliseconds[key][runtime] = median_and_range([1000 * value for value in values])
     rows = [
-        {"group": key[0], "config": key[1], "form": key[2]}
-        | {"milliseconds": {runtime: times[key, runtime] for runtime in runtimes}}
-        | {"madds": {runtime: madds[key, runtime] for runtime in runtimes}}
-        for key in keys
+        {"group": group, "config": config, "form": form}
+        | {"milliseconds": milliseconds[group, config, form], "madds": madds[group, config, form]}
+        for group, config, form in keys
     ]
-    return {"kind": "fuse", "machine": found, "settings": {"rounds": rounds}, "rows": rows}
-
-
-def _file(folder: Path, key: tuple, runtime: str) -> Path:
-    return folder / f"{'-'.join(map(str, key))}-{runtime}.onnx"
-
-
-class _Outputs(nn.Module):
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        scores, offsets = self.model(x, mode="tensor")
-        return *scores, *offsets
+    return {"kind": "fuse", "machine": measured_on, "settings": {"rounds": rounds}, "rows": rows}
 
 
 def _export(config: str, form: str, runtime: str, file: Path) -> int:
-    """Write a form of a detector as ONNX, which both runtimes read; its multiply-adds."""
+    """Write a form of a detector as ONNX, which both runtimes read, and count its multiply-adds."""
     cfg = read_config(config)
-    cfg.model.backbone.init_cfg = None  # weights do not matter, and are not to be fetched
+    cfg.model.backbone.init_cfg = None  # pretrained weights would be downloaded for nothing
     model = MODELS.build(cfg.model)
     initialize(model)
-    network = _Outputs(FORMS[form](model, runtime)).eval()
-    inputs = torch.zeros(1, 3, model.input_size, model.input_size)
+    network = LevelOutputs(FUSING_FORMS[form](model, runtime)).eval()
+    image = torch.zeros(1, 3, model.input_size, model.input_size)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    with torch.no_grad(), warnings.catch_warnings(), FlopCounterMode(display=False) as counter:
-        warnings.simplefilter("ignore")
-        network(inputs)
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        madds = count_madds(network, image)
         program = torch.onnx.export(
-            network, (inputs,), input_names=["x"], opset_version=18, dynamo=True, verbose=False
+            network, (image,), input_names=["image"], opset_version=18, dynamo=True, verbose=False
         )
     program.save(file)
-    return counter.get_total_flops() // 2
+    return madds
 
 
-def _start(runtime: str, files: dict[tuple, str]) -> Callable[[tuple], None]:
-    """A process that runs the file which it is asked for once."""
-    with runtime_settings(threads=1, bf16=False):
-        runs = {key: _LOADERS[runtime](file) for key, file in files.items()}
+def _load_files(runtime: str, files: dict[tuple, Path]) -> Callable[[tuple], None]:
+    """Return a function that runs the file of a key once."""
+    loaded = {key: load(runtime, file, threads=1) for key, file in files.items()}
+    images = {key: np.zeros(network.shape, np.float32) for key, network in loaded.items()}
 
-    def answer(key: tuple) -> None:
-        runs[key]()
+    def run(key: tuple) -> None:
+        loaded[key].run(images[key])
 
-    return answer
-
-
-def _onnx(file: str) -> Callable[[], object]:
-    import onnxruntime
-
-    providers = ["CPUExecutionProvider"]
-    session = onnxruntime.InferenceSession(file, onnxruntime.SessionOptions(), providers)
-    x = np.zeros(session.get_inputs()[0].shape, np.float32)
-    return lambda: session.run(None, {"x": x})
+    return run
 
 
-def _openvino(file: str) -> Callable[[], object]:
-    model = openvino_core().compile_model(file, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    x = np.zeros([each.get_length() for each in model.input().partial_shape], np.float32)
-    return lambda: model(x)
+def table(record: dict[str, object], markdown: bool = False) -> str:
+    """Lay out the record of `measure` as text: the fastest round, and its ratio to the first row's.
 
-
-_LOADERS = {"onnx": _onnx, "openvino": _openvino}
-
-
-def fuse_table(record: dict[str, object], markdown: bool = False) -> str:
-    """The record of `measure_fuse` as text: the fastest round, and its ratio to the first row's."""
-    first = {}
+    The ratio is taken within each group.
+    """
+    first_rows = {}
     rows = []
     for row in record["rows"]:
-        base = first.setdefault(row["group"], row)["milliseconds"]
+        first = first_rows.setdefault(row["group"], row)["milliseconds"]
         cells = [f"{row['config']}, {row['form']}"]
         for runtime, time in row["milliseconds"].items():
-            ratio = time["low"] / base[runtime]["low"]
-            cells += [
-                f"{row['madds'][runtime] / 1e6:.0f}",
-                f"{time['low']:.1f} ({ratio:.2f})",
-            ]
+            ratio = time["low"] / first[runtime]["low"]
+            cells += [f"{row['madds'][runtime] / 1e6:.0f}", f"{time['low']:.1f} ({ratio:.2f})"]
         rows.append(cells)
     header = ["least of the rounds, one thread"]
     for runtime in record["rows"][0]["milliseconds"]:

@@ -1,107 +1,65 @@
-"""The documents' tables and plots, made of the records that tools/benchmark.py has written."""
+"""The places in Markdown pages where tables and plots of records stand."""
 
 from __future__ import annotations
 
-import importlib
-import json
 import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.records import read_record, record_page_table, record_plot, write_plot
 from mixdet.errors import MixDetError
-from mixdet.machine import describe
 
-KINDS = ("input", "train", "feed", "gloo", "eval", "infer", "fuse", "grow", "start")
-BEGIN, END = "<!-- {name}: made by tools/benchmark.py report -->", "<!-- /{name} -->"
-
-
-def table(record: dict, markdown: bool = False) -> str:
-    """A record as text: what it was measured on, and its tables."""
-    kind = record["kind"]
-    module = importlib.import_module(f"benchmarks.{kind}")
-    made = getattr(module, f"{kind}_table")(record, markdown)
-    return f"{describe(record['machine'])}\n\n{made}"
+BEGIN, END = "<!-- {name}: made by python -m benchmarks report -->", "<!-- /{name} -->"
+MADE_BY = r"made by (?:python -m benchmarks|tools/benchmark\.py) report"  # the second is older
 
 
-def summary(record: dict) -> str:
-    """What a page shows of a record: its short table where its kind has one, as Markdown."""
-    kind = record["kind"]
-    module = importlib.import_module(f"benchmarks.{kind}")
-    short = getattr(module, f"{kind}_summary", None)
-    made = short(record) if short else getattr(module, f"{kind}_table")(record, markdown=True)
-    measured_on, _ = describe(record["machine"]).splitlines()
-    return f"{measured_on}, mixdet {record['machine']['versions']['mixdet']}\n\n{made}"
-
-
-def plot(record: dict) -> str | None:
-    """A record's plot as SVG, if its kind has one."""
-    module = importlib.import_module(f"benchmarks.{record['kind']}")
-    draw = getattr(module, f"{record['kind']}_plot", None)
-    return draw(record) if draw else None
-
-
-def write_plot(record: dict, file: Path) -> None:
-    """Put a record's plot, if its kind has one, beside its file."""
-    if drawn := plot(record):
-        file.with_suffix(".svg").write_text(drawn, encoding="utf-8")
-
-
-def read_record(path: Path) -> dict:
-    """Read a record.
-
-    Raises:
-        MixDetError: The file is none.
-    """
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise MixDetError(f"{path} cannot be read: {error}") from error
-    if not isinstance(record, dict) or record.get("kind") not in KINDS:
-        raise MixDetError(f"{path} is not what tools/benchmark.py --out writes")
-    return record
-
-
-def renew(page: Path, files: Sequence[Path]) -> list[str]:
-    """Put each record's tables between the page's lines that name it, and its plot beside it.
+def update_page(page: Path, files: Sequence[Path]) -> list[str]:
+    """Put the tables of records into a page, and write their plots beside the records.
 
     Args:
-        page: A Markdown file with the two lines `BEGIN` and `END` for each record; `train` is the
-            name of `train.json`.
-        files: The records.
+        page: A Markdown file with the lines `BEGIN` and `END` for each record. The name in them is
+            that of the file: 'train' for 'train.json'.
+        files: Files of records.
 
     Returns:
-        Names of the records for which the page has no such lines.
+        Names of the records that the page has no such lines for.
 
     Raises:
-        MixDetError: A file is no record, or the page cannot be read.
+        MixDetError: A file holds no record, or the page cannot be read.
     """
     try:
         text = page.read_text(encoding="utf-8")
     except OSError as error:
         raise MixDetError(f"{page} cannot be read: {error.strerror}") from error
-    absent = []
+    without_place = []
     for file in files:
         record = read_record(file)
         write_plot(record, file)
-        text, found = insert(text, file.stem, content(record, file, page))
-        absent += [] if found else [file.stem]
+        text, has_place = insert(text, file.stem, page_content(record, file, page))
+        if not has_place:
+            without_place.append(file.stem)
     page.write_text(text, encoding="utf-8")
-    return absent
+    return without_place
 
 
-def content(record: dict, file: Path, page: Path) -> str:
-    """What a page shows of a record: its summary, and its plot, which lies beside the file."""
-    made = summary(record)
-    if not plot(record):
-        return made
-    drawn = os.path.relpath(file.with_suffix(".svg"), page.parent).replace(os.sep, "/")
-    return f"{made}\n\n![{file.stem}]({drawn})"
+def page_content(record: dict, file: Path, page: Path) -> str:
+    """Return what a page shows of a record: a table, and the plot beside the record's file."""
+    text = record_page_table(record)
+    if not record_plot(record):
+        return text
+    image = os.path.relpath(file.with_suffix(".svg"), page.parent).replace(os.sep, "/")
+    return f"{text}\n\n![{file.stem}]({image})"
 
 
 def insert(text: str, name: str, content: str) -> tuple[str, bool]:
-    """Replace what stands between a name's two lines; False if they are not there."""
-    begin, end = BEGIN.format(name=name), END.format(name=name)
-    pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
-    made = f"{begin}\n{content}\n{end}"
-    return pattern.sub(lambda _: made, text), bool(pattern.search(text))
+    """Replace what stands between the lines `BEGIN` and `END` of a name.
+
+    Returns:
+        The new text, and whether it has these lines.
+    """
+    end = END.format(name=name)
+    pattern = re.compile(f"<!-- {re.escape(name)}: {MADE_BY} -->.*?{re.escape(end)}", re.DOTALL)
+    block = f"{BEGIN.format(name=name)}\n{content}\n{end}"
+    text, count = pattern.subn(lambda _: block, text)
+    return text, count > 0

@@ -1,4 +1,4 @@
-"""How long the tools take to start."""
+"""`start`: how long a tool takes to start."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 
-from benchmarks.timing import median_of, spread, turns
+from benchmarks.timing import format_range, median_and_range, turn_order
 from mixdet.machine import machine
 from mixdet.visual.tables import text_table
 
@@ -18,41 +18,50 @@ COMMANDS = {
 }
 
 
-def measure_start(rounds: int = 10) -> dict[str, object]:
-    """Time commands of the repository's root to the first byte that they write.
+def measure(rounds: int = 5) -> dict[str, object]:
+    """Time commands in the root of the checkout until they write their first byte.
 
     Args:
-        rounds: How often each is timed, in turns.
+        rounds: Number of timed rounds.
 
     Returns:
-        machine, settings and commands: milliseconds of the clock, and of the whole process's own
-        time.
+        machine, settings and commands: milliseconds of the clock to the first byte, and of
+        processor time to the end.
     """
-    found = machine()
-    wall: dict[str, list[float]] = {name: [] for name in COMMANDS}
+    measured_on = machine()
+    first_byte: dict[str, list[float]] = {name: [] for name in COMMANDS}
     cpu: dict[str, list[float]] = {name: [] for name in COMMANDS}
-    for turn, name in turns(COMMANDS, rounds):
+    for turn, name in turn_order(COMMANDS, rounds):
         start = time.perf_counter()
         with subprocess.Popen([sys.executable, *COMMANDS[name]], stdout=subprocess.PIPE) as process:
             process.stdout.read(1)
-            first = time.perf_counter() - start
+            seconds = time.perf_counter() - start
             process.stdout.read()
             *_, usage = os.wait4(process.pid, 0)
-            process.returncode = 0  # it has been waited for
+            process.returncode = 0  # Popen need not wait again
         if turn:
-            wall[name].append(1000 * first)
+            first_byte[name].append(1000 * seconds)
             cpu[name].append(1000 * (usage.ru_utime + usage.ru_stime))
     rows = [
-        {"command": name, "first_byte": median_of(wall[name]), "cpu": median_of(cpu[name])}
+        {
+            "command": name,
+            "first_byte": median_and_range(first_byte[name]),
+            "cpu": median_and_range(cpu[name]),
+        }
         for name in COMMANDS
     ]
-    return {"kind": "start", "machine": found, "settings": {"rounds": rounds}, "commands": rows}
+    return {
+        "kind": "start",
+        "machine": measured_on,
+        "settings": {"rounds": rounds},
+        "commands": rows,
+    }
 
 
-def start_table(record: dict[str, object], markdown: bool = False) -> str:
-    """The record of `measure_start` as text."""
+def table(record: dict[str, object], markdown: bool = False) -> str:
+    """Lay out the record of `measure` as text."""
     rows = [
-        [f"`{row['command']}`", spread(row["first_byte"]), spread(row["cpu"])]
+        [f"`{row['command']}`", format_range(row["first_byte"]), format_range(row["cpu"])]
         for row in record["commands"]
     ]
     return text_table(["command", "first byte, ms", "processor time, ms"], rows, markdown)

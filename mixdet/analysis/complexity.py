@@ -7,14 +7,14 @@ without post-processing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import mixdet.plugin
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from mixdet.analysis.paper import TABLE_1, PaperRow
@@ -54,17 +54,28 @@ def complexity(config: str | Path, cfg_options: Sequence[str] = ()) -> Complexit
         MixDetError: The config cannot be read, or its test pipeline has no `Resize` with a `scale`.
     """
     model, size = build(config, cfg_options)
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model(torch.zeros(1, 3, *size))
+    madds = count_madds(model, torch.zeros(1, 3, *size))
     params = sum(p.numel() for p in model.parameters())
     name = Path(config).stem
     return Complexity(
         name,
         size,
         params,
-        counter.get_total_flops() // 2,
+        madds,
         None if cfg_options else TABLE_1.get(name),
     )
+
+
+def count_madds(network: Callable[..., object], *inputs: Tensor) -> int:
+    """Count the multiply-adds of calling a network on inputs."""
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network(*inputs)
+    return counter.get_total_flops() // 2
+
+
+def conv_madds(conv: nn.Conv2d, output: Tensor) -> int:
+    """Return the multiply-adds of a convolution for all images of its output (N, C, H, W)."""
+    return output.numel() * conv.weight[0].numel()
 
 
 def build(config: str | Path, cfg_options: Sequence[str] = ()) -> tuple[nn.Module, tuple[int, int]]:

@@ -67,11 +67,13 @@ class ExportedFile:
         MixDetError: The runtime cannot read the file, or its input is not the manifest's.
     """
 
-    def __init__(self, manifest: dict[str, Any], runtime: str, folder: Path) -> None:
+    def __init__(
+        self, manifest: dict[str, Any], runtime: str, folder: Path, threads: int | None = None
+    ) -> None:
         self.manifest, self.runtime = manifest, runtime
         model = folder / FILES[runtime][0]
         try:
-            self._loaded = load(runtime, model, manifest.get("precision", "fp32"))
+            self._loaded = load(runtime, model, manifest.get("precision", "fp32"), threads)
         except Exception as error:  # runtimes raise what they like
             raise MixDetError(
                 f"{model} is no network that {PACKAGES[runtime]} reads ({one_line(error)}): "
@@ -141,11 +143,16 @@ class ExportedNetwork(ExportedFile):
         MixDetError: A file is missing, damaged or changed, or no runtime for it is installed.
     """
 
-    def __init__(self, folder: str | os.PathLike, runtime: str | None = None) -> None:
+    def __init__(
+        self,
+        folder: str | os.PathLike,
+        runtime: str | None = None,
+        threads: int | None = None,
+    ) -> None:
         folder = Path(folder)
         manifest = read_manifest(folder)
         first = runtimes_of(folder, manifest, runtime)[0]
-        super().__init__(manifest, _checked(folder, first, manifest["files"]), folder)
+        super().__init__(manifest, _checked(folder, first, manifest["files"]), folder, threads)
         self.classes = tuple(manifest["classes"])
 
 

@@ -49,13 +49,14 @@ BATCH = 8  # on OpenVINO, which can read a file of one image as one of more
 INT8_PACKAGES = ("onnxruntime", "nncf")
 
 
-def load(runtime: str, path: Path, precision: str = "fp32") -> Loaded:
+def load(runtime: str, path: Path, precision: str = "fp32", threads: int | None = None) -> Loaded:
     """Load a file.
 
     Args:
         runtime: One of `FILES`.
         path: The first of its files.
         precision: 'fp32', 'fp16', 'bf16' or 'int8', what it was exported as.
+        threads: Number of threads to compute with; None leaves it to the runtime.
     """
     loaders = {
         "onnx": _onnx,
@@ -64,14 +65,16 @@ def load(runtime: str, path: Path, precision: str = "fp32") -> Loaded:
         "litert": _litert,
         "executorch": _executorch,
     }
-    return loaders[runtime](path, precision)
+    return loaders[runtime](path, precision, threads)
 
 
-def _onnx(path: Path, precision: str) -> Loaded:
+def _onnx(path: Path, precision: str, threads: int | None) -> Loaded:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
+    if threads is not None:
+        options.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     shape = session.get_inputs()[0].shape
     return Loaded(shape, lambda inputs: session.run(None, {"image": inputs}))
@@ -92,7 +95,7 @@ def openvino_core() -> Any:
     return core
 
 
-def _openvino(path: Path, precision: str) -> Loaded:
+def _openvino(path: Path, precision: str, threads: int | None) -> Loaded:
     core = openvino_core()
     model = core.read_model(path)
     shape = [each.get_length() if each.is_static else None for each in model.input().partial_shape]
@@ -100,7 +103,10 @@ def _openvino(path: Path, precision: str) -> Loaded:
     hint = {"fp16": "f16", "bf16": "bf16"}.get(precision, "f32")
 
     def compiled() -> Any:
-        return core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": hint})
+        config = {"INFERENCE_PRECISION_HINT": hint}
+        if threads is not None:
+            config["INFERENCE_NUM_THREADS"] = threads
+        return core.compile_model(model, "CPU", config)
 
     one = compiled()
     batch = BATCH if shape[0] == 1 and _reshaped(model, BATCH) else 1
@@ -127,7 +133,7 @@ def _reshaped(model: Any, images: int) -> bool:
     return [list(each.shape) for each in model.outputs] == wanted
 
 
-def _ncnn(path: Path, precision: str) -> Loaded:
+def _ncnn(path: Path, precision: str, threads: int | None) -> Loaded:
     import ncnn
 
     net = ncnn.Net()
@@ -152,7 +158,7 @@ def _ncnn(path: Path, precision: str) -> Loaded:
     return Loaded(None, run)
 
 
-def _litert(path: Path, precision: str) -> Loaded:
+def _litert(path: Path, precision: str, threads: int | None) -> Loaded:
     from ai_edge_litert.interpreter import Interpreter
 
     run = Interpreter(str(path)).get_signature_runner()
@@ -164,7 +170,7 @@ def _litert(path: Path, precision: str) -> Loaded:
     return Loaded(None, call)
 
 
-def _executorch(path: Path, precision: str) -> Loaded:
+def _executorch(path: Path, precision: str, threads: int | None) -> Loaded:
     import torch  # ExecuTorch's Python takes torch's tensors; on a phone there are none
     from executorch.runtime import Runtime
 

@@ -44,7 +44,7 @@ assert all(name.startswith(('mixdet.compat', 'mixdet.errors')) for name in ours)
     "module",
     [
         "mixdet.comparison.ablation",
-        "benchmarks.eval",
+        "benchmarks.testing",
         "mixdet.comparison.report",
         "mixdet.data_check",
         "mixdet.analysis.receptive_field",
