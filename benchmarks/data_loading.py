@@ -14,7 +14,7 @@ from benchmarks.processes import remote_function
 from benchmarks.timing import format_range, median_and_range, speedup, turn_order
 from benchmarks.training_step import device, prepare_training, runs_here
 from mixdet.datasets.transforms.photometric import PhotometricDistortion
-from mixdet.machine import cores, machine
+from mixdet.machine import cores, machine_record
 from mixdet.visual.tables import text_table
 
 BATCH = 24  # as in our COCO configs
@@ -64,7 +64,7 @@ def measure(
     """
     check_known("--network", [network], NETWORKS)
     data_loader("mixdet", data_root, 0)  # raises here, not in another process
-    measured_on = machine()
+    measured_on = machine_record()
     settings = {"network": network, "size": SIZE, "batch": batch}
     setups = {name: setup for name, setup in SETUPS.items() if runs_here(setup.form)}
     rows = [

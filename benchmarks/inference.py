@@ -24,9 +24,9 @@ from benchmarks.inference_forms import (
 from benchmarks.processes import RemoteFunction, remote_function, time_remote_in_turns
 from benchmarks.timing import format_range, median_and_range, speedup
 from mixdet.errors import MixDetError
-from mixdet.inference.exported import read_manifest
+from mixdet.inference.manifest import read_manifest
 from mixdet.inference.runtimes import FILES, INT8_PACKAGES, PACKAGES
-from mixdet.machine import machine
+from mixdet.machine import machine_record
 from mixdet.visual.svg import color, svg
 from mixdet.visual.tables import text_table
 
@@ -70,7 +70,7 @@ def measure(
 
     check_known("--network", [network], NETWORKS)
     exported_rows = _exported_rows(folders)
-    measured_on = machine()
+    measured_on = machine_record()
     forms = [
         form
         for form in INFERENCE_FORMS

@@ -32,13 +32,13 @@ from benchmarks.networks import our_config, our_model, peer_model
 from benchmarks.weights import copy_weights, initialize_as_trained
 from mixdet.analysis.complexity import count_madds
 from mixdet.config.read import read_config
-from mixdet.config.shipped import shipped
+from mixdet.config.shipped import shipped_folder
 from mixdet.deploy.export import export
 from mixdet.deploy.network import RawNetwork
 from mixdet.deploy.quantize import blocks, quantize
 from mixdet.deploy.to_onnx import save_onnx
 from mixdet.deploy.to_openvino import convert
-from mixdet.inference.exported import FORMAT, MANIFEST, read_manifest, sha256
+from mixdet.inference.manifest import FORMAT, MANIFEST, read_manifest, sha256
 from mixdet.inference.runtimes import FILES
 from mixdet.inference.trained import TrainedNetwork
 
@@ -66,7 +66,7 @@ def write_files(network: str, folder: Path, exports: Mapping[str, set[str]]) -> 
         word of their forms.
     """
     init_default_scope("mmdet")
-    cfg = read_config(str(shipped("configs") / "ssdlite_mixnet_s_coco.py"))
+    cfg = read_config(str(shipped_folder("configs") / "ssdlite_mixnet_s_coco.py"))
     cfg.model = our_config(network, SIZE) | dict(test_cfg=TEST_CFG)
     Config.dump(cfg, folder / CONFIG)
     model = our_model(network, SIZE).eval()

@@ -25,7 +25,7 @@ from benchmarks.timing import (
     time_in_turns,
 )
 from mixdet.datasets.samplers import SampleIndex
-from mixdet.machine import machine
+from mixdet.machine import machine_record
 from mixdet.visual.tables import text_table
 
 SIZE = 320
@@ -59,7 +59,7 @@ def measure(
         MixDetError: The images are missing.
     """
     init_default_scope("mmdet")
-    measured_on = machine()
+    measured_on = machine_record()
     with one_thread():
         recipes = [_measure_recipe(name, data_root, rounds, images) for name in RECIPES]
         scaling = [_measure_workers(number, data_root, rounds, images) for number in workers]

@@ -28,7 +28,7 @@ from mixdet.config.read import read_config
 from mixdet.deploy.fuse import fuse
 from mixdet.errors import MixDetError
 from mixdet.inference.runtimes import PACKAGES, load
-from mixdet.machine import machine
+from mixdet.machine import machine_record
 from mixdet.visual.tables import text_table
 
 RUNTIMES = ("onnx", "openvino")
@@ -87,7 +87,7 @@ def measure(
     if not runtimes:
         raise MixDetError("no runtime is installed: pip install 'mixdet[onnx,openvino]'")
     init_default_scope("mmdet")
-    measured_on = machine()
+    measured_on = machine_record()
     keys = [(number, *row) for number, group in enumerate(groups) for row in group]
     madds: dict[tuple, dict[str, int]] = {key: {} for key in keys}
     milliseconds: dict[tuple, dict[str, dict]] = {key: {} for key in keys}

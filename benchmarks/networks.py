@@ -17,7 +17,7 @@ from timm.models._efficientnet_builder import decode_arch_def
 from timm.models.efficientnet import EfficientNetFeatures
 from torch import Tensor, nn
 
-from mixdet.config.shipped import shipped
+from mixdet.config.shipped import shipped_folder
 from mixdet.errors import MixDetError
 from mixdet.models.backbones.timm_features import drop_unused_stages
 
@@ -131,7 +131,7 @@ def _grids(size: int) -> list[int]:
 
 def _common_config(size: int) -> dict:
     """Return everything but the backbone, as our COCO configs have it, with scaled anchors."""
-    model = Config.fromfile(shipped("configs") / "_base_/models/ssdlite_320.py").model
+    model = Config.fromfile(shipped_folder("configs") / "_base_/models/ssdlite_320.py").model
     del model["type"]
     anchors = model.bbox_head.anchor_generator
     for key in ("min_sizes", "max_sizes"):

@@ -19,7 +19,7 @@ from benchmarks.timing import format_range, items_per_second, one_thread, time_i
 from benchmarks.training_step import sgd_wrapper
 from benchmarks.weights import initialize
 from mixdet.engine.hooks.memory import keep_freed_memory
-from mixdet.machine import machine
+from mixdet.machine import machine_record
 from mixdet.visual.svg import color, svg
 from mixdet.visual.tables import text_table
 from tests.synthetic import random_batch
@@ -66,7 +66,7 @@ def measure(
         machine, settings, sweeps and parts. The sweeps have images per second of processor time;
         parts is the result of `measure_layer_costs`.
     """
-    measured_on = machine()
+    measured_on = machine_record()
     init_default_scope("mmdet")
     keep_freed_memory()
     with one_thread():

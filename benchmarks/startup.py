@@ -8,7 +8,7 @@ import sys
 import time
 
 from benchmarks.timing import format_range, median_and_range, turn_order
-from mixdet.machine import machine
+from mixdet.machine import machine_record
 from mixdet.visual.tables import text_table
 
 COMMANDS = {
@@ -28,7 +28,7 @@ def measure(rounds: int = 5) -> dict[str, object]:
         machine, settings and commands: milliseconds of the clock to the first byte, and of
         processor time to the end.
     """
-    measured_on = machine()
+    measured_on = machine_record()
     first_byte: dict[str, list[float]] = {name: [] for name in COMMANDS}
     cpu: dict[str, list[float]] = {name: [] for name in COMMANDS}
     for turn, name in turn_order(COMMANDS, rounds):

@@ -26,10 +26,10 @@ from benchmarks.timing import format_range, items_per_second, speedup
 from benchmarks.weights import copy_weights, initialize_as_trained
 from mixdet.config.data_paths import set_data_root
 from mixdet.config.read import load_config
-from mixdet.config.shipped import shipped
+from mixdet.config.shipped import shipped_folder
 from mixdet.evaluation.coco_scores import BACKENDS, evaluator
 from mixdet.inference.trained import TrainedNetwork
-from mixdet.machine import machine
+from mixdet.machine import machine_record
 from mixdet.visual.tables import text_table
 
 SIZE = 320
@@ -74,7 +74,7 @@ def measure(
     for backend in backends:
         evaluator(backend)  # raises if there is no such backend
     coco_dataset(data_root, "val2017", [])  # raises if there are no images
-    measured_on = machine()
+    measured_on = machine_record()
     detectors = [(name, str(data_root)) for name in networks] + [tuple(pair) for pair in trained]
     rows = [
         row
@@ -172,7 +172,7 @@ def make_test_runner(
         backend: Backend of MixDet's metric.
     """
     if name in NETWORKS:
-        cfg = load_config(str(shipped("configs") / "ssdlite_mixnet_s_coco.py"))
+        cfg = load_config(str(shipped_folder("configs") / "ssdlite_mixnet_s_coco.py"))
         set_data_root(cfg, source)
         _repeat_images(cfg, times, Path(work_dir))
         peer, ours = peer_model(name, SIZE), our_model(name, SIZE)

@@ -15,7 +15,7 @@ from benchmarks.networks import NETWORKS, check_known
 from benchmarks.processes import RemoteFunction, remote_function, time_remote_in_turns
 from benchmarks.timing import format_range, items_per_second, speedup
 from benchmarks.training_step import prepare_training
-from mixdet.machine import machine
+from mixdet.machine import machine_record
 from mixdet.visual.tables import text_table
 from tests.synthetic import random_batch
 
@@ -60,7 +60,7 @@ def measure(
         MixDetError: A network is unknown.
     """
     check_known("--networks", networks, NETWORKS)
-    measured_on = machine()
+    measured_on = machine_record()
     rows = [row for name in networks for row in _measure_network(name, rounds, size, batch)]
     settings = {"rounds": rounds, "size": size, "batch": batch}
     return {"kind": "gloo", "machine": measured_on, "settings": settings, "rows": rows}

@@ -27,7 +27,7 @@ from benchmarks.weights import copy_weights, initialize
 from mixdet.engine.amp import amp_wrapper_type
 from mixdet.engine.hooks.cuda_graph import capture
 from mixdet.engine.hooks.memory import KeepMemoryHook
-from mixdet.machine import machine
+from mixdet.machine import machine_record
 from mixdet.visual.tables import text_table
 from tests.synthetic import random_batch
 
@@ -66,7 +66,7 @@ def measure(
     """
     check_known("--networks", networks, NETWORKS)
     check_known("--forms", forms, [form for form in TRAINING_FORMS if runs_here(form)])
-    measured_on = machine()
+    measured_on = machine_record()
     settings = {"size": size, "batch": batch, "amp": amp}
     rows = [
         row

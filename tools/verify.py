@@ -26,12 +26,12 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     from mixdet.deploy.verify import reference, verify  # heavy: torch and mmdet
-    from mixdet.inference.exported import read_manifest, runtimes_of
+    from mixdet.inference.manifest import read_manifest, usable_runtimes
     from mixdet.inference.trained import TrainedNetwork
 
     trained = TrainedNetwork(args.checkpoint, args.config, "cpu", args.trust_checkpoint)
     folder = Path(args.folder)
-    runtimes = runtimes_of(folder, read_manifest(folder), args.runtime)
+    runtimes = usable_runtimes(folder, read_manifest(folder), args.runtime)
     wanted = reference(trained, args.data_root)
     reports = {runtime: verify(args.folder, wanted, runtime) for runtime in runtimes}
     for runtime, report in reports.items():

@@ -20,7 +20,7 @@ from mixdet.deploy.readme import write_readme
 from mixdet.deploy.targets import require, write
 from mixdet.deploy.verify import reference, verify
 from mixdet.errors import MixDetError
-from mixdet.inference.exported import FORMAT, MANIFEST, UNVERIFIED, sha256
+from mixdet.inference.manifest import FORMAT, MANIFEST, UNVERIFIED, sha256
 from mixdet.inference.runtimes import FILES
 from mixdet.inference.trained import TrainedNetwork
 from mixdet.outputs import writable_folder

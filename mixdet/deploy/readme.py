@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from mixdet.inference.exported import MANIFEST
+from mixdet.inference.manifest import MANIFEST
 from mixdet.inference.runtimes import FILES
 
 README = """# {name}

@@ -10,7 +10,7 @@ from mmengine.structures import InstanceData
 from benchmarks.networks import NETWORKS
 from benchmarks.testing import make_test_runner, mmdet_settings
 from mixdet.config.read import load_config
-from mixdet.config.shipped import shipped
+from mixdet.config.shipped import shipped_folder
 
 # Folding batch norm moves the last digits in float32. Now and then two boxes change places by that,
 # and NMS or the cut at 100 boxes takes the other one.
@@ -72,7 +72,7 @@ def test_boxes_of_the_coco_sample_equal_mmdets(
 
 def test_mmdets_side_ends_with_the_last_step_of_mmdet():
     """The step keeps the `meta_keys` of the config."""
-    cfg = load_config(str(shipped("configs") / "ssdlite_mixnet_s_coco.py"))
+    cfg = load_config(str(shipped_folder("configs") / "ssdlite_mixnet_s_coco.py"))
     before = [dict(step) for step in cfg.test_dataloader.dataset.pipeline]
     steps = mmdet_settings(cfg)["test_dataloader"].dataset.pipeline
     assert [step.type for step in steps[:-1]] == [step["type"] for step in before[:-1]]

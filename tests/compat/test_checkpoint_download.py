@@ -15,7 +15,7 @@ import torch
 from mmengine.runner import checkpoint as mmengine_checkpoint
 
 from mixdet.errors import MixDetError
-from tests.compat.checkpoints import Payload, distrust  # noqa: F401
+from tests.compat.checkpoints import Payload
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from torch import nn
 from mixdet.compat import checkpoint
 from mixdet.errors import MixDetError
 from mixdet.inference import Detector
-from tests.compat.checkpoints import Payload, distrust  # noqa: F401
+from tests.compat.checkpoints import Payload
 
 
 def pickled(made: Path) -> bytes:

@@ -16,13 +16,13 @@ from mmengine.config import Config, ConfigDict
 from safetensors.torch import load_file
 
 from mixdet.config.read import read_config
-from mixdet.config.shipped import shipped
+from mixdet.config.shipped import shipped_folder
 from mixdet.deploy.export import export
 from mixdet.deploy.network import RawNetwork, input_size
 from mixdet.deploy.verify import match
 from mixdet.errors import MixDetError
 from mixdet.inference import Detector
-from mixdet.inference.exported import sha256
+from mixdet.inference.manifest import sha256
 from mixdet.inference.trained import TrainedNetwork
 
 KINDS = ("raw", "end2end")
@@ -126,7 +126,7 @@ def equal(detector: Detector, original: Detector, images: list) -> None:
 def mixnet(tmp_path_factory):
     """A shipped detector, whose stem takes the normalization's scale; random statistics."""
     folder = tmp_path_factory.mktemp("mixnet")
-    cfg = read_config(str(shipped("configs") / "ssdlite_mixnet_s_digits.py"))
+    cfg = read_config(str(shipped_folder("configs") / "ssdlite_mixnet_s_digits.py"))
     torch.manual_seed(0)
     model = MODELS.build(cfg.model).train()
     images = {"inputs": [*torch.randint(0, 256, (4, 3, 160, 160), dtype=torch.uint8)]}

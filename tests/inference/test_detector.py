@@ -150,13 +150,32 @@ class TestDetector:
 
     def test_what_cannot_be_fused_predicts_as_it_is(self, tmp_path, image):
         """Kernels narrower than the stride under SAME padding have no common center."""
-        made = save_checkpoint(
+        path = save_checkpoint(
             tmp_path, "ssdlite_mobilenet_v2_digits", kernel_sizes=(1, 3, 5), padding="same"
         )
-        detector = Detector(made)
+        detector = Detector(path)
         with pytest.warns(UserWarning, match="predicts without fusing: .*stride"):
-            assert len(detector(image)) > 0
-        assert detector._network.predictor is detector._network.model
+            results = detector(image)
+        from mixdet.inference.trained import TrainedNetwork
+
+        boxes, *_ = TrainedNetwork(path)([image])[0]  # without fusing
+        assert len(results) == len(boxes) > 0
+        assert norms(detector._network.predictor) == norms(detector._network.model) > 0
+
+    def test_threads_are_torchs_and_change_no_box(self, checkpoint, detector, image):
+        import torch
+
+        before = torch.get_num_threads()
+        try:
+            threads = before + 1
+            one = Detector(checkpoint, threads=threads)(image)
+            assert torch.get_num_threads() == threads
+        finally:
+            torch.set_num_threads(before)
+        other = detector(image)
+        assert np.allclose(one.boxes, other.boxes, atol=1e-3)
+        assert np.allclose(one.scores, other.scores, atol=1e-5)
+        assert one.names == other.names
 
     def test_a_path_an_array_and_pil_agree(self, detector, image, tmp_path):
         Image.fromarray(image).save(tmp_path / "cat.png")
@@ -293,9 +312,10 @@ class TestParseConfig:
             parse_config(text)
 
 
-def test_import_loads_neither_torch_nor_mmdet():
+def test_import_loads_neither_torch_nor_mmdet_nor_pillow():
     code = (
         "import sys, mixdet.inference; "
-        "sys.exit(bool({'torch', 'mmdet', 'mmengine', 'mmcv'} & set(sys.modules)))"
+        "print({'torch', 'mmdet', 'mmengine', 'mmcv', 'PIL'} & set(sys.modules))"
     )
-    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "set()\n", done.stdout + done.stderr

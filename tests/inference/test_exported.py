@@ -9,6 +9,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import onnxruntime
 import openvino
 import pytest
 import torch
@@ -19,8 +20,8 @@ from torchvision.ops import batched_nms
 
 from mixdet.deploy import to_openvino
 from mixdet.errors import MixDetError
-from mixdet.inference import Detector
-from mixdet.inference.exported import ExportedFile, ExportedNetwork, read_manifest, suppress
+from mixdet.inference import Detector, ExportedNetwork, read_manifest, runtimes
+from mixdet.inference.exported import ExportedFile, suppress
 from tests.conftest import ROOT
 
 
@@ -61,7 +62,7 @@ import importlib.abc
 
 class Refuse(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in ("torch", "torchvision", "mmdet", "mmcv", "mmengine"):
+        if name.split(".")[0] in ("torch", "torchvision", "mmdet", "mmcv", "mmengine", "PIL"):
             raise ImportError(name + " must not be needed")
 
 sys.meta_path.insert(0, Refuse())
@@ -143,6 +144,83 @@ def test_eight_images_at_a_time_on_openvino(exported, tmp_path, monkeypatch, con
             np.testing.assert_allclose(one, other, rtol=0, atol=1e-4)
     boxes = np.stack([boxes for boxes, _ in found])
     assert (boxes[1:] != boxes[:-1]).any((1, 2)).all()  # the images differ
+
+
+@pytest.fixture
+def thread_counts(monkeypatch):
+    """The numbers of threads that the runtimes state for the networks that a test loads."""
+    counts = []
+    InferenceSession, compile_model = onnxruntime.InferenceSession, openvino.Core.compile_model
+
+    def open_session(*args, **options):
+        session = InferenceSession(*args, **options)
+        counts.append(session.get_session_options().intra_op_num_threads)
+        return session
+
+    def compile_and_ask(core, *args):
+        compiled = compile_model(core, *args)
+        counts.append(compiled.get_property("INFERENCE_NUM_THREADS"))
+        return compiled
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", open_session)
+    monkeypatch.setattr(openvino.Core, "compile_model", compile_and_ask)
+    return counts
+
+
+@pytest.mark.parametrize("kind", ["raw", "end2end"])
+@pytest.mark.parametrize("runtime", ["onnx", "openvino"])
+def test_threads_reach_the_runtime_and_move_no_box(exported, images, thread_counts, kind, runtime):
+    files = sorted((images / "val2017").iterdir())[:9]  # OpenVINO compiles once more, for eight
+    default = Detector(exported / kind, runtime=runtime)(files)
+    thread_counts.clear()
+    detector = Detector(exported / kind, runtime=runtime, threads=1)
+    results = detector(files)
+    assert thread_counts
+    assert set(thread_counts) == {1}
+    for one, other in zip(results, default, strict=True):
+        assert len(one) == len(other) > 0
+        assert np.allclose(one.boxes, other.boxes, atol=1e-3)
+        assert np.allclose(one.scores, other.scores, atol=1e-5)
+        assert one.names == other.names
+    thread_counts.clear()
+    ExportedNetwork(exported / kind, runtime, threads=2)
+    assert thread_counts == [2]
+
+
+NCNN_COPIES = """7767517
+4 5
+Input in0 0 1 in0
+Split split 1 2 in0 first second
+Permute out0 1 1 first out0 0=0
+Permute out1 1 1 second out1 0=0
+"""
+
+
+@pytest.mark.parametrize("threads", [None, 1])
+def test_threads_of_ncnn(tmp_path, monkeypatch, threads):
+    """A network without weights, whose two outputs are its input."""
+    ncnn = pytest.importorskip("ncnn")
+    (tmp_path / "model.ncnn.param").write_text(NCNN_COPIES)
+    (tmp_path / "model.ncnn.bin").touch()
+    nets = [ncnn.Net()]
+    default = nets[0].opt.num_threads
+    monkeypatch.setattr(ncnn, "Net", lambda net=ncnn.Net: nets.append(net()) or nets[-1])
+    loaded = runtimes.load("ncnn", tmp_path / "model.ncnn.param", threads=threads)
+    assert nets[-1].opt.num_threads == (threads or default)
+    image = np.random.default_rng(0).integers(0, 256, (1, 4, 5, 3), np.uint8)
+    for output in loaded.run(image):
+        assert np.array_equal(output.reshape(3, 4, 5), image[0].transpose(2, 0, 1))
+
+
+def test_executorch_refuses_threads(tmp_path):
+    with pytest.raises(MixDetError, match=r"model\.pte: ExecuTorch.* leave threads out"):
+        runtimes.load("executorch", tmp_path / "model.pte", threads=2)
+
+
+@pytest.mark.parametrize("threads", [0, -1])
+def test_threads_are_one_or_more(exported, threads):
+    with pytest.raises(MixDetError, match=f"threads={threads}: give a number from 1 on"):
+        Detector(exported / "raw", threads=threads)
 
 
 def test_threads_do_not_mix_images(exported):
@@ -228,18 +306,18 @@ def test_a_manifest_names_the_place_that_is_wrong(exported, tmp_path, place, val
     inner[place[-1]] = value
     (tmp_path / "mixdet.json").write_text(json.dumps(manifest))
     words = re.escape("".join(f"[{k}]" if isinstance(k, int) else f".{k}" for k in place)[1:])
-    with pytest.raises(MixDetError, match=f"mixdet.json: {words} is missing or not"):
+    with pytest.raises(MixDetError, match=f"mixdet.json: {words} is missing or has"):
         read_manifest(tmp_path)
 
 
 def test_folders_that_are_none(exported, tmp_path, monkeypatch):
-    with pytest.raises(MixDetError, match=r"no mixdet.json, but end2end, raw in it"):
+    with pytest.raises(MixDetError, match=r"no mixdet.json; these .* have one: end2end, raw"):
         Detector(exported)
     with pytest.raises(MixDetError, match=r"no mixdet.json"):
         Detector(tmp_path)
     with pytest.raises(MixDetError, match="no such"):
         Detector(tmp_path / "nowhere")
-    with pytest.raises(MixDetError, match="has its config"):
+    with pytest.raises(MixDetError, match="takes neither config nor device"):
         Detector(exported / "raw", "config.py")
     with pytest.raises(MixDetError, match="tflite"):
         Detector(exported / "raw", runtime="tflite")
@@ -249,6 +327,6 @@ def test_folders_that_are_none(exported, tmp_path, monkeypatch):
     (tmp_path / "mixdet.json").write_text(json.dumps({"format": 99}))
     with pytest.raises(MixDetError, match="format 1"):
         Detector(tmp_path)
-    monkeypatch.setattr("mixdet.inference.exported.importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("mixdet.inference.manifest.importlib.util.find_spec", lambda name: None)
     with pytest.raises(MixDetError, match=r"mixdet\[onnx\].*mixdet\[openvino\]"):
         Detector(exported / "raw")
