@@ -56,7 +56,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(include=["mixdet", "mixdet.*"]),
-    package_data={"mixdet": ["py.typed", "*/page.html"]},
+    package_data={"mixdet": ["py.typed", "*/*.html"]},
     cmdclass={"build_py": BuildWithConfigs},
     entry_points={"console_scripts": ["mixdet=mixdet.__main__:main"]},
     python_requires=">=3.10",

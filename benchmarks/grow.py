@@ -18,7 +18,7 @@ from benchmarks.train import fixed_batch, optim_wrapper
 from mixdet.deploy.fuse import fuse
 from mixdet.engine.hooks.memory import keep_freed_memory
 from mixdet.machine import machine
-from mixdet.visual.svg import color, svg
+from mixdet.visual.svg import figure_to_svg, series_color
 from mixdet.visual.tables import text_table
 
 NETWORK = "MobileNetV2 {3,5,7}"
@@ -216,8 +216,8 @@ def grow_plot(record: dict[str, object]) -> str:
                 middle, low, high = (
                     [row[mode][key] for row in timed] for key in ("median", "low", "high")
                 )
-                ax.plot(values, middle, "o-", color=color(index), label=mode)
-                ax.fill_between(values, low, high, color=color(index), alpha=0.15, lw=0)
+                ax.plot(values, middle, "o-", color=series_color(index), label=mode)
+                ax.fill_between(values, low, high, color=series_color(index), alpha=0.15, lw=0)
             ax.set(xlabel=AXES[name], ylabel="images a second", ylim=(0, None))
             if name == "batch":
                 ax.set_xscale("log", base=2)
@@ -225,4 +225,4 @@ def grow_plot(record: dict[str, object]) -> str:
             ax.minorticks_off()
         axes.flat[0].legend()
 
-    return svg(draw, (9, 6.5), nrows=2, ncols=2)
+    return figure_to_svg(draw, (9, 6.5), nrows=2, ncols=2)
