@@ -27,7 +27,7 @@ from mixdet.errors import MixDetError
 from mixdet.inference.manifest import read_manifest
 from mixdet.inference.runtimes import FILES, INT8_PACKAGES, PACKAGES
 from mixdet.machine import machine_record
-from mixdet.visual.svg import color, svg
+from mixdet.visual.svg import figure_to_svg, series_color
 from mixdet.visual.tables import text_table
 
 PARTS = (END_TO_END, NETWORK, DECODE_AND_NMS)
@@ -253,7 +253,7 @@ def plot(record: dict[str, object]) -> str:
         bars, *below = axes[:, 0]
         for part, height, index in ((END_TO_END, 0.7, 6), (NETWORK, 0.35, 1)):
             values = [row["milliseconds"][part]["median"] for row in rows]
-            bars.barh(range(len(rows)), values, height, color=color(index), label=part)
+            bars.barh(range(len(rows)), values, height, color=series_color(index), label=part)
         bars.set_yticks(range(len(rows)), [row["form"] for row in rows])
         bars.invert_yaxis()
         bars.set_xlabel(label)
@@ -262,7 +262,7 @@ def plot(record: dict[str, object]) -> str:
             for index, row in enumerate(scored_rows):
                 time, marker = row["milliseconds"][END_TO_END], "osD^vPX"[index % 7]
                 ends = [[time["median"] - time["low"]], [time["high"] - time["median"]]]
-                style = {"fmt": marker, "color": color(index), "elinewidth": 0.8}
+                style = {"fmt": marker, "color": series_color(index), "elinewidth": 0.8}
                 points.errorbar(time["median"], row["mAP"], xerr=ends, label=row["form"], **style)
             points.set_xlim(left=0)
             points.set_xlabel(f"{label}, end to end")
@@ -270,4 +270,4 @@ def plot(record: dict[str, object]) -> str:
             points.legend(loc="upper center", bbox_to_anchor=(0.3, -0.12), ncols=2)
 
     size = (8, sum(heights))
-    return svg(draw, size, nrows=len(heights), height_ratios=heights, squeeze=False)
+    return figure_to_svg(draw, size, nrows=len(heights), height_ratios=heights, squeeze=False)

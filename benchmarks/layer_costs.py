@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from benchmarks.inference_forms import MATRIX_PRODUCT, MATRIX_SIZE
 from benchmarks.timing import median_and_range, time_in_turns
-from mixdet.analysis.complexity import conv_madds
+from mixdet.analysis.complexity import count_madds_by_module
 from mixdet.deploy.fuse import fuse
 from mixdet.visual.tables import text_table
 
@@ -19,17 +19,16 @@ CONV_KINDS = ("1x1 convolutions", "depthwise convolutions", "full convolutions")
 COPY_BYTES = 1 << 20, 64 << 20
 
 
-class ConvCounter:
-    """Hooks that add up the cost of a network's convolutions, by kind.
+class ConvTimer:
+    """Hooks that add up time and memory traffic of a network's convolutions, by kind.
 
     Attributes:
         seconds: Processor time of all calls.
-        madds: Multiply-adds of all calls.
-        bytes: Bytes read and written by all calls.
+        bytes: Bytes that all calls read and write.
     """
 
     def __init__(self, network: nn.Module) -> None:
-        self.seconds, self.madds, self.bytes = (dict.fromkeys(CONV_KINDS, 0) for _ in range(3))
+        self.seconds, self.bytes = dict.fromkeys(CONV_KINDS, 0.0), dict.fromkeys(CONV_KINDS, 0)
         self._start = 0.0
         for module in network.modules():
             if isinstance(module, nn.Conv2d):
@@ -41,10 +40,15 @@ class ConvCounter:
 
     def _after(self, conv: nn.Conv2d, inputs: tuple[Tensor], output: Tensor) -> None:
         seconds = time.process_time() - self._start
-        kind = CONV_KINDS[0 if conv.kernel_size == (1, 1) else 1 if conv.groups > 1 else 2]
-        self.seconds[kind] += seconds
-        self.madds[kind] += conv_madds(conv, output)
-        self.bytes[kind] += inputs[0].nbytes + output.nbytes + conv.weight.nbytes
+        self.seconds[conv_kind(conv)] += seconds
+        self.bytes[conv_kind(conv)] += inputs[0].nbytes + output.nbytes + conv.weight.nbytes
+
+
+def conv_kind(conv: nn.Conv2d) -> str:
+    """Return which of `CONV_KINDS` a convolution is."""
+    if conv.kernel_size == (1, 1):
+        return CONV_KINDS[0]
+    return CONV_KINDS[1] if conv.groups > 1 else CONV_KINDS[2]
 
 
 def measure_layer_costs(model: nn.Module, size: int, rounds: int) -> list[dict[str, object]]:
@@ -60,8 +64,12 @@ def measure_layer_costs(model: nn.Module, size: int, rounds: int) -> list[dict[s
         of a matrix product and of copies of memory, which show what the processor can do.
     """
     network = fuse(model, "torch")
-    counter = ConvCounter(network)
     image = torch.randn(1, 3, size, size).contiguous(memory_format=torch.channels_last)
+    madds = dict.fromkeys(CONV_KINDS, 0)
+    for module, count in count_madds_by_module(network, image, mode="tensor").items():
+        if isinstance(module, nn.Conv2d):
+            madds[conv_kind(module)] += count
+    timer = ConvTimer(network)
     matrix = torch.randn(MATRIX_SIZE, MATRIX_SIZE)
     total_copied = max(COPY_BYTES)
     with torch.inference_mode():
@@ -76,20 +84,15 @@ def measure_layer_costs(model: nn.Module, size: int, rounds: int) -> list[dict[s
     medians = {task: median_and_range(values)["median"] for task, values in seconds.items()}
     runs = rounds + 1  # the untimed round is counted too
     conv_rows = [
-        _row(
-            kind,
-            counter.seconds[kind] / runs,
-            counter.madds[kind] / runs,
-            counter.bytes[kind] / runs,
-        )
+        _row(kind, timer.seconds[kind] / runs, madds[kind], timer.bytes[kind] / runs)
         for kind in CONV_KINDS
     ]
-    conv_seconds = sum(counter.seconds.values()) / runs
-    madds, moved = (sum(totals.values()) / runs for totals in (counter.madds, counter.bytes))
+    conv_seconds, moved = (sum(sums.values()) / runs for sums in (timer.seconds, timer.bytes))
+    other_seconds = max(medians["network"] - conv_seconds, 0.0)
     return [
         *conv_rows,
-        _row("everything else", max(medians["network"] - conv_seconds, 0.0), 0, 0),
-        _row("the whole network", medians["network"], madds, moved),
+        _row("everything else", other_seconds, 0, 0),
+        _row("the whole network", medians["network"], sum(madds.values()), moved),
         _row(MATRIX_PRODUCT, medians["product"], MATRIX_SIZE**3, 3 * matrix.nbytes),
         *(
             _row(f"copies of {copy_bytes >> 20} MiB", medians[copy_bytes], 0, 2 * total_copied)
@@ -103,8 +106,8 @@ def _copy(source: Tensor, target: Tensor, times: int, _turn: int) -> None:
         target.copy_(source)
 
 
-def _row(name: str, seconds: float, madds: float, moved: float) -> dict[str, object]:
-    numbers = {"madds": round(madds), "bytes": round(moved)}
+def _row(name: str, seconds: float, madds: int, moved: float) -> dict[str, object]:
+    numbers = {"madds": madds, "bytes": round(moved)}
     return {"what": name, "milliseconds": 1000 * seconds} | numbers
 
 

@@ -20,7 +20,7 @@ from benchmarks.training_step import sgd_wrapper
 from benchmarks.weights import initialize
 from mixdet.engine.hooks.memory import keep_freed_memory
 from mixdet.machine import machine_record
-from mixdet.visual.svg import color, svg
+from mixdet.visual.svg import figure_to_svg, series_color
 from mixdet.visual.tables import text_table
 from tests.synthetic import random_batch
 
@@ -156,8 +156,8 @@ def plot(record: dict[str, object]) -> str:
                 median, low, high = (
                     [row[mode][key] for row in timed] for key in ("median", "low", "high")
                 )
-                ax.plot(values, median, "o-", color=color(index), label=mode)
-                ax.fill_between(values, low, high, color=color(index), alpha=0.15, lw=0)
+                ax.plot(values, median, "o-", color=series_color(index), label=mode)
+                ax.fill_between(values, low, high, color=series_color(index), alpha=0.15, lw=0)
             ax.set(xlabel=AXIS_LABELS[name], ylabel="images a second", ylim=(0, None))
             if name == "batch":
                 ax.set_xscale("log", base=2)
@@ -165,4 +165,4 @@ def plot(record: dict[str, object]) -> str:
             ax.minorticks_off()
         axes.flat[0].legend()
 
-    return svg(draw, (9, 6.5), nrows=2, ncols=2)
+    return figure_to_svg(draw, (9, 6.5), nrows=2, ncols=2)

@@ -21,7 +21,7 @@ from mixdet.digit_scenes.drawing import load_photographs, make_scene
 from mixdet.errors import MixDetError
 from mixdet.images import ImageLimits, as_rgb, read_image_file
 from mixdet.inference import Detections
-from mixdet.visual.boxes import draw_detections, enlarged
+from mixdet.visual.boxes import draw_detections, resize_longer_side
 
 LIMITS = ImageLimits(max_bytes=20 * 2**20, max_pixels=50_000_000)
 LEAST_SCORE, FIRST_SCORE = 0.05, 0.3  # kept at all; the slider's place when the page opens
@@ -69,7 +69,7 @@ def look(detectors: list[Callable], file: Mapping[str, Any]) -> Seen:
     except MixDetError as error:
         raise MixDetError(str(error).replace(str(path), path.name)) from error
     longer = max(rgb.shape[:2])
-    shown, scale = enlarged(rgb, min(longer, SHOWN))
+    shown, scale = resize_longer_side(rgb, min(longer, SHOWN))
     found = []
     for detector in detectors:
         start = time.perf_counter()

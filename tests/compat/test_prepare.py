@@ -45,7 +45,7 @@ assert all(name.startswith(('mixdet.compat', 'mixdet.errors')) for name in ours)
     [
         "mixdet.comparison.ablation",
         "benchmarks.testing",
-        "mixdet.comparison.report",
+        "mixdet.comparison.comparison_report",
         "mixdet.data_check",
         "mixdet.analysis.receptive_field",
         "mixdet.analysis.stages",
