@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import runpy
 import sys
 
 import pytest
 
+from benchmarks.__main__ import main
+from mixdet.errors import run_tool
 from tests.conftest import ROOT
 
 
@@ -19,7 +20,7 @@ def benchmark_command(monkeypatch, capfd):
         monkeypatch.setattr(sys, "argv", ["benchmarks", *map(str, arguments)])
         capfd.readouterr()
         with pytest.raises(SystemExit) as end:
-            runpy.run_module("benchmarks", run_name="__main__")
+            run_tool(main)
         out, err = capfd.readouterr()
         return end.value.code or 0, out, err
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+import sys
 
 import pytest
 import torch
@@ -15,13 +17,17 @@ from benchmarks import (
     testing,
     training_processes,
 )
+from benchmarks.__main__ import parse_args
 from benchmarks.inference import PARTS
 from benchmarks.inference_forms import MATRIX_PRODUCT
 from benchmarks.input_pipeline import RECIPES
 from benchmarks.networks import our_model
+from benchmarks.records import MODULES, module_of
 from mixdet.deploy.export import export
 from mixdet.evaluation.coco_scores import BACKENDS
 from tests.tiny import IMAGES
+
+DATA_ROOT = dict.fromkeys(("input", "feed", "eval"), ("--data-root", "coco"))
 
 
 def test_input_times_both_pipelines(benchmark_command, coco_sample, tmp_path):
@@ -43,6 +49,13 @@ def test_input_times_both_pipelines(benchmark_command, coco_sample, tmp_path):
         assert 0 < mmdet["decode_share"] < 1
         assert 0 < ours["decode_share"] < 1
     assert "all five steps, one core" in text
+
+
+@pytest.mark.parametrize("command", MODULES)
+def test_every_option_is_a_parameter_of_measure(command, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["benchmarks", command, *DATA_ROOT.get(command, ())])
+    options = vars(parse_args()).keys() - {"command", "out", "markdown"}
+    assert options <= inspect.signature(module_of(command).measure).parameters.keys()
 
 
 @pytest.mark.parametrize("command", ["input", "feed"])

@@ -19,11 +19,13 @@ def test_report_prints_and_inserts_the_tables(benchmark_command, refused_command
     page.write_text(f"before\n{BEGIN.format(name='cost')}\nold\n{END.format(name='cost')}\nafter")
     code, out, err = benchmark_command("report", file)
     assert code == 0, err
-    assert "kernel 3" in out
+    sweeps, layer_costs = out.strip().split("\n\n")[-2:]
+    assert "kernel 3" in sweeps
     code, out, err = benchmark_command("report", file, "--page", page)
     assert (code, out) == (0, ""), err
     text = page.read_text()
-    assert "the whole network" in text
+    assert layer_costs in text
+    assert sweeps not in text  # the plot shows them
     assert "old" not in text
     assert text.startswith("before\n<!--")
     assert text.endswith("![cost](cost.svg)\n<!-- /cost -->\nafter")
