@@ -1,7 +1,7 @@
 """Functions that run in processes of their own, and timing them in turns.
 
-What is compared runs in separate processes, so that settings, threads and memory of one cannot
-change the other.
+Each side of a comparison runs in a process of its own, so that its settings, threads and memory do
+not affect the others.
 """
 
 from __future__ import annotations

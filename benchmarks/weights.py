@@ -24,8 +24,8 @@ def copy_weights(peer: nn.Module, ours: nn.Module) -> None:
 def initialize(model: nn.Module, seed: int = 0) -> None:
     """Draw fresh weights, the same ones in every process.
 
-    `init_weights` reaches no module of timm, so that all modules are reset first. Its thousand
-    log lines are silenced.
+    All modules are reset first, since `init_weights` does not reach those of timm. The log, which
+    has a line for every weight, is switched off.
     """
     torch.manual_seed(seed)
     for module in model.modules():
