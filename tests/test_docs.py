@@ -15,7 +15,8 @@ import pytest
 import torch
 
 import mixdet
-from benchmarks.report import content, insert, plot, read_record
+from benchmarks.pages import insert, page_content
+from benchmarks.records import read_record, record_plot
 from tests.conftest import ROOT
 
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -118,10 +119,10 @@ def test_the_api_reference_has_every_public_name_and_no_warning(tmp_path):
 )
 def test_tables_are_those_of_the_json(page, file):
     record = read_record(file)
-    made, found = insert(page.read_text(), file.stem, content(record, file, page))
+    made, found = insert(page.read_text(), file.stem, page_content(record, file, page))
     assert found, f"{page.name} has no place for {file.name}"
-    assert made == page.read_text(), "run tools/benchmark.py report, as the page says"
-    drawn = plot(record)
+    assert made == page.read_text(), "run python -m benchmarks report, as the page says"
+    drawn = record_plot(record)
     if drawn:
         words = re.compile(r">([^<>]*\w[^<>]*)</text>")
         committed = file.with_suffix(".svg").read_text()

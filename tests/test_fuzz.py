@@ -18,8 +18,7 @@ from mmdet.registry import DATASETS
 from mmengine.config import Config
 from PIL import Image
 
-from mixdet.data_check import quick_check
-from mixdet.data_check.report import DataReport
+from mixdet.data_check import DataReport, quick_check
 from mixdet.errors import MixDetError
 from mixdet.images import as_rgb, decode_fully, read_image_file
 from mixdet.inference import Detector, runtimes

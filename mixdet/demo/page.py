@@ -22,7 +22,7 @@ from mixdet.digit_scenes.drawing import load_photographs, make_scene
 from mixdet.errors import MixDetError
 from mixdet.images import ImageLimits, as_rgb, read_image_file
 from mixdet.inference import Detections
-from mixdet.visual.boxes import draw_detections, enlarged
+from mixdet.visual.boxes import draw_detections, resize_longer_side
 
 LIMITS = ImageLimits(max_bytes=20 * 2**20, max_pixels=50_000_000)
 MIN_THRESHOLD, INITIAL_THRESHOLD = 0.05, 0.3
@@ -70,7 +70,7 @@ def detect_upload(detectors: list[Callable], file: Mapping[str, Any]) -> Detecte
     except MixDetError as error:
         raise MixDetError(str(error).replace(str(path), path.name)) from error
     longer = max(rgb.shape[:2])
-    shown, scale = enlarged(rgb, min(longer, MAX_SIDE))
+    shown, scale = resize_longer_side(rgb, min(longer, MAX_SIDE))
     results = []
     for detector in detectors:
         start = time.perf_counter()

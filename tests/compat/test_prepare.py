@@ -44,8 +44,8 @@ assert all(name.startswith(('mixdet.compat', 'mixdet.errors')) for name in ours)
     "module",
     [
         "mixdet.comparison.ablation",
-        "benchmarks.eval",
-        "mixdet.comparison.report",
+        "benchmarks.testing",
+        "mixdet.comparison.comparison_report",
         "mixdet.data_check",
         "mixdet.analysis.receptive_field",
         "mixdet.analysis.stages",
