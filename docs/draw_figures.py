@@ -8,13 +8,13 @@ from typing import NamedTuple
 
 from matplotlib.patches import FancyArrowPatch, Rectangle
 
-from mixdet.analysis.stages import Stage, stages
+from mixdet.analysis.stages import Stage, describe_stages
 from mixdet.models.layers import split_channels
-from mixdet.visual.svg import COLOURS, svg
+from mixdet.visual.svg import COLORS, figure_to_svg
 
 ROOT = Path(__file__).resolve().parent.parent
 FIGURES = ROOT / "docs" / "figures"
-KERNEL_COLOURS = dict(zip((3, 5, 7, 9, 11), COLOURS[1:], strict=False))
+KERNEL_COLORS = dict(zip((3, 5, 7, 9, 11), COLORS[1:], strict=False))
 
 
 class Network(NamedTuple):
@@ -54,7 +54,7 @@ def draw_operator(axes) -> None:
         axes.add_patch(Rectangle((left, 0.05), 1.75, 6.95, fc="#f3f3f6", ec="#bbb", lw=0.8))
     tops = (5.0, 2.5, 0.0)
     for kernel, count, low in zip(kernels, channels, tops, strict=True):
-        color, middle = KERNEL_COLOURS[kernel], low + 1
+        color, middle = KERNEL_COLORS[kernel], low + 1
         for left in (0.5, 9.9):  # the same channels before and after
             for plane in range(4):
                 corner = (left + 0.1 * plane, low + 0.25 + 0.1 * plane)
@@ -90,7 +90,7 @@ def draw_networks(axes, networks: Sequence[tuple[str, Sequence[Stage]]]) -> None
         for line, row in enumerate(rows):
             left = 0
             for kernel, channels in row.kernels:
-                place.barh(line, channels, left=left, height=0.62, color=KERNEL_COLOURS[kernel])
+                place.barh(line, channels, left=left, height=0.62, color=KERNEL_COLORS[kernel])
                 left += channels
             if not row.kernels:  # the head's 1x1 convolution
                 place.text(0, line, " 1x1", va="center", fontsize=7, color="#555")
@@ -108,8 +108,8 @@ def draw_networks(axes, networks: Sequence[tuple[str, Sequence[Stage]]]) -> None
         place.set_ylim(len(rows) - 0.4, -0.6)
         place.grid(visible=False)
         place.set_xticks([tick for tick in place.get_xticks() if tick <= widest])
-    handles = [Rectangle((0, 0), 1, 1, color=color) for color in KERNEL_COLOURS.values()]
-    labels = [f"{kernel}x{kernel}" for kernel in KERNEL_COLOURS]
+    handles = [Rectangle((0, 0), 1, 1, color=color) for color in KERNEL_COLORS.values()]
+    labels = [f"{kernel}x{kernel}" for kernel in KERNEL_COLORS]
     axes[0].figure.legend(
         handles, labels, ncols=len(labels), loc="outside lower center", fontsize=8
     )
@@ -121,7 +121,7 @@ def draw_imagenet(axes) -> None:
     for index, family in enumerate(families):
         points = [network for network in IMAGENET if network.family == family]
         x, y = [p.madds_m for p in points], [p.top1 for p in points]
-        color, width = ("#D55E00", 2.2) if index == 0 else (COLOURS[(index + 7) % 13], 1)
+        color, width = ("#D55E00", 2.2) if index == 0 else (COLORS[(index + 7) % 13], 1)
         axes.plot(x, y, "o-", color=color, lw=width, label=family)
         for p in points:
             below = (5, -11) if index else (-20, 7)
@@ -135,7 +135,7 @@ def draw_imagenet(axes) -> None:
 
 def backbone(config: str) -> list[Stage]:
     """The parts of a config's backbone."""
-    parts = stages(ROOT / "configs" / config)
+    parts = describe_stages(ROOT / "configs" / config)
     return [part for part in parts if part.name in ("stem", "head") or part.name[:5] == "stage"]
 
 
@@ -144,9 +144,9 @@ def main() -> None:
         (f"MixNet-{arch.upper()}", backbone(f"ssdlite_mixnet_{arch}_coco.py")) for arch in "sm"
     ]
     drawings = {
-        "mixconv": svg(draw_operator, (7.6, 4.6)),
-        "mixnets": svg(lambda axes: draw_networks(axes, networks), (11.5, 5.4), ncols=2),
-        "imagenet": svg(draw_imagenet, (7.6, 4.2)),
+        "mixconv": figure_to_svg(draw_operator, (7.6, 4.6)),
+        "mixnets": figure_to_svg(lambda axes: draw_networks(axes, networks), (11.5, 5.4), ncols=2),
+        "imagenet": figure_to_svg(draw_imagenet, (7.6, 4.2)),
     }
     FIGURES.mkdir(exist_ok=True)
     for name, drawing in drawings.items():

@@ -10,7 +10,8 @@ import pytest
 import torch
 from mmdet.registry import MODELS
 
-from benchmarks.report import content, insert, plot, read_record
+from benchmarks.pages import insert, page_content
+from benchmarks.records import read_record, record_plot
 from mixdet.config.read import read_config
 from tests.conftest import ROOT
 
@@ -169,10 +170,10 @@ def test_the_readme_and_the_guide_have_one_config_of_own_data():
 )
 def test_tables_are_those_of_the_json(page, file):
     record = read_record(file)
-    made, found = insert(page.read_text(), file.stem, content(record, file, page))
+    made, found = insert(page.read_text(), file.stem, page_content(record, file, page))
     assert found, f"{page.name} has no place for {file.name}"
-    assert made == page.read_text(), "run tools/benchmark.py report, as the page says"
-    drawn = plot(record)
+    assert made == page.read_text(), "run python -m benchmarks report, as the page says"
+    drawn = record_plot(record)
     if drawn:
         words = re.compile(r">([^<>]*\w[^<>]*)</text>")
         committed = file.with_suffix(".svg").read_text()

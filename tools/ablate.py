@@ -1,4 +1,4 @@
-"""Other depthwise kernels in one block at a time: tools/ablate.py CONFIG --blocks 2 5 9."""
+"""Ablate depthwise kernels block by block: python tools/ablate.py CONFIG --blocks 2 5 9."""
 
 from __future__ import annotations
 
@@ -12,21 +12,38 @@ from mixdet.errors import MixDetError, run_tool
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description="Train a MobileNet detector as it is, and with other depthwise kernels in one "
-        "block at a time; report the change of each. Interrupted, the same command goes on."
+        description="Train a MobileNet detector unchanged, and with other depthwise kernels in one "
+        "block at a time. Report the change in mAP of each block. If it was interrupted, the same "
+        "command resumes."
     )
-    parser.add_argument("config", metavar="CONFIG", help="with MixMobileNetV1 or V2")
-    parser.add_argument("--blocks", type=int, nargs="+", required=True, help="counted from 1")
-    parser.add_argument("--kernel-sizes", default="3,5,7", help="default: %(default)s")
-    parser.add_argument("--seeds", type=int, default=3, help="how many, from 0 on (default: 3)")
+    parser.add_argument("config", metavar="CONFIG", help="with MixMobileNetV1 or MixMobileNetV2")
     parser.add_argument(
-        "--out", type=Path, default=Path("work_dirs/ablation"), help="default: %(default)s"
+        "--blocks", type=int, nargs="+", required=True, help="numbers of blocks, counted from 1"
     )
     parser.add_argument(
-        "--processes", type=int, default=0, help="runs side by side (default: one a GPU, or one)"
+        "--kernel-sizes",
+        default="3,5,7",
+        help="kernels of the changed block (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--seeds", type=int, default=3, help="number of seeds, counted from 0 (default: 3)"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("work_dirs/ablation"),
+        help="folder of the comparison (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--processes",
+        type=int,
+        default=0,
+        help="runs at the same time (default: one on each GPU, or one on a CPU)",
     )
     parser.add_argument("--data-root", help="another folder in the same layout")
-    parser.add_argument("--cfg-options", nargs="+", default=(), metavar="KEY=VALUE")
+    parser.add_argument(
+        "--cfg-options", nargs="+", default=(), metavar="KEY=VALUE", help="override all configs"
+    )
     return parser.parse_args()
 
 
@@ -37,23 +54,29 @@ def main() -> None:
     try:
         kernel_sizes = [int(size) for size in args.kernel_sizes.split(",")]
     except ValueError:
-        raise MixDetError(f"--kernel-sizes {args.kernel_sizes}: give numbers, as 3,5,7") from None
-    from mixdet.comparison.ablation import plan_ablation, report_ablation  # heavy: torch and mmdet
-    from mixdet.comparison.folder import Plan
-    from mixdet.comparison.report import report
-    from mixdet.comparison.runs import train_all
+        raise MixDetError(
+            f"--kernel-sizes {args.kernel_sizes}: give numbers with commas, as 3,5,7"
+        ) from None
+    # This import loads torch and mmdet, which --help does not need.
+    from mixdet.comparison import (
+        Plan,
+        plan_ablation,
+        train_all,
+        write_ablation_report,
+        write_report,
+    )
 
-    base = Plan(
+    unchanged = Plan(
         (args.config,),
         tuple(range(args.seeds)),
         tuple(args.cfg_options),
         args.data_root,
         shlex.join(["python", *sys.argv]),
     )
-    plan = plan_ablation(base, args.blocks, kernel_sizes, args.out)
+    plan = plan_ablation(unchanged, args.blocks, kernel_sizes, args.out)
     comparison = train_all(plan, args.out, args.processes)
-    print(report(comparison))
-    print(report_ablation(comparison, args.blocks))
+    print(write_report(comparison))
+    print(write_ablation_report(comparison, args.blocks))
     print(f"report: {args.out / 'report.html'}, figure: {args.out / 'ablation.svg'}")
 
 

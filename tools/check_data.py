@@ -1,4 +1,4 @@
-"""Check a config's data, every image too: tools/check_data.py CONFIG [--html FILE]."""
+"""Check the data of a config: python tools/check_data.py CONFIG [--html FILE]."""
 
 from __future__ import annotations
 
@@ -10,13 +10,16 @@ from mixdet.errors import run_tool
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description="Classes, ids, boxes and images of the training, validation and test data, "
-        "and the box sizes against the model's anchors. Exit code 1 where something is wrong."
+        description="Check the classes, ids, boxes and images of the training, validation and test "
+        "data, and compare the box sizes with the model's anchors. The exit code is 1 if there is "
+        "an error or a warning."
     )
     parser.add_argument("config", metavar="CONFIG")
     parser.add_argument("--data-root", metavar="FOLDER", help="another folder for all data sets")
-    parser.add_argument("--json", metavar="FILE", help="write what was found for programs")
-    parser.add_argument("--html", metavar="FILE", help="write a page with images of the examples")
+    parser.add_argument("--json", metavar="FILE", help="write the report as JSON")
+    parser.add_argument(
+        "--html", metavar="FILE", help="write the report as a page with the images of the examples"
+    )
     parser.add_argument(
         "--cfg-options", nargs="+", default=[], metavar="KEY=VALUE", help="override the config"
     )
@@ -25,11 +28,10 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> int:
     args = parse_args()
-    # heavy: torch and mmdet
+    # These imports load torch and mmdet, which --help does not need.
     from mixdet.config.data_paths import check_data
     from mixdet.config.read import load_config
-    from mixdet.data_check import full_check
-    from mixdet.data_check.page import to_html
+    from mixdet.data_check import full_check, write_data_page
     from mixdet.outputs import writable_file
 
     cfg = load_config(args.config, args.cfg_options, data_root=args.data_root)
@@ -42,7 +44,7 @@ def main() -> int:
     if record:
         record.write_text(json.dumps(report.as_dict(), indent=2) + "\n", encoding="utf-8")
     if page:
-        page.write_text(to_html(report, f"Data of {args.config}"), encoding="utf-8")
+        write_data_page(report, page, f"Data of {args.config}")
     return 0 if report.ok else 1
 
 

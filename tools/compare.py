@@ -1,4 +1,4 @@
-"""Train configs with several seeds and say what can be told apart: tools/compare.py CONFIG... ."""
+"""Compare configs over several seeds: python tools/compare.py CONFIG..."""
 
 from __future__ import annotations
 
@@ -12,27 +12,34 @@ from mixdet.errors import MixDetError, run_tool
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description="Train each config with each seed, then report means, spreads and differences. "
-        "Interrupted, the same command goes on; what is done is not done again."
+        description="Train each config with each seed, then report means, standard deviations and "
+        "differences. If it was interrupted, the same command resumes. Finished runs are kept."
     )
     parser.add_argument("configs", nargs="*", metavar="CONFIG", help="the first is the baseline")
-    parser.add_argument("--seeds", type=int, default=5, help="how many, from 0 on (default: 5)")
+    parser.add_argument(
+        "--seeds", type=int, default=5, help="number of seeds, counted from 0 (default: 5)"
+    )
     parser.add_argument(
         "--out",
         type=Path,
         default=Path("work_dirs/comparison"),
-        help="default: %(default)s",
+        help="folder of the comparison (default: %(default)s)",
     )
     parser.add_argument(
-        "--processes", type=int, default=0, help="runs side by side (default: one a GPU, or one)"
+        "--processes",
+        type=int,
+        default=0,
+        help="runs at the same time (default: one on each GPU, or one on a CPU)",
     )
     parser.add_argument("--data-root", help="another folder in the same layout")
-    parser.add_argument("--cfg-options", nargs="+", default=(), metavar="KEY=VALUE")
     parser.add_argument(
-        "--report", action="store_true", help="draw the report of --out again, without training"
+        "--cfg-options", nargs="+", default=(), metavar="KEY=VALUE", help="override all configs"
     )
     parser.add_argument(
-        "--images", type=int, default=6, help="validation images to show (default: 6)"
+        "--report", action="store_true", help="write the report of --out again, without training"
+    )
+    parser.add_argument(
+        "--images", type=int, default=6, help="validation images in the report (default: 6)"
     )
     return parser.parse_args()
 
@@ -40,12 +47,11 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     if not args.report and not args.configs:
-        raise MixDetError("name the configs to compare, or --report to draw a report again")
+        raise MixDetError("name the configs to compare, or give --report to write a report again")
     if args.seeds < 1 or args.processes < 0 or args.images < 0:
         raise MixDetError("--seeds must be 1 or more, --processes and --images 0 or more")
-    from mixdet.comparison.folder import Comparison, Plan  # heavy: torch and mmdet
-    from mixdet.comparison.report import report
-    from mixdet.comparison.runs import train_all
+    # This import loads torch and mmdet, which --help does not need.
+    from mixdet.comparison import Comparison, Plan, train_all, write_report
 
     if args.report:
         comparison = Comparison.read(args.out)
@@ -58,7 +64,7 @@ def main() -> None:
             shlex.join(["python", *sys.argv]),
         )
         comparison = train_all(plan, args.out, args.processes)
-    print(report(comparison, args.images))
+    print(write_report(comparison, args.images))
     print(f"report: {args.out / 'report.html'}")
 
 

@@ -1,4 +1,4 @@
-"""Make the digit scenes, the embedded data set: `python tools/make_digit_scenes.py`."""
+"""Make the digit scenes, the embedded data set: python tools/make_digit_scenes.py [FOLDER]."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from mixdet.errors import run_tool
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        description="Make the digit scenes (training makes them by itself when they are missing).",
+        description="Make the digit scenes. Training makes them by itself if they are missing.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("root", nargs="?", default="data/digit_scenes", help="where to")
+    parser.add_argument("root", nargs="?", default="data/digit_scenes", help="folder to write")
     parser.add_argument("--train", type=int, default=2000, help="number of training images")
     parser.add_argument("--val", type=int, default=400, help="number of validation images")
-    parser.add_argument("--seed", type=int, default=0, help="same seed, same images")
+    parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same images")
     args = parser.parse_args()
-    from mixdet.digit_scenes.files import make_digit_scenes
+    from mixdet.digit_scenes.files import make_digit_scenes  # loads OpenCV, unlike --help
 
     folder = make_digit_scenes(args.root, train=args.train, val=args.val, seed=args.seed)
     print(f"digit scenes are in {folder}")

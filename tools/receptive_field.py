@@ -1,4 +1,4 @@
-"""Draw effective receptive fields side by side: tools/receptive_field.py CONFIG CONFIG..."""
+"""Draw effective receptive fields: python tools/receptive_field.py CONFIG CONFIG..."""
 
 from __future__ import annotations
 
@@ -10,17 +10,27 @@ from mixdet.errors import MixDetError, run_tool
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description="Draw where the center cell of a level looks: the gradient with respect to the "
-        "input, averaged over validation images, of several detectors side by side."
+        description="Draw the effective receptive fields of detectors side by side: the gradient "
+        "of a level's center cell with respect to the input, averaged over validation images."
     )
     parser.add_argument("configs", nargs="+", metavar="CONFIG")
     parser.add_argument(
-        "--checkpoints", nargs="+", metavar="FILE", help="one a config; without, untrained networks"
+        "--checkpoints",
+        nargs="+",
+        metavar="FILE",
+        help="trained weights, one file for each config (default: random weights)",
     )
-    parser.add_argument("--level", type=int, default=0, help="of the head, 0 (default) the finest")
-    parser.add_argument("--images", type=int, default=50, help="to average over (default: 50)")
+    parser.add_argument(
+        "--level",
+        type=int,
+        default=0,
+        help="input of the head; 0, the default, is the finest",
+    )
+    parser.add_argument(
+        "--images", type=int, default=50, help="average over this many images (default: 50)"
+    )
     parser.add_argument("--data-root", help="another folder in the same layout")
-    parser.add_argument("--seed", type=int, default=0, help="of untrained weights (default: 0)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of random weights (default: 0)")
     parser.add_argument("--out", default="receptive_field.svg", help="default: %(default)s")
     return parser.parse_args()
 
@@ -30,24 +40,25 @@ def main() -> None:
     checkpoints = args.checkpoints or [None] * len(args.configs)
     if len(checkpoints) != len(args.configs):
         raise MixDetError(
-            f"--checkpoints: {len(checkpoints)} for {len(args.configs)} configs: give one a config"
+            f"--checkpoints: {len(checkpoints)} for {len(args.configs)} configs: "
+            "give one for each config"
         )
     if args.images < 1:
         raise MixDetError("--images must be 1 or more")
     if Path(args.out).suffix != ".svg":
-        raise MixDetError(f"--out {args.out}: the figure is an SVG: name it so")
+        raise MixDetError(f"--out {args.out}: the figure is an SVG: give a name that ends in .svg")
     from mixdet.outputs import writable_file
 
     out = writable_file("--out", args.out)
-    # heavy: torch and mmdet
+    # These imports load torch and mmdet, which --help does not need.
     from mixdet.analysis.receptive_field import (
-        receptive_field,
+        measure_receptive_field,
         receptive_field_figure,
         receptive_field_table,
     )
 
     fields = [
-        receptive_field(
+        measure_receptive_field(
             config,
             checkpoint,
             level=args.level,

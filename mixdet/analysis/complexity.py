@@ -1,19 +1,19 @@
 """Parameters and multiply-adds of a config's detector.
 
-A multiply and an add count as one operation ("MAdds"), as in the papers: half of what is often
-called FLOPs. Convolutions and matrix products are counted, for one image at the config's size,
-without post-processing.
+A multiply and an add count as one operation ("MAdds"), as in the papers. This is half of what is
+often called FLOPs. Convolutions and matrix products are counted, for one image at the config's
+size, without post-processing.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import mixdet.plugin
-
 import torch
+from mmdet.registry import MODELS
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -24,17 +24,28 @@ from mixdet.visual.tables import text_table
 
 
 class Complexity(NamedTuple):
-    """What a detector costs."""
+    """Size and cost of a config's detector.
+
+    Attributes:
+        name: Name of the config.
+        input_hw: (height, width) in pixels of the image that is counted.
+        params: Number of parameters.
+        madds: Multiply-adds for one image.
+        paper: The figures of the MixConv paper for this config, or None.
+    """
 
     name: str
-    input_size: tuple[int, int]  # height, width in pixels
+    input_hw: tuple[int, int]
     params: int
     madds: int
-    paper: PaperRow | None  # what the MixConv paper states for this config
+    paper: PaperRow | None
 
     @property
     def off_percent(self) -> tuple[float, float] | None:
-        """How far parameters and multiply-adds are above the paper's, in percent of those."""
+        """How far parameters and multiply-adds are above the paper's figures, in percent of them.
+
+        None if the paper has no figures for this config.
+        """
         if self.paper is None:
             return None
         return (
@@ -43,45 +54,88 @@ class Complexity(NamedTuple):
         )
 
 
-def complexity(config: str | Path, cfg_options: Sequence[str] = ()) -> Complexity:
+def count_complexity(config: str | Path, cfg_options: Sequence[str] = ()) -> Complexity:
     """Count the parameters and multiply-adds of a config's network.
 
     Args:
-        config: Path of a config whose test pipeline resizes to a fixed size.
-        cfg_options: `key=value` overrides of it.
+        config: Path of a config whose test pipeline resizes images to a fixed size.
+        cfg_options: `key=value` overrides of the config. With any, the result is not compared with
+            the paper.
 
     Raises:
         MixDetError: The config cannot be read, or its test pipeline has no `Resize` with a `scale`.
     """
-    model, size = build(config, cfg_options)
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model(torch.zeros(1, 3, *size))
-    params = sum(p.numel() for p in model.parameters())
+    model, input_hw = build_for_counting(config, cfg_options)
     name = Path(config).stem
     return Complexity(
-        name,
-        size,
-        params,
-        counter.get_total_flops() // 2,
-        None if cfg_options else TABLE_1.get(name),
+        name=name,
+        input_hw=input_hw,
+        params=sum(p.numel() for p in model.parameters()),
+        madds=count_madds(model, torch.zeros(1, 3, *input_hw)),
+        paper=None if cfg_options else TABLE_1.get(name),
     )
 
 
-def build(config: str | Path, cfg_options: Sequence[str] = ()) -> tuple[nn.Module, tuple[int, int]]:
-    """Build a config's detector for counting: in evaluation mode, without ImageNet weights.
+def count_madds(model: nn.Module, *inputs, **kwargs) -> int:
+    """Count the multiply-adds of one forward pass: half of the FLOPs that torch counts.
 
     Args:
-        config: As for `complexity`.
-        cfg_options: As there.
+        model: The network.
+        *inputs: Positional arguments of the forward pass.
+        **kwargs: Its keyword arguments.
+    """
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(*inputs, **kwargs)
+    return counter.get_total_flops() // 2
+
+
+def count_madds_by_module(model: nn.Module, *inputs, **kwargs) -> Counter[nn.Module]:
+    """Count the multiply-adds of every module of a network in one forward pass.
+
+    The count of a module includes its children, and sums up all calls of the module. Modules whose
+    `forward` is called directly, past their hooks, are not counted: their children are.
+
+    Args:
+        model: The network.
+        *inputs: Positional arguments of the forward pass.
+        **kwargs: Its keyword arguments.
+    """
+    madds: Counter[nn.Module] = Counter()
+
+    def subtract_before(module: nn.Module, _inputs: tuple) -> None:
+        madds[module] -= counter.get_total_flops() // 2
+
+    def add_after(module: nn.Module, _inputs: tuple, _output: object) -> None:
+        madds[module] += counter.get_total_flops() // 2
+
+    handles = []
+    for module in model.modules():
+        handles.append(module.register_forward_pre_hook(subtract_before))
+        handles.append(module.register_forward_hook(add_after))
+    try:
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            model(*inputs, **kwargs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return madds
+
+
+def build_for_counting(
+    config: str | Path, cfg_options: Sequence[str] = ()
+) -> tuple[nn.Module, tuple[int, int]]:
+    """Build a config's detector in evaluation mode, without loading pretrained weights.
+
+    Args:
+        config: See `count_complexity`.
+        cfg_options: See `count_complexity`.
 
     Returns:
-        The detector, and the height and width in pixels of its images.
+        The detector, and the (height, width) in pixels of its images.
 
     Raises:
-        MixDetError: As for `complexity`.
+        MixDetError: See `count_complexity`.
     """
-    from mmdet.registry import MODELS
-
     cfg = load_config(str(config), cfg_options)
     require(str(config), cfg, "model", "test_dataloader")
     scales = [
@@ -90,13 +144,16 @@ def build(config: str | Path, cfg_options: Sequence[str] = ()) -> tuple[nn.Modul
         if step["type"] == "Resize" and "scale" in step
     ]
     if not scales:
-        raise MixDetError(f"{config}: the test pipeline has no Resize with a scale to count at")
+        raise MixDetError(
+            f"{config}: the test pipeline has no Resize with a scale, so that the size of the "
+            "images is unknown: add dict(type='Resize', scale=(width, height))"
+        )
     width, height = scales[0]
     return MODELS.build(cfg.model).eval(), (height, width)
 
 
 def complexity_table(rows: Sequence[Complexity], markdown: bool = False) -> str:
-    """Lay the counts out beside the paper's figures, where it has any."""
+    """Return the counts as a table, beside the figures of the paper."""
     header = ["config", "input", "params", "paper's", "off by", "MAdds", "paper's", "off by"]
     cells = []
     for row in rows:
@@ -105,7 +162,7 @@ def complexity_table(rows: Sequence[Complexity], markdown: bool = False) -> str:
         cells.append(
             [
                 row.name,
-                "x".join(map(str, row.input_size)),
+                "x".join(map(str, row.input_hw)),
                 f"{row.params:,}",
                 "" if params_m is None else f"{params_m:.2f} M",
                 "" if off_params is None else f"{off_params:+.2f} %",
@@ -118,7 +175,7 @@ def complexity_table(rows: Sequence[Complexity], markdown: bool = False) -> str:
 
 
 def complexity_record(row: Complexity) -> dict:
-    """The counts as plain values, for JSON."""
+    """Return the counts as plain values for JSON."""
     return row._asdict() | dict(
         paper=row.paper and row.paper._asdict(), off_percent=row.off_percent
     )

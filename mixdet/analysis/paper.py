@@ -1,4 +1,4 @@
-"""Figures of the MixConv paper, not of ours: what our own stand beside.
+"""Figures that the MixConv paper states. None of them was measured here.
 
 Tan and Le, "MixConv: Mixed Depthwise Convolutional Kernels", BMVC 2019, arXiv 1907.09595.
 """
@@ -9,14 +9,20 @@ from typing import NamedTuple
 
 
 class PaperRow(NamedTuple):
-    """A row of a table of the paper, as printed there."""
+    """A row of a table of the paper, with the figures as printed.
 
-    params_m: float  # millions of parameters
-    madds_b: float  # billions of multiply-adds
-    ap: float  # COCO box AP, in percent
+    Attributes:
+        params_m: Millions of parameters.
+        madds_b: Billions of multiply-adds.
+        ap: COCO box AP in percent.
+    """
+
+    params_m: float
+    madds_b: float
+    ap: float
 
 
-# Table 1, detection on COCO, by the name of the config
+# Table 1, detection on COCO, by the name of our config
 TABLE_1 = {
     "ssdlite_mobilenet_v1_3x3_coco": PaperRow(5.12, 1.31, 21.7),
     "ssdlite_mobilenet_v1_5x5_coco": PaperRow(5.20, 1.38, 22.3),

@@ -1,8 +1,8 @@
-"""Effective receptive fields: how far around a cell a detector really looks.
+"""Effective receptive fields: how strongly each input pixel influences a cell of a detector.
 
-The gradient of a level's center cell with respect to the input, averaged over images (Luo et al.,
-NeurIPS 2016, arXiv 1701.04128): what a cell could see is a large square, what it does see is a blob
-in its middle.
+The influence is the gradient of a level's center cell with respect to the input, averaged over
+images (Luo et al., NeurIPS 2016, arXiv 1701.04128). The theoretical receptive field is a large
+square; the effective one is a blob in its middle.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ from mixdet.config.data_paths import check_data
 from mixdet.config.read import load_config
 from mixdet.errors import MixDetError
 from mixdet.models.weights import fill
-from mixdet.visual.svg import color, svg
+from mixdet.visual.svg import figure_to_svg, series_color
 from mixdet.visual.tables import text_table
 
-SHARES = (0.5, 0.95)
+FRACTIONS = (0.5, 0.95)  # of the gradient; a square is drawn around each
 
 
 @dataclass(frozen=True)
 class ReceptiveField:
-    """Where a level's center cell looks.
+    """The effective receptive field of a level's center cell.
 
     Attributes:
-        name: Of the config.
+        name: Name of the config.
         stride: Pixels between two cells of the level.
-        weight: (H, W), the share that each pixel has in the gradient; they sum up to 1.
-        trained: Whether the weights are a checkpoint's.
-        images: How many it is the mean of.
+        weight: (H, W) the fraction of the gradient that each input pixel has. The sum is 1.
+        trained: Whether the weights come from a checkpoint.
+        images: Number of images that the gradient is averaged over.
     """
 
     name: str
@@ -51,14 +51,15 @@ class ReceptiveField:
 
     @property
     def center(self) -> tuple[float, float]:
-        """(row, column) of the center of mass, in pixels; padding decides where a cell looks."""
+        """(row, column) of the center of mass in pixels. It depends on the padding."""
         rows, columns = (np.arange(size) + 0.5 for size in self.weight.shape)
         return self.weight.sum(1) @ rows, self.weight.sum(0) @ columns
 
     def within(self) -> np.ndarray:
-        """Shares of the gradient in squares around the center with half a side of 1, 2, ... pixels.
+        """Return the fraction of the gradient inside squares of growing size around the center.
 
-        A pixel belongs to a square if its middle does.
+        Entry i belongs to the square that extends i + 1 pixels to each side of the center. A pixel
+        belongs to a square if the middle of the pixel is inside.
         """
         rows, columns = (
             np.abs(np.arange(size) + 0.5 - middle)
@@ -67,12 +68,16 @@ class ReceptiveField:
         distance = np.ceil(np.maximum(rows[:, None], columns)).astype(int)
         return np.bincount(distance.ravel(), self.weight.ravel()).cumsum()[1:]
 
-    def side(self, share: float) -> int:
-        """Side in pixels of the smallest square around the center that holds a share."""
-        return 2 * (int(np.searchsorted(self.within(), share)) + 1)
+    def side(self, fraction: float) -> int:
+        """Return the side in pixels of the smallest square that holds a fraction of the gradient.
+
+        Args:
+            fraction: From 0 to 1.
+        """
+        return 2 * (int(np.searchsorted(self.within(), fraction)) + 1)
 
 
-def receptive_field(
+def measure_receptive_field(
     config: str | Path,
     checkpoint: str | Path | None = None,
     *,
@@ -85,48 +90,69 @@ def receptive_field(
 
     Args:
         config: Path of the config.
-        checkpoint: Trained weights; without them they are drawn at random.
-        level: Of the feature maps that the head is given, the finest first.
-        images: How many to average over: the first of the validation set.
+        checkpoint: Trained weights, or None for random weights.
+        level: Index of the feature map in the inputs of the head; 0 is the finest.
+        images: The gradient is averaged over this many images, the first of the validation set.
         data_root: Another folder for the data set.
-        seed: Of the weights where there is no checkpoint.
+        seed: Seed of the random weights.
 
     Raises:
-        MixDetError: There is no such level, a file is missing or does not fit.
+        MixDetError: The level does not exist, a file is missing, the checkpoint does not fit the
+            config, or the pipeline does not resize all images to one size.
     """
     cfg = load_config(str(config), data_root=data_root)
     check_data(cfg, ("val_dataloader",))
     init_default_scope("mmdet")
     set_random_seed(seed)
     if checkpoint is None:
-        cfg.model.backbone.pop("init_cfg", None)  # ImageNet's would be trained weights
+        cfg.model.backbone.pop("init_cfg", None)  # it may load weights trained on ImageNet
     model = MODELS.build(cfg.model)
     if checkpoint is None:
         model.init_weights()
     else:
         fill(model, load(str(checkpoint), map_location="cpu"), checkpoint)
     dataset = DATASETS.build(cfg.val_dataloader.dataset)
-    counted = min(images, len(dataset))
-    if counted < 1:
-        raise MixDetError(f"{config}: no validation image to look at")
+    count = min(images, len(dataset))
+    if count < 1:
+        raise MixDetError(f"{config}: the validation set has no image")
     model.eval().requires_grad_(False).to(memory_format=torch.channels_last)
-    found = [_gradient(model, pseudo_collate([dataset[i]]), level) for i in range(counted)]
-    shapes = {(weight.shape, grid) for weight, grid in found}
-    if len(shapes) > 1:
-        raise MixDetError(f"{config}: images of several sizes; its pipeline must resize to one")
-    ((size, grid),) = shapes
-    total = sum(weight for weight, _ in found)
+    gradients = [
+        center_cell_gradient(model, pseudo_collate([dataset[i]]), level) for i in range(count)
+    ]
+    sizes = {(gradient.shape, grid) for gradient, grid in gradients}
+    if len(sizes) > 1:
+        raise MixDetError(
+            f"{config}: the validation images have several sizes: resize them to one size in the "
+            "pipeline, with dict(type='Resize', scale=(width, height), keep_ratio=False)"
+        )
+    ((input_hw, grid),) = sizes
+    total = sum(gradient for gradient, _ in gradients)
     return ReceptiveField(
         name=Path(config).stem,
-        stride=size[0] / grid[0],
+        stride=input_hw[0] / grid[0],
         weight=total / total.sum(),
         trained=checkpoint is not None,
-        images=counted,
+        images=count,
     )
 
 
-def _gradient(model: nn.Module, batch: dict, level: int) -> tuple[np.ndarray, tuple[int, int]]:
-    """|d (the center cell's sum of channels) / d input|, (H, W), and the level's grid."""
+def center_cell_gradient(
+    model: nn.Module, batch: dict, level: int
+) -> tuple[np.ndarray, tuple[int, int]]:
+    """Compute how a level's center cell changes with each input pixel.
+
+    Args:
+        model: A detector.
+        batch: One image, as the data loader collates it.
+        level: Index of the feature map; 0 is the finest.
+
+    Returns:
+        (H, W) the absolute gradient of the cell's sum over channels, summed over the input's
+        channels, and the (rows, columns) of the feature map.
+
+    Raises:
+        MixDetError: The level does not exist.
+    """
     inputs = model.data_preprocessor(batch)["inputs"]
     inputs = inputs.contiguous(memory_format=torch.channels_last).requires_grad_()
     levels = model.extract_feat(inputs)
@@ -138,45 +164,49 @@ def _gradient(model: nn.Module, batch: dict, level: int) -> tuple[np.ndarray, tu
 
 
 def receptive_field_table(fields: Sequence[ReceptiveField]) -> str:
-    """The sides of the squares that hold half and nearly all of the gradient."""
-    header = ["config", "weights", "stride", *[f"{100 * share:.0f} % within" for share in SHARES]]
+    """Return a table of the squares that hold 50 % and 95 % of the gradient."""
+    heads = [f"{100 * fraction:.0f} % within" for fraction in FRACTIONS]
     cells = [
         [
             field.name,
             "trained" if field.trained else "untrained",
             f"{field.stride:g}",
-            *[f"{field.side(share)} x {field.side(share)}" for share in SHARES],
+            *[f"{field.side(fraction)} x {field.side(fraction)}" for fraction in FRACTIONS],
         ]
         for field in fields
     ]
-    return text_table(header, cells)
+    return text_table(["config", "weights", "stride", *heads], cells)
 
 
 def receptive_field_figure(fields: Sequence[ReceptiveField]) -> str:
-    """The fields side by side, in one scale of colors, and their growth with distance, as SVG."""
+    """Draw the fields side by side, and how the gradient grows with the square, as SVG.
+
+    All fields are drawn on the same color scale.
+    """
     peak = max(field.weight.max() for field in fields)
 
     def draw(axes) -> None:
         *maps, growth = axes
-        for index, (field, place) in enumerate(zip(fields, maps, strict=True)):
-            # the square root shows the faint rim too; a pixel's share has no unit to read off
-            place.imshow(np.sqrt(field.weight / peak), cmap="magma", vmin=0, vmax=1)
-            for share, style in zip(SHARES, ("-", ":"), strict=True):
-                side = field.side(share)
+        for index, (field, ax) in enumerate(zip(fields, maps, strict=True)):
+            # The square root makes the faint rim visible too.
+            ax.imshow(np.sqrt(field.weight / peak), cmap="magma", vmin=0, vmax=1)
+            for fraction, style in zip(FRACTIONS, ("-", ":"), strict=True):
+                side = field.side(fraction)
                 corner = (field.center[1] - side / 2 - 0.5, field.center[0] - side / 2 - 0.5)
-                place.add_patch(Rectangle(corner, side, side, fill=False, ec="w", ls=style))
+                ax.add_patch(Rectangle(corner, side, side, fill=False, ec="w", ls=style))
             weights = "" if field.trained else ", untrained"
-            sides = " and ".join(str(field.side(share)) for share in SHARES)
-            place.set_title(f"{field.name}{weights}\n50 and 95 % in {sides} pixels", fontsize=8)
-            place.set(xticks=[], yticks=[])
-            place.grid(visible=False)
+            sides = " and ".join(str(field.side(fraction)) for fraction in FRACTIONS)
+            ax.set_title(f"{field.name}{weights}\n50 and 95 % within {sides} pixels", fontsize=8)
+            ax.set(xticks=[], yticks=[])
+            ax.grid(visible=False)
             within = field.within()
             sides = 2 * np.arange(1, len(within) + 1)
-            growth.plot(sides, 100 * within, color=color(index), label=field.name)
+            growth.plot(sides, 100 * within, color=series_color(index), label=field.name)
         growth.set(
             xlabel="side of the square (pixels)", ylabel="gradient within (%)", ylim=(0, 102)
         )
         growth.legend(fontsize=7, loc="lower right")
 
     size = (2.6 * len(fields) + 3.6, 3.1)
-    return svg(draw, size, ncols=len(fields) + 1, width_ratios=[*[1] * len(fields), 1.3])
+    width_ratios = [*[1] * len(fields), 1.3]
+    return figure_to_svg(draw, size, ncols=len(fields) + 1, width_ratios=width_ratios)

@@ -1,4 +1,4 @@
-"""A detector part by part: blocks, added levels, predictors, and what each costs."""
+"""A detector part by part: stem, blocks, added levels, predictors, and the cost of each."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from mmdet.models.necks import SSDNeck
 from torch import nn
 
-from mixdet.analysis.complexity import build
+from mixdet.analysis.complexity import build_for_counting, count_madds_by_module
 from mixdet.models import MixConvSSDHead
 from mixdet.models.backbones.base import StagedBackbone
 from mixdet.models.layers import Expansion, InvertedResidual, SqueezeExcite
@@ -17,76 +18,95 @@ from mixdet.visual.tables import text_table
 
 
 class Stage(NamedTuple):
-    """A part of a detector, or equal ones in a row."""
+    """A part of a detector, or several equal parts in a row.
+
+    Attributes:
+        name: Name of the part, such as `stem` or `stage3`.
+        blocks: Number of equal parts.
+        kernels: (kernel size, output channels) of each convolution larger than 1x1.
+        expansion: Expansion ratio of an inverted residual block, or None.
+        se_ratio: Channels of the squeeze-excite divided by the input channels of the block, or
+            None.
+        activation: Class name of the activation, or None.
+        resolution: (height, width) of the output in cells.
+        params: Parameters of all the blocks.
+        madds: Multiply-adds of all the blocks for one image.
+    """
 
     name: str
     blocks: int
-    kernels: list[tuple[int, int]]  # size and channels of each group, the 1x1 ones left out
-    expansion: int | None  # of the channels, by an inverted residual block
-    se_ratio: float | None  # channels of squeeze-excite, a share of the block's input
+    kernels: list[tuple[int, int]]
+    expansion: int | None
+    se_ratio: float | None
     activation: str | None
-    resolution: tuple[int, int]  # height, width of the output in cells
-    params: int  # of all blocks
-    madds: int  # as in `complexity`
+    resolution: tuple[int, int]
+    params: int
+    madds: int
+
+    def merge(self, following: Stage) -> Stage | None:
+        """Return both parts as one, or None if they differ in more than their cost."""
+        same = self._replace(blocks=0, params=0, madds=0)
+        if same != following._replace(blocks=0, params=0, madds=0):
+            return None
+        return self._replace(
+            blocks=self.blocks + following.blocks,
+            params=self.params + following.params,
+            madds=self.madds + following.madds,
+        )
 
 
-def stages(config: str | Path, cfg_options: Sequence[str] = ()) -> list[Stage]:
+def describe_stages(config: str | Path, cfg_options: Sequence[str] = ()) -> list[Stage]:
     """Describe a config's network part by part.
 
-    A backbone, neck or head of another kind than SSDLite's is one part without a description.
+    A backbone, neck or head that is not one of SSDLite's gives one part without a description.
 
     Args:
-        config: As for `complexity`.
-        cfg_options: As there.
+        config: See `count_complexity`.
+        cfg_options: See `count_complexity`.
 
     Returns:
-        The parts in their order; they sum up to `complexity`.
+        The parts in the order of the network. Their parameters and multiply-adds sum up to those of
+        `count_complexity`.
 
     Raises:
-        MixDetError: As for `complexity`.
+        MixDetError: See `count_complexity`.
     """
-    model, size = build(config, cfg_options)
-    seen: dict[nn.Conv2d, tuple[tuple[int, int], int]] = {}  # grid and MAdds; latest call last
+    model, input_hw = build_for_counting(config, cfg_options)
+    resolutions: dict[nn.Conv2d, tuple[int, int]] = {}  # ordered by the latest call
 
-    def note(conv: nn.Conv2d, _, output: torch.Tensor) -> None:
-        _, before = seen.pop(conv, (None, 0))  # some heads are shared by all levels
-        seen[conv] = tuple(output.shape[-2:]), before + output.numel() * conv.weight[0].numel()
+    def note_resolution(conv: nn.Conv2d, _inputs: tuple, output: torch.Tensor) -> None:
+        resolutions.pop(conv, None)
+        resolutions[conv] = tuple(output.shape[-2:])
 
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
-            module.register_forward_hook(note)
-    with torch.no_grad():
-        model(torch.zeros(1, 3, *size))
+            module.register_forward_hook(note_resolution)
+    madds = count_madds_by_module(model, torch.zeros(1, 3, *input_hw))
 
-    found: list[Stage] = []
+    def madds_of(part: nn.Module) -> int:
+        return madds[part] if part in madds else sum(map(madds_of, part.children()))
+
+    stages: list[Stage] = []
     for name, part in _parts(model):
         inside = set(part.modules())
-        calls = [call for conv, call in seen.items() if conv in inside]
         stage = Stage(
             name,
             1,
-            *(([], None, None, None) if part in model.children() else _description(part)),
-            resolution=calls[-1][0],
+            *(([], None, None, None) if part in model.children() else _describe_block(part)),
+            resolution=[size for conv, size in resolutions.items() if conv in inside][-1],
             params=sum(p.numel() for p in part.parameters()),
-            madds=sum(madds for _, madds in calls),
+            madds=madds_of(part),
         )
-        if found and found[-1]._replace(blocks=1, params=0, madds=0) == stage._replace(
-            params=0, madds=0
-        ):
-            last = found.pop()
-            stage = stage._replace(
-                blocks=last.blocks + 1,
-                params=last.params + stage.params,
-                madds=last.madds + stage.madds,
-            )
-        found.append(stage)
-    return found
+        merged = stages[-1].merge(stage) if stages else None
+        if merged:
+            stages[-1] = merged
+        else:
+            stages.append(stage)
+    return stages
 
 
 def _parts(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Every part with parameters, and a name for it."""
-    from mmdet.models.necks import SSDNeck  # after mixdet.plugin, which `complexity` imports
-
+    """Yield every part of a detector that has parameters, and its name."""
     for name, child in model.named_children():
         if isinstance(child, StagedBackbone):
             yield "stem", nn.Sequential(child.conv_stem, child.bn1, child.act1)
@@ -107,28 +127,26 @@ def _parts(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
             yield name, child
 
 
-def _description(
+def _describe_block(
     part: nn.Module,
 ) -> tuple[list[tuple[int, int]], int | None, float | None, str | None]:
-    """Kernels, expansion, squeeze-excite and activation of a block or the like."""
+    """Return `kernels`, `expansion`, `se_ratio` and `activation` of a part, as in `Stage`."""
     convs = [m for m in part.modules() if isinstance(m, nn.Conv2d)]
     kernels = [(m.kernel_size[0], m.out_channels) for m in convs if m.kernel_size[0] > 1]
     activations = (m for m in part.modules() if type(m).__module__ == nn.ReLU.__module__)
     activation = type(next(activations)).__name__
     expansion = se_ratio = None
-    if isinstance(part, Expansion):
-        inputs, outputs = (
-            sum(getattr(m, key) for m in part.conv_pw.modules() if isinstance(m, nn.Conv2d))
-            for key in ("in_channels", "out_channels")
-        )
-        expansion = outputs // inputs
+    if isinstance(part, (Expansion, InvertedResidual)):
+        pointwise = [m for m in part.conv_pw.modules() if isinstance(m, nn.Conv2d)]
+        inputs = sum(conv.in_channels for conv in pointwise)
+        expansion = sum(conv.out_channels for conv in pointwise) // inputs
         if isinstance(part, InvertedResidual) and isinstance(part.se, SqueezeExcite):
             se_ratio = part.se.conv_reduce.out_channels / inputs
     return kernels, expansion, se_ratio, activation
 
 
 def stages_table(rows: Sequence[Stage], markdown: bool = False) -> str:
-    """Lay the parts out, with their sum as the last row."""
+    """Return the parts as a table whose last row is their sum."""
     header = ["part", "blocks", "kernels: channels", "expansion", "squeeze-excite", "activation"]
     header += ["output", "params", "MAdds"]
     cells = [

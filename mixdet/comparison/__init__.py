@@ -1,15 +1,34 @@
-"""Comparisons over seeds: train, score, report. Behind `tools/compare.py`.
+"""Comparisons of configs over several seeds: training, statistics, report.
 
-`runs` trains every config with every seed, `costs` measures the rows, `statistics` says what can be
-told apart, `markdown` and `page` draw it. A comparison is a folder:
+`tools/compare.py` and `tools/ablate.py` use it. `training_runs` trains every config with every
+seed, `row_costs` measures parameters, multiply-adds and latency, `score_intervals` computes
+confidence intervals, `comparison_report` writes the report. A row is one config of the comparison.
+A comparison is a folder with these files:
 
     comparison.json   the configs (the first is the baseline), the seeds, the command
-    runs.jsonl        a line a run: COCO's 12 numbers, learning curves, times, versions, hardware
-    rows.json         a row a config: parameters, multiply-adds, latency, bootstrap over images
+    runs.jsonl        a line for each run: COCO's 12 metrics, learning curves, times, versions
+    rows.json         an entry for each row: parameters, multiply-adds, latency, image bootstrap
     report.md, report.html
-    runs/<config>/seed_<n>/   the work folder of a run: its log, checkpoints and detections
+    runs/ROW/seed_N/  the work folder of a run: its log, checkpoints and detections
 
-Without `runs/` the report can still be drawn, but for its images.
+The report can be written again without `runs/`; it then shows no images.
 """
 
 import mixdet.plugin
+
+from mixdet.comparison.ablation import plan_ablation, write_ablation_report
+from mixdet.comparison.comparison_folder import Comparison, Plan
+from mixdet.comparison.comparison_report import write_report
+from mixdet.comparison.score_intervals import Interval, paired_interval
+from mixdet.comparison.training_runs import train_all
+
+__all__ = [
+    "Comparison",
+    "Interval",
+    "Plan",
+    "paired_interval",
+    "plan_ablation",
+    "train_all",
+    "write_ablation_report",
+    "write_report",
+]

@@ -1,8 +1,8 @@
-"""Other depthwise kernels in one block at a time: the MixConv paper's figure 5, for detection.
+"""Change the depthwise kernels of one block at a time, and compare with the unchanged network.
 
-The paper (arXiv 1907.09595) does so for classification, with MobileNetV1 and V2. Here each block
-is a row of a comparison over seeds (`mixdet.comparison`), the unchanged network its
-baseline.
+The MixConv paper does this for classification with MobileNetV1 and V2 (arXiv 1907.09595,
+figure 5). Here it is done for detection. Each block is a row of a comparison over seeds, and the
+unchanged network is the baseline.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from typing import NamedTuple
 from mmdet.registry import MODELS
 from torch import nn
 
-from mixdet.comparison.folder import Comparison, Plan
-from mixdet.comparison.summary import RowSummary, summarize, verdict
+from mixdet.comparison.comparison_folder import Comparison, Plan
+from mixdet.comparison.row_summary import RowSummary, describe_difference, summarize_rows
 from mixdet.config.read import load_config
 from mixdet.config.shipped import find_config
 from mixdet.errors import MixDetError
 from mixdet.models.layers.mixconv import DepthwiseConv2d
 from mixdet.outputs import writable_folder, write_atomically
-from mixdet.visual.svg import color, svg
+from mixdet.visual.svg import figure_to_svg, series_color
 from mixdet.visual.tables import text_table
 
-CONFIG = '''"""{stem} with kernels {kernels} in block {block} of its backbone."""
+CONFIG_TEMPLATE = '''"""{stem} with kernels {kernels} in block {block} of its backbone."""
 
 _base_ = "{base}"
 
@@ -35,36 +35,41 @@ model = dict(backbone=dict(block_kernel_sizes={{{block}: {kernels}}}))
 '''
 
 
-class Block(NamedTuple):
-    """Where a block is."""
+class BlockPosition(NamedTuple):
+    """The position of a block in a backbone.
 
-    stage: int  # counted from 1
+    Attributes:
+        stage: Number of the stage, counted from 1.
+        stride: Stride of the block.
+    """
+
+    stage: int
     stride: int
 
 
 def plan_ablation(
     plan: Plan, blocks: Sequence[int], kernel_sizes: Sequence[int], folder: Path
 ) -> Plan:
-    """Write a config for each block, and plan to compare them with the unchanged network.
+    """Write a config for each block, and return a plan that compares them with the plan's config.
 
     Args:
-        plan: Its one config is the unchanged network.
-        blocks: Numbers of blocks, from 1; see `MixMobileNetV2`.
-        kernel_sizes: Kernels of the block's depthwise convolution.
-        folder: Of the comparison. The configs are written into its `configs`, and name their base
-            by a relative path.
+        plan: A plan with one config, the unchanged network.
+        blocks: Numbers of the blocks, counted from 1; see `MixMobileNetV2`.
+        kernel_sizes: Kernel sizes of the block's depthwise convolution.
+        folder: Folder of the comparison. The configs are written into its subfolder `configs`, and
+            refer to their base config by a relative path.
 
     Raises:
-        MixDetError: The config cannot be read, its backbone cannot do it, or it has no such block
-            or kernels. Nothing has been written then.
+        MixDetError: The config cannot be read, its backbone cannot change the kernels of one block,
+            or it has no such block or kernels. No file is written in this case.
     """
     (config,) = plan.configs
     stem, texts, configs = Path(config).stem, {}, (folder / "configs").resolve()
-    _backbone(plan)
+    _build_backbone(plan)
     for block in sorted(set(blocks)):
-        _backbone(plan, block_kernel_sizes={block: kernel_sizes})
+        _build_backbone(plan, block_kernel_sizes={block: kernel_sizes})
         name = f"{stem}_block{block:02}_{''.join(map(str, kernel_sizes))}.py"
-        texts[folder / "configs" / name] = CONFIG.format(
+        texts[folder / "configs" / name] = CONFIG_TEMPLATE.format(
             stem=stem,
             block=block,
             kernels=tuple(kernel_sizes),
@@ -76,56 +81,60 @@ def plan_ablation(
     return replace(plan, configs=(config, *map(str, texts)))
 
 
-def report_ablation(comparison: Comparison, blocks: Sequence[int]) -> str:
-    """Write `ablation.md` and `ablation.svg`: the change in mAP, block by block.
+def write_ablation_report(comparison: Comparison, blocks: Sequence[int]) -> str:
+    """Write `ablation.md` and `ablation.svg`: the change in mAP of each block.
 
     Args:
-        comparison: Trained by the plan of `plan_ablation`, and reported.
-        blocks: As there.
+        comparison: A comparison trained with the plan of `plan_ablation`, with its report written.
+        blocks: The blocks that were given to `plan_ablation`.
 
     Returns:
         The table as Markdown.
     """
     numbers = sorted(set(blocks))
-    places = _blocks(_backbone(comparison.plan))
-    base, *rows = summarize(comparison)
-    header = ["block", "stage", "stride", "change in mAP", "more params", "more MAdds"]
+    positions = _block_positions(_build_backbone(comparison.plan))
+    baseline, *rows = summarize_rows(comparison)
+    header = ["block", "stage", "stride", "change in mAP", "added params", "added MAdds"]
     cells = [
         [
             str(number),
-            str(places[number - 1].stage),
-            str(places[number - 1].stride),
-            verdict(row.difference),
-            f"{row.cost.params - base.cost.params:+,}",
-            f"{(row.cost.madds - base.cost.madds) / 1e6:+.2f} M",
+            str(positions[number - 1].stage),
+            str(positions[number - 1].stride),
+            describe_difference(row.difference),
+            f"{row.cost.params - baseline.cost.params:+,}",
+            f"{(row.cost.madds - baseline.cost.madds) / 1e6:+.2f} M",
         ]
         for number, row in zip(numbers, rows, strict=True)
     ]
-    text = text_table(header, cells, markdown=True) + "\n"
-    write_atomically(comparison.folder / "ablation.md", text.encode())
-    figure = _figure(numbers, places, rows)
+    markdown = text_table(header, cells, markdown=True) + "\n"
+    write_atomically(comparison.folder / "ablation.md", markdown.encode())
+    figure = _draw_changes(numbers, positions, rows)
     write_atomically(comparison.folder / "ablation.svg", figure.encode())
-    return text
+    return markdown
 
 
-def _figure(numbers: Sequence[int], places: Sequence[Block], rows: Sequence[RowSummary]) -> str:
+def _draw_changes(
+    numbers: Sequence[int], positions: Sequence[BlockPosition], rows: Sequence[RowSummary]
+) -> str:
     def draw(axes) -> None:
         for number, row in zip(numbers, rows, strict=True):
             change = row.difference
             error = None
-            if math.isfinite(change.low):  # one seed has no interval
+            if math.isfinite(change.low):  # the interval of one seed is unbounded
                 error = [[change.mean - change.low], [change.high - change.mean]]
-            axes.errorbar(number, change.mean, error, fmt="o", color=color(1), capsize=4)
+            axes.errorbar(number, change.mean, error, fmt="o", color=series_color(1), capsize=4)
         axes.axhline(0, color="#444", lw=1)
         axes.margins(0.15)
         axes.set(xticks=numbers, xlabel="block (s2: stride 2)", ylabel="change in mAP (points)")
-        axes.set_xticklabels([f"{n}\ns2" if places[n - 1].stride == 2 else str(n) for n in numbers])
+        axes.set_xticklabels(
+            [f"{n}\ns2" if positions[n - 1].stride == 2 else str(n) for n in numbers]
+        )
 
-    return svg(draw)
+    return figure_to_svg(draw)
 
 
-def _backbone(plan: Plan, **changes) -> nn.Module:
-    """Build the backbone of a plan's first config."""
+def _build_backbone(plan: Plan, **changes) -> nn.Module:
+    """Build the backbone of a plan's first config, with changed arguments."""
     cfg = load_config(plan.configs[0], plan.cfg_options).model.get("backbone", {})
     backbone = MODELS.build({**cfg, **changes})
     if not hasattr(backbone, "block_kernel_sizes"):
@@ -136,11 +145,11 @@ def _backbone(plan: Plan, **changes) -> nn.Module:
     return backbone
 
 
-def _blocks(backbone: nn.Module) -> list[Block]:
-    """The blocks that have a depthwise convolution, in order."""
-    found = []
+def _block_positions(backbone: nn.Module) -> list[BlockPosition]:
+    """Return the positions of the blocks that have a depthwise convolution, in order."""
+    positions = []
     for stage, blocks in enumerate(backbone.blocks, 1):
         for block in blocks:
             convs = [conv for conv in block.modules() if isinstance(conv, DepthwiseConv2d)]
-            found += [Block(stage, conv.stride[0]) for conv in convs[:1]]
-    return found
+            positions += [BlockPosition(stage, conv.stride[0]) for conv in convs[:1]]
+    return positions

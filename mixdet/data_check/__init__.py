@@ -1,13 +1,15 @@
-"""Checking a config's data before a detector learns from them: classes, ids, boxes, images.
+"""Checks of the data of a config: classes, ids, boxes, image files.
 
-`quick_check` reads the annotations alone and runs before every training (`DataCheckHook`);
-`full_check`, what `tools/check_data.py` does, opens every image too.
+`quick_check` reads only the annotation files. `DataCheckHook` runs it before every training.
+`full_check` also reads every image file and compares the boxes with the model's anchors.
+`tools/check_data.py` runs it.
 """
 
 import mixdet.compat.prepared
 
-from mixdet.data_check.check import full_check, quick_check
-from mixdet.data_check.problems import Example, Problem
-from mixdet.data_check.report import DataReport
+from mixdet.data_check.check_config_data import full_check, quick_check
+from mixdet.data_check.data_page import write_data_page
+from mixdet.data_check.data_problems import Example, Problem
+from mixdet.data_check.data_report import DataReport
 
-__all__ = ["DataReport", "Example", "Problem", "full_check", "quick_check"]
+__all__ = ["DataReport", "Example", "Problem", "full_check", "quick_check", "write_data_page"]

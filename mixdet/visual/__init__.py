@@ -1,1 +1,21 @@
-"""Boxes, contact sheets, figures and tables, drawn for a person to look at."""
+"""Images, figures and tables for a person to look at.
+
+`boxes` draws detections on an image, `contact_sheet` compares them with the true boxes, `svg` turns
+a matplotlib figure into SVG, `tables` lays out text.
+"""
+
+from mixdet.visual.boxes import draw_detections
+from mixdet.visual.contact_sheet import (
+    SheetImage,
+    write_contact_sheet,
+    write_contact_sheet_from_results,
+)
+from mixdet.visual.tables import text_table
+
+__all__ = [
+    "SheetImage",
+    "draw_detections",
+    "text_table",
+    "write_contact_sheet",
+    "write_contact_sheet_from_results",
+]

@@ -1,8 +1,12 @@
-"""Contact sheets: predicted and true boxes side by side, for a person to judge at a glance.
+"""Contact sheets: images side by side with their predicted and their true boxes.
 
-Boxes are (x1, y1, x2, y2) in pixels of the image, and an image is whatever
-`mixdet.images.as_rgb` takes. A prediction is right where an unclaimed true box of its class
-overlaps it with an IoU of at least 0.5, claimed in order of the scores as COCO's evaluation does.
+Boxes are (x1, y1, x2, y2) in pixels of the image. An image is anything that
+`mixdet.images.as_rgb` accepts.
+
+Predictions are matched with true boxes as in COCO's evaluation. The predictions of an image are
+visited from the highest score to the lowest. A prediction is correct if a true box of its class
+overlaps it with an IoU of at least 0.5 and is not yet matched; it takes the true box with the
+highest IoU.
 """
 
 from __future__ import annotations
@@ -21,27 +25,44 @@ from pycocotools import mask as coco_mask
 
 from mixdet.errors import MixDetError
 from mixdet.images import as_rgb
-from mixdet.visual.boxes import draw_box, enlarged, font_of_size, write_plate
+from mixdet.visual.boxes import draw_box, draw_label, load_font, resize_longer_side
 
-RIGHT, WRONG, MISSED, TRUTH = (40, 200, 60), (235, 40, 40), (255, 210, 0), (255, 255, 255)
-IOU = 0.5
+CORRECT_COLOR, WRONG_COLOR = (40, 200, 60), (235, 40, 40)
+MISSED_COLOR, TRUTH_COLOR = (255, 210, 0), (255, 255, 255)
+BACKGROUND_COLOR, QUIET_COLOR = (32, 32, 36), (190, 190, 195)
+CORRECT, WRONG, ON_CROWD = 1, 0, -1
+MATCH_IOU = 0.5
 MARGIN = 8
 
 
 @dataclass
 class SheetImage:
-    """An image with its true and its predicted boxes."""
+    """An image with its true and its predicted boxes, matched with each other.
+
+    Attributes:
+        image: The image.
+        truth_boxes: (m, 4) true boxes.
+        truth_labels: (m,) their class indices.
+        boxes: (n, 4) predicted boxes.
+        scores: (n,) their scores.
+        labels: (n,) their class indices.
+        crowd: (m,) whether a true box is a crowd. A crowd is never missed, and a prediction on it
+            is neither correct nor wrong. Without it, no true box is a crowd.
+        title: Caption.
+        outcomes: (n,) of the predictions: `CORRECT`, `WRONG` or `ON_CROWD`.
+        detected: (m,) whether a true box is matched with a prediction; crowds are True.
+    """
 
     image: Any
-    truth_boxes: Sequence = ()  # (m, 4)
-    truth_labels: Sequence = ()  # (m,)
-    boxes: Sequence = ()  # (n, 4)
-    scores: Sequence = ()  # (n,)
-    labels: Sequence = ()  # (n,)
-    crowd: Sequence = ()  # (m,) whether a true box is a crowd, which neither counts nor costs
+    truth_boxes: Sequence = ()
+    truth_labels: Sequence = ()
+    boxes: Sequence = ()
+    scores: Sequence = ()
+    labels: Sequence = ()
+    crowd: Sequence = ()
     title: str = ""
-    right: np.ndarray = field(init=False, repr=False)  # (n,) 1 right, 0 wrong, -1 on a crowd
-    found: np.ndarray = field(init=False, repr=False)  # (m,) bool
+    outcomes: np.ndarray = field(init=False, repr=False)
+    detected: np.ndarray = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.truth_boxes = np.asarray(self.truth_boxes, float).reshape(-1, 4)
@@ -53,32 +74,47 @@ class SheetImage:
         self.crowd = np.asarray(self.crowd, bool).reshape(-1)
         if not len(self.crowd):
             self.crowd = np.zeros(len(self.truth_boxes), bool)
-        self.right, self.found = self._match()
+        self.outcomes, self.detected = self._match()
+
+    @property
+    def correct(self) -> int:
+        """Number of correct predictions."""
+        return int((self.outcomes == CORRECT).sum())
+
+    @property
+    def wrong(self) -> int:
+        """Number of wrong predictions."""
+        return int((self.outcomes == WRONG).sum())
+
+    @property
+    def objects(self) -> int:
+        """Number of true boxes without the crowds."""
+        return int((~self.crowd).sum())
 
     def above(self, score_thr: float) -> SheetImage:
-        """The same image with only the predictions that score at least `score_thr`."""
+        """Return the same image with only the predictions that score at least `score_thr`."""
         kept = self.scores >= score_thr
         predictions = (self.boxes[kept], self.scores[kept], self.labels[kept])
         truth = (self.truth_boxes, self.truth_labels)
         return SheetImage(self.image, *truth, *predictions, self.crowd, self.title)
 
     def _match(self) -> tuple[np.ndarray, np.ndarray]:
-        right = np.zeros(len(self.boxes), int)
-        found = self.crowd.copy()
+        outcomes = np.full(len(self.boxes), WRONG)
+        detected = self.crowd.copy()
         if not len(self.boxes) or not len(self.truth_boxes):
-            return right, found
+            return outcomes, detected
         iou = coco_mask.iou(_xywh(self.boxes), _xywh(self.truth_boxes), self.crowd.tolist())
         iou = np.where(self.labels[:, None] == self.truth_labels, iou, 0)
         for index in np.argsort(-self.scores, kind="stable"):
-            free = np.where(found, 0, iou[index])
-            if free.max() >= IOU:
-                right[index], found[free.argmax()] = 1, True
-            elif (iou[index] * self.crowd).max() >= IOU:
-                right[index] = -1
-        return right, found
+            unmatched = np.where(detected, 0, iou[index])
+            if unmatched.max() >= MATCH_IOU:
+                outcomes[index], detected[unmatched.argmax()] = CORRECT, True
+            elif (iou[index] * self.crowd).max() >= MATCH_IOU:
+                outcomes[index] = ON_CROWD
+        return outcomes, detected
 
 
-def contact_sheet(
+def write_contact_sheet(
     items: Iterable[SheetImage],
     path: str | os.PathLike,
     *,
@@ -88,49 +124,49 @@ def contact_sheet(
     tile: int = 320,
     title: str = "",
 ) -> Path:
-    """Draw images side by side, each with its true and predicted boxes, under a legend.
+    """Draw images side by side with their true and predicted boxes, below a legend.
 
-    Predictions are solid, green where right and red where wrong; true boxes are dashed, white where
-    found and yellow where missed. Images are scaled to the tile before boxes are drawn.
+    Predictions are solid: green if correct, red if wrong. True boxes are dashed: white if detected,
+    yellow if missed. Images are resized to the tile before boxes are drawn.
 
     Args:
         items: The images.
-        path: Where to write; the suffix says the format.
+        path: File to write. Its suffix selects the format.
         classes: Class names, indexed by label.
         columns: Images in a row.
-        score_thr: Predictions below it are left out.
-        tile: Width and height in pixels that an image is fitted into.
+        score_thr: Predictions with a lower score are left out.
+        tile: Width and height in pixels that each image is fitted into.
         title: First words of the legend.
 
     Returns:
-        The path.
+        The path of the file.
 
     Raises:
-        MixDetError: An image cannot be read, or there is none.
+        MixDetError: An image cannot be read, or `items` is empty.
     """
     images = [item.above(score_thr) for item in items]
     if not images:
         raise MixDetError(f"no image to draw in {path}: the list of images is empty")
     columns = min(columns, len(images))
     rows = -(-len(images) // columns)
-    font = font_of_size(15)
+    font = load_font(15)
     head, cell = 2 * MARGIN + 40, (tile + MARGIN, tile + MARGIN + 22)
     width = max(columns * cell[0] + MARGIN, 760)
-    sheet = Image.new("RGB", (width, rows * cell[1] + head), (32, 32, 36))
-    _legend(ImageDraw.Draw(sheet), images, title, score_thr)
+    sheet = Image.new("RGB", (width, rows * cell[1] + head), BACKGROUND_COLOR)
+    _draw_legend(ImageDraw.Draw(sheet), images, title, score_thr)
     for index, image in enumerate(images):
         left = MARGIN + index % columns * cell[0]
         top = head + index // columns * cell[1]
-        drawn = draw_judged(image, classes, tile)
+        drawn = draw_sheet_image(image, classes, tile)
         sheet.paste(drawn, (left + (tile - drawn.width) // 2, top + (tile - drawn.height) // 2))
-        _caption(ImageDraw.Draw(sheet), image, (left, top + tile + 2), font, tile)
+        _draw_caption(ImageDraw.Draw(sheet), image, (left, top + tile + 2), font, tile)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     sheet.save(path, quality=92)
     return path
 
 
-def contact_sheet_from_results(
+def write_contact_sheet_from_results(
     ann_file: str | os.PathLike,
     image_root: str | os.PathLike,
     results_json: str | os.PathLike,
@@ -139,56 +175,60 @@ def contact_sheet_from_results(
     count: int = 24,
     **kwargs: Any,
 ) -> Path:
-    """A contact sheet of evenly spaced images of a data set, from what its evaluation wrote.
+    """Draw a contact sheet from the files of an evaluation, with evenly spaced images.
 
     Args:
-        ann_file: As in `images_from_results`, like the next two.
-        image_root: See there.
-        results_json: See there.
-        path: Where to write.
+        ann_file: See `read_sheet_images`.
+        image_root: See `read_sheet_images`.
+        results_json: See `read_sheet_images`.
+        path: File to write.
         count: Number of images.
-        **kwargs: Of `contact_sheet`: `columns`, `score_thr`, `tile`, `title`.
+        **kwargs: `columns`, `score_thr`, `tile` and `title` of `write_contact_sheet`.
 
     Returns:
-        The path.
+        The path of the file.
 
     Raises:
-        MixDetError: A file cannot be read, or the results are of other images.
+        MixDetError: A file cannot be read, or the results do not belong to the annotations.
     """
-    items, names = images_from_results(ann_file, image_root, results_json, count)
-    return contact_sheet(items, path, classes=names, **kwargs)
+    items, names = read_sheet_images(ann_file, image_root, results_json, count)
+    return write_contact_sheet(items, path, classes=names, **kwargs)
 
 
-def images_from_results(
+def read_sheet_images(
     ann_file: str | os.PathLike,
     image_root: str | os.PathLike,
     results_json: str | os.PathLike,
     count: int,
 ) -> tuple[list[SheetImage], list[str]]:
-    """Evenly spaced images of a data set, and its class names by label.
+    """Read evenly spaced images of a data set with their true and predicted boxes.
 
     Args:
         ann_file: COCO annotation file.
-        image_root: Folder that its `file_name` entries start from.
+        image_root: Folder that the `file_name` entries are relative to.
         results_json: COCO results: a list of `image_id`, `category_id`, `bbox` (x, y, w, h) and
-            `score`, such as `CocoDetectionMetric` writes, or mmdet's with `outfile_prefix`.
+            `score`. `CocoDetectionMetric` writes such a file, and mmdet's `CocoMetric` with
+            `outfile_prefix`.
         count: Number of images.
 
+    Returns:
+        The images, and the class names indexed by label.
+
     Raises:
-        MixDetError: A file cannot be read, or the results are of other images.
+        MixDetError: A file cannot be read, or the results do not belong to the annotations.
     """
     dataset, results = _read_json(ann_file), _read_json(results_json)
     images = dataset["images"]
-    label = {category["id"]: i for i, category in enumerate(dataset["categories"])}
-    for key, known, what in (
+    labels = {category["id"]: i for i, category in enumerate(dataset["categories"])}
+    for key, known, kind in (
         ("image_id", {image["id"] for image in images}, "image"),
-        ("category_id", label.keys(), "category"),
+        ("category_id", labels.keys(), "category"),
     ):
-        strangers = {result[key] for result in results} - known
-        if strangers:
+        unknown = {result[key] for result in results} - known
+        if unknown:
             raise MixDetError(
-                f"{results_json} has results of {what} {min(strangers)}, which {ann_file} does "
-                "not know: use the annotation file that was evaluated on"
+                f"{results_json} has results of {kind} {min(unknown)}, which is not in {ann_file}: "
+                "use the annotation file of that evaluation"
             )
     truths, predictions = defaultdict(list), defaultdict(list)
     for annotation in dataset["annotations"]:
@@ -203,10 +243,10 @@ def images_from_results(
             SheetImage(
                 Path(image_root) / image["file_name"],
                 [_xyxy(annotation["bbox"]) for annotation in truth],
-                [label[annotation["category_id"]] for annotation in truth],
+                [labels[annotation["category_id"]] for annotation in truth],
                 [_xyxy(result["bbox"]) for result in predicted],
                 [result["score"] for result in predicted],
-                [label[result["category_id"]] for result in predicted],
+                [labels[result["category_id"]] for result in predicted],
                 [annotation.get("iscrowd", 0) for annotation in truth],
                 title=image["file_name"],
             )
@@ -214,57 +254,65 @@ def images_from_results(
     return items, [category["name"] for category in dataset["categories"]]
 
 
-def draw_judged(image: SheetImage, classes: Sequence[str], tile: int) -> Image.Image:
-    """An image, `tile` pixels on its longer side, with its boxes as in `contact_sheet`."""
-    canvas, scale = enlarged(as_rgb(image.image), tile)
-    draw, font = ImageDraw.Draw(canvas), font_of_size(14)
+def draw_sheet_image(image: SheetImage, classes: Sequence[str], tile: int) -> Image.Image:
+    """Draw one image with its boxes, in the colors of `write_contact_sheet`.
+
+    Args:
+        image: The image.
+        classes: Class names, indexed by label.
+        tile: Pixels of the longer side of the drawn image.
+    """
+    canvas, scale = resize_longer_side(as_rgb(image.image), tile)
+    draw, font = ImageDraw.Draw(canvas), load_font(14)
     truth, boxes = image.truth_boxes * scale, image.boxes * scale
-    plates: list[tuple] = []
-    colors = [RIGHT if right else WRONG for right in image.right]
+    placed: list[tuple] = []
+    colors = [WRONG_COLOR if outcome == WRONG else CORRECT_COLOR for outcome in image.outcomes]
     for box, color in zip(boxes, colors, strict=True):
         draw_box(draw, box, color, 2)
-    for box, found in zip(truth, image.found, strict=True):
-        draw_box(draw, box, TRUTH if found else MISSED, 1 if found else 2, dashed=True)
+    for box, detected in zip(truth, image.detected, strict=True):
+        color, width = (TRUTH_COLOR, 1) if detected else (MISSED_COLOR, 2)
+        draw_box(draw, box, color, width, dashed=True)
     for box, score, label, color in zip(boxes, image.scores, image.labels, colors, strict=True):
-        write_plate(draw, plates, box, f"{classes[label]} {score:.2f}", color, font)
-    for box, label, found in zip(truth, image.truth_labels, image.found, strict=True):
-        if not found:
-            write_plate(draw, plates, box, classes[label], MISSED, font, below=True)
+        draw_label(draw, placed, box, f"{classes[label]} {score:.2f}", color, font)
+    for box, label, detected in zip(truth, image.truth_labels, image.detected, strict=True):
+        if not detected:
+            draw_label(draw, placed, box, classes[label], MISSED_COLOR, font, below=True)
     return canvas
 
 
-def _legend(draw: ImageDraw.ImageDraw, images: list, title: str, score_thr: float) -> None:
-    right = sum(int((image.right == 1).sum()) for image in images)
-    wrong = sum(int((image.right == 0).sum()) for image in images)
-    truths = sum(int((~image.crowd).sum()) for image in images)
-    font, x, y = font_of_size(17), MARGIN, MARGIN
-    words = f"{title}: " if title else ""
-    words += f"{len(images)} images, predictions with a score of at least {score_thr:g}"
-    draw.text((x, y), words, fill=TRUTH, font=font)
+def _draw_legend(
+    draw: ImageDraw.ImageDraw, images: Sequence[SheetImage], title: str, score_thr: float
+) -> None:
+    correct = sum(image.correct for image in images)
+    wrong = sum(image.wrong for image in images)
+    objects = sum(image.objects for image in images)
+    font, x, y = load_font(17), MARGIN, MARGIN
+    heading = f"{title}: " if title else ""
+    heading += f"{len(images)} images, predictions with a score of at least {score_thr:g}"
+    draw.text((x, y), heading, fill=TRUTH_COLOR, font=font)
     y += 26
-    for words, color, width, dashed in (
-        (f"right ({right})", RIGHT, 3, False),
-        (f"wrong ({wrong})", WRONG, 3, False),
-        (f"missed ({truths - right})", MISSED, 2, True),
-        (f"true box that was found ({right})", TRUTH, 1, True),
+    for text, color, width, dashed in (
+        (f"correct ({correct})", CORRECT_COLOR, 3, False),
+        (f"wrong ({wrong})", WRONG_COLOR, 3, False),
+        (f"missed ({objects - correct})", MISSED_COLOR, 2, True),
+        (f"true box, detected ({correct})", TRUTH_COLOR, 1, True),
     ):
         draw_box(draw, (x, y, x + 30, y + 17), color, width, dashed)
-        draw.text((x + 38, y - 1), words, fill=TRUTH, font=font)
-        x += int(38 + font.getlength(words) + 28)
+        draw.text((x + 38, y - 1), text, fill=TRUTH_COLOR, font=font)
+        x += int(38 + font.getlength(text) + 28)
 
 
-def _caption(
+def _draw_caption(
     draw: ImageDraw.ImageDraw, image: SheetImage, corner: tuple, font: Any, room: int
 ) -> None:
-    truths, right = int((~image.crowd).sum()), int((image.right == 1).sum())
-    words = f"{right} of {truths} found" if truths else "nothing to find"
-    wrong = int((image.right == 0).sum())
-    words += f", {wrong} wrong" if wrong else ""
+    """Write the counts of an image, after as much of its title's end as there is room for."""
+    counts = f"{image.correct} of {image.objects} detected" if image.objects else "no objects"
+    counts += f", {image.wrong} wrong" if image.wrong else ""
     title = f"{image.title}  " if image.title else ""
-    while title and font.getlength(title + words) > room:
+    while title and font.getlength(title + counts) > room:
         title = title[1:]
-    flawed = wrong or right < truths
-    draw.text(corner, title + words, fill=MISSED if flawed else (190, 190, 195), font=font)
+    flawless = not image.wrong and image.correct == image.objects
+    draw.text(corner, title + counts, fill=QUIET_COLOR if flawless else MISSED_COLOR, font=font)
 
 
 def _xyxy(box: Sequence[float]) -> tuple[float, float, float, float]:

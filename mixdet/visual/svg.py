@@ -1,4 +1,4 @@
-"""One look for every drawn figure: colors, style, and a figure as SVG."""
+"""Matplotlib figures as SVG, all with the same colors and style."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from collections.abc import Callable
 import matplotlib
 from matplotlib.figure import Figure
 
-# Okabe and Ito's palette, which color-blind readers tell apart, and darker shades of it
-COLOURS = (
+# Okabe and Ito's palette, which color-blind readers can tell apart, and darker shades of it
+COLORS = (
     *("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C564B"),
     *("#7F7F7F", "#004C76", "#8F3F00", "#006B4E", "#8A4F71"),
 )
 STYLE = {
-    "svg.fonttype": "none",  # text stays text: it can be searched and follows the page's font
-    "svg.hashsalt": "mixdet",  # the same bytes for the same data
+    "svg.fonttype": "none",  # keeps text as text: searchable, and in the font of the page
+    "svg.hashsalt": "mixdet",  # gives the same bytes for the same data
     "font.size": 11,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -26,18 +26,18 @@ STYLE = {
 }
 
 
-def color(index: int) -> str:
-    """Of a row, by its place in the table."""
-    return COLOURS[index % len(COLOURS)]
+def series_color(index: int) -> str:
+    """Return the color of a data series by its index; the colors repeat after the last one."""
+    return COLORS[index % len(COLORS)]
 
 
-def svg(draw: Callable, size: tuple[float, float] = (5, 3.8), **grid) -> str:
-    """A figure as an SVG element, the same bytes for the same data.
+def figure_to_svg(draw: Callable, size: tuple[float, float] = (5, 3.8), **grid) -> str:
+    """Draw a figure and return it as an SVG element. The same data give the same bytes.
 
     Args:
-        draw: Draws into the axes, or into the array of axes.
+        draw: Function that draws into the axes, or into the array of axes, that it is given.
         size: (width, height) in inches.
-        **grid: Rows and columns of axes, as for `matplotlib.figure.Figure.subplots`.
+        **grid: Arguments of `matplotlib.figure.Figure.subplots`, such as `nrows` and `ncols`.
     """
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=size, layout="compressed")

@@ -8,7 +8,12 @@ import pytest
 import torch
 from mmengine.analysis import FlopAnalyzer
 
-from mixdet.analysis.complexity import Complexity, build, complexity, complexity_table
+from mixdet.analysis.complexity import (
+    Complexity,
+    build_for_counting,
+    complexity_table,
+    count_complexity,
+)
 from mixdet.analysis.paper import TABLE_1, PaperRow
 from mixdet.errors import MixDetError
 from tests.conftest import ROOT
@@ -23,27 +28,27 @@ ADDED = {
 
 @cache
 def row(column: str, kernels: str) -> Complexity:
-    return complexity(ROOT / f"configs/table1/ssdlite_mobilenet_{column}_{kernels}_coco.py")
+    return count_complexity(ROOT / f"configs/table1/ssdlite_mobilenet_{column}_{kernels}_coco.py")
 
 
 @pytest.mark.parametrize("name", ["ssdlite_mixnet_s_digits", "table1/ssdlite_mixnet_m_tf_coco"])
 def test_two_counters_agree(name):
     """torch's FlopCounterMode and mmengine's analysis, which counts batch norm too."""
     path = ROOT / f"configs/{name}.py"
-    model, size = build(path)
-    analysis = FlopAnalyzer(model, torch.zeros(1, 3, *size))
+    model, input_hw = build_for_counting(path)
+    analysis = FlopAnalyzer(model, torch.zeros(1, 3, *input_hw))
     analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
     operators = analysis.by_operator()
     assert set(operators) == {"conv", "batch_norm"}
-    assert complexity(path).madds == operators["conv"]
+    assert count_complexity(path).madds == operators["conv"]
 
 
 def test_baseline_has_the_size_that_mmdet_states():
     """4.229 M parameters and 0.746 B multiply-adds, of mmdet's own config of the same network."""
-    found = complexity(BASELINE)
-    assert found.input_size == (320, 320)
-    assert round(found.params / 1e6, 3) == 4.229
-    assert round(found.madds / 1e9, 3) == 0.746
+    baseline = count_complexity(BASELINE)
+    assert baseline.input_hw == (320, 320)
+    assert round(baseline.params / 1e6, 3) == 4.229
+    assert round(baseline.madds / 1e9, 3) == 0.746
 
 
 @pytest.mark.parametrize("column", ADDED)
@@ -56,9 +61,9 @@ def test_kernels_add_what_they_must(column, kernels):
 @pytest.mark.parametrize("kernels", ["3x3", *ADDED["v1"]])
 def test_table_1_has_the_papers_size(column, kernels):
     """0.6 % of the parameters, 1 % of the multiply-adds."""
-    found = row(column, kernels)
-    assert found.params / 1e6 == pytest.approx(found.paper.params_m, rel=0.006)
-    assert found.madds / 1e9 == pytest.approx(found.paper.madds_b, rel=0.01)
+    counted = row(column, kernels)
+    assert counted.params / 1e6 == pytest.approx(counted.paper.params_m, rel=0.006)
+    assert counted.madds / 1e9 == pytest.approx(counted.paper.madds_b, rel=0.01)
 
 
 def test_papers_claims_follow_from_its_figures():
@@ -92,4 +97,4 @@ def test_a_config_without_a_size_is_refused(tmp_path):
         "test_dataloader = dict(dataset=dict(pipeline=[dict(type='PackDetInputs')]))\n"
     )
     with pytest.raises(MixDetError, match=r"sizeless\.py: the test pipeline has no Resize"):
-        complexity(config)
+        count_complexity(config)

@@ -7,7 +7,11 @@ import pytest
 import torch
 from torch import nn
 
-from mixdet.analysis.receptive_field import ReceptiveField, _gradient, receptive_field
+from mixdet.analysis.receptive_field import (
+    ReceptiveField,
+    center_cell_gradient,
+    measure_receptive_field,
+)
 from mixdet.errors import MixDetError
 from tests.conftest import ROOT
 
@@ -30,7 +34,7 @@ class Linear(nn.Module):
 
 
 def test_a_known_field():
-    weight, grid = _gradient(Linear(), {"inputs": torch.zeros(1, 3, 32, 40)}, 0)
+    weight, grid = center_cell_gradient(Linear(), {"inputs": torch.zeros(1, 3, 32, 40)}, 0)
     assert grid == (16, 20)
     # ones of 5, and three of them at stride 2: how often each of the 9 pixels is counted
     times = np.convolve(np.ones(5), [1, 0, 1, 0, 1])
@@ -46,7 +50,7 @@ def test_a_known_field():
 
 def test_a_level_that_is_not_there():
     with pytest.raises(MixDetError, match="levels are 0 to 0"):
-        _gradient(Linear(), {"inputs": torch.zeros(1, 3, 32, 32)}, 1)
+        center_cell_gradient(Linear(), {"inputs": torch.zeros(1, 3, 32, 32)}, 1)
 
 
 @pytest.mark.heavy
@@ -54,7 +58,7 @@ def test_larger_kernels_see_more(coco_sample):
     sides = []
     for kernels in ("3x3", "mix357", "7x7"):
         config = ROOT / f"configs/table1/ssdlite_mobilenet_v2_{kernels}_coco.py"
-        field = receptive_field(config, images=2, data_root=str(coco_sample))
+        field = measure_receptive_field(config, images=2, data_root=str(coco_sample))
         assert (field.stride, field.weight.shape, field.trained) == (16, (320, 320), False)
         assert field.weight.sum() == pytest.approx(1)
         sides.append(field.side(0.5))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from mixdet.analysis.complexity import complexity
-from mixdet.analysis.stages import stages, stages_table
+from mixdet.analysis import count_complexity, describe_stages
+from mixdet.analysis.stages import stages_table
 from tests.conftest import ROOT
 
 
@@ -20,7 +20,7 @@ from tests.conftest import ROOT
 )
 def test_parts_sum_up(name):
     path = ROOT / f"configs/{name}.py"
-    rows, whole = stages(path), complexity(path)
+    rows, whole = describe_stages(path), count_complexity(path)
     assert sum(row.params for row in rows) == whole.params
     assert sum(row.madds for row in rows) == whole.madds
     assert f"{whole.params:,}" in stages_table(rows).splitlines()[-1]
@@ -28,7 +28,7 @@ def test_parts_sum_up(name):
 
 def test_mixnet_s_block_by_block():
     """The paper, figure 6 (a), at 320 x 320: mixed kernels from the third stage on."""
-    rows = stages(ROOT / "configs/ssdlite_mixnet_s_coco.py")
+    rows = describe_stages(ROOT / "configs/ssdlite_mixnet_s_coco.py")
     body = [row[:7] for row in rows if row.name.startswith("stage")]
     assert body == [
         ("stage1", 1, [(3, 16)], None, None, "ReLU", (160, 160)),

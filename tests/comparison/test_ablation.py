@@ -5,10 +5,13 @@ from __future__ import annotations
 import pytest
 from mmdet.registry import MODELS
 
-from mixdet.comparison.ablation import plan_ablation, report_ablation
-from mixdet.comparison.folder import Plan
-from mixdet.comparison.report import report
-from mixdet.comparison.runs import train_all
+from mixdet.comparison import (
+    Plan,
+    plan_ablation,
+    train_all,
+    write_ablation_report,
+    write_report,
+)
 from mixdet.config.read import load_config
 from mixdet.errors import MixDetError
 from tests.conftest import ROOT
@@ -27,7 +30,7 @@ def shapes(config: str, *options: str) -> dict[str, tuple[int, ...]]:
     return {name: tuple(weight.shape) for name, weight in model.state_dict().items()}
 
 
-def test_each_config_differs_in_its_block_alone(tmp_path):
+def test_each_config_differs_from_the_base_only_in_its_block(tmp_path):
     plan = plan_ablation(Plan((V2,), (0, 1)), [9, 2], (5,), tmp_path / "out")
     base, *configs = plan.configs
     assert (base, plan.seeds) == (V2, (0, 1))
@@ -62,8 +65,8 @@ def test_a_whole_ablation(tmp_path):
     out = tmp_path / "out"
     plan = plan_ablation(Plan((str(config),), (0,)), [2, 7], (3, 7), out)
     comparison = train_all(plan, out)
-    report(comparison, images=0)
-    text = report_ablation(comparison, [2, 7])
+    write_report(comparison, images=0)
+    text = write_ablation_report(comparison, [2, 7])
     assert (out / "ablation.md").read_text() == text
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()[2:]]
     # half of the expanded channels get 7 * 7 - 3 * 3 = 40 weights more: 48 of stage1's 8 channels

@@ -12,11 +12,9 @@ import time
 import pytest
 import torch
 
-from mixdet.comparison.folder import Comparison, Plan
-from mixdet.comparison.markdown import to_markdown
-from mixdet.comparison.report import report
-from mixdet.comparison.runs import train_all
-from mixdet.comparison.summary import summarize, verdict
+from mixdet.comparison import Comparison, Plan, train_all, write_report
+from mixdet.comparison.report_markdown import report_as_markdown
+from mixdet.comparison.row_summary import describe_difference, summarize_rows
 from mixdet.errors import MixDetError
 from tests.conftest import ROOT
 from tests.tiny import write_config, write_images
@@ -34,7 +32,7 @@ def compared(tmp_path_factory):
     ]
     plan = Plan(tuple(map(str, configs)), (0, 1), command="python tools/compare.py ...")
     comparison = train_all(plan, root / "out", processes=2)
-    report(comparison, images=2)
+    write_report(comparison, images=2)
     return plan, comparison
 
 
@@ -71,10 +69,10 @@ def test_what_is_done_is_not_done_again_and_more_seeds_are_added(compared, tmp_p
     shutil.copytree(comparison.folder, folder)
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.pth")}
     more = dataclasses.replace(plan, seeds=(0, 1, 2))
-    found = train_all(more, folder)
+    extended = train_all(more, folder)
     assert "4 of 6 runs are done" in capsys.readouterr().out
-    assert len(found.runs) == 6
-    assert not found.rows  # measured anew, with the third seed
+    assert len(extended.runs) == 6
+    assert not extended.rows  # measured anew, with the third seed
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
@@ -119,7 +117,7 @@ def test_a_run_that_fails_is_named_and_the_others_are_finished(tmp_path):
 def test_configs_that_do_not_compare_are_refused(compared, tmp_path):
     plan, _ = compared
     other = write_config(tmp_path, write_images(tmp_path / "elsewhere"))
-    with pytest.raises(MixDetError, match="do not compare"):
+    with pytest.raises(MixDetError, match="same validation set"):
         train_all(Plan((plan.configs[0], str(other)), (0,)), tmp_path / "out")
     twin = tmp_path / "twin" / f"{plan.rows[0]}.py"
     with pytest.raises(MixDetError, match="same name"):
@@ -128,7 +126,7 @@ def test_configs_that_do_not_compare_are_refused(compared, tmp_path):
 
 def test_a_folder_is_used_by_one_comparison_at_a_time(compared):
     plan, comparison = compared
-    with comparison.locked(), pytest.raises(MixDetError, match="is at work here"):
+    with comparison.locked(), pytest.raises(MixDetError, match="uses this folder"):
         train_all(plan, comparison.folder)
 
 
@@ -139,7 +137,7 @@ def test_the_report_holds_each_row_and_draws_again_without_the_runs(compared, tm
     assert "Power is low with 2 seeds" in text
     shutil.copytree(comparison.folder, tmp_path / "out", ignore=shutil.ignore_patterns("runs"))
     with pytest.warns(UserWarning, match="without images"):
-        assert report(Comparison.read(tmp_path / "out")) == text
+        assert write_report(Comparison.read(tmp_path / "out")) == text
     page = (tmp_path / "out" / "report.html").read_text()
     assert "const images = {}" in page
     assert "data:image/jpeg" in (comparison.folder / "report.html").read_text()
@@ -154,12 +152,14 @@ def test_a_difference_is_a_gain_only_where_its_interval_leaves_zero_out(compared
             dataclasses.replace(run, metrics=run.metrics | {"coco/bbox_mAP": values[run.row][i]})
             for i, run in ((run.seed, run) for run in comparison.runs)
         ]
-        return summarize(dataclasses.replace(comparison, runs=runs))[1].difference
+        return summarize_rows(dataclasses.replace(comparison, runs=runs))[1].difference
 
     noisy = scored({base: [0.40, 0.50], other: [0.45, 0.56]})
-    assert verdict(noisy).startswith("not separable [")
+    assert describe_difference(noisy).startswith("not separable [")
     clear = scored({base: [0.40, 0.50], other: [0.450, 0.551]})
-    assert verdict(clear).startswith("+5.0") or verdict(clear).startswith("+5.1")
+    assert describe_difference(clear).startswith("+5.0") or describe_difference(clear).startswith(
+        "+5.1"
+    )
 
 
 def test_a_size_that_the_data_lack_is_a_dash(compared):
@@ -168,7 +168,7 @@ def test_a_size_that_the_data_lack_is_a_dash(compared):
         dataclasses.replace(run, metrics=run.metrics | {"coco/bbox_mAP_l": -1.0})
         for run in comparison.runs
     ]
-    text = to_markdown(dataclasses.replace(comparison, runs=runs))
+    text = report_as_markdown(dataclasses.replace(comparison, runs=runs))
     assert text.splitlines()[2].split("|")[5].strip() == "-"
 
 
@@ -178,7 +178,7 @@ def test_the_parameters_are_those_of_the_networks_that_were_trained(tmp_path):
     option = "model.bbox_head.use_depthwise=True"
     folder = tmp_path / "out"
     comparison = train_all(Plan((str(config),), (0,), cfg_options=(option,)), folder)
-    report(comparison, images=1)
+    write_report(comparison, images=1)
     ((row, record),) = comparison.rows.items()
     checkpoint = comparison.run_folder(row, 0) / "epoch_1.pth"
     state = torch.load(checkpoint, weights_only=True)["state_dict"]
@@ -214,7 +214,7 @@ def test_ctrl_c_leaves_checkpoints_and_the_same_command_goes_on(compared, tmp_pa
     finally:
         process.send_signal(signal.SIGINT)
         output, _ = process.communicate(timeout=120)
-    assert "the same command goes on" in output
+    assert "the same command resumes" in output
     assert process.returncode == 130
     assert "interrupted.pth" in (run / "last_checkpoint").read_text()
     assert json.loads((out / "comparison.json").read_text())["seeds"] == [0]

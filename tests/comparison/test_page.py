@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from mixdet.comparison.folder import Comparison, Plan, RowRecord, RunRecord
-from mixdet.comparison.page import to_html
+from mixdet.comparison.comparison_folder import Comparison, Plan, RowRecord, RunRecord
+from mixdet.comparison.report_page import report_as_html
 from tests.browser import CHROMIUM, Browser
 
 PIXEL = "data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7"
@@ -32,7 +32,7 @@ def page(tmp_path) -> str:
     ]
     costs = {row: RowRecord(10, 20, (64, 64), (1.0, 2.0, 3.0), "a card") for row in plan.rows}
     images = {row: [PIXEL, PIXEL] for row in plan.rows}
-    return to_html(Comparison(tmp_path, plan, runs, costs), "A title", images)
+    return report_as_html(Comparison(tmp_path, plan, runs, costs), "A title", images)
 
 
 def test_it_asks_nothing_of_any_other_file(page):

@@ -11,7 +11,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from scipy import stats
 
-from mixdet.comparison.statistics import (
+from mixdet.comparison.score_intervals import (
     ImageAP,
     bootstrap_images,
     paired_interval,

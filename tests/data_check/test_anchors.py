@@ -1,4 +1,4 @@
-"""Boxes against anchors: overlaps by hand, clusters that find what was put in, sizes that fit."""
+"""Boxes compared with anchors: IoU of shapes, clusters, suggested sizes."""
 
 from __future__ import annotations
 
@@ -11,12 +11,17 @@ from mmdet.registry import MODELS
 from mmdet.structures.bbox import bbox_overlaps
 
 from mixdet.config.read import load_config
-from mixdet.data_check.anchors import cluster, coverage, fit_anchors, shape_iou
-from mixdet.data_check.splits import read_splits
+from mixdet.data_check.anchor_fit import (
+    cluster_boxes,
+    fit_anchors,
+    measure_coverage,
+    shape_iou,
+)
+from mixdet.data_check.data_splits import read_splits
 from tests.tiny import write_config, write_images
 
 
-def test_overlap_of_shapes_is_mmdets_of_boxes_on_one_center():
+def test_shape_iou_equals_mmdets_iou_of_boxes_on_one_center():
     rng = np.random.default_rng(0)
     boxes, anchors = rng.uniform(1, 90, (40, 2)), rng.uniform(1, 90, (7, 2))
     corners = [torch.tensor(np.hstack([-sizes / 2, sizes / 2])) for sizes in (boxes, anchors)]
@@ -24,15 +29,15 @@ def test_overlap_of_shapes_is_mmdets_of_boxes_on_one_center():
     np.testing.assert_allclose(shape_iou(boxes, anchors), expected, rtol=1e-6)
 
 
-def test_clusters_find_the_shapes_that_were_put_in():
+def test_clusters_recover_known_shapes():
     rng = np.random.default_rng(0)
     shapes = np.array([[10, 10], [60, 20], [20, 60], [100, 100]])
     boxes = np.concatenate([shape * rng.uniform(0.9, 1.1, (50, 2)) for shape in shapes])
-    found = cluster(rng.permutation(boxes), 4)
-    assert coverage(boxes, found).mean_iou > 0.85
-    best = shape_iou(shapes.astype(float), found).argmax(1)
+    centers = cluster_boxes(rng.permutation(boxes), 4)
+    assert measure_coverage(boxes, centers).mean_iou > 0.85
+    best = shape_iou(shapes.astype(float), centers).argmax(1)
     assert sorted(best) == [0, 1, 2, 3]
-    np.testing.assert_allclose(found[best], shapes, rtol=0.05)
+    np.testing.assert_allclose(centers[best], shapes, rtol=0.05)
 
 
 @pytest.fixture(scope="module")
@@ -46,23 +51,23 @@ def fit(cfg):
     return fit_anchors(split, cfg, MODELS.build(cfg.model))
 
 
-def test_the_models_anchors_are_held_against_the_boxes(tiny):
-    found = fit(tiny)
-    assert found.input_size == (64, 64)
-    assert found.anchors == 8  # two levels of two squares and two oblongs
-    assert found.boxes == 21
-    assert found.by_clusters.mean_iou > found.now.mean_iou
+def test_the_models_anchors_are_compared_with_the_boxes(tiny):
+    anchor_fit = fit(tiny)
+    assert anchor_fit.input_wh == (64, 64)
+    assert anchor_fit.anchors == 8  # two levels of two squares and two oblongs
+    assert anchor_fit.boxes == 21
+    assert anchor_fit.by_clusters.mean_iou > anchor_fit.now.mean_iou
 
 
 def test_sizes_far_from_the_boxes_get_a_suggestion_that_fits_better(tiny):
     cfg = copy.deepcopy(tiny)
     generator = cfg.model.bbox_head.anchor_generator
     generator.update(min_sizes=[200, 300], max_sizes=[300, 400])
-    found = fit(cfg)
-    assert found.now.matched == 0
-    assert found.by_settings.matched > 0.8
-    generator.update(found.settings)  # the suggestion is what a config can hold
-    assert fit(cfg).now == found.by_settings
+    anchor_fit = fit(cfg)
+    assert anchor_fit.now.matched == 0
+    assert anchor_fit.by_settings.matched > 0.8
+    generator.update(anchor_fit.settings)  # a config takes the suggestion as it is
+    assert fit(cfg).now == anchor_fit.by_settings
 
 
 def test_a_resize_that_keeps_the_ratio(tiny):

@@ -1,4 +1,4 @@
-"""Every fault that annotations can have is found, counted, and its first examples are named."""
+"""The quick check reports every kind of fault, with its count and its first examples."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from mixdet.config.read import load_config
 from mixdet.data_check import full_check, quick_check
-from mixdet.data_check.boxes import guess_format
+from mixdet.data_check.box_checks import guess_format
 from mixdet.errors import MixDetError
 from mixdet.evaluation import load_coco
 from tests.tiny import IMAGES, write_config
@@ -26,9 +26,9 @@ def check(images, tmp_path):
         content = json.loads(file.read_text())
         change(content, data)
         file.write_text(json.dumps(content))
-        found = quick_check(load_config(write_config(tmp_path, data, extra=extra)))
-        assert all(problem.data.startswith("training") for problem in found)
-        return {problem.code: problem for problem in found}
+        problems = quick_check(load_config(write_config(tmp_path, data, extra=extra)))
+        assert all(problem.data.startswith("training") for problem in problems)
+        return {problem.code: problem for problem in problems}
 
     return run
 
@@ -92,7 +92,7 @@ def no_area(content, data):
     content["annotations"][0]["area"] = 0
 
 
-def no_images(content, data):
+def without_images(content, data):
     content["images"] = []
 
 
@@ -147,7 +147,7 @@ def all_gone(content, data):
         (of_no_image, "unknown_images", "warning", "image_id 999"),
         (of_no_category, "unknown_categories", "warning", "category_id 999"),
         (no_area, "no_area_stated", "warning", "annotation 1"),
-        (no_images, "no_images", "error", None),
+        (without_images, "no_images", "error", None),
         (same_name, "names_twice", "warning", "1.png"),
         (set_box(float("nan"), 2, 9, 9), "broken_boxes", "error", "annotation 1 in 1.png"),
         (set_box(1, 2, float("inf"), 9), "broken_boxes", "error", "annotation 1 in 1.png"),
@@ -170,11 +170,11 @@ def all_gone(content, data):
     ids=lambda value: getattr(value, "__name__", ""),
 )
 def test_one_fault(check, change, code, level, words):
-    found = check(change)
-    assert found[code].level == level
+    problem = check(change)[code]
+    assert problem.level == level
     if words:
-        assert words in found[code].examples[0].text
-        assert words in found[code].line()
+        assert words in problem.examples[0].text
+        assert words in problem.line()
 
 
 def test_a_link_within_the_folder_is_fine(check):
@@ -186,40 +186,40 @@ def test_a_thousand_faults_are_counted_and_shown_by_example(check):
         lost = dict(content["annotations"][0], image_id=999)
         content["annotations"] += [dict(lost, id=1000 + i) for i in range(1000)]
 
-    found = check(change)["unknown_images"]
-    assert found.count == 1000
-    assert len(found.examples) == 5
+    problem = check(change)["unknown_images"]
+    assert problem.count == 1000
+    assert len(problem.examples) == 5
 
 
 def test_the_same_images_for_training_and_validation(images, tmp_path):
     same = "val_dataloader = train_dataloader\ntest_dataloader = train_dataloader\n"
-    found = quick_check(load_config(write_config(tmp_path, images, extra=same)))
-    assert [problem.code for problem in found] == ["one_data_set"]
+    problems = quick_check(load_config(write_config(tmp_path, images, extra=same)))
+    assert [problem.code for problem in problems] == ["one_data_set"]
 
 
 def test_other_classes_in_validation_than_in_training(images, tmp_path):
     other = "val_dataloader['dataset']['metainfo'] = dict(classes=('dark',))\n"
-    found = quick_check(load_config(write_config(tmp_path, images, extra=other)))
-    assert "classes_differ" in [problem.code for problem in found]
+    problems = quick_check(load_config(write_config(tmp_path, images, extra=other)))
+    assert "classes_differ" in [problem.code for problem in problems]
 
 
 def coco_boxes(coco_sample):
     coco = load_coco(coco_sample / "annotations" / "instances_val2017.json")
-    sizes = [coco.imgs[each["image_id"]] for each in coco.anns.values()]
+    images = [coco.imgs[annotation["image_id"]] for annotation in coco.anns.values()]
     return (
-        np.array([each["bbox"] for each in coco.anns.values()]),
-        np.array([(image["width"], image["height"]) for image in sizes], float),
+        np.array([annotation["bbox"] for annotation in coco.anns.values()]),
+        np.array([(image["width"], image["height"]) for image in images], float),
     )
 
 
 def test_formats_of_real_boxes_are_told_apart(coco_sample):
     boxes, sizes = coco_boxes(coco_sample)
     corners = np.hstack([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]])
-    centerd = np.hstack([boxes[:, :2] + boxes[:, 2:] / 2, boxes[:, 2:]])
+    centers = np.hstack([boxes[:, :2] + boxes[:, 2:] / 2, boxes[:, 2:]])
     assert guess_format(boxes, sizes) is None
     assert guess_format(corners, sizes) == "x1 y1 x2 y2"
-    assert guess_format(centerd, sizes) == "the center's x y, w h"
-    assert guess_format(centerd / np.hstack([sizes, sizes]), sizes).startswith("shares")
+    assert guess_format(centers, sizes) == "center x, center y, w, h"
+    assert guess_format(centers / np.hstack([sizes, sizes]), sizes).startswith("fractions")
 
 
 def test_one_wrong_box_is_not_another_format(check):
@@ -232,10 +232,10 @@ def test_corners_in_the_file_stop_the_training_data(check):
             x, y, width, height = annotation["bbox"]
             annotation["bbox"] = [x, y, x + width, y + height]
 
-    found = check(change)["box_format"]
-    assert found.level == "error"
-    assert "x1 y1 x2 y2" in found.text
-    assert found.count > IMAGES
+    problem = check(change)["box_format"]
+    assert problem.level == "error"
+    assert "x1 y1 x2 y2" in problem.text
+    assert problem.count > IMAGES
 
 
 def test_paths_that_stand_for_themselves(check, tmp_path):

@@ -16,7 +16,7 @@ import numpy as np
 import openvino
 import pytest
 
-from mixdet.deploy.verify import match
+from mixdet.deploy.verification import match_detections
 from mixdet.images import as_rgb
 from mixdet.inference import Detector
 from mixdet.inference.exported import network_input
@@ -35,7 +35,7 @@ def as_arrays(rows: np.ndarray) -> tuple[np.ndarray, ...]:
 
 def equal(found, want) -> None:
     assert len(want) > 10
-    alone, boxes, scores = match((want.boxes, want.scores, want.labels), found)
+    alone, boxes, scores = match_detections((want.boxes, want.scores, want.labels), found)
     assert alone == 0
     assert boxes < 1e-2
     assert scores < 1e-4

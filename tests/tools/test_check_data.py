@@ -31,14 +31,14 @@ def checked(tool, tmp_path):
         code, out, err = tool("check_data", config, "--json", tmp_path / "r.json", *options)
         report = json.loads((tmp_path / "r.json").read_text())
         assert report["ok"] == (code == 0), out + err
-        return code, {found["code"]: found for found in report["problems"]}, out
+        return code, {problem["code"]: problem for problem in report["problems"]}, out
 
     return run
 
 
 def test_nothing_wrong(checked, data):
-    code, found, out = checked(data)
-    assert (code, found) == (0, {})
+    code, problems, out = checked(data)
+    assert (code, problems) == (0, {})
     assert "nothing is wrong" in out
     assert "21 training boxes at 64 x 64" in out
 
@@ -57,14 +57,14 @@ def test_images_cut_short_spoilt_not_images_and_of_another_size(checked, data):
     middle = len(spoilt) // 2
     spoilt[middle : middle + 9] = bytes(9)  # whole from header to end, and not to be decoded
     (folder / "7.png").write_bytes(spoilt)
-    code, found, out = checked(data)
+    code, problems, out = checked(data)
     assert code == 1
-    assert found["broken_images"]["count"] == 5
+    assert problems["broken_images"]["count"] == 5
     for name in "12347":
         assert f"{name}.png" in out
-    assert found["images_of_another_size"]["count"] == 1
+    assert problems["images_of_another_size"]["count"] == 1
     assert "5.png: 64 x 128, stated 64 x 64" in out
-    assert found["missing_images"]["count"] == 1
+    assert problems["missing_images"]["count"] == 1
 
 
 def test_a_turned_photograph_has_the_size_it_is_read_with(checked, data):
@@ -79,18 +79,18 @@ def test_a_turned_photograph_has_the_size_it_is_read_with(checked, data):
 
 def test_images_shared_by_training_and_validation_under_other_names(checked, data):
     shutil.copy(data / "train2017" / "3.png", data / "val2017" / "9.png")
-    code, found, _ = checked(data)
+    code, problems, _ = checked(data)
     assert code == 1
-    (example,) = found["shared_images"]["examples"]
+    (example,) = problems["shared_images"]["examples"]
     assert example["text"].endswith(f"9.png is {data / 'train2017' / '3.png'}")
 
 
 def test_anchors_that_miss_the_boxes_are_a_note_with_sizes_that_fit(checked, data):
     generator = "model.bbox_head.anchor_generator"
     sizes = [f"{generator}.min_sizes=[200,300]", f"{generator}.max_sizes=[300,400]"]
-    code, found, out = checked(data, "--cfg-options", *sizes)
-    assert (code, list(found)) == (0, ["anchors_misfit"])
-    assert found["anchors_misfit"]["level"] == "note"
+    code, problems, out = checked(data, "--cfg-options", *sizes)
+    assert (code, list(problems)) == (0, ["anchors_misfit"])
+    assert problems["anchors_misfit"]["level"] == "note"
     assert "anchor_generator=dict(min_sizes=[" in out
 
 

@@ -23,4 +23,4 @@ def test_draws_trained_and_untrained_alike(tool, refusal, trained, tmp_path):
         "receptive_field", config, config, "--checkpoints", checkpoint, "--out", out
     )
     assert "levels are 0 to 1" in refusal("receptive_field", config, "--level", 2, "--out", out)
-    assert "name it so" in refusal("receptive_field", config, "--out", tmp_path / "field.png")
+    assert "ends in .svg" in refusal("receptive_field", config, "--out", tmp_path / "field.png")

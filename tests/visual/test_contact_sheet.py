@@ -1,3 +1,5 @@
+"""Contact sheets and drawn detections: matching against pycocotools, and the drawn pixels."""
+
 from __future__ import annotations
 
 import json
@@ -10,13 +12,13 @@ from mixdet.digit_scenes.files import make_digit_scenes
 from mixdet.errors import MixDetError
 from mixdet.visual.boxes import draw_detections
 from mixdet.visual.contact_sheet import (
-    MISSED,
-    RIGHT,
-    TRUTH,
-    WRONG,
+    CORRECT_COLOR,
+    MISSED_COLOR,
+    TRUTH_COLOR,
+    WRONG_COLOR,
     SheetImage,
-    contact_sheet,
-    contact_sheet_from_results,
+    write_contact_sheet,
+    write_contact_sheet_from_results,
 )
 
 CLASSES = ("cat", "dog")
@@ -33,23 +35,24 @@ def pixels(path, color) -> int:
 
 
 class TestMatching:
-    def test_right_wrong_and_missed(self):
-        found = image(
+    def test_correct_wrong_and_missed(self):
+        item = image(
             truth_boxes=[BOX, (60, 60, 90, 90)],
             truth_labels=[0, 1],
             boxes=[BOX, BOX, (12, 10, 50, 50), (0, 60, 20, 80)],
             labels=[0, 1, 0, 1],
             scores=[0.8, 0.9, 0.95, 0.4],
         )
-        # The better score claims the box, though the other overlaps it more; a class has its own.
-        assert found.right.tolist() == [0, 0, 1, 0]
-        assert found.found.tolist() == [True, False]
+        # The higher score takes the true box although the other overlaps it more. Another class
+        # does not match.
+        assert item.outcomes.tolist() == [0, 0, 1, 0]
+        assert item.detected.tolist() == [True, False]
 
-    @pytest.mark.parametrize(("shift", "right"), [(13, 1), (14, 0)])
-    def test_the_overlap_is_at_least_one_half(self, shift, right):
+    @pytest.mark.parametrize(("shift", "correct"), [(13, 1), (14, 0)])
+    def test_the_overlap_is_at_least_one_half(self, shift, correct):
         moved = (10 + shift, 10, 50 + shift, 50)  # 27 of 53, 26 of 54 columns shared
         item = image(truth_boxes=[BOX], truth_labels=[0], boxes=[moved], labels=[0], scores=[0.5])
-        assert item.right.tolist() == [right]
+        assert item.outcomes.tolist() == [correct]
 
     def test_a_crowd_neither_counts_nor_costs(self):
         item = image(
@@ -60,15 +63,15 @@ class TestMatching:
             labels=[0, 1],
             scores=[0.5, 0.5],
         )
-        assert item.right.tolist() == [-1, 0]
+        assert item.outcomes.tolist() == [-1, 0]
 
     def test_a_prediction_below_the_threshold_finds_nothing(self):
         item = image(truth_boxes=[BOX], truth_labels=[0], boxes=[BOX], labels=[0], scores=[0.2])
-        assert item.found.tolist() == [True]
-        assert item.above(0.3).found.tolist() == [False]
+        assert item.detected.tolist() == [True]
+        assert item.above(0.3).detected.tolist() == [False]
 
     def test_agrees_with_pycocotools(self):
-        """As many right ones at IoU 0.5 as COCO's evaluation matches, on random boxes."""
+        """As many correct predictions as COCO's evaluation matches at IoU 0.5, on random boxes."""
         from pycocotools.coco import COCO
         from pycocotools.cocoeval import COCOeval
 
@@ -128,12 +131,12 @@ class TestMatching:
                 for entry in evaluation.evalImgs[:: len(evaluation.params.areaRng)]
                 if entry
             )
-            assert (item.right == 1).sum() == matched
+            assert item.correct == matched
 
 
 class TestContactSheet:
     def sheet(self, path, **kwargs):
-        return contact_sheet([image(**kwargs)], path, classes=CLASSES)
+        return write_contact_sheet([image(**kwargs)], path, classes=CLASSES)
 
     def test_colors_say_what_happened(self, tmp_path):
         truth = {"truth_boxes": [BOX], "truth_labels": [0]}
@@ -144,28 +147,30 @@ class TestContactSheet:
         miss = self.sheet(tmp_path / "miss.png", **truth)
         both = self.sheet(tmp_path / "both.png", **truth, **wrong)
         count = {
-            name: [pixels(path, color) for color in (RIGHT, WRONG, MISSED)]
+            name: [pixels(path, color) for color in (CORRECT_COLOR, WRONG_COLOR, MISSED_COLOR)]
             for name, path in {"empty": empty, "hit": hit, "miss": miss, "both": both}.items()
         }
         more = {name: np.array(n) - count["empty"] > 50 for name, n in count.items()}
         assert more["hit"].tolist() == [True, False, False]
         assert more["miss"].tolist() == [False, False, True]
         assert more["both"].tolist() == [False, True, True]
-        assert pixels(hit, TRUTH) > pixels(empty, TRUTH)  # the dashed true box
+        assert pixels(hit, TRUTH_COLOR) > pixels(empty, TRUTH_COLOR)  # the dashed true box
 
     def test_every_image_is_there_and_enlarged(self, tmp_path):
         items = [SheetImage(np.full((40, 80, 3), (40, 50, 200), np.uint8)) for _ in range(5)]
-        path = contact_sheet(items, tmp_path / "new" / "sheet.png", classes=CLASSES, columns=3)
+        path = write_contact_sheet(
+            items, tmp_path / "new" / "sheet.png", classes=CLASSES, columns=3
+        )
         assert pixels(path, (40, 50, 200)) == 5 * 320 * 160
 
     def test_extreme_images(self, tmp_path):
         items = [SheetImage(np.zeros(shape, np.uint8)) for shape in ((1, 1), (1, 900), (900, 1))]
         items.append(image(truth_boxes=[(-5, -5, 200, 200)], truth_labels=[1]))
-        assert contact_sheet(items, tmp_path / "sheet.png", classes=CLASSES).is_file()
+        assert write_contact_sheet(items, tmp_path / "sheet.png", classes=CLASSES).is_file()
 
     def test_nothing_to_draw(self, tmp_path):
         with pytest.raises(MixDetError, match="empty"):
-            contact_sheet([], tmp_path / "sheet.png", classes=CLASSES)
+            write_contact_sheet([], tmp_path / "sheet.png", classes=CLASSES)
 
     def test_from_results(self, tmp_path):
         root = make_digit_scenes(tmp_path / "scenes", train=1, val=8, progress=False)
@@ -178,34 +183,41 @@ class TestContactSheet:
         (tmp_path / "perfect.json").write_text(json.dumps(results))
         (tmp_path / "nothing.json").write_text("[]")
         sheets = {
-            name: contact_sheet_from_results(
+            name: write_contact_sheet_from_results(
                 ann_file, root / "val", tmp_path / f"{name}.json", tmp_path / f"{name}.png"
             )
             for name in ("perfect", "nothing")
         }
-        assert pixels(sheets["perfect"], WRONG) == pixels(sheets["nothing"], WRONG)  # the legend
-        assert pixels(sheets["perfect"], RIGHT) > pixels(sheets["nothing"], RIGHT) + 500
-        assert pixels(sheets["perfect"], MISSED) + 500 < pixels(sheets["nothing"], MISSED)
+        assert pixels(sheets["perfect"], WRONG_COLOR) == pixels(
+            sheets["nothing"], WRONG_COLOR
+        )  # the legend
+        assert (
+            pixels(sheets["perfect"], CORRECT_COLOR)
+            > pixels(sheets["nothing"], CORRECT_COLOR) + 500
+        )
+        assert pixels(sheets["perfect"], MISSED_COLOR) + 500 < pixels(
+            sheets["nothing"], MISSED_COLOR
+        )
 
         results[0]["image_id"] = 77
         (tmp_path / "other.json").write_text(json.dumps(results))
         with pytest.raises(MixDetError, match="image 77"):
-            contact_sheet_from_results(
+            write_contact_sheet_from_results(
                 ann_file, root / "val", tmp_path / "other.json", tmp_path / "x.png"
             )
         results[0] |= {"image_id": 1, "category_id": 55}
         (tmp_path / "other.json").write_text(json.dumps(results))
         with pytest.raises(MixDetError, match="category 55"):
-            contact_sheet_from_results(
+            write_contact_sheet_from_results(
                 ann_file, root / "val", tmp_path / "other.json", tmp_path / "x.png"
             )
         (root / "val" / "000001.jpg").unlink()
         with pytest.raises(MixDetError, match=r"000001\.jpg"):
-            contact_sheet_from_results(
+            write_contact_sheet_from_results(
                 ann_file, root / "val", tmp_path / "perfect.json", tmp_path / "x.png"
             )
         with pytest.raises(MixDetError, match=r"gone\.json"):
-            contact_sheet_from_results(
+            write_contact_sheet_from_results(
                 ann_file, root / "val", tmp_path / "gone.json", tmp_path / "x.png"
             )
 

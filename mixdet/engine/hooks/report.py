@@ -69,11 +69,11 @@ class ReportHook(Hook):
         runner.logger.info(f"detections: {metric.results_file}")
         images = getattr(loop.dataloader.dataset, "data_prefix", {}).get("img")
         if self.sheet and images is not None:
-            from mixdet.visual.contact_sheet import contact_sheet_from_results
+            from mixdet.visual.contact_sheet import write_contact_sheet_from_results
 
             named = isinstance(self.sheet, str)
             path = Path(self.sheet) if named else Path(runner.work_dir, f"{mode}_sheet.jpg")
-            contact_sheet_from_results(metric.ann_file, images, metric.results_file, path)
+            write_contact_sheet_from_results(metric.ann_file, images, metric.results_file, path)
             runner.logger.info(f"true and predicted boxes: {path}")
 
 

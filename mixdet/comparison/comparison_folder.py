@@ -1,0 +1,211 @@
+"""The files of a comparison: their contents, and how they are read and written."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mixdet.errors import MixDetError
+from mixdet.outputs import writable_folder, write_atomically
+
+# Old names of keys in rows.json, which comparisons made before the renaming still have
+RENAMED_KEYS = {"input_size": "input_hw", "pictures_interval": "images_interval"}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The configs and seeds of a comparison.
+
+    Attributes:
+        configs: Paths of the configs; the first is the baseline.
+        seeds: Every config is trained with each of these seeds.
+        cfg_options: `key=value` overrides of all configs.
+        data_root: Another folder for the data sets of all configs, or None.
+        command: The command line of the comparison, for the report.
+    """
+
+    configs: tuple[str, ...]
+    seeds: tuple[int, ...]
+    cfg_options: tuple[str, ...] = ()
+    data_root: str | None = None
+    command: str = ""
+
+    @property
+    def rows(self) -> list[str]:
+        """Names of the rows, in the order of the configs."""
+        return [Path(config).stem for config in self.configs]
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """The result of one training run: a line of `runs.jsonl`.
+
+    Attributes:
+        row: Name of the config.
+        seed: Seed of the run.
+        fingerprint: Hash of the config without the seed and the work folder.
+        metrics: COCO's 12 metrics after the last epoch, by mmengine's names.
+        curve: (epoch, mAP) of each validation.
+        losses: (iteration, loss). Each loss is the mean of the iterations since the previous entry.
+        seconds_per_iteration: Median over the entries of the log, data loading included.
+        environment: Versions, hardware and threads.
+    """
+
+    row: str
+    seed: int
+    fingerprint: str
+    metrics: dict[str, float]
+    curve: list[list[float]]
+    losses: list[list[float]]
+    seconds_per_iteration: float
+    environment: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class RowRecord:
+    """The measurements of a row that do not belong to one seed: an entry of `rows.json`.
+
+    Attributes:
+        params: Parameters of the detector.
+        madds: Multiply-adds for one image.
+        input_hw: (height, width) in pixels of the image that `madds` are counted for.
+        latency_ms: Lower quartile, median and upper quartile of the time for one image,
+            post-processing included, in milliseconds.
+        latency_of: Hardware that the latency was measured on.
+        images_interval: Mean, low and high of the mAP difference to the baseline, from a bootstrap
+            over validation images. None for the baseline, or if detections are missing.
+    """
+
+    params: int
+    madds: int
+    input_hw: tuple[int, int]
+    latency_ms: tuple[float, float, float]
+    latency_of: str
+    images_interval: tuple[float, float, float] | None = None
+
+
+@dataclass
+class Comparison:
+    """A comparison as stored in its folder.
+
+    Attributes:
+        folder: The folder.
+        plan: Configs and seeds.
+        runs: Results of the finished runs.
+        rows: Measurements by row; empty until they are measured.
+    """
+
+    folder: Path
+    plan: Plan
+    runs: list[RunRecord] = field(default_factory=list)
+    rows: dict[str, RowRecord] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, folder: Path) -> Comparison:
+        """Read a comparison from its folder.
+
+        Raises:
+            MixDetError: The folder holds no comparison, or one of its files is damaged.
+        """
+        file = folder / "comparison.json"
+        if not file.is_file():
+            raise MixDetError(f"{folder}: no comparison here ({file.name} is missing)")
+        plan = Plan(**{key: _as_tuple(value) for key, value in _read_json(file).items()})
+        comparison = cls(folder, plan)
+        runs_file, rows_file = folder / "runs.jsonl", folder / "rows.json"
+        if runs_file.is_file():
+            comparison.runs = [RunRecord(**entry) for entry in _read_json(runs_file, lines=True)]
+        if rows_file.is_file():
+            comparison.rows = {
+                row: RowRecord(**{RENAMED_KEYS.get(key, key): entry[key] for key in entry})
+                for row, entry in _read_json(rows_file).items()
+            }
+        return comparison
+
+    def write(self) -> None:
+        """Write the plan, the runs and the rows."""
+        order = {row: index for index, row in enumerate(self.plan.rows)}
+        self.runs.sort(key=lambda run: (order[run.row], run.seed))
+        rows = {row: asdict(record) for row, record in self.rows.items()}
+        for name, text in (
+            ("comparison.json", json.dumps(asdict(self.plan), indent=1) + "\n"),
+            ("runs.jsonl", "".join(json.dumps(asdict(run)) + "\n" for run in self.runs)),
+            ("rows.json", json.dumps(rows, indent=1) + "\n"),
+        ):
+            write_atomically(self.folder / name, text.encode())
+
+    def run_folder(self, row: str, seed: int) -> Path:
+        """Return the work folder of a run."""
+        return self.folder / "runs" / row / f"seed_{seed}"
+
+    def runs_of(self, row: str) -> dict[int, RunRecord]:
+        """Return the finished runs of a row by seed."""
+        return {run.seed: run for run in self.runs if run.row == row}
+
+    def scores(self, row: str, metric: str = "coco/bbox_mAP") -> dict[int, float]:
+        """Return a metric of a row in percent, by seed.
+
+        Runs are left out if the metric is -1: the validation set then has no such object.
+        """
+        return {
+            seed: 100 * run.metrics[metric]
+            for seed, run in self.runs_of(row).items()
+            if run.metrics[metric] >= 0
+        }
+
+    @contextmanager
+    def locked(self) -> Iterator[int]:
+        """Lock the folder. The context gives a file descriptor for the runs to inherit.
+
+        A run that has the descriptor keeps the folder locked, even after its parent was killed.
+
+        Raises:
+            MixDetError: Another process has locked the folder, or it is not writable.
+        """
+        writable_folder("--out", self.folder)
+        with (self.folder / ".lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise MixDetError(
+                    f"{self.folder}: another comparison, or one of its runs, uses this folder: "
+                    "wait until it ends or stop it"
+                ) from error
+            os.set_inheritable(file.fileno(), True)
+            yield file.fileno()
+
+
+def check_unique_names(configs: Iterable[str]) -> None:
+    """Check that no two configs have the same file name, since rows are named after the files.
+
+    Raises:
+        MixDetError: Two configs have the same file name, or one config is given twice.
+    """
+    seen: dict[str, str] = {}
+    for config in configs:
+        name = Path(config).stem
+        if name in seen:
+            raise MixDetError(
+                f"{seen[name]} and {config} have the same name: give each config once, and rename "
+                "one if they are two"
+            )
+        seen[name] = config
+
+
+def _read_json(path: Path, lines: bool = False) -> Any:
+    """Read a JSON file, or a list from a file with one JSON value in each line."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        return [json.loads(line) for line in text.splitlines()] if lines else json.loads(text)
+    except (OSError, ValueError) as error:
+        raise MixDetError(f"{path}: cannot be read ({error})") from error
+
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value

@@ -1,0 +1,65 @@
+"""Write the report of a comparison: a Markdown file and an HTML page."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+from mixdet.comparison.comparison_folder import Comparison
+from mixdet.comparison.report_markdown import report_as_markdown
+from mixdet.comparison.report_page import draw_report_images, report_as_html
+from mixdet.comparison.row_costs import measure_rows
+from mixdet.config.read import load_config
+from mixdet.errors import MixDetError
+from mixdet.outputs import write_atomically
+
+LATENCY_IMAGES = 8
+
+
+def write_report(comparison: Comparison, images: int = 6) -> str:
+    """Write `report.md` and `report.html` into the folder of a comparison.
+
+    If all runs are finished, rows are measured first unless the folder has their measurements.
+
+    Args:
+        comparison: The comparison.
+        images: Number of validation images to show.
+
+    Returns:
+        The report as Markdown.
+
+    Raises:
+        MixDetError: No run of the baseline is finished, or a file is missing.
+    """
+    if not comparison.runs_of(comparison.plan.rows[0]):
+        raise MixDetError(
+            f"{comparison.folder}: no run of the baseline is finished yet: run the same command "
+            "without --report"
+        )
+    drawn = {}
+    if (comparison.folder / "runs").is_dir():
+        ann_file, image_root, latency_images = _validation_files(comparison)
+        finished = all(comparison.runs_of(row) for row in comparison.plan.rows)
+        if finished and comparison.rows.keys() != set(comparison.plan.rows):
+            measure_rows(comparison, latency_images, ann_file)
+        drawn = draw_report_images(comparison, ann_file, image_root, images)
+    elif images:
+        warnings.warn(
+            f"{comparison.folder} has no runs/: the report is without images", stacklevel=2
+        )
+    markdown = report_as_markdown(comparison)
+    write_atomically(comparison.folder / "report.md", markdown.encode())
+    title = f"{len(comparison.plan.rows)} detectors, {len(comparison.plan.seeds)} seeds"
+    page = report_as_html(comparison, title, drawn)
+    write_atomically(comparison.folder / "report.html", page.encode())
+    return markdown
+
+
+def _validation_files(comparison: Comparison) -> tuple[str, str, list[Path]]:
+    """Return the annotation file, the image folder and some images of the validation set."""
+    plan = comparison.plan
+    cfg = load_config(plan.configs[0], plan.cfg_options, data_root=plan.data_root)
+    dataset = cfg.val_dataloader.dataset
+    root = Path(dataset.get("data_root") or "", dataset.data_prefix.img)
+    files = sorted(path for path in root.iterdir() if path.is_file())[:LATENCY_IMAGES]
+    return cfg.val_evaluator.ann_file, str(root), files

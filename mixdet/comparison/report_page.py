@@ -1,0 +1,113 @@
+"""The report of a comparison as one HTML page that loads no other file."""
+
+from __future__ import annotations
+
+import json
+from html import escape
+from pathlib import Path
+from string import Template
+
+from mixdet.comparison.comparison_folder import Comparison
+from mixdet.comparison.report_figures import (
+    draw_differences,
+    draw_learning_curves,
+    draw_losses,
+    draw_score_by_size,
+    draw_score_over_cost,
+    row_letter,
+)
+from mixdet.comparison.report_markdown import TABLE_HEADER, table_cells
+from mixdet.comparison.row_summary import RowSummary, report_notes, summarize_rows
+from mixdet.visual.boxes import data_url
+from mixdet.visual.contact_sheet import draw_sheet_image, read_sheet_images
+from mixdet.visual.svg import series_color
+
+SCORE_THR = 0.3
+IMAGE_SIDE = 320
+
+
+def report_as_html(comparison: Comparison, title: str, images: dict[str, list[str]]) -> str:
+    """Return the page.
+
+    Args:
+        comparison: The comparison.
+        title: Title and heading of the page.
+        images: JPEG images as data URLs, by row. Every row has the same images in the same order.
+            The section of images is left out if the dict is empty.
+    """
+    rows = summarize_rows(comparison)
+    template = Template(Path(__file__).with_name("report_page.html").read_text(encoding="utf-8"))
+    return template.substitute(
+        title=escape(title),
+        header="".join(f"<th>{escape(head)}</th>" for head in TABLE_HEADER),
+        rows="".join(_table_row(index, row) for index, row in enumerate(rows)),
+        legend=", ".join(
+            f"{_colored_letter(index)} {escape(row.name)}" for index, row in enumerate(rows)
+        ),
+        notes="".join(f"<li>{escape(note)}</li>" for note in report_notes(comparison, rows)),
+        command=escape(comparison.plan.command),
+        figures="".join(
+            f"<figure><figcaption>{escape(caption)}</figcaption>{svg}</figure>"
+            for caption, svg in _figures(comparison, rows)
+        ),
+        # "</" would end the script element
+        images=json.dumps(images).replace("</", "<\\/"),
+        score_thr=SCORE_THR,
+    )
+
+
+def draw_report_images(
+    comparison: Comparison, ann_file: str, image_root: str, count: int
+) -> dict[str, list[str]]:
+    """Draw validation images with the boxes that each row's first seed predicts.
+
+    Args:
+        comparison: The comparison. Rows whose run has no detections file are left out.
+        ann_file: COCO annotation file.
+        image_root: Folder of the images.
+        count: Number of images.
+
+    Returns:
+        Data URLs of the images by row; empty if `count` is 0.
+    """
+    images = {}
+    for row in comparison.plan.rows if count else ():
+        seeds = comparison.runs_of(row)
+        detections = comparison.run_folder(row, min(seeds, default=0)) / "val_detections.json"
+        if detections.is_file():
+            items, names = read_sheet_images(ann_file, image_root, detections, count)
+            images[row] = [
+                data_url(draw_sheet_image(item.above(SCORE_THR), names, IMAGE_SIDE))
+                for item in items
+            ]
+    return images
+
+
+def _figures(comparison: Comparison, rows: list[RowSummary]) -> list[tuple[str, str]]:
+    """Return captions and SVG elements."""
+    figures = []
+    if all(row.cost for row in rows):
+        by_madds = draw_score_over_cost(rows, lambda cost: cost.madds / 1e9, "MAdds (billions)")
+        by_latency = draw_score_over_cost(
+            rows, lambda cost: cost.latency_ms[1], "milliseconds for an image (median)"
+        )
+        figures += [("mAP over multiply-adds", by_madds), ("mAP over latency", by_latency)]
+    if any(row.difference for row in rows):
+        caption = "Difference to A with 95 % intervals: thick over seeds, thin over images"
+        figures.append((caption, draw_differences(rows)))
+    return [
+        *figures,
+        ("mAP by object size", draw_score_by_size(rows)),
+        ("mAP by epoch: mean, lowest and highest seed", draw_learning_curves(comparison, rows)),
+        ("Training loss: mean, lowest and highest seed", draw_losses(comparison, rows)),
+    ]
+
+
+def _table_row(index: int, row: RowSummary) -> str:
+    name, *values = table_cells(row)
+    cells = "".join(f"<td>{escape(value)}</td>" for value in values)
+    return f"<tr><th>{_colored_letter(index)} {escape(name)}</th>{cells}</tr>"
+
+
+def _colored_letter(index: int) -> str:
+    return f'<b style="color:{series_color(index)}">{row_letter(index)}</b>'

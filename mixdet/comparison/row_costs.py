@@ -1,0 +1,87 @@
+"""Measure what needs no training: parameters, multiply-adds, latency, interval over images."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+
+from mixdet.analysis.complexity import count_complexity
+from mixdet.comparison.comparison_folder import Comparison, RowRecord
+from mixdet.comparison.run_record import describe_environment
+from mixdet.comparison.score_intervals import ImageAP, Interval, bootstrap_images
+from mixdet.evaluation import load_coco
+from mixdet.inference import Detector
+
+WARMUP_ROUNDS, TIMED_ROUNDS = 2, 30
+
+
+def measure_rows(comparison: Comparison, images: Sequence[Path], ann_file: str) -> None:
+    """Measure every row of a comparison, and write `comparison.rows`.
+
+    Args:
+        comparison: A comparison with all runs finished; changed in place.
+        images: Images for the latency.
+        ann_file: COCO annotation file of the validation set.
+    """
+    plan = comparison.plan
+    checkpoints = [_last_checkpoint(comparison, row) for row in plan.rows]
+    latencies = _measure_latencies(checkpoints, images)
+    environment = describe_environment()
+    hardware = f"{environment['device']}, batch 1"
+    if not torch.cuda.is_available():
+        hardware += f", {environment['threads']} threads"
+    intervals = _intervals_over_images(comparison, ann_file)
+    for row, config, latency in zip(plan.rows, plan.configs, latencies, strict=True):
+        complexity = count_complexity(config, plan.cfg_options)
+        comparison.rows[row] = RowRecord(
+            params=complexity.params,
+            madds=complexity.madds,
+            input_hw=complexity.input_hw,
+            latency_ms=latency,
+            latency_of=hardware,
+            images_interval=tuple(intervals[row]) if row in intervals else None,
+        )
+    comparison.write()
+
+
+def _last_checkpoint(comparison: Comparison, row: str) -> Path:
+    """Return the last checkpoint of the first seed of a row."""
+    folder = comparison.run_folder(row, min(comparison.runs_of(row)))
+    return folder / Path((folder / "last_checkpoint").read_text().strip()).name
+
+
+def _measure_latencies(
+    checkpoints: Sequence[Path], images: Sequence[Path]
+) -> list[tuple[float, float, float]]:
+    """Return quartiles of the milliseconds for one image; the detectors take turns."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    detectors = [Detector(path, device=device) for path in checkpoints]
+    arrays = [cv2.imread(str(path))[..., ::-1] for path in images]
+    times: list[list[float]] = [[] for _ in detectors]
+    for index in range(-WARMUP_ROUNDS, TIMED_ROUNDS):
+        image = arrays[index % len(arrays)]
+        for detector, milliseconds in zip(detectors, times, strict=True):
+            start = time.perf_counter()
+            detector(image)  # returns NumPy arrays, so that a GPU has finished
+            if index >= 0:
+                milliseconds.append(1000 * (time.perf_counter() - start))
+    return [tuple(np.percentile(milliseconds, (25, 50, 75)).tolist()) for milliseconds in times]
+
+
+def _intervals_over_images(comparison: Comparison, ann_file: str) -> dict[str, Interval]:
+    truth = load_coco(ann_file)
+    images = sorted(truth.imgs)
+    scorers = {}
+    for row in comparison.plan.rows:
+        files = [
+            comparison.run_folder(row, seed) / "val_detections.json"
+            for seed in comparison.runs_of(row)
+        ]
+        scorers[row] = [ImageAP(truth, json.loads(file.read_text()), images) for file in files]
+    return bootstrap_images(scorers, len(images))

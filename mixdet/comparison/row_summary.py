@@ -1,0 +1,196 @@
+"""The numbers and remarks of a report, computed once for the Markdown and the HTML page."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from dataclasses import dataclass
+
+from mixdet.comparison.comparison_folder import Comparison, RowRecord
+from mixdet.comparison.score_intervals import MIN_BOOTSTRAP_SEEDS, Interval, paired_interval
+
+SIZE_METRICS = {
+    "small": "coco/bbox_mAP_s",
+    "medium": "coco/bbox_mAP_m",
+    "large": "coco/bbox_mAP_l",
+}
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean and standard deviation of a score over seeds, in percent.
+
+    Attributes:
+        mean: NaN if there is no score.
+        deviation: NaN if there are fewer than two scores.
+    """
+
+    mean: float
+    deviation: float
+
+    @classmethod
+    def from_scores(cls, scores: dict[int, float]) -> Spread:
+        """Compute the spread of scores by seed."""
+        values = list(scores.values())
+        return cls(
+            statistics.mean(values) if values else math.nan,
+            statistics.stdev(values) if len(values) > 1 else math.nan,
+        )
+
+    def __str__(self) -> str:
+        if math.isnan(self.mean):
+            return "-"
+        deviation = "" if math.isnan(self.deviation) else f" ± {self.deviation:.1f}"
+        return f"{self.mean:.1f}{deviation}"
+
+
+@dataclass(frozen=True)
+class RowSummary:
+    """The numbers of a row of the report.
+
+    Attributes:
+        name: Name of the config.
+        seeds: Number of finished runs.
+        score: mAP.
+        by_size: mAP of small, medium and large objects.
+        difference: Difference in mAP to the baseline, paired by seed, with its interval over seeds.
+            None for the baseline, or if the rows have no seed in common.
+        over_images: The same difference with its interval over validation images. None for the
+            baseline, or if it was not measured.
+        cost: Parameters, multiply-adds and latency, or None if they were not measured.
+        seconds_per_iteration: Time of a training iteration, the median over seeds.
+    """
+
+    name: str
+    seeds: int
+    score: Spread
+    by_size: dict[str, Spread]
+    difference: Interval | None
+    over_images: Interval | None
+    cost: RowRecord | None
+    seconds_per_iteration: float
+
+
+def summarize_rows(comparison: Comparison) -> list[RowSummary]:
+    """Summarize every row that has a finished run; the baseline is first."""
+    baseline, *_ = comparison.plan.rows
+    baseline_scores = comparison.scores(baseline)
+    return [
+        _summarize_row(comparison, row, None if row == baseline else baseline_scores)
+        for row in comparison.plan.rows
+        if comparison.runs_of(row)
+    ]
+
+
+def _summarize_row(
+    comparison: Comparison, row: str, baseline_scores: dict[int, float] | None
+) -> RowSummary:
+    runs, scores = comparison.runs_of(row), comparison.scores(row)
+    difference = None
+    if baseline_scores and baseline_scores.keys() & scores.keys():
+        difference = paired_interval(scores, baseline_scores)
+    cost = comparison.rows.get(row)
+    over_images = cost and cost.images_interval
+    return RowSummary(
+        name=row,
+        seeds=len(runs),
+        score=Spread.from_scores(scores),
+        by_size={
+            size: Spread.from_scores(comparison.scores(row, metric))
+            for size, metric in SIZE_METRICS.items()
+        },
+        difference=difference,
+        over_images=Interval(*(100 * value for value in over_images)) if over_images else None,
+        cost=cost,
+        seconds_per_iteration=statistics.median(run.seconds_per_iteration for run in runs.values()),
+    )
+
+
+def describe_difference(interval: Interval | None) -> str:
+    """Describe a difference in words; its value is named only if the interval excludes zero."""
+    if interval is None:
+        return "baseline"
+    if math.isinf(interval.low):
+        return f"{interval.mean:+.1f}, one seed: not separable"
+    ends = f"[{interval.low:+.1f}, {interval.high:+.1f}]"
+    return f"{interval.mean:+.1f} {ends}" if interval.separable else f"not separable {ends}"
+
+
+def report_notes(comparison: Comparison, rows: list[RowSummary]) -> list[str]:
+    """Return the notes below the table: how to read it, how it was measured, on what hardware."""
+    return [
+        *_statistics_notes(comparison, rows),
+        *_cost_notes(rows),
+        *(f"Hardware: {line}." for line in _environments(comparison)),
+    ]
+
+
+def _statistics_notes(comparison: Comparison, rows: list[RowSummary]) -> list[str]:
+    plan = comparison.plan
+    fewest, most = min(row.seeds for row in rows), max(row.seeds for row in rows)
+    seeds = f"{fewest}" if fewest == most else f"{fewest} to {most}"
+    method = "Student's t" if fewest < MIN_BOOTSTRAP_SEEDS else "BCa bootstrap"
+    notes = [
+        f"Seeds: {seeds} for each row. A seed gives every row the same order of images. The mAP is "
+        "in percent after the last epoch: mean ± standard deviation over the seeds.",
+        "Difference: the difference in mAP to the first row, paired by seed, with a 95 % "
+        f"confidence interval over the seeds ({method}). A row is printed as not separable if its "
+        "interval contains zero. Not separable does not mean equal.",
+    ]
+    if any(row.over_images for row in rows):
+        notes.append(
+            "Over images: the same difference with a 95 % interval from a bootstrap over the "
+            "validation images. The trained networks stay the same, so that this interval does not "
+            "contain the spread of training."
+        )
+    half_widths = [
+        row.difference.high - row.difference.mean
+        for row in rows
+        if row.difference and math.isfinite(row.difference.high)
+    ]
+    if fewest < 2:
+        notes.append("With one seed, no difference is separable.")
+    elif fewest < MIN_BOOTSTRAP_SEEDS and half_widths:
+        notes.append(
+            f"Power is low with {fewest} seeds: a difference is separable only if it is larger "
+            "than half the width of its interval, here "
+            f"{min(half_widths):.1f} to {max(half_widths):.1f} points."
+        )
+    if len(rows) > 2:
+        notes.append(
+            f"Each of the {len(rows) - 1} differences has its own 95 % interval. About one in "
+            "twenty is separated by chance."
+        )
+    missing = len(plan.rows) * len(plan.seeds) - sum(row.seeds for row in rows)
+    if missing > 0:
+        notes.append(f"{missing} of the runs are missing.")
+    return notes
+
+
+def _cost_notes(rows: list[RowSummary]) -> list[str]:
+    costs = [row.cost for row in rows if row.cost]
+    if not costs:
+        return []
+    height, width = costs[0].input_hw
+    return [
+        f"MAdds: multiply-adds of the network for an image of {height}x{width}, half of what is "
+        "often called FLOPs.",
+        "Inference: median time for one image, post-processing included. The rows took turns on "
+        f"{costs[0].latency_of}.",
+        "Training: median time of an iteration, data loading included.",
+    ]
+
+
+def _environments(comparison: Comparison) -> list[str]:
+    """Describe the hardware and versions of the runs, in one line for each different one."""
+    counts: dict[str, int] = {}
+    for run in comparison.runs:
+        environment = dict(run.environment)
+        device, cores = environment.pop("device"), environment.pop("cores")
+        threads = environment.pop("threads")
+        versions = ", ".join(f"{name} {version}" for name, version in environment.items())
+        line = f"{device}, {cores} cores, {threads} threads for each run; {versions}"
+        counts[line] = counts.get(line, 0) + 1
+    if len(counts) == 1:
+        return list(counts)
+    return [f"{line} ({count} runs)" for line, count in counts.items()]

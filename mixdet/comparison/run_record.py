@@ -1,0 +1,86 @@
+"""The record of a finished run, collected from the files that mmengine wrote."""
+
+from __future__ import annotations
+
+import json
+import platform
+import statistics
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import mixdet
+from mixdet.comparison.comparison_folder import RunRecord
+from mixdet.errors import MixDetError
+from mixdet.machine import cores, processor
+
+PACKAGES = ("torch", "torchvision", "mmengine", "mmdet", "pycocotools", "numpy")
+
+
+def read_run(
+    row: str, seed: int, fingerprint: str, folder: Path, environment: dict[str, Any]
+) -> RunRecord:
+    """Collect the record of a run from the logs in its work folder.
+
+    A run that was resumed has several logs; later entries replace earlier ones.
+
+    Args:
+        row: See `RunRecord`.
+        seed: See `RunRecord`.
+        fingerprint: See `RunRecord`.
+        folder: Work folder of the run.
+        environment: See `RunRecord`.
+
+    Raises:
+        MixDetError: The logs hold no validation.
+    """
+    scores, losses, times = {}, {}, {}
+    for entry in _log_entries(folder):
+        if "coco/bbox_mAP" in entry:
+            scores[entry["step"]] = {
+                name: value for name, value in entry.items() if name.startswith("coco/")
+            }
+        elif "loss" in entry:
+            losses[entry["step"]], times[entry["step"]] = entry["loss"], entry["time"]
+    if not scores:
+        raise MixDetError(f"{folder}: the log has no validation with COCO metrics")
+    return RunRecord(
+        row=row,
+        seed=seed,
+        fingerprint=fingerprint,
+        metrics=scores[max(scores)],
+        curve=[[step, scores[step]["coco/bbox_mAP"]] for step in sorted(scores)],
+        losses=[[step, losses[step]] for step in sorted(losses)],
+        seconds_per_iteration=statistics.median(times.values()) if times else 0.0,
+        environment=environment,
+    )
+
+
+def describe_environment(threads: int | None = None) -> dict[str, Any]:
+    """Return the versions and the hardware that a result was obtained with.
+
+    Args:
+        threads: Threads of a run; None for the threads of this process.
+    """
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else processor()
+    return {
+        "mixdet": mixdet.__version__,
+        "python": platform.python_version(),
+        **{name: metadata.version(name) for name in PACKAGES},
+        "device": device,
+        "cores": cores(),
+        "threads": threads or torch.get_num_threads(),
+    }
+
+
+def _log_entries(folder: Path) -> Iterator[dict[str, Any]]:
+    """Yield the entries of all logs of a work folder, the oldest first."""
+    for path in sorted(folder.glob("*/vis_data/scalars.json")):
+        for line in path.read_text().splitlines():
+            try:
+                yield json.loads(line)
+            except ValueError:  # the last line of a run that was killed
+                continue

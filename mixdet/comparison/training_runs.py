@@ -1,0 +1,237 @@
+"""Train every config with every seed, each run in its own process."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from mmdet.registry import DATASETS
+from mmengine.config import Config
+
+from mixdet.comparison.comparison_folder import Comparison, Plan, check_unique_names
+from mixdet.comparison.run_record import describe_environment, read_run
+from mixdet.config.data_paths import check_data
+from mixdet.config.read import load_config
+from mixdet.errors import MixDetError
+from mixdet.machine import cores
+
+
+def train_all(plan: Plan, folder: Path, processes: int = 0) -> Comparison:
+    """Train all runs of a plan that are not finished yet.
+
+    Finished runs are kept, interrupted runs are resumed. Runs go seed by seed, so that an
+    unfinished comparison holds all rows of its first seeds. Ctrl-C stops the runs; each writes a
+    checkpoint first.
+
+    Args:
+        plan: Configs and seeds.
+        folder: Folder of the comparison; it need not exist.
+        processes: Number of runs at the same time; 0 for one on each GPU, or one on a CPU. Runs on
+            a CPU share its cores, and runs are distributed over the GPUs.
+
+    Returns:
+        The comparison with all runs finished.
+
+    Raises:
+        MixDetError: A config cannot be read or has another validation set than the baseline; the
+            folder holds runs of other configs with these names; or a run failed. In the last case
+            the other runs are finished first, and the message names the log.
+    """
+    check_unique_names(plan.configs)
+    configs = {Path(path).stem: _read_config(plan, path) for path in plan.configs}
+    _check_same_validation(plan, configs)
+    fingerprints = {row: _fingerprint(cfg) for row, cfg in configs.items()}
+    comparison = _open_comparison(plan, folder, fingerprints)
+    queue = [
+        (row, seed)
+        for seed in plan.seeds
+        for row in plan.rows
+        if seed not in comparison.runs_of(row)
+    ]
+    with comparison.locked() as lock:
+        comparison.write()
+        _make_data(configs, queue)
+        workers = processes or max(1, torch.cuda.device_count())
+        failed = _Pool(comparison, fingerprints, queue, workers, lock).run()
+    if failed:
+        logs = ", ".join(str(path) for path in failed)
+        raise MixDetError(f"{len(failed)} of the runs failed: see {logs}")
+    return comparison
+
+
+class _Pool:
+    """The processes of the runs, and the queue of the runs that are not started yet."""
+
+    def __init__(
+        self,
+        comparison: Comparison,
+        fingerprints: dict[str, str],
+        queue: Sequence[tuple[str, int]],
+        workers: int,
+        lock: int,
+    ) -> None:
+        self.comparison, self.fingerprints = comparison, fingerprints
+        self.queue, self.lock = list(queue), lock
+        self.free_slots = list(range(min(workers, max(1, len(queue)))))
+        self.threads = max(1, cores() // len(self.free_slots))
+        self.active: dict[tuple[str, int], tuple[subprocess.Popen, int, float]] = {}
+        self.minutes: list[float] = []
+        self.failed: list[Path] = []
+
+    def run(self) -> list[Path]:
+        """Run the whole queue; return the logs of the runs that failed."""
+        total = len(self.comparison.plan.rows) * len(self.comparison.plan.seeds)
+        done = total - len(self.queue)
+        print(f"{done} of {total} runs are done, {len(self.free_slots)} at a time")
+        try:
+            while self.queue or self.active:
+                while self.queue and self.free_slots:
+                    self._start(*self.queue.pop(0))
+                time.sleep(0.2)
+                for key, (process, *_) in list(self.active.items()):
+                    if process.poll() is not None:
+                        self._finish(*key)
+        except BaseException:
+            print("stopping: each run writes a checkpoint, and the same command resumes from it")
+            for process, *_ in self.active.values():
+                process.send_signal(signal.SIGINT)
+            for process, *_ in self.active.values():
+                process.wait()
+            raise
+        return self.failed
+
+    def _start(self, row: str, seed: int) -> None:
+        plan, slot = self.comparison.plan, self.free_slots.pop()
+        folder = self.comparison.run_folder(row, seed)
+        folder.mkdir(parents=True, exist_ok=True)
+        arguments = {
+            "config": plan.configs[plan.rows.index(row)],
+            "work_dir": str(folder),
+            "seed": seed,
+            "resume": "auto",
+            "data_root": plan.data_root,
+            "cfg_options": plan.cfg_options,
+        }
+        environment = os.environ | {"OMP_NUM_THREADS": str(self.threads)}
+        if torch.cuda.is_available():
+            environment["CUDA_VISIBLE_DEVICES"] = _visible_device(slot)
+        with (folder / "output.txt").open("ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", f"{__package__}.run_worker", json.dumps(arguments)],
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                pass_fds=(self.lock,),
+                # A terminal's Ctrl-C then goes to this process alone, which forwards it once.
+                start_new_session=True,
+            )
+        self.active[row, seed] = process, slot, time.monotonic()
+
+    def _finish(self, row: str, seed: int) -> None:
+        process, slot, started = self.active.pop((row, seed))
+        self.free_slots.append(slot)
+        folder = self.comparison.run_folder(row, seed)
+        minutes = (time.monotonic() - started) / 60
+        if process.returncode:
+            log = folder / "output.txt"
+            self.failed.append(log)
+            print(f"{row} seed {seed} failed (exit code {process.returncode}): see {log}")
+            return
+        environment = describe_environment(self.threads)
+        record = read_run(row, seed, self.fingerprints[row], folder, environment)
+        self.comparison.runs.append(record)
+        self.comparison.rows = {}  # to be measured again, with this run
+        self.comparison.write()
+        self.minutes.append(minutes)
+        waiting = len(self.queue) + len(self.active)
+        slots = len(self.active) + len(self.free_slots)
+        left = waiting * statistics.mean(self.minutes) / slots
+        print(
+            f"{row} seed {seed}: {100 * record.metrics['coco/bbox_mAP']:.1f} mAP in "
+            f"{minutes:.1f} minutes; {waiting} left, about {left:.0f} minutes",
+            flush=True,
+        )
+
+
+def _read_config(plan: Plan, path: str) -> Config:
+    cfg = load_config(path, plan.cfg_options, data_root=plan.data_root)
+    check_data(cfg, ("train_dataloader", "val_dataloader"))
+    return cfg
+
+
+def _check_same_validation(plan: Plan, configs: dict[str, Config]) -> None:
+    """Raise a `MixDetError` unless all configs have the validation set of the baseline."""
+    files = {row: _validation_file(cfg, plan, row) for row, cfg in configs.items()}
+    baseline, *rows = plan.rows
+    for row in rows:
+        if files[row] != files[baseline]:
+            raise MixDetError(
+                f"{row} is validated on {files[row]} but the baseline {baseline} on "
+                f"{files[baseline]}: give configs with the same validation set"
+            )
+
+
+def _validation_file(cfg: Config, plan: Plan, row: str) -> str:
+    try:
+        return cfg.val_evaluator.ann_file
+    except AttributeError as error:
+        path = plan.configs[plan.rows.index(row)]
+        raise MixDetError(f"{path}: val_evaluator must be one metric with an ann_file") from error
+
+
+def _fingerprint(cfg: Config) -> str:
+    content = {key: value for key, value in cfg.to_dict().items() if key != "work_dir"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _open_comparison(plan: Plan, folder: Path, fingerprints: dict[str, str]) -> Comparison:
+    """Return a new comparison, or the one in the folder with the plan's rows and seeds.
+
+    Raises:
+        MixDetError: The folder holds runs that do not belong to the plan.
+    """
+    if not (folder / "comparison.json").is_file():
+        return Comparison(folder, plan)
+    stored = Comparison.read(folder)
+    for run in stored.runs:
+        if run.fingerprint != fingerprints.get(run.row, run.fingerprint):
+            raise MixDetError(
+                f"{folder} holds runs of another {run.row}: its config or --cfg-options have "
+                "changed since: choose another --out, or delete the runs of this row and their "
+                "lines in runs.jsonl"
+            )
+    others = sorted({run.row for run in stored.runs} - set(plan.rows))
+    if others:
+        raise MixDetError(
+            f"{folder} holds runs of {', '.join(others)}: name that config too, or choose another "
+            "--out"
+        )
+    return Comparison(folder, plan, stored.runs, stored.rows)
+
+
+def _make_data(configs: dict[str, Config], queue: Sequence[tuple[str, int]]) -> None:
+    """Build data sets that make their own files, before several runs would do so at once."""
+    data_roots = set()
+    for row in {row for row, _ in queue}:
+        dataset = configs[row].train_dataloader.dataset
+        dataset_class = DATASETS.get(dataset.type)
+        makes_its_data = getattr(dataset_class, "makes_its_data", False)
+        if makes_its_data and dataset.data_root not in data_roots:
+            data_roots.add(dataset.data_root)
+            DATASETS.build(dataset)
+
+
+def _visible_device(slot: int) -> str:
+    """Return the GPU of a slot, chosen from those that this process may use."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    devices = named.split(",") if named else [str(i) for i in range(torch.cuda.device_count())]
+    return devices[slot % len(devices)]

@@ -1,0 +1,217 @@
+"""Checks of an annotation file: classes, ids, and file names of the images."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from pathlib import Path
+
+from mixdet.data_check.data_problems import ERROR, NOTE, WARNING, Example, Problem, problem_list
+from mixdet.data_check.data_splits import Split
+from mixdet.errors import MixDetError, did_you_mean
+from mixdet.images import refuse_foreign_name, resolve_inside
+
+
+def check_not_empty(split: Split) -> list[Problem]:
+    """Find a file without images, or without a box of a class of the config."""
+    if not split.images:
+        return problem_list("no_images", ERROR, split.name, "no image in the annotations", 1)
+    names = (
+        split.category_name_by_id.get(annotation.get("category_id"))
+        for annotation in split.annotations
+    )
+    if split.classes and not any(name in split.classes for name in names):
+        text = "no box of any class of the config"
+        return problem_list("no_boxes", ERROR, split.name, text, 1)
+    return []
+
+
+def check_classes(split: Split) -> list[Problem]:
+    """Compare the classes of the config with the categories of the annotation file.
+
+    mmdet selects the categories whose names are classes of the config. It numbers them in the order
+    of the file. The labels are therefore wrong, without an error, if a name is missing, occurs
+    twice, or is at another position in the config.
+    """
+    names = [category.get("name") for category in split.categories]
+    if not split.classes:
+        text = "the config names no classes; add metainfo=dict(classes=(...)) to the data set"
+        return problem_list("no_classes", ERROR, split.name, text, 1)
+    missing = [name for name in split.classes if name not in names]
+    unused = [name for name in names if name not in split.classes]
+    counts = Counter(names)
+    twice = [name for name, count in counts.items() if count > 1 and name in split.classes]
+    problems = problem_list(
+        "missing_classes",
+        ERROR,
+        split.name,
+        "classes of the config that the annotations lack; all labels after them would be wrong",
+        len(missing),
+        (Example(_with_suggestion(name, unused or names)) for name in missing),
+    )
+    problems += problem_list(
+        "category_names_twice",
+        ERROR,
+        split.name,
+        "names that several categories of the annotations have; the labels would be wrong",
+        len(twice),
+        map(Example, twice),
+    )
+    problems += problem_list(
+        "unused_categories",
+        NOTE,
+        split.name,
+        "categories of the annotations that the config leaves out",
+        len(unused),
+        map(Example, unused),
+    )
+    order = [name for name in names if name in split.classes]
+    if not missing and not twice and order != list(split.classes):
+        pairs = [(a, b) for a, b in zip(split.classes, order, strict=True) if a != b]
+        problems += problem_list(
+            "classes_in_another_order",
+            ERROR,
+            split.name,
+            "classes whose order in the config is not that of the annotations; list the classes in "
+            "the order of the annotation file",
+            len(pairs),
+            (Example(f"{a} would stand for {b}") for a, b in pairs),
+        )
+    return problems + _classes_without_boxes(split)
+
+
+def check_ids(split: Split) -> list[Problem]:
+    """Find repeated ids, missing fields, and boxes of unknown images or categories."""
+    problems = []
+    for kind, entries in (
+        ("image", split.images),
+        ("annotation", split.annotations),
+        ("category", split.categories),
+    ):
+        counts = Counter(entry.get("id") for entry in entries)
+        twice = [number for number, count in counts.items() if count > 1]
+        problems += problem_list(
+            f"{kind}_ids_twice",
+            ERROR,
+            split.name,
+            f"{kind} ids that several entries have",
+            len(twice),
+            (Example(f"{kind} id {number}") for number in twice),
+        )
+    for kind, fields, entries in (
+        ("images", ("file_name", "width", "height"), split.images),
+        ("annotations", ("image_id", "category_id", "bbox", "area"), split.annotations),
+    ):
+        incomplete = [entry for entry in entries if any(field not in entry for field in fields)]
+        problems += problem_list(
+            f"incomplete_{kind}",
+            ERROR,
+            split.name,
+            f"{kind} that lack one of {', '.join(fields)}",
+            len(incomplete),
+            (Example(f"id {entry.get('id')}") for entry in incomplete),
+        )
+    for code, key, known in (
+        ("unknown_images", "image_id", split.image_by_id),
+        ("unknown_categories", "category_id", split.category_name_by_id),
+    ):
+        unknown = [entry for entry in split.annotations if entry.get(key) not in known]
+        problems += problem_list(
+            code,
+            WARNING,
+            split.name,
+            f"boxes whose {key} is not in the file; mmdet leaves them out",
+            len(unknown),
+            (Example(f"annotation {entry.get('id')}: {key} {entry.get(key)}") for entry in unknown),
+        )
+    return problems
+
+
+def check_file_names(split: Split) -> list[Problem]:
+    """Find file names that lead outside the root, occur twice, or have no file.
+
+    No image is opened.
+    """
+    outside, missing = [], []
+    listings: dict[str, dict[str, bool]] = {}
+    for image in split.images:
+        name = image.get("file_name")
+        try:
+            refuse_foreign_name(name, split.root or "")
+            if split.root is not None and not _exists(split.root, name, listings):
+                missing.append(split.path(image))
+        except MixDetError as error:
+            outside.append(str(error))
+    counts = Counter(str(image.get("file_name")) for image in split.images)
+    twice = [name for name, count in counts.items() if count > 1]
+    problems = problem_list(
+        "names_outside_the_root",
+        ERROR,
+        split.name,
+        "images that are not inside the data set's folder; training refuses them",
+        len(outside),
+        map(Example, outside),
+    )
+    problems += problem_list(
+        "names_twice",
+        WARNING,
+        split.name,
+        "file names that several images have",
+        len(twice),
+        map(Example, twice),
+    )
+    problems += problem_list(
+        "missing_images",
+        ERROR if len(missing) == len(split.images) else WARNING,
+        split.name,
+        "image files that do not exist",
+        len(missing),
+        map(Example, missing),
+    )
+    return problems
+
+
+def _classes_without_boxes(split: Split) -> list[Problem]:
+    names = split.category_name_by_id
+    used = {names.get(annotation.get("category_id")) for annotation in split.annotations}
+    empty = [name for name in split.classes if name not in used and name in names.values()]
+    return problem_list(
+        "classes_without_examples",
+        WARNING if split.is_training else NOTE,
+        split.name,
+        "classes without a single box",
+        len(empty),
+        map(Example, empty),
+    )
+
+
+def _with_suggestion(name: str, others: list) -> str:
+    hint = did_you_mean(name, map(str, others))
+    return f"{name}, {hint}" if hint else name
+
+
+def _exists(root: str, name: str, listings: dict[str, dict[str, bool]]) -> bool:
+    """Look an image up in the listing of its folder, and resolve it only if it is a link.
+
+    Args:
+        root: Folder of the data set.
+        name: Path of the image relative to the root.
+        listings: Listings by folder. A folder that is not in it is listed and added.
+
+    Raises:
+        MixDetError: The image is behind a link that leads outside the root.
+    """
+    folder, file = os.path.split(name)
+    if folder not in listings:
+        listings[folder] = _list_folder(resolve_inside(root, folder or "."))
+    is_link = listings[folder].get(file)
+    return resolve_inside(root, name).exists() if is_link else is_link is not None
+
+
+def _list_folder(folder: Path) -> dict[str, bool]:
+    """Return whether an entry is a link, by name. A folder that does not exist gives no entries."""
+    try:
+        with os.scandir(folder) as entries:
+            return {entry.name: entry.is_symlink() for entry in entries}
+    except OSError:
+        return {}

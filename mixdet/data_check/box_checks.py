@@ -1,0 +1,115 @@
+"""Checks of the boxes: format, size, and position in the image."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mixdet.data_check.data_problems import ERROR, WARNING, Example, Problem, problem_list
+from mixdet.data_check.data_splits import Split, finite_rows
+
+TOLERANCE = 1.0  # pixels, since annotations are rounded
+# Another format is reported if fewer boxes than MIN_XYWH are valid as (x, y, w, h), and at least
+# MIN_OTHER are valid in the other format.
+MIN_XYWH, MIN_OTHER = 0.95, 0.98
+
+
+def check_boxes(split: Split) -> list[Problem]:
+    """Find boxes that are no numbers, of another format, without an area, or outside their image.
+
+    If all boxes have another format, the checks of size and position are left out.
+    """
+    boxes = split.boxes
+    broken = np.isnan(boxes).any(1)
+    problems = _box_problems(
+        split,
+        "broken_boxes",
+        ERROR,
+        "boxes that are not four finite numbers; they make the loss NaN or cannot be read",
+        broken,
+    )
+    other_format = guess_format(boxes, split.sizes)
+    if other_format:
+        text = f"boxes that look like {other_format}; convert them to COCO's x y w h in pixels"
+        return problems + _box_problems(split, "box_format", ERROR, text, ~broken)
+    x, y, width, height = boxes.T
+    image_width, image_height = split.sizes.T
+    with np.errstate(invalid="ignore"):
+        flat = (width <= 0) | (height <= 0)
+        small = ~flat & ((width < 1) | (height < 1))
+        beyond = _extends_beyond(boxes, split.sizes) & ~flat
+        outside = (x >= image_width) | (y >= image_height) | (x + width <= 0) | (y + height <= 0)
+        areas = finite_rows([[annotation.get("area")] for annotation in split.annotations], 1)
+        no_area = ~(areas[:, 0] > 0) & ~flat & ~small
+    for code, text, wrong in (
+        ("flat_boxes", "boxes without an area; mmdet leaves them out", flat),
+        ("small_boxes", "boxes less than a pixel wide or high; mmdet leaves them out", small),
+        (
+            "boxes_outside",
+            "boxes wholly outside their image; mmdet leaves them out",
+            beyond & outside,
+        ),
+        ("boxes_beyond", "boxes that extend beyond their image", beyond & ~outside),
+        ("no_area_stated", "boxes whose `area` is not above 0; mmdet leaves them out", no_area),
+    ):
+        problems += _box_problems(split, code, WARNING, text, wrong)
+    return problems
+
+
+def guess_format(boxes: np.ndarray, sizes: np.ndarray) -> str | None:
+    """Name the format of boxes that are clearly not (x, y, w, h) in pixels.
+
+    Each format is tested on all boxes at once. Corners read as (x, y, w, h) mostly extend beyond
+    the image. Boxes in (x, y, w, h) read as corners mostly end before they start.
+
+    Args:
+        boxes: (n, 4) as annotated.
+        sizes: (n, 2) width and height in pixels of the image of each box.
+
+    Returns:
+        The format, or None if the boxes are (x, y, w, h) in pixels or no format is clear.
+    """
+    known = ~(np.isnan(boxes).any(1) | np.isnan(sizes).any(1)) & (boxes != 0).any(1)
+    boxes, sizes = boxes[known], sizes[known]
+    if not len(boxes):
+        return None
+    first, second = boxes[:, :2], boxes[:, 2:]
+    if ((boxes >= 0) & (boxes <= 1)).all(1).mean() >= MIN_OTHER:
+        return "fractions of the image size (0 to 1)"
+    if 1 - _extends_beyond(boxes, sizes).mean() >= MIN_XYWH:
+        return None
+    as_corners = (
+        (second > first).all(1)
+        & (second <= sizes + TOLERANCE).all(1)
+        & (first >= -TOLERANCE).all(1)
+    )
+    as_centers = ~_extends_beyond(np.hstack([first - second / 2, second]), sizes)
+    if as_corners.mean() >= MIN_OTHER:
+        return "x1 y1 x2 y2"
+    return "center x, center y, w, h" if as_centers.mean() >= MIN_OTHER else None
+
+
+def _extends_beyond(boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """Return (n,) whether boxes (n, 4) in (x, y, w, h) extend beyond images (n, 2) in (w, h)."""
+    starts = boxes[:, :2]
+    ends = starts + boxes[:, 2:]
+    return (starts < -TOLERANCE).any(1) | (ends > sizes + TOLERANCE).any(1)
+
+
+def _box_problems(
+    split: Split, code: str, level: str, text: str, wrong: np.ndarray
+) -> list[Problem]:
+    """Return a problem of the boxes for which `wrong` (n,) is true, if there are any."""
+    indices = np.flatnonzero(wrong)
+    examples = (_example(split, index) for index in indices)
+    return problem_list(code, level, split.name, text, len(indices), examples)
+
+
+def _example(split: Split, index: int) -> Example:
+    annotation = split.annotations[index]
+    image = split.image_by_id.get(annotation.get("image_id"), {})
+    box, size = split.boxes[index], split.sizes[index]
+    text = f"annotation {annotation.get('id')} in {image.get('file_name')}: "
+    text += f"bbox {annotation.get('bbox')}"
+    if not np.isnan(size).any():
+        text += f" in an image of {size[0]:g} x {size[1]:g}"
+    return Example(text, split.path(image), None if np.isnan(box).any() else tuple(box.tolist()))

@@ -1,0 +1,83 @@
+"""A problem of the data: what is wrong, how often, and a few examples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from itertools import islice
+from typing import Any
+
+MAX_EXAMPLES = 5
+
+ERROR, WARNING, NOTE = "error", "warning", "note"
+LEVELS = (ERROR, WARNING, NOTE)  # from the worst to the least
+
+
+@dataclass(frozen=True)
+class Example:
+    """One occurrence of a problem.
+
+    Attributes:
+        text: What is wrong, with the id or the name of the entry.
+        image: Path of the image, or None if there is no image to show.
+        box: The box as annotated, (x, y, w, h) in pixels of the image, or None if the example is
+            not about a box.
+    """
+
+    text: str
+    image: str | None = None
+    box: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something that is wrong with one data set.
+
+    Attributes:
+        code: A short name for scripts. It does not change between versions.
+        level: `error` if training or evaluation would be meaningless, `warning` if some of the data
+            are lost or doubtful, `note` if the data may be so on purpose.
+        data: The data set, such as `training`.
+        text: What is wrong, and where needed the consequence or the remedy.
+        count: Number of occurrences.
+        examples: The first occurrences.
+    """
+
+    code: str
+    level: str
+    data: str
+    text: str
+    count: int
+    examples: list[Example] = field(default_factory=list)
+
+    def line(self) -> str:
+        """Return the problem and its first example in one line."""
+        first = f" (first: {self.examples[0].text})" if self.examples else ""
+        return f"{self.data} data: {self.text}: {self.count:,}{first}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return asdict(self)
+
+
+def problem_list(
+    code: str,
+    level: str,
+    data: str,
+    text: str,
+    count: int,
+    examples: Iterable[Example] = (),
+) -> list[Problem]:
+    """Return a list that holds one problem, or an empty list if `count` is 0.
+
+    Args:
+        code: See `Problem`.
+        level: See `Problem`.
+        data: See `Problem`.
+        text: See `Problem`.
+        count: See `Problem`.
+        examples: An iterable of all occurrences. Only the first `MAX_EXAMPLES` are taken from it.
+    """
+    if not count:
+        return []
+    return [Problem(code, level, data, text, count, list(islice(examples, MAX_EXAMPLES)))]

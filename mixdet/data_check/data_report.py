@@ -1,0 +1,133 @@
+"""The result of a data check, as text and as plain values for JSON."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from mixdet.data_check.anchor_fit import AnchorFit
+from mixdet.data_check.data_problems import LEVELS, NOTE, Problem
+from mixdet.data_check.data_splits import Split
+from mixdet.visual.tables import text_table
+
+MAX_CHARACTERS = 200  # of an example in a terminal
+
+
+@dataclass(frozen=True)
+class SplitSummary:
+    """The size of a split.
+
+    Attributes:
+        data: Name of the split.
+        ann_file: Path of the annotation file.
+        images: Number of images.
+        boxes: Number of boxes.
+        classes: Number of classes of the config.
+    """
+
+    data: str
+    ann_file: str
+    images: int
+    boxes: int
+    classes: int
+
+
+@dataclass(frozen=True)
+class DataReport:
+    """The result of a data check.
+
+    Attributes:
+        summaries: The checked data sets.
+        problems: What is wrong with them.
+        anchors: The boxes compared with the anchors, or None for a model without anchors.
+    """
+
+    summaries: list[SplitSummary]
+    problems: list[Problem]
+    anchors: AnchorFit | None
+
+    @property
+    def ok(self) -> bool:
+        """Whether there is no error and no warning."""
+        return all(problem.level == NOTE for problem in self.problems)
+
+    def sorted_problems(self) -> list[Problem]:
+        """Return the problems, the worst first."""
+        return sorted(self.problems, key=lambda problem: LEVELS.index(problem.level))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return {
+            "ok": self.ok,
+            "data": [asdict(summary) for summary in self.summaries],
+            "problems": [problem.as_dict() for problem in self.sorted_problems()],
+            "anchors": self.anchors and self.anchors.as_dict(),
+        }
+
+    def text(self) -> str:
+        """Return the report for a terminal: each problem with its count and first examples."""
+        parts = [summary_table(self.summaries)]
+        for problem in self.sorted_problems():
+            lines = [f"{problem.level}: {problem.data} data: {problem.text}: {problem.count:,}"]
+            lines += [f"    {_shorten(example.text)}" for example in problem.examples]
+            rest = problem.count - len(problem.examples)
+            if problem.examples and rest > 0:
+                lines.append(f"    and {rest:,} more")
+            parts.append("\n".join(lines))
+        if self.anchors:
+            parts.append("\n".join(anchor_lines(self.anchors)))
+        problems = sum(problem.level != NOTE for problem in self.problems)
+        parts.append(f"problems: {problems}" if problems else "nothing is wrong")
+        return "\n\n".join(parts)
+
+
+def summarize_split(split: Split) -> SplitSummary:
+    """Count the images, boxes and classes of a split."""
+    counts = (len(part) for part in (split.images, split.annotations, split.classes))
+    return SplitSummary(split.name, split.ann_file, *counts)
+
+
+def summary_table(summaries: list[SplitSummary]) -> str:
+    """Return a table of the checked data sets."""
+    header = ("data", "images", "boxes", "classes", "annotations")
+    rows = [
+        (
+            summary.data,
+            f"{summary.images:,}",
+            f"{summary.boxes:,}",
+            str(summary.classes),
+            summary.ann_file,
+        )
+        for summary in summaries
+    ]
+    return text_table(header, rows)
+
+
+def anchor_lines(fit: AnchorFit) -> list[str]:
+    """Return the comparison of boxes and anchors as lines of text."""
+    width, height = fit.input_wh
+    lines = [
+        f"{fit.boxes:,} training boxes at {width} x {height}, before augmentation "
+        "(percentiles 5, 25, 50, 75, 95)",
+        f"    side (square root of the area): {_join_numbers(fit.sides)} pixels",
+        f"    width / height: {_join_numbers(fit.ratios)}",
+        f"{fit.anchors} anchor shapes of the model: {fit.now}",
+        f"{len(fit.clusters)} shapes by k-means: {fit.by_clusters}",
+        "    " + ", ".join(f"{width}x{height}" for width, height in fit.clusters),
+    ]
+    if fit.settings:
+        settings = ", ".join(f"{key}={sizes}" for key, sizes in fit.settings.items())
+        lines += [
+            f"anchor sizes that fit better: {fit.by_settings}",
+            f"    model = dict(bbox_head=dict(anchor_generator=dict({settings})))",
+        ]
+    return lines
+
+
+def _join_numbers(values: list[float]) -> str:
+    return ", ".join(f"{value:g}" for value in values)
+
+
+def _shorten(text: str) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= MAX_CHARACTERS else text[: MAX_CHARACTERS - 3] + "..."

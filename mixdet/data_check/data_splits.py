@@ -1,0 +1,177 @@
+"""The data sets of a config, with their annotations exactly as they are in the file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from mmdet.datasets import CocoDataset
+from mmdet.registry import DATASETS
+from mmengine.config import Config
+
+from mixdet.config.data_paths import LOADERS, with_annotations
+from mixdet.errors import MixDetError
+from mixdet.evaluation import load_coco
+from mixdet.images import ImageLimits
+
+SPLIT_NAMES = dict(zip(LOADERS, ("training", "validation", "test"), strict=True))
+
+
+@dataclass
+class Split:
+    """One data set of a config.
+
+    Attributes:
+        name: `training`, `validation` or `test`. If several loaders use the same data, their names
+            are joined, as in `validation, test`.
+        ann_file: Path of the annotation file.
+        root: Folder of the images, or None if they are not on a local disk.
+        classes: Class names of the config, or else of the data set's class.
+        limits: Limits on the size of an image file.
+        content: `images`, `annotations` and `categories` of the annotation file.
+    """
+
+    name: str
+    ann_file: str
+    root: str | None
+    classes: tuple[str, ...]
+    limits: ImageLimits
+    content: dict
+
+    @property
+    def is_training(self) -> bool:
+        """Whether a detector is trained on these data."""
+        return self.name.startswith("training")
+
+    @cached_property
+    def images(self) -> list[dict]:
+        """The image entries."""
+        return self.content["images"]
+
+    @cached_property
+    def annotations(self) -> list[dict]:
+        """The annotation entries, one for each box."""
+        return self.content["annotations"]
+
+    @cached_property
+    def categories(self) -> list[dict]:
+        """The category entries. Names that are not strings are converted, so that none is equal to
+        a class name.
+        """
+        return [
+            {**category, "name": str(category.get("name"))}
+            for category in self.content["categories"]
+        ]
+
+    @cached_property
+    def image_by_id(self) -> dict:
+        """The image entries by id."""
+        return {image.get("id"): image for image in self.images}
+
+    @cached_property
+    def category_name_by_id(self) -> dict:
+        """The category names by id."""
+        return {category.get("id"): category.get("name") for category in self.categories}
+
+    @cached_property
+    def boxes(self) -> np.ndarray:
+        """(n, 4) `bbox` of each annotation as it is in the file. A row is NaN if the `bbox` is not
+        four numbers.
+        """
+        return finite_rows([annotation.get("bbox") for annotation in self.annotations], 4)
+
+    @cached_property
+    def sizes(self) -> np.ndarray:
+        """(n, 2) width and height in pixels of each annotation's image; NaN if unknown."""
+        images = self.image_by_id
+        known = dict(zip(images, self.stated_sizes(images.values()), strict=True))
+        unknown = np.full(2, np.nan)
+        sizes = [known.get(annotation.get("image_id"), unknown) for annotation in self.annotations]
+        return np.array(sizes, float).reshape(-1, 2)
+
+    @staticmethod
+    def stated_sizes(images: Iterable[dict]) -> np.ndarray:
+        """Return (n, 2) width and height in pixels of image entries; NaN if they are missing."""
+        return finite_rows([[image.get("width"), image.get("height")] for image in images], 2)
+
+    def path(self, image: dict) -> str | None:
+        """Return the path of an image entry, or None if the root or the name is unknown."""
+        name = image.get("file_name")
+        known = self.root is not None and isinstance(name, str)
+        return str(Path(self.root, name)) if known else None
+
+
+def read_splits(cfg: Config, loaders: tuple[str, ...] = LOADERS) -> list[Split]:
+    """Read the annotation files of a config.
+
+    Data that several loaders use are read once and give one split. Data sets are left out if they
+    are not a `CocoDataset` or not on a local disk.
+
+    Args:
+        cfg: The config.
+        loaders: Names of the data loaders to read.
+
+    Raises:
+        MixDetError: An annotation file is missing or is not in COCO's format.
+    """
+    splits: dict[tuple, Split] = {}
+    for where, dataset in with_annotations(cfg, loaders):
+        dataset_class = DATASETS.get(dataset["type"])
+        name = SPLIT_NAMES[where.partition(".")[0]]
+        data_root = dataset.get("data_root") or ""
+        prefix = (dataset.get("data_prefix") or {}).get("img", "")
+        ann_file, images = (_join(data_root, part) for part in (dataset["ann_file"], prefix))
+        remote = dataset.get("backend_args") is not None or "://" in ann_file
+        if remote or not issubclass(dataset_class, CocoDataset):
+            continue
+        classes = tuple(dataset_class._load_metainfo(dataset.get("metainfo")).get("classes", ()))
+        key = (ann_file, images, classes)
+        if key in splits:
+            if name not in splits[key].name:
+                splits[key].name += f", {name}"
+            continue
+        content = load_coco(ann_file).dataset
+        for part in ("images", "annotations", "categories"):
+            if not isinstance(content.get(part), list):
+                raise MixDetError(f"{ann_file}: not a COCO annotation file (no list of {part})")
+        root = None if "://" in images else images
+        splits[key] = Split(name, ann_file, root, classes, image_limits(dataset), content)
+    return list(splits.values())
+
+
+def image_limits(dataset: dict) -> ImageLimits:
+    """Return the image limits of a data set's config."""
+    keys = ("max_bytes", "max_pixels")
+    return ImageLimits(**{key: dataset[key] for key in keys if key in dataset})
+
+
+def finite_rows(rows: list, width: int) -> np.ndarray:
+    """Return the rows as floats (n, width). A row is NaN if it is not `width` finite numbers."""
+    try:
+        values = np.array(rows)
+    except ValueError:  # the rows have different lengths
+        values = None
+    if values is None or values.dtype.kind not in "iuf" or values.shape != (len(rows), width):
+        values = np.array([_float_row(row, width) for row in rows], float).reshape(-1, width)
+    values = values.astype(float)
+    values[~np.isfinite(values).all(1)] = np.nan
+    return values
+
+
+def _float_row(row, width: int) -> list[float]:
+    is_row = isinstance(row, list) and len(row) == width
+    if not is_row or not all(isinstance(value, (int, float)) for value in row):
+        return [np.nan] * width
+    try:
+        return [float(value) for value in row]
+    except OverflowError:  # an integer of several hundred digits
+        return [np.nan] * width
+
+
+def _join(root: str, part: str) -> str:
+    """Join paths as mmengine's data sets do: the root is not added to absolute paths and URLs."""
+    alone = not root or "://" in part or Path(part).is_absolute()
+    return part if alone else f"{root.rstrip('/')}/{part}"

@@ -1,0 +1,120 @@
+"""Checks of the image files. Each file is read and decoded once."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tqdm import tqdm
+
+from mixdet.data_check.data_problems import ERROR, WARNING, Example, Problem, problem_list
+from mixdet.data_check.data_splits import Split
+from mixdet.errors import MixDetError
+from mixdet.images import decode_fully, read_image_file, resolve_inside
+
+
+@dataclass
+class ImageFiles:
+    """Facts about the image files of a split.
+
+    Attributes:
+        split: The split.
+        broken: The reason why an image cannot be used, by its path.
+        wrong_size: The size of the file and the size in the annotations as text, by path.
+        paths_by_hash: Paths of the images by a hash of their content.
+    """
+
+    split: Split
+    broken: dict[str, str] = field(default_factory=dict)
+    wrong_size: dict[str, str] = field(default_factory=dict)
+    paths_by_hash: dict[bytes, list[str]] = field(default_factory=lambda: defaultdict(list))
+
+
+def read_image_files(split: Split) -> ImageFiles:
+    """Read and decode every image of a split that exists, with a progress bar.
+
+    Missing images and names outside the root are left out: `check_file_names` reports them.
+    """
+    files = ImageFiles(split)
+    stated = split.stated_sizes(split.images)
+    sizes = {
+        str(image["file_name"]): tuple(size)
+        for image, size in zip(split.images, stated, strict=True)
+        if image.get("file_name")
+    }
+
+    def read(name: str) -> tuple[tuple[int, int], bytes] | None:
+        try:
+            path = resolve_inside(split.root, name)
+        except MixDetError:
+            return None
+        if not path.exists():
+            return None
+        content, size = read_image_file(path, split.limits)
+        decode_fully(path, content)
+        return size, hashlib.blake2b(content, digest_size=16).digest()
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # decoders release Python's lock
+        tasks = {name: pool.submit(read, name) for name in sizes}
+        progress = tqdm(tasks.items(), desc=f"{split.name} images", unit="img", leave=False)
+        for name, task in progress:
+            path = str(Path(split.root, name))
+            try:
+                size_and_hash = task.result()
+            except MixDetError as error:
+                files.broken[path] = str(error)
+                continue
+            if size_and_hash is None:
+                continue
+            size, digest = size_and_hash
+            files.paths_by_hash[digest].append(path)
+            if size != sizes[name]:
+                width, height = sizes[name]
+                files.wrong_size[path] = f"{size[0]} x {size[1]}, stated {width:g} x {height:g}"
+    return files
+
+
+def check_image_files(files: ImageFiles) -> list[Problem]:
+    """Report broken images, and images whose size is not that of the annotations."""
+    problems = problem_list(
+        "broken_images",
+        ERROR if len(files.broken) == len(files.split.images) else WARNING,
+        files.split.name,
+        "images that cannot be used",
+        len(files.broken),
+        map(Example, files.broken.values()),
+    )
+    problems += problem_list(
+        "images_of_another_size",
+        WARNING,
+        files.split.name,
+        "images whose size is not that of the annotations; their boxes may be misplaced",
+        len(files.wrong_size),
+        (Example(f"{path}: {text}", path) for path, text in files.wrong_size.items()),
+    )
+    return problems
+
+
+def check_shared_images(training: ImageFiles, other: ImageFiles) -> list[Problem]:
+    """Report images of another split that are training images too.
+
+    The content of the files is compared, not their names.
+    """
+    pairs = [
+        (training.paths_by_hash[digest][0], path)
+        for digest, paths in other.paths_by_hash.items()
+        if digest in training.paths_by_hash
+        for path in paths
+    ]
+    return problem_list(
+        "shared_images",
+        WARNING,
+        other.split.name,
+        "images that are training images too; they make the scores too high",
+        len(pairs),
+        (Example(f"{path} is {training_path}", path) for training_path, path in pairs),
+    )
