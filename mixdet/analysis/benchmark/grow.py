@@ -204,7 +204,7 @@ def _parts_table(record: dict[str, object], markdown: bool) -> str:
         for part in record["parts"]
     ]
     header = ["one core, fused, 320 x 320", "ms", "million multiply-adds", "billion a second"]
-    header += ["GB a second, read and written"] * (len(rates_of) - 1)
+    header += ["GB a second"] * (len(rates_of) - 1)
     return text_table(header, parts, markdown)
 
 

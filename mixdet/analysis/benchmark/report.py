@@ -30,7 +30,7 @@ def summary(record: dict) -> str:
     module = importlib.import_module(f"mixdet.analysis.benchmark.{kind}")
     short = getattr(module, f"{kind}_summary", None)
     made = short(record) if short else getattr(module, f"{kind}_table")(record, markdown=True)
-    measured_on, _ = describe(record["machine"]).splitlines()
+    measured_on, _ = describe(record["machine"] | {"load": None}).splitlines()
     return f"{measured_on}, mixdet {record['machine']['versions']['mixdet']}\n\n{made}"
 
 
