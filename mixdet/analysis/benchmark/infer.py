@@ -170,7 +170,14 @@ def infer_summary(record: dict[str, object]) -> str:
 
 def infer_table(record: dict[str, object], markdown: bool = False) -> str:
     """The record of `measure_infer` as text, a table for each batch and number of threads."""
-    header = ["ms an image", *PARTS, "decode and NMS, %", "times faster", "network, ms per billion", "mAP"]
+    header = [
+        "ms an image",
+        *PARTS,
+        "decode and NMS, %",
+        "times faster",
+        "network, ms per billion",
+        "mAP",
+    ]
     tables = []
     settings = dict.fromkeys((row["batch"], row["threads"]) for row in record["rows"])
     for batch, threads in settings:
