@@ -32,8 +32,8 @@ SWEEPS: dict[str, Mapping[int, tuple]] = {
     "kernel": {kernel: (SIZE, BATCH, kernel) for kernel in KERNELS},
 }
 AXES = {
-    "resolution": "side of the picture, pixels",
-    "batch": "pictures in a batch",
+    "resolution": "side of the image, pixels",
+    "batch": "images in a batch",
     "groups": "MixConv groups: 3, then 5, 7, 9, 11",
     "kernel": "kernel size of all",
 }
