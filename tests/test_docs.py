@@ -171,7 +171,8 @@ def test_the_readme_and_the_guide_have_one_config_of_own_data():
 def test_tables_are_those_of_the_json(page, file):
     record = read_record(file)
     made, found = insert(page.read_text(), file.stem, page_content(record, file, page))
-    assert found, f"{page.name} has no place for {file.name}"
+    linked = f"]({file.relative_to(page.parent).as_posix()})" in page.read_text()
+    assert found or linked, f"{page.name} has no place for {file.name}, and does not link to it"
     assert made == page.read_text(), "run python -m benchmarks report, as the page says"
     drawn = record_plot(record)
     if drawn:
@@ -179,3 +180,11 @@ def test_tables_are_those_of_the_json(page, file):
         committed = file.with_suffix(".svg").read_text()
         assert words.findall(drawn) == words.findall(committed)
     assert "/" not in "".join(map(str, record["settings"].values()))
+
+
+def test_the_summary_of_performance_repeats_the_tables():
+    summary, rest = (ROOT / "docs/performance.md").read_text().split("## How it is measured")
+    rows = [row.split("|") for row in summary.splitlines() if row.startswith("|")][2:]
+    ratios = [ratio for row in rows for ratio in row[3].split(" to ")]
+    assert len(ratios) > len(rows) > 5
+    assert not [ratio for ratio in ratios if not re.search(rf"[ (]{ratio.strip()}[ )]", rest)]
