@@ -116,7 +116,7 @@ def _description(
     activations = (m for m in part.modules() if type(m).__module__ == nn.ReLU.__module__)
     activation = type(next(activations)).__name__
     expansion = se_ratio = None
-    if isinstance(part, Expansion):
+    if isinstance(part, (Expansion, InvertedResidual)):
         inputs, outputs = (
             sum(getattr(m, key) for m in part.conv_pw.modules() if isinstance(m, nn.Conv2d))
             for key in ("in_channels", "out_channels")

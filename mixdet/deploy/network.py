@@ -14,10 +14,10 @@ from mmdet.models.dense_heads import SSDHead
 from mmdet.models.task_modules.coders import DeltaXYWHBBoxCoder
 from torch import Tensor, nn
 
-from mixdet.deploy.fuse import fuse
 from mixdet.engine.trained import TrainedNetwork
 from mixdet.errors import MixDetError
 from mixdet.models.backbones.base import StagedBackbone
+from mixdet.models.fusing import fuse
 
 
 class RawNetwork(nn.Module):

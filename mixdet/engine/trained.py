@@ -19,11 +19,11 @@ from torch import nn
 
 import mixdet.plugin  # noqa: F401 - before anything of mmdet's
 from mixdet.compat.checkpoint import load, trust_checkpoints
-from mixdet.deploy.fuse import fused_twin
 from mixdet.engine.config import read_config
 from mixdet.engine.hooks.fit import fill
 from mixdet.engine.plain_config import parse_config
 from mixdet.errors import MixDetError
+from mixdet.models.fusing import fused_twin
 
 
 class TrainedNetwork:

@@ -14,10 +14,10 @@ from torch import nn
 
 from mixdet.deploy.export import export
 from mixdet.deploy.exported import ExportedNetwork
-from mixdet.deploy.fuse import fuse
 from mixdet.deploy.quantise import Quantiser, blocks, quantise, signal_to_noise
 from mixdet.deploy.runtimes import BATCH, FILES, load
 from mixdet.errors import MixDetError
+from mixdet.models.fusing import fuse
 from mixdet.models.layers import InvertedResidual
 
 

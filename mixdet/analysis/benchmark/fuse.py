@@ -28,10 +28,10 @@ from mixdet.analysis.benchmark.processes import served, take_turns
 from mixdet.analysis.benchmark.timing import median_of
 from mixdet.analysis.machine import machine
 from mixdet.analysis.tables import text_table
-from mixdet.deploy.fuse import fuse
 from mixdet.deploy.runtimes import openvino_core
 from mixdet.engine.config import read_config
 from mixdet.errors import MixDetError
+from mixdet.models.fusing import fuse
 
 RUNTIMES = {"onnx": "onnxruntime", "openvino": "openvino"}  # targets and their packages
 FORMS: dict[str, Callable[[nn.Module, str], nn.Module]] = {

@@ -18,8 +18,8 @@ from mixdet.analysis.benchmark.train import fixed_batch, optim_wrapper
 from mixdet.analysis.machine import machine
 from mixdet.analysis.plots import colour, svg
 from mixdet.analysis.tables import text_table
-from mixdet.deploy.fuse import fuse
 from mixdet.engine.hooks.memory import keep_freed_memory
+from mixdet.models.fusing import fuse
 
 NETWORK = "MobileNetV2 {3,5,7}"
 SIZE, BATCH = 320, 4

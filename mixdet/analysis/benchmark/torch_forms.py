@@ -41,13 +41,13 @@ from mixdet.analysis.benchmark.peers import (
 from mixdet.analysis.benchmark.pictures import PACK
 from mixdet.deploy.export import export
 from mixdet.deploy.exported import FILES, FORMAT, MANIFEST, read_manifest, sha256
-from mixdet.deploy.fuse import fuse
 from mixdet.deploy.network import RawNetwork
 from mixdet.deploy.quantise import blocks, quantise
 from mixdet.deploy.to_onnx import save_onnx
 from mixdet.deploy.to_openvino import convert
 from mixdet.engine.config import read_config
 from mixdet.engine.trained import TrainedNetwork
+from mixdet.models.fusing import fuse
 from mixdet.shipped import shipped
 
 SIZE = 320

@@ -16,7 +16,7 @@ from mixdet.analysis.benchmark.peers import (
 )
 from mixdet.analysis.benchmark.train import fixed_batch
 from mixdet.models.layers import depthwise, norm_act
-from mixdet.models.layers.shortcut import onednn_computes
+from mixdet.models.layers.fast_path import onednn_computes
 
 SIZE = 160
 
