@@ -23,7 +23,7 @@ from mixdet.engine.config import read_config
 from mixdet.engine.hooks.fit import fill
 from mixdet.engine.plain_config import parse_config
 from mixdet.errors import MixDetError
-from mixdet.models.fusing import fused_twin
+from mixdet.models.detectors import fused_twin
 
 
 class TrainedNetwork:

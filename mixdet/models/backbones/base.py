@@ -15,9 +15,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from mixdet.errors import MixDetError
-from mixdet.models.fusing.blocks import branch_blocks, branch_stem, can_fold
+from mixdet.models.fusing.blocks import Layer, branch_blocks, can_fold
 from mixdet.models.fusing.forms import FusedForm
-from mixdet.models.fusing.parts import PerPart
+from mixdet.models.fusing.layout import ChannelLayout
+from mixdet.models.fusing.parts import PartitionedConv2d, PerPart
 from mixdet.models.layers import Conv2dSame, DepthwiseSeparable, Expansion, InvertedResidual
 from mixdet.models.layers.mixconv import PADDINGS
 from mixdet.models.layers.norm_act import norm_act
@@ -260,7 +261,8 @@ class StagedBackbone(BaseModule):
         blocks = [stage[index] for stage, index in places]
         stem_layout, blocks = branch_blocks(blocks, whole, tapped, form)
         if stem_layout:
-            self.conv_stem = branch_stem(self.conv_stem, self.bn1, stem_layout)
+            stem = Layer(self.conv_stem, self.bn1, self.act1).folded()
+            self.conv_stem = PartitionedConv2d(stem, ChannelLayout([stem.in_channels]), stem_layout)
             self.bn1, self.act1 = nn.Identity(), PerPart(self.act1)
         for (stage, index), block in zip(places, blocks, strict=True):
             stage[index] = block

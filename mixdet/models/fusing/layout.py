@@ -26,7 +26,6 @@ class ChannelLayout:
         min_channels: Zeros fill up each part of a split tensor to this many channels.
 
     Attributes:
-        sizes: As above.
         padded_sizes: Number of channels of each part, with zeros.
         boundaries: The channels at which one part ends and the next one begins.
     """
@@ -57,21 +56,15 @@ class ChannelLayout:
 def split_by_kernel(
     kernel_sizes: Sequence[int], boundaries: Iterable[int] = (), min_channels: int = 0
 ) -> ChannelLayout:
-    """Split the channels of a MixConv into branches of one kernel size.
+    """Split the channels of a MixConv, each with its kernel size, into branches.
 
-    A boundary between kernel sizes is moved down to a multiple of `BLOCK`, but not across one of
-    the given boundaries. The channels that it passes get their kernels padded.
-
-    Args:
-        kernel_sizes: The kernel size of each channel.
-        boundaries: Channels at which a branch ends in any case, since a 1x1 convolution beside the
-            MixConv has groups that end there.
-        min_channels: As for `ChannelLayout`.
+    A branch ends at each of the boundaries, which are those of groups of the 1x1 convolutions
+    beside the MixConv. A boundary between kernel sizes is moved down to a multiple of `BLOCK`, but
+    not across one of these; the channels that it passes get the kernel size of their new branch.
     """
     ends = {0, len(kernel_sizes), *boundaries}
     for channel, (size, following) in enumerate(pairwise(kernel_sizes), 1):
         if size != following:
             below = [boundary for boundary in boundaries if boundary <= channel]
             ends.add(max([channel // BLOCK * BLOCK, *below]))
-    sizes = [end - first for first, end in pairwise(sorted(ends))]
-    return ChannelLayout(sizes, min_channels)
+    return ChannelLayout([end - first for first, end in pairwise(sorted(ends))], min_channels)

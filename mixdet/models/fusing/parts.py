@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from itertools import islice
-from typing import NamedTuple
+from collections.abc import Sequence
+from functools import reduce
+from itertools import islice, pairwise
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,11 @@ from torch import Tensor, nn
 from mixdet.models.fusing.layout import ChannelLayout, Range
 
 Parts = Tensor | list[Tensor]  # a whole tensor (N, C, H, W), or the parts (N, C_i, H, W) of one
+
+
+def as_list(x: Parts | None) -> list[Tensor]:
+    """The parts of a tensor; one if it is whole, none of None."""
+    return x if isinstance(x, list) else [] if x is None else [x]
 
 
 class PerPart(nn.Module):
@@ -25,159 +30,123 @@ class PerPart(nn.Module):
         return [self.module(part) for part in x] if isinstance(x, list) else self.module(x)
 
 
-class Source(NamedTuple):
-    """What a convolution reads: the parts [first, end) of a tensor, joined, or some channels."""
-
-    parts: Range
-    channels: Range | None  # of the only part; None reads all
-
-    def read(self, parts: Sequence[Tensor]) -> Tensor:
-        parts = parts[slice(*self.parts)]
-        x = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
-        return x if self.channels is None else x[:, slice(*self.channels)]
-
-
 class PartitionedConv2d(nn.ModuleList):
-    """A convolution between tensors that may be split, made by `partition_conv`.
+    """A convolution between tensors that may be split.
 
-    A part of the output is a piece, or several pieces that are concatenated. A piece is the sum of
-    one or several convolutions. Runtimes add while they convolve.
-
-    Args:
-        convs: The convolutions, in the order of the pieces.
-        sources: What each convolution reads.
-        pieces: For each part of the output, the number of convolutions of each piece.
+    A part of the output is one piece, or several pieces that are concatenated. A piece is the sum
+    of one or more convolutions; runtimes add while they convolve. If the output has more channels
+    than the input, a convolution reads several parts joined, which copies the smaller side.
+    Otherwise each part is convolved by itself. `conv` has a bias, and its weight is zero between
+    `groups`, the groups of its input and output channels.
     """
 
     allow_inplace = False  # a sum may be written over one of its terms
 
+    @torch.no_grad()
     def __init__(
-        self, convs: Iterable[nn.Module], sources: Sequence[Source], pieces: Sequence[Sequence[int]]
+        self,
+        conv: nn.Conv2d,
+        inputs: ChannelLayout,
+        outputs: ChannelLayout,
+        groups: tuple[ChannelLayout, ChannelLayout] | None = None,
     ) -> None:
-        super().__init__(convs)
-        self.sources, self.pieces = sources, pieces
+        super().__init__()
+        self.sources: list[tuple[Range, Range | None]] = []  # parts, and channels of a part
+        self.pieces: list[list[int]] = []  # of each part, the numbers of convolutions
+        join = conv.in_channels < conv.out_channels
+        groups = groups or (ChannelLayout([conv.in_channels]), ChannelLayout([conv.out_channels]))
+        located = list(zip(inputs.locate(groups[0]), outputs.locate(groups[1]), strict=True))
+        weight, bias = inputs.pad(outputs.pad(conv.weight, 0), 1), outputs.pad(conv.bias, 0)
+        for start, stop in outputs.locate(outputs):
+            self.pieces.append([])
+            for read, (first, end) in located:
+                rows = slice(max(start, first), min(stop, end))
+                terms = _sources(inputs, read, join) if rows.start < rows.stop else []
+                for index, (source, columns) in enumerate(terms):
+                    self.sources.append(source)
+                    term = weight[rows, slice(*columns)]
+                    self.append(_like(conv, term, None if index else bias[rows]))
+                self.pieces[-1] += [len(terms)] if terms else []
 
     def forward(self, x: Parts, shortcut: Parts | None = None) -> Parts:
         """Convolve (N, C, H, W) to (N, C', H', W'), and add a shortcut of the output's layout."""
-        parts, shortcuts = as_list(x), as_list(shortcut)
-        inputs = {source: source.read(parts) for source in dict.fromkeys(self.sources)}
-        terms = iter([(conv, inputs[source]) for conv, source in zip(self, self.sources)])
+        parts = as_list(x)
+        shortcuts = as_list(shortcut) or [None] * len(self.pieces)
+        inputs = {source: _read(parts, *source) for source in dict.fromkeys(self.sources)}
+        terms = (conv(inputs[source]) for conv, source in zip(self, self.sources, strict=True))
         outputs = []
-        for index, counts in enumerate(self.pieces):
-            added = shortcuts[index] if shortcuts else None
+        for counts, added in zip(self.pieces, shortcuts, strict=True):
             if len(counts) == 1:
-                outputs.append(self._sum(islice(terms, counts[0]), added))
+                outputs.append(reduce(self._add, islice(terms, counts[0]), added))
             else:
-                y = torch.cat([self._sum(islice(terms, count)) for count in counts], 1)
-                outputs.append(self._add(y, added))
+                pieces = [reduce(self._add, islice(terms, count)) for count in counts]
+                outputs.append(self._add(added, torch.cat(pieces, 1)))
         return outputs if len(outputs) > 1 else outputs[0]
 
-    def _sum(self, terms: Iterable, total: Tensor | None = None) -> Tensor:
-        for conv, x in terms:
-            total = self._add(conv(x), total)
-        return total
-
-    def _add(self, y: Tensor, x: Tensor | None) -> Tensor:
-        if x is None:
+    def _add(self, total: Tensor | None, y: Tensor) -> Tensor:
+        if total is None:
             return y
-        return y.add_(x) if self.allow_inplace else y + x
+        return y.add_(total) if self.allow_inplace else y + total
 
 
 class PartitionedSqueezeExcite(nn.Module):
-    """A `mixdet.models.layers.SqueezeExcite` of a tensor that may be split."""
+    """A squeeze-excite of a tensor that may be split, see `mixdet.models.layers.SqueezeExcite`."""
 
     allow_inplace = False  # the output may be written over the input
 
     def __init__(self, se: nn.Module, layout: ChannelLayout) -> None:
         super().__init__()
         reduced = ChannelLayout([se.conv_reduce.out_channels])
-        self.conv_reduce = partition_conv(se.conv_reduce, layout, reduced)
+        self.conv_reduce = PartitionedConv2d(se.conv_reduce, layout, reduced)
         self.act1, self.gate = se.act1, se.gate
-        self.conv_expand = partition_conv(se.conv_expand, reduced, layout)
+        self.conv_expand = PartitionedConv2d(se.conv_expand, reduced, layout)
 
     def forward(self, parts: list[Tensor]) -> list[Tensor]:
         means = [x.mean((2, 3), keepdim=True) for x in parts]
         scales = as_list(self.conv_expand(self.act1(self.conv_reduce(means))))
-        multiply = torch.Tensor.mul_ if self.allow_inplace else torch.mul
+        multiply = Tensor.mul_ if self.allow_inplace else torch.mul
         return [multiply(x, self.gate(scale)) for x, scale in zip(parts, scales, strict=True)]
 
 
-def as_list(x: Parts | None) -> list[Tensor]:
-    """The parts of a tensor; one if it is whole, none of None."""
-    return x if isinstance(x, list) else [] if x is None else [x]
+def _read(parts: Sequence[Tensor], span: Range, channels: Range | None) -> Tensor:
+    """Join a span of parts, or take channels of a part."""
+    x = parts[span[0]] if span[1] - span[0] == 1 else torch.cat(parts[slice(*span)], 1)
+    return x[:, slice(*channels)] if channels else x
 
 
-@torch.no_grad()
-def partition_conv(
-    conv: nn.Conv2d,
-    inputs: ChannelLayout,
-    outputs: ChannelLayout,
-    groups: tuple[ChannelLayout, ChannelLayout] | None = None,
-) -> PartitionedConv2d:
-    """Split a convolution that has a bias.
-
-    A convolution that has more outputs than inputs reads several parts joined, which copies the
-    smaller side. Any other convolves each part by itself and adds the results.
-
-    Args:
-        conv: The convolution. Its weight is zero between groups.
-        inputs: The layout of its input.
-        outputs: The layout of its output.
-        groups: Its groups of input and output channels; None is one group.
-    """
-    groups = groups or (ChannelLayout([conv.in_channels]), ChannelLayout([conv.out_channels]))
-    located = list(zip(inputs.locate(groups[0]), outputs.locate(groups[1]), strict=True))
-    weight, bias = inputs.pad(outputs.pad(conv.weight, 0), 1), outputs.pad(conv.bias, 0)
-    convs, sources, pieces = [], [], []
-    for start, stop in outputs.locate(outputs):
-        counts = []
-        for read, (first, end) in located:
-            rows = slice(max(start, first), min(stop, end))
-            if rows.start >= rows.stop:
-                continue
-            terms = _sources(inputs, read, joined=conv.in_channels < conv.out_channels)
-            for index, (source, columns) in enumerate(terms):
-                term_bias = None if index else bias[rows]
-                convs.append(_like(conv, weight[rows, slice(*columns)], term_bias))
-                sources.append(source)
-            counts.append(len(terms))
-        pieces.append(counts)
-    return PartitionedConv2d(convs, sources, pieces)
-
-
-def _sources(inputs: ChannelLayout, read: Range, joined: bool) -> list[tuple[Source, Range]]:
-    """What is read of a range of channels, and the weight's columns for it."""
+def _sources(inputs: ChannelLayout, read: Range, join: bool) -> list[tuple[tuple, Range]]:
+    """What `_read` takes for a range of channels, and the weight's columns for it."""
     ranges = inputs.locate(inputs)
     met = [i for i, (first, end) in enumerate(ranges) if first < read[1] and read[0] < end]
-    start = ranges[met[0]][0]
-    if len(met) == 1 and ranges[met[0]] != read:
-        return [(Source((met[0], met[0] + 1), (read[0] - start, read[1] - start)), read)]
-    if joined:
-        return [(Source((met[0], met[-1] + 1), None), (start, ranges[met[-1]][1]))]
-    return [(Source((index, index + 1), None), ranges[index]) for index in met]
+    first, end = ranges[met[0]][0], ranges[met[-1]][1]
+    if len(met) == 1 and (first, end) != read:
+        return [(((met[0], met[0] + 1), (read[0] - first, read[1] - first)), read)]
+    if join:
+        return [(((met[0], met[-1] + 1), None), (first, end))]
+    return [(((index, index + 1), None), ranges[index]) for index in met]
 
 
 @torch.no_grad()
 def partition_depthwise(
     conv: nn.Conv2d, layout: ChannelLayout, kernel_sizes: Sequence[int]
 ) -> nn.ModuleList:
-    """Split a depthwise convolution into one for each part, with the kernel size that it needs."""
+    """Split a depthwise convolution that has a bias, each part with the largest kernel it needs."""
     weight, bias, convs = layout.pad(conv.weight, 0), layout.pad(conv.bias, 0), []
-    for rows, size in zip(layout.locate(layout), kernel_sizes, strict=True):
+    ends = pairwise([0, *layout.boundaries, len(kernel_sizes)])
+    for (start, stop), (first, end) in zip(ends, layout.locate(layout), strict=True):
+        size = max(kernel_sizes[start:stop])
         border = (conv.kernel_size[0] - size) // 2
         inner = slice(border, border + size)
+        kernels = weight[first:end, :, inner, inner]
         padding = max(0, conv.padding[0] - border * conv.dilation[0])  # 0 where SAME pads itself
-        rows = slice(*rows)
-        convs.append(
-            _like(conv, weight[rows, :, inner, inner], bias[rows], len(bias[rows]), padding)
-        )
+        convs.append(_like(conv, kernels, bias[first:end], end - first, padding))
     return nn.ModuleList(convs)
 
 
 def _like(
     conv: nn.Conv2d, weight: Tensor, bias: Tensor | None, groups: int = 1, padding=None
 ) -> nn.Conv2d:
-    """A convolution like another one, with another weight."""
+    """A convolution like another one, with other weights."""
     shape = weight.shape[1] * groups, len(weight), weight.shape[-1]
     padding = conv.padding if padding is None else padding
     new = type(conv)(*shape, conv.stride, padding, conv.dilation, groups, device="meta")

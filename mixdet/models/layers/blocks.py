@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from mmcv.cnn import build_activation_layer, build_norm_layer
 from torch import Tensor, nn
 
-from mixdet.models.fusing.blocks import BlockLayers
+from mixdet.models.fusing.blocks import BlockLayers, Layer
 from mixdet.models.layers.mixconv import MixConv2d
 from mixdet.models.layers.norm_act import norm_act
 from mixdet.models.layers.pointwise import PointwiseConv2d, SplitPointwiseConv2d
@@ -101,8 +101,8 @@ class DepthwiseSeparable(nn.Module):
 
     def fusible_layers(self) -> BlockLayers:
         """The layers in order, see `mixdet.models.fusing`."""
-        depthwise = self.conv_dw, self.bn1, self.act1
-        project = self.conv_pw, self.bn2, self.act2
+        depthwise = Layer(self.conv_dw, self.bn1, self.act1)
+        project = Layer(self.conv_pw, self.bn2, self.act2)
         return BlockLayers(None, depthwise, None, project, self.has_shortcut)
 
 
@@ -214,10 +214,10 @@ class InvertedResidual(nn.Module):
         if type(self.se) not in (nn.Identity, SqueezeExcite):
             return None
         return BlockLayers(
-            (self.conv_pw, self.bn1, self.act1),
-            (self.conv_dw, self.bn2, self.act2),
+            Layer(self.conv_pw, self.bn1, self.act1),
+            Layer(self.conv_dw, self.bn2, self.act2),
             self.se if isinstance(self.se, SqueezeExcite) else None,
-            (self.conv_pwl, self.bn3, nn.Identity()),
+            Layer(self.conv_pwl, self.bn3, nn.Identity()),
             self.has_shortcut,
         )
 

@@ -7,12 +7,12 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mixdet.models.layers.shortcut import onednn_computes
 from torch import Tensor, nn
 
 from mixdet.models import MixConv2d
 from mixdet.models.layers import depthwise
 from mixdet.models.layers.depthwise import depthwise_conv
-from mixdet.models.layers.shortcut import onednn_computes
 
 pytestmark = pytest.mark.skipif(
     not onednn_computes(torch.float32), reason="torch without oneDNN computes no strips"
