@@ -6,10 +6,13 @@ import copy
 import math
 
 import pytest
+import timm
 import torch
 from mmdet.registry import MODELS
 from mmengine import Config
 from torch import Tensor, nn
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
+from torchvision.models.feature_extraction import create_feature_extractor
 
 from mixdet.errors import MixDetError
 from mixdet.models.backbones import MixMobileNetV1, MixMobileNetV2, MixNet
@@ -20,7 +23,7 @@ for stage in range(2, 7):
 MIXNET_TAPS += ["head"]
 
 
-def picture(*size: int) -> Tensor:
+def image(*size: int) -> Tensor:
     return torch.randn(2, 3, *(size or (64, 64)))
 
 
@@ -30,10 +33,10 @@ def norms(module: nn.Module) -> list[nn.BatchNorm2d]:
 
 def train_step(backbone: nn.Module, x: Tensor) -> tuple[Tensor, ...]:
     """Forward, backward and a gradient step."""
-    optimiser = torch.optim.SGD(backbone.parameters(), lr=0.1)
+    optimizer = torch.optim.SGD(backbone.parameters(), lr=0.1)
     outputs = backbone(x)
     sum(output.pow(2).mean() for output in outputs).backward()
-    optimiser.step()
+    optimizer.step()
     return outputs
 
 
@@ -43,7 +46,7 @@ def whole() -> MixNet:
     torch.manual_seed(0)
     backbone = MixNet(taps=MIXNET_TAPS)
     backbone.init_weights()
-    backbone(picture())  # statistics that are not the default
+    backbone(image())  # statistics that are not the default
     return backbone.eval()
 
 
@@ -51,7 +54,7 @@ def whole() -> MixNet:
 def test_a_tap_alone_gives_the_same_tensor_and_builds_nothing_without_a_gradient(whole, tap):
     backbone = MixNet(taps=[tap])
     backbone.load_state_dict(whole.state_dict())
-    x = picture(65, 86)
+    x = image(65, 86)
     (output,) = backbone.eval()(x)
     expected = dict(zip(MIXNET_TAPS, whole(x), strict=True))[tap]
     torch.testing.assert_close(output, expected, rtol=0, atol=0)
@@ -67,7 +70,7 @@ def test_a_tap_alone_gives_the_same_tensor_and_builds_nothing_without_a_gradient
 def test_outputs_come_in_the_order_of_the_taps(whole):
     backbone = MixNet(taps=("head", "stage3.expansion", "stage6"))
     backbone.load_state_dict(whole.state_dict())
-    x = picture()
+    x = image()
     by_name = dict(zip(MIXNET_TAPS, whole(x), strict=True))
     for tap, output in zip(backbone.taps, backbone.eval()(x), strict=True):
         assert torch.equal(output, by_name[tap])
@@ -80,7 +83,7 @@ def test_outputs_come_in_the_order_of_the_taps(whole):
 def test_default_taps_are_the_strides_of_a_pyramid(backbone, padding):
     backbone = backbone(padding=padding).eval()
     assert backbone.out_strides == (8, 16, 32)
-    outputs = backbone(picture(70, 45))
+    outputs = backbone(image(70, 45))
     for output, channels, stride in zip(
         outputs, backbone.out_channels, backbone.out_strides, strict=True
     ):
@@ -132,7 +135,7 @@ def test_frozen_stages_do_not_learn_and_the_others_do(frozen):
     backbone = MixMobileNetV1(taps=("stage5",), frozen_stages=frozen)
     backbone.init_weights()
     before = copy.deepcopy(backbone.state_dict())
-    train_step(backbone.train(), picture())
+    train_step(backbone.train(), image())
     prefixes = ["conv_stem.", "bn1."] if frozen >= 0 else []
     prefixes += [f"blocks.{i}." for i in range(frozen)]
     for name, value in backbone.state_dict().items():
@@ -144,7 +147,7 @@ def test_frozen_stages_do_not_learn_and_the_others_do(frozen):
         assert (weight.grad is None) == name.startswith(tuple(prefixes)), name
 
 
-def test_frozen_stages_are_frozen_before_an_optimiser_or_ddp_sees_them():
+def test_frozen_stages_are_frozen_before_an_optimizer_or_ddp_sees_them():
     backbone = MixMobileNetV1(frozen_stages=1)
     assert not backbone.conv_stem.weight.requires_grad
     assert not backbone.bn1.training
@@ -156,7 +159,7 @@ def test_norm_eval_trains_the_weights_and_leaves_the_statistics():
     backbone.init_weights()
     for norm in norms(backbone):
         norm.running_mean.normal_()
-    x = picture()
+    x = image()
     before = copy.deepcopy(backbone.state_dict())
     expected = backbone.eval()(x)
     outputs = train_step(backbone.train(), x)
@@ -175,7 +178,7 @@ def test_checkpointing_changes_memory_and_nothing_else(norm_cfg):
     plain, checkpointed = MixNet(**kwargs), MixNet(with_cp=True, **kwargs)
     plain.init_weights()
     checkpointed.load_state_dict(plain.state_dict())
-    x = picture()
+    x = image()
     results, stored = [], []
     for backbone in (plain, checkpointed):
         storages = {}
@@ -201,7 +204,7 @@ def test_checkpointing_changes_memory_and_nothing_else(norm_cfg):
 def test_checkpointing_stores_nothing_more_in_evaluation():
     backbone = MixNet(taps=("stage3.expansion",), with_cp=True).eval()
     with torch.no_grad():
-        (output,) = backbone(picture())
+        (output,) = backbone(image())
     assert not output.requires_grad
 
 
@@ -265,6 +268,124 @@ def test_a_config_builds_it_and_a_copy_of_it_computes_the_same():
     backbone = MODELS.build(cfg.backbone).eval()
     assert {(norm.momentum, norm.eps) for norm in norms(backbone)} == {(0.03, 1e-3)}
     assert not any(isinstance(module, (nn.SiLU, nn.ReLU)) for module in backbone.modules())
-    x = picture(33, 50)
+    x = image(33, 50)
     for output, again in zip(backbone(x), copy.deepcopy(backbone)(x), strict=True):
         assert torch.equal(output, again)
+
+
+@pytest.fixture
+def timms() -> nn.Module:
+    """timm's MixNet-S with the weights of none but its own initialization, in evaluation mode."""
+    torch.manual_seed(0)
+    return timm.create_model("mixnet_s").eval()
+
+
+TAPPED = ("stage4.expansion", "stage6")  # the block whose expansion is tapped is blocks.3.0
+
+
+@pytest.mark.parametrize("with_cp", [False, True])
+@pytest.mark.parametrize("name", ["blocks.2", "blocks.3", "blocks.3.0", "blocks.3.1"])
+def test_forward_hooks_on_stages_and_blocks_see_what_timms_see(timms, name, with_cp):
+    ours = MixNet(taps=TAPPED, with_cp=with_cp).eval()
+    ours.load_state_dict(timms.state_dict())
+    seen = []
+    for network in (ours, timms):
+        module = network.get_submodule(name)
+        module.register_forward_hook(lambda _, __, output: seen.append(output.detach().clone()))
+        network(image())
+        torch.manual_seed(0)
+    assert len(seen) == 2
+    seen.clear()
+    x = image()
+    for network in (ours, timms):
+        network(x)
+    torch.testing.assert_close(*seen, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "wrap", [checkpoint_wrapper, lambda block: torch.compile(block, backend="eager")]
+)
+@pytest.mark.parametrize("taps", [TAPPED, ("stage6.expansion", "stage6")], ids=",".join)
+def test_a_wrapped_block_computes_what_it_wraps(taps, wrap):
+    plain = MixNet(taps=taps)
+    wrapped = copy.deepcopy(plain)
+    for stage in wrapped.blocks:
+        stage[0] = wrap(stage[0])
+    x = image()
+    for output, expected in zip(wrapped(x), plain(x), strict=True):
+        torch.testing.assert_close(output, expected)
+        (output.square().mean() + expected.square().mean()).backward(retain_graph=True)
+    assert wrapped(x)[-1].shape[1] == 200
+    for mine, theirs in zip(wrapped.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(mine.grad, theirs.grad, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("padding", ["symmetric", "same"])
+def test_it_can_be_traced_by_torch_fx(padding):
+    backbone = MixNet(taps=TAPPED, padding=padding).eval()
+    traced = torch.fx.symbolic_trace(backbone)
+    for x in (image(), image(33, 50)):
+        for output, expected in zip(traced(x), backbone(x), strict=True):
+            torch.testing.assert_close(output, expected)
+
+
+def test_torchvisions_feature_extractor_takes_it_as_it_takes_timms(timms):
+    ours = MixNet(taps=TAPPED).eval()
+    ours.load_state_dict(timms.state_dict())
+    x, nodes = image(), ["blocks.2", "blocks.3", "blocks.5"]
+    features = [create_feature_extractor(network, nodes).eval()(x) for network in (ours, timms)]
+    for name in nodes:
+        torch.testing.assert_close(features[0][name], features[1][name], rtol=0, atol=1e-4)
+
+
+def test_it_can_be_traced_by_torch_jit():
+    backbone, x = MixNet(taps=TAPPED).eval(), image()
+    for output, expected in zip(torch.jit.trace(backbone, x)(x), backbone(x), strict=True):
+        torch.testing.assert_close(output, expected)
+
+
+@pytest.mark.parametrize("with_cp", [False, True])
+def test_it_can_be_exported(with_cp):
+    backbone, x = MixNet(taps=TAPPED, with_cp=with_cp).eval(), image()
+    program = torch.export.export(backbone, (x,))
+    for output, expected in zip(program.module()(x), backbone(x), strict=True):
+        torch.testing.assert_close(output, expected)
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("with_cp", [False, True])
+def test_it_can_be_compiled_as_one_graph(training, with_cp):
+    taps = ("stage2.expansion", "stage2")
+    backbone, x = MixNet(taps=taps, with_cp=with_cp).train(training), image()
+    compiled = torch.compile(copy.deepcopy(backbone), fullgraph=True, backend="aot_eager")
+    results = []
+    for network in (compiled, backbone):
+        outputs = network(x)
+        sum(output.square().mean() for output in outputs).backward()
+        results.append([*outputs, *(p.grad for p in network.parameters()), *network.buffers()])
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("make", "tap", "theirs"),
+    [
+        (MixMobileNetV2, "head", "mobilenetv2_100"),
+        (MixMobileNetV2, "stage6.expansion", None),
+        (MixMobileNetV2, "stem", None),
+        (MixMobileNetV1, "stage5", "mobilenetv1_100"),
+    ],
+)
+def test_an_output_behind_relu6_may_be_changed_in_place(make, tap, theirs):
+    backbone, x = make(3, taps=[tap]), image()
+    if theirs:
+        backbone.load_state_dict(timm.create_model(theirs).state_dict())
+        theirs = timm.create_model(theirs)
+        theirs.load_state_dict(backbone.state_dict(), strict=False)
+    plain = copy.deepcopy(backbone)
+    backbone(x)[0].mul_(2).sum().backward()
+    plain(x)[0].mul(2).sum().backward()
+    for mine, expected in zip(backbone.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(mine.grad, expected.grad)
+    if theirs:
+        theirs.forward_features(x).mul_(2).sum().backward()  # timm's can, too

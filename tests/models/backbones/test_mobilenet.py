@@ -15,7 +15,7 @@ from mixdet.errors import MixDetError
 from mixdet.models.backbones import MixMobileNetV1, MixMobileNetV2
 
 
-def randomised(model: nn.Module) -> nn.Module:
+def randomized(model: nn.Module) -> nn.Module:
     """Random batch norm statistics, and evaluation mode."""
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -41,7 +41,7 @@ def assert_close(output: torch.Tensor, expected: torch.Tensor) -> None:
 @pytest.mark.parametrize("size", [(224, 224), (161, 203)])
 @torch.no_grad()
 def test_v2_with_plain_kernels_equals_torchvisions(size):
-    theirs = randomised(torchvision.models.mobilenet_v2())
+    theirs = randomized(torchvision.models.mobilenet_v2())
     ours = MixMobileNetV2(3, taps=("stage5", "stage6.expansion", "head")).eval()
     load_by_order(ours, theirs)
     x = torch.randn(1, 3, *size)
@@ -56,7 +56,7 @@ def test_v2_with_plain_kernels_equals_torchvisions(size):
 
 @torch.no_grad()
 def test_taps_name_the_outputs_of_mmdets_ssdlite():
-    theirs = randomised(MobileNetV2(out_indices=(4, 7)))
+    theirs = randomized(MobileNetV2(out_indices=(4, 7)))
     ours = MixMobileNetV2(3, taps=("stage5", "head")).eval()
     load_by_order(ours, theirs)
     x = torch.randn(2, 3, 96, 128)
@@ -75,7 +75,7 @@ def test_taps_name_the_outputs_of_mmdets_ssdlite():
 @pytest.mark.parametrize("size", [(224, 224), (161, 203)])
 @torch.no_grad()
 def test_they_equal_timms(make, name, last, size):
-    theirs = randomised(timm.create_model(name))
+    theirs = randomized(timm.create_model(name))
     stages = [f"stage{i}" for i in range(1, len(theirs.blocks) + 1)]
     ours = make(3, taps=[*stages, last]).eval()
     ours.load_state_dict(theirs.state_dict())

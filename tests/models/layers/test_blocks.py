@@ -13,7 +13,7 @@ BN = dict(type="BN")
 ACTS = {"SiLU": nn.SiLU, "ReLU6": nn.ReLU6}
 
 
-def randomised(module: nn.Module) -> nn.Module:
+def randomized(module: nn.Module) -> nn.Module:
     for name, tensor in module.state_dict().items():
         if "running_var" in name:
             tensor.uniform_(0.5, 2)
@@ -23,7 +23,7 @@ def randomised(module: nn.Module) -> nn.Module:
 
 
 def test_squeeze_excite_equals_timm():
-    theirs = randomised(timm_blocks.SqueezeExcite(12, rd_channels=5, act_layer=nn.SiLU))
+    theirs = randomized(timm_blocks.SqueezeExcite(12, rd_channels=5, act_layer=nn.SiLU))
     ours = SqueezeExcite(12, 5, dict(type="SiLU"))
     ours.load_state_dict(theirs.state_dict())
     x = torch.randn(2, 12, 4, 5)
@@ -55,7 +55,7 @@ def test_inverted_residual_equals_timm(out, stride, se_ratio, groups, act, kerne
         act_layer=ACTS[act],
         se_layer=se,
     )
-    randomised(theirs)
+    randomized(theirs)
     ours = InvertedResidual(
         12,
         out,
@@ -71,8 +71,10 @@ def test_inverted_residual_equals_timm(out, stride, se_ratio, groups, act, kerne
     ours.load_state_dict(theirs.state_dict())
     theirs.load_state_dict(ours.state_dict())
     x = torch.randn(2, 12, 9, 14)
-    torch.testing.assert_close(ours(x), theirs(x), rtol=0, atol=1e-5)
-    torch.testing.assert_close(ours.expand(x), theirs.bn1(theirs.conv_pw(x)), rtol=0, atol=1e-5)
+    expansions = []
+    torch.testing.assert_close(ours(x, expansions), theirs(x), rtol=0, atol=1e-5)
+    expansion = theirs.bn1(theirs.conv_pw(x))
+    torch.testing.assert_close(expansions, [expansion], rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("residual", [True, False])
@@ -81,7 +83,7 @@ def test_depthwise_separable_equals_timm(out, stride, residual):
     theirs = timm_blocks.DepthwiseSeparableConv(
         12, out, 3, stride, noskip=not residual, pw_act=not residual, act_layer=nn.ReLU6
     )
-    randomised(theirs)
+    randomized(theirs)
     ours = DepthwiseSeparable(
         12, out, 3, stride, residual=residual, norm_cfg=BN, act_cfg=dict(type="ReLU6")
     ).eval()
