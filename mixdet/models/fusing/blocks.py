@@ -10,10 +10,11 @@ from mmcv.cnn import fuse_conv_bn
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mixdet.models.fusing import parts
 from mixdet.models.fusing.forms import FusedForm
 from mixdet.models.fusing.layout import ChannelLayout, split_by_kernel
+from mixdet.models.fusing.parts import PartitionedConv2d, Parts, PerPart, as_list, split_depthwise
 
+Sides = tuple[ChannelLayout | None, ChannelLayout | None]
 PLAIN_FORWARDS = {_BatchNorm.forward, nn.SyncBatchNorm.forward}
 
 
@@ -49,7 +50,7 @@ class BlockLayers(NamedTuple):
 
     expand: Layer | None  # 1x1
     depthwise: Layer
-    se: nn.Module | None
+    se: nn.Module | None  # it has a method `partitioned(layout)`
     project: Layer  # 1x1
     has_shortcut: bool
 
@@ -71,48 +72,37 @@ class BlockLayers(NamedTuple):
 class BranchedBlock(nn.Module):
     """A block whose depthwise convolution is split into branches, and whose tensors may be split.
 
-    Args:
-        layers: The layers of the block.
-        inputs: The layout of the input; None is whole.
-        outputs: The layout of the output; None is whole.
-        form: The form of the network.
-        tapped: Something else reads the output of the expansion, which stays whole.
+    `sides` are the layouts of its input and output; None is whole. If something else taps the
+    output of the expansion, that stays whole.
     """
 
-    def __init__(
-        self,
-        layers: BlockLayers,
-        inputs: ChannelLayout | None,
-        outputs: ChannelLayout | None,
-        form: FusedForm,
-        tapped: bool,
-    ) -> None:
+    def __init__(self, layers: BlockLayers, sides: Sides, form: FusedForm, tapped: bool) -> None:
         super().__init__()
         expand, depthwise, se, project, self.has_shortcut = layers
         kernel_sizes = depthwise.conv.merged_kernel_sizes()
         projection = project.groups(form)
-        outputs = outputs or ChannelLayout([sum(projection[1].sizes)])
-        self.conv_pw, self.act1, self.se = nn.Identity(), nn.Identity(), nn.Identity()
+        inputs, outputs = sides[0], sides[1] or ChannelLayout([sum(projection[1].sizes)])
+        self.conv_pw, self.act1 = nn.Identity(), nn.Identity()
+        widened = ChannelLayout([len(kernel_sizes)])
         if expand:
             expansion = expand.groups(form)
             inputs = inputs or ChannelLayout([sum(expansion[0].sizes)])
-            boundaries = {*expansion[1].boundaries, *projection[0].boundaries}
-            split = split_by_kernel(kernel_sizes, boundaries, form.min_part_channels)
-            widened = ChannelLayout([len(kernel_sizes)]) if tapped else split
-            self.conv_pw = parts.PartitionedConv2d(expand.folded(), inputs, widened, expansion)
-            self.act1 = parts.PerPart(expand.act)
-        else:
-            widened = inputs or ChannelLayout([len(kernel_sizes)])
-        self.conv_dw = parts.partition_depthwise(depthwise.folded(), widened, kernel_sizes)
-        self.act2 = parts.PerPart(depthwise.act)
-        if se:
-            self.se = parts.PartitionedSqueezeExcite(se, widened)
-        self.conv_pwl = parts.PartitionedConv2d(project.folded(), widened, outputs, projection)
-        self.act3 = parts.PerPart(project.act)
+            if not tapped:
+                boundaries = {*expansion[1].boundaries, *projection[0].boundaries}
+                widened = split_by_kernel(kernel_sizes, boundaries, form.min_part_channels)
+            self.conv_pw = PartitionedConv2d(expand.folded(), inputs, widened, expansion)
+            self.act1 = PerPart(expand.act)
+        elif inputs:
+            widened = inputs
+        self.conv_dw = split_depthwise(depthwise.folded(), widened, kernel_sizes)
+        self.act2 = PerPart(depthwise.act)
+        self.se = se.partitioned(widened) if se else nn.Identity()
+        self.conv_pwl = PartitionedConv2d(project.folded(), widened, outputs, projection)
+        self.act3 = PerPart(project.act)
 
-    def forward(self, x: parts.Parts, expansions: list[Tensor] | None = None) -> parts.Parts:
+    def forward(self, x: Parts, expansions: list[Tensor] | None = None) -> Parts:
         """(N, C, H, W) -> (N, C', H', W'); the expansion is appended to `expansions`, whole."""
-        branches = parts.as_list(self.act1(self.conv_pw(x)))
+        branches = as_list(self.act1(self.conv_pw(x)))
         if expansions is not None:
             expansions += branches
         mixed = [conv(branch) for conv, branch in zip(self.conv_dw, branches, strict=True)]
@@ -137,10 +127,8 @@ def branch_blocks(
     Returns:
         The layout of the first block's input, None for whole, and the blocks.
     """
-    layers = [
-        block.fusible_layers() if "fusible_layers" in vars(type(block)) else None
-        for block in blocks
-    ]
+    own = [block if "fusible_layers" in vars(type(block)) else None for block in blocks]
+    layers = [block and block.fusible_layers() for block in own]
     layers = [known if known and known.can_branch(form) else None for known in layers]
     unknown = [index for index, known in enumerate(layers) if not known]
     whole = {*whole, *unknown, *(index + 1 for index in unknown), len(blocks)}
@@ -149,13 +137,12 @@ def branch_blocks(
         first = last = len(layouts)
         while last < len(blocks) and getattr(blocks[last], "has_shortcut", False):
             last += 1
-        wanted = {}
-        if whole.isdisjoint(range(first, last + 1)):
-            readers = [reader.input_layout(form, first == 0) for reader in layers[first : last + 1]]
-            wanted = {layout.sizes: layout for layout in readers if layout.is_split}
-        layout = next(iter(wanted.values())) if len(wanted) == 1 else None
-        layouts += [layout] * (last + 1 - first)
+        may_split = whole.isdisjoint(range(first, last + 1))
+        readers = layers[first : last + 1] if may_split else []
+        wanted = [reader.input_layout(form, first == 0) for reader in readers]
+        wanted = {layout.sizes: layout for layout in wanted if layout.is_split}
+        layouts += [wanted.popitem()[1] if len(wanted) == 1 else None] * (last + 1 - first)
     return layouts[0], [
-        BranchedBlock(known, *sides, form, index in tapped) if known else blocks[index]
+        BranchedBlock(known, sides, form, index in tapped) if known else blocks[index]
         for index, (known, sides) in enumerate(zip(layers, pairwise(layouts), strict=True))
     ]

@@ -22,8 +22,8 @@ def fuse(
     with kernels zero-padded to the largest, or branches of one kernel size each: docs/fusing.md.
 
     A module takes part by a method: `branch_blocks(form)` replaces what is inside of it, and
-    `fused(form)` returns what takes its place. Hooks of a replaced module are lost. With the target
-    'torch', some modules compute in place: a hook must clone what it keeps, and gradients may fail.
+    `fused(form)` returns what takes its place. Hooks of a replaced module are lost. For 'torch',
+    squeeze-excite and shortcuts compute in place: hooks must clone, and gradients may fail.
 
     Args:
         model: A detector or any other network. It is not changed.
@@ -38,9 +38,7 @@ def fuse(
         MixDetError: The target is unknown.
     """
     if target not in FUSED_FORMS:
-        raise MixDetError(
-            f"fuse: target {target!r} is unknown: use one of {', '.join(FUSED_FORMS)}"
-        )
+        raise MixDetError(f"fuse: target {target!r} is unknown: use one of {[*FUSED_FORMS]}")
     form = FUSED_FORMS[target]
     if int8:
         form = form._replace(min_group_channels=form.min_group_channels_int8)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from mixdet.models.fusing.layout import ChannelLayout, Range
 
 Parts = Tensor | list[Tensor]  # a whole tensor (N, C, H, W), or the parts (N, C_i, H, W) of one
+Groups = tuple[ChannelLayout, ChannelLayout] | None  # of input and output channels; None is one
 
 
 def as_list(x: Parts | None) -> list[Tensor]:
@@ -44,15 +45,11 @@ class PartitionedConv2d(nn.ModuleList):
 
     @torch.no_grad()
     def __init__(
-        self,
-        conv: nn.Conv2d,
-        inputs: ChannelLayout,
-        outputs: ChannelLayout,
-        groups: tuple[ChannelLayout, ChannelLayout] | None = None,
+        self, conv: nn.Conv2d, inputs: ChannelLayout, outputs: ChannelLayout, groups: Groups = None
     ) -> None:
         super().__init__()
-        self.sources: list[tuple[Range, Range | None]] = []  # parts, and channels of a part
-        self.pieces: list[list[int]] = []  # of each part, the numbers of convolutions
+        self.sources: list[tuple[Range, Range | None]] = []  # of each convolution, see `_read`
+        self.pieces: list[list[int]] = []  # of each part, the number of convolutions of each piece
         join = conv.in_channels < conv.out_channels
         groups = groups or (ChannelLayout([conv.in_channels]), ChannelLayout([conv.out_channels]))
         located = list(zip(inputs.locate(groups[0]), outputs.locate(groups[1]), strict=True))
@@ -89,25 +86,6 @@ class PartitionedConv2d(nn.ModuleList):
         return y.add_(total) if self.allow_inplace else y + total
 
 
-class PartitionedSqueezeExcite(nn.Module):
-    """A squeeze-excite of a tensor that may be split, see `mixdet.models.layers.SqueezeExcite`."""
-
-    allow_inplace = False  # the output may be written over the input
-
-    def __init__(self, se: nn.Module, layout: ChannelLayout) -> None:
-        super().__init__()
-        reduced = ChannelLayout([se.conv_reduce.out_channels])
-        self.conv_reduce = PartitionedConv2d(se.conv_reduce, layout, reduced)
-        self.act1, self.gate = se.act1, se.gate
-        self.conv_expand = PartitionedConv2d(se.conv_expand, reduced, layout)
-
-    def forward(self, parts: list[Tensor]) -> list[Tensor]:
-        means = [x.mean((2, 3), keepdim=True) for x in parts]
-        scales = as_list(self.conv_expand(self.act1(self.conv_reduce(means))))
-        multiply = Tensor.mul_ if self.allow_inplace else torch.mul
-        return [multiply(x, self.gate(scale)) for x, scale in zip(parts, scales, strict=True)]
-
-
 def _read(parts: Sequence[Tensor], span: Range, channels: Range | None) -> Tensor:
     """Join a span of parts, or take channels of a part."""
     x = parts[span[0]] if span[1] - span[0] == 1 else torch.cat(parts[slice(*span)], 1)
@@ -127,7 +105,7 @@ def _sources(inputs: ChannelLayout, read: Range, join: bool) -> list[tuple[tuple
 
 
 @torch.no_grad()
-def partition_depthwise(
+def split_depthwise(
     conv: nn.Conv2d, layout: ChannelLayout, kernel_sizes: Sequence[int]
 ) -> nn.ModuleList:
     """Split a depthwise convolution that has a bias, each part with the largest kernel it needs."""
@@ -138,18 +116,16 @@ def partition_depthwise(
         border = (conv.kernel_size[0] - size) // 2
         inner = slice(border, border + size)
         kernels = weight[first:end, :, inner, inner]
+        convs.append(_like(conv, kernels, bias[first:end], end - first))
         padding = max(0, conv.padding[0] - border * conv.dilation[0])  # 0 where SAME pads itself
-        convs.append(_like(conv, kernels, bias[first:end], end - first, padding))
+        convs[-1].padding = padding, padding
     return nn.ModuleList(convs)
 
 
-def _like(
-    conv: nn.Conv2d, weight: Tensor, bias: Tensor | None, groups: int = 1, padding=None
-) -> nn.Conv2d:
+def _like(conv: nn.Conv2d, weight: Tensor, bias: Tensor | None, groups: int = 1) -> nn.Conv2d:
     """A convolution like another one, with other weights."""
     shape = weight.shape[1] * groups, len(weight), weight.shape[-1]
-    padding = conv.padding if padding is None else padding
-    new = type(conv)(*shape, conv.stride, padding, conv.dilation, groups, device="meta")
+    new = type(conv)(*shape, conv.stride, conv.padding, conv.dilation, groups, device="meta")
     new.weight = nn.Parameter(weight.clone())
     new.bias = None if bias is None else nn.Parameter(bias.clone())
     return new

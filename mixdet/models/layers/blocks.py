@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from mmcv.cnn import build_activation_layer, build_norm_layer
 from torch import Tensor, nn
 
 from mixdet.models.fusing.blocks import BlockLayers, Layer
+from mixdet.models.fusing.layout import ChannelLayout
+from mixdet.models.fusing.parts import PartitionedConv2d, as_list
 from mixdet.models.layers.mixconv import MixConv2d
 from mixdet.models.layers.norm_act import norm_act
 from mixdet.models.layers.pointwise import PointwiseConv2d, SplitPointwiseConv2d
@@ -45,6 +48,38 @@ class SqueezeExcite(nn.Module):
         scale = self.conv_reduce(x.mean((2, 3), keepdim=True))
         gate = self.gate(self.conv_expand(self.act1(scale)))
         return x.mul_(gate) if self.allow_inplace else x * gate
+
+    def partitioned(self, layout: ChannelLayout) -> PartitionedSqueezeExcite:
+        """The same for a tensor that is split, see `mixdet.models.fusing`."""
+        return PartitionedSqueezeExcite(self, layout)
+
+
+class PartitionedSqueezeExcite(nn.Module):
+    """A squeeze-excite of a tensor that is split into parts.
+
+    Args:
+        se: The squeeze-excite of the whole tensor.
+        layout: The layout of the tensor.
+
+    Attributes:
+        allow_inplace: As for `SqueezeExcite`.
+    """
+
+    allow_inplace = False
+
+    def __init__(self, se: SqueezeExcite, layout: ChannelLayout) -> None:
+        super().__init__()
+        reduced = ChannelLayout([se.conv_reduce.out_channels])
+        self.conv_reduce = PartitionedConv2d(se.conv_reduce, layout, reduced)
+        self.act1, self.gate = se.act1, se.gate
+        self.conv_expand = PartitionedConv2d(se.conv_expand, reduced, layout)
+
+    def forward(self, parts: list[Tensor]) -> list[Tensor]:
+        """The parts (N, C_i, H, W), in and out."""
+        means = [x.mean((2, 3), keepdim=True) for x in parts]
+        scales = as_list(self.conv_expand(self.act1(self.conv_reduce(means))))
+        multiply = Tensor.mul_ if self.allow_inplace else torch.mul
+        return [multiply(x, self.gate(scale)) for x, scale in zip(parts, scales, strict=True)]
 
 
 class DepthwiseSeparable(nn.Module):
