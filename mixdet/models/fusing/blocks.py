@@ -14,13 +14,11 @@ from mixdet.models.fusing.forms import FusedForm
 from mixdet.models.fusing.layout import ChannelLayout, split_by_kernel
 from mixdet.models.fusing.parts import PartitionedConv2d, Parts, PerPart, as_list, split_depthwise
 
-Sides = tuple[ChannelLayout | None, ChannelLayout | None]
-PLAIN_FORWARDS = {_BatchNorm.forward, nn.SyncBatchNorm.forward}
-
 
 def can_fold(norm: nn.Module) -> bool:
     """Whether a module is a batch norm that only normalizes; timm's `BatchNormAct2d` does more."""
-    return isinstance(norm, _BatchNorm) and type(norm).forward in PLAIN_FORWARDS
+    plain = _BatchNorm.forward, nn.SyncBatchNorm.forward
+    return isinstance(norm, _BatchNorm) and type(norm).forward in plain
 
 
 class Layer(NamedTuple):
@@ -70,13 +68,12 @@ class BlockLayers(NamedTuple):
 
 
 class BranchedBlock(nn.Module):
-    """A block whose depthwise convolution is split into branches, and whose tensors may be split.
+    """A block with its depthwise convolution split into branches.
 
-    `sides` are the layouts of its input and output; None is whole. If something else taps the
-    output of the expansion, that stays whole.
+    `sides` are the layouts of its input and output; None is whole. A tapped expansion stays whole.
     """
 
-    def __init__(self, layers: BlockLayers, sides: Sides, form: FusedForm, tapped: bool) -> None:
+    def __init__(self, layers: BlockLayers, sides: Sequence, form: FusedForm, tapped: bool) -> None:
         super().__init__()
         expand, depthwise, se, project, self.has_shortcut = layers
         kernel_sizes = depthwise.conv.merged_kernel_sizes()
@@ -127,8 +124,7 @@ def branch_blocks(
     Returns:
         The layout of the first block's input, None for whole, and the blocks.
     """
-    own = [block if "fusible_layers" in vars(type(block)) else None for block in blocks]
-    layers = [block and block.fusible_layers() for block in own]
+    layers = [b.fusible_layers() if "fusible_layers" in vars(type(b)) else None for b in blocks]
     layers = [known if known and known.can_branch(form) else None for known in layers]
     unknown = [index for index, known in enumerate(layers) if not known]
     whole = {*whole, *unknown, *(index + 1 for index in unknown), len(blocks)}

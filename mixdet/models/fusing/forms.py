@@ -11,14 +11,11 @@ class FusedForm(NamedTuple):
     """What differs from runtime to runtime; docs/fusing.md has the measurements.
 
     Attributes:
-        min_group_channels: Groups of a 1x1 convolution are split from each other if each has at
-            least this many channels in and out. Otherwise they become one dense convolution. None
-            keeps a grouped convolution.
+        min_group_channels: Groups of a 1x1 convolution are split if each has so many channels in
+            and out, and become one dense convolution otherwise. None keeps a grouped convolution.
         min_group_channels_int8: The same in 8 bits.
-        min_part_channels: Zeros fill up the parts of a split tensor to this many channels. ONNX
-            Runtime takes three times as long for narrower ones, which it reads like images.
-        inplace: Squeeze-excite and shortcuts write over their input. Runtimes other than PyTorch
-            decide that themselves.
+        min_part_channels: Zeros fill up the parts of a split tensor to this many channels.
+        inplace: Squeeze-excite and shortcuts write over their input, which only PyTorch needs.
     """
 
     min_group_channels: int | None = 12

@@ -24,18 +24,13 @@ class ChannelLayout:
     Args:
         sizes: Number of channels of each part, without zeros.
         min_channels: Zeros fill up each part of a split tensor to this many channels.
-
-    Attributes:
-        padded_sizes: Number of channels of each part, with zeros.
-        boundaries: The channels at which one part ends and the next one begins.
     """
 
     def __init__(self, sizes: Iterable[int], min_channels: int = 0) -> None:
         self.sizes = tuple(sizes)
         self.is_split = len(self.sizes) > 1
-        least = min_channels if self.is_split else 0
-        self.padded_sizes = tuple(max(size, least) for size in self.sizes)
-        self.boundaries = list(accumulate(self.sizes))[:-1]
+        self.padded_sizes = tuple(max(size, min_channels * self.is_split) for size in self.sizes)
+        self.boundaries = list(accumulate(self.sizes))[:-1]  # channels at which a new part begins
 
     def locate(self, groups: ChannelLayout) -> list[Range]:
         """Where groups of the channels lie in the joined parts, zeros included."""
@@ -58,13 +53,12 @@ def split_by_kernel(
 ) -> ChannelLayout:
     """Split the channels of a MixConv, each with its kernel size, into branches.
 
-    A branch ends at each of the boundaries, which are those of groups of the 1x1 convolutions
-    beside the MixConv. A boundary between kernel sizes is moved down to a multiple of `BLOCK`, but
-    not across one of these; the channels that it passes get the kernel size of their new branch.
+    A branch ends at each of the `boundaries`: those of the groups of 1x1 convolutions beside it. A
+    boundary between kernel sizes is moved down to a multiple of `BLOCK`, but not across one of
+    these. The channels that it passes get the kernel size of their new branch.
     """
     ends = {0, len(kernel_sizes), *boundaries}
     for channel, (size, following) in enumerate(pairwise(kernel_sizes), 1):
         if size != following:
-            below = [boundary for boundary in boundaries if boundary <= channel]
-            ends.add(max([channel // BLOCK * BLOCK, *below]))
+            ends.add(max([channel // BLOCK * BLOCK, *(b for b in boundaries if b <= channel)]))
     return ChannelLayout([end - first for first, end in pairwise(sorted(ends))], min_channels)

@@ -40,13 +40,11 @@ def fuse(
     if target not in FUSED_FORMS:
         raise MixDetError(f"fuse: target {target!r} is unknown: use one of {[*FUSED_FORMS]}")
     form = FUSED_FORMS[target]
-    if int8:
-        form = form._replace(min_group_channels=form.min_group_channels_int8)
+    form = form._replace(min_group_channels=form.min_group_channels_int8) if int8 else form
     fused = copy.deepcopy(model).eval()
-    if branched:
-        for module in list(fused.modules()):
-            if hasattr(type(module), "branch_blocks"):
-                module.branch_blocks(form)
+    for module in list(fused.modules()):
+        if branched and hasattr(type(module), "branch_blocks"):
+            module.branch_blocks(form)
     for module in list(fused.modules()):
         for name, child in module.named_children():
             if hasattr(type(child), "fused"):

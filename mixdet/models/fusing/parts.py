@@ -20,25 +20,21 @@ def as_list(x: Parts | None) -> list[Tensor]:
     return x if isinstance(x, list) else [] if x is None else [x]
 
 
-class PerPart(nn.Module):
+class PerPart(nn.Sequential):
     """Apply a module, such as an activation, to each part of a tensor."""
 
-    def __init__(self, module: nn.Module) -> None:
-        super().__init__()
-        self.module = module
-
     def forward(self, x: Parts) -> Parts:
-        return [self.module(part) for part in x] if isinstance(x, list) else self.module(x)
+        (module,) = self
+        return [module(part) for part in x] if isinstance(x, list) else module(x)
 
 
 class PartitionedConv2d(nn.ModuleList):
     """A convolution between tensors that may be split.
 
-    A part of the output is one piece, or several pieces that are concatenated. A piece is the sum
-    of one or more convolutions; runtimes add while they convolve. If the output has more channels
-    than the input, a convolution reads several parts joined, which copies the smaller side.
-    Otherwise each part is convolved by itself. `conv` has a bias, and its weight is zero between
-    `groups`, the groups of its input and output channels.
+    A part of the output is one piece, or several pieces that are concatenated. A piece is a sum of
+    convolutions; runtimes add while they convolve. If the output has more channels than the input,
+    several parts are read joined, which copies the smaller side; otherwise each by itself. `conv`
+    has a bias, and its weight is zero between the `groups`.
     """
 
     allow_inplace = False  # a sum may be written over one of its terms
@@ -115,8 +111,7 @@ def split_depthwise(
         size = max(kernel_sizes[start:stop])
         border = (conv.kernel_size[0] - size) // 2
         inner = slice(border, border + size)
-        kernels = weight[first:end, :, inner, inner]
-        convs.append(_like(conv, kernels, bias[first:end], end - first))
+        convs.append(_like(conv, weight[first:end, :, inner, inner], bias[first:end], end - first))
         padding = max(0, conv.padding[0] - border * conv.dilation[0])  # 0 where SAME pads itself
         convs[-1].padding = padding, padding
     return nn.ModuleList(convs)
