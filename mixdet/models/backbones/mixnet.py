@@ -106,10 +106,10 @@ class MixNet(StagedBackbone):
         frozen_stages: -1 freezes nothing, 0 the stem, n the stem and stages 1 to n.
         norm_eval: Keep batch norm in evaluation mode.
         with_cp: Save memory in training by computing each block twice.
-        norm_cfg: Normalisation; an eps given here wins over the one of `padding='same'`.
+        norm_cfg: Normalization; an eps given here has precedence over the one of `padding='same'`.
         act_cfg: One activation for the whole network; None is the paper's: ReLU in the stem,
             stages 1 and 2 and the head, swish in stages 3 to 6, also inside squeeze-excite.
-        init_cfg: Weight initialisation, as dict(type='TimmPretrained').
+        init_cfg: Weight initialization, as dict(type='TimmPretrained').
 
     Raises:
         MixDetError: If the arch, a tap, the padding or a frozen stage does not exist.
