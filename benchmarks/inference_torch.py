@@ -26,8 +26,8 @@ from benchmarks.inference_forms import (
     PEER,
     Parts,
 )
-from mixdet.deploy.fuse import fuse
 from mixdet.inference.trained import TrainedNetwork
+from mixdet.models.fusing import fuse
 
 
 def load_torch_form(

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from benchmarks.inference_forms import MATRIX_PRODUCT, MATRIX_SIZE
 from benchmarks.timing import median_and_range, time_in_turns
 from mixdet.analysis.complexity import count_madds_by_module
-from mixdet.deploy.fuse import fuse
+from mixdet.models.fusing import fuse
 from mixdet.visual.tables import text_table
 
 CONV_KINDS = ("1x1 convolutions", "depthwise convolutions", "full convolutions")

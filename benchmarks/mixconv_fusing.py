@@ -25,10 +25,10 @@ from benchmarks.timing import median_and_range
 from benchmarks.weights import initialize
 from mixdet.analysis.complexity import count_madds
 from mixdet.config.read import read_config
-from mixdet.deploy.fuse import fuse
 from mixdet.errors import MixDetError
 from mixdet.inference.runtimes import PACKAGES, load
 from mixdet.machine import machine_record
+from mixdet.models.fusing import fuse
 from mixdet.visual.tables import text_table
 
 RUNTIMES = ("onnx", "openvino")

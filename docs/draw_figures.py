@@ -1,4 +1,4 @@
-"""Draw the figures of docs/mixconv.md into docs/figures: python docs/draw_figures.py"""
+"""Draw the figures of docs/mixconv.md and docs/fusing.md: python docs/draw_figures.py"""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import NamedTuple
 from matplotlib.patches import FancyArrowPatch, Rectangle
 
 from mixdet.analysis.stages import Stage, describe_stages
-from mixdet.models.layers import split_channels
+from mixdet.models.fusing.layout import split_by_kernel
+from mixdet.models.layers import MixConv2d, split_channels
 from mixdet.visual.svg import COLORS, figure_to_svg
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -83,6 +84,64 @@ def draw_operator(axes) -> None:
         axes.text(x, -0.15, text, ha="center", va="top", fontsize=9)
 
 
+def draw_fusing(axes) -> None:
+    """A block before and after `fuse`, from left to right, with the layout of each tensor below."""
+    kernels, channels, widened = (3, 5, 7), 16, 96
+    parts = split_by_kernel(MixConv2d(widened, kernels).merged_kernel_sizes()).sizes
+    rows = (2.2, 1.1, 0.0)
+
+    def box(place, x: float, y: float, text: str, color: str = "#555", height: float = 0.8):
+        corner = (x - 0.75, y - height / 2)
+        place.add_patch(Rectangle(corner, 1.5, height, fc="w", ec=color, lw=1.4))
+        place.text(x, y, text, ha="center", va="center", fontsize=8, color=color)
+
+    def arrow(place, start: tuple[float, float], end: tuple[float, float]):
+        place.add_patch(
+            FancyArrowPatch(start, end, arrowstyle="-|>", mutation_scale=9, color="#777",
+                            shrinkA=0, shrinkB=0)
+        )  # fmt: skip
+
+    before, after = axes
+    for place, title in ((before, "as trained"), (after, "fused: branches")):
+        place.set(xlim=(-1.8, 10.2), ylim=(-1.4, 3.3), aspect="equal")
+        place.axis("off")
+        place.set_title(title, fontsize=10, loc="left")
+    for x, text in ((0, f"1x1 conv\n{channels} to {widened}"), (2, "split"), (6, "concat"),
+                    (8, f"1x1 conv\n{widened} to {channels}")):  # fmt: skip
+        box(before, x, rows[1], text, height=1.2)
+    for x, end in ((0.75, 1.25), (6.75, 7.25)):
+        arrow(before, (x, rows[1]), (end, rows[1]))
+    for kernel, part, y in zip(kernels, parts, rows, strict=True):
+        color = KERNEL_COLORS[kernel]
+        for place in axes:
+            box(place, 4, y, f"{kernel}x{kernel}, {part} ch.", color)
+        arrow(before, (2.75, rows[1]), (3.25, y))
+        arrow(before, (4.75, y), (5.25, rows[1]))
+        box(after, 1.5, y, f"1x1, {channels} to {part}", color)
+        box(after, 6.5, y, f"1x1, {part} to {channels}", color)
+        arrow(after, (-0.2, rows[1]), (0.75, y))
+        arrow(after, (2.25, y), (3.25, y))
+        arrow(after, (4.75, y), (5.75, y))
+        arrow(after, (7.25, y), (8.9, rows[1]))
+    arrow(before, (8.75, rows[1]), (9.4, rows[1]))
+    arrow(before, (-1.4, rows[1]), (-0.75, rows[1]))
+    for place, start, end in ((before, -1.2, 9.6), (after, -0.2, 9.1)):
+        place.text(end, rows[1], "+", ha="center", va="center", fontsize=15)
+        place.plot([start, start, end], [rows[1], 3.1, 3.1], color="#777", lw=1)  # the shortcut
+        arrow(place, (end, 3.1), (end, rows[1] + 0.2))
+    whole, widened_layout = f"[{channels}]", f"[{widened}]"
+    split = f"[{', '.join(map(str, parts))}]"
+    for place, names in (
+        (
+            before,
+            ((-1.2, whole), (1, widened_layout), (4, split), (7, widened_layout), (9.6, whole)),
+        ),
+        (after, ((-0.2, whole), (2.75, split), (5.25, split), (9.1, whole))),
+    ):
+        for x, text in names:
+            place.text(x, -1.1, text, ha="center", fontsize=8, family="monospace", color="#333")
+
+
 def draw_networks(axes, networks: Sequence[tuple[str, Sequence[Stage]]]) -> None:
     """Each backbone from top to bottom: the depthwise channels of its blocks, by kernel."""
     for place, (name, rows) in zip(axes, networks, strict=True):
@@ -146,6 +205,7 @@ def main() -> None:
     drawings = {
         "mixconv": figure_to_svg(draw_operator, (7.6, 4.6)),
         "mixnets": figure_to_svg(lambda axes: draw_networks(axes, networks), (11.5, 5.4), ncols=2),
+        "fusing": figure_to_svg(draw_fusing, (7.6, 6.0), nrows=2),
         "imagenet": figure_to_svg(draw_imagenet, (7.6, 4.2)),
     }
     FIGURES.mkdir(exist_ok=True)

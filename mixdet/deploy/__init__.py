@@ -8,7 +8,6 @@ exported, and `fuse` rewrites any of our networks for inference.
 import mixdet.plugin
 
 from mixdet.deploy.exporter import export
-from mixdet.deploy.fuse import fuse
 from mixdet.deploy.raw_network import RawNetwork
 from mixdet.deploy.verification import (
     ReferenceDetections,
@@ -16,6 +15,7 @@ from mixdet.deploy.verification import (
     detect_reference,
     verify,
 )
+from mixdet.models.fusing import fuse
 
 __all__ = [
     "RawNetwork",

@@ -13,10 +13,10 @@ from mmdet.models.dense_heads import SSDHead
 from mmdet.models.task_modules.coders import DeltaXYWHBBoxCoder
 from torch import Tensor, nn
 
-from mixdet.deploy.fuse import fuse
 from mixdet.errors import MixDetError
 from mixdet.inference.trained import TrainedNetwork
 from mixdet.models.backbones.base import StagedBackbone
+from mixdet.models.fusing import fuse
 
 
 class RawNetwork(nn.Module):

@@ -14,6 +14,7 @@ from mmengine.optim import OptimWrapper
 from torch import nn
 
 from mixdet.errors import MixDetError
+from mixdet.models.torch_private import cpu_has_avx512_bfloat16
 
 
 @OPTIM_WRAPPERS.register_module()
@@ -51,7 +52,7 @@ def cpu_has_bfloat16() -> bool:
     if hasattr(torch.cpu, "get_capabilities"):
         seen = torch.cpu.get_capabilities()
         return any(seen.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16"))
-    return torch.cpu._is_avx512_bf16_supported()
+    return cpu_has_avx512_bfloat16()
 
 
 def amp_wrapper_type(wrapper: str) -> str:

@@ -23,6 +23,7 @@ from mixdet.compat.checkpoint import load
 from mixdet.config.plain import parse_config
 from mixdet.config.read import read_config
 from mixdet.errors import MixDetError, one_line
+from mixdet.models.detectors import fused_twin
 from mixdet.models.weights import fill
 
 
@@ -101,8 +102,6 @@ class TrainedNetwork:
         return [(found.bboxes.reshape(-1, 4), found.scores, found.labels) for found in instances]
 
     def _fuse(self, batch: dict) -> None:
-        from mixdet.deploy.fuse import fused_twin  # until it lies in mixdet.models.fusing
-
         try:
             self.predictor = fused_twin(self.model, batch)
         except MixDetError as error:

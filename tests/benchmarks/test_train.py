@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from benchmarks.networks import NETWORKS, our_model, peer_model
 from benchmarks.weights import copy_weights, initialize_as_trained
 from mixdet.models.layers import depthwise, norm_act
-from mixdet.models.layers.shortcut import onednn_computes
+from mixdet.models.layers.fast_path import onednn_computes
 from tests.synthetic import random_batch
 
 SIZE = 160

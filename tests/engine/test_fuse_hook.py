@@ -17,7 +17,7 @@ from mmengine.runner import Runner
 from mixdet import launch
 from mixdet.config.read import read_config
 from mixdet.engine.hooks import FuseHook
-from mixdet.models.layers import MixConv2d
+from mixdet.models.layers import MixedDepthwiseConv2d
 from tests.conftest import ROOT
 from tests.synthetic import random_batch
 from tests.tiny import write_config
@@ -71,7 +71,7 @@ def test_the_same_boxes_from_fewer_steps(run):
         torch.testing.assert_close(got.scores, want.scores, rtol=0, atol=1e-4)
         assert torch.equal(got.labels, want.labels)
     kinds = {type(module) for module in fused.modules()}
-    assert not kinds & {torch.nn.BatchNorm2d, MixConv2d}
+    assert not kinds & {torch.nn.BatchNorm2d, MixedDepthwiseConv2d}
     hook.after_test_epoch(run)
     assert computes(model) is run.model is model
     assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())

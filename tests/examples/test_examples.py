@@ -49,7 +49,9 @@ def assert_equal(rows: np.ndarray, detections) -> None:
     """Compare rows of label, score, x1, y1, x2, y2 with what `Detector` returned."""
     assert len(detections) > 10
     wanted = detections.boxes, detections.scores, detections.labels
-    unmatched, pixels, score = match_detections(wanted, (rows[:, 2:], rows[:, 1], rows[:, 0].astype(int)))
+    unmatched, pixels, score = match_detections(
+        wanted, (rows[:, 2:], rows[:, 1], rows[:, 0].astype(int))
+    )
     assert unmatched == 0
     assert pixels < 1e-2
     assert score < 1e-4

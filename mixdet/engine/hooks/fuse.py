@@ -35,7 +35,7 @@ class FuseHook(Hook):
         self, runner: Runner, batch_idx: int, data_batch: dict | None = None
     ) -> None:
         """Before the first batch, let the copy make the test steps, if it computes the same."""
-        from mixdet.deploy.fuse import fused_twin
+        from mixdet.models.detectors import fused_twin
 
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         if batch_idx or not isinstance(model, SingleStageDetector):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import NamedTuple
 
@@ -15,6 +15,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from mixdet.errors import MixDetError
+from mixdet.models.fusing.blocks import Layer, branch_blocks, can_fold
+from mixdet.models.fusing.forms import FusedForm
+from mixdet.models.fusing.layout import ChannelLayout
+from mixdet.models.fusing.parts import PartitionedConv2d, PerPart
 from mixdet.models.layers import Conv2dSame, DepthwiseSeparable, Expansion, InvertedResidual
 from mixdet.models.layers.mixconv import PADDINGS
 from mixdet.models.layers.norm_act import norm_act
@@ -22,45 +26,121 @@ from mixdet.models.layers.pointwise import PointwiseConv2d
 
 
 class Row(NamedTuple):
-    """A row of an architecture table: `repeats` blocks; only a stage's first one has a stride."""
+    """A row of an architecture table: `repeats` blocks, of which only a stage's first has a stride.
+
+    Attributes:
+        repeats: Number of blocks.
+        kernel_sizes: Depthwise kernels, see `MixConv2d`.
+        stride: Stride of the stage's first block.
+        expand_ratio: 1 is a depthwise separable block; more is an inverted residual block that
+            multiplies its channels by this.
+        channels: Channels of the output.
+        se_ratio: See `InvertedResidual`.
+        groups: See `InvertedResidual`.
+        act_cfg: Activation; None is the network's.
+    """
 
     repeats: int
     kernel_sizes: int | Sequence[int]
     stride: int
-    expand: int  # 1 is a depthwise separable block, more an inverted residual one
+    expand_ratio: int
     channels: int
     se_ratio: float = 0.0
-    groups: tuple[int, int] = (1, 1)  # of the 1x1 expansion and of the 1x1 projection
-    act_cfg: dict | None = None  # None is the network's activation
+    groups: tuple[int, int] = (1, 1)
+    act_cfg: dict | None = None
+
+
+class OutputShape(NamedTuple):
+    """The shape of an output, for an input of any size.
+
+    Attributes:
+        channels: Number of channels.
+        stride: Pixels of the image from one cell to the next.
+    """
+
+    channels: int
+    stride: int
+
+
+class Stage(nn.Sequential):
+    """Blocks in a row.
+
+    Attributes:
+        with_cp: Compute each block again in the backward pass instead of storing its activations.
+    """
+
+    with_cp = False
+
+    def forward(self, x: Tensor, expansions: list[Tensor] | None = None) -> Tensor:
+        """(N, C, H, W) -> (N, C', H', W').
+
+        The output of the first block's expansion is appended to `expansions`.
+        """
+        for block in self:
+            x = self._run(block, x, expansions)
+            expansions = None
+        return x
+
+    def _run(self, block: nn.Module, x: Tensor, expansions: list[Tensor] | None) -> Tensor:
+        tapped = expansions is not None
+        recompute = (
+            self.with_cp
+            and torch.is_grad_enabled()
+            and isinstance(x, Tensor)  # torch.fx traces with proxies
+            and not torch.compiler.is_compiling()
+        )
+        if not recompute:
+            return block(x, expansions) if tapped else block(x)
+
+        def function(x: Tensor) -> tuple[Tensor, ...]:
+            own: list[Tensor] = []  # of this call, since the backward pass calls once more
+            return (block(x, own) if tapped else block(x), *own)
+
+        y, *expanded = checkpoint(
+            function,
+            x,
+            use_reentrant=False,
+            context_fn=lambda: (nullcontext(), _statistics_kept(block)),
+        )
+        if tapped:
+            expansions += expanded
+        return y
 
 
 class StagedBackbone(BaseModule):
-    """A stem of stride 2, stages of blocks and perhaps a head; parameters are called as in timm.
+    """A stem of stride 2, stages of blocks and perhaps a head; parameters are named as in timm.
 
     Only what the outputs need is built. `load_state_dict` takes the weights of timm's whole
-    classifier: it passes over the classifier and what is not built, and over nothing else.
+    classifier: it skips the classifier and what is not built, and nothing else.
 
-    Nothing inside is a mmengine `BaseModule`, so that no part initializes itself after `init_cfg`.
+    No module inside is a mmengine `BaseModule`, so that no part initializes itself after
+    `init_cfg`.
+
+    `torch.fx.symbolic_trace`, `torch.jit.trace`, `torch.export` and `torch.compile` take the
+    network. `torch.jit.script` does not: it knows neither the choice of a fast path nor lists of
+    taps; trace the network instead.
 
     Attributes:
-        out_channels: Channels of each output, in the order of the outputs.
+        out_channels: Number of channels of each output, in the order of the outputs.
         out_strides: Stride of each output, in pixels of the image.
 
     Args:
         stem_channels: Channels of the 3x3 stem.
         stages: The rows of each stage.
-        head_channels: Channels of the 1x1 head convolution; None where there is no head.
+        head_channels: Channels of the 1x1 head convolution; None is no head.
         taps: Names of the outputs, in order: 'stem'; 'stageN', the output of `blocks.(N-1)`;
-            'stageN.expansion', the widened tensor of that stage's first block, before its
-            depthwise convolution and still at the finer stride; 'head'.
-        padding: 'symmetric', or 'same' for TensorFlow's flavor: SAME padding and, unless
-            `norm_cfg` sets another, an eps of 1e-3 in the norms.
+            'stageN.expansion', the output of the expansion of that stage's first block, which is
+            before the depthwise convolution and still at the finer stride; 'head'.
+        padding: 'symmetric', or 'same' for TensorFlow's variant: SAME padding and an eps of 1e-3 in
+            the norms, unless `norm_cfg` sets another.
         frozen_stages: -1 freezes nothing, 0 the stem, n the stem and stages 1 to n.
-        norm_eval: Keep batch norm in evaluation mode, so that training leaves its statistics.
+        norm_eval: Keep batch norm in evaluation mode, so that training does not change its
+            statistics.
         with_cp: Compute each block again in the backward pass instead of storing its activations.
+            `torch.compile` and `torch.export` ignore it, since they plan memory themselves.
         norm_cfg: Normalization; None is batch norm.
         act_cfg: Activation where a row names none.
-        residual: Whether depthwise separable blocks are MobileNetV2's, or else MobileNetV1's.
+        residual: Depthwise separable blocks are those of MobileNetV2, not of MobileNetV1.
         init_cfg: Weight initialization; None is He's, with the fan-out of a convolution's group.
 
     Raises:
@@ -91,20 +171,12 @@ class StagedBackbone(BaseModule):
         norm_cfg = norm_cfg or dict(type="BN")
         if padding == "same":
             norm_cfg = dict(eps=1e-3) | norm_cfg
-        shapes = _shapes(stem_channels, stages, head_channels)
-        taps = (taps,) if isinstance(taps, str) or not isinstance(taps, Sequence) else tuple(taps)
-        if not taps or not all(tap in [*shapes] for tap in taps):
-            raise MixDetError(
-                f"model.backbone.taps={taps!r} must name outputs of {type(self).__name__}, "
-                f"which are: {', '.join(shapes)}"
-            )
-        self.taps = taps
-        self.out_channels = tuple(shapes[tap][0] for tap in taps)
-        self.out_strides = tuple(shapes[tap][1] for tap in taps)
+        shapes = _output_shapes(stem_channels, stages, head_channels)
+        self.taps = self._checked_taps(taps, shapes)
+        self.out_channels = tuple(shapes[tap].channels for tap in self.taps)
+        self.out_strides = tuple(shapes[tap].stride for tap in self.taps)
         self.padding = padding
-        self.frozen_stages = frozen_stages
         self.norm_eval = norm_eval
-        self.with_cp = with_cp
 
         same = padding == "same"
         self.conv_stem = (Conv2dSame if same else nn.Conv2d)(
@@ -112,35 +184,44 @@ class StagedBackbone(BaseModule):
         )
         self.bn1 = build_norm_layer(norm_cfg, stem_channels)[1]
         self.act1 = build_activation_layer(act_cfg)
-
-        order = list(shapes)
-        last = max(order.index(tap) for tap in taps)
-        self.blocks = nn.Sequential()
-        channels = stem_channels
-        for number, rows in enumerate(stages, 1):
-            if order.index(f"stage{number}") <= last:
-                stage = _blocks(channels, rows, residual, padding, norm_cfg, act_cfg)
-            elif order[last] == f"stage{number}.expansion":  # what follows would have no gradient
-                stage = [_expansion(channels, rows[0], norm_cfg, act_cfg)]
-            else:
-                break
-            self.blocks.append(nn.Sequential(*stage))
-            channels = rows[-1].channels
-        if "head" in taps:
-            self.conv_head = PointwiseConv2d(channels, head_channels, 1, bias=False)
+        common = dict(padding=padding, norm_cfg=norm_cfg, act_cfg=act_cfg)
+        self.blocks = _build_stages(stem_channels, stages, self.taps, residual, **common)
+        for stage in self.blocks:
+            stage.with_cp = with_cp
+        if "head" in self.taps:
+            self.conv_head = PointwiseConv2d(stages[-1][-1].channels, head_channels, 1, bias=False)
             self.bn2 = build_norm_layer(norm_cfg, head_channels)[1]
             self.act2 = build_activation_layer(act_cfg)
+        elif len(self.blocks) and isinstance(self.blocks[-1][-1], DepthwiseSeparable):
+            self.blocks[-1][-1].last = True
 
-        whole = len(self.blocks) - order[last].endswith(".expansion")
-        self._unbuilt = ("classifier.",) + tuple(f"blocks.{i}." for i in range(whole, len(stages)))
-        if "head" not in taps:
-            self._unbuilt += ("conv_head.", "bn2.")
+        self._unbuilt = self._unbuilt_prefixes(len(stages))
         if not (isinstance(frozen_stages, int) and -1 <= frozen_stages <= len(self.blocks)):
             raise MixDetError(
                 f"model.backbone.frozen_stages={frozen_stages!r} must be a whole number from -1 to "
                 f"{len(self.blocks)}, the last stage that taps={self.taps} needs"
             )
+        self.frozen_stages = frozen_stages
         self._freeze()
+
+    def _checked_taps(self, taps: Sequence[str], shapes: dict[str, OutputShape]) -> tuple[str, ...]:
+        """The taps as a tuple of names that exist."""
+        taps = (taps,) if isinstance(taps, str) or not isinstance(taps, Sequence) else tuple(taps)
+        if not taps or not all(tap in [*shapes] for tap in taps):
+            raise MixDetError(
+                f"model.backbone.taps={taps!r} must name outputs of {type(self).__name__}, "
+                f"which are: {', '.join(shapes)}"
+            )
+        return taps
+
+    def _unbuilt_prefixes(self, stages: int) -> tuple[str, ...]:
+        """How the names of timm's parameters begin that this network has no module for."""
+        ends_in_expansion = len(self.blocks) and isinstance(self.blocks[-1][0], Expansion)
+        whole = len(self.blocks) - ends_in_expansion
+        prefixes = ["classifier.", *(f"blocks.{index}." for index in range(whole, stages))]
+        if "head" not in self.taps:
+            prefixes += ["conv_head.", "bn2."]
+        return tuple(prefixes)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Compute the features.
@@ -149,35 +230,42 @@ class StagedBackbone(BaseModule):
             x: Images (N, 3, H, W).
 
         Returns:
-            One (N, out_channels, ceil(H/out_stride), ceil(W/out_stride)) tensor a tap.
+            A tensor (N, out_channels, ceil(H/out_stride), ceil(W/out_stride)) for each tap.
         """
-        x = norm_act(self.bn1, self.act1, self.conv_stem(x))
+        x = norm_act(self.bn1, self.act1, self.conv_stem(x), last=len(self.blocks) == 0)
         outputs = {"stem": x} if "stem" in self.taps else {}
         for number, stage in enumerate(self.blocks, 1):
-            for index, block in enumerate(stage):
-                name = f"stage{number}.expansion"
-                if index == 0 and name in self.taps:
-                    expanded = outputs[name] = self._run(block, block.expand, x)
-                    if isinstance(block, InvertedResidual):
-                        x = self._run(block, block.project, expanded, x)
-                else:
-                    x = self._run(block, block, x)
+            if f"stage{number}.expansion" in self.taps:
+                expansions: list[Tensor] = []
+                x = stage(x, expansions)
+                outputs[f"stage{number}.expansion"] = expansions[0]
+            else:
+                x = stage(x)
             if f"stage{number}" in self.taps:
                 outputs[f"stage{number}"] = x
         if "head" in self.taps:
-            outputs["head"] = norm_act(self.bn2, self.act2, self.conv_head(x))
+            outputs["head"] = norm_act(self.bn2, self.act2, self.conv_head(x), last=True)
         return tuple(outputs[tap] for tap in self.taps)
 
-    def _run(self, block: nn.Module, function: Callable, *inputs: Tensor) -> Tensor:
-        """Call a block, or a part of it, with or without storing its activations."""
-        if not (self.with_cp and torch.is_grad_enabled()):
-            return function(*inputs)
-        return checkpoint(
-            function,
-            *inputs,
-            use_reentrant=False,
-            context_fn=lambda: (nullcontext(), _statistics_kept(block)),
-        )
+    def branch_blocks(self, form: FusedForm) -> None:
+        """Split the blocks into branches, in place; a part of `mixdet.models.fusing.fuse`."""
+        places = [(stage, index) for stage in self.blocks for index in range(len(stage))]
+        whole = set() if "stem" not in self.taps and can_fold(self.bn1) else {0}
+        tapped, count = set(), 0
+        for number, stage in enumerate(self.blocks, 1):
+            if f"stage{number}.expansion" in self.taps:
+                tapped.add(count)
+            count += len(stage)
+            if f"stage{number}" in self.taps:
+                whole.add(count)
+        blocks = [stage[index] for stage, index in places]
+        stem_layout, blocks = branch_blocks(blocks, whole, tapped, form)
+        if stem_layout:
+            stem = Layer(self.conv_stem, self.bn1, self.act1).folded()
+            self.conv_stem = PartitionedConv2d(stem, ChannelLayout([stem.in_channels]), stem_layout)
+            self.bn1, self.act1 = nn.Identity(), PerPart(self.act1)
+        for (stage, index), block in zip(places, blocks, strict=True):
+            stage[index] = block
 
     def train(self, mode: bool = True) -> StagedBackbone:
         """Set the mode; frozen stages and, with `norm_eval`, batch norm stay in evaluation."""
@@ -208,23 +296,52 @@ class StagedBackbone(BaseModule):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
-def _shapes(
+def _output_shapes(
     stem_channels: int, stages: Sequence[Sequence[Row]], head_channels: int | None
-) -> dict[str, tuple[int, int]]:
-    """(channels, stride) of every output that a tap can name, in the network's order."""
+) -> dict[str, OutputShape]:
+    """The shape of every output that a tap can name, in the network's order."""
     channels, stride = stem_channels, 2
-    shapes = {"stem": (channels, stride)}
+    shapes = {"stem": OutputShape(channels, stride)}
     for number, rows in enumerate(stages, 1):
-        if rows[0].expand > 1:
-            shapes[f"stage{number}.expansion"] = (channels * rows[0].expand, stride)
+        if rows[0].expand_ratio > 1:
+            expanded = channels * rows[0].expand_ratio
+            shapes[f"stage{number}.expansion"] = OutputShape(expanded, stride)
         channels, stride = rows[-1].channels, stride * rows[0].stride
-        shapes[f"stage{number}"] = (channels, stride)
+        shapes[f"stage{number}"] = OutputShape(channels, stride)
     if head_channels is not None:
-        shapes["head"] = (head_channels, stride)
+        shapes["head"] = OutputShape(head_channels, stride)
     return shapes
 
 
-def _blocks(
+def _build_stages(
+    channels: int,
+    stages: Sequence[Sequence[Row]],
+    taps: Sequence[str],
+    residual: bool,
+    padding: str,
+    norm_cfg: dict,
+    act_cfg: dict,
+) -> nn.Sequential:
+    """The stages that the taps need; `channels` are those of the stem."""
+    last = len(stages) if "head" in taps else 0
+    for number in range(1, len(stages) + 1):
+        if {f"stage{number}", f"stage{number}.expansion"} & {*taps}:
+            last = max(last, number)
+    built = nn.Sequential()
+    for number, rows in enumerate(stages[:last], 1):
+        if number == last and not {"head", f"stage{number}"} & {*taps}:
+            # the rest of the stage would get no gradient
+            norm_and_act = dict(norm_cfg=norm_cfg, act_cfg=rows[0].act_cfg or act_cfg)
+            expanded = channels * rows[0].expand_ratio
+            blocks = [Expansion(channels, expanded, rows[0].groups[0], **norm_and_act)]
+        else:
+            blocks = _build_blocks(channels, rows, residual, padding, norm_cfg, act_cfg)
+        built.append(Stage(*blocks))
+        channels = rows[-1].channels
+    return built
+
+
+def _build_blocks(
     channels: int,
     rows: Sequence[Row],
     residual: bool,
@@ -238,30 +355,19 @@ def _blocks(
         for _ in range(row.repeats):
             shape = (channels, row.channels, row.kernel_sizes, 1 if blocks else row.stride)
             common = dict(padding=padding, norm_cfg=norm_cfg, act_cfg=row.act_cfg or act_cfg)
-            if row.expand == 1:
-                blocks.append(DepthwiseSeparable(*shape, residual=residual, **common))
+            if row.expand_ratio == 1:
+                block = DepthwiseSeparable(*shape, residual=residual, **common)
             else:
-                blocks.append(
-                    InvertedResidual(*shape, row.expand, row.se_ratio, row.groups, **common)
-                )
+                ratios = row.expand_ratio, row.se_ratio
+                block = InvertedResidual(*shape, *ratios, row.groups, **common)
+            blocks.append(block)
             channels = row.channels
     return blocks
 
 
-def _expansion(channels: int, row: Row, norm_cfg: dict, act_cfg: dict) -> Expansion:
-    """The first third of a stage's first block."""
-    return Expansion(
-        channels,
-        channels * row.expand,
-        row.groups[0],
-        norm_cfg=norm_cfg,
-        act_cfg=row.act_cfg or act_cfg,
-    )
-
-
 @contextmanager
 def _statistics_kept(block: nn.Module) -> Iterator[None]:
-    """Leave the statistics of batch norm alone: recomputing must not count a batch twice."""
+    """Keep the statistics of batch norm while a block is computed once more for the same batch."""
     kept = [
         (norm, norm.momentum, norm.num_batches_tracked.clone())
         for norm in block.modules()
@@ -278,7 +384,7 @@ def _statistics_kept(block: nn.Module) -> Iterator[None]:
 
 
 def _init_module(module: nn.Module) -> None:
-    """He's initialization for the outputs that one input reaches: the fan-out of its group."""
+    """He's initialization with the fan-out of a convolution's group."""
     if isinstance(module, nn.Conv2d):
         fan_out = module.weight[0, 0].numel() * module.out_channels // module.groups
         nn.init.normal_(module.weight, std=math.sqrt(2 / fan_out))

@@ -1,4 +1,4 @@
-"""MixNet: the network that the MixConv paper found (arXiv 1907.09595, section 4)."""
+"""MixNet, the network of the MixConv paper (arXiv 1907.09595, section 4)."""
 
 from __future__ import annotations
 
@@ -14,17 +14,19 @@ RELU = dict(type="ReLU", inplace=True)
 SWISH = dict(type="SiLU", inplace=True)
 
 # The columns of the tables:
-#   n       blocks; the first block of a stage has stride s, all others stride 1
+#   n       number of blocks; the first block of a stage has stride s, all others stride 1
 #   k       depthwise kernels: one, or one for each of the equal channel groups of a MixConv
 #   s       stride
-#   e       expansion: the block widens its input by this; 1 is a depthwise separable block
+#   e       expand ratio: the block multiplies its input channels by this; 1 is a depthwise
+#           separable block
 #   c       channels of the output, before scaling
-#   se      squeeze-excite has this share of the block's input channels; 0 is none
-#   g       (expansion, projection): 1x1 convolutions side by side, each on its channel group
+#   se      channels of squeeze-excite, as a fraction of the block's input channels; 0 is none
+#   g       (expansion, projection): number of 1x1 convolutions side by side, each on its own group
+#           of channels
 #   act     activation of the block
-# A tap 'stageN' is the output of the N-th stage, which is `blocks.(N-1)`; 'stageN.expansion' is
-# the c_in * e channels of its first block before the depthwise convolution, at the resolution of
-# the stage before; 'stem' and 'head' are the 3x3 and the 1x1 convolution at the two ends.
+# The tap 'stageN' is the output of the N-th stage, which is `blocks.(N-1)`. 'stageN.expansion' is
+# the output of the expansion of that stage's first block: c_in * e channels, at the resolution of
+# the stage before. 'stem' and 'head' are the 3x3 and the 1x1 convolution at the two ends.
 # Resolutions are for an image of 224 x 224.
 
 S = (  # stem of 16 channels
@@ -99,12 +101,12 @@ class MixNet(StagedBackbone):
         taps: Names of the outputs, see the legend above the tables: 'stem', 'stage1' to 'stage6',
             'stage2.expansion' to 'stage6.expansion', 'head' (1536 channels). The default is the
             last stage at strides 8, 16 and 32.
-        padding: 'symmetric', as timm's `mixnet_*`, or 'same' for TensorFlow's flavor, as timm's
+        padding: 'symmetric', as timm's `mixnet_*`, or 'same' for TensorFlow's flavour, as timm's
             `tf_mixnet_*`: SAME padding and a batch norm eps of 1e-3.
         frozen_stages: -1 freezes nothing, 0 the stem, n the stem and stages 1 to n.
         norm_eval: Keep batch norm in evaluation mode.
         with_cp: Save memory in training by computing each block twice.
-        norm_cfg: Normalization; an eps given here wins over the one of `padding='same'`.
+        norm_cfg: Normalization; an eps given here has precedence over the one of `padding='same'`.
         act_cfg: One activation for the whole network; None is the paper's: ReLU in the stem,
             stages 1 and 2 and the head, swish in stages 3 to 6, also inside squeeze-excite.
         init_cfg: Weight initialization, as dict(type='TimmPretrained').

@@ -15,9 +15,10 @@ from mmdet.registry import MODELS
 
 from mixdet.errors import MixDetError
 from mixdet.models.backbones.base import Row, StagedBackbone
+from mixdet.models.layers import Expansion
 
-# The columns of the tables: blocks in the stage, stride of the first, expansion, channels.
-# Taps are 'stem', 'stageN', 'stageN.expansion' (V2 from stage2 on) and 'head' (V2); resolutions
+# The columns of the tables: blocks in the stage, stride of the first block, expand ratio, channels.
+# Taps are 'stem', 'stageN', 'stageN.expansion' (V2 from stage2 on) and 'head' (V2). Resolutions
 # are for an image of 224 x 224.
 V1 = (
     (1, 1, 1, 64),  # stage1, 112x112
@@ -77,8 +78,8 @@ class _MixMobileNet(StagedBackbone):
 
         kernels = (own_kernels.get(str(number), kernel_sizes) for number in itertools.count(1))
         stages = [
-            [Row(1, next(kernels), stride, expand, widened(channels)) for _ in range(repeats)]
-            for repeats, stride, expand, channels in table
+            [Row(1, next(kernels), stride, ratio, widened(channels)) for _ in range(repeats)]
+            for repeats, stride, ratio, channels in table
         ]
         if head_channels:
             head_channels = max(head_channels, widened(head_channels))
@@ -91,11 +92,11 @@ class _MixMobileNet(StagedBackbone):
             raise MixDetError(
                 f"model.backbone.kernel_sizes={kernel_sizes!r}{also}: {error}"
             ) from error
-        built = sum(hasattr(block, "conv_dw") for stage in self.blocks for block in stage)
-        strange = own_kernels.keys() - {str(number) for number in range(1, built + 1)}
-        if strange:
+        built = sum(not isinstance(block, Expansion) for stage in self.blocks for block in stage)
+        unknown = own_kernels.keys() - {str(number) for number in range(1, built + 1)}
+        if unknown:
             raise MixDetError(
-                f"model.backbone.block_kernel_sizes: no block {', '.join(sorted(strange))}; "
+                f"model.backbone.block_kernel_sizes: no block {', '.join(sorted(unknown))}; "
                 f"{type(self).__name__} with taps={self.taps} has blocks 1 to {built}"
             )
         self.block_kernel_sizes = own_kernels

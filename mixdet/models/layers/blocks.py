@@ -1,35 +1,29 @@
-"""The blocks of MobileNet and MixNet, with a MixConv where they have a depthwise convolution.
+"""The blocks of MobileNet and MixNet, with a MixConv in place of the depthwise convolution.
 
-Parameters are called as in timm (`conv_pw`, `bn1`, `conv_dw`, `se.conv_reduce`, ...), so that
-weights go both ways without renaming.
+Parameters are named as in timm (`conv_pw`, `bn1`, `conv_dw`, `se.conv_reduce`, ...), so that
+weights load both ways without renaming.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from mmcv.cnn import build_activation_layer, build_norm_layer
 from torch import Tensor, nn
 
-from mixdet.models.layers.mixconv import MixConv2d, SplitConv2d, split_channels
+from mixdet.models.fusing.blocks import BlockLayers, Layer
+from mixdet.models.fusing.layout import ChannelLayout
+from mixdet.models.fusing.parts import PartitionedConv2d, as_list
+from mixdet.models.layers.mixconv import MixConv2d
 from mixdet.models.layers.norm_act import norm_act
-from mixdet.models.layers.pointwise import PointwiseConv2d, SplitPointwise
+from mixdet.models.layers.pointwise import PointwiseConv2d, SplitPointwiseConv2d
 
 KernelSizes = int | Sequence[int]
 
 
-def scaled(x: Tensor, gate: Tensor, overwrite: bool) -> Tensor:
-    """A tensor (N, C, H, W) times a gate (N, C, 1, 1), in the tensor's place if so asked."""
-    return x.mul_(gate) if overwrite else x * gate
-
-
-def added(y: Tensor, x: Tensor, overwrite: bool) -> Tensor:
-    """The sum of two tensors, in the first one's place if so asked."""
-    return y.add_(x) if overwrite else y + x
-
-
 class SqueezeExcite(nn.Module):
-    """Scale each channel by a gate computed from the means of all (arXiv 1709.01507).
+    """Scale each channel by a gate computed from the means of all channels (arXiv 1709.01507).
 
     Args:
         channels: Channels in and out.
@@ -37,10 +31,10 @@ class SqueezeExcite(nn.Module):
         act_cfg: Activation between them.
 
     Attributes:
-        overwrites: The result takes the place of the input, which nothing else may read then.
+        allow_inplace: The output may be written over the input, which nothing else may read then.
     """
 
-    overwrites = False
+    allow_inplace = False
 
     def __init__(self, channels: int, reduced: int, act_cfg: dict) -> None:
         super().__init__()
@@ -52,28 +46,64 @@ class SqueezeExcite(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C, H, W)."""
         scale = self.conv_reduce(x.mean((2, 3), keepdim=True))
-        return scaled(x, self.gate(self.conv_expand(self.act1(scale))), self.overwrites)
+        gate = self.gate(self.conv_expand(self.act1(scale)))
+        return x.mul_(gate) if self.allow_inplace else x * gate
+
+    def partitioned(self, layout: ChannelLayout) -> PartitionedSqueezeExcite:
+        """The same for a tensor that is split, see `mixdet.models.fusing`."""
+        return PartitionedSqueezeExcite(self, layout)
+
+
+class PartitionedSqueezeExcite(nn.Module):
+    """A squeeze-excite of a tensor that is split into parts.
+
+    Args:
+        se: The squeeze-excite of the whole tensor.
+        layout: The layout of the tensor.
+
+    Attributes:
+        allow_inplace: As for `SqueezeExcite`.
+    """
+
+    allow_inplace = False
+
+    def __init__(self, se: SqueezeExcite, layout: ChannelLayout) -> None:
+        super().__init__()
+        reduced = ChannelLayout([se.conv_reduce.out_channels])
+        self.conv_reduce = PartitionedConv2d(se.conv_reduce, layout, reduced)
+        self.act1, self.gate = se.act1, se.gate
+        self.conv_expand = PartitionedConv2d(se.conv_expand, reduced, layout)
+
+    def forward(self, parts: list[Tensor]) -> list[Tensor]:
+        """The parts (N, C_i, H, W), in and out."""
+        means = [x.mean((2, 3), keepdim=True) for x in parts]
+        scales = as_list(self.conv_expand(self.act1(self.conv_reduce(means))))
+        multiply = Tensor.mul_ if self.allow_inplace else torch.mul
+        return [multiply(x, self.gate(scale)) for x, scale in zip(parts, scales, strict=True)]
 
 
 class DepthwiseSeparable(nn.Module):
-    """Depthwise convolution, then 1x1 (MobileNetV1, arXiv 1704.04861).
+    """Depthwise convolution, then 1x1 convolution (MobileNetV1, arXiv 1704.04861).
 
     Args:
         in_channels: Channels of the input.
         out_channels: Channels of the output.
         kernel_sizes: Depthwise kernels, see `MixConv2d`.
-        stride: Of the depthwise convolution.
-        residual: MobileNetV2 and MixNet: no activation after the 1x1 convolution, and a shortcut
-            where input and output have one shape. MobileNetV1: False, an activation and none.
+        stride: Stride of the depthwise convolution.
+        residual: True is the block of MobileNetV2 and MixNet: no activation after the 1x1
+            convolution, and a shortcut where input and output have the same shape. False is the
+            block of MobileNetV1: an activation and no shortcut.
         padding: 'symmetric' or 'same'.
         norm_cfg: Normalization after each convolution.
         act_cfg: Activation.
 
     Attributes:
-        overwrites: The sum with the shortcut takes the place of the projection's output.
+        allow_inplace: The sum with the shortcut may be written over the projection's output.
+        last: The block is the last layer of the network, see `norm_act`.
     """
 
-    overwrites = False
+    allow_inplace = False
+    last = False
 
     def __init__(
         self,
@@ -99,17 +129,27 @@ class DepthwiseSeparable(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N, in_channels, H, W) -> (N, out_channels, ceil(H/stride), ceil(W/stride))."""
         y = norm_act(self.bn1, self.act1, self.conv_dw(x))
-        y = norm_act(self.bn2, self.act2, self.conv_pw(y))
-        return added(y, x, self.overwrites) if self.has_shortcut else y
+        y = norm_act(self.bn2, self.act2, self.conv_pw(y), self.last)
+        if self.has_shortcut:
+            return y.add_(x) if self.allow_inplace else y + x
+        return y
+
+    def fusible_layers(self) -> BlockLayers:
+        """The layers in order, see `mixdet.models.fusing`."""
+        depthwise = Layer(self.conv_dw, self.bn1, self.act1)
+        project = Layer(self.conv_pw, self.bn2, self.act2)
+        return BlockLayers(None, depthwise, None, project, self.has_shortcut)
 
 
 class Expansion(nn.Module):
-    """The first third of an inverted residual block: 1x1 convolution, norm, activation.
+    """The first layer of an inverted residual block: 1x1 convolution, norm, activation.
+
+    It stands in place of the block where the network ends with the output of this layer.
 
     Args:
         in_channels: Channels of the input.
-        out_channels: Channels of the output, the block's widened tensor.
-        groups: The 1x1 convolution is this many side by side, each on its share of the channels.
+        out_channels: Channels of the output.
+        groups: Number of 1x1 convolutions side by side, each on its own group of channels.
         norm_cfg: Normalization.
         act_cfg: Activation.
     """
@@ -122,14 +162,15 @@ class Expansion(nn.Module):
         self.bn1 = build_norm_layer(norm_cfg, out_channels)[1]
         self.act1 = build_activation_layer(act_cfg)
 
-    def expand(self, x: Tensor) -> Tensor:
-        """(N, in_channels, H, W) -> (N, out_channels, H, W)."""
-        return norm_act(self.bn1, self.act1, self.conv_pw(x))
+    def forward(self, x: Tensor, expansions: list[Tensor] | None = None) -> Tensor:
+        """(N, in_channels, H, W) -> (N, out_channels, H, W), also appended to `expansions`."""
+        y = norm_act(self.bn1, self.act1, self.conv_pw(x), last=True)
+        if expansions is not None:
+            expansions.append(y)
+        return y
 
-    forward = expand
 
-
-class InvertedResidual(Expansion):
+class InvertedResidual(nn.Module):
     """1x1 expansion, depthwise convolution, squeeze-excite, linear 1x1 projection.
 
     MobileNetV2, arXiv 1801.04381, section 3.3; with squeeze-excite as in MnasNet and MixNet.
@@ -138,20 +179,21 @@ class InvertedResidual(Expansion):
         in_channels: Channels of the input.
         out_channels: Channels of the output.
         kernel_sizes: Depthwise kernels, see `MixConv2d`.
-        stride: Of the depthwise convolution; at 1 there is a shortcut where the channels agree.
-        expand: The expansion multiplies the channels by this.
-        se_ratio: Squeeze-excite has int(in_channels * se_ratio) channels; 0 for none.
-        groups: Of the expansion and the projection: 1x1 convolutions side by side, each on its
-            share of the channels.
+        stride: Stride of the depthwise convolution. At 1 there is a shortcut where the numbers of
+            channels agree.
+        expand_ratio: The expansion multiplies the number of channels by this.
+        se_ratio: Squeeze-excite has int(in_channels * se_ratio) channels; 0 is no squeeze-excite.
+        groups: Numbers of 1x1 convolutions side by side, each on its own group of channels, of the
+            expansion and of the projection.
         padding: 'symmetric' or 'same'.
         norm_cfg: Normalization after each convolution.
         act_cfg: Activation, also inside squeeze-excite.
 
     Attributes:
-        overwrites: As `DepthwiseSeparable`'s.
+        allow_inplace: The sum with the shortcut may be written over the projection's output.
     """
 
-    overwrites = False
+    allow_inplace = False
 
     def __init__(
         self,
@@ -159,7 +201,7 @@ class InvertedResidual(Expansion):
         out_channels: int,
         kernel_sizes: KernelSizes = 3,
         stride: int = 1,
-        expand: int = 6,
+        expand_ratio: int = 6,
         se_ratio: float = 0.0,
         groups: tuple[int, int] = (1, 1),
         *,
@@ -167,9 +209,12 @@ class InvertedResidual(Expansion):
         norm_cfg: dict,
         act_cfg: dict,
     ) -> None:
-        channels = in_channels * expand
-        super().__init__(in_channels, channels, groups[0], norm_cfg=norm_cfg, act_cfg=act_cfg)
+        super().__init__()
+        channels = in_channels * expand_ratio
         self.has_shortcut = stride == 1 and in_channels == out_channels
+        self.conv_pw = _pointwise(in_channels, channels, groups[0])
+        self.bn1 = build_norm_layer(norm_cfg, channels)[1]
+        self.act1 = build_activation_layer(act_cfg)
         self.conv_dw = MixConv2d(channels, kernel_sizes, stride, padding=padding)
         self.bn2 = build_norm_layer(norm_cfg, channels)[1]
         self.act2 = build_activation_layer(act_cfg)
@@ -179,31 +224,40 @@ class InvertedResidual(Expansion):
         self.conv_pwl = _pointwise(channels, out_channels, groups[1])
         self.bn3 = build_norm_layer(norm_cfg, out_channels)[1]
 
-    def project(self, expanded: Tensor, x: Tensor) -> Tensor:
-        """Everything after the expansion.
+    def forward(self, x: Tensor, expansions: list[Tensor] | None = None) -> Tensor:
+        """Compute the block.
 
         Args:
-            expanded: (N, in_channels * expand, H, W).
-            x: The block's input (N, in_channels, H, W), for the shortcut.
+            x: (N, in_channels, H, W).
+            expansions: A list to which the output of the expansion is appended,
+                (N, in_channels * expand_ratio, H, W).
 
         Returns:
             (N, out_channels, ceil(H/stride), ceil(W/stride)).
         """
+        expanded = norm_act(self.bn1, self.act1, self.conv_pw(x))
+        if expansions is not None:
+            expansions.append(expanded)
         y = norm_act(self.bn2, self.act2, self.conv_dw(expanded))
         y = self.bn3(self.conv_pwl(self.se(y)))
-        return added(y, x, self.overwrites) if self.has_shortcut else y
+        if self.has_shortcut:
+            return y.add_(x) if self.allow_inplace else y + x
+        return y
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, in_channels, H, W) -> (N, out_channels, ceil(H/stride), ceil(W/stride))."""
-        return self.project(self.expand(x), x)
+    def fusible_layers(self) -> BlockLayers | None:
+        """The layers in order, see `mixdet.models.fusing`; None with a squeeze-excite not ours."""
+        if type(self.se) not in (nn.Identity, SqueezeExcite):
+            return None
+        return BlockLayers(
+            Layer(self.conv_pw, self.bn1, self.act1),
+            Layer(self.conv_dw, self.bn2, self.act2),
+            self.se if isinstance(self.se, SqueezeExcite) else None,
+            Layer(self.conv_pwl, self.bn3, nn.Identity()),
+            self.has_shortcut,
+        )
 
 
 def _pointwise(in_channels: int, out_channels: int, groups: int) -> nn.Module:
     if groups == 1:
         return PointwiseConv2d(in_channels, out_channels, 1, bias=False)
-    if in_channels % groups == out_channels % groups == 0:
-        return SplitPointwise(in_channels, out_channels, groups)
-    shares = zip(
-        split_channels(in_channels, groups), split_channels(out_channels, groups), strict=True
-    )
-    return SplitConv2d(PointwiseConv2d(*share, 1, bias=False) for share in shares)
+    return SplitPointwiseConv2d(in_channels, out_channels, groups)

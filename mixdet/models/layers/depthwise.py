@@ -1,9 +1,9 @@
-"""Depthwise convolution whose gradients oneDNN computes in the ways that it is fast at.
+"""Depthwise convolution whose gradients are computed in the ways in which oneDNN is fast.
 
-Its kernel for the gradient of the weight takes kernels of any height, but no wider than three
-columns, and its kernel for the gradient of the input takes no strides in bfloat16. What they do not
-take is left to code for whole convolutions, which needs several times as long. So weights wider
-than three columns are computed in strips, and strides in float32.
+oneDNN's kernel for the gradient of the weight takes kernels of any height, but of at most three
+columns. Its kernel for the gradient of the input takes no strides in bfloat16. All else goes to
+code for dense convolutions, which takes several times as long. So the gradient of a wider weight
+is computed in strips of three columns, and the gradient of a strided input in float32.
 """
 
 from __future__ import annotations
@@ -13,28 +13,33 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd import forward_ad
 from torch.autograd.function import FunctionCtx
 
-from mixdet.models.layers.shortcut import eager_on_cpu, onednn_computes
+from mixdet.models.layers.fast_path import eager_on_cpu, onednn_computes
+from mixdet.models.torch_private import (
+    depthwise_backward,
+    forward_ad_active,
+    functorch_active,
+    is_batched_gradient,
+)
 
 STRIP = 3  # columns
 
 
 def depthwise_conv(x: Tensor, weight: Tensor, stride: int, padding: int, channels: int) -> Tensor:
-    """Convolve every channel with its own kernel; `F.conv2d`, the gradients apart.
+    """Convolve every channel with its own kernel, as `F.conv2d` does, with faster gradients.
 
     Args:
         x: (N, C, H, W).
         weight: (C, 1, K, K).
         stride: In pixels.
         padding: Pixels of zeros on each side.
-        channels: C, which a tracer cannot read.
+        channels: C. A tracer cannot read it from the tensors.
 
     Returns:
         (N, C, H', W').
     """
-    if _to_learn(x, weight):
+    if _needs_gradient(x, weight):
         dtype = x.dtype
         if torch.is_autocast_enabled("cpu") and torch.float64 not in (dtype, weight.dtype):
             dtype = torch.get_autocast_dtype("cpu")
@@ -45,18 +50,16 @@ def depthwise_conv(x: Tensor, weight: Tensor, stride: int, padding: int, channel
     return F.conv2d(x, weight, None, stride, padding, 1, channels)
 
 
-def _to_learn(x: Tensor, weight: Tensor) -> bool:
-    """Whether a backward pass may follow, in channels_last on a CPU, and of the usual kind."""
+def _needs_gradient(x: Tensor, weight: Tensor) -> bool:
+    """Whether an ordinary backward pass may follow, on a CPU and in channels_last."""
     return (
         eager_on_cpu(x)
         and torch.is_grad_enabled()
         and (x.requires_grad or weight.requires_grad)
         and x.dim() == 4
         and x.numel() > 0
-        and x.stride(1) == 1  # also a slice of the channels
-        # neither forward mode nor torch.func knows the function
-        and forward_ad._current_level < 0
-        and not torch._C._are_functorch_transforms_active()
+        and x.stride(1) == 1  # also true of a slice of the channels
+        and not (forward_ad_active() or functorch_active())  # these cannot use `_Depthwise`
     )
 
 
@@ -71,9 +74,9 @@ class _Depthwise(torch.autograd.Function):
     def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Any, ...]:
         x, weight = ctx.saved_tensors
         of_x, of_weight = ctx.needs_input_grad[:2]
-        # to be differentiated once more, or for several outputs at a time
-        if torch.is_grad_enabled() or torch._C._functorch.is_legacy_batchedtensor(grad):
-            grads = _gradients(grad, x, weight, *ctx.geometry, of_x, of_weight)
+        # torch's own gradients can be differentiated again, and computed for a batch of outputs
+        if torch.is_grad_enabled() or is_batched_gradient(grad):
+            grads = depthwise_backward(grad, x, weight, *ctx.geometry, (of_x, of_weight))
         else:
             grads = (
                 _input_gradient(grad, x, weight, *ctx.geometry) if of_x else None,
@@ -82,34 +85,27 @@ class _Depthwise(torch.autograd.Function):
         return *grads, None, None
 
 
-def _gradients(
-    grad: Tensor, x: Tensor, weight: Tensor, stride: int, padding: int, of_x: bool, of_weight: bool
-) -> tuple[Tensor | None, Tensor | None]:
-    """torch's gradients of x and weight, those that are asked for."""
-    geometry = ([stride] * 2, [padding] * 2, [1, 1], False, [0, 0], len(weight))
-    sides = [of_x, of_weight, False]
-    return torch.ops.aten.convolution_backward(grad, x, weight, None, *geometry, sides)[:2]
-
-
 def _input_gradient(grad: Tensor, x: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
+    """The gradient of the input (N, C, H, W)."""
     dtype = torch.float32 if stride > 1 else x.dtype
-    # torch asks for the shape alone, but would copy a slice of channels for it
+    # torch needs the shape of x only, but would copy x where it is a slice of channels
     shape = torch.empty(x.shape, dtype=dtype, memory_format=torch.channels_last)
     grad, weight = grad.to(dtype), weight.to(dtype)
-    return _gradients(grad, shape, weight, stride, padding, True, False)[0].to(x.dtype)
+    return depthwise_backward(grad, shape, weight, stride, padding, (True, False))[0].to(x.dtype)
 
 
 def _weight_gradient(grad: Tensor, x: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
-    """The gradient of weight (C, 1, K, K), strip by strip.
+    """The gradient of the weight (C, 1, K, K), in strips of three columns.
 
-    A strip is the gradient of a K x 3 kernel on the input moved to the left. In a copy with its
-    padding written out, the moved input is the same memory from a few pixels on: what a row then
-    reads of the next one meets gradients of 0, which fill the rows of `grad`.
+    A strip is the gradient of a K x 3 kernel on the input moved to the left. The input is copied
+    once, together with its padding. A moved input is then a view of this copy that begins a few
+    pixels later. At the end of a row, such a view reads pixels of the next row; the gradient is
+    padded with zeros there.
     """
     batch, channels, height, width = x.shape
     size = weight.shape[-1]
     if size <= STRIP:
-        return _gradients(grad, x, weight, stride, padding, False, True)[1]
+        return depthwise_backward(grad, x, weight, stride, padding, (False, True))[1]
     rows, columns = (stride * (cells - 1) + size for cells in grad.shape[-2:])  # that are read
     length = batch * rows * columns * channels
     memory = x.new_zeros(length + (size - STRIP) * channels)
@@ -122,7 +118,7 @@ def _weight_gradient(grad: Tensor, x: Tensor, weight: Tensor, stride: int, paddi
     for first in sorted({*range(0, size - STRIP + 1, STRIP), size - STRIP}):
         moved = memory.as_strided(padded.shape, padded.stride(), first * channels)
         kernels = weight[..., first : first + STRIP]
-        strip = _gradients(grad, moved, kernels, stride, 0, False, True)[1]
-        strips.append(strip[..., done - first :])  # the last one overlaps the one before
+        strip = depthwise_backward(grad, moved, kernels, stride, 0, (False, True))[1]
+        strips.append(strip[..., done - first :])  # the last strip overlaps the one before it
         done = first + STRIP
     return torch.cat(strips, -1)

@@ -5,15 +5,14 @@ Tan and Le, "MixConv: Mixed Depthwise Convolutional Kernels", BMVC 2019, arXiv 1
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Iterable, Sequence
-from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mixdet.models.fusing.forms import FusedForm
 from mixdet.models.layers.depthwise import depthwise_conv
 
 PADDINGS = ("symmetric", "same")
@@ -21,14 +20,14 @@ SPLITS = ("equal", "exponential")
 
 
 def split_channels(channels: int, groups: int, split: str = "equal") -> list[int]:
-    """Share out channels among groups (the paper, section 3.2).
+    """Split channels into groups (the paper, section 3.2).
 
     Args:
-        channels: How many there are.
-        groups: How many groups share them.
-        split: 'equal' gives every group the same number and a remainder to the first group
-            (64 in 4 is 16, 16, 16, 16); 'exponential' gives group i, counted from 1,
-            floor(channels / 2^i) and the last group the rest (64 in 4 is 32, 16, 8, 8).
+        channels: Number of channels.
+        groups: Number of groups.
+        split: 'equal' gives every group the same number, and the remainder to the first group
+            (64 in 4 groups are 16, 16, 16, 16). 'exponential' gives group i, counted from 1,
+            floor(channels / 2^i), and the last group the rest (64 in 4 groups are 32, 16, 8, 8).
 
     Returns:
         The channels of each group; their sum is `channels`.
@@ -44,33 +43,31 @@ def split_channels(channels: int, groups: int, split: str = "equal") -> list[int
             "give at least one kernel size, and no more kernel sizes than channels"
         )
     if split == "equal":
-        share = channels // groups
-        return [channels - share * (groups - 1)] + [share] * (groups - 1)
-    shares = [channels >> i for i in range(1, groups)]
-    shares.append(channels - sum(shares))
-    if 0 in shares:
+        size = channels // groups
+        return [channels - size * (groups - 1)] + [size] * (groups - 1)
+    sizes = [channels >> i for i in range(1, groups)]
+    sizes.append(channels - sum(sizes))
+    if 0 in sizes:
         raise ValueError(
             f"split='exponential' leaves a group of {channels} channels in {groups} groups empty "
-            f"({shares}): use fewer kernel sizes, or split='equal'"
+            f"({sizes}): use fewer kernel sizes, or split='equal'"
         )
-    return shares
+    return sizes
 
 
-def _whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
+@torch.fx.wrap  # symbolic tracing records the call: the padding depends on the size of the input
 def pad_same(x: Tensor, kernel_size: int, stride: int, dilation: int = 1) -> Tensor:
-    """Pad with zeros as TensorFlow's SAME does; the odd pixel goes to the right and the bottom.
+    """Pad with zeros as TensorFlow's SAME does. An odd pixel goes to the right and the bottom.
 
     Args:
         x: (N, C, H, W).
         kernel_size: Side of the convolution's kernel.
-        stride: Its stride.
-        dilation: Its dilation.
+        stride: Stride of the convolution.
+        dilation: Dilation of the convolution.
 
     Returns:
-        The tensor on which the unpadded convolution gives (ceil(H/stride), ceil(W/stride)) cells.
+        The padded tensor. A convolution without padding makes (ceil(H/stride), ceil(W/stride))
+        cells of it.
     """
     pads = []
     for size in (x.shape[-1], x.shape[-2]):
@@ -105,150 +102,96 @@ class SplitConv2d(nn.Module):
         """(N, sum of in_channels, H, W) -> (N, sum of out_channels, H', W')."""
         convs = list(self.children())
         groups = torch.split(x, [conv.in_channels for conv in convs], 1)
-        return torch.cat([conv(group) for conv, group in zip(convs, groups, strict=True)], 1)
+        # by index, since torch.fx cannot iterate over the result of a split
+        return torch.cat([conv(groups[index]) for index, conv in enumerate(convs)], 1)
 
 
-class MixConv2d(SplitConv2d):
-    """Depthwise convolution with one kernel size a channel group; it has no bias.
-
-    With a single kernel size it is a plain depthwise convolution: the object is then also an
-    `nn.Conv2d` whose one parameter is called `weight`.
+def MixConv2d(
+    channels: int,
+    kernel_sizes: int | Sequence[int] = (3, 5, 7),
+    stride: int = 1,
+    dilation: int = 1,
+    split: str = "equal",
+    padding: str = "symmetric",
+    dilated: bool = False,
+) -> DepthwiseConv2d | MixedDepthwiseConv2d:
+    """Make a depthwise convolution with one kernel size for each group of channels, without bias.
 
     Args:
         channels: Channels in and out.
-        kernel_sizes: One odd number, or one a group, for the groups in order.
-        stride: Of all groups.
-        dilation: Of all groups.
+        kernel_sizes: One odd number, or one for each group, in the order of the groups.
+        stride: Stride of all groups.
+        dilation: Dilation of all groups.
         split: 'equal' or 'exponential', see `split_channels`.
         padding: 'symmetric', or 'same' for TensorFlow's, which differs at strides above 1.
         dilated: Replace each K x K kernel by 3 x 3 at dilation (K - 1) / 2, which covers the same
-            window (the paper, section 3.2); stride 1 only.
+            window (the paper, section 3.2). It needs stride 1.
+
+    Returns:
+        A module (N, C, H, W) -> (N, C, ceil(H/stride), ceil(W/stride)) that has `merged()`. With
+        one kernel size it is a `DepthwiseConv2d`, whose parameter is called `weight`. With several
+        it is a `MixedDepthwiseConv2d`, whose parameters are called `0.weight`, `1.weight`, ...
 
     Raises:
         ValueError: If a kernel size is even or below 1, a group is empty, `split` or `padding` is
             unknown, stride or dilation is below 1, or `dilated` meets a stride.
     """
-
-    def __new__(cls, channels: int = 0, kernel_sizes: int | Sequence[int] = (3, 5, 7), *_, **__):
-        # As pathlib.Path does: the class names the family, the arguments choose the member.
-        # Copying calls this without arguments and with the member itself.
-        if not isinstance(kernel_sizes, int | Sequence) or isinstance(kernel_sizes, str):
-            raise ValueError(f"kernel_sizes={kernel_sizes!r}: give an odd number or a list of such")
-        one = isinstance(kernel_sizes, int) or len(kernel_sizes) == 1
-        return super().__new__(DepthwiseConv2d if cls is MixConv2d and one else cls)
-
-    def __init__(
-        self,
-        channels: int,
-        kernel_sizes: int | Sequence[int] = (3, 5, 7),
-        stride: int = 1,
-        dilation: int = 1,
-        split: str = "equal",
-        padding: str = "symmetric",
-        dilated: bool = False,
-    ) -> None:
-        shares = split_channels(channels, len(kernel_sizes), split)
-        super().__init__(
-            DepthwiseConv2d(share, size, stride, dilation, padding=padding, dilated=dilated)
-            for share, size in zip(shares, kernel_sizes, strict=True)
-        )
-
-    def _groups(self) -> list[DepthwiseConv2d]:
-        return list(self.children())
-
-    @torch.no_grad()
-    def merged(self) -> nn.Conv2d:
-        """Make the one depthwise convolution that computes the same.
-
-        The kernels are zero-padded to the largest; dilated ones are spread out as far as a common
-        dilation needs. It costs more multiplications and less memory traffic.
-
-        Returns:
-            A new `nn.Conv2d` with a copy of the weights; at SAME padding and a stride, a
-            `Conv2dSame`.
-
-        Raises:
-            ValueError: If SAME padding moves the groups against each other in a way that depends
-                on the input: a kernel narrower than the stride beside wider ones.
-        """
-        groups = self._groups()
-        stride = groups[0].stride[0]
-        same = groups[0].pads_same
-        # From a kernel's first tap to its last, in pixels. Always even, so centers coincide.
-        extents = [conv.dilation[0] * (conv.kernel_size[0] - 1) for conv in groups]
-        if same and min(extents) < min(stride - 1, max(extents)):
-            raise ValueError(
-                "kernels narrower than the stride cannot be merged with wider ones under "
-                "padding='same', where their centers depend on the size of the input: "
-                "use padding='symmetric' or larger kernels"
-            )
-        dilation = math.gcd(*(conv.dilation[0] for conv in groups))
-        size = max(extents) // dilation + 1
-        kernels = []
-        for conv, extent in zip(groups, extents, strict=True):
-            kernel = conv.weight.new_zeros(conv.in_channels, 1, size, size)
-            border = (size - 1 - extent // dilation) // 2
-            taps = slice(border, size - border, conv.dilation[0] // dilation)
-            kernel[:, :, taps, taps] = conv.weight
-            kernels.append(kernel)
-        weight = torch.cat(kernels)
-        conv = (Conv2dSame if same else nn.Conv2d)(
-            len(weight),
-            len(weight),
-            size,
-            stride,
-            padding=0 if same else max(extents) // 2,
-            dilation=dilation,
-            groups=len(weight),
-            bias=False,
-            device="meta",
-        )
-        conv.weight = nn.Parameter(weight, requires_grad=groups[0].weight.requires_grad)
-        return conv.train(self.training)
+    if not isinstance(kernel_sizes, int | Sequence) or isinstance(kernel_sizes, str):
+        raise ValueError(f"kernel_sizes={kernel_sizes!r}: give an odd number or a list of such")
+    sizes = (kernel_sizes,) if isinstance(kernel_sizes, int) else kernel_sizes
+    convs = [
+        DepthwiseConv2d(count, size, stride, dilation, padding, dilated)
+        for count, size in zip(split_channels(channels, len(sizes), split), sizes, strict=True)
+    ]
+    return convs[0] if len(convs) == 1 else MixedDepthwiseConv2d(convs)
 
 
-# What `help` shows, in place of `__new__`'s
-MixConv2d.__signature__ = inspect.signature(partial(MixConv2d.__init__, None))
+class DepthwiseConv2d(nn.Conv2d):
+    """Depthwise convolution with one kernel size and without bias, see `MixConv2d`.
 
+    Args:
+        channels: Channels in and out.
+        kernel_size: An odd number.
+        stride: As for `MixConv2d`.
+        dilation: As for `MixConv2d`.
+        padding: As for `MixConv2d`.
+        dilated: As for `MixConv2d`.
 
-class DepthwiseConv2d(MixConv2d, nn.Conv2d):
-    """The `MixConv2d` with one kernel size, which is how to make it; arguments as there."""
+    Raises:
+        ValueError: As for `MixConv2d`.
+    """
 
     def __init__(
         self,
         channels: int,
-        kernel_sizes: int | Sequence[int] = 3,
+        kernel_size: int,
         stride: int = 1,
         dilation: int = 1,
-        split: str = "equal",
         padding: str = "symmetric",
         dilated: bool = False,
     ) -> None:
-        (size,) = (kernel_sizes,) if isinstance(kernel_sizes, int) else kernel_sizes
-        split_channels(channels, 1, split)  # refuses what is out of range
-        if not _whole(size) or size < 1 or size % 2 == 0:
+        if not _is_int(kernel_size) or kernel_size < 1 or kernel_size % 2 == 0:
             raise ValueError(
-                f"kernel size {size!r} is not an odd number of pixels: use 3, 5, 7, ..."
+                f"kernel size {kernel_size!r} is not an odd number of pixels: use 3, 5, 7, ..."
             )
         if padding not in PADDINGS:
             raise ValueError(f"padding={padding!r} is unknown: use one of {PADDINGS}")
-        if not (_whole(stride) and _whole(dilation)) or min(stride, dilation) < 1:
+        if not (_is_int(stride) and _is_int(dilation)) or min(stride, dilation) < 1:
             raise ValueError(
                 f"stride={stride!r} and dilation={dilation!r} must be whole numbers of 1 or more"
             )
         if dilated:
             if stride > 1:
                 raise ValueError(f"dilated=True works at stride 1 only, not {stride}: drop one")
-            if size > 3:
-                size, dilation = 3, dilation * (size - 1) // 2
+            if kernel_size > 3:
+                kernel_size, dilation = 3, dilation * (kernel_size - 1) // 2
         pads_same = padding == "same" and stride > 1  # at stride 1 both paddings are symmetric
-        nn.Conv2d.__init__(
-            self,
+        super().__init__(
             channels,
             channels,
-            size,
+            kernel_size,
             stride,
-            padding=0 if pads_same else dilation * (size - 1) // 2,
+            padding=0 if pads_same else dilation * (kernel_size - 1) // 2,
             dilation=dilation,
             groups=channels,
             bias=False,
@@ -259,7 +202,7 @@ class DepthwiseConv2d(MixConv2d, nn.Conv2d):
         """(N, C, H, W) -> (N, C, ceil(H/stride), ceil(W/stride))."""
         if self.pads_same:
             x = pad_same(x, self.kernel_size[0], self.stride[0], self.dilation[0])
-        # folding leaves a bias; others may have changed the rest
+        # folding batch norm adds a bias, and a caller may have changed the other attributes
         plain = (
             self.bias is None
             and self.padding_mode == "zeros"
@@ -268,8 +211,104 @@ class DepthwiseConv2d(MixConv2d, nn.Conv2d):
             and self.padding[0] == self.padding[1]
         )
         if not plain:
-            return nn.Conv2d.forward(self, x)
+            return super().forward(x)
         return depthwise_conv(x, self.weight, self.stride[0], self.padding[0], self.groups)
 
-    def _groups(self) -> list[DepthwiseConv2d]:
-        return [self]
+    @property
+    def extent(self) -> int:
+        """Pixels from the first tap of the kernel to the last one. It is even."""
+        return self.dilation[0] * (self.kernel_size[0] - 1)
+
+    def merged(self) -> nn.Conv2d:
+        """The same as a plain convolution, see `MixedDepthwiseConv2d.merged`."""
+        return merge_depthwise([self]).train(self.training)
+
+    def merged_kernel_sizes(self) -> list[int]:
+        """The kernel size of each channel, see `MixedDepthwiseConv2d.merged_kernel_sizes`."""
+        return merged_kernel_sizes([self])
+
+    def fused(self, form: FusedForm) -> nn.Conv2d:
+        """What `mixdet.models.fusing.fuse` puts in its place."""
+        return self.merged()
+
+
+class MixedDepthwiseConv2d(SplitConv2d):
+    """Depthwise convolutions with different kernel sizes side by side, see `MixConv2d`.
+
+    Args:
+        convs: The `DepthwiseConv2d` of each group, in the order of the channels.
+    """
+
+    def merged(self) -> nn.Conv2d:
+        """Make the one depthwise convolution that computes the same.
+
+        The kernels are zero-padded to the largest one. Dilated kernels are spread out as far as a
+        common dilation needs. It costs more multiplications and less memory traffic.
+
+        Returns:
+            A new `nn.Conv2d` with a copy of the weights. With SAME padding and a stride, it is a
+            `Conv2dSame`.
+
+        Raises:
+            ValueError: If kernels narrower than the stride stand beside wider ones under SAME
+                padding. Their centers then differ by an offset that depends on the input size.
+        """
+        return merge_depthwise(list(self.children())).train(self.training)
+
+    def merged_kernel_sizes(self) -> list[int]:
+        """The kernel size that each channel has in `merged()` before zero-padding."""
+        return merged_kernel_sizes(list(self.children()))
+
+    def fused(self, form: FusedForm) -> nn.Conv2d:
+        """What `mixdet.models.fusing.fuse` puts in its place."""
+        return self.merged()
+
+
+@torch.no_grad()
+def merge_depthwise(convs: Sequence[DepthwiseConv2d]) -> nn.Conv2d:
+    """Make one depthwise convolution of several, see `MixedDepthwiseConv2d.merged`."""
+    stride, same = convs[0].stride[0], convs[0].pads_same
+    largest = max(conv.extent for conv in convs)
+    if same and min(conv.extent for conv in convs) < min(stride - 1, largest):
+        raise ValueError(
+            "kernels narrower than the stride cannot be merged with wider ones under "
+            "padding='same', where their centers depend on the size of the input: "
+            "use padding='symmetric' or larger kernels"
+        )
+    dilation = _common_dilation(convs)
+    size = largest // dilation + 1
+    kernels = []
+    for conv in convs:
+        kernel = conv.weight.new_zeros(conv.in_channels, 1, size, size)
+        border = (size - 1 - conv.extent // dilation) // 2
+        taps = slice(border, size - border, conv.dilation[0] // dilation)
+        kernel[:, :, taps, taps] = conv.weight
+        kernels.append(kernel)
+    weight = torch.cat(kernels)
+    merged = (Conv2dSame if same else nn.Conv2d)(
+        len(weight),
+        len(weight),
+        size,
+        stride,
+        padding=0 if same else largest // 2,
+        dilation=dilation,
+        groups=len(weight),
+        bias=False,
+        device="meta",
+    )
+    merged.weight = nn.Parameter(weight, requires_grad=convs[0].weight.requires_grad)
+    return merged
+
+
+def merged_kernel_sizes(convs: Sequence[DepthwiseConv2d]) -> list[int]:
+    """The kernel size of each channel at the common dilation of several convolutions."""
+    dilation = _common_dilation(convs)
+    return [conv.extent // dilation + 1 for conv in convs for _ in range(conv.in_channels)]
+
+
+def _common_dilation(convs: Sequence[DepthwiseConv2d]) -> int:
+    return math.gcd(*(conv.dilation[0] for conv in convs))
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)

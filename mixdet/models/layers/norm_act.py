@@ -1,8 +1,9 @@
-"""Batch norm and activation as one step of training, which keeps one tensor for backward, not two.
+"""Batch norm and activation as one step of training that stores one tensor fewer.
 
-What the plain path keeps of `act(norm(x))` is `x` and a copy of the normalized tensor. It follows
-from `x` and the batch's mean and deviation in one pass, as in InPlace-ABN (arXiv 1712.02616), so
-that only `x` need be kept. A ReLU needs no more than its output, which the next layer keeps anyway.
+Computed one after the other, `act(norm(x))` stores `x` and the normalized tensor for the backward
+pass. The normalized tensor follows from `x`, the mean and the deviation of the batch, so storing
+`x` is enough; it is computed again in the backward pass, as in InPlace-ABN (arXiv 1712.02616).
+For a ReLU the output is enough, and the next layer stores that anyway.
 """
 
 from __future__ import annotations
@@ -14,32 +15,42 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 
-from mixdet.models.layers.shortcut import eager_on_cpu, hooked
+from mixdet.models.layers.fast_path import eager_on_cpu
+from mixdet.models.torch_private import (
+    batch_norm_backward,
+    hooked,
+    is_batched_gradient,
+    relu6_backward,
+    relu_backward,
+    silu_backward_,
+)
 
-aten = torch.ops.aten
-# An x of so many bytes takes its gradient in place of the activation's: large tensors make the peak
+# From this many bytes on, the gradient of x is written over the gradient of the activation: large
+# tensors determine the peak of memory.
 LARGE = 16 * 2**20
 PART = 2**20  # bytes that are written at a time
 
 
-def norm_act(norm: nn.Module, act: nn.Module, x: Tensor) -> Tensor:
-    """Compute `act(norm(x))`; statistics, results and gradients are those of the two modules.
+def norm_act(norm: nn.Module, act: nn.Module, x: Tensor, last: bool = False) -> Tensor:
+    """Compute `act(norm(x))`, with the statistics, results and gradients of the two modules.
 
-    They are called as they are wherever the one step is not for them: in evaluation, on another
-    device than a CPU, under `torch.compile`, which fuses by itself, when traced, when the norm is
-    not an `nn.BatchNorm2d` with all its parts or the activation not a SiLU, ReLU or ReLU6, and
-    where someone hooked on to them. The one step knows backward differentiation, once and twice;
-    forward mode and `torch.func` refuse it.
+    The one step is used in training on a CPU, if the norm is an `nn.BatchNorm2d` with all its
+    parts, the activation is a SiLU, ReLU or ReLU6, and neither has hooks. Otherwise the two modules
+    are called one after the other: in evaluation, on other devices, in a trace, and under
+    `torch.compile`, which fuses them itself. The one step can be differentiated once and twice
+    backwards; forward-mode differentiation and `torch.func` refuse it.
 
     Args:
         norm: Normalization.
         act: Activation.
         x: (N, C, H, W).
+        last: The result is the last layer's. A caller may then change it in place, so that the
+            backward pass needs a copy of it.
 
     Returns:
         (N, C, H, W).
     """
-    fits = (
+    one_step = (
         type(norm) is nn.BatchNorm2d
         and norm.training
         and norm.affine
@@ -48,16 +59,24 @@ def norm_act(norm: nn.Module, act: nn.Module, x: Tensor) -> Tensor:
         and type(act) in (nn.SiLU, nn.ReLU, nn.ReLU6)
         and eager_on_cpu(x)
         and x.dim() == 4
-        and x.numel() > x.shape[1]  # of one value a channel batch norm has its own to say
+        and x.numel() > x.shape[1]  # batch norm refuses one value a channel with its own message
         and not (hooked(norm) or hooked(act))
     )
-    return _NormAct.apply(x, norm.weight, norm.bias, norm, act) if fits else act(norm(x))
+    if one_step:
+        return _NormAct.apply(x, norm.weight, norm.bias, norm, act, last)
+    return act(norm(x))
 
 
 class _NormAct(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: FunctionCtx, x: Tensor, weight: Tensor, bias: Tensor, norm: nn.Module, act: nn.Module
+        ctx: FunctionCtx,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        norm: nn.Module,
+        act: nn.Module,
+        last: bool,
     ) -> Tensor:
         norm.num_batches_tracked.add_(1)
         running = norm.running_mean, norm.running_var
@@ -66,42 +85,42 @@ class _NormAct(torch.autograd.Function):
         )
         y = {nn.SiLU: F.silu, nn.ReLU: F.relu, nn.ReLU6: F.relu6}[type(act)](y, inplace=True)
         ctx.eps, ctx.act = norm.eps, type(act)
-        ctx.save_for_backward(x, weight, bias, mean, invstd, None if ctx.act is nn.SiLU else y)
+        output = None if ctx.act is nn.SiLU else y.clone() if last else y
+        ctx.save_for_backward(x, weight, bias, mean, invstd, output)
         return y
 
     @staticmethod
     def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Any, ...]:
         x, weight, bias, mean, invstd, y = ctx.saved_tensors
-        if torch.is_grad_enabled():  # to be differentiated once more
+        if torch.is_grad_enabled():  # the gradients are to be differentiated again
             y = ctx.act()(F.batch_norm(x, None, None, weight, bias, True, eps=ctx.eps))
-            needed = [tensor for tensor in (x, weight, bias) if tensor.requires_grad]
-            found = iter(torch.autograd.grad(y, needed, grad, create_graph=True))
-            grads = [next(found) if need else None for need in ctx.needs_input_grad[:3]]
-            return *grads, None, None
+            inputs = [tensor for tensor in (x, weight, bias) if tensor.requires_grad]
+            gradients = iter(torch.autograd.grad(y, inputs, grad, create_graph=True))
+            grads = [next(gradients) if need else None for need in ctx.needs_input_grad[:3]]
+            return *grads, None, None, None
         if ctx.act is nn.SiLU:
             z = torch.native_batch_norm(x, weight, bias, mean, invstd.pow(-2), False, 0.0, 0.0)[0]
-            grad = aten.silu_backward.grad_input(grad, z, grad_input=z)
-        elif ctx.act is nn.ReLU:
-            grad = aten.threshold_backward(grad, y, 0)
+            grad = silu_backward_(grad, z)
         else:
-            grad = aten.hardtanh_backward(grad, y, 0, 6)
-        saved = x, weight, None, None, mean, invstd, True, ctx.eps
+            grad = (relu_backward if ctx.act is nn.ReLU else relu6_backward)(grad, y)
+        saved = x, weight, mean, invstd, ctx.eps
         if _in_place(x, weight, grad) and ctx.needs_input_grad[0]:
-            sums = aten.native_batch_norm_backward(grad, *saved, [False, True, True])[1:]
+            sums = batch_norm_backward(grad, *saved, (False, True, True))[1:]
             grads = _input_gradient(grad, x, weight, mean, invstd, *sums), *sums
         else:
-            grads = aten.native_batch_norm_backward(grad, *saved, ctx.needs_input_grad[:3])
-        return *grads, None, None
+            grads = batch_norm_backward(grad, *saved, ctx.needs_input_grad[:3])
+        return *grads, None, None, None
 
 
 def _in_place(x: Tensor, weight: Tensor, grad: Tensor) -> bool:
-    """Whether the gradient is to be written over what it is computed from."""
+    """Whether the gradient of x is to be written over the gradient of the activation."""
     return (
         x.nbytes >= LARGE
         and x.dtype == weight.dtype
-        and x.dtype in (torch.float32, torch.float64)  # torch sums halves in float32
-        and not torch._C._functorch.is_legacy_batchedtensor(grad)  # of several outputs at a time
-        and all(each.is_contiguous(memory_format=torch.channels_last) for each in (x, grad))
+        and x.dtype in (torch.float32, torch.float64)  # torch sums float16 in float32
+        and not is_batched_gradient(grad)
+        and x.is_contiguous(memory_format=torch.channels_last)
+        and grad.is_contiguous(memory_format=torch.channels_last)
     )
 
 
@@ -111,17 +130,17 @@ def _input_gradient(
     weight: Tensor,
     mean: Tensor,
     invstd: Tensor,
-    of_weight: Tensor,
-    of_bias: Tensor,
+    weight_grad: Tensor,
+    bias_grad: Tensor,
 ) -> Tensor:
-    """Batch norm's gradient of x, written over `grad`, a part at a time that stays in the cache."""
+    """Batch norm's gradient of x, written over `grad` in parts that stay in the cache."""
     values = x.numel() // len(mean)
     factor = weight * invstd
-    of_x = -factor * invstd * of_weight / values
-    constant = -factor * of_bias / values
+    slope = -factor * invstd * weight_grad / values
+    constant = -factor * bias_grad / values
     rows = PART // (len(mean) * x.element_size()) + 1
-    parts = (each.permute(0, 2, 3, 1).view(-1, len(mean)).split(rows) for each in (grad, x))
+    parts = (t.permute(0, 2, 3, 1).view(-1, len(mean)).split(rows) for t in (grad, x))
     for grads, inputs in zip(*parts, strict=True):
         torch.addcmul(constant, grads, factor, out=grads)
-        grads.addcmul_(inputs - mean, of_x)
+        grads.addcmul_(inputs - mean, slope)
     return grad

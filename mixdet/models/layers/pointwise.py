@@ -1,4 +1,4 @@
-"""1x1 convolutions, alone or side by side, computed by oneDNN where it is the faster one."""
+"""1x1 convolutions, alone or side by side, computed by oneDNN where that is faster."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mixdet.models.layers.mixconv import SplitConv2d
-from mixdet.models.layers.shortcut import eager_on_cpu, hooked, onednn_computes
+from mixdet.models.fusing.forms import FusedForm
+from mixdet.models.layers.fast_path import eager_on_cpu, onednn_computes
+from mixdet.models.layers.mixconv import SplitConv2d, split_channels
+from mixdet.models.torch_private import hooked, is_vmapped
 
-# On one thread torch leaves 1x1 convolutions of batches below 16 to a kernel of its own, unless
-# they are dilated (ConvParams::use_mkldnn), which a single tap does not notice.
+# On one thread, torch computes 1x1 convolutions of batches below 16 by a kernel of its own, and by
+# oneDNN only where they are dilated (ConvParams::use_mkldnn). Dilation changes no single tap.
 ONEDNN = dict(dilation=2)
-# oneDNN lays out the weights anew in every call. A matrix product, which does not, took 0.3 times
-# as long for 10 x 10 cells, 1.1 for 40 x 40, up to 1.5 for more (float32, an image, a thread).
+# oneDNN reorders the weights in every call. A matrix product does not: it took 0.3 times as long
+# for 10 x 10 cells, 1.1 times for 40 x 40, up to 1.5 times for more (float32, one image, a thread).
 FEW_CELLS = 40 * 40
 
 
@@ -22,7 +24,7 @@ class PointwiseConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, in_channels, H, W) -> (N, out_channels, H, W)."""
-        if not _faster(x):
+        if not _onednn_is_faster(x):
             return super().forward(x)
         few = len(x) == 1 and x[0, 0].numel() <= FEW_CELLS
         if few and self.groups == 1 and not torch.is_grad_enabled():
@@ -31,36 +33,66 @@ class PointwiseConv2d(nn.Conv2d):
         return F.conv2d(x, self.weight, self.bias, groups=self.groups, **ONEDNN)
 
 
-class SplitPointwise(SplitConv2d):
-    """1x1 convolutions of one shape side by side, without bias; in channels_last one grouped one.
+class SplitPointwiseConv2d(SplitConv2d):
+    """1x1 convolutions side by side, each on its own group of channels, without bias.
+
+    Groups of equal size are computed as one grouped convolution in channels_last.
 
     Args:
-        in_channels: Channels of the input, of all together.
-        out_channels: Channels of the output.
-        groups: How many they are; both numbers of channels are multiples of it.
+        in_channels: Channels of the input, of all groups together.
+        out_channels: Channels of the output, of all groups together.
+        groups: Number of groups.
     """
 
     def __init__(self, in_channels: int, out_channels: int, groups: int) -> None:
-        shape = (in_channels // groups, out_channels // groups)
-        super().__init__(PointwiseConv2d(*shape, 1, bias=False) for _ in range(groups))
+        sizes = (split_channels(channels, groups) for channels in (in_channels, out_channels))
+        super().__init__(
+            PointwiseConv2d(*group, 1, bias=False) for group in zip(*sizes, strict=True)
+        )
+        self.equal_groups = in_channels % groups == out_channels % groups == 0
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, in_channels, H, W) -> (N, out_channels, H, W)."""
         convs = list(self.children())
-        # who listens to a part, or has put another in its place, must be asked
-        as_made = all(type(conv) is PointwiseConv2d and not hooked(conv) for conv in convs)
-        if not (as_made and _faster(x)):
+        # A hook on a convolution, or a module that replaced it, must see its own call
+        as_built = all(type(conv) is PointwiseConv2d and not hooked(conv) for conv in convs)
+        if not (self.equal_groups and as_built and _onednn_is_faster(x)):
             return super().forward(x)
         return F.conv2d(x, torch.cat([conv.weight for conv in convs]), groups=len(convs), **ONEDNN)
 
+    @torch.no_grad()
+    def merged(self, groups: int = 1) -> PointwiseConv2d:
+        """Make the one convolution that computes the same.
 
-def _faster(x: Tensor) -> bool:
-    """Whether oneDNN is: float32 in channels_last on a CPU, and no trace or export."""
+        Args:
+            groups: 1 for a dense convolution, with zeros between the groups, or the number of
+                groups, if they are equal.
+        """
+        weights = [conv.weight for conv in self.children()]
+        if groups == 1:
+            weight = torch.block_diag(*(weight.flatten(1) for weight in weights))[..., None, None]
+        else:
+            weight = torch.cat(weights)
+        shape = weight.shape[1] * groups, len(weight), 1
+        conv = PointwiseConv2d(*shape, groups=groups, bias=False, device="meta")
+        conv.weight = nn.Parameter(weight)
+        return conv
+
+    def fused(self, form: FusedForm) -> PointwiseConv2d:
+        """What `mixdet.models.fusing.fuse` puts in its place: grouped, or dense where narrow."""
+        convs = list(self.children())
+        narrowest = min(min(conv.in_channels, conv.out_channels) for conv in convs)
+        dense = not self.equal_groups or narrowest < (form.min_group_channels or 0)
+        return self.merged(1 if dense else len(convs))
+
+
+def _onednn_is_faster(x: Tensor) -> bool:
+    """Whether `x` is float32 in channels_last on a CPU, and not traced or exported."""
     return (
         eager_on_cpu(x)
         and x.dtype == torch.float32
         and onednn_computes(x.dtype)
-        and not torch._C._functorch.is_batchedtensor(x)  # vmap's have no layout to ask for
+        and not is_vmapped(x)
         and not x.is_contiguous()
         and x.is_contiguous(memory_format=torch.channels_last)
     )

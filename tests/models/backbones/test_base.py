@@ -6,10 +6,13 @@ import copy
 import math
 
 import pytest
+import timm
 import torch
 from mmdet.registry import MODELS
 from mmengine import Config
 from torch import Tensor, nn
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
+from torchvision.models.feature_extraction import create_feature_extractor
 
 from mixdet.errors import MixDetError
 from mixdet.models.backbones import MixMobileNetV1, MixMobileNetV2, MixNet
@@ -268,3 +271,111 @@ def test_a_config_builds_it_and_a_copy_of_it_computes_the_same():
     x = image(33, 50)
     for output, again in zip(backbone(x), copy.deepcopy(backbone)(x), strict=True):
         assert torch.equal(output, again)
+
+
+@pytest.fixture
+def timms() -> nn.Module:
+    """timm's MixNet-S with random weights, in evaluation mode."""
+    torch.manual_seed(0)
+    return timm.create_model("mixnet_s").eval()
+
+
+TAPPED = ("stage4.expansion", "stage6")  # the block whose expansion is tapped is blocks.3.0
+
+
+@pytest.mark.parametrize("with_cp", [False, True])
+@pytest.mark.parametrize("name", ["blocks.2", "blocks.3", "blocks.3.0", "blocks.3.1"])
+def test_forward_hooks_on_stages_and_blocks_see_what_timms_see(timms, name, with_cp):
+    ours = MixNet(taps=TAPPED, with_cp=with_cp).eval()
+    ours.load_state_dict(timms.state_dict())
+    seen, x = [], image()
+    for network in (ours, timms):
+        module = network.get_submodule(name)
+        module.register_forward_hook(lambda _, __, output: seen.append(output.detach().clone()))
+        network(x)
+    torch.testing.assert_close(*seen, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "wrap", [checkpoint_wrapper, lambda block: torch.compile(block, backend="eager")]
+)
+@pytest.mark.parametrize("taps", [TAPPED, ("stage6.expansion", "stage6")], ids=",".join)
+def test_a_wrapped_block_computes_what_it_wraps(taps, wrap):
+    plain = MixNet(taps=taps)
+    wrapped = copy.deepcopy(plain)
+    for stage in wrapped.blocks:
+        stage[0] = wrap(stage[0])
+    x = image()
+    for output, expected in zip(wrapped(x), plain(x), strict=True):
+        torch.testing.assert_close(output, expected)
+        (output.square().mean() + expected.square().mean()).backward(retain_graph=True)
+    assert wrapped(x)[-1].shape[1] == 200
+    for mine, theirs in zip(wrapped.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(mine.grad, theirs.grad, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("padding", ["symmetric", "same"])
+def test_it_can_be_traced_by_torch_fx(padding):
+    backbone = MixNet(taps=TAPPED, padding=padding).eval()
+    traced = torch.fx.symbolic_trace(backbone)
+    for x in (image(), image(33, 50)):
+        for output, expected in zip(traced(x), backbone(x), strict=True):
+            torch.testing.assert_close(output, expected)
+
+
+def test_torchvisions_feature_extractor_takes_it_as_it_takes_timms(timms):
+    ours = MixNet(taps=TAPPED).eval()
+    ours.load_state_dict(timms.state_dict())
+    x, nodes = image(), ["blocks.2", "blocks.3", "blocks.5"]
+    features = [create_feature_extractor(network, nodes).eval()(x) for network in (ours, timms)]
+    for name in nodes:
+        torch.testing.assert_close(features[0][name], features[1][name], rtol=0, atol=1e-4)
+
+
+def test_it_can_be_traced_by_torch_jit():
+    backbone, x = MixNet(taps=TAPPED).eval(), image()
+    for output, expected in zip(torch.jit.trace(backbone, x)(x), backbone(x), strict=True):
+        torch.testing.assert_close(output, expected)
+
+
+@pytest.mark.parametrize("with_cp", [False, True])
+def test_it_can_be_exported(with_cp):
+    backbone, x = MixNet(taps=TAPPED, with_cp=with_cp).eval(), image()
+    program = torch.export.export(backbone, (x,))
+    for output, expected in zip(program.module()(x), backbone(x), strict=True):
+        torch.testing.assert_close(output, expected)
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("with_cp", [False, True])
+def test_it_can_be_compiled_as_one_graph(training, with_cp):
+    taps = ("stage2.expansion", "stage2")
+    backbone, x = MixNet(taps=taps, with_cp=with_cp).train(training), image()
+    compiled = torch.compile(copy.deepcopy(backbone), fullgraph=True, backend="aot_eager")
+    results = []
+    for network in (compiled, backbone):
+        outputs = network(x)
+        sum(output.square().mean() for output in outputs).backward()
+        results.append([*outputs, *(p.grad for p in network.parameters()), *network.buffers()])
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("make", "tap", "theirs"),
+    [
+        (MixMobileNetV2, "head", "mobilenetv2_100"),
+        (MixMobileNetV2, "stage6.expansion", None),
+        (MixMobileNetV2, "stem", None),
+        (MixMobileNetV1, "stage5", "mobilenetv1_100"),
+    ],
+)
+def test_an_output_behind_relu6_may_be_changed_in_place(make, tap, theirs):
+    backbone, x = make(3, taps=[tap]), image()
+    plain = copy.deepcopy(backbone)
+    backbone(x)[0].mul_(2).sum().backward()
+    plain(x)[0].mul(2).sum().backward()
+    for mine, expected in zip(backbone.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(mine.grad, expected.grad)
+    if theirs:
+        timm.create_model(theirs).forward_features(x).mul_(2).sum().backward()

@@ -71,8 +71,10 @@ def test_inverted_residual_equals_timm(out, stride, se_ratio, groups, act, kerne
     ours.load_state_dict(theirs.state_dict())
     theirs.load_state_dict(ours.state_dict())
     x = torch.randn(2, 12, 9, 14)
-    torch.testing.assert_close(ours(x), theirs(x), rtol=0, atol=1e-5)
-    torch.testing.assert_close(ours.expand(x), theirs.bn1(theirs.conv_pw(x)), rtol=0, atol=1e-5)
+    expansions = []
+    torch.testing.assert_close(ours(x, expansions), theirs(x), rtol=0, atol=1e-5)
+    expansion = theirs.bn1(theirs.conv_pw(x))
+    torch.testing.assert_close(expansions, [expansion], rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("residual", [True, False])

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import copy
-from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
 
 from mixdet.models.layers.norm_act import norm_act
 
@@ -29,39 +29,37 @@ def two(act: type[nn.Module], **kwargs: float) -> nn.Sequential:
     return modules
 
 
-def images(dtype: torch.dtype = torch.float32, **kwargs) -> Tensor:
-    return (torch.randn(3, 6, 5, 4) * 3 + 1).to(dtype=dtype, **kwargs)
+def images(dtype: torch.dtype = torch.float32, size=(5, 4), **kwargs) -> Tensor:
+    return (torch.randn(3, 6, *size) * 3 + 1).to(dtype=dtype, **kwargs)
+
+
+LARGE = (512, 512)  # 18 MiB in float32: the gradient of x takes the place of the activation's
 
 
 def saved_bytes(function, x: Tensor) -> int:
-    """What autograd keeps of `function(x)`, leaving out what `x` takes itself."""
-    found = {}
+    """The bytes that autograd stores for `function(x)`, without those of `x` and of the result."""
+    stored = {}
 
     def pack(tensor: Tensor) -> int:
-        found[tensor.data_ptr()] = tensor.untyped_storage().nbytes()
+        stored[tensor.data_ptr()] = tensor.untyped_storage().nbytes()
         return 0
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda _: None):
         y = function(x)
-    return sum(size for start, size in found.items() if start not in (x.data_ptr(), y.data_ptr()))
+    return sum(size for start, size in stored.items() if start not in (x.data_ptr(), y.data_ptr()))
 
 
 @pytest.mark.parametrize("act", ACTS)
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])  # norms stay float32
-@pytest.mark.parametrize("large", [False, True])
-def test_results_gradients_and_statistics_are_those_of_the_two(
-    act, layout, dtype, large, monkeypatch
-):
-    if large:
-        monkeypatch.setattr("mixdet.models.layers.norm_act.LARGE", 0)
-        monkeypatch.setattr("mixdet.models.layers.norm_act.PART", 200)  # bytes, of 1440
+@pytest.mark.parametrize("last", [False, True])
+def test_results_gradients_and_statistics_are_those_of_the_two(act, layout, dtype, last):
     plain = two(act, momentum=0.03, eps=1e-3)
     ours = copy.deepcopy(plain)
     x = images(dtype, memory_format=layout).requires_grad_()
     x_ours = x.detach().clone().requires_grad_()
     for _ in range(2):
-        y, y_ours = plain(x), norm_act(*ours, x_ours)
+        y, y_ours = plain(x), norm_act(*ours, x_ours, last)
         torch.testing.assert_close(y_ours, y, rtol=0, atol=0)
         assert y_ours.is_contiguous(memory_format=layout)
         grad = torch.randn_like(y)
@@ -71,6 +69,33 @@ def test_results_gradients_and_statistics_are_those_of_the_two(
     torch.testing.assert_close(x_ours.grad, x.grad)
     for mine, theirs in zip(ours.parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(mine.grad, theirs.grad)
+
+
+@pytest.mark.parametrize("act", ACTS)
+def test_gradients_of_large_tensors(act):
+    """In float64, since float32 rounds sums over so many pixels."""
+    ours = two(act).double()
+    plain = copy.deepcopy(ours)
+    x = images(torch.float64, LARGE, memory_format=torch.channels_last).requires_grad_()
+    x_ours = x.detach().clone().requires_grad_()
+    y, y_ours = plain(x), norm_act(*ours, x_ours)
+    grad = torch.randn_like(y)
+    y.backward(grad)
+    y_ours.backward(grad)
+    torch.testing.assert_close(x_ours.grad, x.grad)
+    for mine, theirs in zip(ours.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(mine.grad, theirs.grad)
+
+
+@pytest.mark.parametrize("act", [nn.ReLU, nn.ReLU6])
+def test_the_last_output_may_be_changed_in_place(act):
+    ours = two(act)
+    plain = copy.deepcopy(ours)
+    x = images().requires_grad_()
+    x_ours = x.detach().clone().requires_grad_()
+    plain(x).mul(2).sum().backward()
+    norm_act(*ours, x_ours, last=True).mul_(2).sum().backward()
+    torch.testing.assert_close(x_ours.grad, x.grad)
 
 
 @pytest.mark.parametrize("act", ACTS)
@@ -97,60 +122,49 @@ def test_it_keeps_less_than_the_two():
     assert channels < x.nbytes
 
 
-def test_a_large_gradient_takes_no_memory_of_its_own(monkeypatch):
-    """It lies where the activation's gradient lay; that of `y` belongs to others and stays."""
-    backward = torch.ops.aten.native_batch_norm_backward
-    seen = []
-
-    def recorded(grad, *args):
-        seen.append(grad.data_ptr())
-        return backward(grad, *args)
-
-    monkeypatch.setattr("mixdet.models.layers.norm_act.LARGE", 0)
-    norms = torch.ops.aten.__dict__ | {"native_batch_norm_backward": recorded}
-    monkeypatch.setattr("mixdet.models.layers.norm_act.aten", SimpleNamespace(**norms))
+def test_the_gradient_of_a_large_tensor_takes_no_memory_of_its_own():
+    """It is written over the activation's gradient, and not over that of `y`."""
     for act in ACTS:
-        x = images(memory_format=torch.channels_last).requires_grad_()
+        x = images(size=LARGE, memory_format=torch.channels_last).requires_grad_()
         y = norm_act(*two(act), x)
         grad = torch.randn_like(y)
         before = grad.clone()
-        (found,) = torch.autograd.grad(y, x, grad)
-        assert found.data_ptr() == seen.pop() != grad.data_ptr()
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as ran:
+            torch.autograd.grad(y, x, grad)
+        allocated = [event.self_cpu_memory_usage for event in ran.events()]
+        assert sum(size >= x.nbytes for size in allocated) == 1, act
         assert torch.equal(grad, before)
 
 
 @pytest.mark.parametrize("act", ACTS)
-def test_large_gradients_of_a_model_in_half_are_finite(act, monkeypatch):
-    """Their sums over all pixels are not halves."""
-    monkeypatch.setattr("mixdet.models.layers.norm_act.LARGE", 0)
+def test_large_gradients_of_a_model_in_half_are_finite(act):
+    """Sums over all pixels would overflow in float16."""
     norm, act = nn.BatchNorm2d(6).half(), act()
-    x = (torch.randn(8, 6, 64, 64) * 1e-3).half().to(memory_format=torch.channels_last)
+    x = (images(size=(768, 768)) * 1e-3).half().to(memory_format=torch.channels_last)
     x.requires_grad_()
-    (found,) = torch.autograd.grad(norm_act(norm, act, x), x, torch.rand_like(x))
+    (gradient,) = torch.autograd.grad(norm_act(norm, act, x), x, torch.rand_like(x))
     (expected,) = torch.autograd.grad(act(norm(x)), x, torch.rand_like(x))
-    assert found.isfinite().all()
+    assert gradient.isfinite().all()
     assert expected.isfinite().all()
 
 
-def test_large_gradients_of_several_outputs_at_a_time(monkeypatch):
+@pytest.mark.parametrize("size", [(5, 4), LARGE], ids=str)
+def test_gradients_of_several_outputs_at_a_time(size):
     norm, act = two(nn.ReLU6)
-    x = images(memory_format=torch.channels_last).requires_grad_()
+    x = images(size=size, memory_format=torch.channels_last).requires_grad_()
     y = norm_act(norm, act, x)
     grads = torch.randn(2, *y.shape)
     expected = [torch.autograd.grad(y, x, grad, retain_graph=True)[0] for grad in grads]
-    monkeypatch.setattr("mixdet.models.layers.norm_act.LARGE", 0)
-    (found,) = torch.autograd.grad(y, x, grads, is_grads_batched=True)
-    torch.testing.assert_close(found, torch.stack(expected))
+    (gradients,) = torch.autograd.grad(y, x, grads, is_grads_batched=True)
+    torch.testing.assert_close(gradients, torch.stack(expected), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("large", [False, True])
+@pytest.mark.parametrize("size", [(5, 4), LARGE], ids=str)
 @pytest.mark.parametrize("parameter", ["weight", "bias"])
-def test_what_is_frozen_gets_no_gradient(parameter, large, monkeypatch):
-    if large:
-        monkeypatch.setattr("mixdet.models.layers.norm_act.LARGE", 0)
+def test_what_is_frozen_gets_no_gradient(parameter, size):
     norm, act = two(nn.SiLU)
     getattr(norm, parameter).requires_grad_(False)
-    x = images(memory_format=torch.channels_last).requires_grad_()
+    x = images(size=size, memory_format=torch.channels_last).requires_grad_()
     norm_act(norm, act, x).sum().backward()
     assert [p.grad is None for p in norm.parameters()] == [
         parameter == "weight",

@@ -9,8 +9,7 @@ from torch import Tensor, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from mixdet.models import MixNet
-from mixdet.models.layers.mixconv import SplitConv2d
-from mixdet.models.layers.pointwise import PointwiseConv2d, SplitPointwise
+from mixdet.models.layers.pointwise import PointwiseConv2d, SplitPointwiseConv2d
 
 DTYPES = [torch.float32, torch.float64, torch.bfloat16]
 
@@ -19,7 +18,7 @@ def images(channels: int, dtype: torch.dtype = torch.float32) -> Tensor:
     return torch.randn(3, channels, 7, 5, dtype=dtype)
 
 
-def one_by_one(split: SplitPointwise, x: Tensor) -> Tensor:
+def one_by_one(split: SplitPointwiseConv2d, x: Tensor) -> Tensor:
     convs = list(split.children())
     parts = x.split(x.shape[1] // len(convs), 1)
     return torch.cat([F.conv2d(part, c.weight) for part, c in zip(parts, convs, strict=True)], 1)
@@ -29,7 +28,7 @@ def one_by_one(split: SplitPointwise, x: Tensor) -> Tensor:
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("groups", [1, 2, 3])
 def test_output_and_gradients(groups, dtype, layout):
-    split = SplitPointwise(12, 18, groups).to(dtype)
+    split = SplitPointwiseConv2d(12, 18, groups).to(dtype)
     x = images(12, dtype).contiguous(memory_format=layout).requires_grad_()
     got, want = split(x), one_by_one(split, x)
     tolerance = {} if dtype != torch.bfloat16 else {"rtol": 0.02, "atol": 0.02}
@@ -50,19 +49,16 @@ def test_alone_it_is_torchs(groups, bias):
 
 
 @pytest.mark.parametrize("bias", [False, True])
-@pytest.mark.parametrize(("groups", "size", "product"), [(1, 40, 1), (1, 41, 0), (4, 40, 0)])
-def test_one_image_without_gradients(monkeypatch, groups, size, product, bias):
+@pytest.mark.parametrize("groups", [1, 4])
+@pytest.mark.parametrize("size", [(1, 1), (40, 40), (41, 40)], ids=str)
+def test_one_image_without_gradients(groups, size, bias):
+    """A matrix product computes few cells, a convolution more of them."""
     conv = PointwiseConv2d(8, 12, 1, groups=groups, bias=bias)
-    x = torch.randn(1, 8, size, 40).contiguous(memory_format=torch.channels_last)
-    linear, calls = F.linear, []
-    monkeypatch.setattr(F, "linear", lambda *args: calls.append(1) or linear(*args))
+    x = torch.randn(1, 8, *size).contiguous(memory_format=torch.channels_last)
     with torch.no_grad():
         got, want = conv(x), F.conv2d(x, conv.weight, conv.bias, groups=groups)
     torch.testing.assert_close(got, want)
     assert got.is_contiguous(memory_format=torch.channels_last)
-    assert len(calls) == product
-    conv(x)
-    assert len(calls) == product  # with gradients none
 
 
 def test_a_graph_of_one_image_takes_more():
@@ -73,8 +69,8 @@ def test_a_graph_of_one_image_takes_more():
         torch.testing.assert_close(graph(two), conv(two))
 
 
-def test_who_listens_to_the_parts_hears_them():
-    split, seen = SplitPointwise(6, 4, 2), []
+def test_hooks_on_the_groups_fire():
+    split, seen = SplitPointwiseConv2d(6, 4, 2), []
     for conv in split.children():
         conv.register_forward_hook(lambda _, __, y: seen.append(y))
     x = images(6)
@@ -83,8 +79,8 @@ def test_who_listens_to_the_parts_hears_them():
     torch.testing.assert_close(one_by_one(split, x), y)
 
 
-def test_another_module_in_a_parts_place_is_asked():
-    """As adapters and quantizers put there; they may have the weight of what they stand for."""
+def test_a_module_that_replaces_a_group_is_called():
+    """Adapters and quantizers do so; they may have the weight of the convolution they wrap."""
 
     class Twice(nn.Module):
         def __init__(self, conv: nn.Conv2d) -> None:
@@ -94,7 +90,7 @@ def test_another_module_in_a_parts_place_is_asked():
         def forward(self, x: Tensor) -> Tensor:
             return 2 * self.conv(x)
 
-    split = SplitPointwise(6, 4, 2)
+    split = SplitPointwiseConv2d(6, 4, 2)
     x = images(6).contiguous(memory_format=torch.channels_last)
     plain = split(x)
     setattr(split, "1", Twice(split.get_submodule("1")))
@@ -104,7 +100,7 @@ def test_another_module_in_a_parts_place_is_asked():
 def test_vmap_and_onednn_switched_off():
     conv = PointwiseConv2d(6, 4, 1)
     x = torch.randn(2, 3, 6, 7, 5)
-    want = torch.stack([conv(each) for each in x])
+    want = torch.stack([conv(batch) for batch in x])
     torch.testing.assert_close(torch.func.vmap(conv)(x), want)
     channels_last = x[0].contiguous(memory_format=torch.channels_last)
     with torch.backends.mkldnn.flags(enabled=False):
@@ -121,10 +117,19 @@ def test_an_export_shows_the_convolutions_as_they_are():
         assert list(dilation) == [1, 1], call
 
 
-def test_channels_that_do_not_divide_stay_apart():
-    """MixNet at a width of its own may have such."""
-    from mixdet.models.layers.blocks import _pointwise
+def test_groups_of_different_sizes():
+    """MixNet at a width of its own may have such. A remainder goes to the first group."""
+    conv, x = SplitPointwiseConv2d(7, 9, 2), images(7)
+    first, second = conv.children()
+    want = torch.cat([F.conv2d(x[:, :4], first.weight), F.conv2d(x[:, 4:], second.weight)], 1)
+    assert first.out_channels == 5
+    for layout in (torch.contiguous_format, torch.channels_last):
+        torch.testing.assert_close(conv(x.contiguous(memory_format=layout)), want)
 
-    conv = _pointwise(7, 9, 2)
-    assert type(conv) is SplitConv2d
-    assert conv(images(7)).shape == (3, 9, 7, 5)
+
+@pytest.mark.parametrize(("channels", "groups"), [((7, 9), 1), ((12, 18), 1), ((12, 18), 3)])
+def test_merged_is_one_convolution_that_computes_the_same(channels, groups):
+    conv, x = SplitPointwiseConv2d(*channels, 3), images(channels[0])
+    merged = conv.merged(groups)
+    assert merged.groups == groups
+    torch.testing.assert_close(merged(x), conv(x))

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from hypothesis import given
+from hypothesis import strategies as st
 from mmdet.registry import MODELS
 from mmengine.config import Config
 from timm.layers import BatchNormAct2d
@@ -14,15 +15,15 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from mixdet.deploy.branches import BLOCK, Branches, channel_groups
-from mixdet.deploy.fuse import fuse
 from mixdet.errors import MixDetError
 from mixdet.models.backbones import MixMobileNetV2, MixNet
 from mixdet.models.backbones.base import Row, StagedBackbone
-from mixdet.models.layers import InvertedResidual, MixConv2d
+from mixdet.models.fusing import fuse
+from mixdet.models.fusing.forms import BLOCK
+from mixdet.models.fusing.layout import ChannelLayout, split_by_kernel
+from mixdet.models.layers import InvertedResidual
 from mixdet.models.layers.mixconv import SplitConv2d
-from mixdet.models.layers.pointwise import PointwiseConv2d
-from tests.models.layers.test_mixconv import few, mixconvs
+from tests.models.layers.test_mixconv import few
 from tests.test_configs import CONFIGS
 
 SIZE = 64  # every level has a cell
@@ -32,7 +33,7 @@ FUSED = [dict(target=target) for target in TARGETS] + [dict(target="onnx", int8=
 
 
 def calibrated(model: nn.Module) -> nn.Module:
-    """Random affine parameters, and the statistics of one batch: activations stay near 1.
+    """Set random affine parameters, and the statistics of one batch: activations stay near 1.
 
     In double precision, since an untrained network amplifies what float32 rounds off.
     """
@@ -80,7 +81,7 @@ def test_every_config_keeps_its_outputs(path: Path):
 
 
 def test_what_torch_computes_in_place_nobody_else_reads():
-    """Neither the image nor a tapped block's output changes, and a second pass gives the same."""
+    """The image and the output of a tapped block stay, and a second pass gives the same."""
     taps = tuple(f"stage{number}" for number in range(1, 6))
     model = calibrated(MixNet("s", taps=taps))
     fused, x = fuse(model, "torch"), torch.randn(1, 3, SIZE, SIZE).double()
@@ -90,22 +91,26 @@ def test_what_torch_computes_in_place_nobody_else_reads():
             block.register_forward_hook(lambda _, __, y: kept.append((y, y.clone())))
     with torch.no_grad():
         first, again = ([level.clone() for level in fused(x)] for _ in range(2))
-        with profile(activities=[ProfilerActivity.CPU]) as ran:
-            fused(x)
     assert torch.equal(x, image)
     assert all(torch.equal(y, then) for y, then in kept)
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
-    names = [event.name for event in ran.events()]
-    assert {"aten::mul_", "aten::add_"} <= {*names}
-    assert not {"aten::mul", "aten::add"} & {*names}
+    names = operations(fused, x)
+    assert {"aten::mul_", "aten::add_"} <= names
+    assert not {"aten::mul", "aten::add"} & names
+
+
+def operations(model: nn.Module, x: torch.Tensor) -> set[str]:
+    """The names of torch's operators that a model calls."""
+    with torch.no_grad(), profile(activities=[ProfilerActivity.CPU]) as ran:
+        model(x)
+    return {event.name for event in ran.events()}
 
 
 def test_what_is_exported_computes_nothing_in_place():
-    model = MixMobileNetV2((3, 5, 7), taps=("head",))
+    model, x = MixNet("s", taps=("head",)).eval(), torch.zeros(1, 3, SIZE, SIZE)
+    assert {"aten::mul_", "aten::add_"} <= operations(fuse(model, "torch"), x)
     for fused in (fuse(model), fuse(fuse(model, "torch"))):
-        marked = [each for each in fused.modules() if hasattr(each, "overwrites")]
-        assert len(marked) > 0
-        assert not any(each.overwrites for each in marked)
+        assert not {"aten::mul_", "aten::add_"} & operations(fused, x)
 
 
 @pytest.mark.parametrize("padding", ["symmetric", "same"])
@@ -135,8 +140,8 @@ def test_taps_and_paddings(padding, taps):
                     assert (a - b).abs().max() <= TOLERANCE * a.abs().max()
 
 
-def depthwise_taps(model: nn.Module) -> int:
-    """Multiply-adds of all depthwise convolutions, a cell."""
+def depthwise_weights(model: nn.Module) -> int:
+    """Number of weights of all depthwise convolutions, which is their multiply-adds a cell."""
     return sum(
         conv.weight.numel()
         for conv in model.modules()
@@ -146,9 +151,9 @@ def depthwise_taps(model: nn.Module) -> int:
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_kernels_cost_what_they_promise(target):
-    """Branches stay near the split form's multiply-adds; padding alone would give 1.77 times."""
+    """Branches cost little more than the MixConvs; padded kernels would cost 1.77 times as much."""
     model = MixMobileNetV2((3, 5, 7), taps=("head",))
-    assert 1 < depthwise_taps(fuse(model, target)) / depthwise_taps(model) < 1.1
+    assert 1 < depthwise_weights(fuse(model, target)) / depthwise_weights(model) < 1.1
 
 
 def multiply_adds(model: nn.Module) -> int:
@@ -159,35 +164,52 @@ def multiply_adds(model: nn.Module) -> int:
 
 @pytest.mark.parametrize("arch", ["s", "m", "l"])
 def test_convolutions_side_by_side_cost_little_more_than_they_promise(arch):
-    """Left are kernels that reach over a border, and for ONNX parts filled up to a block."""
+    """The rest are kernels that are padded at a boundary, and for ONNX parts padded to 16."""
     model = MixNet(arch, taps=("head",))
-    asked = multiply_adds(model)
-    assert asked < multiply_adds(fuse(model, "openvino")) < 1.05 * asked
-    assert asked < multiply_adds(fuse(model, "onnx")) < 1.08 * asked
-    assert multiply_adds(fuse(model, "torch")) < 1.25 * asked  # kernels padded to the largest
+    trained = multiply_adds(model)
+    assert trained < multiply_adds(fuse(model, "openvino")) < 1.05 * trained
+    assert trained < multiply_adds(fuse(model, "onnx")) < 1.08 * trained
+    assert multiply_adds(fuse(model, "torch")) < 1.25 * trained  # kernels padded to the largest
 
 
-def narrowest(fused: nn.Module) -> int:
-    """Channels of the narrowest part that a branch reads or writes."""
-    blocks = [module for module in fused.modules() if isinstance(module, Branches)]
-    convs = [conv for block in blocks for conv in (*block.conv_dw, *block.conv_pwl)]
-    return min(min(conv.in_channels, conv.out_channels) for conv in convs)
+def convolution_shapes(model: nn.Module) -> list[tuple[int, int, int]]:
+    """The (channels in, channels out, groups) of each convolution that runs on more than a cell."""
+    shapes = []
+
+    def note(conv: nn.Conv2d, _, y: torch.Tensor) -> None:
+        if y[0, 0].numel() > 1:
+            shapes.append((conv.in_channels, conv.out_channels, conv.groups))
+
+    handles = [
+        conv.register_forward_hook(note) for conv in model.modules() if isinstance(conv, nn.Conv2d)
+    ]
+    with torch.no_grad():
+        model(torch.zeros(1, 3, SIZE, SIZE))
+    for handle in handles:
+        handle.remove()
+    return shapes
+
+
+def narrowest(model: nn.Module) -> int:
+    """The fewest channels that a convolution behind the stem reads or writes."""
+    return min(min(shape[:2]) for shape in convolution_shapes(model)[1:] if shape[0] != 3)
 
 
 def test_each_target_has_its_form():
-    model = MixNet("m", taps=("head",))
-    lanes = {"onnx": BLOCK, "openvino": 12, "litert": 12, "executorch": 12}
-    assert {target: narrowest(fuse(model, target)) for target in lanes} == lanes
-    for target in ("onnx", "openvino"):  # in 8 bits narrow ones are dense
-        assert narrowest(fuse(model, target, int8=True)) == 32
-    for target in ("ncnn", "torch"):  # blocks that have several 1x1 convolutions are no branches
+    """MixNet-M has groups of 12 channels. ncnn and torch convolve them as groups of one tensor."""
+    model = MixNet("m", taps=("stage5",))
+    assert narrowest(fuse(model, "onnx")) == 16
+    for target in ("openvino", "litert", "executorch"):
+        assert narrowest(fuse(model, target)) == 12
+    for target in ("onnx", "openvino", "litert", "executorch"):
+        shapes = convolution_shapes(fuse(model, target))
+        assert all(groups in (1, channels) for channels, _, groups in shapes)
+    for target in ("onnx", "openvino"):  # in 8 bits, groups of fewer than 32 channels are joined
+        assert narrowest(fuse(model, target, int8=True)) == 24
+    for target in ("ncnn", "torch"):
         for int8 in (False, True):
-            fused = fuse(model, target, int8=int8)
-            pointwise = [module for module in fused.modules() if type(module) is PointwiseConv2d]
-            assert any(conv.groups > 1 for conv in pointwise)
-            assert narrowest(fused) > 24
-            marked = [each.overwrites for each in fused.modules() if hasattr(each, "overwrites")]
-            assert {*marked} == {target == "torch"}
+            shapes = convolution_shapes(fuse(model, target, int8=int8))
+            assert any(1 < groups < channels for channels, _, groups in shapes)
 
 
 ROWS = {
@@ -196,22 +218,22 @@ ROWS = {
         [Row(2, (3, 5), 1, 6, 24, 0.5, (2, 2))],
         [Row(1, 3, 2, 6, 40, 0, (2, 2))],
     ),
-    "lanes that differ": (
+    "groups that differ": (
         36,
         [Row(2, (3, 5), 1, 6, 36, 0, (1, 3))],
         [Row(2, (7, 3), 1, 6, 36, 0.5, (2, 2)), Row(1, 3, 2, 3, 40, 0, (3, 2))],
     ),
-    "less than a block in one piece": (
+    "few channels in one part": (
         8,
         [Row(1, (3, 5, 7), 2, 6, 12)],
         [Row(2, (3, 5), 1, 6, 12, 0.5)],
     ),
-    "depthwise separable between lanes": (
+    "depthwise separable between groups": (
         24,
         [Row(1, 3, 2, 6, 24, 0, (2, 2)), Row(1, (5, 3), 1, 1, 24)],
         [Row(1, (3, 5), 1, 6, 32, 0, (2, 2))],
     ),
-    "depthwise separable with other borders": (
+    "depthwise separable with other boundaries": (
         24,
         [Row(1, 3, 2, 6, 24, 0, (2, 2)), Row(1, (7, 5, 3), 1, 1, 24)],
         [Row(1, (3, 5), 1, 6, 32, 0, (2, 2))],
@@ -241,8 +263,8 @@ def test_other_networks(name, taps):
 
 
 class Doubled(InvertedResidual):
-    def project(self, expanded, x):
-        return 2 * super().project(expanded, x)
+    def forward(self, x, expansions=None):
+        return 2 * super().forward(x, expansions)
 
 
 class Halved(nn.Module):
@@ -265,41 +287,76 @@ def test_blocks_with_something_of_their_own_keep_it(odd):
     assert_fused_alike(calibrated(model))
 
 
+def depthwise_branches(channels: int, kernel_sizes, groups=(1, 1)) -> list[tuple[int, int]]:
+    """The (channels, kernel size) of the depthwise convolutions that a fused block has."""
+    rows = [Row(1, kernel_sizes, 2, 2, 32, 0, groups)]
+    model = StagedBackbone(channels // 2, [rows], None, taps=["stage1"], act_cfg=dict(type="ReLU"))
+    convs = [conv for conv in fuse(model, "openvino").modules() if isinstance(conv, nn.Conv2d)]
+    return [(conv.groups, conv.kernel_size[0]) for conv in convs if conv.groups > 1]
+
+
+def test_boundaries_between_kernel_sizes_move_down_to_a_multiple_of_16():
+    assert depthwise_branches(96, (3, 5, 7)) == [(32, 3), (32, 5), (32, 7)]
+    assert depthwise_branches(240, (3, 5)) == [(112, 3), (128, 5)]
+    assert depthwise_branches(32, (3, 5, 7)) == [(16, 5), (16, 7)]
+    assert depthwise_branches(12, (3, 5, 7)) == [(12, 7)]
+
+
+def test_boundaries_between_groups_of_1x1_convolutions_stay():
+    assert depthwise_branches(240, (3, 5), (2, 1)) == [(120, 3), (120, 5)]
+    kernels = [(48, 3), (24, 5), (24, 5), (48, 7)]
+    assert depthwise_branches(144, (3, 5, 7), (2, 1)) == kernels
+    assert depthwise_branches(144, (3, 5, 7), (1, 2)) == kernels
+
+
+def naive_split(kernel_sizes: list[int], boundaries: list[int]) -> list[int]:
+    """Where the rule of `split_by_kernel` ends a branch, channel by channel."""
+    ends = []
+    for channel in range(1, len(kernel_sizes)):
+        for border in range(channel, len(kernel_sizes)):
+            if kernel_sizes[border] == kernel_sizes[border - 1]:
+                continue
+            down = border
+            while down % BLOCK and down not in boundaries:
+                down -= 1
+            if down == channel:
+                ends.append(channel)
+                break
+        else:
+            ends += [channel] if channel in boundaries else []
+    return ends
+
+
 @few
-@given(mixconvs())
-def test_channel_groups_hold_every_kernel(case):
-    mix, _ = case
-    groups, merged = channel_groups(mix), mix.merged()
-    assert sum(channels for channels, _ in groups) == merged.in_channels
-    assert max(size for _, size in groups) == merged.kernel_size[0]
-    start = 0
-    for channels, size in groups:
-        assert start % 16 == 0
-        border = (merged.kernel_size[0] - size) // 2
-        outside = merged.weight[start : start + channels].clone()
-        outside[:, :, border : border + size, border : border + size] = 0
-        assert not outside.any()
-        start += channels
+@given(
+    st.lists(st.sampled_from([3, 5, 7]), min_size=1, max_size=70).map(sorted),
+    st.sets(st.integers(1, 69), max_size=3),
+)
+def test_split_by_kernel(kernel_sizes, boundaries):
+    boundaries = sorted(b for b in boundaries if b < len(kernel_sizes))
+    layout = split_by_kernel(kernel_sizes, boundaries)
+    assert layout.boundaries == naive_split(kernel_sizes, boundaries)
+    assert sum(layout.sizes) == len(kernel_sizes)
 
 
-def test_equal_borders_are_rounded_down():
-    assert channel_groups(MixConv2d(96, (3, 5, 7))) == [(32, 3), (32, 5), (32, 7)]
-    assert channel_groups(MixConv2d(240, (3, 5))) == [(112, 3), (128, 5)]
-    assert channel_groups(MixConv2d(32, (3, 5, 7))) == [(16, 5), (16, 7)]
-    assert channel_groups(MixConv2d(12, (3, 5, 7))) == [(12, 7)]
-
-
-def test_borders_between_pointwise_convolutions_are_kept():
-    assert channel_groups(MixConv2d(240, (3, 5)), [120]) == [(120, 3), (120, 5)]
-    assert channel_groups(MixConv2d(144, (3, 5, 7)), [72]) == [(48, 3), (24, 5), (24, 5), (48, 7)]
-    # Of kernels, a border is never moved up
-    assert channel_groups(MixConv2d(72, (3, 5)), [45]) == [(32, 3), (13, 5), (27, 5)]
-    for lanes in ([16, 24], [24, 16]):
-        assert channel_groups(MixConv2d(48, (3, 5)), lanes) == [(16, 3), (8, 3), (24, 5)]
+@few
+@given(st.lists(st.integers(1, 20), min_size=1, max_size=4), st.integers(0, 24), st.data())
+def test_a_layout_inserts_zeros_and_finds_every_channel(sizes, min_channels, data):
+    layout, total = ChannelLayout(sizes, min_channels), sum(sizes)
+    numbers = torch.arange(1.0, total + 1)
+    padded = layout.pad(numbers[None, :, None], 1)[0, :, 0]
+    assert torch.equal(padded[padded > 0], numbers)
+    assert len(padded) == sum(max(n, min_channels) for n in sizes) or len(sizes) == 1
+    ends = sorted(data.draw(st.sets(st.integers(1, total)))) + [total]
+    groups = ChannelLayout(torch.tensor([0, *ends]).unique().diff().tolist())
+    found = [padded[first:end] for first, end in layout.locate(groups)]
+    assert torch.equal(torch.cat(found), padded)
+    for part, want in zip(found, numbers.split(groups.sizes), strict=True):
+        assert torch.equal(part[part > 0], want)
 
 
 def test_norms_that_cannot_be_folded():
-    """Group norm sees all channels of a group: such blocks stay in one piece."""
+    """Group norm sees all channels of a group, so such blocks stay whole."""
     network = MixNet("s", taps=("head",), norm_cfg=dict(type="GN", num_groups=1)).eval()
     x = torch.randn(1, 3, SIZE, SIZE)
     with torch.no_grad():

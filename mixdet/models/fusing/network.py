@@ -1,0 +1,58 @@
+"""The pass that fuses a network: each module says what takes its place."""
+
+from __future__ import annotations
+
+import copy
+
+from mmcv.cnn import fuse_conv_bn
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from mixdet.errors import MixDetError
+from mixdet.models.fusing.blocks import can_fold
+from mixdet.models.fusing.forms import FUSED_FORMS
+
+
+def fuse(
+    model: nn.Module, target: str = "onnx", branched: bool = True, int8: bool = False
+) -> nn.Module:
+    """Rewrite a trained network into the form that a runtime computes fastest.
+
+    Batch norm is folded into the convolution before it. A MixConv becomes one depthwise convolution
+    with kernels zero-padded to the largest, or branches of one kernel size each: docs/fusing.md.
+
+    A module takes part by a method: `branch_blocks(form)` replaces what is inside of it, and
+    `fused(form)` returns what takes its place. Hooks of a replaced module are lost. For 'torch',
+    squeeze-excite and shortcuts compute in place: hooks must clone, and gradients may fail.
+
+    Args:
+        model: A detector or any other network. It is not changed.
+        target: The runtime, one of `FUSED_FORMS`.
+        branched: False pads the kernels of every MixConv, for comparison.
+        int8: Choose the form that is fastest after quantization to 8 bits.
+
+    Returns:
+        A copy in evaluation mode that computes the same.
+
+    Raises:
+        MixDetError: The target is unknown.
+    """
+    if target not in FUSED_FORMS:
+        raise MixDetError(f"fuse: target {target!r} is unknown: use one of {[*FUSED_FORMS]}")
+    form = FUSED_FORMS[target]
+    form = form._replace(min_group_channels=form.min_group_channels_int8) if int8 else form
+    fused = copy.deepcopy(model).eval()
+    for module in list(fused.modules()):
+        if branched and hasattr(type(module), "branch_blocks"):
+            module.branch_blocks(form)
+    for module in list(fused.modules()):
+        for name, child in module.named_children():
+            if hasattr(type(child), "fused"):
+                setattr(module, name, child.fused(form))
+            elif isinstance(child, _BatchNorm) and not can_fold(child):
+                setattr(module, name, nn.Sequential(child))  # where `fuse_conv_bn` passes it over
+    fused = fuse_conv_bn(fused)
+    for module in fused.modules():
+        if hasattr(type(module), "allow_inplace"):
+            module.allow_inplace = form.inplace
+    return fused.eval().requires_grad_(False)

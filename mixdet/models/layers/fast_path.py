@@ -1,0 +1,32 @@
+"""Conditions under which a layer may compute its result in another way than by its modules."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from mixdet.models.torch_private import (
+    dispatch_mode_active,
+    onednn_enabled,
+    onednn_has_bfloat16,
+)
+
+
+def eager_on_cpu(x: object) -> bool:
+    """Whether `x` is a tensor on a CPU that is computed now, not traced, compiled or exported."""
+    return (
+        isinstance(x, Tensor)  # torch.fx traces with proxies
+        and x.device.type == "cpu"
+        and not (torch.compiler.is_compiling() or torch.jit.is_tracing())
+        and not dispatch_mode_active()
+    )
+
+
+def onednn_computes(dtype: torch.dtype) -> bool:
+    """Whether oneDNN computes convolutions of a type on this CPU: float32, and native bfloat16."""
+    return (
+        dtype in (torch.float32, torch.bfloat16)
+        and torch.backends.mkldnn.is_available()
+        and onednn_enabled()
+        and (dtype == torch.float32 or onednn_has_bfloat16())
+    )

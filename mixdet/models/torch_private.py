@@ -1,0 +1,133 @@
+"""Names of torch that are not part of its public API, behind functions of our own.
+
+Each function says what it does and, if so, which public function is missing. Only this file has to
+change when torch renames one of them.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import forward_ad
+from torch.nn.modules import module as module_hooks
+from torch.utils import _pytree
+from torch.utils._python_dispatch import _get_current_dispatch_mode
+
+HOOK_KINDS = ("forward_hooks", "forward_pre_hooks", "backward_hooks", "backward_pre_hooks")
+
+
+def dispatch_mode_active() -> bool:
+    """Whether a `TorchDispatchMode` sees every operation: `make_fx`, counters, fake tensors."""
+    return _get_current_dispatch_mode() is not None
+
+
+def forward_ad_active() -> bool:
+    """Whether the code runs inside `torch.autograd.forward_ad.dual_level`."""
+    return forward_ad._current_level >= 0
+
+
+def functorch_active() -> bool:
+    """Whether the code runs inside a transform of `torch.func`, such as `grad` or `vmap`."""
+    return torch._C._are_functorch_transforms_active()
+
+
+def is_vmapped(x: Tensor) -> bool:
+    """Whether `torch.func.vmap` made the tensor. Such a tensor cannot tell its memory format."""
+    return torch._C._functorch.is_batchedtensor(x)
+
+
+def is_batched_gradient(grad: Tensor) -> bool:
+    """Whether `torch.autograd.grad(..., is_grads_batched=True)` made the gradient."""
+    return torch._C._functorch.is_legacy_batchedtensor(grad)
+
+
+def hooked(module: nn.Module) -> bool:
+    """Whether hooks of the module, or hooks on all modules, observe its calls."""
+    return any(
+        getattr(module, f"_{kind}") or getattr(module_hooks, f"_global_{kind}")
+        for kind in HOOK_KINDS
+    )
+
+
+def onednn_enabled() -> bool:
+    """Whether oneDNN is switched on, see `torch.backends.mkldnn.flags`."""
+    return torch._C._get_mkldnn_enabled()
+
+
+def onednn_has_bfloat16() -> bool:
+    """Whether oneDNN computes in bfloat16 on this CPU."""
+    return torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
+def cpu_has_avx512_bfloat16() -> bool:
+    """Whether this x86 CPU has bfloat16 instructions (torch without `get_capabilities`)."""
+    return torch.cpu._is_avx512_bf16_supported()
+
+
+def depthwise_backward(
+    grad: Tensor, x: Tensor, weight: Tensor, stride: int, padding: int, wanted: tuple[bool, bool]
+) -> tuple[Tensor | None, Tensor | None]:
+    """The gradients of a depthwise `F.conv2d` without bias.
+
+    Args:
+        grad: The gradient of the output, (N, C, H', W').
+        x: The input, (N, C, H, W).
+        weight: The kernels, (C, 1, K, K).
+        stride: In pixels.
+        padding: Pixels of zeros on each side.
+        wanted: Whether the gradient of `x`, and that of `weight`, is computed.
+
+    Returns:
+        The gradients of `x` and `weight`; None in place of one that is not wanted.
+    """
+    geometry = ([stride] * 2, [padding] * 2, [1, 1], False, [0, 0], len(weight))
+    mask = [*wanted, False]
+    return torch.ops.aten.convolution_backward(grad, x, weight, None, *geometry, mask)[:2]
+
+
+def silu_backward_(grad: Tensor, x: Tensor) -> Tensor:
+    """The gradient of `F.silu` at `x`, written over `x`."""
+    return torch.ops.aten.silu_backward.grad_input(grad, x, grad_input=x)
+
+
+def relu_backward(grad: Tensor, y: Tensor) -> Tensor:
+    """The gradient of `F.relu`, from its output `y`."""
+    return torch.ops.aten.threshold_backward(grad, y, 0)
+
+
+def relu6_backward(grad: Tensor, y: Tensor) -> Tensor:
+    """The gradient of `F.relu6`, from its output `y`."""
+    return torch.ops.aten.hardtanh_backward(grad, y, 0, 6)
+
+
+def batch_norm_backward(
+    grad: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    mean: Tensor,
+    invstd: Tensor,
+    eps: float,
+    wanted: tuple[bool, bool, bool],
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """The gradients of batch norm in training mode.
+
+    Args:
+        grad: The gradient of the output, (N, C, H, W).
+        x: The input, (N, C, H, W).
+        weight: The factor of each channel, (C,).
+        mean: Of the batch, (C,).
+        invstd: 1 / sqrt(variance + eps) of the batch, (C,).
+        eps: As the norm's.
+        wanted: Whether the gradients of `x`, `weight` and the bias are computed.
+
+    Returns:
+        The gradients of `x`, `weight` and the bias; None in place of one that is not wanted.
+    """
+    return torch.ops.aten.native_batch_norm_backward(
+        grad, x, weight, None, None, mean, invstd, True, eps, list(wanted)
+    )
+
+
+def tree_leaves(outputs: object) -> list:
+    """The tensors in nested lists, tuples and dicts, in order."""
+    return _pytree.tree_leaves(outputs)
