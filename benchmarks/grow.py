@@ -16,7 +16,7 @@ from benchmarks.peers import initialize, our_config
 from benchmarks.timing import alternate, median_of, one_thread, rates, spread
 from benchmarks.train import fixed_batch, optim_wrapper
 from mixdet.deploy.fuse import fuse
-from mixdet.engine.hooks.memory import keep_freed_memory
+from mixdet.engine.hooks.keep_memory_hook import keep_freed_memory
 from mixdet.machine import machine
 from mixdet.visual.svg import color, svg
 from mixdet.visual.tables import text_table

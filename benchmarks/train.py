@@ -28,8 +28,8 @@ from benchmarks.peers import (
 from benchmarks.processes import served, take_turns
 from benchmarks.timing import rates, speedup, spread
 from mixdet.engine.amp import amp_wrapper_type
-from mixdet.engine.hooks.cuda_graph import capture
-from mixdet.engine.hooks.memory import KeepMemoryHook
+from mixdet.engine.hooks.cuda_graph_hook import capture
+from mixdet.engine.hooks.keep_memory_hook import KeepMemoryHook
 from mixdet.machine import machine
 from mixdet.visual.tables import text_table
 

@@ -24,7 +24,7 @@ from mixdet.compat.checkpoint import load
 from mixdet.config.data_paths import check_data
 from mixdet.config.read import load_config
 from mixdet.errors import MixDetError
-from mixdet.models.weights import fill
+from mixdet.models.weights import load_weights
 from mixdet.visual.svg import color, svg
 from mixdet.visual.tables import text_table
 
@@ -104,7 +104,7 @@ def receptive_field(
     if checkpoint is None:
         model.init_weights()
     else:
-        fill(model, load(str(checkpoint), map_location="cpu"), checkpoint)
+        load_weights(model, load(str(checkpoint), map_location="cpu"), checkpoint)
     dataset = DATASETS.build(cfg.val_dataloader.dataset)
     counted = min(images, len(dataset))
     if counted < 1:

@@ -24,7 +24,7 @@ from mixdet.config.plain import parse_config
 from mixdet.config.read import read_config
 from mixdet.deploy.fuse import fused_twin
 from mixdet.errors import MixDetError
-from mixdet.models.weights import fill
+from mixdet.models.weights import load_weights
 
 
 class TrainedNetwork:
@@ -67,7 +67,7 @@ class TrainedNetwork:
                 f"the config of {checkpoint} cannot be built ({error}): "
                 "name a config file that can, with --config"
             ) from error
-        fill(model, content, checkpoint)
+        load_weights(model, content, checkpoint)
         try:
             # Depthwise networks run up to three times faster on a CPU with channels last.
             self.model = model.eval().to(device, memory_format=torch.channels_last)
