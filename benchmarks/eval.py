@@ -34,7 +34,7 @@ from benchmarks.timing import rates, speedup, spread
 from mixdet.config.data_paths import set_data_root
 from mixdet.config.read import load_config
 from mixdet.config.shipped import shipped
-from mixdet.evaluation.coco_scores import BACKENDS, evaluator
+from mixdet.evaluation.coco_scores import BACKENDS, load_backend
 from mixdet.inference.trained import TrainedNetwork
 from mixdet.machine import machine
 from mixdet.visual.tables import text_table
@@ -80,7 +80,7 @@ def measure_eval(
     """
     check_known("--networks", networks, NETWORKS)
     for backend in backends:
-        evaluator(backend)  # refuses
+        load_backend(backend)  # refuses
     coco(data_root, "val2017", [])  # refuses
     found = machine()
     what = [(name, str(data_root)) for name in networks] + [tuple(pair) for pair in trained]
