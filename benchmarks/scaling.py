@@ -18,7 +18,7 @@ from benchmarks.networks import our_config
 from benchmarks.timing import format_range, items_per_second, one_thread, time_in_turns
 from benchmarks.training_step import sgd_wrapper
 from benchmarks.weights import initialize
-from mixdet.engine.hooks.memory import keep_freed_memory
+from mixdet.engine.hooks.keep_memory_hook import keep_freed_memory
 from mixdet.machine import machine_record
 from mixdet.visual.svg import figure_to_svg, series_color
 from mixdet.visual.tables import text_table

@@ -27,7 +27,7 @@ from benchmarks.weights import copy_weights, initialize_as_trained
 from mixdet.config.data_paths import set_data_root
 from mixdet.config.read import load_config
 from mixdet.config.shipped import shipped_folder
-from mixdet.evaluation.coco_scores import BACKENDS, evaluator
+from mixdet.evaluation.coco_scores import BACKENDS, load_backend
 from mixdet.inference.trained import TrainedNetwork
 from mixdet.machine import machine_record
 from mixdet.visual.tables import text_table
@@ -72,7 +72,7 @@ def measure(
     """
     check_known("--networks", networks, NETWORKS)
     for backend in backends:
-        evaluator(backend)  # raises if there is no such backend
+        load_backend(backend)  # raises if there is no such backend
     coco_dataset(data_root, "val2017", [])  # raises if there are no images
     measured_on = machine_record()
     detectors = [(name, str(data_root)) for name in networks] + [tuple(pair) for pair in trained]

@@ -25,8 +25,8 @@ from benchmarks.processes import remote_function, time_remote_in_turns
 from benchmarks.timing import format_range, items_per_second, speedup
 from benchmarks.weights import copy_weights, initialize
 from mixdet.engine.amp import amp_wrapper_type
-from mixdet.engine.hooks.cuda_graph import capture
-from mixdet.engine.hooks.memory import KeepMemoryHook
+from mixdet.engine.hooks.cuda_graph_hook import capture
+from mixdet.engine.hooks.keep_memory_hook import KeepMemoryHook
 from mixdet.machine import machine_record
 from mixdet.visual.tables import text_table
 from tests.synthetic import random_batch

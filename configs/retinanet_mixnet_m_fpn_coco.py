@@ -1,6 +1,6 @@
-"""MixNet-M in a detector of mmdet's own: RetinaNet with an FPN on strides 8, 16 and 32.
+"""MixNet-M in a detector of mmdet: RetinaNet with an FPN on strides 8, 16 and 32.
 
-A plain `RetinaNet` asks its config for the channels of the taps; `SSDLite` would not.
+Unlike `SSDLite`, mmdet's `RetinaNet` needs the channels of the taps in its config.
 """
 
 _base_ = [

@@ -15,7 +15,7 @@ model = dict(
         norm_cfg=dict(type="BN", momentum=0.03),
     ),
     bbox_head=dict(
-        # mixed on grids of 20, 10 and 5 cells; on 3, 2 and 1 a larger kernel sees little but padding
+        # On grids of 3, 2 and 1 cells a larger kernel would see little but padding.
         kernel_sizes=[(3, 5, 7), (3, 5, 7), (3, 5), 3, 3, 3],
     ),
 )

@@ -1,4 +1,4 @@
-"""MixNet-M that starts from timm's ImageNet weights (downloaded, or `init_cfg.checkpoint`)."""
+"""SSDLite with MixNet-M, started from timm's ImageNet weights (a download, or `init_cfg.checkpoint`)."""
 
 _base_ = "ssdlite_mixnet_m_coco.py"
 

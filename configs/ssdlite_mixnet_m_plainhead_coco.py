@@ -1,4 +1,4 @@
-"""MixNet-M with plain 3x3 SSDLite predictors: what the backbone alone brings."""
+"""SSDLite with MixNet-M and plain 3x3 predictors, to measure the effect of the backbone only."""
 
 _base_ = "ssdlite_mixnet_m_coco.py"
 

@@ -1,7 +1,7 @@
-"""mmdet's own SSDLite, all of the detector's classes mmdet's, in the digit recipe: the peer to compare with.
+"""SSDLite with mmdet's own classes in the digit recipe, for comparison.
 
-Data, schedule, anchors and added level are those of ssdlite_mixnet_s_digits; the taps are what
-mmdet's MobileNetV2 has to offer at strides 8 and 16.
+Data, schedule, anchors and the added level are those of ssdlite_mixnet_s_digits. The taps are the
+outputs of mmdet's MobileNetV2 at strides 8 and 16.
 """
 
 _base_ = [

@@ -1,5 +1,7 @@
-"""What a config for data of one's own starts from (docs/custom_data.md): SSDLite with MixNet-S at
-320 x 320 under the short recipe, whose learning rate is for a batch of 8."""
+"""The base of a config for your own data (docs/custom_data.md): SSDLite with MixNet-S, 320 x 320.
+
+The recipe is that of schedules/digits.py, whose learning rate is for a batch of 8.
+"""
 
 _base_ = [
     "models/ssdlite_320.py",
@@ -9,7 +11,7 @@ _base_ = [
 ]
 
 train_dataloader = dict(batch_size=8, num_workers=2)
-# the running averages of batch norm follow within a hundred iterations
+# With a momentum of 0.1, the running statistics of batch norm adapt within 100 iterations.
 model = dict(
     backbone=dict(
         type="MixNet",

@@ -1,9 +1,9 @@
-"""What every run shares: registration, hooks, logging, seeds.
+"""Settings that all runs share: registration, hooks, logging and seeds.
 
-A child config that sets `custom_imports.imports` replaces this list: repeat 'mixdet.plugin' there.
-Hooks of ours stand in `default_hooks`, a dict that merges; `custom_hooks`, a list, is the user's.
-None leaves one out, in our tools (mmengine's own take it for mmengine's hooks alone):
-`--cfg-options default_hooks.fuse=None`.
+A child config that sets `custom_imports.imports` replaces the list, and must repeat 'mixdet.plugin'
+in it. The hooks of MixDet are in `default_hooks`, a dict that merges with a child's. `custom_hooks`,
+a list, is for the user. MixDet's tools remove a hook that is set to None, as in
+`--cfg-options default_hooks.fuse=None`; mmdet's tools can do so for mmengine's hooks only.
 """
 
 default_scope = "mmdet"
@@ -14,7 +14,7 @@ default_hooks = dict(
     logger=dict(type="LoggerHook", interval=50),
     param_scheduler=dict(type="ParamSchedulerHook"),
     checkpoint=dict(
-        type="SafeCheckpointHook",  # written to the side and renamed
+        type="SafeCheckpointHook",  # leaves no broken checkpoint when a run is killed
         interval=1,
         max_keep_ckpts=3,
         save_best="coco/bbox_mAP",
@@ -22,20 +22,20 @@ default_hooks = dict(
     ),
     sampler_seed=dict(type="DistSamplerSeedHook"),
     seed_iteration=dict(type="SeedIterationHook"),  # a resumed run repeats itself exactly
-    checkpoint_fit=dict(type="CheckpointFitHook"),  # weights of another network are refused
-    data_check=dict(type="DataCheckHook"),  # misspelt classes, lost boxes: before training
-    finite_loss=dict(type="FiniteLossHook"),  # NaN stops the run where it appears
-    sync_buffers=dict(type="SyncBuffersHook"),  # processes validate the statistics that are saved
-    total_batch=dict(type="TotalBatchHook"),  # another batch than the recipe's is said
-    interrupt=dict(type="InterruptHook"),  # Ctrl-C leaves a checkpoint to resume from
-    fuse=dict(type="FuseHook"),  # tests compute the same, sooner
-    keep_memory=dict(type="KeepMemoryHook"),  # on a CPU: tensors reuse what was freed
-    report=dict(type="ReportHook"),  # the table and the contact sheet at the end
+    checkpoint_fit=dict(type="CheckpointFitHook"),  # refuses the weights of another network
+    data_check=dict(type="DataCheckHook"),  # finds misspelt classes and lost boxes before training
+    finite_loss=dict(type="FiniteLossHook"),  # stops the run at the first NaN
+    sync_buffers=dict(type="SyncBuffersHook"),  # averages batch norm statistics before validation
+    total_batch=dict(type="TotalBatchHook"),  # warns about another batch size than the recipe's
+    interrupt=dict(type="InterruptHook"),  # on Ctrl-C, writes a checkpoint to resume from
+    fuse=dict(type="FuseHook"),  # makes tests faster, with the same results
+    keep_memory=dict(type="KeepMemoryHook"),  # on a CPU, lets tensors use freed memory again
+    report=dict(type="ReportHook"),  # writes the scores and the contact sheet at the end
     visualization=dict(type="DetVisualizationHook"),
 )
 
 env_cfg = dict(
-    cudnn_benchmark=True,  # one input size: the fastest convolution is worth finding
+    cudnn_benchmark=True,  # pays off since all inputs have one size
     mp_cfg=dict(mp_start_method="fork", opencv_num_threads=0),
     dist_cfg=dict(backend="nccl"),
 )

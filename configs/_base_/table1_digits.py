@@ -1,6 +1,7 @@
-"""The frame of table 1 on digit scenes: only the backbone, and what a row says, differ.
+"""The base of all rows of configs/table1_digits: table 1 of the MixConv paper on digit scenes.
 
-Both taps exist under these names in MobileNetV2 and in MixNet; MobileNetV1 names its own.
+Rows differ in the backbone and in what they set themselves. MobileNetV2 and MixNet both have these
+two taps. The rows with MobileNetV1 set their own.
 """
 
 _base_ = [

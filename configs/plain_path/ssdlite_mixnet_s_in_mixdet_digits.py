@@ -1,6 +1,7 @@
-"""MixNet-S in the digit recipe with the taps and heads that the plain path has too.
+"""MixNet-S in the digit recipe, with taps and heads that timm and mmdet support without MixDet.
 
-Its twin is ssdlite_mixnet_s_timm_in_mmdet_digits: the same network, recipe and number of parameters.
+It has the network, the recipe and the number of parameters of
+ssdlite_mixnet_s_timm_in_mmdet_digits.
 """
 
 _base_ = "../ssdlite_mixnet_s_digits.py"

@@ -1,6 +1,6 @@
-"""What one would write without MixDet: timm's MixNet-S in mmdet's own SSDLite, in the digit recipe.
+"""timm's MixNet-S in mmdet's own SSDLite, in the digit recipe: a detector without MixDet.
 
-Its twin is ssdlite_mixnet_s_in_mixdet_digits.
+It has the network and the recipe of ssdlite_mixnet_s_in_mixdet_digits.
 """
 
 _base_ = "../ssdlite_mobilenet_v2_mmdet_digits.py"

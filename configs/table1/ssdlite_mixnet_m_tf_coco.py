@@ -1,4 +1,4 @@
-"""MixNet-M in the frame of table 1, which the paper has no row for."""
+"""MixNet-M in the detector of table 1 (not a row of the paper)."""
 
 _base_ = "ssdlite_mixnet_s_tf_coco.py"
 

@@ -1,4 +1,4 @@
-"""MixNet-S in the frame of table 1, which the paper has no row for."""
+"""MixNet-S in the detector of table 1 (not a row of the paper)."""
 
 _base_ = "../_base_/table1.py"
 

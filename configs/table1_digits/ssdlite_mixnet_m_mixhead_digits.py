@@ -1,4 +1,4 @@
-"""MixNet-M in the frame of table 1, MixConv predictors, on digit scenes."""
+"""MixNet-M in the detector of table 1, with MixConv predictors, on digit scenes."""
 
 _base_ = "ssdlite_mixnet_m_plainhead_digits.py"
 

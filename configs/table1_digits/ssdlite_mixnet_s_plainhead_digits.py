@@ -1,4 +1,4 @@
-"""MixNet-S in the frame of table 1, plain predictors, on digit scenes."""
+"""MixNet-S in the detector of table 1, with plain predictors, on digit scenes."""
 
 _base_ = "../_base_/table1_digits.py"
 

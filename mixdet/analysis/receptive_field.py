@@ -24,7 +24,7 @@ from mixdet.compat.checkpoint import load
 from mixdet.config.data_paths import check_data
 from mixdet.config.read import load_config
 from mixdet.errors import MixDetError
-from mixdet.models.weights import fill
+from mixdet.models.weights import load_weights
 from mixdet.visual.svg import figure_to_svg, series_color
 from mixdet.visual.tables import text_table
 
@@ -110,7 +110,7 @@ def measure_receptive_field(
     if checkpoint is None:
         model.init_weights()
     else:
-        fill(model, load(str(checkpoint), map_location="cpu"), checkpoint)
+        load_weights(model, load(str(checkpoint), map_location="cpu"), checkpoint)
     dataset = DATASETS.build(cfg.val_dataloader.dataset)
     count = min(images, len(dataset))
     if count < 1:

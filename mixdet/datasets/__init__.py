@@ -1,4 +1,7 @@
-"""Data sets, samplers, transforms and the data preprocessor; importing this registers them."""
+"""Data sets, samplers, transforms, the collate function and the data preprocessor.
+
+Importing this package registers them with mmengine.
+"""
 
 import mixdet.compat.prepared
 

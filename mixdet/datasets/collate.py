@@ -1,4 +1,4 @@
-"""Batches that cross from a data loading worker to the training process in two pieces."""
+"""A collate function whose batches are cheap to send from a worker to the training process."""
 
 from __future__ import annotations
 
@@ -19,104 +19,110 @@ from mixdet.datasets.shared_memory import SharedTensor
 
 @FUNCTIONS.register_module()
 def packed_collate(samples: Sequence[dict]) -> dict[str, Any]:
-    """Collate as mmengine's `pseudo_collate`, into lists that are cheap to send to a process.
+    """Collate as mmengine's `pseudo_collate` does, into lists that pickle cheaply.
 
-    torch opens a piece of shared memory, and asks for it over a socket, for each tensor that a
-    worker sends: five an image, which takes longer than the augmentation. Here the images of a
-    batch cross as one tensor and everything else as one string of bytes. What arrives is what was
-    sent: lists of tensors and data samples.
+    For each tensor that a worker sends, torch opens a block of shared memory and passes it over a
+    socket. With five tensors per image this takes longer than the augmentation. Here a worker
+    sends the images of a batch as one tensor and everything else as one bytes object. The training
+    process receives the same lists of tensors and data samples that the worker collated.
 
     Args:
-        samples: What the pipeline makes of each image: `inputs`, (3, H, W), and whatever else.
+        samples: One per image, as the pipeline returns it: `inputs`, (3, H, W), and other keys.
 
     Returns:
         A list for each key.
     """
     batch = pseudo_collate(samples)
     return {
-        key: (Images if key == "inputs" else Packed)(values) if isinstance(values, list) else values
+        key: (ImageList if key == "inputs" else PackedList)(values)
+        if isinstance(values, list)
+        else values
         for key, values in batch.items()
     }
 
 
-def stack(images: Sequence[Tensor]) -> Tensor:
-    """(N, 3, H, W) of N images (3, H, W), in the memory format that they have.
+def stack_images(images: Sequence[Tensor]) -> Tensor:
+    """Stack N images (3, H, W) into (N, 3, H, W) and keep their memory format.
 
-    `torch.stack` would lay out each of `PackChannelsLast`'s anew.
+    `torch.stack` would copy images that are channels-last into another memory format.
     """
-    stored, last = _as_stored(images)
-    return _planes(torch.stack(stored), last)
+    stored, channels_last = _as_stored(images)
+    return _channels_first(torch.stack(stored), channels_last)
 
 
-def of_one_size(images: Any) -> bool:
-    """Whether it is a list of tensors of one shape and type; test-time augmentation has more."""
+def have_one_shape(images: Any) -> bool:
+    """Tell whether images are a list of 3-D tensors of one shape, type and device.
+
+    Test-time augmentation gives a nested list.
+    """
     return (
         isinstance(images, Sequence)
         and len(images) > 0
-        and all(type(each) is Tensor and each.dim() == 3 for each in images)
-        and len({(each.shape, each.dtype, each.device) for each in images}) == 1
+        and all(type(image) is Tensor and image.dim() == 3 for image in images)
+        and len({(image.shape, image.dtype, image.device) for image in images}) == 1
     )
 
 
-def channels_last(image: Tensor) -> bool:
-    """Whether (3, H, W) lies in memory as (H, W, 3)."""
+def is_channels_last(image: Tensor) -> bool:
+    """Tell whether an image (3, H, W) is stored as (H, W, 3)."""
     return image.permute(1, 2, 0).is_contiguous()
 
 
 def _as_stored(images: Sequence[Tensor]) -> tuple[list[Tensor], bool]:
-    """Each as (H, W, 3) if all lie so in memory, else as it is, and which of both it is."""
-    last = all(map(channels_last, images))
-    return [each.permute(1, 2, 0) if last else each for each in images], last
+    """Return the images as (H, W, 3) if all are channels-last, and whether they are."""
+    channels_last = all(map(is_channels_last, images))
+    return [image.permute(1, 2, 0) if channels_last else image for image in images], channels_last
 
 
-def _planes(stored: Tensor, last: bool) -> Tensor:
-    """(N, 3, H, W) of what `_as_stored` made."""
-    return stored.permute(0, 3, 1, 2) if last else stored
+def _channels_first(stored: Tensor, channels_last: bool) -> Tensor:
+    """Undo the permutation of `_as_stored`, for a stack of images."""
+    return stored.permute(0, 3, 1, 2) if channels_last else stored
 
 
-class Images(list):
-    """A list of tensors which, if they have one shape, is pickled as one."""
+class ImageList(list):
+    """A list of images. If they have one shape, it is pickled as one tensor."""
 
     def __reduce__(self) -> tuple[Callable, tuple]:
-        if not of_one_size(self):
-            return Images, (list(self),)
-        stored, last = _as_stored(self)
+        if not have_one_shape(self):
+            return ImageList, (list(self),)
+        stored, channels_last = _as_stored(self)
         if get_worker_info() is None or stored[0].device.type != "cpu":
-            return _unbound, (torch.stack(stored), last)
+            return _unstack, (torch.stack(stored), channels_last)
         shared = SharedTensor((len(stored), *stored[0].shape), stored[0].dtype)
         torch.stack(stored, out=shared.tensor)
-        return _unbound, (shared, last)
+        return _unstack, (shared, channels_last)
 
-    def __copy__(self) -> Images:  # which pinning asks for: by reference, as a list's
-        return Images(self)
+    def __copy__(self) -> ImageList:  # pinning copies the list, as any other, by reference
+        return ImageList(self)
 
 
-class Packed(list):
-    """A list that is pickled as bytes, with all tensors in it."""
+class PackedList(list):
+    """A list that is pickled as one bytes object, including the tensors in it."""
 
     def __reduce__(self) -> tuple[Callable, tuple]:
         file = io.BytesIO()
         _TensorPickler(file, pickle.HIGHEST_PROTOCOL).dump(list(self))
-        return _unpacked, (file.getvalue(),)
+        return _unpack, (file.getvalue(),)
 
-    def __copy__(self) -> Packed:
-        return Packed(self)
+    def __copy__(self) -> PackedList:
+        return PackedList(self)
 
 
 class _TensorPickler(pickle.Pickler):
-    """Takes tensors as NumPy arrays, which pickle as plain bytes, where NumPy has such."""
+    """Pickles tensors as NumPy arrays, and so as plain bytes, where NumPy supports the type."""
 
     def reducer_override(self, value: Any) -> Any:
         if type(value) is Tensor and value.device.type == "cpu":
-            with contextlib.suppress(TypeError, RuntimeError):  # bfloat16, sparse, with gradient
+            # bfloat16, sparse tensors and tensors with gradients are pickled as usual
+            with contextlib.suppress(TypeError, RuntimeError):
                 return torch.from_numpy, (value.numpy(),)
         return NotImplemented
 
 
-def _unbound(stored: Tensor, last: bool) -> Images:
-    return Images(_planes(stored, last).unbind())
+def _unstack(stored: Tensor, channels_last: bool) -> ImageList:
+    return ImageList(_channels_first(stored, channels_last).unbind())
 
 
-def _unpacked(content: bytes) -> Packed:
-    # reached only through a pickle that is being read already
-    return Packed(pickle.loads(content))
+def _unpack(content: bytes) -> PackedList:
+    # Only a pickle that is being loaded already calls this.
+    return PackedList(pickle.loads(content))

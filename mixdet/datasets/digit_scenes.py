@@ -1,4 +1,4 @@
-"""The digit scenes as a data set of mmdet's, made on first use."""
+"""The digit scenes as a data set for mmdet, written on first use."""
 
 from __future__ import annotations
 
@@ -17,23 +17,24 @@ from mixdet.errors import MixDetError
 
 @DATASETS.register_module()
 class DigitScenes(SafeCocoDataset):
-    """`SafeCocoDataset` whose folder rank 0 makes where it is missing; the others wait for it.
+    """`SafeCocoDataset` that writes the digit scenes if their folder does not exist.
 
-    A folder that has the annotation file already is used as it is, so that `data_root` may name
-    scenes made with other arguments (`tools/make_digit_scenes.py`) or a data set of the user's own.
+    The first process of a machine writes them, and the others wait. A folder that contains the
+    annotation file is used as it is. `data_root` may therefore name scenes with other arguments
+    (`tools/make_digit_scenes.py`), or another data set.
 
     Args:
         data_root: Folder of the data set.
         ann_file: Annotation file, relative to `data_root`.
         data_prefix: Folder of the images, relative to `data_root`.
-        **kwargs: Of `SafeCocoDataset`.
+        **kwargs: Arguments of `SafeCocoDataset`.
 
     Raises:
-        MixDetError: The annotation file is missing, and is none of the digit scenes' or cannot be
-            made beside what the folder holds.
+        MixDetError: The annotation file does not exist and is not one of the digit scenes, or the
+            folder contains other files, so that the digit scenes cannot be written to it.
     """
 
-    makes_its_data: ClassVar[bool] = True  # what is missing before the run need not stay so
+    makes_its_data: ClassVar[bool] = True  # checks before a run must not report missing files
 
     METAINFO: ClassVar[dict] = {
         "classes": CLASSES,
@@ -60,15 +61,15 @@ class DigitScenes(SafeCocoDataset):
         **kwargs,
     ) -> None:
         annotations = Path(data_root, ann_file)
-        # of this machine: several need not share a disk
-        first = int(os.environ.get("LOCAL_RANK", 0)) == 0
-        ours = read_parameters(Path(data_root)) is not None
-        if first and (ours or not annotations.is_file()):
+        # LOCAL_RANK, since the machines of a run need not share a disk
+        is_first = int(os.environ.get("LOCAL_RANK", 0)) == 0
+        is_digit_scenes = read_parameters(Path(data_root)) is not None
+        if is_first and (is_digit_scenes or not annotations.is_file()):
             ensure_digit_scenes(data_root)
         barrier()
         if not annotations.is_file():
             raise MixDetError(
-                f"{annotations} is missing: digit scenes hold "
+                f"{annotations} is missing: the annotation files of digit scenes are "
                 "annotations/instances_train.json and annotations/instances_val.json"
             )
         super().__init__(

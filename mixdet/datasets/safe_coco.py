@@ -1,4 +1,4 @@
-"""COCO data that are not taken on trust."""
+"""A COCO data set that checks file names and images before it uses them."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ from mixdet.images import (
 
 @DATASETS.register_module()
 class SafeCocoDataset(CocoDataset):
-    """mmdet's `CocoDataset`, which opens nothing outside its folder and survives broken images.
+    """mmdet's `CocoDataset`, which opens no file outside its folder and tolerates broken images.
 
-    - A `file_name` that is absolute, an address, has `..` in it, or leads out of the image folder
-      over a link is refused.
-    - Before an image is decoded its size and its header are held against limits.
-    - In training a broken image is named in the log and replaced by another, which the seed
-      chooses. Workers count together; each process of a distributed run counts what it reads. In
-      evaluation, where nothing can take its place, it ends the run.
+    - A `file_name` is refused if it is absolute, is a URL, contains `..`, or leads out of the image
+      folder through a link.
+    - The size and the header of an image are checked against limits before it is decoded.
+    - In training, the log names a broken image, and another image, chosen by the seed, replaces it.
+      The workers of a process share one count; each process of a distributed run has its own. In
+      evaluation no image can be replaced, so that a broken image ends the run.
 
-    Files behind a `backend_args` or a URL are left to their backend, apart from their names.
+    With `backend_args` or a URL only the names are checked.
 
     Args:
-        max_broken: Share of the images that may be broken; training stops above it, by default at
-            the first.
-        max_bytes: Largest image file.
-        max_pixels: Most pixels of an image, width times height.
-        **kwargs: Of `CocoDataset`.
+        max_broken: Fraction of the images that may be broken. Training stops above it, and by
+            default at the first broken image.
+        max_bytes: Largest size of an image file in bytes.
+        max_pixels: Largest number of pixels of an image, width times height.
+        **kwargs: Arguments of `CocoDataset`.
 
     Raises:
         MixDetError: The annotations cannot be used, or name images outside the folder.
@@ -66,31 +66,38 @@ class SafeCocoDataset(CocoDataset):
             super().full_init()
         except (MixDetError, OSError):
             raise
-        except Exception as error:  # whatever its values raise is the file's fault
+        except Exception as error:  # invalid values raise all kinds of errors
             raise MixDetError(
-                f"{self.ann_file}: not a COCO annotation file that can be used "
-                f"({one_line(error)}): tools/check_data.py says what is wrong"
+                f"{self.ann_file} cannot be used as a COCO annotation file ({one_line(error)}): "
+                "tools/check_data.py shows what is wrong"
             ) from error
         if not hasattr(self, "_broken"):
-            # a byte an image that every worker writes to: no lock, and none is counted twice
+            # One byte per image, shared by the workers, needs no lock and counts no image twice.
             self._broken = torch.zeros(len(self), dtype=torch.uint8).share_memory_()
 
     def parse_data_info(self, raw_data_info: dict) -> dict:
-        """One image's annotations."""
+        """Return the annotations of an image.
+
+        Raises:
+            MixDetError: The file name leads out of the image folder, or a box is not in pixels.
+        """
         name = raw_data_info["raw_img_info"]["file_name"]
         refuse_foreign_name(name, self.data_prefix["img"])
         info = super().parse_data_info(raw_data_info)
         for instance in info["instances"]:
-            if not all(abs(side) < 2**31 for side in instance["bbox"]):  # nor is NaN
-                raise MixDetError(f"{self.ann_file}: {name} has a box that is not in pixels")
-            instance["bbox"] = [float(side) for side in instance["bbox"]]
+            if not all(abs(value) < 2**31 for value in instance["bbox"]):  # false for NaN too
+                raise MixDetError(
+                    f"{self.ann_file}: {name} has a box with the coordinates {instance['bbox']}: "
+                    "give finite values in pixels"
+                )
+            instance["bbox"] = [float(value) for value in instance["bbox"]]
         return info
 
     def prepare_data(self, idx: int) -> Any:
-        """Run the pipeline on an image, or, in training, on another where it is broken.
+        """Run the pipeline on an image. In training another image replaces a broken one.
 
         Raises:
-            MixDetError: An image of the evaluation is broken, or too many of the training's are.
+            MixDetError: The image is broken in evaluation, or too many are broken in training.
         """
         while True:
             try:
@@ -98,9 +105,9 @@ class SafeCocoDataset(CocoDataset):
             except ImageFileError as error:
                 if self.test_mode:
                     raise
-                self._count(int(idx), error)
+                self._count_broken(int(idx), error)
             key = getattr(idx, "key", None)
-            if key is None:  # no seed to follow
+            if key is None:  # another sampler than SeededSampler
                 idx = self._rand_another()
             else:
                 seed_generators("replacement", *key)
@@ -112,26 +119,31 @@ class SafeCocoDataset(CocoDataset):
         if self.backend_args is not None or "://" in root:
             return self.pipeline(info)
         path = PurePath(info["img_path"])
-        info["img_path"] = str(path)  # opened is what was looked at: `1.png/` is another name
+        info["img_path"] = str(path)  # without the slash of a name like `1.png/`
         read_image_file(resolve_inside(root, str(path.relative_to(root))), self.limits)
         try:
             return self.pipeline(info)
         except Exception as error:
-            try:  # is it the image's fault?
+            try:  # find out whether the image caused the error
                 as_rgb(path)
-            except MixDetError as fault:
-                raise ImageFileError(f"{path}: the image is damaged ({one_line(error)})") from fault
+            except MixDetError as cause:
+                raise ImageFileError(f"{path}: the image is damaged ({one_line(error)})") from cause
             raise
 
-    def _count(self, index: int, error: ImageFileError) -> None:
-        known, self._broken[index] = bool(self._broken[index]), 1
+    def _count_broken(self, index: int, error: ImageFileError) -> None:
+        """Count a broken image, and log it the first time.
+
+        Raises:
+            MixDetError: More images are broken than `max_broken` allows.
+        """
+        is_known, self._broken[index] = bool(self._broken[index]), 1
         count = int(self._broken.sum())
-        share = f"{count} of {len(self)} training images are broken"
+        summary = f"{count} of {len(self)} training images are broken"
         if count > self.max_broken * len(self) or count == len(self):
             raise MixDetError(
-                f"{error}; {share}, over max_broken={self.max_broken:g} of the data set: repair "
-                "them or take them out; tools/check_data.py lists them"
+                f"{error}; {summary}, and max_broken={self.max_broken:g} is the largest fraction: "
+                "repair or remove them; tools/check_data.py lists them"
             ) from error
-        if not known:  # as an error, since ranks other than 0 say nothing less
-            words = f"{error}; another takes its place: {share}"
-            print_log(words, logger="current", level=logging.ERROR)
+        if not is_known:  # at the level of an error, the only one that ranks other than 0 log
+            message = f"{error}; another image replaces it: {summary}"
+            print_log(message, logger="current", level=logging.ERROR)

@@ -1,9 +1,9 @@
-"""Memory that a data loading worker lends to the training process, batch after batch.
+"""Shared memory blocks that a data loading worker uses again for one batch after another.
 
-torch asks the kernel for new shared memory for every tensor that a worker sends, and the kernel
-clears each of its pages first: for eight images of 320 x 320 that took longer than to read and
-augment them. A block of this memory returns to its worker when the last tensor in it is gone, and
-to the system when the worker ends.
+torch allocates new shared memory for every tensor that a worker sends, and the kernel clears its
+pages first. For eight images of 320 x 320 pixels that took longer than reading and augmenting
+them. A worker may use a block of this module again as soon as the training process has freed the
+tensor in it. The system frees the blocks when the worker ends.
 """
 
 from __future__ import annotations
@@ -19,98 +19,109 @@ import numpy as np
 import torch
 from torch import Tensor
 
-KEPT = 8  # blocks a worker keeps: those ahead (`prefetch_factor`), in use and being pinned
-FREE, LENT, ABANDONED = range(3)  # the byte behind a block's content
+# Blocks that a worker keeps: for the batches ahead (`prefetch_factor`), in use and being pinned.
+MAX_BLOCKS = 8
+# The last byte of a block is its state.
+FREE, IN_USE, ABANDONED = range(3)
 
-# a worker's blocks, by number
-_own: dict[int, Tensor] = {}
-# the training process's, by worker and number, and what gives back those that are lent to it
-_mapped: dict[int, dict[int, Tensor]] = {}
-_lent: list[weakref.finalize] = []
+# In a worker: its blocks by number.
+_worker_blocks: dict[int, Tensor] = {}
+# In the training process: the blocks by process id of the worker and number.
+_received_blocks: dict[int, dict[int, Tensor]] = {}
+# In the training process: the finalizers that set a block's state to FREE.
+_finalizers: list[weakref.finalize] = []
 
 
 class SharedTensor:
-    """A tensor that is pickled once, into the training process, as a place in shared memory.
+    """A tensor in a shared memory block, which a worker fills and then pickles once.
 
-    Of a worker's blocks `KEPT` are used again; what it sends beside them is freed as torch's are.
+    A worker uses up to `MAX_BLOCKS` blocks again. Further blocks are freed after use, as torch's.
 
     Args:
-        shape: Of the tensor, contiguous and uninitialized.
-        dtype: Its type.
+        shape: Shape of the tensor.
+        dtype: Data type of the tensor.
 
     Attributes:
-        tensor: To be filled before it is pickled.
+        tensor: The tensor, contiguous and not initialized.
     """
 
     def __init__(self, shape: tuple[int, ...], dtype: torch.dtype) -> None:
-        size = _bytes(shape, dtype)
+        size = _num_bytes(shape, dtype)
         self.number, self.block = _free_block(size)
         self.tensor = self.block[:size].view(dtype).view(shape)
 
     def __reduce__(self) -> tuple[Callable, tuple]:
-        place = tuple(self.tensor.shape), self.tensor.dtype
-        return _received, (os.getpid(), self.number, self.block, *place)
+        layout = tuple(self.tensor.shape), self.tensor.dtype
+        return _receive, (os.getpid(), self.number, self.block, *layout)
 
 
-def _bytes(shape: tuple[int, ...], dtype: torch.dtype) -> int:
+def _num_bytes(shape: tuple[int, ...], dtype: torch.dtype) -> int:
     return math.prod(shape) * dtype.itemsize
 
 
 def _free_block(size: int) -> tuple[int, Tensor]:
-    """A number and a block of at least so many bytes, marked as lent."""
-    marks = {number: int(block[-1]) for number, block in _own.items()}
-    free = [number for number in range(KEPT) if marks.get(number) != LENT]
-    fitting = [each for each in free if marks.get(each) == FREE and len(_own[each]) > size]
+    """Return the number and the memory of a block for `size` bytes, marked as in use."""
+    states = {number: int(block[-1]) for number, block in _worker_blocks.items()}
+    free = [number for number in range(MAX_BLOCKS) if states.get(number) != IN_USE]
+    fitting = [
+        number
+        for number in free
+        if states.get(number) == FREE and len(_worker_blocks[number]) > size
+    ]
     if fitting:
         number = fitting[0]
-        block = _own[number]
+        block = _worker_blocks[number]
     else:
-        number = free[0] if free else KEPT
+        number = free[0] if free else MAX_BLOCKS
         block = torch.empty(size + 1, dtype=torch.uint8).share_memory_()
         if free:
-            if not _own:  # else their files would outlive the worker, where torch names them
-                Finalize(None, _own.clear, exitpriority=-100)
-            _own[number] = block
-    block[-1] = LENT
+            if not _worker_blocks:
+                # Where torch shares memory by file name, the files would outlive the worker.
+                Finalize(None, _worker_blocks.clear, exitpriority=-100)
+            _worker_blocks[number] = block
+    block[-1] = IN_USE
     return number, block
 
 
-def _received(
+def _receive(
     worker: int, number: int, block: Tensor, shape: tuple[int, ...], dtype: torch.dtype
 ) -> Tensor:
-    """The tensor in the training process; the block is free again when its storage is."""
-    if number < KEPT:  # remains mapped, which would cost a fault a page each time
+    """Return the tensor in the training process. When its storage is freed, so is the block."""
+    if number < MAX_BLOCKS:  # keep it mapped, since mapping costs a page fault per page
         _blocks_of(worker)[number] = block
-    content = block.numpy()  # NumPy, since a tensor of inference mode could not be marked after it
-    array = content[: _bytes(shape, dtype)]
-    tensor = torch.from_numpy(array)  # whose storage, and so each view of it, holds the array
-    release = weakref.finalize(array, _mark, content, FREE)
-    release.atexit = False
-    _lent[:] = [*(each for each in _lent if each.alive), release]
+    # A NumPy array can be marked as free later; a tensor created in inference mode could not.
+    content = block.numpy()
+    array = content[: _num_bytes(shape, dtype)]
+    tensor = torch.from_numpy(array)  # its storage, and every view of it, keeps `array` alive
+    finalizer = weakref.finalize(array, _set_state, content, FREE)
+    finalizer.atexit = False
+    _finalizers[:] = [*(kept for kept in _finalizers if kept.alive), finalizer]
     return tensor.view(dtype).view(shape)
 
 
-def _mark(content: np.ndarray, mark: int) -> None:
-    content[-1] = mark
+def _set_state(content: np.ndarray, state: int) -> None:
+    content[-1] = state
 
 
-def _abandon_lent() -> None:
-    """Before a fork: what it holds of a batch must neither change nor be given back from there."""
-    for release in _lent:
-        found = release.detach()
-        if found:
-            _mark(found[2][0], ABANDONED)
-    _lent.clear()
+def _abandon_blocks() -> None:
+    """Give up all blocks in use before a fork, since the child process uses their tensors too."""
+    for finalizer in _finalizers:
+        detached = finalizer.detach()
+        if detached:
+            _, _, (content, _), _ = detached
+            _set_state(content, ABANDONED)
+    _finalizers.clear()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_abandon_lent)
+    os.register_at_fork(before=_abandon_blocks)
 
 
 def _blocks_of(worker: int) -> dict[int, Tensor]:
-    if worker not in _mapped:
+    """Return the blocks of a worker, and drop those of workers that have ended."""
+    if worker not in _received_blocks:
         workers = {child.pid for child in multiprocessing.active_children()}
-        for gone in _mapped.keys() - workers:
-            _mapped.pop(gone, None)  # another thread may have been here
-        _mapped[worker] = {}
-    return _mapped[worker]
+        for ended in _received_blocks.keys() - workers:
+            _received_blocks.pop(ended, None)  # another thread may have dropped it
+        _received_blocks[worker] = {}
+    return _received_blocks[worker]

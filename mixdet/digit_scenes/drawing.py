@@ -1,11 +1,11 @@
-"""Draw one digit scene: handwritten digits on a crop of a photograph, and where they stand.
+"""Draw a digit scene: handwritten digits on a crop of a photograph, with their boxes.
 
-The sources ship inside the scikit-learn and scikit-image wheels; nothing is downloaded. The
-validation split shares no digit and no pixel of a photograph with the training split:
+The wheels of scikit-learn and scikit-image contain the digits and the photographs; nothing is
+downloaded. The two splits share no digit and no pixel of a photograph:
 
-- of each class the last fifth of the samples is for validation. The samples stand in the order in
-  which they were collected, so those are mostly digits in other hands;
-- of each photograph the right 30 % is for validation, the rest for training.
+- The last fifth of the digits of each class is for validation. The digits are in the order in
+  which they were collected, so most of these are by other writers.
+- The right 30 % of each photograph is for validation, and the rest for training.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ import numpy as np
 CLASSES = tuple("0123456789")
 SPLITS = ("train", "val")
 
-SIZE = 160  # Width and height of an image, in pixels.
-HEIGHTS = (18.0, 125.0)  # Height of an upright digit in pixels, uniform in its logarithm.
-MOST_DIGITS = 5
-EMPTY_SHARE = 0.05  # Share of the images without a digit.
-INK = 0.5  # A pixel is ink, and inside the tight box, where the mask is above this.
-MAX_COVER = 0.1  # Intersection of two boxes, over the smaller box's area. Ink never meets ink.
-# Legibility: the least CIELAB distance between the drawn digit and the photograph, for nine tenths
-# of the pixels in the digit's box (a distance of 2 is just noticeable, black on white is 100).
+SIZE = 160  # Width and height of an image in pixels.
+HEIGHT_RANGE = (18.0, 125.0)  # Height of an upright digit in pixels, log-uniform.
+MAX_DIGITS = 5
+EMPTY_FRACTION = 0.05  # Fraction of the images without a digit.
+INK_THRESHOLD = 0.5  # A pixel of a mask above this value is ink. The box encloses all ink.
+MAX_OVERLAP = 0.1  # Intersection of two boxes over the smaller area. Ink never overlaps.
+# Smallest CIELAB distance between a digit and the photograph behind it, for nine tenths of the
+# pixels in the digit's box. A distance of 2 is just noticeable; black on white has 100.
 MIN_CONTRAST = 25.0
 
-# Photographs by name, with the id of their license in `digit_scenes.LICENSES`. Left out: those with
-# text in them (page, text, logo, astronaut, coins, the motorcycle) and the nearly blank ones (moon,
-# cell, clock).
+# Photographs by name, with the id of their license in `files.LICENSES`. Images of the two packages
+# that contain text (page, text, logo, astronaut, coins, motorcycle) or are nearly blank (moon,
+# cell, clock) are not used.
 PHOTOGRAPHS = {
     "china": 2,  # by danielbuechele, from scikit-learn
     "flower": 2,  # by vultilion, from scikit-learn
@@ -49,26 +49,40 @@ PHOTOGRAPHS = {
 
 
 class Digit(NamedTuple):
-    """A digit ready to be pasted."""
+    """A digit with its mask.
 
-    index: int  # of the sample in `load_digits`
+    Attributes:
+        index: Index of the sample in scikit-learn's `load_digits`.
+        label: The digit, 0 to 9.
+        mask: (H, W) float32 in 0..1, cropped to the rows and columns with ink.
+    """
+
+    index: int
     label: int
-    mask: np.ndarray  # (H, W) float32 in 0..1, cut to the rows and columns that hold ink
+    mask: np.ndarray
 
 
 class Scene(NamedTuple):
-    """One image and what is in it."""
+    """An image with its annotations.
 
-    image: np.ndarray  # (160, 160, 3) uint8, RGB
-    boxes: list[tuple[int, int, int, int]]  # x1, y1, x2, y2 in pixels, x2 and y2 exclusive
+    Attributes:
+        image: (160, 160, 3) uint8, RGB.
+        boxes: One (x1, y1, x2, y2) per digit, in pixels, x2 and y2 exclusive.
+        digits: The digits.
+        photograph: Name of the photograph.
+        crop: (x1, y1, x2, y2) in pixels of the photograph.
+    """
+
+    image: np.ndarray
+    boxes: list[tuple[int, int, int, int]]
     digits: list[Digit]
     photograph: str
-    crop: tuple[int, int, int, int]  # of the photograph: x1, y1, x2, y2
+    crop: tuple[int, int, int, int]
 
 
 @functools.cache
 def load_photographs() -> dict[str, np.ndarray]:
-    """The photographs by name, each (H, W, 3) uint8 RGB, from the two installed packages."""
+    """Load the photographs by name, (H, W, 3) uint8, RGB, from the two installed packages."""
     import skimage.data
     from sklearn.datasets import load_sample_image
 
@@ -84,7 +98,7 @@ def load_photographs() -> dict[str, np.ndarray]:
 
 @functools.cache
 def load_samples() -> tuple[np.ndarray, np.ndarray]:
-    """The handwritten digits (1797, 8, 8) float32 in 0..1, and their labels (1797,)."""
+    """Load the handwritten digits (1797, 8, 8) float32 in 0..1, and their labels (1797,)."""
     from sklearn.datasets import load_digits
 
     digits = load_digits()
@@ -92,61 +106,63 @@ def load_samples() -> tuple[np.ndarray, np.ndarray]:
 
 
 def digit_indices(split: str) -> np.ndarray:
-    """Indices of the samples that a split may use: the last fifth of each class is `val`."""
+    """Return the indices of the samples of a split; the last fifth of each class is `val`."""
     labels = load_samples()[1]
-    chosen = []
+    split_indices = []
     for label in range(len(CLASSES)):
         indices = np.flatnonzero(labels == label)
-        cut = len(indices) * 4 // 5
-        chosen.append(indices[:cut] if split == "train" else indices[cut:])
-    return np.sort(np.concatenate(chosen))
+        boundary = len(indices) * 4 // 5
+        split_indices.append(indices[:boundary] if split == "train" else indices[boundary:])
+    return np.sort(np.concatenate(split_indices))
 
 
 def photo_regions(split: str) -> dict[str, tuple[int, int, int, int]]:
-    """Region (x1, y1, x2, y2) in pixels of each photograph that a split may use."""
+    """Return the region (x1, y1, x2, y2) of each photograph for a split, in pixels."""
     regions = {}
     for name, photo in load_photographs().items():
         height, width = photo.shape[:2]
-        cut = width * 7 // 10
-        regions[name] = (0, 0, cut, height) if split == "train" else (cut, 0, width, height)
+        boundary = width * 7 // 10
+        regions[name] = (
+            (0, 0, boundary, height) if split == "train" else (boundary, 0, width, height)
+        )
     return regions
 
 
 def make_scene(split: str, index: int, seed: int = 0) -> Scene:
-    """Draw one image, a function of the arguments alone.
+    """Draw a scene, which depends on the arguments only.
 
     Args:
         split: `train` or `val`.
-        index: Number of the image in its split.
+        index: Index of the image in its split.
         seed: Seed of the data set.
     """
     rng = np.random.default_rng((seed, SPLITS.index(split), index))
     image, photograph, crop = _background(split, rng)
-    wanted = 0 if rng.random() < EMPTY_SHARE else int(rng.integers(1, MOST_DIGITS + 1))
-    heights = np.exp(rng.uniform(*np.log(HEIGHTS), size=wanted))
+    count = 0 if rng.random() < EMPTY_FRACTION else int(rng.integers(1, MAX_DIGITS + 1))
+    heights = np.exp(rng.uniform(*np.log(HEIGHT_RANGE), size=count))
     lab = cv2.cvtColor(image.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
-    taken = np.zeros((SIZE, SIZE), bool)
+    inked = np.zeros((SIZE, SIZE), bool)
     boxes, digits = [], []
-    for height in sorted(heights, reverse=True):  # large ones first: they find room last
-        digit = _digit(split, height, rng)
-        box = _place(digit.mask, boxes, taken, rng)
+    for height in sorted(heights, reverse=True):  # large digits first, while there is room
+        digit = _draw_digit(split, height, rng)
+        box = _place(digit.mask, boxes, inked, rng)
         if box is None:
             continue
         area = np.s_[box[1] : box[3], box[0] : box[2]]
-        ink = _color(lab[area], rng)
-        if ink is None:
+        color_and_opacity = _choose_color(lab[area], rng)
+        if color_and_opacity is None:
             continue
-        color, opacity = ink
+        color, opacity = color_and_opacity
         alpha = digit.mask[..., None] * np.float32(opacity)
         image[area] = np.rint(image[area] * (1 - alpha) + np.float32(color) * alpha)
-        taken[area] |= digit.mask > INK
+        inked[area] |= digit.mask > INK_THRESHOLD
         boxes.append(box)
         digits.append(digit)
     return Scene(image, boxes, digits, photograph, crop)
 
 
 def _background(split: str, rng: np.random.Generator) -> tuple[np.ndarray, str, tuple]:
-    """A square crop of a photograph at the image's size, its photograph and its place there."""
+    """Return a square crop of a photograph at `SIZE`, the photograph's name, and the crop's box."""
     name = list(PHOTOGRAPHS)[rng.integers(len(PHOTOGRAPHS))]
     x1, y1, x2, y2 = photo_regions(split)[name]
     side = int(rng.uniform(0.6 * SIZE, min(2 * SIZE, x2 - x1, y2 - y1)))
@@ -155,60 +171,72 @@ def _background(split: str, rng: np.random.Generator) -> tuple[np.ndarray, str, 
     crop = load_photographs()[name][y : y + side, x : x + side]
     if rng.random() < 0.5:
         crop = crop[:, ::-1]
-    shrinks = side > SIZE
-    method = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
+    method = cv2.INTER_AREA if side > SIZE else cv2.INTER_CUBIC
     return cv2.resize(crop, (SIZE, SIZE), interpolation=method), name, (x, y, x + side, y + side)
 
 
-def _digit(split: str, height: float, rng: np.random.Generator) -> Digit:
-    """Draw a digit of the split, enlarge it smoothly, slant, turn and stretch it a little."""
+def _draw_digit(split: str, height: float, rng: np.random.Generator) -> Digit:
+    """Choose a digit of the split, enlarge it smoothly, and slant, rotate and stretch it."""
     samples, labels = load_samples()
     index = int(rng.choice(digit_indices(split)))
     scale = height / 8
-    turn = np.deg2rad(rng.uniform(-15, 15))
-    cos, sin = np.cos(turn), np.sin(turn)
+    angle = np.deg2rad(rng.uniform(-15, 15))
+    cos, sin = np.cos(angle), np.sin(angle)
     slant, stretch = rng.uniform(-0.2, 0.2), rng.uniform(0.8, 1.25)
     matrix = scale * np.array([[cos, -sin], [sin, cos]]) @ [[stretch, slant], [0, 1]]
     side = int(np.ceil(2 * height))
     shift = side / 2 - 0.5 - matrix @ [3.5, 3.5]  # pixel centers: 3.5 is the middle of 8 pixels
     warp = np.column_stack([matrix, shift])
     strength = cv2.warpAffine(samples[index], warp, (side, side), flags=cv2.INTER_CUBIC)
-    # The pen's edge is about two pixels wide whatever the size; small digits keep their softness.
+    # The edge of a stroke is about two pixels wide at every size, and softer for small digits.
     mask = np.clip((strength - 0.5) * max(1.5, scale / 2) + 0.5, 0, 1)
-    rows, columns = np.flatnonzero((mask > INK).any(1)), np.flatnonzero((mask > INK).any(0))
+    ink = mask > INK_THRESHOLD
+    rows, columns = np.flatnonzero(ink.any(1)), np.flatnonzero(ink.any(0))
     mask = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     return Digit(index, int(labels[index]), mask)
 
 
-def _place(mask: np.ndarray, boxes: list, taken: np.ndarray, rng: np.random.Generator):
-    """A box for the mask inside the image that leaves the other digits alone, or None."""
+def _place(
+    mask: np.ndarray, boxes: list, inked: np.ndarray, rng: np.random.Generator
+) -> tuple[int, int, int, int] | None:
+    """Find a box for the mask that hardly overlaps the other digits. Return None if none is found.
+
+    Args:
+        mask: Mask of the digit, (H, W).
+        boxes: Boxes of the other digits.
+        inked: (SIZE, SIZE) bool, the ink of the other digits.
+        rng: The random generator.
+    """
     height, width = mask.shape
     if height > SIZE or width > SIZE:
         return None
     for _ in range(50):
         x, y = int(rng.integers(SIZE - width + 1)), int(rng.integers(SIZE - height + 1))
         box = (x, y, x + width, y + height)
-        if any(_cover(box, other) > MAX_COVER for other in boxes):
+        if any(_overlap(box, other) > MAX_OVERLAP for other in boxes):
             continue
-        if not (taken[y : y + height, x : x + width] & (mask > 0)).any():
+        if not (inked[y : y + height, x : x + width] & (mask > 0)).any():
             return box
     return None
 
 
-def _cover(a: tuple, b: tuple) -> float:
-    """Intersection of two boxes over the area of the smaller."""
+def _overlap(a: tuple, b: tuple) -> float:
+    """Return the intersection of two boxes over the area of the smaller one."""
     width = min(a[2], b[2]) - max(a[0], b[0])
     height = min(a[3], b[3]) - max(a[1], b[1])
     areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (a, b)]
     return max(width, 0) * max(height, 0) / min(areas)
 
 
-def _color(lab: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, float] | None:
-    """An RGB color (3,) in 0..255 and an opacity that can be read on a background, or None.
+def _choose_color(lab: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, float] | None:
+    """Choose an RGB color (3,) in 0..255 and an opacity that are legible on a background.
 
     Args:
         lab: Background, (H, W, 3) float32 in CIELAB.
-        rng: Source of chance.
+        rng: The random generator.
+
+    Returns:
+        Color and opacity, or None if no legible ones are found.
     """
     for _ in range(50):
         color, opacity = rng.integers(0, 256, 3), rng.uniform(0.7, 1)
@@ -218,6 +246,12 @@ def _color(lab: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, float
 
 
 def contrast(lab: np.ndarray, color: np.ndarray, opacity: float) -> float:
-    """CIELAB distance that nine tenths of the background's pixels keep from the ink drawn on it."""
+    """Return the CIELAB distance from the drawn ink that nine tenths of the background have.
+
+    Args:
+        lab: Background, (H, W, 3) float32 in CIELAB.
+        color: RGB color of the ink, (3,) in 0..255.
+        opacity: Opacity of the ink, 0 to 1.
+    """
     ink = cv2.cvtColor(np.float32(color).reshape(1, 1, 3) / 255, cv2.COLOR_RGB2LAB)
     return opacity * float(np.quantile(np.linalg.norm(lab - ink, axis=-1), 0.1))

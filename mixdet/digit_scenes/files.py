@@ -1,10 +1,8 @@
-"""Digit scenes: a small detection data set in COCO's format, made on the spot.
+"""Write the digit scenes: a small detection data set in COCO's format.
 
-Real handwritten digits of different sizes, colors and contrasts on crops of real photographs, all
-of them shipped inside scikit-learn and scikit-image (`mixdet.digit_scenes.drawing` draws them).
-Neither torch nor mmdet is needed. Which digits and which regions of the photographs a split may
-use stands in its annotation file, under `info`; which ones it did use, in each annotation and
-image. `area` is the box's area.
+`mixdet.digit_scenes.drawing` draws the scenes. The `info` of an annotation file lists the digits
+and the regions of the photographs that its split may use. Each annotation names its digit, and
+each image its photograph and crop. The `area` of an annotation is the area of its box.
 """
 
 from __future__ import annotations
@@ -32,7 +30,7 @@ from mixdet.digit_scenes.drawing import (
 )
 from mixdet.errors import MixDetError
 
-VERSION = 1  # Raise it whenever the same arguments would give other images.
+VERSION = 1  # Increase it whenever the same arguments give other images.
 
 LICENSES = [
     {"id": 1, "name": "CC0 1.0", "url": "https://creativecommons.org/publicdomain/zero/1.0/"},
@@ -49,105 +47,116 @@ def make_digit_scenes(
     seed: int = 0,
     progress: bool = True,
 ) -> Path:
-    """Write the data set to a folder; do nothing where the same data set is there already.
+    """Write the data set to a folder, unless the folder already contains the same data set.
 
-    The files are written to the side and renamed, so an interrupted run leaves nothing half made.
-    Digit scenes made with other arguments, or by an older version, are replaced.
+    The files are written to a temporary folder, which is then renamed, so that an interrupted run
+    leaves no incomplete data set. Digit scenes with other arguments, or of an older version, are
+    replaced.
 
     Args:
-        root: The folder: `annotations/instances_{train,val}.json`, `train/` and `val/`.
+        root: The folder for `annotations/instances_{train,val}.json`, `train/` and `val/`.
         train: Number of training images.
         val: Number of validation images.
-        seed: The same seed gives the same bytes (on one machine, with one version of the packages).
+        seed: Seed of the scenes. The same seed gives the same bytes on one machine with the same
+            versions of the packages.
         progress: Show a progress bar.
 
     Returns:
         The folder.
 
     Raises:
-        MixDetError: The folder holds something that is not digit scenes, or cannot be written; or a
-            split would be empty, or the seed is below 0.
+        MixDetError: The folder contains files other than digit scenes, or cannot be written; or
+            `train` or `val` is below 1, or `seed` below 0.
     """
-    for name, value, least in (("train", train, 1), ("val", val, 1), ("seed", seed, 0)):
-        if value < least:
-            raise MixDetError(f"digit scenes: {name} is {value}: give {least} or more")
+    for name, value, minimum in (("train", train, 1), ("val", val, 1), ("seed", seed, 0)):
+        if value < minimum:
+            raise MixDetError(f"digit scenes: {name} is {value}: give {minimum} or more")
     target = Path(root).resolve()
-    wanted = {"version": VERSION, "train": train, "val": val, "seed": seed}
-    if read_parameters(target) == wanted:
+    parameters = {"version": VERSION, "train": train, "val": val, "seed": seed}
+    if read_parameters(target) == parameters:
         return Path(root)
-    _refuse_foreign(target)
+    _refuse_other_files(target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        _sweep(target)
-        with tempfile.TemporaryDirectory(prefix=_aside(target), dir=target.parent) as part:
-            made = Path(part, "made")
-            _write(made, wanted, progress)
+        _remove_old_temporary_folders(target)
+        prefix = _temporary_prefix(target)
+        with tempfile.TemporaryDirectory(prefix=prefix, dir=target.parent) as temporary:
+            complete = Path(temporary, "complete")
+            _write(complete, parameters, progress)
             if target.exists():
-                target.rename(Path(part, "old"))
-            made.rename(target)
+                target.rename(Path(temporary, "old"))
+            complete.rename(target)
     except OSError as error:
-        # Where another process was faster, its folder is as good as this one.
-        if read_parameters(target) != wanted:
+        # Another process may have written the same data set at the same time.
+        if read_parameters(target) != parameters:
             raise MixDetError(f"cannot write the digit scenes to {root}: {error}") from error
     return Path(root)
 
 
 def ensure_digit_scenes(root: str | os.PathLike, progress: bool = True) -> Path:
-    """Digit scenes at `root`: the ones that are there, whatever their number, or the default ones.
+    """Write the default digit scenes to a folder, unless it already contains digit scenes.
 
-    Only an older version's are made anew, with the arguments that they were made with.
+    Digit scenes of an older version are written again, with the same arguments.
+
+    Args:
+        root: The folder.
+        progress: Show a progress bar.
+
+    Returns:
+        The folder.
 
     Raises:
-        MixDetError: The folder holds something that is not digit scenes.
+        MixDetError: The folder contains files other than digit scenes.
     """
-    found = read_parameters(Path(root))
-    if found and found["version"] == VERSION:
+    existing = read_parameters(Path(root))
+    if existing and existing["version"] == VERSION:
         return Path(root)
-    arguments = {key: found[key] for key in ("train", "val", "seed")} if found else {}
+    arguments = {key: existing[key] for key in ("train", "val", "seed")} if existing else {}
     return make_digit_scenes(root, progress=progress, **arguments)
 
 
 def read_parameters(root: Path) -> dict[str, int] | None:
-    """What the digit scenes in a folder were made with; None if there are none."""
-    found = []
+    """Return the version and the arguments of the digit scenes in a folder, None without any."""
+    parameters = []
     for split in SPLITS:
         try:
             info = json.loads(_annotation_file(root, split).read_text())["info"]
-            found.append(info["digit_scenes"]["parameters"])
+            parameters.append(info["digit_scenes"]["parameters"])
         except (OSError, ValueError, KeyError, TypeError):
             return None
-    return found[0] if found[0] == found[1] else None
+    train, val = parameters
+    return train if train == val else None
 
 
 def _annotation_file(root: Path, split: str) -> Path:
     return root / "annotations" / f"instances_{split}.json"
 
 
-def _aside(root: Path) -> str:
+def _temporary_prefix(root: Path) -> str:
     return f".{root.name}.part-"
 
 
-def _sweep(root: Path) -> None:
-    """Remove what killed runs left beside the folder more than an hour ago."""
-    for part in root.parent.glob(_aside(root) + "*"):
-        if time.time() - part.stat().st_mtime > 3600:
-            shutil.rmtree(part, ignore_errors=True)
+def _remove_old_temporary_folders(root: Path) -> None:
+    """Remove the temporary folders that killed runs left more than an hour ago."""
+    for temporary in root.parent.glob(_temporary_prefix(root) + "*"):
+        if time.time() - temporary.stat().st_mtime > 3600:
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _refuse_foreign(root: Path) -> None:
-    """Raise unless every file in the folder was written by this module."""
-    ours = set()
+def _refuse_other_files(root: Path) -> None:
+    """Raise a `MixDetError` unless this module wrote every file in the folder."""
+    own_files = set()
     if read_parameters(root):
         for split in SPLITS:
             annotations = _annotation_file(root, split)
             names = [image["file_name"] for image in json.loads(annotations.read_text())["images"]]
-            ours |= {annotations, *(root / split / name for name in names)}
+            own_files |= {annotations, *(root / split / name for name in names)}
     files = [root] if root.is_file() else root.rglob("*")
-    foreign = next((file for file in files if not file.is_dir() and file not in ours), None)
-    if foreign:
+    other = next((file for file in files if not file.is_dir() and file not in own_files), None)
+    if other:
         raise MixDetError(
-            f"{root} holds {foreign.name}, which is not part of digit scenes: "
-            "move that folder away, or name another one"
+            f"{root} contains {other.name}, which is not a file of the digit scenes: move the "
+            "folder away, or give another one"
         )
 
 
@@ -156,7 +165,7 @@ def _write(root: Path, parameters: dict[str, int], progress: bool) -> None:
 
     (root / "annotations").mkdir(parents=True)
     total = sum(parameters[split] for split in SPLITS)
-    with tqdm(total=total, desc="making digit scenes", unit="img", disable=not progress) as bar:
+    with tqdm(total=total, desc="drawing digit scenes", unit="img", disable=not progress) as bar:
         for split in SPLITS:
             (root / split).mkdir()
             images, annotations = [], []

@@ -1,6 +1,6 @@
-"""What mmengine lacks: a loop that starts within an epoch, safe checkpoints, Ctrl-C, a report.
+"""Training: a loop that resumes within an epoch, hooks, mixed precision, files written whole.
 
-Importing this package registers them.
+Importing this package registers its classes with mmengine.
 """
 
 import mixdet.compat.prepared
@@ -8,22 +8,36 @@ import mixdet.compat.prepared
 from mixdet.engine.amp import CpuAmpOptimWrapper
 from mixdet.engine.file_backend import AtomicBackend, write_last_checkpoint
 from mixdet.engine.hooks import (
+    CheckpointFitHook,
+    CudaGraphHook,
+    DataCheckHook,
+    FiniteLossHook,
+    FuseHook,
     InterruptHook,
     KeepMemoryHook,
     ReportHook,
+    ResumableEarlyStoppingHook,
     SafeCheckpointHook,
     SeedIterationHook,
+    TotalBatchHook,
 )
 from mixdet.engine.loops import ResumableTrainLoop
 
 __all__ = [
     "AtomicBackend",
+    "CheckpointFitHook",
     "CpuAmpOptimWrapper",
+    "CudaGraphHook",
+    "DataCheckHook",
+    "FiniteLossHook",
+    "FuseHook",
     "InterruptHook",
     "KeepMemoryHook",
     "ReportHook",
+    "ResumableEarlyStoppingHook",
     "ResumableTrainLoop",
     "SafeCheckpointHook",
     "SeedIterationHook",
+    "TotalBatchHook",
     "write_last_checkpoint",
 ]

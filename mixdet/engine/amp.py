@@ -1,4 +1,4 @@
-"""Mixed precision where mmengine's `AmpOptimWrapper` refuses: on the CPU, in bfloat16."""
+"""Mixed precision on the CPU, which mmengine's `AmpOptimWrapper` does not support."""
 
 from __future__ import annotations
 
@@ -21,56 +21,60 @@ from mixdet.models.torch_private import cpu_has_avx512_bfloat16
 class CpuAmpOptimWrapper(OptimWrapper):
     """`OptimWrapper` whose forward pass runs under CPU autocast to bfloat16.
 
-    Weights, gradients and the optimizer stay in float32, and bfloat16 has float32's range, so no
-    loss scaling is needed. Takes the arguments of `OptimWrapper`.
+    Weights, gradients and the optimizer's state stay in float32. bfloat16 has the range of
+    float32, so that no loss scaling is needed. The arguments are those of `OptimWrapper`.
     """
 
     def __init__(self, *args, **kwargs) -> None:
         super().__init__(*args, **kwargs)
         native = cpu_has_bfloat16()
-        words = (
-            "this CPU has instructions for it"
+        speed = (
+            "this CPU has bfloat16 instructions"
             if native
-            else "torch sees no instructions for it on this CPU and emulates them, so training is "
-            "correct but slower than without --amp"
+            else "torch sees no bfloat16 instructions on this CPU and emulates them, so that "
+            "training is correct but slower than without --amp"
         )
         print_log(
-            f"--amp: weights in float32, the forward pass in bfloat16; {words}",
+            f"--amp: weights in float32, the forward pass in bfloat16; {speed}",
             logger="current",
             level=logging.INFO if native else logging.WARNING,
         )
 
     @contextmanager
     def optim_context(self, model: nn.Module) -> Iterator[None]:
-        """Autocast around the forward pass."""
+        """Return the context of the forward pass, with autocast."""
         with super().optim_context(model), torch.autocast("cpu", torch.bfloat16):
             yield
 
 
 def cpu_has_bfloat16() -> bool:
-    """Whether torch sees bfloat16 instructions, on x86 or ARM (an older torch: on x86 alone)."""
+    """Tell whether torch sees bfloat16 instructions (with an older torch, on x86 only)."""
     if hasattr(torch.cpu, "get_capabilities"):
-        seen = torch.cpu.get_capabilities()
-        return any(seen.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16"))
+        capabilities = torch.cpu.get_capabilities()
+        names = ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16")
+        return any(capabilities.get(name) for name in names)
     return cpu_has_avx512_bfloat16()
 
 
 def amp_wrapper_type(wrapper: str) -> str:
-    """The mixed-precision optimizer wrapper for this machine in place of a config's wrapper.
+    """Return the name of the mixed-precision optimizer wrapper for this machine.
 
     Args:
-        wrapper: `optim_wrapper.type` of the config.
+        wrapper: `optim_wrapper.type` of the config, which the result replaces.
 
     Returns:
         `AmpOptimWrapper` (float16, loss scaling) on a GPU, `CpuAmpOptimWrapper` on a CPU.
 
     Raises:
-        MixDetError: The config's wrapper is another one, or the device has no mixed precision.
+        MixDetError: The config has another wrapper, or the device supports no mixed precision.
     """
-    known = ("OptimWrapper", "AmpOptimWrapper", "CpuAmpOptimWrapper")
-    if wrapper not in known:
-        raise MixDetError(f"--amp: only OptimWrapper can change, not optim_wrapper.type={wrapper}")
+    supported = ("OptimWrapper", "AmpOptimWrapper", "CpuAmpOptimWrapper")
+    if wrapper not in supported:
+        raise MixDetError(
+            f"--amp does not support optim_wrapper.type={wrapper}: use OptimWrapper, or leave "
+            "--amp out"
+        )
     device = get_device()
     if device == "mps":
-        raise MixDetError("--amp: mmengine has no mixed precision on Apple's GPU; leave --amp out")
+        raise MixDetError("--amp: mmengine has no mixed precision on Apple's GPUs: leave --amp out")
     return "CpuAmpOptimWrapper" if device == "cpu" else "AmpOptimWrapper"

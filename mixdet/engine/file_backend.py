@@ -1,7 +1,7 @@
-"""Files that are either whole or not there: written to the side, synced, then renamed.
+"""A file backend that writes whole files only.
 
-mmengine's local backend writes in place, so a run that is killed while it saves leaves half a
-checkpoint under the right name.
+A file is written under a temporary name, synced, and then renamed. mmengine's local backend writes
+in place, so that a run that is killed while it saves leaves a broken checkpoint.
 """
 
 from __future__ import annotations
@@ -15,18 +15,23 @@ from mixdet.outputs import write_atomically
 
 
 def write_last_checkpoint(work_dir: str | os.PathLike, checkpoint: str | os.PathLike) -> None:
-    """Name the checkpoint that `--resume` continues from, where mmengine looks for it."""
+    """Write the path of the checkpoint that `--resume` continues from, as mmengine reads it.
+
+    Args:
+        work_dir: The work folder, which gets the file `last_checkpoint`.
+        checkpoint: Path of the checkpoint.
+    """
     write_atomically(Path(work_dir, "last_checkpoint"), os.fspath(checkpoint).encode())
 
 
 @register_backend("atomic")
 class AtomicBackend(LocalBackend):
-    """mmengine's local files, written whole: `backend_args=dict(backend="atomic")`."""
+    """mmengine's `LocalBackend` with atomic writes: `backend_args=dict(backend="atomic")`."""
 
     def put(self, obj: bytes, filepath: str | Path) -> None:
-        """Write bytes."""
+        """Write bytes to a file."""
         write_atomically(filepath, obj)
 
     def put_text(self, obj: str, filepath: str | Path, encoding: str = "utf-8") -> None:
-        """Write text."""
+        """Write text to a file."""
         write_atomically(filepath, obj.encode(encoding))

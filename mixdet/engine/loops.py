@@ -1,4 +1,4 @@
-"""A training loop that can begin in the middle of an epoch."""
+"""A training loop that can resume in the middle of an epoch."""
 
 from __future__ import annotations
 
@@ -13,19 +13,20 @@ from torch.utils.data import BatchSampler
 from mixdet.datasets.samplers import SeededSampler
 from mixdet.errors import MixDetError
 
-BEGUN = "epoch_begun"  # in the message hub, which every checkpoint holds
+# Key of the message hub, which every checkpoint contains, for the state of the current epoch.
+EPOCH_START = "epoch_begun"
 
 
 @LOOPS.register_module()
 class ResumableTrainLoop(EpochBasedTrainLoop):
     """mmengine's epoch loop, with two differences after a resume.
 
-    - From a checkpoint written within an epoch, that epoch goes on at its next batch. After a
-      change of the batch size or of the number of GPUs it starts over.
-    - From a checkpoint written at an epoch's end, that epoch is validated first where it is due:
-      the checkpoint was written before the validation, so its result is not in it.
+    - A checkpoint that was written within an epoch continues with the next batch of that epoch.
+      If the batch size or the number of GPUs has changed, the epoch starts over.
+    - A checkpoint that was written at the end of an epoch does not contain the result of that
+      epoch's validation. If a validation is due, it runs first.
 
-    So a run that was stopped and resumed goes through the same states as one that was not.
+    A run that was stopped and resumed therefore goes through the same states as one that was not.
 
     Raises:
         MixDetError: There is no batch, or head and data differ in their number of classes.
@@ -33,12 +34,12 @@ class ResumableTrainLoop(EpochBasedTrainLoop):
 
     def __init__(self, *args, **kwargs) -> None:
         super().__init__(*args, **kwargs)
-        self._check()  # here, before a schedule is laid over no batches
+        self._check()  # before mmengine builds a schedule over no batches
 
     def run(self) -> torch.nn.Module:
         """Train to the last epoch and return the model."""
         self.runner.call_hook("before_train")
-        if self._epoch and not self._begun():
+        if self._epoch and not self._epoch_start():
             self._validate_if_due()
         while self._epoch < self._max_epochs and not self.stop_training:
             self.run_epoch()
@@ -48,63 +49,67 @@ class ResumableTrainLoop(EpochBasedTrainLoop):
         return self.runner.model
 
     def _check(self) -> None:
-        """Refuse what would train nothing, or fail in the middle of the first epoch."""
+        """Raise an error now for what would fail later, or train nothing."""
         dataset = self.dataloader.dataset
         if not len(self.dataloader):
             raise MixDetError(
-                f"no batch to train on: {len(dataset)} images, batches of "
-                f"{self.dataloader.batch_size}: make train_dataloader.batch_size smaller"
+                f"there is no batch to train on: the data set has {len(dataset)} images and "
+                f"train_dataloader.batch_size is {self.dataloader.batch_size}: make it smaller"
             )
         head = getattr(self.runner.model, "bbox_head", None)
         outputs = getattr(head, "num_classes", None)
         classes = len(getattr(dataset, "metainfo", {}).get("classes", ()))
         if outputs is not None and classes and classes != outputs:
             raise MixDetError(
-                f"the training data have {classes} classes and model.bbox_head.num_classes is "
-                f"{outputs}: make it {classes}"
+                f"the training data have {classes} classes, but model.bbox_head.num_classes is "
+                f"{outputs}: set it to {classes}"
             )
 
     def run_epoch(self) -> None:
-        """Train on what is left of the epoch."""
+        """Train on the remaining batches of the epoch."""
         self.runner.call_hook("before_train_epoch")
         self.runner.model.train()
         done = self._batches_done()
-        begun = {"epoch": self._epoch, "iter": self._iter - done, "batches": self._batches()}
-        self.runner.message_hub.update_info(BEGUN, begun)
+        start = {
+            "epoch": self._epoch,
+            "iter": self._iter - done,
+            "batches": self._batch_layout(),
+        }
+        self.runner.message_hub.update_info(EPOCH_START, start)
         for index, batch in enumerate(self._batches_from(done), start=done):
             self.run_iter(index, batch)
         self.runner.call_hook("after_train_epoch")
         self._epoch += 1
 
-    def _begun(self) -> dict | None:
-        """What was noted when the current epoch began; None between two epochs."""
-        begun = self.runner.message_hub.get_info(BEGUN)
-        return begun if begun and begun["epoch"] == self._epoch else None
+    def _epoch_start(self) -> dict | None:
+        """Return the state at the start of the current epoch, None between two epochs."""
+        start = self.runner.message_hub.get_info(EPOCH_START)
+        return start if start and start["epoch"] == self._epoch else None
 
-    def _batches(self) -> list[int | None]:
-        """What decides which samples a batch holds, apart from the seed."""
+    def _batch_layout(self) -> list[int | None]:
+        """Return what decides, besides the seed, which samples a batch contains."""
         size = getattr(self.dataloader.batch_sampler, "batch_size", None)
         return [len(self.dataloader), size, self.runner.world_size]
 
     def _batches_done(self) -> int:
-        """Batches of the current epoch that the checkpoint has behind it."""
-        begun = self._begun()
-        if begun is None:
+        """Return how many batches of the current epoch came before the checkpoint."""
+        start = self._epoch_start()
+        if start is None:
             return 0
-        if begun["batches"] != self._batches():
+        if start["batches"] != self._batch_layout():
             self.runner.logger.warning(
-                f"Epoch {self._epoch + 1} starts over: the checkpoint was written within it, with "
-                "other batches (their number, their size or the number of GPUs)"
+                f"Epoch {self._epoch + 1} starts over: the checkpoint was written within it, but "
+                "the number of batches, the batch size or the number of GPUs has changed since"
             )
             return 0
-        return self._iter - begun["iter"]
+        return self._iter - start["iter"]
 
     def _batches_from(self, first: int) -> Iterable[dict]:
         sampler, batch_sampler = self.dataloader.sampler, self.dataloader.batch_sampler
         if isinstance(sampler, SeededSampler) and type(batch_sampler) is BatchSampler:
             sampler.skip(first * self.dataloader.batch_size)
             return self.dataloader
-        # Other (batch) samplers keep state of their own: exact too, but reads what it drops.
+        # Other samplers may have a state: load and drop the first batches, which is slower.
         return islice(self.dataloader, first, None)
 
     def _validate_if_due(self) -> None:

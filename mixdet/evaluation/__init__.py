@@ -1,4 +1,4 @@
-"""Evaluation: COCO's numbers, unrounded."""
+"""COCO box evaluation with unrounded results."""
 
 import mixdet.compat.prepared
 

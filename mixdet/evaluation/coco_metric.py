@@ -1,4 +1,4 @@
-"""COCO box evaluation for mmengine's evaluator."""
+"""A COCO box metric for mmengine's evaluator."""
 
 from __future__ import annotations
 
@@ -22,39 +22,40 @@ from mixdet.evaluation.coco_scores import (
     STATS,
     BoxScores,
     as_results,
-    evaluator,
+    load_backend,
     load_coco,
-    no_cycle_search,
+    pause_garbage_collection,
     score_boxes,
 )
 
 
 @METRICS.register_module()
 class CocoDetectionMetric(BaseMetric):
-    """COCO's 12 box numbers: those that pycocotools gives for the written results, to the last bit.
+    """The 12 COCO metrics for boxes, equal to those of pycocotools to the last bit.
 
-    mmdet's `CocoMetric` evaluates with 100, 300 and 1000 boxes an image and rounds to 3 digits.
-    Names: `coco/bbox_mAP`, `_50`, `_75`, `_s`, `_m`, `_l`, and `coco/AR@1`, `AR@10`, `AR@100`,
-    `AR_s@100`, `AR_m@100`, `AR_l@100`; -1 where there is no such object. Evaluated are the images
-    that were predicted: all of the file, unless the data set leaves some out (a warning says so).
+    mmdet's `CocoMetric` evaluates with 100, 300 and 1000 boxes per image and rounds to 3 digits.
+    This class uses pycocotools' own limits of 1, 10 and 100 boxes. The metrics are `coco/bbox_mAP`,
+    `coco/bbox_mAP_50`, `_75`, `_s`, `_m` and `_l`, and `coco/AR@1`, `AR@10`, `AR@100`, `AR_s@100`,
+    `AR_m@100` and `AR_l@100`. A metric without an object in the data is -1. The images that were
+    predicted are evaluated. If the data set leaves out images of the file, a warning says so.
 
     Args:
-        ann_file: Annotation file in COCO's format. It is read at the first batch, so that a data
-            set which makes its files may make them first.
-        results_file: Where to write the detections as COCO results JSON, boxes as
-            (x, y, width, height) in pixels of the original image. None writes nothing.
-        classwise: Return `coco/AP/<class>` for every class too (`scores` has them anyway).
-        backend: 'pycocotools', or 'faster_coco_eval' (an extra), which gives the same numbers
-            sooner.
-        backend_args: Of mmengine's file backends, for `ann_file`.
+        ann_file: Annotation file in COCO's format. It is read at the first batch, since the data
+            set may write it.
+        results_file: File for the detections in COCO's results format, with boxes as
+            (x, y, width, height) in pixels of the original image. None writes no file.
+        classwise: Also return `coco/AP/<class>` for every class. `scores` always contains them.
+        backend: 'pycocotools', or 'faster_coco_eval' (an extra package), which gives the same
+            results in less time.
+        backend_args: Arguments of mmengine's file backend, for `ann_file`.
         collect_device: As in `BaseMetric`.
-        prefix: Before the names, `coco` by default.
+        prefix: Prefix of the metrics' names, by default `coco`.
 
     Raises:
         MixDetError: The backend is unknown or not installed.
 
     Attributes:
-        scores: The latest evaluation, on the main process; None before the first.
+        scores: The latest results, on the main process. None before the first evaluation.
     """
 
     default_prefix = "coco"
@@ -70,7 +71,7 @@ class CocoDetectionMetric(BaseMetric):
         prefix: str | None = None,
     ) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix)
-        evaluator(backend)  # not after hours of training
+        load_backend(backend)  # raise an error now, not after hours of training
         self.ann_file = ann_file
         self.results_file = results_file
         self.classwise = classwise
@@ -82,16 +83,16 @@ class CocoDetectionMetric(BaseMetric):
 
     @property
     def names(self) -> list[str]:
-        """What an evaluation gives, without the prefix."""
+        """The names of the metrics, without the prefix."""
         classes = (self.dataset_meta or {}).get("classes", ()) if self.classwise else ()
         return [*STATS, *(f"AP/{name}" for name in classes)]
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
-        """Keep the detections of a batch.
+        """Store the detections of a batch.
 
         Args:
             data_batch: Not used.
-            data_samples: One an image: `img_id`, and `pred_instances` with `bboxes` (N, 4) as
+            data_samples: One per image: `img_id`, and `pred_instances` with `bboxes` (N, 4) as
                 (x1, y1, x2, y2) in pixels of the original image, `scores` (N,), `labels` (N,).
         """
         if self._truth is None:
@@ -99,18 +100,21 @@ class CocoDetectionMetric(BaseMetric):
         for sample in data_samples:
             predicted = sample["pred_instances"]
             columns = (predicted[name] for name in ("bboxes", "scores", "labels"))
-            # copies: a slice would keep all candidates in memory
+            # Copy, since a slice would keep all candidates in memory.
             copies = (torch.as_tensor(column).to("cpu", copy=True) for column in columns)
             self.results.append((sample["img_id"], *copies))
 
-    @no_cycle_search()
+    @pause_garbage_collection()
     def compute_metrics(
         self, results: list[tuple[int, Tensor, Tensor, Tensor]]
     ) -> dict[str, float]:
-        """Write the results file and evaluate.
+        """Write the results file and compute the metrics.
 
         Args:
             results: Image id, boxes, scores and labels of every image, as in `process`.
+
+        Returns:
+            The metrics by name, without the prefix.
         """
         detections = [
             detection
@@ -138,23 +142,26 @@ class CocoDetectionMetric(BaseMetric):
         return self.scores.stats | (per_class if self.classwise else {})
 
     def _load_truth(self) -> None:
-        """Read the annotations and map labels to category ids as `CocoDataset` does.
+        """Read the annotations, and map labels to category ids as `CocoDataset` does.
 
-        Label i is the file's i-th category among the data set's classes, so the two orders must
-        agree: otherwise every name that anybody prints would be wrong.
+        Label i is the i-th category of the file among the data set's classes. Class names are
+        therefore right only if file and data set have the same order.
+
+        Raises:
+            MixDetError: The classes of file and data set differ, in their names or their order.
         """
         with get_local_path(self.ann_file, backend_args=self.backend_args) as path:
             truth = load_coco(path)
         classes = list(self.dataset_meta["classes"])
-        found = [
+        categories = [
             category for category in truth.dataset["categories"] if category["name"] in classes
         ]
-        names = [category["name"] for category in found]
+        names = [category["name"] for category in categories]
         if names != classes:
             missing = sorted(set(classes) - set(names))
-            fault = f"lacks {', '.join(missing)}" if missing else "has them in another order"
+            difference = f"lacks {', '.join(missing)}" if missing else "has them in another order"
             raise MixDetError(
                 f"{self.ann_file}: its categories must be the data set's classes in their order, "
-                f"but it {fault}: set `metainfo.classes` of the data set to the file's names"
+                f"but it {difference}: set `metainfo.classes` of the data set to the file's names"
             )
-        self._truth, self._category_ids = truth, [category["id"] for category in found]
+        self._truth, self._category_ids = truth, [category["id"] for category in categories]

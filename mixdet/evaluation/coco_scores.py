@@ -1,4 +1,4 @@
-"""COCO's 12 numbers and the AP of each class, as pycocotools computes them, unrounded."""
+"""The 12 COCO metrics and the AP of each class, as pycocotools computes them, unrounded."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from pycocotools.cocoeval import COCOeval
 
 from mixdet.errors import MixDetError
 
-# The names of pycocotools' `stats`, in its order: average precision (over IoU 0.50 to 0.95, at
-# 0.50, at 0.75, and of small, medium and large objects) and average recall with at most 1, 10 and
-# 100 boxes an image, and with 100 by size. -1 where the data set has no such object.
+# Names for pycocotools' `stats`, in its order: average precision over IoU 0.50 to 0.95, at 0.50, at
+# 0.75, and for small, medium and large objects; then average recall with at most 1, 10 and 100
+# boxes per image, and with 100 boxes for small, medium and large objects.
 STATS = (
     *("bbox_mAP", "bbox_mAP_50", "bbox_mAP_75", "bbox_mAP_s", "bbox_mAP_m", "bbox_mAP_l"),
     *("AR@1", "AR@10", "AR@100", "AR_s@100", "AR_m@100", "AR_l@100"),
@@ -29,18 +29,18 @@ BACKENDS = ("pycocotools", "faster_coco_eval")
 
 @dataclass(frozen=True)
 class BoxScores:
-    """What an evaluation gives.
+    """The results of an evaluation, from 0 to 1.
 
     Attributes:
-        stats: COCO's 12 numbers by the names in `STATS`.
-        per_class: AP over IoU 0.50 to 0.95 by class name; NaN for a class without an object.
+        stats: The 12 COCO metrics by their names in `STATS`. A metric without an object is -1.
+        per_class: AP over IoU 0.50 to 0.95 by class name. It is NaN for a class without an object.
     """
 
     stats: dict[str, float]
     per_class: dict[str, float]
 
     def table(self) -> str:
-        """The numbers in percent, for a terminal: averages first, then every class."""
+        """Return a table in percent for a terminal: the averages, then every class."""
         heads = ("mAP", "mAP50", "mAP75", "small", "medium", "large", "AR@100")
         values = [self.stats[name] for name in (*STATS[:6], "AR@100")]
         lines = [
@@ -62,11 +62,11 @@ def _percent(value: float, width: int) -> str:
 
 
 @contextlib.contextmanager
-def no_cycle_search() -> Iterator[None]:
-    """Have Python not search for reference cycles.
+def pause_garbage_collection() -> Iterator[None]:
+    """Pause Python's search for reference cycles.
 
-    An evaluation makes many small objects, which are freed without it, and each search looks
-    through all that there are: a third of the time.
+    An evaluation creates many small objects without cycles. Every search visits all of them, which
+    takes a third of the evaluation's time.
     """
     enabled = gc.isenabled()
     gc.disable()
@@ -78,10 +78,10 @@ def no_cycle_search() -> Iterator[None]:
 
 
 def load_coco(ann_file: str | os.PathLike) -> COCO:
-    """Read an annotation file, without what pycocotools prints.
+    """Read an annotation file without the output of pycocotools.
 
     Raises:
-        MixDetError: There is no such file, or it is not in COCO's format.
+        MixDetError: The file does not exist, or is not in COCO's format.
     """
     try:
         with contextlib.redirect_stdout(io.StringIO()):
@@ -95,14 +95,17 @@ def load_coco(ann_file: str | os.PathLike) -> COCO:
 def as_results(
     image_id: int, boxes: list, scores: list, labels: list, category_ids: Sequence[int]
 ) -> list[dict[str, Any]]:
-    """An image's detections as COCO results.
+    """Convert the detections of an image to COCO's results format.
 
     Args:
-        image_id: Of the image.
-        boxes: (x1, y1, x2, y2) in pixels of the original image.
-        scores: Of the boxes.
-        labels: Of the boxes.
-        category_ids: By label.
+        image_id: Id of the image.
+        boxes: n boxes, (x1, y1, x2, y2) in pixels of the original image.
+        scores: n scores.
+        labels: n labels.
+        category_ids: The category id of each label.
+
+    Returns:
+        One dict per box, with the box as (x, y, width, height).
     """
     return [
         {
@@ -115,7 +118,7 @@ def as_results(
     ]
 
 
-@no_cycle_search()
+@pause_garbage_collection()
 def score_boxes(
     truth: COCO,
     detections: Sequence[dict[str, Any]],
@@ -123,23 +126,23 @@ def score_boxes(
     image_ids: Sequence[int] | None = None,
     backend: str = BACKENDS[0],
 ) -> BoxScores:
-    """Evaluate detected boxes with pycocotools' own parameters (1, 10 and 100 boxes an image).
+    """Evaluate boxes with pycocotools' own parameters (1, 10 and 100 boxes per image).
 
     Args:
         truth: The annotations.
-        detections: COCO results: `image_id`, `category_id`, `bbox` in (x, y, width, height) pixels,
-            `score`. May be empty.
-        category_ids: Categories to evaluate; all of the file by default.
-        image_ids: Images to evaluate; all of the file by default.
-        backend: 'pycocotools', or 'faster_coco_eval', which gives the same numbers sooner.
+        detections: Detections in COCO's results format, with `image_id`, `category_id`, `bbox`
+            in (x, y, width, height) pixels and `score`. The list may be empty.
+        category_ids: Categories to evaluate. None evaluates all of the file.
+        image_ids: Images to evaluate. None evaluates all of the file.
+        backend: 'pycocotools', or 'faster_coco_eval', which gives the same results in less time.
 
     Raises:
         MixDetError: The backend is unknown or not installed.
     """
-    kind, translate = evaluator(backend)
+    evaluator_class, convert = load_backend(backend)
     with contextlib.redirect_stdout(io.StringIO()):
-        found = as_coco(truth, detections)
-        evaluation = kind(translate(truth), translate(found), "bbox")
+        detected = as_coco(truth, detections)
+        evaluation = evaluator_class(convert(truth), convert(detected), "bbox")
         if category_ids is not None:
             evaluation.params.catIds = sorted(category_ids)
         if image_ids is not None:
@@ -147,7 +150,8 @@ def score_boxes(
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
-    precision = evaluation.eval["precision"]  # (IoU, recall, class, size, most boxes), -1 undefined
+    # (IoU, recall, class, object size, limit of boxes), -1 where undefined
+    precision = evaluation.eval["precision"]
     per_class = {}
     for column, category in enumerate(evaluation.params.catIds):
         values = precision[:, :, column, 0, -1]
@@ -159,8 +163,15 @@ def score_boxes(
     )
 
 
-def evaluator(backend: str) -> tuple[type, Callable[[COCO], Any]]:
-    """A backend's evaluation class, and how pycocotools' data become what it takes.
+def load_backend(backend: str) -> tuple[type, Callable[[COCO], Any]]:
+    """Import a backend.
+
+    Args:
+        backend: One of `BACKENDS`.
+
+    Returns:
+        The evaluator's class, and a function that converts pycocotools' `COCO` to the class that
+        the evaluator takes.
 
     Raises:
         MixDetError: The backend is unknown or not installed.
@@ -175,13 +186,18 @@ def evaluator(backend: str) -> tuple[type, Callable[[COCO], Any]]:
         import faster_coco_eval as faster
     except ImportError as error:
         raise MixDetError(
-            'backend="faster_coco_eval" needs a package: pip install "mixdet[fast-eval]"'
+            'backend="faster_coco_eval" needs another package: pip install "mixdet[fast-eval]"'
         ) from error
     return faster.COCOeval_faster, lambda coco: faster.COCO(coco.dataset)
 
 
 def as_coco(truth: COCO, detections: Sequence[dict[str, Any]]) -> COCO:
-    """Detections as pycocotools wants them; its `loadRes` fails where there are none."""
+    """Convert detections to pycocotools' `COCO`, whose `loadRes` fails for an empty list.
+
+    Args:
+        truth: The annotations.
+        detections: Detections in COCO's results format.
+    """
     if detections:
         return truth.loadRes([dict(detection) for detection in detections])
     empty = COCO()

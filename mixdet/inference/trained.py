@@ -24,7 +24,7 @@ from mixdet.config.plain import parse_config
 from mixdet.config.read import read_config
 from mixdet.errors import MixDetError, one_line
 from mixdet.models.detectors import fused_twin
-from mixdet.models.weights import fill
+from mixdet.models.weights import load_weights
 
 
 class TrainedNetwork:
@@ -73,7 +73,7 @@ class TrainedNetwork:
                 f"{checkpoint}: its config cannot be built ({one_line(error)}): name another "
                 "config file with --config"
             ) from error
-        fill(model, content, checkpoint)
+        load_weights(model, content, checkpoint)
         try:
             # On a CPU, depthwise networks are up to three times faster with channels last
             self.model = model.eval().to(device, memory_format=torch.channels_last)

@@ -1,4 +1,4 @@
-"""ImageNet weights from timm, as an initializer that `init_cfg` names."""
+"""An initializer for `init_cfg` that loads ImageNet weights from timm."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from mixdet.errors import MixDetError
 
 @WEIGHT_INITIALIZERS.register_module()
 class TimmPretrained:
-    """Load the ImageNet weights that fit a backbone of ours, through timm.
+    """Load ImageNet weights from timm into a backbone of this package.
 
     Args:
-        model: Name of a timm model, as 'mixnet_s.ft_in1k', in place of the backbone's own
-            `timm_name`, which follows from its arch and padding.
-        checkpoint: Local file (.safetensors, or .pth) with timm's state dict, in place of the
-            hub. It is read without unpickling objects.
+        model: Name of a timm model, such as 'mixnet_s.ft_in1k'. None stands for the backbone's
+            `timm_name`, which follows from its `arch` and `padding`.
+        checkpoint: Local file (.safetensors or .pth) with a state dict of timm, which replaces the
+            download. It is read without unpickling objects.
 
     Raises:
-        MixDetError: When called, if no weights fit, they cannot be read or fetched, or names,
-            shapes, padding or the norms' eps differ from the backbone's. (A local file does not say
-            its padding and eps: they are not compared.)
+        MixDetError: When called, if timm has no weights for the backbone, if they cannot be read or
+            downloaded, or if names, shapes, padding or the eps of the norms differ from the
+            backbone's. (For a local file, padding and eps are unknown and not compared.)
     """
 
     def __init__(self, model: str | None = None, checkpoint: str | None = None) -> None:
@@ -37,7 +37,7 @@ class TimmPretrained:
         self.checkpoint = checkpoint
 
     def __call__(self, module: nn.Module) -> None:
-        """Fill a backbone."""
+        """Load the weights into a backbone."""
         state, source = self._state(module)
         try:
             module.load_state_dict(state)
@@ -51,39 +51,39 @@ class TimmPretrained:
             update_init_info(module, init_info=f"TimmPretrained: {source}")
 
     def _state(self, module: nn.Module) -> tuple[dict[str, Tensor], str]:
-        """timm's state dict and where it comes from."""
+        """Return timm's state dict and the name of its source."""
         if self.checkpoint is not None:
             return _read(self.checkpoint), self.checkpoint
         name = self.model or getattr(module, "timm_name", None)
         if name is None:
             raise MixDetError(
-                f"init_cfg: there are no ImageNet weights for this {type(module).__name__} (other "
-                "than 3x3 kernels, or a padding or width that timm has none for): remove init_cfg, "
-                "or give init_cfg.model or init_cfg.checkpoint"
+                f"init_cfg: timm has no ImageNet weights for this {type(module).__name__}, because "
+                "of its kernel sizes, padding or width: remove init_cfg, or give init_cfg.model or "
+                "init_cfg.checkpoint"
             )
         page = _pretrained_cfg(name).hf_hub_id
         difference = _difference(module, timm.create_model(name))
         if difference:
             raise MixDetError(
-                f"init_cfg: the weights of {name} are for {difference}, which this "
-                f"{type(module).__name__} has not: change model.backbone, or init_cfg.model"
+                f"init_cfg: the weights of {name} are for {difference}, but this "
+                f"{type(module).__name__} differs: change model.backbone or init_cfg.model"
             )
         cached = try_to_load_from_cache(page, "model.safetensors")
-        if isinstance(cached, str):  # without asking the hub, which takes a network
+        if isinstance(cached, str):  # needs no network
             return _read(cached), name
         try:
             _reach_hub()
             return timm.models.load_state_dict_from_hf(page, weights_only=True), name
-        except Exception as error:  # whatever a missing network, proxy or page raises
+        except Exception as error:  # a missing network, proxy or page raises various errors
             raise MixDetError(
-                f"init_cfg: cannot fetch the weights of {name} ({type(error).__name__}): where "
-                f"there is a network, get model.safetensors from huggingface.co/{page}, and set "
+                f"init_cfg: cannot download the weights of {name} ({type(error).__name__}): on a "
+                f"machine with a network get model.safetensors from huggingface.co/{page}, and set "
                 "init_cfg.checkpoint to that file"
             ) from error
 
 
 def _reach_hub(seconds: float = 5.0) -> None:
-    """Raise at once where there is no way to the hub, whose own client tries for a minute."""
+    """Raise an OSError if the hub cannot be reached. Its own client would retry for a minute."""
     hub = urlsplit(constants.ENDPOINT)
     if not urllib.request.getproxies():
         port = hub.port or (80 if hub.scheme == "http" else 443)
@@ -91,22 +91,22 @@ def _reach_hub(seconds: float = 5.0) -> None:
 
 
 def _difference(module: nn.Module, trained: nn.Module) -> str:
-    """What timm's network computes with and ours does not, though their weights have one shape."""
-    same = type(trained.conv_stem).__name__ == "Conv2dSame"
-    if same != (getattr(module, "padding", "symmetric") == "same"):
-        return f"padding='{'same' if same else 'symmetric'}'"
-    eps = [
-        next((norm.eps for norm in net.modules() if isinstance(norm, nn.BatchNorm2d)), None)
-        for net in (module, trained)
-    ]
-    return f"norm_cfg.eps={eps[1]}" if eps[0] != eps[1] else ""
+    """Return the setting of timm's network that a backbone lacks, if the shapes do not show it."""
+    same_padding = type(trained.conv_stem).__name__ == "Conv2dSame"
+    if same_padding != (getattr(module, "padding", "symmetric") == "same"):
+        return f"padding='{'same' if same_padding else 'symmetric'}'"
+    eps, trained_eps = (
+        next((norm.eps for norm in network.modules() if isinstance(norm, nn.BatchNorm2d)), None)
+        for network in (module, trained)
+    )
+    return f"norm_cfg.eps={trained_eps}" if eps != trained_eps else ""
 
 
 def timm_normalization(name: str) -> tuple[list[float], list[float]]:
-    """The normalization that a timm model's weights were trained with.
+    """Return the normalization with which the weights of a timm model were trained.
 
     Args:
-        name: Name of a timm model, as 'mixnet_s.ft_in1k'.
+        name: Name of a timm model, such as 'mixnet_s.ft_in1k'.
 
     Returns:
         Mean and standard deviation of red, green and blue, on the scale of 0 to 255.
@@ -122,7 +122,7 @@ def timm_normalization(name: str) -> tuple[list[float], list[float]]:
 def _pretrained_cfg(name: str) -> timm.models.PretrainedCfg:
     try:
         cfg = timm.get_pretrained_cfg(name)
-    except RuntimeError:  # timm knows the model, but not the tag
+    except RuntimeError:  # timm has the model, but not with this tag
         cfg = None
     if cfg is None or not cfg.hf_hub_id:
         raise MixDetError(

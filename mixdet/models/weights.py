@@ -1,4 +1,4 @@
-"""A checkpoint's weights are loaded whole, or the fault is named."""
+"""Load the weights of a checkpoint completely, or name what does not match."""
 
 from __future__ import annotations
 
@@ -10,43 +10,49 @@ from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 from mixdet.errors import MixDetError
 
 
-def fill(model: nn.Module, checkpoint: dict, name: str | os.PathLike) -> None:
-    """Load all of a checkpoint's weights into all of a model.
-
-    Args:
-        model: The model; changed in place.
-        checkpoint: As mmengine saves it, or a state dict.
-        name: Of the file, for the error.
-
-    Raises:
-        MixDetError: They do not fit.
-    """
-    weights = checkpoint.get("state_dict", checkpoint)
-    consume_prefix_in_state_dict_if_present(weights, "module.")  # a parallel wrapper's
-    fault = misfit(model, weights)
-    if fault:
-        raise MixDetError(f"{name} does not fit its config: {fault}")
-    model.load_state_dict(weights)
-
-
-def misfit(model: nn.Module, weights: dict) -> str:
-    """What keeps weights from being the model's, in words; empty where they fit.
+def load_weights(model: nn.Module, checkpoint: dict, name: str | os.PathLike) -> None:
+    """Load all weights of a checkpoint into a model, in place.
 
     Args:
         model: The model.
-        weights: Its state dict, or another's.
+        checkpoint: A checkpoint as mmengine saves it, or a state dict.
+        name: The checkpoint's file, for the error message.
+
+    Raises:
+        MixDetError: Names or shapes of the weights differ from the model's.
+    """
+    weights = checkpoint.get("state_dict", checkpoint)
+    consume_prefix_in_state_dict_if_present(weights, "module.")  # of a parallel wrapper
+    mismatch = weight_mismatch(model, weights)
+    if mismatch:
+        raise MixDetError(f"{name} does not fit its config: {mismatch}")
+    model.load_state_dict(weights)
+
+
+def weight_mismatch(model: nn.Module, weights: dict) -> str:
+    """Describe how a state dict differs from a model's own in names and shapes.
+
+    Args:
+        model: The model.
+        weights: The state dict.
+
+    Returns:
+        A description for an error message, with the first name of each kind. It is empty if the
+        model can load the weights.
     """
     own = model.state_dict()
     missing = [name for name in own if name not in weights]
-    strange = [name for name in weights if name not in own]
-    shapes = [name for name in own if name in weights and own[name].shape != weights[name].shape]
-    parts = []
-    for names, words in (
+    unexpected = [name for name in weights if name not in own]
+    other_shape = [
+        name for name in own if name in weights and own[name].shape != weights[name].shape
+    ]
+    differences = []
+    for names, sentence in (
         (missing, "it lacks {}"),
-        (strange, "it has {}, which the model lacks"),
-        (shapes, "of another shape: {}"),
+        (unexpected, "it has {}, which the model lacks"),
+        (other_shape, "of another shape: {}"),
     ):
         if names:
             more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-            parts.append(words.format(names[0] + more))
-    return "; ".join(parts)
+            differences.append(sentence.format(names[0] + more))
+    return "; ".join(differences)

@@ -117,8 +117,8 @@ def test_limits_hold_before_anything_is_decoded(data, monkeypatch):
         monkeypatch.setattr(decoder, lambda *a, **k: pytest.fail("decoded"))
     for index, options, words in (
         (0, {}, "too many pixels"),  # over Pillow's own limit
-        (1, {"max_pixels": 64 * 64 - 1}, "64 x 64 pixels, over max_pixels=4,095"),
-        (1, {"max_bytes": 100}, "bytes, over max_bytes=100"),
+        (1, {"max_pixels": 64 * 64 - 1}, "64 x 64 pixels, more than max_pixels=4,095"),
+        (1, {"max_bytes": 100}, "bytes, more than max_bytes=100"),
     ):
         with pytest.raises(MixDetError, match=words):
             build(data, **options)[index]
@@ -139,7 +139,7 @@ def test_half_a_jpeg_is_damaged_and_a_whole_one_is_not(coco_sample, tmp_path, sh
         read_image_file(tmp_path / "half.jpg", ImageLimits())
 
 
-def test_a_whole_thumbnail_does_not_hide_a_image_cut_short(tmp_path):
+def test_a_whole_thumbnail_does_not_hide_a_truncated_image(tmp_path):
     rng = np.random.default_rng(0)
     image = Image.fromarray(rng.integers(0, 255, (90, 120, 3), dtype=np.uint8))
     image.resize((16, 12)).save(tmp_path / "small.jpg")
@@ -207,7 +207,7 @@ def test_training_names_counts_and_replaces_up_to_the_share(data, tmp_path, work
     damage(data, 4, 9)
     log = train(tmp_path, data, workers, share=2 / IMAGES)
     for name in (4, 9):  # once, though there are two epochs
-        assert log.count(f"{name}.png: the image is damaged, or no image; another takes") == 1
+        assert log.count(f"{name}.png: the image is damaged, or not an image; another image") == 1
     assert f"2 of {IMAGES} training images are broken" in log
     assert (tmp_path / "work" / "epoch_2.pth").is_file()
 
@@ -220,7 +220,7 @@ def test_training_stops_above_the_share_in_one_line(data, tmp_path, workers):
         train(tmp_path, data, workers, share=2 / IMAGES)
     assert "\n" not in str(error.value)
     assert re.match(rf"{data}/train2017/(4|9|11)\.png: ", str(error.value))
-    assert f"3 of {IMAGES} training images are broken, over max_broken=0.142857" in str(error.value)
+    assert f"3 of {IMAGES} training images are broken, and max_broken=0.142857" in str(error.value)
     assert not list(tmp_path.rglob("*.pth"))
 
 
@@ -239,5 +239,5 @@ def test_a_box_of_no_pixels_is_refused(data, value):
     content = json.loads(file.read_text())
     content["annotations"][0]["bbox"][2] = value
     file.write_text(json.dumps(content))
-    with pytest.raises(MixDetError, match=r"1\.png has a box"):
+    with pytest.raises(MixDetError, match=r"1\.png has a box with the coordinates"):
         build(data)

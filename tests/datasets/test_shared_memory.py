@@ -1,10 +1,11 @@
-"""A worker uses its shared memory again, and never while anything of a batch is looked at."""
+"""A worker uses its shared memory blocks again, and never while a tensor of a batch is in use."""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
-from collections import defaultdict
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,13 +13,18 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from mixdet.datasets import shared_memory
 from mixdet.datasets.collate import packed_collate
+from mixdet.datasets.shared_memory import MAX_BLOCKS, SharedTensor
 
 BATCH, BATCHES = 4, 60
+# Blocks of a worker that can be mapped at once: two ahead, one in use, and two on their way.
+BLOCKS_PER_WORKER = 5
 
-# of a block that could not be given back
+# an exception in a finalizer, which frees a block, must fail the test
 pytestmark = pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
+needs_maps = pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="reads /proc/self/maps"
+)
 
 
 def image(index: int) -> Tensor:
@@ -28,7 +34,7 @@ def image(index: int) -> Tensor:
 
 
 class Images(Dataset):
-    """`BATCHES` full ones and one that is not."""
+    """`BATCHES` full batches and one smaller batch."""
 
     def __len__(self) -> int:
         return BATCH * BATCHES + 1
@@ -42,54 +48,57 @@ def loader(workers: int = 2, **settings) -> DataLoader:
     return DataLoader(Images(), BATCH, collate_fn=packed_collate, **settings)
 
 
-@pytest.fixture(autouse=True)
-def _nothing_mapped():
-    shared_memory._mapped.clear()
+def mapped_blocks() -> set[str]:
+    """Names of torch's shared memory files in this process, `torch_<pid of the worker>_...`."""
+    lines = Path("/proc/self/maps").read_text().splitlines()
+    paths = (line.split(maxsplit=5)[5] for line in lines if "/torch_" in line)
+    return {Path(path.removesuffix(" (deleted)")).name for path in paths}
 
 
-class Noting(dict):
-    """A worker's blocks, and how often another one came under the number of one that is mapped."""
-
-    arrived = replaced = 0
-
-    def __setitem__(self, number: int, block: Tensor) -> None:
-        self.arrived += 1
-        self.replaced += number in self and self[number].data_ptr() != block.data_ptr()
-        super().__setitem__(number, block)
+def run_in_fork(function: Callable[[], None]) -> int:
+    """Run a function in a forked process, which exits with 1 after an exception."""
+    process = multiprocessing.get_context("fork").Process(target=function)
+    process.start()
+    process.join()
+    return process.exitcode
 
 
-def test_blocks_are_used_again(monkeypatch):
-    workers = defaultdict(Noting)
-    monkeypatch.setattr(shared_memory, "_blocks_of", workers.__getitem__)
+@needs_maps
+def test_blocks_are_used_again():
+    others, seen = mapped_blocks(), set()
     for batch in loader():
+        seen |= mapped_blocks() - others
         del batch
-    assert sum(blocks.arrived for blocks in workers.values()) == BATCHES + 1  # none beside them
-    for blocks in workers.values():
-        assert len(blocks) <= 5  # two ahead, one looked at, two on their way
-        assert blocks.replaced <= len(blocks)  # once, by one for larger images
+    # each block is replaced at most once, by one for larger images
+    assert 0 < len(seen) <= 2 * 2 * BLOCKS_PER_WORKER < BATCHES
 
 
-def test_a_block_has_room_for_its_mark():
+def use_several_blocks_of_each_size() -> None:
     for size in range(1, 40):
-        shared = shared_memory.SharedTensor((size,), torch.uint8)
-        assert shared.tensor.data_ptr() + size <= shared.block[-1:].data_ptr()
-        shared.tensor.fill_(7)
-        assert shared.block[-1] == shared_memory.LENT
-        shared.block[-1] = shared_memory.FREE
-    shared_memory._own.clear()
+        shared = [SharedTensor((size,), torch.uint8) for _ in range(2)]
+        for value, part in enumerate(shared):
+            part.tensor.fill_(value)  # would overwrite the state of a block that is too small
+        shared.append(SharedTensor((size,), torch.uint8))
+        shared[-1].tensor.fill_(2)
+        for value, part in enumerate(shared):
+            assert (part.tensor == value).all()
 
 
-def test_a_fork_keeps_what_it_holds_of_a_batch():
+def test_blocks_do_not_overlap():
+    assert run_in_fork(use_several_blocks_of_each_size) == 0
+
+
+def test_a_fork_keeps_its_images_of_a_batch():
     context = multiprocessing.get_context("fork")
-    goes_on = context.Event()
+    may_look = context.Event()
     batches = iter(loader(1))
-    start = BATCHES // 2  # by then all blocks have a large batch's size, and stay
+    start = BATCHES // 2  # by then all blocks have the size of a large batch
     for _ in range(start):
         next(batches)
     held = [next(batches)["inputs"][0]]
 
     def look() -> None:
-        goes_on.wait(60)
+        may_look.wait(60)
         os._exit(0 if torch.equal(held.pop(), image(start * BATCH)) else 1)
 
     process = context.Process(target=look)
@@ -98,83 +107,82 @@ def test_a_fork_keeps_what_it_holds_of_a_batch():
     for number, batch in enumerate(batches, start + 1):
         assert torch.equal(batch["inputs"][0], image(number * BATCH))
         del batch
-    goes_on.set()
+    may_look.set()
     process.join()
     assert process.exitcode == 0
 
 
-def test_forks_leave_enough_blocks(monkeypatch):
-    blocks = Noting()
-    monkeypatch.setattr(shared_memory, "_blocks_of", lambda worker: blocks)
+@needs_maps
+def test_forks_leave_enough_blocks():
+    others = mapped_blocks()
     for batch in loader(1):
-        process = multiprocessing.get_context("fork").Process(target=batch.clear)
-        process.start()
-        process.join()
-    assert blocks.arrived == BATCHES + 1
-    assert len(blocks) <= 5
+        run_in_fork(batch.clear)
+        assert 0 < len(mapped_blocks() - others) <= BLOCKS_PER_WORKER < MAX_BLOCKS
 
 
-@pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="files of shared memory are not seen")
+@pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="lists the files of shared memory")
 def test_workers_that_end_leave_no_file():
     strategy = torch.multiprocessing.get_sharing_strategy()
     torch.multiprocessing.set_sharing_strategy("file_system")
     try:
-        left = []
+        counts = []
         for _ in range(4):
             for _ in loader(2, persistent_workers=False):
                 pass
-            left.append(len(list(Path("/dev/shm").glob("torch_*"))))
+            counts.append(len(list(Path("/dev/shm").glob("torch_*"))))
     finally:
         torch.multiprocessing.set_sharing_strategy(strategy)
-    assert left[-1] <= left[0] + 2  # of four, or more, a time; other processes have some too
+    assert counts[-1] <= counts[0] + 2  # a round uses at least four; other processes have some too
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 @pytest.mark.parametrize("held", [1, 12, BATCHES], ids="{} batches at once".format)
 def test_no_image_changes_while_it_is_held(held, method):
-    kept: list[tuple[int, Tensor]] = []
+    parts: list[tuple[int, Tensor]] = []
     index = 0
     for batch in loader(multiprocessing_context=method):
-        row = batch["inputs"][-1][1:, 2:]  # a part of an image holds the batch
+        part = batch["inputs"][-1][1:, 2:]  # a view of an image keeps the block in use
         index += len(batch["inputs"])
-        kept.append((index - 1, row))
+        parts.append((index - 1, part))
         del batch
-        kept = kept[-held:]
-        for number, part in kept:
+        parts = parts[-held:]
+        for number, part in parts:
             assert torch.equal(part, image(number)[1:, 2:])
     assert index == len(Images())
 
 
-def test_what_is_received_in_inference_mode_is_free_after_it():
-    places = set()
+@needs_maps
+def test_images_received_in_inference_mode_free_their_block_after_it():
+    others, seen = mapped_blocks(), set()
     batches = iter(loader(1))
     for _ in range(BATCHES):
         with torch.inference_mode():
             images = next(batches)["inputs"]
-        places.add(images[0].data_ptr())
-        del images  # outside
-    assert len(places) <= shared_memory.KEPT
+        seen |= mapped_blocks() - others
+        del images  # outside of inference mode
+    assert 0 < len(seen) <= 2 * BLOCKS_PER_WORKER < BATCHES
 
 
+@needs_maps
 def test_an_epoch_that_is_left_early_leaves_no_block_behind():
     data = loader(1)
-    places = set()
-    for _ in range(3 * shared_memory.KEPT):
-        for batch in data:
-            places.add(batch["inputs"][0].data_ptr())
-            break
+    others = mapped_blocks()
+    for _ in range(3 * MAX_BLOCKS):
+        batch = next(iter(data))
+        assert 0 < len(mapped_blocks() - others) <= BLOCKS_PER_WORKER
         del batch
-    assert len(places) <= shared_memory.KEPT
-    (blocks,) = shared_memory._mapped.values()
-    assert len(blocks) <= 4  # two ahead, one looked at, one on its way
 
 
+@needs_maps
 def test_blocks_of_workers_that_ended_are_unmapped():
+    def workers() -> set[str]:
+        return {name.split("_")[1] for name in mapped_blocks()}
+
     for _ in range(3):
         for _ in loader(2, persistent_workers=False):
             pass
-    workers = set(shared_memory._mapped)
-    assert len(workers) <= 2
+    ended = workers()
+    assert 0 < len(ended) <= 2
     for _ in loader(1, persistent_workers=False):
         pass
-    assert not workers & set(shared_memory._mapped)
+    assert not ended & workers()

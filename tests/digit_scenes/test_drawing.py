@@ -8,7 +8,7 @@ import pytest
 
 from mixdet.digit_scenes import drawing as digit_drawing
 from mixdet.digit_scenes.drawing import (
-    INK,
+    INK_THRESHOLD,
     MIN_CONTRAST,
     PHOTOGRAPHS,
     SIZE,
@@ -51,16 +51,16 @@ def test_a_split_ignores_the_other_splits_pixels(monkeypatch, split, other):
 
 
 def test_boxes_are_tight_on_what_changed(monkeypatch):
-    """Outside the boxes the photograph is untouched but for the ink's soft rim, at most INK."""
+    """Outside the boxes the photograph is untouched but for the soft rim of the ink."""
     for index in range(40):
         scene = make_scene("train", index)
         with monkeypatch.context() as patch:
-            patch.setattr(digit_drawing, "_color", lambda *_: None)
+            patch.setattr(digit_drawing, "_choose_color", lambda *_: None)
             background = make_scene("train", index).image.astype(int)
         changed = np.abs(scene.image.astype(int) - background).max(-1)
         for box, digit in zip(scene.boxes, scene.digits, strict=True):
             x1, y1, x2, y2 = box
-            ink = digit.mask > INK
+            ink = digit.mask > INK_THRESHOLD
             assert ink.shape == (y2 - y1, x2 - x1)
             for edge in (ink[0], ink[-1], ink[:, 0], ink[:, -1]):
                 assert edge.any()
@@ -75,7 +75,7 @@ def test_digits_leave_each_other_alone():
         scene = make_scene("train", index)
         ink = np.zeros((SIZE, SIZE), int)
         for (x1, y1, x2, y2), digit in zip(scene.boxes, scene.digits, strict=True):
-            ink[y1:y2, x1:x2] += digit.mask > INK
+            ink[y1:y2, x1:x2] += digit.mask > INK_THRESHOLD
         assert ink.max(initial=0) <= 1
 
 

@@ -1,6 +1,6 @@
 """COCO 2017 at 320 x 320 with SSD's augmentation: expand, IoU crop, resize, flip, photometric.
 
-Expected under `data_root`: annotations/instances_{train,val}2017.json, train2017/, val2017/.
+`data_root` must contain annotations/instances_{train,val}2017.json, train2017/ and val2017/.
 """
 
 data_root = "data/coco/"
@@ -8,9 +8,9 @@ input_size = 320
 backend_args = None
 
 train_pipeline = [
-    dict(type="SeedSample"),  # the sample's randomness: a function of (seed, epoch, index)
+    dict(type="SeedSample"),  # seeds each sample by (seed, epoch, index)
     dict(
-        type="SSDRandomCrop",  # reads boxes, and of the image what is needed
+        type="SSDRandomCrop",  # reads the image file, and decodes no more than it needs
         scale=(input_size, input_size),
         expand_ratio=(1, 4),
         fill=[123.675, 116.28, 103.53],
@@ -41,16 +41,16 @@ train_dataloader = dict(
     batch_size=24,
     num_workers=4,
     persistent_workers=True,
-    drop_last=True,  # batch norm on the 1x1 level needs more than one image
+    drop_last=True,  # batch norm on the level of 1x1 cells needs several images
     sampler=dict(type="SeededSampler", shuffle=True),
-    collate_fn=dict(type="packed_collate"),  # workers send a batch in two pieces
+    collate_fn=dict(type="packed_collate"),  # makes batches cheap to send from a worker
     dataset=dict(
         type="SafeCocoDataset",
         data_root=data_root,
         ann_file="annotations/instances_train2017.json",
         data_prefix=dict(img="train2017/"),
         filter_cfg=dict(filter_empty_gt=True, min_size=32),
-        max_broken=0.01,  # so many broken images are replaced; more end the training
+        max_broken=0.01,  # training stops if more images than this fraction are broken
         pipeline=train_pipeline,
         backend_args=backend_args,
     ),

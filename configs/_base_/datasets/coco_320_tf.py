@@ -1,7 +1,7 @@
 """COCO 2017 at 320 x 320 with the augmentation of TensorFlow's SSDLite: flip and SSD's random crop.
 
-The crop is distributed as mmdet's. TensorFlow's asks for a share of one object inside the crop;
-mmdet's, as SSD's paper, for an IoU of crop and objects.
+The crop has the distribution of mmdet's, with a minimum IoU of crop and objects, as in the SSD
+paper. TensorFlow's crop has a minimum fraction of one object inside the crop instead.
 """
 
 _base_ = "coco_320.py"

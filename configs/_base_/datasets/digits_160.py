@@ -1,12 +1,12 @@
-"""Digit scenes, the embedded data set, at their own size of 160 x 160; made on first use.
+"""Digit scenes, the built-in data set, at their own size of 160 x 160, written on first use.
 
-No flip: a mirrored digit is another sign.
+Images are not flipped, since a mirrored digit is not a digit.
 """
 
 data_root = "data/digit_scenes/"
 
 train_pipeline = [
-    dict(type="SeedSample"),  # the sample's randomness: a function of (seed, epoch, index)
+    dict(type="SeedSample"),  # seeds each sample by (seed, epoch, index)
     dict(type="LoadImageFromFile"),
     dict(type="LoadAnnotations", with_bbox=True),
     dict(type="Resize", scale=(160, 160), keep_ratio=False),
@@ -28,7 +28,7 @@ train_dataloader = dict(
     persistent_workers=True,
     drop_last=True,
     sampler=dict(type="SeededSampler", shuffle=True),
-    collate_fn=dict(type="packed_collate"),  # workers send a batch in two pieces
+    collate_fn=dict(type="packed_collate"),  # makes batches cheap to send from a worker
     dataset=dict(
         type="DigitScenes",
         data_root=data_root,

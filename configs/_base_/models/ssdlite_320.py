@@ -1,7 +1,7 @@
-"""SSDLite at 320 x 320, all but its backbone: anchors, coder, matcher and losses of SSD as mmdet's
-own ssdlite_mobilenetv2-scratch has them, so that the two compare.
+"""SSDLite at 320 x 320 without its backbone.
 
-Channels and strides come from the backbone (see `SSDLite`): none is typed here.
+Anchors, box coder, assigner and losses are those of mmdet's ssdlite_mobilenetv2-scratch, so that
+the results can be compared. `SSDLite` takes channels and strides from the backbone.
 """
 
 model = dict(
@@ -36,7 +36,7 @@ model = dict(
         anchor_generator=dict(
             type="SSDAnchorGenerator",
             scale_major=False,
-            # a level of 20, 10, 5, 3, 2, 1 cells along a side: pixels of the two squares
+            # sides in pixels of the two squares of a level, with 20, 10, 5, 3, 2 or 1 cells a side
             min_sizes=[48, 100, 150, 202, 253, 304],
             max_sizes=[100, 150, 202, 253, 304, 320],
             ratios=[[2, 3]] * 6,

@@ -1,6 +1,6 @@
-"""SSDLite at 160 x 160 for small objects: levels of stride 8, 16 and 32, anchors shaped as digits.
+"""SSDLite at 160 x 160 without its backbone, with strides 8, 16 and 32 and anchors for digits.
 
-The frame, all but its backbone, is that of ssdlite_320.py.
+All other settings are those of ssdlite_320.py.
 """
 
 _base_ = "ssdlite_320.py"

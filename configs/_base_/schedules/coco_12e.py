@@ -1,4 +1,4 @@
-"""mmdet's 1x schedule: 12 epochs over train2017, batch 16 (8 GPUs x 2), SGD 0.01 for that batch."""
+"""mmdet's 1x schedule: 12 epochs over train2017, SGD, learning rate 0.01 for 16 images (8 GPUs x 2)."""
 
 max_epochs = 12
 train_cfg = dict(type="ResumableTrainLoop", max_epochs=max_epochs, val_interval=1)

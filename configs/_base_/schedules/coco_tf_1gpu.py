@@ -1,12 +1,14 @@
-"""TensorFlow's from-scratch recipe, cut down to what one GPU does in a night.
+"""TensorFlow's recipe from scratch, cut down for one GPU and one night.
 
 120 epochs over train2017: 117,266 images that hold objects, 1 GPU x 128 images a batch, 916
-iterations an epoch, 109,920 in all: 14.1 million images, 7 % of the 205 million of coco_tf_400k,
-so expect less AP than it gives. Learning rate 0.1 for a batch of 128; all else as there.
+iterations an epoch, 109,920 in all. These are 14.1 million images, 7 % of the 205 million of
+coco_tf_400k, so expect a lower AP. The learning rate is 0.1 for a batch of 128. All other settings
+are those of coco_tf_400k.
 
-Cost: measured is an iteration of 8 images without data loading, 1.0 s on 2 cores of an AMD EPYC
-(Zen 3): 20 days there. Worked out, not measured: at an assumed 500 images a second and GPU, 8 hours;
-crop and flip (docs/performance.md: some 450 images a second and core) keep 2 workers busy.
+An iteration of 8 images without data loading was measured: 1.0 s on 2 cores of an AMD EPYC (Zen 3),
+where the recipe would take 20 days. The cost on a GPU is estimated, not measured: 8 hours at 500
+images a second. Crop and flip then keep 2 workers busy (docs/performance.md: some 450 images a
+second and core).
 """
 
 _base_ = "coco_tf_400k.py"

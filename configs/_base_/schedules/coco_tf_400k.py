@@ -1,12 +1,12 @@
-"""The from-scratch recipe of TensorFlow's SSDLite at 320 (MobileNetV3-large): 400,000 steps of 512.
+"""The recipe from scratch of TensorFlow's SSDLite at 320 (MobileNetV3-large): 400,000 steps of 512.
 
 1,747 epochs over train2017: 117,266 images that hold objects, 8 GPUs x 64 = 512 images a batch,
 229 iterations an epoch, 400,063 in all. SGD, momentum 0.9, learning rate 0.4 for a batch of 512
-(MobileDet's is 0.8), 2,000 warm-up iterations from a third of it, cosine to 0, L2 4e-5 on the
-weights of convolutions alone; flip and SSD's random crop.
+(MobileDet's is 0.8), 2,000 warm-up iterations from a third of it, cosine to 0. Weight decay 4e-5 on
+the weights of convolutions only. The augmentation is flip and SSD's random crop.
 
-Cost, worked out and not measured: 205 million images forward and backward. At an assumed 1,000
-images a second and GPU, which the input pipeline must keep up with, 57 GPU-hours, or 7 hours on 8.
+The cost is estimated, not measured: 205 million images forward and backward take 57 GPU-hours, or 7
+hours on 8 GPUs, at 1,000 images a second and GPU. The data loading must keep up with that.
 """
 
 _base_ = "../datasets/coco_320_tf.py"
@@ -20,11 +20,11 @@ optim_wrapper = dict(
     type="OptimWrapper",
     optimizer=dict(type="SGD", lr=0.4, momentum=0.9, weight_decay=4.0e-5),
     paramwise_cfg=dict(norm_decay_mult=0.0, bias_decay_mult=0.0),
-    clip_grad=dict(max_norm=35, norm_type=2),  # a guard that TensorFlow's has not
+    clip_grad=dict(max_norm=35, norm_type=2),  # TensorFlow's recipe does not limit gradients
 )
 param_scheduler = [
     dict(type="LinearLR", start_factor=1 / 3, by_epoch=False, begin=0, end=2000),
-    # no end: that of the training
+    # without `end` the schedule ends with the training
     dict(type="CosineAnnealingLR", eta_min=0, by_epoch=True, convert_to_iter_based=True),
 ]
 auto_scale_lr = dict(enable=False, base_batch_size=512)

@@ -1,4 +1,4 @@
-"""Samplers: which samples, in which order, and with which randomness."""
+"""Samplers: the order of the samples, and the seed of each."""
 
 from mixdet.datasets.samplers.seeded_sampler import SampleIndex, SeededSampler
 

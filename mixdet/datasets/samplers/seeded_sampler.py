@@ -1,4 +1,4 @@
-"""Indices that carry their seed, so that a sample's randomness depends on nothing else."""
+"""A sampler whose indices carry the seed of each sample."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from mmengine.dataset import DefaultSampler
 
 
 class SampleIndex(int):
-    """An index into a data set that knows what its randomness is made of.
+    """An index into a data set, with the key that seeds the randomness of the sample.
 
-    It travels wherever the index goes: pickled into (persistent) workers, and through the data set
-    to `results["sample_idx"]`, where `SeedSample` reads it. Wrappers that compute an inner index
-    (`RepeatDataset` by `%`, `ConcatDataset` by `-`) keep the key: a repeated sample is augmented
-    anew.
+    The index is pickled into the workers and passes through the data set to
+    `results["sample_idx"]`, where `SeedSample` reads its key. Wrappers that compute an inner index
+    (`RepeatDataset` by `%`, `ConcatDataset` by `-`) keep the key, so that each repetition of a
+    sample is augmented in another way.
 
     Attributes:
-        key: (seed, epoch, index), the index being the outermost data set's.
+        key: (seed, epoch, index). The index is that of the outermost data set.
     """
 
     key: tuple[int, int, int]
@@ -40,16 +40,20 @@ class SampleIndex(int):
 
 @DATA_SAMPLERS.register_module()
 class SeededSampler(DefaultSampler):
-    """mmengine's `DefaultSampler`, whose indices carry (seed, epoch, index).
+    """mmengine's `DefaultSampler` with indices that carry (seed, epoch, index).
 
-    With `SeedSample` first in the pipeline every sample is the same whatever the number of workers
-    and of GPUs, and resuming is exact. `skip` starts the next epoch in its middle.
+    With `SeedSample` as the first transform, a sample does not depend on the number of workers and
+    GPUs, and a resumed run repeats the samples exactly.
     """
 
     _skipped = 0
 
     def skip(self, samples: int) -> None:
-        """Leave out the first samples (of this rank) the next time the sampler is iterated."""
+        """Skip the first samples (of this rank) in the next iteration over the sampler only.
+
+        Args:
+            samples: Number of samples to skip.
+        """
         self._skipped = samples
 
     def __iter__(self) -> Iterator[SampleIndex]:

@@ -1,4 +1,4 @@
-"""Transforms that mmdet lacks, or does slowly."""
+"""Transforms that mmdet lacks, and faster versions of some that it has."""
 
 from mixdet.datasets.transforms.pack import PackChannelsLast
 from mixdet.datasets.transforms.seed import SeedSample, seed_generators

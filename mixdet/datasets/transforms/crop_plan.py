@@ -1,4 +1,4 @@
-"""The geometry of SSD's augmentation, planned on the boxes and the image's size alone."""
+"""Plan the geometry of SSD's augmentation from the boxes and the size of an image."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import NamedTuple
 
 import numpy as np
 
-TRIALS = 50  # crops tried before another threshold is drawn
-MAX_ASPECT = 2.0  # of a crop, either way
+TRIALS = 50  # crops that are tried before another threshold is drawn
+MAX_ASPECT = 2.0  # largest ratio of the longer to the shorter side of a crop
 
 
 class CropPlan(NamedTuple):
-    """What becomes of one image.
+    """The plan for one image.
 
     Attributes:
-        crop: (x1, y1, x2, y2) in whole pixels of the image, x2 and y2 exclusive; it may reach
-            beyond the image on any side, and what lies there is to be filled.
-        kept: (N,) bool, the boxes whose center is inside; all of them where nothing was cropped.
-        flip: Whether the crop is mirrored, left to right.
+        crop: (x1, y1, x2, y2) in whole pixels of the image, x2 and y2 exclusive. It may extend
+            beyond the image on any side, where it has to be filled.
+        kept: (N,) bool, the boxes whose center is inside. Without a crop these are all boxes.
+        flip: Whether the crop is mirrored from left to right.
     """
 
     crop: tuple[int, int, int, int]
@@ -30,18 +30,20 @@ class CropPlan(NamedTuple):
 
 @dataclass(frozen=True)
 class CropPlanner:
-    """Draw expansion, minimum-IoU crop and flip with the distribution of mmdet's transforms.
+    """Draw expansion, minimum-IoU crop and flip from NumPy's global generator.
 
-    mmdet's `Expand`, `MinIoURandomCrop` and `RandomFlip` say what is drawn; here the trials of one
-    threshold are drawn and judged together, and a threshold that no crop can meet is passed over
-    without any trial, which changes no probability. Draws from NumPy's global generator.
+    The plans have the distribution of mmdet's `Expand`, `MinIoURandomCrop` and `RandomFlip`. All
+    trials of a threshold are drawn and checked together. A threshold that no crop can reach is
+    skipped without a trial, which changes no probability.
 
     Attributes:
-        expand_ratio: Smallest and largest side of the canvas over the image's; None: no canvas.
-        expand_prob: Share of the images that are put on a canvas.
-        min_ious: Thresholds, drawn beside "no crop" and "no threshold" with equal probability.
-        min_crop_size: Smallest side of a crop over the canvas's.
-        flip_prob: Share of the images that are mirrored.
+        expand_ratio: Smallest and largest ratio of the canvas's side to the image's. None expands
+            no image.
+        expand_prob: Probability of an expansion.
+        min_ious: Thresholds. Each of them, "no crop" and "no threshold" are drawn with equal
+            probability.
+        min_crop_size: Smallest ratio of the crop's side to the canvas's.
+        flip_prob: Probability of a flip.
     """
 
     expand_ratio: Sequence[float] | None = (1, 4)
@@ -51,12 +53,12 @@ class CropPlanner:
     flip_prob: float = 0.5
 
     def __call__(self, boxes: np.ndarray, height: int, width: int) -> CropPlan:
-        """Plan one image.
+        """Draw the plan for one image.
 
         Args:
-            boxes: (N, 4) as (x1, y1, x2, y2), pixels of the image.
-            height: The image's, in pixels.
-            width: The image's, in pixels.
+            boxes: (N, 4), (x1, y1, x2, y2) in pixels of the image.
+            height: Height of the image in pixels.
+            width: Width of the image in pixels.
         """
         left = top = 0
         canvas = width, height
@@ -70,7 +72,7 @@ class CropPlanner:
         return CropPlan((x1 - left, y1 - top, x2 - left, y2 - top), kept, flip)
 
     def _crop(self, boxes: np.ndarray, canvas: tuple[int, int]) -> tuple[list[int], np.ndarray]:
-        """A crop of the canvas, [x1, y1, x2, y2], and which of its boxes are kept."""
+        """Draw a crop [x1, y1, x2, y2] of the canvas; return it and which boxes are kept."""
         modes = (None, *self.min_ious, 0)
         highest = self._highest_threshold(boxes, canvas)
         while True:
@@ -82,19 +84,20 @@ class CropPlanner:
             crops = self._trials(canvas)
             inside = _centers_inside(crops, boxes)
             if len(boxes):
-                met = inside.any(axis=1)
+                accepted = inside.any(axis=1)
                 if min_iou > 0:
-                    met &= _smallest_iou(crops, boxes) >= min_iou
-                crops, inside = crops[met], inside[met]
+                    accepted &= _smallest_iou(crops, boxes) >= min_iou
+                crops, inside = crops[accepted], inside[accepted]
             if len(crops):
                 return crops[0].tolist(), inside[0]
 
     def _highest_threshold(self, boxes: np.ndarray, canvas: tuple[int, int]) -> float:
-        """A bound on the IoU that any crop can have with every box.
+        """Return an upper bound of the threshold that a crop can reach with all boxes.
 
-        An IoU is at most the smaller area over the larger. So an IoU of t with the smallest box, of
-        area a, needs a crop of at most a / t; that with the largest, of area b, one of at least
-        t b; and no crop is smaller than c: t is at most a / c, and at most the root of a / b.
+        An IoU is at most the ratio of the smaller to the larger area. Let the smallest box have the
+        area a, the largest box the area b, and the smallest crop the area c. An IoU of t with the
+        smallest box needs a crop of at most a / t, and one with the largest box needs a crop of at
+        least t b. Therefore t is at most a / c, and at most the square root of a / b.
         """
         if not len(boxes):
             return 1.0
@@ -106,38 +109,39 @@ class CropPlanner:
         return min(bounds) * (1 + 1e-5)  # areas are rounded
 
     def _trials(self, canvas: tuple[int, int]) -> np.ndarray:
-        """(T, 4) crops in whole pixels, T at most `TRIALS`: those with an allowed shape."""
+        """Draw `TRIALS` crops, and return the (T, 4) with an allowed shape, in whole pixels."""
         draws = np.random.random_sample((2, TRIALS, 2))
         sizes = (self.min_crop_size + (1 - self.min_crop_size) * draws[0]) * canvas
         aspects = sizes[:, 1] / sizes[:, 0]
         allowed = (aspects >= 1 / MAX_ASPECT) & (aspects <= MAX_ASPECT)
         sizes = sizes[allowed]
-        # From one pixel on, not from none: mmdet's `uniform(w - new_w)` draws between that and 1.
+        # mmdet's `uniform(w - new_w)` draws between w - new_w and 1, not between 0 and w - new_w.
         room = canvas - sizes
         starts = room + (1 - room) * draws[1][allowed]
         crops = np.concatenate([starts, starts + sizes], axis=1).astype(np.int64)
-        if min(canvas) * self.min_crop_size < 1:  # else no crop is empty
+        if min(canvas) * self.min_crop_size < 1:  # only then a crop may be empty
             crops = crops[(crops[:, 2:] > crops[:, :2]).all(axis=1)]
         return crops
 
 
 def _uniform(low: float, high: float) -> float:
-    """As np.random.uniform, which takes ten times as long for one number."""
+    """Draw one number. `np.random.uniform` gives the same one in ten times the time."""
     return low + (high - low) * np.random.random_sample()
 
 
 def _smallest_iou(crops: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """(T,): the smallest IoU of each of T crops with N boxes, N > 0."""
+    """Return the smallest IoU of each of T crops with N > 0 boxes, (T,)."""
     starts = np.maximum(crops[:, None, :2], boxes[:, :2])
     ends = np.minimum(crops[:, None, 2:], boxes[:, 2:])
     sides = np.maximum(ends - starts, 0)
-    common = sides[..., 0] * sides[..., 1]
+    intersections = sides[..., 0] * sides[..., 1]
     crop_areas = np.prod(crops[:, 2:] - crops[:, :2], axis=1)
     box_areas = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
-    return (common / (crop_areas[:, None] + box_areas - common)).min(axis=1)
+    unions = crop_areas[:, None] + box_areas - intersections
+    return (intersections / unions).min(axis=1)
 
 
 def _centers_inside(crops: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """(T, N) bool: which of N boxes have their center within each of T crops."""
+    """Tell which of N boxes have their center inside each of T crops, (T, N) bool."""
     centers = (boxes[:, :2] + boxes[:, 2:]) / 2
     return ((centers > crops[:, None, :2]) & (centers < crops[:, None, 2:])).all(axis=2)

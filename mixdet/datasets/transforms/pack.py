@@ -1,4 +1,4 @@
-"""The last step of a pipeline: an image and its boxes as a detector takes them."""
+"""The last transform of a pipeline: pack an image and its boxes for a detector."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from mmdet.structures.bbox import BaseBoxes
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-BOXES = ("gt_bboxes", "gt_bboxes_labels", "gt_ignore_flags")
-MORE = {"gt_masks", "gt_seg_map", "proposals"}
+BOX_KEYS = ("gt_bboxes", "gt_bboxes_labels", "gt_ignore_flags")
+OTHER_ANNOTATION_KEYS = {"gt_masks", "gt_seg_map", "proposals"}
 
 
 @TRANSFORMS.register_module()
 class PackChannelsLast(PackDetInputs):
-    """mmdet's `PackDetInputs`, with the image as it lies, channels last.
+    """mmdet's `PackDetInputs`, without a copy of the image.
 
-    `inputs` has mmdet's shape, (3, H, W), and its values, in the memory of the (H, W, 3) that was
-    read or augmented: nothing is laid out anew here, nor, on a CPU with
-    `BatchedDetDataPreprocessor`, before the first convolution. Boxes and labels are copied only
-    where some are to be ignored. A sample with anything else, or without boxes, is otherwise
-    packed by mmdet.
+    `inputs` has the shape (3, H, W) and the values that mmdet gives, but stays in the channels-last
+    memory of the image (H, W, 3). On a CPU with `BatchedDetDataPreprocessor` it stays so up to the
+    first convolution. Boxes and labels are copied only if some boxes are to be ignored. The
+    annotations of a sample without boxes, or with others than boxes, are packed by mmdet.
 
-    Required keys: img, (H, W, 3) or (H, W); used where they are there: gt_bboxes, gt_bboxes_labels
-    and gt_ignore_flags, and those of `meta_keys`.
+    Required keys: img, (H, W, 3) or (H, W).
 
-    Gives `inputs`, a tensor, and `data_samples`, a `DetDataSample`, whose fields are mmdet's. Both
-    share memory with the results, where mmdet's image is a copy.
+    Optional keys: gt_bboxes, gt_bboxes_labels and gt_ignore_flags, and the keys in `meta_keys`.
+
+    Added keys: `inputs`, a tensor, and `data_samples`, a `DetDataSample` with mmdet's fields. Both
+    share memory with the input of the transform.
 
     Args:
-        meta_keys: What goes into the data sample's meta information; mmdet's by default.
+        meta_keys: Keys for the meta information of the data sample, mmdet's by default.
     """
 
     def transform(self, results: dict) -> dict:
@@ -42,25 +42,25 @@ class PackChannelsLast(PackDetInputs):
         rest = dict(results)
         image = np.require(np.atleast_3d(rest.pop("img")), requirements=["C", "W"])
         inputs = torch.from_numpy(image).permute(2, 0, 1)
-        if not _boxes_alone(rest):
+        if not _has_boxes_only(rest):
             return {"inputs": inputs, **super().transform(rest)}
 
         boxes, labels = rest["gt_bboxes"], torch.from_numpy(rest["gt_bboxes_labels"])
-        none = type(boxes)(boxes.tensor[:0], clone=False)
+        no_boxes = type(boxes)(boxes.tensor[:0], clone=False)
         sample = DetDataSample()
         for key in self.meta_keys:
-            if key in rest:  # a field at a time: `set_metainfo` copies them deeply
+            if key in rest:  # one by one, since `set_metainfo` makes deep copies
                 sample.set_field(rest[key], key, field_type="metainfo")
         sample.gt_instances = _instances(boxes, labels)
-        sample.ignored_instances = _instances(none, labels[:0])
+        sample.ignored_instances = _instances(no_boxes, labels[:0])
         return {"inputs": inputs, "data_samples": sample}
 
 
-def _boxes_alone(results: dict) -> bool:
-    """Whether a sample has boxes and labels as transforms make them, none to be ignored."""
-    if not results.keys() >= set(BOXES) or results.keys() & MORE:
+def _has_boxes_only(results: dict) -> bool:
+    """Tell whether a sample is annotated with boxes and labels only, none of them ignored."""
+    if not results.keys() >= set(BOX_KEYS) or results.keys() & OTHER_ANNOTATION_KEYS:
         return False
-    boxes, labels, ignored = (results[key] for key in BOXES)
+    boxes, labels, ignored = (results[key] for key in BOX_KEYS)
     return (
         isinstance(boxes, BaseBoxes)
         and isinstance(labels, np.ndarray)

@@ -1,4 +1,4 @@
-"""SSD's photometric distortion: what mmdet's does, in fewer passes over the pixels."""
+"""The photometric distortion of SSD, with fewer passes over the pixels than mmdet needs."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ import torch
 from torch import Tensor
 
 ORDERS = tuple(itertools.permutations(range(3)))
-BAND = 20_000  # pixels distorted at a time: as floats, and again as HSV, they stay in the cache
+# Pixels that are distorted at a time. As float32, in BGR and in HSV, they fit into the cache.
+BAND_PIXELS = 20_000
 
 
 class PhotometricDraw(NamedTuple):
-    """One distortion; the defaults change nothing.
+    """The parameters of one distortion. The defaults change nothing.
 
     Attributes:
-        brightness: Added to every value.
-        contrast: Factor of every value, after that.
-        saturation: Factor of HSV's saturation.
-        hue: Added to HSV's hue, in degrees.
+        brightness: Summand of every value.
+        contrast: Factor of every value, after the brightness.
+        saturation: Factor of the saturation in HSV.
+        hue: Summand of the hue in HSV, in degrees.
         order: Channel i of the output is channel order[i] of the input.
     """
 
@@ -37,16 +38,17 @@ class PhotometricDraw(NamedTuple):
 
 @dataclass(frozen=True)
 class PhotometricDistortion:
-    """Draw as mmdet's `PhotoMetricDistortion` does, each of five parts with probability 1/2.
+    """Draw distortions as mmdet's `PhotoMetricDistortion` does.
 
-    mmdet draws whether contrast comes before or after saturation and hue. A positive factor changes
-    neither of the two, so both orders give the same pixels, and nothing is drawn for it.
+    Each of the five parts of a distortion has a probability of 1/2. mmdet also draws whether the
+    contrast comes before or after saturation and hue. This class does not, since a positive factor
+    changes neither saturation nor hue, so that both orders give the same pixels.
 
     Attributes:
-        brightness_delta: Largest brightness added or taken, in gray values.
-        contrast_range: Smallest and largest contrast.
-        saturation_range: Smallest and largest saturation.
-        hue_delta: Largest hue added or taken, in degrees.
+        brightness_delta: Largest absolute change of the brightness, in gray values.
+        contrast_range: Smallest and largest factor of the contrast.
+        saturation_range: Smallest and largest factor of the saturation.
+        hue_delta: Largest absolute change of the hue, in degrees.
     """
 
     brightness_delta: float = 32
@@ -55,7 +57,7 @@ class PhotometricDistortion:
     hue_delta: float = 18
 
     def draw(self) -> PhotometricDraw:
-        """Draw from NumPy's global generator."""
+        """Draw one distortion from NumPy's global generator."""
         amounts, coins = np.random.random_sample((5, 2)).T.tolist()
         # in the order of PhotometricDraw's fields
         ranges = (
@@ -64,9 +66,9 @@ class PhotometricDistortion:
             self.saturation_range,
             (-self.hue_delta, self.hue_delta),
         )
-        *amounts, place = amounts
+        *amounts, order = amounts
         values = [low + (high - low) * u for (low, high), u in zip(ranges, amounts, strict=True)]
-        values.append(ORDERS[int(place * len(ORDERS))])
+        values.append(ORDERS[int(order * len(ORDERS))])
         parts = zip(PhotometricDraw._fields, values, coins, strict=True)
         return PhotometricDraw(**{name: value for name, value, coin in parts if coin < 0.5})
 
@@ -77,92 +79,95 @@ def distort(
     shown: tuple[slice, slice] = (slice(None), slice(None)),
     fill: Sequence[int] = (0, 0, 0),
 ) -> np.ndarray:
-    """Distort an image's values; they are not clipped, as they are not in mmdet.
+    """Distort an image. The result is not clipped to 0 to 255, as in mmdet.
 
     Args:
         image: (H, W, 3) uint8, BGR.
-        draw: What to do.
-        shown: Rows and columns beyond which there is but one color.
-        fill: That color, BGR.
+        draw: The distortion.
+        shown: Rows and columns of the image that may differ from `fill`.
+        fill: The color of all other pixels, BGR.
 
     Returns:
         (H, W, 3) float32.
     """
     distorted = np.empty(image.shape, np.float32)
-    change = (_InHsv if _needs_hsv(draw) else _InBgr)(draw)
-    part, into = image[shown], distorted[shown]
+    distortion = (_HsvDistortion if _needs_hsv(draw) else _BgrDistortion)(draw)
+    part, distorted_part = image[shown], distorted[shown]
     if part.shape != image.shape:
         color = np.float32([[fill]])
-        change(color)
-        _surround(distorted, shown, color)
+        distortion.apply(color)
+        _fill_outside(distorted, shown, color)
     if part.size:
-        rows = -(-BAND // part.shape[1])
+        rows = -(-BAND_PIXELS // part.shape[1])
         for first in range(0, len(part), rows):
-            band = into[first : first + rows]
+            band = distorted_part[first : first + rows]
             band[:] = part[first : first + rows]
-            change(band)
+            distortion.apply(band)
     return distorted
 
 
 def _needs_hsv(draw: PhotometricDraw) -> bool:
-    # mmdet passes through HSV always. Only for values below zero that is not there and back.
+    # mmdet always converts to HSV and back. This changes values below zero only.
     return draw.saturation != 1 or draw.hue != 0 or draw.brightness < 0
 
 
-class _InBgr:
-    """A distortion by brightness, contrast and order alone."""
+class _BgrDistortion:
+    """A distortion of brightness, contrast and channel order only, in BGR."""
 
     def __init__(self, draw: PhotometricDraw) -> None:
         self.brightness = np.float32(draw.brightness)
-        self.factors = np.float32(draw.contrast) * np.eye(3, dtype=np.float32)[list(draw.order)]
-        self.mixes = draw.contrast != 1 or tuple(draw.order) != ORDERS[0]
+        self.matrix = np.float32(draw.contrast) * np.eye(3, dtype=np.float32)[list(draw.order)]
+        self.is_identity = draw.contrast == 1 and tuple(draw.order) == ORDERS[0]
 
-    def __call__(self, pixels: np.ndarray) -> None:
-        """Change (H, W, 3) float32 in place."""
+    def apply(self, pixels: np.ndarray) -> None:
+        """Distort pixels (H, W, 3) float32 in place."""
         if self.brightness:
             pixels += self.brightness
-        if self.mixes:
-            cv2.transform(pixels, self.factors, dst=pixels)
+        if not self.is_identity:
+            cv2.transform(pixels, self.matrix, dst=pixels)
 
 
-class _InHsv:
-    """Any distortion: one conversion to HSV and back.
+class _HsvDistortion:
+    """Any distortion, by one conversion to HSV and back.
 
-    A cyclic order of the channels turns the hue by a third; the other three are those in reverse.
+    The channel order is a part of the hue and of the conversion back. A cyclic order of the
+    channels shifts the hue by 120 or 240 degrees. The other three orders are cyclic orders of RGB
+    in place of BGR.
     """
 
     def __init__(self, draw: PhotometricDraw) -> None:
         first, second, last = draw.order
         cyclic = (second - first) % 3 == 1
-        self.back = cv2.COLOR_HSV2BGR if cyclic else cv2.COLOR_HSV2RGB
-        # OpenCV wraps a hue beyond 360 degrees, and none below 0
+        self.conversion = cv2.COLOR_HSV2BGR if cyclic else cv2.COLOR_HSV2RGB
+        # OpenCV wraps a hue above 360 degrees, but not one below 0.
         hue = (draw.hue + 120 * (first if cyclic else last)) % 360
-        self.change = np.float32(
+        self.matrix = np.float32(
             [[1, 0, 0, hue], [0, draw.saturation, 0, 0], [0, 0, draw.contrast, 0]]
         )
         self.brightness = np.float32(draw.brightness)
         self.saturates = draw.saturation > 1
 
-    def __call__(self, pixels: np.ndarray) -> None:
-        """Change (H, W, 3) float32 in place."""
+    def apply(self, pixels: np.ndarray) -> None:
+        """Distort pixels (H, W, 3) float32 in place."""
         if self.brightness:
             pixels += self.brightness
-        hsv = cv2.transform(cv2.cvtColor(pixels, cv2.COLOR_BGR2HSV), self.change)
+        hsv = cv2.transform(cv2.cvtColor(pixels, cv2.COLOR_BGR2HSV), self.matrix)
         if self.saturates:
-            rows = hsv.reshape(len(hsv), -1)  # four times faster than one channel
+            rows = hsv.reshape(len(hsv), -1)  # four times faster than on one channel
             np.minimum(rows, _saturation_limit(hsv.shape[1]), out=rows)
-        cv2.cvtColor(hsv, self.back, dst=pixels)
+        cv2.cvtColor(hsv, self.conversion, dst=pixels)
 
 
 @lru_cache(maxsize=64)
 def _saturation_limit(width: int) -> np.ndarray:
+    """Return the limits of a row of HSV pixels, (3 * width,): 1 for the saturation."""
     return np.tile(np.float32([np.inf, 1, np.inf]), width)
 
 
-def _surround(image: np.ndarray, inside: tuple[slice, slice], color: np.ndarray) -> None:
-    """Give an image (H, W, 3) one color, (1, 1, 3), everywhere but inside."""
+def _fill_outside(image: np.ndarray, inside: tuple[slice, slice], color: np.ndarray) -> None:
+    """Fill an image (H, W, 3) with a color (1, 1, 3) outside the given rows and columns."""
     height, width = image.shape[:2]
-    rows = image.reshape(height, -1)  # NumPy is slow over three values
+    rows = image.reshape(height, -1)  # NumPy is slow on a last dimension of three
     row = np.tile(color.ravel(), width)
     (top, bottom, _), (left, right, _) = (
         part.indices(side) for part, side in zip(inside, (height, width), strict=True)
@@ -174,11 +179,11 @@ def _surround(image: np.ndarray, inside: tuple[slice, slice], color: np.ndarray)
 
 
 def distort_batch(images: Tensor, draws: Sequence[PhotometricDraw]) -> Tensor:
-    """As `distort`, for a batch on any device, without a loop over its images.
+    """Distort a batch as `distort` does an image, on any device and without a loop over images.
 
     Args:
         images: (N, 3, H, W), BGR, 0 to 255.
-        draws: One an image.
+        draws: One per image.
 
     Returns:
         (N, 3, H, W) float32.
@@ -190,10 +195,10 @@ def distort_batch(images: Tensor, draws: Sequence[PhotometricDraw]) -> Tensor:
         numbers, order = numbers.pin_memory(), order.pin_memory()
     numbers = numbers.to(device, non_blocking=True).view(-1, 5, 1, 1)
     order = order.to(device, non_blocking=True).view(-1, 3, 1, 1)
-    brightness, contrast, saturation, hue, through = numbers.unbind(1)
+    brightness, contrast, saturation, hue, needs_hsv = numbers.unbind(1)
     pixels = images.float() + brightness[:, None]
 
-    # as OpenCV converts, but by a formula without branches
+    # The conversion of OpenCV, by a formula without branches.
     blue, green, red = pixels.unbind(1)
     value, least = pixels.amax(1), pixels.amin(1)
     chroma, tiny = value - least, torch.finfo(torch.float32).eps
@@ -204,13 +209,15 @@ def distort_batch(images: Tensor, draws: Sequence[PhotometricDraw]) -> Tensor:
         torch.where(value == green, (blue - red) * slope + 120, (red - green) * slope + 240),
     )
     sector = (degrees + hue).remainder(360) / 60
-    share = chroma / (value.abs() + tiny) * saturation
-    share = torch.where(saturation > 1, share.clamp(max=1), share)
+    new_saturation = chroma / (value.abs() + tiny) * saturation
+    new_saturation = torch.where(saturation > 1, new_saturation.clamp(max=1), new_saturation)
     value = value * contrast
-    parts = []
-    for first in (1, 3, 5):  # blue, green, red
-        place = (first + sector).remainder(6)
-        parts.append(value - value * share * torch.minimum(place, 4 - place).clamp(0, 1))
-    by_hsv = torch.stack(parts, 1)
-    pixels = torch.where(through[:, None] > 0, by_hsv, pixels * contrast[:, None])
+    channels = []
+    for offset in (1, 3, 5):  # blue, green, red
+        angle = (offset + sector).remainder(6)
+        channels.append(
+            value - value * new_saturation * torch.minimum(angle, 4 - angle).clamp(0, 1)
+        )
+    from_hsv = torch.stack(channels, 1)
+    pixels = torch.where(needs_hsv[:, None] > 0, from_hsv, pixels * contrast[:, None])
     return pixels.gather(1, order.expand_as(pixels))

@@ -1,4 +1,4 @@
-"""Seeding of the random generators by what a sample, or an iteration, is."""
+"""Seed the random generators by the key of a sample or of an iteration."""
 
 from __future__ import annotations
 
@@ -17,36 +17,36 @@ def seed_generators(*key: int | str) -> int:
     """Seed `random`, NumPy's global generator and torch's CPU generator from a key.
 
     Args:
-        *key: Integers and strings; every part counts. Start with a word that says what for, so that
-            two purposes with equal numbers do not share their randomness.
+        *key: Integers and strings. Begin with a word for the purpose, so that two purposes with
+            equal numbers get different random numbers.
 
     Returns:
-        The 64-bit seed that the key gives, for generators that are seeded elsewhere.
+        The 64-bit seed of the key, for other generators.
     """
     digest = hashlib.blake2b(repr(key).encode(), digest_size=8).digest()
     seed = int.from_bytes(digest, "little")
     random.seed(seed)
     np.random.seed(seed & 0xFFFFFFFF)
-    # Not torch.manual_seed: that reaches for every accelerator, from every worker, each time.
+    # torch.manual_seed would also seed every accelerator, from every worker.
     torch.default_generator.manual_seed(seed)
     return seed
 
 
 @TRANSFORMS.register_module()
 class SeedSample(BaseTransform):
-    """First transform of a training pipeline: seed all randomness from (seed, epoch, index).
+    """Seed all random generators from (seed, epoch, index), as the first training transform.
 
-    It reads the `SampleIndex` that `SeededSampler` sent. A sample fetched in place of one that the
-    pipeline refused comes with a plain index, drawn from the refused sample's randomness: that
-    stream goes on, so it too is determined. Where no index ever carries a key, randomness is left
-    as it is, and a warning says so once.
+    The key comes from the `SampleIndex` of `SeededSampler`. If the pipeline rejects a sample, mmdet
+    draws a plain index for another one. Its random numbers then continue those of the rejected
+    sample, and are determined too. If no index ever has a key, the transform changes nothing and
+    logs one warning.
     """
 
     _seeded = False
     _warned = False
 
     def transform(self, results: dict) -> dict:
-        """Seed; the results pass unchanged."""
+        """Seed the generators and return the results unchanged."""
         key = getattr(results["sample_idx"], "key", None)
         if key is not None:
             seed_generators("sample", *key)
@@ -54,8 +54,9 @@ class SeedSample(BaseTransform):
         elif not (self._seeded or self._warned):
             self._warned = True
             print_log(
-                "SeedSample: the index carries no seed (the sampler is not SeededSampler, or a "
-                "wrapper of the data set replaced the index), so samples depend on the workers",
+                "SeedSample: the index carries no seed, so samples depend on the workers: set "
+                "train_dataloader.sampler.type to SeededSampler (a wrapper of the data set that "
+                "replaces the index also drops the seed)",
                 logger="current",
                 level=logging.WARNING,
             )

@@ -1,4 +1,4 @@
-"""SSD's augmentation in one transform: planned first, then done once, on the crop's pixels."""
+"""SSD's augmentation in one transform, which touches the pixels of the crop only."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from mixdet.datasets.transforms.crop_plan import CropPlan, CropPlanner
 from mixdet.datasets.transforms.photometric import PhotometricDistortion, distort
 from mixdet.errors import MixDetError
 
-# OpenCV decodes a JPEG at 1 / 2, 1 / 4, 1 / 8 of its size at less cost, by scaling its transform.
-REDUCED = {
+# OpenCV decodes a JPEG at 1/2, 1/4 or 1/8 of its size at less cost than at its full size.
+REDUCED_FLAGS = {
     8: cv2.IMREAD_REDUCED_COLOR_8,
     4: cv2.IMREAD_REDUCED_COLOR_4,
     2: cv2.IMREAD_REDUCED_COLOR_2,
 }
-JPEG = b"\xff\xd8"
-UNCROPPED = {"gt_masks", "gt_seg_map", "gt_keypoints"}
+JPEG_SIGNATURE = b"\xff\xd8"
+UNSUPPORTED_KEYS = {"gt_masks", "gt_seg_map", "gt_keypoints"}
 
 
 class Annotations(NamedTuple):
-    """What is annotated in an image.
+    """The annotations of an image.
 
     Attributes:
         boxes: (N, 4) float32, (x1, y1, x2, y2) in pixels.
@@ -42,57 +42,60 @@ class Annotations(NamedTuple):
     ignored: np.ndarray
 
     @classmethod
-    def of(cls, results: dict) -> Annotations:
-        """Those of a sample, loaded or as its data set gives them."""
+    def from_results(cls, results: dict) -> Annotations:
+        """Return a sample's annotations, loaded by a transform or as its data set gives them."""
         if "gt_bboxes" in results:
             boxes = results["gt_bboxes"].tensor.numpy()
             return cls(boxes, results["gt_bboxes_labels"], results["gt_ignore_flags"])
         instances = results.get("instances", [])
         return cls(
-            np.array([each["bbox"] for each in instances], np.float32).reshape(len(instances), 4),
-            np.array([each["bbox_label"] for each in instances], np.int64),
-            np.array([each["ignore_flag"] for each in instances], bool),
+            np.array([item["bbox"] for item in instances], np.float32).reshape(len(instances), 4),
+            np.array([item["bbox_label"] for item in instances], np.int64),
+            np.array([item["ignore_flag"] for item in instances], bool),
         )
 
 
 @TRANSFORMS.register_module()
 class SSDRandomCrop(BaseTransform):
-    """Read, expand, crop by minimum IoU, resize, flip and distort: SSD's augmentation in one step.
+    """Read, expand, crop by minimum IoU, resize, flip and distort an image in one step.
 
-    Stands for mmdet's `LoadImageFromFile`, `LoadAnnotations` (of boxes), `Expand`,
+    The transform replaces mmdet's `LoadImageFromFile`, `LoadAnnotations` (of boxes), `Expand`,
     `MinIoURandomCrop`, `Resize` (bilinear, to a fixed size), `RandomFlip` and
-    `PhotoMetricDistortion`, with their distribution. What to do is drawn from the boxes and the
-    size that the annotations give; only then the file is decoded, reduced where the crop is at
-    least twice the output, and the crop's pixels are resized once. Draws from NumPy's global
-    generator, which `SeedSample` seeds.
+    `PhotoMetricDistortion`, and has the same distribution. It first draws a plan from the boxes and
+    the size in the annotations. Then it decodes the file, at a reduced size if the crop is at least
+    twice as large as the output, and resizes the pixels of the crop once. The random numbers come
+    from NumPy's global generator, which `SeedSample` seeds.
 
-    Where a reduced image is used, the crop is widened to whole pixels of it, by less than one
-    pixel of the output, and the boxes follow.
+    With a reduced image, the crop is enlarged to whole pixels of that image, by less than one pixel
+    of the output. The boxes take this into account.
 
-    Required keys: img_path; instances, as data sets of mmdet's give them (bbox, x1, y1, x2, y2 in
-    pixels, bbox_label, ignore_flag), or gt_bboxes (`HorizontalBoxes`), gt_bboxes_labels and
-    gt_ignore_flags of a step before, which come first. height and width, as `CocoDataset` gives
-    them, spare an image's decoding in full.
+    Required keys: img_path, and either instances, as mmdet's data sets give them (bbox as x1, y1,
+    x2, y2 in pixels, bbox_label and ignore_flag), or gt_bboxes (`HorizontalBoxes`),
+    gt_bboxes_labels and gt_ignore_flags of an earlier transform, which take precedence.
 
-    Set or changed: img, (H, W, 3) BGR, uint8, or float32 when distorted; img_shape and ori_shape,
-    (height, width); scale_factor, (x, y), pixels of the output for one of the image; flip,
-    flip_direction; gt_bboxes, (N, 4) x1, y1, x2, y2 in pixels of the output, clipped to it, without
-    those whose center is beyond the crop, and gt_bboxes_labels and gt_ignore_flags of the same.
+    Optional keys: height and width, as `CocoDataset` gives them. Without them an image is decoded
+    at its full size.
+
+    Modified or added keys: img, (H, W, 3) BGR, uint8, or float32 if distorted; img_shape and
+    ori_shape, (height, width); scale_factor, (x, y), pixels of the output per pixel of the image;
+    flip and flip_direction; gt_bboxes, (N, 4), (x1, y1, x2, y2) in pixels of the output, clipped to
+    it; gt_bboxes_labels and gt_ignore_flags. Boxes whose center is outside the crop are removed.
 
     Args:
         scale: (width, height) of the output.
-        expand_ratio: Smallest and largest canvas over image; None for no expansion.
+        expand_ratio: Smallest and largest ratio of the canvas's side to the image's. None expands
+            no image.
         expand_prob: Probability of an expansion.
-        fill: RGB of the canvas (img itself is BGR), its fractions dropped.
-        min_ious: Thresholds of the crop's IoU with all boxes.
-        min_crop_size: Smallest side of a crop over the canvas's.
-        flip_prob: Probability of a mirrored image.
-        photometric: Arguments of `PhotometricDistortion`; None for none.
-        backend_args: mmengine's file backend.
+        fill: Color of the canvas in RGB (img itself is BGR), rounded down.
+        min_ious: Thresholds for the IoU of the crop with all boxes.
+        min_crop_size: Smallest ratio of the crop's side to the canvas's.
+        flip_prob: Probability of a flip.
+        photometric: Arguments of `PhotometricDistortion`. None distorts no image.
+        backend_args: Arguments of mmengine's file backend.
 
     Raises:
         MixDetError: OpenCV cannot decode the file, or the sample has masks, segmentation maps or
-            keypoints, which are not cropped.
+            keypoints, which the transform cannot crop.
         OSError: The file cannot be read.
     """
 
@@ -122,22 +125,23 @@ class SSDRandomCrop(BaseTransform):
 
     def transform(self, results: dict) -> dict:
         """Plan, read and augment one image."""
-        if unfit := results.keys() & UNCROPPED:
+        if unsupported := results.keys() & UNSUPPORTED_KEYS:
             raise MixDetError(
-                f"SSDRandomCrop crops boxes alone, and the sample has {', '.join(sorted(unfit))}: "
-                "leave that out of LoadAnnotations, or use mmdet's MinIoURandomCrop"
+                "SSDRandomCrop supports boxes only, but the sample has "
+                f"{', '.join(sorted(unsupported))}: do not load them in LoadAnnotations, or use "
+                "mmdet's MinIoURandomCrop"
             )
-        annotations = Annotations.of(results)
+        annotations = Annotations.from_results(results)
         path = results["img_path"]
         data = fileio.get(path, backend_args=self.backend_args)
         size, reduction = None, 1
         if "height" in results:
             size = results["height"], results["width"]
             plan = self.planner(annotations.boxes, *size)
-            reduction = self._reduction(plan) if data.startswith(JPEG) else 1
+            reduction = self._reduction(plan) if data.startswith(JPEG_SIGNATURE) else 1
         image = _decode(data, reduction, path)
         if size is None or image.shape[:2] != tuple(-(-side // reduction) for side in size):
-            # not stated, turned by EXIF, or another file than the annotations describe
+            # The annotations state no size or a wrong one, or EXIF turns the image.
             if reduction > 1:
                 reduction, image = 1, _decode(data, 1, path)
             size = image.shape[:2]
@@ -153,24 +157,24 @@ class SSDRandomCrop(BaseTransform):
         plan: CropPlan,
         reduction: int,
     ) -> dict:
-        """Carry out a plan.
+        """Apply a plan to an image and its annotations.
 
         Args:
             results: The sample.
-            annotations: Its boxes, in pixels of the whole image.
+            annotations: The annotations, in pixels of the image at its full size.
             image: (H, W, 3) uint8, BGR, decoded at 1 / reduction of its size.
-            plan: What to crop, in pixels of the whole image.
+            plan: The plan, in pixels of the image at its full size.
             reduction: 1, 2, 4 or 8.
         """
         x1, y1, x2, y2 = plan.crop
         x1, y1, x2, y2 = x1 // reduction, y1 // reduction, -(-x2 // reduction), -(-y2 // reduction)
-        crop = cv2.resize(self._cut(image, x1, y1, x2, y2), self.scale)
+        crop = cv2.resize(self._crop(image, x1, y1, x2, y2), self.scale)
         if plan.flip:
             crop = cv2.flip(crop, 1)
         width, height = self.scale
         if self.photometric is not None:
-            rows = _shown(-y1, image.shape[0], height / (y2 - y1), height)
-            columns = _shown(-x1, image.shape[1], width / (x2 - x1), width)
+            rows = _visible_slice(-y1, image.shape[0], height / (y2 - y1), height)
+            columns = _visible_slice(-x1, image.shape[1], width / (x2 - x1), width)
             if plan.flip:
                 columns = slice(width - columns.stop, width - columns.start)
             crop = distort(crop, self.photometric.draw(), (rows, columns), self.fill)
@@ -194,13 +198,13 @@ class SSDRandomCrop(BaseTransform):
         return results
 
     def _reduction(self, plan: CropPlan) -> int:
-        """The strongest reduction that leaves the crop no smaller than the output."""
+        """Return the largest reduction for which the crop is no smaller than the output."""
         x1, y1, x2, y2 = plan.crop
-        spare = min((x2 - x1) / self.scale[0], (y2 - y1) / self.scale[1])
-        return next((reduction for reduction in REDUCED if reduction <= spare), 1)
+        ratio = min((x2 - x1) / self.scale[0], (y2 - y1) / self.scale[1])
+        return next((reduction for reduction in REDUCED_FLAGS if reduction <= ratio), 1)
 
-    def _cut(self, image: np.ndarray, x1: int, y1: int, x2: int, y2: int) -> np.ndarray:
-        """The crop of an image, filled where it lies beyond."""
+    def _crop(self, image: np.ndarray, x1: int, y1: int, x2: int, y2: int) -> np.ndarray:
+        """Crop an image, and fill the crop where it extends beyond the image."""
         height, width = image.shape[:2]
         inside = image[max(y1, 0) : max(y2, 0), max(x1, 0) : max(x2, 0)]
         if not inside.size:
@@ -217,24 +221,27 @@ class SSDRandomCrop(BaseTransform):
         )
 
 
-def _shown(start: int, length: int, factor: float, size: int) -> slice:
-    """Where an image can be seen, along one side of a resized crop; rather more than less.
+def _visible_slice(start: int, length: int, factor: float, size: int) -> slice:
+    """Return the part of a side of a resized crop in which pixels of the image may be visible.
+
+    The part may be a little too large, but never too small.
 
     Args:
-        start: Where it begins, in pixels of the crop before it is resized.
-        length: Its side, in those pixels.
-        factor: How much the crop is enlarged.
-        size: The side of the resized crop.
+        start: Position of the image in the crop, in pixels before the resize.
+        length: Side of the image, in pixels before the resize.
+        factor: Ratio of the resized crop to the crop.
+        size: Side of the resized crop.
     """
-    # the resize takes a pixel from two neighbors, no more than one from where it lies
+    # A resized pixel depends on two pixels, each less than one pixel from its position.
     first = min(max(math.floor((start - 1) * factor) - 1, 0), size)
     last = min(max(math.ceil((start + length + 1) * factor) + 1, first), size)
     return slice(first, last)
 
 
 def _decode(data: bytes, reduction: int, path: str) -> np.ndarray:
-    """(H, W, 3) uint8, BGR, turned as EXIF says: what mmdet's `LoadImageFromFile` reads."""
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), REDUCED.get(reduction, cv2.IMREAD_COLOR))
+    """Decode (H, W, 3) uint8, BGR, turned as EXIF says, as mmdet's `LoadImageFromFile` does."""
+    flag = REDUCED_FLAGS.get(reduction, cv2.IMREAD_COLOR)
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), flag)
     if image is None:
-        raise MixDetError(f"{path}: OpenCV cannot decode this image; replace or remove it")
+        raise MixDetError(f"{path}: OpenCV cannot decode this image: replace or remove it")
     return image

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from mmcv.cnn import build_activation_layer, build_norm_layer
 from mmdet.models.dense_heads import SSDHead
+from mmdet.models.losses import FocalLoss
 from mmdet.registry import MODELS
 from mmdet.utils import reduce_mean
 from mmengine.dist import get_world_size
@@ -15,11 +16,13 @@ from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from mixdet.errors import MixDetError, one_line
-from mixdet.models.dense_heads.suppress import suppress
+from mixdet.models.dense_heads.levels import flatten_levels
+from mixdet.models.dense_heads.ssd_post_processing import filter_detections, select_candidates
+from mixdet.models.dense_heads.ssd_targets import SSDTargets, batch_targets
 from mixdet.models.layers import MixConv2d
 from mixdet.models.layers.mixconv import PADDINGS, SPLITS
 from mixdet.models.layers.pointwise import PointwiseConv2d
-from mixdet.models.task_modules.batch_assign import assign_batch, assigns_batches, pad_truths
+from mixdet.models.task_modules.batch_assign import can_assign_batch
 
 KernelSizes = int | Sequence[int]
 
@@ -28,33 +31,33 @@ KernelSizes = int | Sequence[int]
 class MixConvSSDHead(SSDHead):
     """SSDLite predictors (depthwise, norm, activation, 1x1) whose depthwise part is a MixConv.
 
-    Class and box have predictors of their own on every level. With `kernel_sizes=3` this is plain
-    SSDLite (MobileNetV2, arXiv 1801.04381, section 6.2) and equals mmdet's
-    `SSDHead(use_depthwise=True)`, forward, loss and boxes.
+    Every level has a predictor for classes and one for boxes. With `kernel_sizes=3` the head is
+    plain SSDLite (MobileNetV2, arXiv 1801.04381, section 6.2). It then equals mmdet's
+    `SSDHead(use_depthwise=True)` in outputs, losses and boxes.
 
     Args:
-        num_classes: Classes without the background, which is column `num_classes`, the last of
-            the `num_classes + 1` outputs of an anchor.
+        num_classes: Classes without the background. An anchor has `num_classes + 1` outputs, and
+            the last one is the background.
         in_channels: Channels of each level.
-        kernel_sizes: An int or a sequence of ints for all levels (3, or (3, 5, 7)), or a list
-            with one such entry a level, as [(3, 5, 7), (3, 5), 3, 3]: on a grid of 3x3 cells and
-            less a large kernel sees little but padding.
-        split: 'equal' or 'exponential': how MixConv shares out the channels.
+        kernel_sizes: An int or a sequence of ints for all levels (3, or (3, 5, 7)), or a list with
+            one such entry per level, as [(3, 5, 7), (3, 5), 3, 3]. On a grid of 3x3 cells or less
+            a large kernel sees little but padding.
+        split: How MixConv divides the channels among its kernels: 'equal' or 'exponential'.
         padding: 'symmetric' or 'same' (TensorFlow's).
-        loss_cls: A softmax cross entropy, which trains with hard-negative mining
-            (`train_cfg.neg_pos_ratio` negatives for each positive, SSD, section 2.2), or a
-            sigmoid `FocalLoss`, which trains on all anchors. The background's target is then 0 on
-            every anchor (`encode_background_as_zeros` of the TensorFlow Object Detection API): the
-            output is there to be counted, says nothing, and `predict` drops it.
-        loss_bbox: Regression loss of the positive anchors; None is mmdet's smooth L1 with the beta
-            of `train_cfg.smoothl1_beta`, or 1, summed over the offsets.
-        **kwargs: As for mmdet's `SSDHead`.
+        loss_cls: A softmax cross entropy or mmdet's `FocalLoss`. The cross entropy trains with
+            hard-negative mining, `train_cfg.neg_pos_ratio` negatives for each positive (SSD,
+            section 2.2). `FocalLoss` (sigmoid) trains on all anchors. It sets the background's
+            target to 0 on every anchor, as `encode_background_as_zeros` of the TensorFlow Object
+            Detection API does, and `predict` drops the background's output.
+        loss_bbox: Regression loss of the positive anchors. None stands for mmdet's smooth L1 with
+            a beta of `train_cfg.smoothl1_beta` (1 by default), summed over the offsets.
+        **kwargs: Arguments of mmdet's `SSDHead`.
 
     Raises:
-        MixDetError: If a kernel size does not exist, `kernel_sizes` has another number of levels
-            than `in_channels`, `split` or `padding` is unknown, post-processing with `test_cfg`
-            does not work, `train_cfg` lacks the mining's ratio, or the loss is a sigmoid cross
-            entropy, which hard-negative mining is not defined for.
+        MixDetError: If MixConv does not support a kernel size, `split` or `padding`; if
+            `kernel_sizes` and `in_channels` differ in their number of levels; if post-processing
+            fails with `test_cfg`; if `train_cfg` has no valid `neg_pos_ratio`; or if the head does
+            not support `loss_cls`.
     """
 
     def __init__(
@@ -73,11 +76,11 @@ class MixConvSSDHead(SSDHead):
         for key, value, known in (("split", split, SPLITS), ("padding", padding, PADDINGS)):
             if value not in known:
                 raise MixDetError(f"model.bbox_head.{key}={value!r} is unknown: use one of {known}")
-        # Plain values, set before SSDHead.__init__ calls _init_layers.
-        self.kernel_sizes = _kernel_sizes_of_levels(kernel_sizes, len(in_channels))
+        # SSDHead.__init__ calls _init_layers, which reads these.
+        self.kernel_sizes = _kernel_sizes_per_level(kernel_sizes, len(in_channels))
         self.split = split
         self.padding = padding
-        self._anchors: dict[tuple, list[Tensor]] = {}
+        self._anchors_of_size: dict[tuple, list[Tensor]] = {}
         super().__init__(
             num_classes=num_classes,
             in_channels=in_channels,
@@ -86,76 +89,87 @@ class MixConvSSDHead(SSDHead):
             act_cfg=act_cfg or dict(type="ReLU6"),
             **kwargs,
         )
-        loss_cls = loss_cls or dict(type="CrossEntropyLoss")
+        self._build_losses(loss_cls or dict(type="CrossEntropyLoss"), loss_bbox)
+        if self.test_cfg and type(self) is MixConvSSDHead:  # a subclass is not complete yet
+            self._try_post_processing(self.test_cfg)
+
+    def _build_losses(self, loss_cls: dict, loss_bbox: dict | None) -> None:
         self.loss_cls = MODELS.build(loss_cls)
         beta = (self.train_cfg or {}).get("smoothl1_beta", 1.0)
         self.loss_bbox = MODELS.build(loss_bbox or dict(type="SmoothL1Loss", beta=beta))
-        self.use_sigmoid_cls = self.loss_cls.use_sigmoid
-        self.cls_focal_loss = "Focal" in loss_cls["type"]
-        if self.use_sigmoid_cls and not self.cls_focal_loss:
+        # QualityFocalLoss and GaussianFocalLoss take other targets and do not derive from it.
+        self.cls_focal_loss = isinstance(self.loss_cls, FocalLoss)
+        self.use_sigmoid_cls = getattr(self.loss_cls, "use_sigmoid", None)
+        if not self.cls_focal_loss and self.use_sigmoid_cls in (True, None):
             raise MixDetError(
-                f"model.bbox_head.loss_cls: {loss_cls['type']} with use_sigmoid has no defined "
-                "background: use CrossEntropyLoss (softmax) or FocalLoss (sigmoid)"
+                f"model.bbox_head.loss_cls: {type(self.loss_cls).__name__}"
+                f"{' with use_sigmoid=True' if self.use_sigmoid_cls else ''} is not supported: use "
+                "CrossEntropyLoss (softmax) or FocalLoss (sigmoid)"
             )
         if self.train_cfg and not self.cls_focal_loss:
             ratio = self.train_cfg.get("neg_pos_ratio")
             if not (isinstance(ratio, int | float) and ratio > 0):
-                raise MixDetError(f"model.train_cfg.neg_pos_ratio={ratio}: give more than 0, as 3")
-        if self.test_cfg and type(self) is MixConvSSDHead:  # a child is not made yet
-            self._try_post_processing(self.test_cfg)
+                raise MixDetError(
+                    f"model.train_cfg.neg_pos_ratio={ratio}: give a number above 0, such as 3"
+                )
 
     def _init_layers(self) -> None:
-        """Build the predictors; called by SSDHead's `__init__`."""
+        """Build the predictors. SSDHead's `__init__` calls this method."""
         levels = list(zip(self.in_channels, self.num_base_priors, self.kernel_sizes, strict=True))
         try:
             self.cls_convs, self.reg_convs = (
                 nn.ModuleList(
-                    self._predictor(channels, anchors * outputs, kernel_sizes)
+                    self._predictor(channels, anchors * columns, kernel_sizes)
                     for channels, anchors, kernel_sizes in levels
                 )
-                for outputs in (self.cls_out_channels, 4)
+                for columns in (self.cls_out_channels, 4)
             )
         except ValueError as error:
             raise MixDetError(
                 f"model.bbox_head.kernel_sizes={self.kernel_sizes!r}: {error}"
             ) from error
 
-    def _predictor(self, channels: int, outputs: int, kernel_sizes: KernelSizes) -> nn.Sequential:
+    def _predictor(
+        self, channels: int, out_channels: int, kernel_sizes: KernelSizes
+    ) -> nn.Sequential:
         return nn.Sequential(
             MixConv2d(channels, kernel_sizes, split=self.split, padding=self.padding),
             build_norm_layer(self.norm_cfg, channels)[1],
             build_activation_layer(dict(inplace=True) | self.act_cfg),
-            PointwiseConv2d(channels, outputs, 1),
+            PointwiseConv2d(channels, out_channels, 1),
         )
 
     def _try_post_processing(self, cfg: dict) -> None:
-        """Refuse, before hours of training, what the first validation would fail in."""
-        cells = [torch.zeros(1, anchors, 1, 1) for anchors in self.num_base_priors]
-        scores = [cell.repeat(1, self.cls_out_channels, 1, 1) for cell in cells]
+        """Post-process an example, since the first validation may come after hours of training.
+
+        Raises:
+            MixDetError: A value is out of range, or post-processing fails.
+        """
+        offsets = [torch.zeros(1, 4 * anchors, 1, 1) for anchors in self.num_base_priors]
+        scores = [
+            torch.zeros(1, self.cls_out_channels * anchors, 1, 1)
+            for anchors in self.num_base_priors
+        ]
         for level in scores:
-            level[:, 0] = 100.0  # at least one candidate is left
-        boxes = [cell.repeat(1, 4, 1, 1) for cell in cells]
+            level[:, 0] = 100.0  # so that NMS has a candidate
         meta = dict(img_shape=(1, 1), scale_factor=(1.0, 1.0))
         try:
-            wrong = [
-                name
-                for name, fits in (
-                    ("score_thr", cfg.get("score_thr", 0) < 1),
-                    ("nms.iou_threshold", 0 <= cfg["nms"].get("iou_threshold", 0) <= 1),
-                    ("max_per_img", cfg["max_per_img"] >= 1),
-                )
-                if not fits
-            ]
-            words = f"{' and '.join(wrong)} out of range"
-            if not wrong:
-                self.predict_by_feat(scores, boxes, batch_img_metas=[meta], rescale=True)
+            valid = {
+                "score_thr": cfg.get("score_thr", 0) < 1,
+                "nms.iou_threshold": 0 <= cfg["nms"].get("iou_threshold", 0) <= 1,
+                "max_per_img": cfg["max_per_img"] >= 1,
+            }
+            invalid = [key for key, is_valid in valid.items() if not is_valid]
+            if not invalid:
+                self.predict_by_feat(scores, offsets, batch_img_metas=[meta], rescale=True)
                 return
-        except Exception as error:  # what mmcv makes of an unknown type or argument
-            words = str(error) if isinstance(error, MixDetError) else one_line(error)
+            fault = f"{' and '.join(invalid)} out of range"
+        except Exception as error:  # mmcv raises various errors for an unknown type or argument
+            fault = str(error) if isinstance(error, MixDetError) else one_line(error)
         raise MixDetError(
-            f"model.test_cfg={dict(cfg)}, tried with model.bbox_head.bbox_coder: {words}; one that "
-            "works is dict(score_thr=0.02, nms=dict(type='nms', iou_threshold=0.45), "
-            "max_per_img=200)"
+            f"post-processing fails with model.test_cfg={dict(cfg)} and model.bbox_head.bbox_coder:"
+            f" {fault}; an example that works is model.test_cfg=dict(score_thr=0.02, "
+            "nms=dict(type='nms', iou_threshold=0.45), max_per_img=200)"
         )
 
     def init_weights(self) -> None:
@@ -176,28 +190,29 @@ class MixConvSSDHead(SSDHead):
         """Compute the losses of a batch.
 
         Args:
-            cls_scores: (N, anchors * (classes + 1), H, W) a level.
-            bbox_preds: (N, anchors * 4, H, W) a level.
-            batch_gt_instances: One an image, with `bboxes` (n, 4) in (x1, y1, x2, y2) pixels of
+            cls_scores: One (N, anchors * (classes + 1), H, W) tensor per level.
+            bbox_preds: One (N, anchors * 4, H, W) tensor per level.
+            batch_gt_instances: One per image, with `bboxes` (n, 4) in (x1, y1, x2, y2) pixels of
                 the input and `labels` (n,).
-            batch_img_metas: Meta information of the images.
+            batch_img_metas: Meta information of the images, with `pad_shape`.
             batch_gt_instances_ignore: Boxes that are neither object nor background.
 
         Returns:
-            `loss_cls` and `loss_bbox`, scalars, both divided by the positive anchors of the batch.
-            With several processes it is their mean that divides, so that they learn as one with
-            the whole batch (mmdet divides by each process's own).
+            `loss_cls` and `loss_bbox`, scalars, divided by the number of positive anchors of the
+            batch. Several processes divide by the mean of their numbers, so that they learn as
+            one process with the whole batch does. In mmdet each process divides by its own number.
         """
         labels, label_weights, bbox_targets, bbox_weights, avg_factor = self._targets(
             cls_scores, batch_gt_instances, batch_img_metas, batch_gt_instances_ignore
         )
-        if get_world_size() > 1:  # gradients are averaged: so is what the losses are divided by
+        if get_world_size() > 1:  # gradients are averaged over the processes too
             avg_factor = torch.as_tensor(avg_factor, dtype=torch.float32, device=labels.device)
             avg_factor = reduce_mean(avg_factor)
-        logits = self._flatten(cls_scores, self.cls_out_channels)
-        deltas = self._flatten(bbox_preds, 4)
+        logits = _flatten_to_float(cls_scores, self.cls_out_channels)
+        deltas = _flatten_to_float(bbox_preds, 4)
         if self.cls_focal_loss:
-            # FocalLoss takes the label after the last column as all zeros: here the background's
+            # A label beyond the last column is all zeros for FocalLoss; the last column is the
+            # background's here.
             labels = labels + (labels == self.num_classes)
             loss_cls = self.loss_cls(
                 logits.flatten(0, 1), labels.flatten(), label_weights.flatten(), avg_factor
@@ -205,8 +220,8 @@ class MixConvSSDHead(SSDHead):
         else:
             loss_cls = self._mined_loss(logits, labels, label_weights) / avg_factor
         if self.reg_decoded_bbox:
-            priors = torch.cat(self._priors(cls_scores)).repeat(len(deltas), 1)
-            deltas = self.bbox_coder.decode(priors, deltas.flatten(0, 1))
+            anchors = torch.cat(self._anchors(cls_scores)).repeat(len(deltas), 1)
+            deltas = self.bbox_coder.decode(anchors, deltas.flatten(0, 1))
             deltas = deltas.view_as(bbox_targets)
         loss_bbox = self.loss_bbox(deltas, bbox_targets, bbox_weights, avg_factor=avg_factor)
         return dict(loss_cls=loss_cls, loss_bbox=loss_bbox)
@@ -217,58 +232,40 @@ class MixConvSSDHead(SSDHead):
         truths: list[InstanceData],
         metas: list[dict],
         ignored: list[InstanceData] | None,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | int]:
-        """What each anchor is to learn, as mmdet's `get_targets` says.
-
-        mmdet loops over images and boxes, and on a GPU waits for it several times for each. Here
-        the batch is done at once, where assigner and images are the usual ones.
-
-        Returns:
-            Labels (N, A), their weights (N, A), box targets (N, A, 4), their weights (N, A, 4),
-            and the number of positive anchors, at least one an image.
-        """
-        by_image = (
-            not assigns_batches(self.assigner, self.sampler)
-            or self.train_cfg["allowed_border"] >= 0
-            or any(not isinstance(truth.bboxes, Tensor) for truth in truths)
-            # an image smaller than the batch has anchors in its padding, which do not count
-            or len({tuple(meta["pad_shape"][:2]) for meta in metas}) > 1
+    ) -> SSDTargets:
+        """Compute the targets for the batch at once where possible, else by mmdet's loop."""
+        at_once = (
+            can_assign_batch(self.assigner, self.sampler)
+            and self.train_cfg["allowed_border"] < 0
+            and all(isinstance(truth.bboxes, Tensor) for truth in truths)
+            # An image smaller than the batch has anchors in its padding, which do not count.
+            and len({tuple(meta["pad_shape"][:2]) for meta in metas}) == 1
         )
-        if by_image:
-            shapes = [score.shape[-2:] for score in cls_scores]
-            anchors, valid = self.get_anchors(shapes, metas, device=cls_scores[0].device)
-            *targets, avg_factor = self.get_targets(anchors, valid, truths, metas, ignored)
-            return *(torch.cat(target, 1) for target in targets), avg_factor
+        if at_once:
+            return batch_targets(
+                torch.cat(self._anchors(cls_scores)),
+                truths,
+                self.assigner,
+                None if self.reg_decoded_bbox else self.bbox_coder,
+                self.num_classes,
+                self.train_cfg["pos_weight"],
+            )
+        shapes = [score.shape[-2:] for score in cls_scores]
+        anchors, valid = self.get_anchors(shapes, metas, device=cls_scores[0].device)
+        *targets, num_positives = self.get_targets(anchors, valid, truths, metas, ignored)
+        return SSDTargets(*(torch.cat(levels, 1) for levels in targets), num_positives)
 
-        priors = torch.cat(self._priors(cls_scores))
-        boxes, labels = pad_truths(truths)
-        assigned = assign_batch(self.assigner, priors, boxes, labels)
-        positive, index = assigned > 0, (assigned - 1).clamp(min=0)
-        labels = labels.gather(1, index).masked_fill(~positive, self.num_classes)
-        pos_weight = self.train_cfg["pos_weight"]
-        weights = (assigned >= 0).float()
-        if pos_weight > 0:
-            weights = weights.masked_fill(positive, pos_weight)
-        priors = priors.expand(len(boxes), -1, -1)
-        # an anchor without an object has itself as its target: an offset of zero
-        targets = boxes.gather(1, index[..., None].expand(-1, -1, 4))
-        targets = targets.where(positive[..., None], priors)
-        if not self.reg_decoded_bbox:
-            coded = self.bbox_coder.encode(priors.flatten(0, 1), targets.flatten(0, 1))
-            targets = coded.view_as(targets)
-        box_weights = positive[..., None].expand(-1, -1, 4).float()
-        return labels, weights, targets, box_weights, positive.sum(1).clamp(min=1).sum()
-
-    def _priors(self, cls_scores: list[Tensor]) -> list[Tensor]:
-        """The anchors (anchors of the level, 4) of each level, made once for a size of image."""
+    def _anchors(self, cls_scores: list[Tensor]) -> list[Tensor]:
+        """Return the anchors of each level, (A, 4), and keep those of the latest image size."""
         shapes, device = tuple(score.shape[-2:] for score in cls_scores), cls_scores[0].device
         if torch.compiler.is_compiling() or torch.jit.is_tracing():
             return self.prior_generator.grid_priors(shapes, device=device)
-        if (shapes, device) not in self._anchors:
-            with torch.inference_mode(False):  # training may use them after testing
-                made = self.prior_generator.grid_priors(shapes, device=device)
-            self._anchors = {(shapes, device): made}
-        return self._anchors[shapes, device]
+        if (shapes, device) not in self._anchors_of_size:
+            # Training, which may follow a test, cannot use tensors of inference mode.
+            with torch.inference_mode(False):
+                anchors = self.prior_generator.grid_priors(shapes, device=device)
+            self._anchors_of_size = {(shapes, device): anchors}
+        return self._anchors_of_size[shapes, device]
 
     def _mined_loss(self, logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
         """Sum the cross entropy over the positives and the hardest negatives of each image.
@@ -285,7 +282,7 @@ class MixConvSSDHead(SSDHead):
         # Rank the negatives of an image by their loss; only those within the quota count.
         hardness = losses.detach().masked_fill(positive, -1.0)
         rank = hardness.argsort(1, descending=True).argsort(1)
-        # not losses[...]: a GPU would be waited for, to count them
+        # Indexing by a mask would wait for the GPU, to count the losses.
         return losses.masked_fill(~positive & (rank >= quota), 0).sum()
 
     def predict_by_feat(
@@ -298,108 +295,60 @@ class MixConvSSDHead(SSDHead):
         rescale: bool = False,
         with_nms: bool = True,
     ) -> list[InstanceData]:
-        """Turn a batch of outputs into boxes, as mmdet's heads do.
+        """Turn the outputs for a batch into boxes.
 
-        On each level the `nms_pre` best pairs of anchor and class above `score_thr` are kept, all
-        of them are decoded at once, and class-aware NMS leaves `max_per_img` boxes an image.
+        On each level the `nms_pre` best pairs of an anchor and a class above `score_thr` are kept.
+        All of them are decoded at once. Class-aware NMS leaves `max_per_img` boxes per image.
 
         Args:
-            cls_scores: (N, anchors * (classes + 1), H, W) a level.
-            bbox_preds: (N, anchors * 4, H, W) a level.
-            score_factors: Unused; mmdet's signature.
-            batch_img_metas: With `img_shape`, and `scale_factor` if `rescale`.
-            cfg: In place of the head's `test_cfg`.
-            rescale: Give boxes in pixels of the original image.
-            with_nms: False leaves the candidates as they are.
+            cls_scores: One (N, anchors * (classes + 1), H, W) tensor per level.
+            bbox_preds: One (N, anchors * 4, H, W) tensor per level.
+            score_factors: Not used; a part of mmdet's signature.
+            batch_img_metas: One per image, with `img_shape`, and `scale_factor` if `rescale`.
+            cfg: Replaces the head's `test_cfg`.
+            rescale: Return boxes in pixels of the original image.
+            with_nms: False returns the candidates without NMS.
 
         Returns:
-            One an image: `bboxes` (n, 4) in (x1, y1, x2, y2) pixels, `scores` (n,), descending,
-            `labels` (n,), 0 to `num_classes - 1`.
+            One per image: `bboxes` (n, 4) in (x1, y1, x2, y2) pixels, `scores` (n,), descending,
+            and `labels` (n,), 0 to `num_classes - 1`.
         """
         cfg = self.test_cfg if cfg is None else cfg
-        candidates = [
-            self._candidates(*level, cfg)
-            for level in zip(cls_scores, bbox_preds, self._priors(cls_scores), strict=True)
-        ]
+        candidates = []
+        for cls_score, bbox_pred, anchors in zip(
+            cls_scores, bbox_preds, self._anchors(cls_scores), strict=True
+        ):
+            logits = _flatten_to_float([cls_score], self.cls_out_channels).detach()
+            scores = logits.sigmoid() if self.use_sigmoid_cls else logits.softmax(-1)
+            deltas = _flatten_to_float([bbox_pred], 4).detach()
+            scores = scores[..., : self.num_classes]  # without the background
+            candidates.append(select_candidates(scores, deltas, anchors, cfg))
         scores, labels, deltas, anchors = (
             torch.cat(parts, 1) for parts in zip(*candidates, strict=True)
         )
         boxes = self.bbox_coder.decode(anchors.flatten(0, 1), deltas.flatten(0, 1))
         boxes = boxes.view_as(anchors)
         return [
-            self._finish(*image, cfg, rescale, with_nms)
+            filter_detections(*image, cfg, rescale, with_nms)
             for image in zip(boxes, scores, labels, batch_img_metas, strict=True)
         ]
 
-    def _candidates(
-        self, cls_score: Tensor, bbox_pred: Tensor, priors: Tensor, cfg: dict
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The best pairs of anchor and class of one level, for all images.
 
-        Returns:
-            Scores (N, k), descending, -1 where below the threshold; labels (N, k); deltas
-            (N, k, 4); anchors (N, k, 4).
-        """
-        logits = self._flatten([cls_score], self.cls_out_channels).detach()
-        scores = logits.sigmoid() if self.use_sigmoid_cls else logits.softmax(-1)
-        scores = scores[..., :-1].flatten(1)  # without the background
-        threshold = cfg.get("score_thr", 0)
-        k = scores.shape[1]
-        if cfg.get("nms_pre", -1) > 0:
-            k = min(k, cfg["nms_pre"])
-        # No more than the fullest image needs: at a usual threshold few pairs are left.
-        k = min(k, int((scores > threshold).sum(1).max()))
-        scores, pairs = scores.topk(k)
-        scores = scores.masked_fill(scores <= threshold, -1.0)
-        rows, labels = pairs // self.num_classes, pairs % self.num_classes
-        deltas = self._flatten([bbox_pred], 4).detach()
-        deltas = deltas.gather(1, rows[..., None].expand(-1, -1, 4))
-        return scores, labels, deltas, priors[rows]
-
-    def _finish(
-        self,
-        boxes: Tensor,
-        scores: Tensor,
-        labels: Tensor,
-        meta: dict,
-        cfg: dict,
-        rescale: bool,
-        with_nms: bool,
-    ) -> InstanceData:
-        """Clip, rescale, filter and suppress the candidates of one image."""
-        height, width = meta["img_shape"][:2]
-        boxes = boxes.clamp(min=0).minimum(boxes.new_tensor([width, height] * 2))
-        if rescale:
-            boxes = boxes / boxes.new_tensor(meta["scale_factor"]).repeat(2)
-        keep = scores >= 0
-        if cfg.get("min_bbox_size", -1) >= 0:
-            keep &= ((boxes[:, 2:] - boxes[:, :2]) > cfg["min_bbox_size"]).all(1)
-        boxes, scores, labels = boxes[keep], scores[keep], labels[keep]
-        if with_nms and len(boxes):
-            boxes, scores, labels = suppress(boxes, scores, labels, cfg)
-        return InstanceData(bboxes=boxes, scores=scores, labels=labels)
-
-    @staticmethod
-    def _flatten(levels: list[Tensor], channels: int) -> Tensor:
-        """Join (N, anchors * channels, H, W) levels into one (N, all anchors, channels) tensor.
-
-        Halves become float32, in which losses and boxes are computed.
-        """
-        joined = torch.cat(
-            [level.permute(0, 2, 3, 1).reshape(len(level), -1, channels) for level in levels], 1
-        )
-        return joined.to(torch.promote_types(joined.dtype, torch.float32))
+def _flatten_to_float(levels: list[Tensor], columns: int) -> Tensor:
+    """Flatten levels; losses and boxes of half-precision outputs are computed in float32."""
+    flat = flatten_levels(levels, columns)
+    return flat.to(torch.promote_types(flat.dtype, torch.float32))
 
 
-def _kernel_sizes_of_levels(
+def _kernel_sizes_per_level(
     kernel_sizes: KernelSizes | Sequence[KernelSizes], levels: int
 ) -> list[KernelSizes]:
-    """One entry a level; a flat sequence of ints is one MixConv for all levels."""
+    """Return one entry per level. A flat sequence of ints is one MixConv for all levels."""
     if isinstance(kernel_sizes, int) or all(isinstance(size, int) for size in kernel_sizes):
         return [kernel_sizes] * levels
     if len(kernel_sizes) != levels:
         raise MixDetError(
             f"model.bbox_head.kernel_sizes has {len(kernel_sizes)} entries for {levels} levels: "
-            "give one entry a level, or one int or one sequence of ints for all"
+            "give one entry per level, or an int or a sequence of ints for all levels"
         )
     return list(kernel_sizes)

@@ -1,4 +1,4 @@
-"""Task modules that this package adds to mmdet; boxes are coded by mmdet's own coder."""
+"""Task modules that this package adds to mmdet."""
 
 from .tf_ssd_anchor_generator import TFSSDAnchorGenerator
 

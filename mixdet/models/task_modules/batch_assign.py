@@ -9,12 +9,13 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 
-def assigns_batches(assigner: object, sampler: object) -> bool:
-    """Whether `assign_batch` does what this assigner and sampler of mmdet's do."""
+def can_assign_batch(assigner: object, sampler: object) -> bool:
+    """Tell whether `assign_batch` gives the results of an assigner and a sampler of mmdet."""
     return (
         type(assigner) is MaxIoUAssigner
         and type(assigner.iou_calculator) is BboxOverlaps2D
-        and isinstance(assigner.neg_iou_thr, float | tuple)  # of others mmdet makes no negatives
+        # With another type of threshold mmdet assigns no negatives.
+        and isinstance(assigner.neg_iou_thr, float | tuple)
         and assigner.ignore_iof_thr <= 0
         and assigner.gpu_assign_thr <= 0
         and assigner.perm_repeat_gt_cfg is None
@@ -23,13 +24,13 @@ def assigns_batches(assigner: object, sampler: object) -> bool:
 
 
 def pad_truths(truths: list[InstanceData]) -> tuple[Tensor, Tensor]:
-    """The true boxes of a batch as two tensors.
+    """Stack the true boxes of a batch, padded to the largest number in an image.
 
     Args:
-        truths: One an image, with `bboxes` (n, 4) and `labels` (n,).
+        truths: One per image, with `bboxes` (n, 4) and `labels` (n,).
 
     Returns:
-        Boxes (N, M, 4) and labels (N, M), M at least 1; a label of -1 marks a box that is none.
+        Boxes (N, M, 4) and labels (N, M). M is at least 1. The label of a padding box is -1.
     """
     boxes = pad_sequence([truth.bboxes for truth in truths], batch_first=True)
     labels = pad_sequence([truth.labels for truth in truths], batch_first=True, padding_value=-1)
@@ -38,39 +39,44 @@ def pad_truths(truths: list[InstanceData]) -> tuple[Tensor, Tensor]:
     return boxes.new_zeros(len(truths), 1, 4), labels.new_full((len(truths), 1), -1)
 
 
-def assign_batch(assigner: MaxIoUAssigner, priors: Tensor, boxes: Tensor, labels: Tensor) -> Tensor:
-    """Which true box each anchor is to find, by the assigner's thresholds and its tie-breaks.
+def assign_batch(
+    assigner: MaxIoUAssigner, anchors: Tensor, boxes: Tensor, labels: Tensor
+) -> Tensor:
+    """Assign a true box to each anchor, with the assigner's thresholds and its tie-breaks.
 
     Args:
-        assigner: One that `assigns_batches`.
-        priors: Anchors (A, 4), (x1, y1, x2, y2) in pixels.
-        boxes: As `pad_truths` gives them, and the labels too.
-        labels: (N, M).
+        assigner: An assigner that `can_assign_batch` accepts.
+        anchors: (A, 4), (x1, y1, x2, y2) in pixels.
+        boxes: (N, M, 4), as `pad_truths` returns them.
+        labels: (N, M), as `pad_truths` returns them.
 
     Returns:
-        (N, A): the index of a box of the image plus 1, 0 for the background, -1 for neither.
+        (N, A): the index of a box of the image plus 1, 0 for the background, -1 for an anchor that
+        is neither.
     """
-    there = labels >= 0
-    overlaps = assigner.iou_calculator(boxes, priors.expand(len(boxes), -1, -1))
-    overlaps = overlaps.masked_fill(~there[..., None], -1)
-    best, index = overlaps.max(1)
+    is_box = labels >= 0
+    overlaps = assigner.iou_calculator(boxes, anchors.expand(len(boxes), -1, -1))
+    overlaps = overlaps.masked_fill(~is_box[..., None], -1)
+    best_overlap, best_box = overlaps.max(1)
     low, high = _negative_range(assigner.neg_iou_thr)
-    negative = ((best >= low) & (best < high)) | ~there.any(1, keepdim=True)
+    negative = ((best_overlap >= low) & (best_overlap < high)) | ~is_box.any(1, keepdim=True)
     assigned = negative.long() - 1
-    assigned = torch.where(best >= assigner.pos_iou_thr, index + 1, assigned)
+    assigned = torch.where(best_overlap >= assigner.pos_iou_thr, best_box + 1, assigned)
     if assigner.match_low_quality:
-        # every box gets its best anchor, or anchors, the last box of several for one
-        top, anchor = overlaps.max(2, keepdim=True)
+        # Every box gets its best anchor, or all its best anchors. Of several boxes with the same
+        # best anchor, the last one gets it.
+        top_overlap, top_anchor = overlaps.max(2, keepdim=True)
         if assigner.gt_max_assign_all:
-            found = overlaps == top
+            matched = overlaps == top_overlap
         else:
-            found = torch.zeros_like(overlaps, dtype=torch.bool).scatter_(2, anchor, True)
-        found &= there[..., None] & (top >= assigner.min_pos_iou)
-        numbers = torch.arange(1, boxes.shape[1] + 1, device=boxes.device)
-        last = (found * numbers[:, None]).amax(1)
-        assigned = torch.where(last > 0, last, assigned)
+            matched = torch.zeros_like(overlaps, dtype=torch.bool).scatter_(2, top_anchor, True)
+        matched &= is_box[..., None] & (top_overlap >= assigner.min_pos_iou)
+        box_numbers = torch.arange(1, boxes.shape[1] + 1, device=boxes.device)
+        last_box = (matched * box_numbers[:, None]).amax(1)
+        assigned = torch.where(last_box > 0, last_box, assigned)
     return assigned
 
 
 def _negative_range(threshold: float | tuple[float, float]) -> tuple[float, float]:
+    """Return the IoU range [low, high) of negative anchors."""
     return (0.0, threshold) if isinstance(threshold, float) else threshold

@@ -25,7 +25,7 @@ from mixdet.datasets.transforms.photometric import (
 @pytest.fixture(autouse=True, scope="module")
 def bands():
     """Images as small as these are distorted in bands too, the last of them not full."""
-    with mock.patch.object(photometric, "BAND", 5 * 37):
+    with mock.patch.object(photometric, "BAND_PIXELS", 5 * 37):
         yield
 
 

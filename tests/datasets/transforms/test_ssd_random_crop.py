@@ -41,7 +41,7 @@ def sample(path, boxes, **more) -> dict:
 
 def loaded(path, boxes) -> tuple[dict, Annotations]:
     results = sample(path, boxes)
-    return results, Annotations.of(results)
+    return results, Annotations.from_results(results)
 
 
 @pytest.fixture(scope="module")
@@ -274,7 +274,7 @@ def test_boxes_are_read_as_mmdet_loads_them(dataset):
             assert ours[key].dtype == expected[key].dtype
         crowds += ours["gt_ignore_flags"].any()
     assert crowds
-    none = Annotations.of({"instances": []})
+    none = Annotations.from_results({"instances": []})
     assert [part.shape for part in none] == [(0, 4), (0,), (0,)]
 
 

@@ -5,15 +5,19 @@ from __future__ import annotations
 import pytest
 import torch
 import torchvision
+from mmdet.models.dense_heads import SSDHead
+from mmdet.models.losses import FocalLoss
 from mmengine.config import ConfigDict
 from mmengine.structures import InstanceData
 
 from mixdet.errors import MixDetError
 from mixdet.models import MixConvSSDHead
-from mixdet.models.dense_heads.suppress import suppress
+from mixdet.models.dense_heads.ssd_post_processing import class_aware_nms
+from mixdet.models.dense_heads.ssd_targets import batch_targets
 
 CHANNELS = (12, 16, 8)
 GRIDS = (8, 4, 2)
+LEVELS = tuple(zip(CHANNELS, GRIDS, strict=True))
 SIZE = 64
 CLASSES = 5
 
@@ -70,10 +74,7 @@ def make_head(**changes) -> MixConvSSDHead:
 
 
 def features(images: int = 2) -> list[torch.Tensor]:
-    return [
-        torch.randn(images, channels, grid, grid)
-        for channels, grid in zip(CHANNELS, GRIDS, strict=True)
-    ]
+    return [torch.randn(images, channels, grid, grid) for channels, grid in LEVELS]
 
 
 def truth(boxes: list[list[float]], labels: list[int]) -> InstanceData:
@@ -88,8 +89,6 @@ TRUTHS = [truth([[4, 4, 30, 40], [30, 10, 42, 22]], [0, 4]), truth([[10, 20, 60,
 
 def pair_with_mmdet() -> tuple[MixConvSSDHead, torch.nn.Module]:
     """Our head and mmdet's own with the same random weights, in evaluation mode."""
-    from mmdet.models.dense_heads import SSDHead
-
     ours, theirs = make_head(kernel_sizes=3), SSDHead(use_depthwise=True, **COMMON)
     weights = [torch.randn_like(value.float()) * 0.3 for value in theirs.state_dict().values()]
     for head in (ours, theirs):
@@ -116,40 +115,52 @@ def test_plain_head_equals_mmdet_forward_and_loss():
 @pytest.mark.parametrize("pos_weight", [-1, 2.5])
 @pytest.mark.parametrize("decoded", [False, True])
 def test_targets_of_a_batch_equal_mmdets(pos_weight, decoded):
-    """Ours for all images, mmdet's for one after the other; one of them has no object."""
+    """The batch is done at once here and image by image in mmdet; one image has no object."""
     train_cfg = ConfigDict(COMMON["train_cfg"] | dict(pos_weight=pos_weight))
     head = make_head(train_cfg=train_cfg, reg_decoded_bbox=decoded)
-    scores, _ = head(features(3))
     truths, metas = [*TRUTHS, truth([], [])], [*METAS, METAS[0]]
-    *found, positives = head._targets(scores, truths, metas, None)
-    shapes = [score.shape[-2:] for score in scores]
-    anchors, valid = head.get_anchors(shapes, metas, device="cpu")
+    anchors, valid = head.get_anchors([(g, g) for g in GRIDS], metas, device="cpu")
+    coder = None if decoded else head.bbox_coder
+    *targets, box_weights, num_positives = batch_targets(
+        torch.cat(anchors[0]), truths, head.assigner, coder, CLASSES, pos_weight
+    )
     *expected, count = head.get_targets(anchors, valid, truths, metas)
-    assert positives == count
-    for target, levels in zip(found, expected, strict=True):
-        reference = torch.cat(levels, 1)
-        if target.dim() == 3:  # a box target without weight is nothing to learn
-            target, reference = (each * found[-1] for each in (target, reference))
+    *expected, expected_box_weights = (torch.cat(levels, 1) for levels in expected)
+    assert num_positives == count
+    assert torch.equal(box_weights, expected_box_weights)
+    for target, reference in zip(targets, expected, strict=True):
+        if target.dim() == 3:  # a box target of weight 0 has no effect
+            target, reference = target * box_weights, reference * box_weights
         assert torch.equal(target, reference)
 
 
-def test_images_of_several_sizes_are_left_to_mmdet():
-    """Anchors in the padding of a smaller image do not count."""
-    head = make_head()
-    scores, _ = head(features())
+def test_anchors_in_the_padding_of_a_smaller_image_do_not_count():
+    """As in mmdet: `pad_shape` says where an image ends within its batch."""
+    ours, theirs = pair_with_mmdet()
+    outputs = ours(features())
     metas = [METAS[0], METAS[1] | dict(pad_shape=(32, 32))]
-    _, weights, *_ = head._targets(scores, TRUTHS, metas, None)
-    assert weights[0].all()
-    assert not weights[1].all()
+    losses = ours.loss_by_feat(*outputs, TRUTHS, metas)
+    expected = theirs.loss_by_feat(*outputs, TRUTHS, metas)
+    for name, loss in losses.items():
+        torch.testing.assert_close(loss, sum(expected[name]).squeeze(), rtol=1e-5, atol=1e-5)
+    everywhere = ours.loss_by_feat(*outputs, TRUTHS, METAS)
+    assert losses["loss_cls"] != everywhere["loss_cls"]
 
 
 def test_anchors_follow_the_size_of_the_image():
-    head = make_head()
+    """A head that tested one size of image trains on another one as a new head does."""
+    head, new = pair_with_mmdet()
     with torch.inference_mode():
-        small = head._priors(head(features())[0])
-    assert not small[0].is_inference()
-    large = head._priors([torch.zeros(1, 1, 2 * grid, 2 * grid) for grid in GRIDS])
-    assert [len(level) * 4 for level in small] == [len(level) for level in large]
+        head.predict_by_feat(*head(features()), batch_img_metas=METAS)
+    large = [torch.randn(2, channels, 2 * grid, 2 * grid) for channels, grid in LEVELS]
+    metas = [meta | dict(img_shape=(128, 128), pad_shape=(128, 128)) for meta in METAS]
+    head.train()
+    outputs = head(large)
+    losses = head.loss_by_feat(*outputs, TRUTHS, metas)
+    sum(losses.values()).backward()
+    expected = new.loss_by_feat(*outputs, TRUTHS, metas)
+    for name, loss in losses.items():
+        torch.testing.assert_close(loss, sum(expected[name]).squeeze(), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("rescale", [False, True])
@@ -200,9 +211,9 @@ def test_postprocessing_against_torchvision(loss_cls):
 @pytest.mark.parametrize("steps", [None, 10], ids=["all differ", "ties"])
 @pytest.mark.parametrize("places", [1, 5, 30, 1000])
 def test_nms_of_the_best_candidates_is_nms_of_all(places, steps, class_agnostic):
-    """Whether the boxes fill the places at once, after more candidates, or never."""
+    """The kept boxes fill the places at once, after more candidates, or never."""
     torch.manual_seed(places)
-    corners = torch.rand(2000, 2) * 20  # heaps of them: few of them are kept
+    corners = torch.rand(2000, 2) * 20  # the boxes overlap, so that NMS keeps few of them
     boxes, scores = (
         torch.cat([corners, corners + 20 + torch.rand(2000, 2) * 20], 1),
         torch.rand(2000),
@@ -215,10 +226,10 @@ def test_nms_of_the_best_candidates_is_nms_of_all(places, steps, class_agnostic)
     classes = torch.zeros_like(labels) if class_agnostic else labels
     kept = torchvision.ops.batched_nms(boxes, scores, classes, 0.3)[:places]
     assert len(kept) < 400
-    for got, want in zip(
-        suppress(boxes, scores, labels, cfg), (boxes, scores, labels), strict=True
+    for values, candidates in zip(
+        class_aware_nms(boxes, scores, labels, cfg), (boxes, scores, labels), strict=True
     ):
-        assert torch.equal(got, want[kept])
+        assert torch.equal(values, candidates[kept])
 
 
 @pytest.mark.parametrize("loss_cls", [None, FOCAL], ids=["softmax", "focal"])
@@ -363,8 +374,8 @@ def test_kernel_sizes_by_level():
     [
         (dict(split="linear"), r"bbox_head\.split='linear' is unknown: use one of \('equal'"),
         (dict(padding="valid"), r"bbox_head\.padding='valid' is unknown"),
-        (dict(train_cfg=dict(neg_pos_ratio=-1)), "neg_pos_ratio=-1: give more than 0"),
-        (dict(train_cfg=dict(neg_pos_ratio="b")), "neg_pos_ratio=b: give more than 0"),
+        (dict(train_cfg=dict(neg_pos_ratio=-1)), "neg_pos_ratio=-1: give a number above 0"),
+        (dict(train_cfg=dict(neg_pos_ratio="b")), "neg_pos_ratio=b: give a number above 0"),
         (dict(test_cfg=dict(nms=dict(type="nmss"))), r"test_cfg=.*nmss"),
         (dict(test_cfg=dict(nms=dict(type="nms", iou=0.5))), r"test_cfg=.*iou"),
         (dict(test_cfg=dict(nms=dict(type="soft_nms"))), r"test_cfg=.*'softnms' is in a comp"),
@@ -391,7 +402,7 @@ def test_what_does_not_exist_is_refused_in_one_line(kwargs, message):
     assert "\n" not in str(info.value)
 
 
-def test_every_score_may_be_kept():
+def test_a_threshold_may_keep_every_score():
     make_head(test_cfg=COMMON["test_cfg"] | dict(score_thr=-1))
 
 
@@ -417,9 +428,36 @@ def test_settings_that_are_needed(settings, key):
         make_head(**{settings: ConfigDict(cfg)})
 
 
-def test_sigmoid_cross_entropy_is_refused():
-    with pytest.raises(MixDetError, match="loss_cls"):
-        make_head(loss_cls=dict(type="CrossEntropyLoss", use_sigmoid=True))
+@pytest.mark.parametrize(
+    ("loss_cls", "name"),
+    [
+        (dict(type="CrossEntropyLoss", use_sigmoid=True), "CrossEntropyLoss with use_sigmoid=True"),
+        (dict(type="QualityFocalLoss"), "QualityFocalLoss with use_sigmoid=True"),
+        (dict(type="GaussianFocalLoss"), "GaussianFocalLoss"),
+        (dict(type="SmoothL1Loss"), "SmoothL1Loss"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_losses_with_other_targets_are_refused(loss_cls, name):
+    with pytest.raises(MixDetError, match=rf"bbox_head\.loss_cls: {name} is not supported: use"):
+        make_head(loss_cls=loss_cls)
+
+
+class ScaledFocalLoss(FocalLoss):
+    """A subclass whose name a registry does not know."""
+
+
+@pytest.mark.parametrize("kind", ["mmdet.FocalLoss", FocalLoss, ScaledFocalLoss])
+def test_focal_loss_by_another_name_trains_as_focal_loss(kind):
+    """The `type` of a config is a name, a name with a scope, or a class."""
+    torch.manual_seed(0)
+    head, other = make_head(loss_cls=FOCAL), make_head(loss_cls=FOCAL | dict(type=kind))
+    outputs = head(features())
+    loss = other.loss_by_feat(*outputs, TRUTHS, METAS)["loss_cls"]
+    assert loss == head.loss_by_feat(*outputs, TRUTHS, METAS)["loss_cls"]
+    assert loss > 0
+    # a probability of 0.01 at the start
+    assert torch.allclose(other.cls_convs[0][-1].bias.sigmoid(), torch.tensor(0.01))
 
 
 def test_the_beta_of_mmdets_train_cfg_is_kept():

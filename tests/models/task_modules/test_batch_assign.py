@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from mmdet.models.task_modules import MaxIoUAssigner, PseudoSampler
 from mmengine.structures import InstanceData
 
-from mixdet.models.task_modules.batch_assign import assign_batch, assigns_batches, pad_truths
+from mixdet.models.task_modules.batch_assign import assign_batch, can_assign_batch, pad_truths
 
 side = st.integers(0, 12)
-# whole numbers on a small canvas: anchors and boxes tie, boxes of no area among them
+# Whole numbers on a small canvas give ties, and boxes without an area.
 box = st.tuples(side, side, side, side).map(
     lambda c: [min(c[0], c[2]), min(c[1], c[3]), max(c[0], c[2]), max(c[1], c[3])]
 )
@@ -37,7 +37,7 @@ def assigners(draw) -> MaxIoUAssigner:
     st.lists(box, min_size=1, max_size=12),
     st.lists(st.lists(box, max_size=5), min_size=1, max_size=4),
 )
-def test_every_image_gets_what_mmdet_gives_it(assigner, anchors, images):
+def test_a_batch_is_assigned_as_mmdet_assigns_each_image(assigner, anchors, images):
     anchors = torch.tensor(anchors).float()
     truths = [
         InstanceData(
@@ -51,14 +51,14 @@ def test_every_image_gets_what_mmdet_gives_it(assigner, anchors, images):
         assert torch.equal(image, expected.gt_inds)
 
 
-def test_no_image_of_the_batch_has_an_object():
+def test_a_batch_without_an_object_is_background():
     truths = [InstanceData(bboxes=torch.zeros(0, 4), labels=torch.zeros(0).long())] * 3
     assigned = assign_batch(MaxIoUAssigner(0.5, 0.5), torch.rand(7, 4), *pad_truths(truths))
     assert torch.equal(assigned, torch.zeros(3, 7).long())
 
 
 class OwnAssigner(MaxIoUAssigner):
-    """Somebody's: what it changes is not known."""
+    """A subclass may assign by other rules."""
 
 
 @pytest.mark.parametrize(
@@ -71,6 +71,6 @@ class OwnAssigner(MaxIoUAssigner):
         (MaxIoUAssigner(0.5, 0.5), None),
     ],
 )
-def test_what_is_left_to_mmdet(assigner, sampler):
-    assert assigns_batches(MaxIoUAssigner(0.5, 0.5), PseudoSampler())
-    assert not assigns_batches(assigner, sampler)
+def test_other_assigners_and_samplers_are_not_supported(assigner, sampler):
+    assert can_assign_batch(MaxIoUAssigner(0.5, 0.5), PseudoSampler())
+    assert not can_assign_batch(assigner, sampler)

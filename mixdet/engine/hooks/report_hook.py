@@ -1,4 +1,4 @@
-"""What a run ends with: the scores, the checkpoint, a sheet of images."""
+"""Report the scores, the checkpoints and a contact sheet at the end of a run."""
 
 from __future__ import annotations
 
@@ -11,18 +11,21 @@ from mmengine.runner import Runner
 from mmengine.runner.base_loop import BaseLoop
 
 from mixdet.evaluation import CocoDetectionMetric
+from mixdet.visual.contact_sheet import write_contact_sheet_from_results
 
 
 @HOOKS.register_module()
 class ReportHook(Hook):
-    """After training, and after a test: a table, the checkpoint's path, a sheet of detections.
+    """Report the results after training and after a test.
 
-    The detections are written to `val_detections.json` (or `test_...`) in the work folder, unless
-    the metric has a `results_file` already, and drawn with the true boxes in `val_sheet.jpg`. It
-    reads the loop's `CocoDetectionMetric`; where there is none, only the checkpoint is named.
+    The log gets the table of scores and the paths of the checkpoints. The detections of the last
+    validation are written to `val_detections.json` in the work folder, and those of a test to
+    `test_detections.json`, unless the metric has a `results_file`. `val_sheet.jpg` and
+    `test_sheet.jpg` show detections and true boxes. Scores and detections come from the loop's
+    `CocoDetectionMetric`; without one the hook logs the checkpoints only.
 
     Args:
-        sheet: Draw the sheet: True for the path above, another path, or False.
+        sheet: True draws the sheet in the work folder, False draws none. A path names another file.
     """
 
     priority = "LOWEST"  # after the last checkpoint
@@ -31,15 +34,15 @@ class ReportHook(Hook):
         self.sheet = sheet
 
     def before_val(self, runner: Runner) -> None:
-        """Name the results file."""
-        self._name_results(runner, runner.val_loop, "val")
+        """Set the metric's results file."""
+        self._set_results_file(runner, runner.val_loop, "val")
 
     def before_test(self, runner: Runner) -> None:
-        """Name the results file."""
-        self._name_results(runner, runner.test_loop, "test")
+        """Set the metric's results file."""
+        self._set_results_file(runner, runner.test_loop, "test")
 
     def after_train(self, runner: Runner) -> None:
-        """Report the last validation, and which checkpoints there are."""
+        """Report the last validation and the checkpoints."""
         if not is_main_process():
             return
         if runner.val_loop is not None:
@@ -56,7 +59,7 @@ class ReportHook(Hook):
         if is_main_process():
             self._report(runner, runner.test_loop, "test", "Test, in percent")
 
-    def _name_results(self, runner: Runner, loop: BaseLoop, mode: str) -> None:
+    def _set_results_file(self, runner: Runner, loop: BaseLoop, mode: str) -> None:
         metric = _metric(loop)
         if metric is not None and metric.results_file is None:
             metric.results_file = str(Path(runner.work_dir, f"{mode}_detections.json"))
@@ -69,10 +72,8 @@ class ReportHook(Hook):
         runner.logger.info(f"detections: {metric.results_file}")
         images = getattr(loop.dataloader.dataset, "data_prefix", {}).get("img")
         if self.sheet and images is not None:
-            from mixdet.visual.contact_sheet import write_contact_sheet_from_results
-
-            named = isinstance(self.sheet, str)
-            path = Path(self.sheet) if named else Path(runner.work_dir, f"{mode}_sheet.jpg")
+            has_path = isinstance(self.sheet, str)
+            path = Path(self.sheet) if has_path else Path(runner.work_dir, f"{mode}_sheet.jpg")
             write_contact_sheet_from_results(metric.ann_file, images, metric.results_file, path)
             runner.logger.info(f"true and predicted boxes: {path}")
 

@@ -1,4 +1,4 @@
-"""Checkpoints without a moment in which none is whole."""
+"""A checkpoint hook that always leaves a whole checkpoint on disk."""
 
 from __future__ import annotations
 
@@ -16,32 +16,36 @@ from mixdet.errors import MixDetError
 
 @HOOKS.register_module()
 class SafeCheckpointHook(CheckpointHook):
-    """mmengine's `CheckpointHook` that survives being killed at any time.
+    """mmengine's `CheckpointHook`, made safe for a run that is killed at any time.
 
-    Checkpoints and `last_checkpoint` are written to the side and renamed, and an old checkpoint is
-    removed after the new one is there, not before (mmengine removes the best one before, and with
-    `max_keep_ckpts=1` the last one too). Only files in the run's own folder are removed: a run that
-    resumes from a copy of a folder, or from another's checkpoint, leaves the other folder alone.
+    Checkpoints and `last_checkpoint` are written to a temporary file, which is then renamed. An
+    old checkpoint is removed after the new one is written. (mmengine removes the old best
+    checkpoint before, and with `max_keep_ckpts=1` the last one too.) Only files in the folder of
+    the run are removed. A run that resumes from another folder changes nothing there.
 
     Args:
-        backend_args: Of mmengine's file backends; the default writes to the side and renames.
-        **kwargs: Of `CheckpointHook`.
+        backend_args: Arguments of mmengine's file backend. None stands for `AtomicBackend`, which
+            writes whole files only.
+        **kwargs: Arguments of `CheckpointHook`.
+
+    Raises:
+        MixDetError: Before training, if `save_best` names a metric that validation does not give.
     """
 
     def __init__(self, *args, backend_args: dict | None = None, **kwargs) -> None:
         super().__init__(*args, backend_args=backend_args or {"backend": "atomic"}, **kwargs)
 
     def before_train(self, runner: Runner) -> None:
-        """As mmengine; of a copied or moved folder the best checkpoint is its own."""
+        """Check `save_best`, and find the best checkpoint in a moved or copied work folder."""
         super().before_train(runner)
         self._check_save_best(runner)
-        for name, path in self._best().items():
-            if path and self.file_backend.isfile(self._here(path)):
-                self._set_best({name: self._here(path)})
-                runner.message_hub.update_info(name, self._here(path))
+        for name, path in self._best_paths().items():
+            if path and self.file_backend.isfile(self._path_in_out_dir(path)):
+                self._set_best_paths({name: self._path_in_out_dir(path)})
+                runner.message_hub.update_info(name, self._path_in_out_dir(path))
 
     def _check_save_best(self, runner: Runner) -> None:
-        """Refuse a metric that the first validation would not find."""
+        """Raise an error now for a metric that the first validation would not find."""
         metrics = runner.val_evaluator.metrics if self.save_best and runner.val_loop else []
         if not all(hasattr(metric, "names") for metric in metrics):  # others publish none
             return
@@ -50,36 +54,36 @@ class SafeCheckpointHook(CheckpointHook):
             if name not in ("auto", *known):
                 raise MixDetError(
                     f"default_hooks.checkpoint.save_best={name!r}: validation gives no such "
-                    f"number: use one of {', '.join(known)}"
+                    f"metric: use one of {', '.join(known)}"
                 )
 
     def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
-        before = self._best()
-        self._set_best(dict.fromkeys(before))  # so that mmengine removes nothing
+        old_paths = self._best_paths()
+        self._set_best_paths(dict.fromkeys(old_paths))  # so that mmengine removes nothing
         super()._save_best_checkpoint(runner, metrics)
-        for name, new in self._best().items():
-            old = before[name]
-            if new is None:  # it was not better
-                self._set_best({name: old})
-            elif old and self._here(old) != new:
-                self._remove([self._here(old)])
+        for name, new in self._best_paths().items():
+            old = old_paths[name]
+            if new is None:  # the metric did not improve
+                self._set_best_paths({name: old})
+            elif old and self._path_in_out_dir(old) != new:
+                self._remove([self._path_in_out_dir(old)])
 
-    def _best(self) -> dict[str, str | None]:
-        """Paths of the best checkpoints, by the names that the message hub has for them."""
+    def _best_paths(self) -> dict[str, str | None]:
+        """Return the paths of the best checkpoints, by their keys in the message hub."""
         if not self.save_best:
             return {}
         if len(self.key_indicators) == 1:
             return {"best_ckpt": self.best_ckpt_path}
         return {f"best_ckpt_{metric}": path for metric, path in self.best_ckpt_path_dict.items()}
 
-    def _set_best(self, paths: dict[str, str | None]) -> None:
+    def _set_best_paths(self, paths: dict[str, str | None]) -> None:
         for name, path in paths.items():
             if name == "best_ckpt":
                 self.best_ckpt_path = path
             else:
                 self.best_ckpt_path_dict[name.removeprefix("best_ckpt_")] = path
 
-    def _here(self, path: str) -> str:
+    def _path_in_out_dir(self, path: str) -> str:
         return self.file_backend.join_path(self.out_dir, Path(path).name)
 
     def _remove(self, paths: Iterable[str]) -> None:
@@ -89,7 +93,7 @@ class SafeCheckpointHook(CheckpointHook):
                     self.file_backend.remove(path)
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
-        outdated = self._keep(runner, step)
+        outdated = self._outdated_paths(runner, step)
         name = self.filename_tmpl.format(step)
         self.last_ckpt = self.file_backend.join_path(self.out_dir, name)
         runner.message_hub.update_info("last_ckpt", self.last_ckpt)
@@ -107,8 +111,8 @@ class SafeCheckpointHook(CheckpointHook):
             write_last_checkpoint(runner.work_dir, self.last_ckpt)
         self._remove(outdated)
 
-    def _keep(self, runner: Runner, step: int) -> list[str]:
-        """Note a step among those to keep; return the checkpoints that have to go for it."""
+    def _outdated_paths(self, runner: Runner, step: int) -> list[str]:
+        """Add a step to those that are kept, and return the paths that are over the limit."""
         if self.max_keep_ckpts <= 0:
             return []
         steps = [kept for kept in self.keep_ckpt_ids if kept != step] + [step]

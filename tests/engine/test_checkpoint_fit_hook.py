@@ -1,4 +1,4 @@
-"""Weights of another network: said or refused, never loaded in silence."""
+"""A checkpoint of another network or recipe leads to an error or a warning."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from mmengine.model import BaseModel
 from torch import nn
 
 from mixdet import launch
-from mixdet.engine.hooks.fit import CheckpointFitHook, changed_settings
+from mixdet.engine.hooks.checkpoint_fit_hook import CheckpointFitHook, changed_settings
 from mixdet.errors import MixDetError
-from mixdet.models.weights import misfit
+from mixdet.models.weights import weight_mismatch
 from tests.tiny import write_config, write_images
 
 HOOK = "default_hooks['fit'] = dict(type='CheckpointFitHook')\n"
@@ -25,7 +25,7 @@ FAULT = r"of another shape: bbox_head\.cls_convs\.0\.0\.weight and 3 more"
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "description"),
     [
         (lambda weights: None, ""),
         (lambda weights: weights.pop("1.bias"), "it lacks 1.bias"),
@@ -38,11 +38,11 @@ FAULT = r"of another shape: bbox_head\.cls_convs\.0\.0\.weight and 3 more"
         ),
     ],
 )
-def test_what_does_not_fit_is_named(change, words):
+def test_weight_mismatch_names_what_differs(change, description):
     model = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 1))
     weights = dict(model.state_dict())
     change(weights)
-    assert misfit(model, weights) == words
+    assert weight_mismatch(model, weights) == description
 
 
 def test_a_wrapped_model_and_a_wrappers_weights_fit():
@@ -63,7 +63,7 @@ def test_a_wrapped_model_and_a_wrappers_weights_fit():
 
 
 def test_other_classes(quick, tmp_path):
-    """They are a way to start, not to resume or to test."""
+    """Weights for other classes may start a run, but not resume or test it."""
     images = write_images(tmp_path / "images")
     launch.train(str(write_config(tmp_path / "two", images, epochs=1, extra=HOOK)))
     checkpoint = tmp_path / "two" / "work" / "epoch_1.pth"
@@ -105,14 +105,14 @@ def test_settings_in_which_a_resumed_run_differs(quick, tmp_path):
         (log,) = (tmp_path / name).glob("*/*.log")
         return log.read_text()
 
-    differs = "and with other settings than its: train_cfg.max_epochs=2 (was 1)\n"
-    ignored = "resuming goes on with the checkpoint's, not with these settings: "
+    differs = "differs from its checkpoint in these settings: train_cfg.max_epochs=2 (was 1)\n"
+    ignored = "no effect, since a resumed run goes on with its checkpoint's: "
     log = log_of("without", resume=checkpoint)
     assert differs in log
     assert f"{ignored}optim_wrapper.optimizer.lr=0.01 (was 0.002)\n" in log
-    assert "lr: 2.0000e-03" in log  # which is so
+    assert "lr: 2.0000e-03" in log  # as the warning says
     assert "lr: 1.0000e-02" not in log
-    # what the run has ignored is not in its checkpoint's config
+    # the checkpoint's config has the values that were in effect
     second = str(tmp_path / "without" / "epoch_2.pth")
     assert ignored in log_of("wrong", "train_cfg.max_epochs=3", resume=second)
     third = torch.load(tmp_path / "wrong" / "epoch_3.pth", weights_only=True)["meta"]["cfg"]
@@ -127,7 +127,7 @@ def test_settings_in_which_a_resumed_run_differs(quick, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "expected"),
     [
         ({}, []),
         ({"work_dir": "b"}, []),
@@ -140,11 +140,11 @@ def test_settings_in_which_a_resumed_run_differs(quick, tmp_path):
         ),
     ],
 )
-def test_which_settings_differ(change, said):
+def test_changed_settings_of_a_recipe(change, expected):
     first = {
         "model": {"neck": [3, 5]},
         "param_scheduler": [{"end": 1}],
         "train_cfg": {"max_epochs": 2},
         "work_dir": "a",
     }
-    assert changed_settings(first | change, first) == said
+    assert changed_settings(first | change, first) == expected

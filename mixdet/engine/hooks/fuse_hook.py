@@ -1,4 +1,4 @@
-"""Testing with the network's fused form, which computes the same sooner."""
+"""Test a detector in its fused form, which gives the same results in less time."""
 
 from __future__ import annotations
 
@@ -10,23 +10,24 @@ from mmengine.runner import Runner
 from torch import nn
 
 from mixdet.errors import MixDetError
+from mixdet.models.detectors import fused_twin
 
 
 @HOOKS.register_module()
 class FuseHook(Hook):
-    """While a run tests, have a fused copy of its detector compute (`mixdet.deploy.fuse`).
+    """Replace the test step of a detector by that of a fused copy, while a run tests.
 
-    Batch norm is folded into convolutions, and no MixConv splits or joins channels. On the first
-    batch the copy has to give what the detector gives; one that does not, because its batch norms
-    do not stand where folding expects them, is left out, as is one that cannot be made. Validation
-    within training is not touched.
+    In the copy batch norm is folded into the convolutions, and a MixConv neither splits nor joins
+    channels (`mixdet.deploy.fuse`). The copy is used only if it gives the detector's results on
+    the first batch. If it does not, or if the detector cannot be fused, the hook logs a warning
+    and the detector is tested as it is. Validation within training is never fused.
     """
 
     def __init__(self) -> None:
-        self._model: nn.Module | None = None  # whose `test_step` is the copy's
+        self._model: nn.Module | None = None  # the model with a replaced `test_step`
 
     def before_run(self, runner: Runner) -> None:
-        """Give the detector its own step back if an error ended the test before."""
+        """Restore the test step, in case an error ended the test before."""
         self.after_test_epoch(runner)
 
     before_train = before_val = before_test = before_run
@@ -34,8 +35,7 @@ class FuseHook(Hook):
     def before_test_iter(
         self, runner: Runner, batch_idx: int, data_batch: dict | None = None
     ) -> None:
-        """Before the first batch, let the copy make the test steps, if it computes the same."""
-        from mixdet.models.detectors import fused_twin
+        """Fuse before the first batch, and compare the results on it."""
 
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         if batch_idx or not isinstance(model, SingleStageDetector):
@@ -43,12 +43,12 @@ class FuseHook(Hook):
         try:
             fused = fused_twin(model, data_batch)
         except MixDetError as error:
-            runner.logger.warning(f"FuseHook: tested without fusing: {error}")
+            runner.logger.warning(f"FuseHook: the detector is tested without fusing: {error}")
             return
         self._model, runner.model.test_step = runner.model, fused.test_step
 
     def after_test_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
-        """Give the detector its own step back."""
+        """Restore the detector's own test step."""
         if self._model is not None:
             del self._model.test_step
             self._model = None

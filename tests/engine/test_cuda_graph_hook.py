@@ -14,7 +14,7 @@ from mmengine.optim import OptimWrapper, build_optim_wrapper
 from mixdet.config.read import read_config
 from mixdet.engine.amp import amp_wrapper_type
 from mixdet.engine.hooks import CudaGraphHook
-from mixdet.engine.hooks.cuda_graph import capture
+from mixdet.engine.hooks.cuda_graph_hook import capture
 from mixdet.errors import MixDetError
 from tests.conftest import ROOT
 from tests.synthetic import random_batch
@@ -80,7 +80,7 @@ def run(model, count: int = 1) -> SimpleNamespace:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_no_gpu(model):
-    with pytest.raises(MixDetError, match="no GPU is seen"):
+    with pytest.raises(MixDetError, match="torch sees no GPU"):
         CudaGraphHook().before_train(run(model))
 
 
@@ -89,7 +89,7 @@ def test_what_cannot_be_captured(model, monkeypatch, what):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     CudaGraphHook().before_train(run(model))
     if what == "processes":
-        monkeypatch.setattr("mixdet.engine.hooks.cuda_graph.get_world_size", lambda: 2)
+        monkeypatch.setattr("mixdet.engine.hooks.cuda_graph_hook.get_world_size", lambda: 2)
     seen = run(torch.nn.Linear(1, 1) if what == "model" else model, 1 + (what[0] == "a"))
     with pytest.raises(MixDetError, match=what):
         CudaGraphHook().before_train(seen)

@@ -1,4 +1,4 @@
-"""The training step's network as one CUDA graph: a small network has a GPU wait for launches."""
+"""Train a network as one CUDA graph: a GPU spends most of a small network's time on launches."""
 
 from __future__ import annotations
 
@@ -14,47 +14,52 @@ from torch import Tensor, nn
 from mixdet.errors import MixDetError, one_line
 from mixdet.models.dense_heads import MixConvSSDHead
 from mixdet.models.detectors import SSDLite
+from mixdet.models.detectors.ssdlite import HeadOutputs
 
 
 @HOOKS.register_module()
 class CudaGraphHook(Hook):
     """Train with the forward and backward pass of backbone, neck and predictors as a CUDA graph.
 
-    The hundreds of kernels of each are then launched at once (`torch.cuda.make_graphed_callables`).
-    Targets, losses and the optimizer run as they do without. Results do not change. Validation, and
-    a batch of another size than the first, do without the graph.
+    `torch.cuda.make_graphed_callables` captures the hundreds of kernels of each pass, and the
+    graph launches them at once. Results do not change. Targets, losses, the optimizer and
+    validation run without the graph, and so does a batch of another size than the first one.
 
-    One GPU, an `SSDLite` with a `MixConvSSDHead`, and no gradient accumulation. Not in the
-    configs: `--cfg-options default_hooks.cuda_graph.type=CudaGraphHook`.
+    The hook needs one GPU and an `SSDLite` with a `MixConvSSDHead`, and supports no gradient
+    accumulation. No shipped config has it. To add it, use
+    `--cfg-options default_hooks.cuda_graph.type=CudaGraphHook`.
     """
 
     priority = "LOWEST"  # after the hook that seeds the iteration
 
     def before_train(self, runner: Runner) -> None:
-        """Refuse what cannot be captured.
+        """Check that the network can be captured.
 
         Raises:
-            MixDetError: No GPU, several processes, another detector, or accumulated gradients.
+            MixDetError: There is no GPU, the run has several processes, the detector is another
+                one, or gradients are accumulated.
         """
         head = getattr(runner.model, "bbox_head", None)
         accumulated = getattr(runner.optim_wrapper, "_accumulative_counts", 1)
-        for wrong, words in (
-            (not torch.cuda.is_available(), "no GPU is seen"),
-            (get_world_size() > 1, "several processes, whose gradients it would not average"),
+        for fails, reason in (
+            (not torch.cuda.is_available(), "torch sees no GPU"),
+            (get_world_size() > 1, "the graph does not average the gradients of several processes"),
             (
                 type(runner.model) is not SSDLite or type(head) is not MixConvSSDHead,
                 "the model is not an SSDLite with a MixConvSSDHead",
             ),
-            # .grad is the graph's own memory, which the next pass overwrites
+            # .grad is memory of the graph, which the next pass overwrites
             (accumulated > 1, "optim_wrapper.accumulative_counts is more than 1"),
         ):
-            if wrong:
-                raise MixDetError(f"CudaGraphHook: {words}; leave the hook out")
+            if fails:
+                raise MixDetError(
+                    f"CudaGraphHook: {reason}; remove the hook (default_hooks.cuda_graph=None)"
+                )
 
     def before_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: dict | None = None
     ) -> None:
-        """Capture before the first iteration, from which the batch's size is known."""
+        """Capture before the first iteration, whose batch gives the size."""
         if runner.model.graphed is None:
             images = len(data_batch["inputs"])
             capture(runner.model, images, runner.optim_wrapper.optim_context(runner.model))
@@ -65,34 +70,36 @@ class CudaGraphHook(Hook):
 
 
 def capture(model: SSDLite, images: int, context: AbstractContextManager) -> None:
-    """Let a detector on a GPU, in training mode, compute its outputs by a CUDA graph.
+    """Capture a detector's network, and set its `graphed` to a function that launches the graph.
 
-    Weights, statistics and random state stay as they are; gradients are the optimizer's to clear.
+    Weights, batch norm statistics and random state do not change. Gradients may be left over; the
+    optimizer clears them.
 
     Args:
-        model: Its `graphed` is set.
-        images: Of a batch.
-        context: What the forward pass of a step runs in, as `OptimWrapper.optim_context` gives it.
+        model: The detector, on a GPU and in training mode.
+        images: Images per batch.
+        context: The context of a step's forward pass, as `OptimWrapper.optim_context` returns it.
 
     Raises:
-        MixDetError: Something in the network waits for the GPU, or cannot be captured otherwise.
+        MixDetError: The network cannot be captured, for example because a part waits for the GPU.
     """
     device = next(model.parameters()).device
     inputs = torch.randn(images, 3, model.input_size, model.input_size, device=device)
-    kept = [buffer.clone() for buffer in model.buffers()]  # the warm-up moves batch norm's
+    buffers = [buffer.clone() for buffer in model.buffers()]  # the warm-up changes batch norm's
     try:
         with torch.random.fork_rng([device]), context, _uncached_autocast():
             graphed = torch.cuda.make_graphed_callables(
-                _Outputs(model), (inputs,), allow_unused_input=True
+                _HeadOutputs(model), (inputs,), allow_unused_input=True
             )
     except RuntimeError as error:
         raise MixDetError(
-            f"CudaGraphHook: the network cannot be captured: {one_line(error)}; leave the hook out"
+            f"CudaGraphHook: the network cannot be captured: {one_line(error)}; remove the hook "
+            "(default_hooks.cuda_graph=None)"
         ) from error
-    for buffer, value in zip(model.buffers(), kept, strict=True):
+    for buffer, value in zip(model.buffers(), buffers, strict=True):
         buffer.copy_(value)
 
-    def outputs(batch: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+    def outputs(batch: Tensor) -> HeadOutputs:
         if batch.shape == inputs.shape and model.training and torch.is_grad_enabled():
             return graphed(batch)
         return model.outputs(batch)
@@ -100,19 +107,19 @@ def capture(model: SSDLite, images: int, context: AbstractContextManager) -> Non
     model.graphed = outputs
 
 
-class _Outputs(nn.Module):
-    """What is captured: a module, so that its parameters are found."""
+class _HeadOutputs(nn.Module):
+    """`SSDLite.outputs` as a module, since torch looks for the parameters of what it captures."""
 
     def __init__(self, model: SSDLite) -> None:
         super().__init__()
         self.model = model
 
-    def forward(self, inputs: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+    def forward(self, inputs: Tensor) -> HeadOutputs:
         return self.model.outputs(inputs)
 
 
 def _uncached_autocast() -> AbstractContextManager:
-    """The autocast that is on, without its cache: a cast of a weight must be in the graph."""
+    """Repeat the current autocast without its cache, so that the graph casts the weights anew."""
     return torch.autocast(
         "cuda",
         dtype=torch.get_autocast_dtype("cuda"),

@@ -53,7 +53,7 @@ def train(folder, images, what, extra=""):
         ("weight", "output of backbone.first.3 (Conv2d), whose weight is not finite;"),
         ("overflow", "output of backbone.second (Conv2d);"),
         ("image", "first in the images themselves"),
-        ("loss", "loss_bbox; first in the loss, every layer's output being finite"),
+        ("loss", "loss_bbox; first in the loss; the output of every layer is finite"),
     ],
 )
 def test_the_run_stops_and_names_iteration_images_and_layer(images, tmp_path, what, where):
@@ -79,7 +79,7 @@ def test_the_weights_are_still_those_before_the_step(images, tmp_path, monkeypat
         seen.append(all(torch.isfinite(each).all() for each in model.parameters()))
         return "stopped"
 
-    monkeypatch.setattr("mixdet.engine.hooks.finite._report", record)
+    monkeypatch.setattr("mixdet.engine.hooks.finite_loss_hook._report", record)
     with pytest.raises(MixDetError):
         train(tmp_path, images, "loss")
     assert seen == [True]

@@ -1,4 +1,4 @@
-"""Randomness of the model: a function of (seed, iteration, rank)."""
+"""Make the randomness of the model a function of (seed, iteration, rank)."""
 
 from __future__ import annotations
 
@@ -16,19 +16,20 @@ from mixdet.datasets.transforms.seed import seed_generators
 class SeedIterationHook(Hook):
     """Seed before every training iteration, and before the weights are initialized.
 
-    So neither what the data pipeline drew in this process (without workers, `SeedSample` seeds
-    here) nor where a run was resumed changes dropout and its like. Iterations are seeded per rank;
-    initial weights are the same on all.
+    Dropout and other random layers then depend neither on the random numbers of the data pipeline
+    (without workers `SeedSample` seeds this process too) nor on the iteration at which a run was
+    resumed. Each rank has its own seed for an iteration. The initial weights are the same on all
+    ranks.
     """
 
     priority = "VERY_HIGH"
 
     def before_run(self, runner: Runner) -> None:
-        """Seed the initialization of the weights, which comes next."""
+        """Seed the initialization of the weights, which follows."""
         _seed_everywhere("run", runner.seed)
 
     def before_train(self, runner: Runner) -> None:
-        """After a resume the checkpoint's seed counts: tell the sampler, which was built before."""
+        """Set the sampler's seed to the checkpoint's, which replaces the config's in a resume."""
         sampler = runner.train_dataloader.sampler
         if isinstance(sampler, SeededSampler) and not runner.cfg.get("randomness", {}).get(
             "diff_rank_seed"
@@ -43,4 +44,4 @@ class SeedIterationHook(Hook):
 
 
 def _seed_everywhere(*key: int | str) -> None:
-    torch.manual_seed(seed_generators(*key))  # the accelerators too
+    torch.manual_seed(seed_generators(*key))  # seeds the accelerators too

@@ -1,4 +1,4 @@
-"""Early stopping that a resume does not start over."""
+"""Early stopping that goes on after a resume."""
 
 from __future__ import annotations
 
@@ -6,24 +6,25 @@ from mmdet.registry import HOOKS
 from mmengine.hooks import EarlyStoppingHook
 from mmengine.runner import Runner
 
-STATE = "early_stopping"  # in the message hub, which every checkpoint holds
+STATE_KEY = "early_stopping"  # of the message hub, which every checkpoint contains
 
 
 @HOOKS.register_module()
 class ResumableEarlyStoppingHook(EarlyStoppingHook):
-    """mmengine's `EarlyStoppingHook`, whose best score and patience outlive a resume.
+    """mmengine's `EarlyStoppingHook`, with its state in the checkpoints.
 
-    mmengine's keeps them in no checkpoint, so that a run which is resumed often never stops.
+    mmengine's hook forgets its best score and its count when a run is resumed. A run that is
+    resumed often therefore never stops.
     """
 
     def before_train(self, runner: Runner) -> None:
-        """Take up where the checkpoint was written."""
-        state = runner.message_hub.get_info(STATE)
+        """Restore the state of the checkpoint."""
+        state = runner.message_hub.get_info(STATE_KEY)
         if state:
             self.best_score, self.wait_count = state["best_score"], state["wait_count"]
 
     def after_val_epoch(self, runner: Runner, metrics: dict) -> None:
-        """Decide, and note what was decided from."""
+        """Decide whether to stop, and store the state for the next checkpoint."""
         super().after_val_epoch(runner, metrics)
         state = {"best_score": float(self.best_score), "wait_count": self.wait_count}
-        runner.message_hub.update_info(STATE, state)
+        runner.message_hub.update_info(STATE_KEY, state)

@@ -1,4 +1,4 @@
-"""The annotations are checked before every training run."""
+"""Check the annotations before every training run."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ from mmengine.dist import master_only
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from mixdet.data_check import quick_check
 from mixdet.errors import MixDetError
 
 
 @HOOKS.register_module()
 class DataCheckHook(Hook):
-    """Stop a training run that could teach nothing, and say in a line each what else is wrong.
+    """Stop a training run whose data are unusable, and log a line for every other problem.
 
-    It reads the annotation files and lists the folders, but opens no image: that, and more
-    examples, is what `tools/check_data.py` is for.
+    The hook reads the annotation files and lists the image folders, but opens no image.
+    `tools/check_data.py` opens the images too, and shows examples.
     """
 
     priority = "VERY_HIGH"
@@ -25,15 +26,13 @@ class DataCheckHook(Hook):
         """Check the training and the validation data of the runner's config.
 
         Raises:
-            MixDetError: Training, or its evaluation, would be meaningless.
+            MixDetError: A problem is of the level "error".
         """
-        from mixdet.data_check import quick_check  # which needs the engine
-
         problems = quick_check(runner.cfg)
-        errors = [found for found in problems if found.level == "error"]
+        errors = [problem for problem in problems if problem.level == "error"]
         if errors:
             more = f"; and {len(errors) - 1} more" if len(errors) > 1 else ""
             raise MixDetError(f"{errors[0].line()}{more}: tools/check_data.py shows all")
-        for found in problems:
-            if found.level == "warning":
-                runner.logger.warning(found.line())
+        for problem in problems:
+            if problem.level == "warning":
+                runner.logger.warning(problem.line())

@@ -1,4 +1,4 @@
-"""Ctrl-C that leaves a checkpoint to resume from."""
+"""On Ctrl-C, write a checkpoint to resume from."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from mmengine.runner import EpochBasedTrainLoop, Runner
 from mixdet.engine.file_backend import write_last_checkpoint
 
 FILENAME = "interrupted.pth"
-NOTICE = b"\nCtrl-C: stopping as soon as a checkpoint is written; again: stopping at once\n"
+NOTICE = b"\nCtrl-C: stops once a checkpoint is written. Press Ctrl-C again to stop at once.\n"
 
 
 @HOOKS.register_module()
 class InterruptHook(Hook):
-    """On SIGINT finish the iteration, write a checkpoint, say how to go on, end with code 130.
+    """On SIGINT, finish the iteration, write a checkpoint and exit with code 130.
 
-    The checkpoint is `interrupted.pth` beside the others; `last_checkpoint` names it. The last
-    iteration of an epoch takes the epoch's end with it, and a validation that is running is
-    finished (while it runs, the model may hold averaged weights). A second SIGINT does what it did
-    before training: by default it stops at once. With several processes, one that is signalled
-    stops all.
+    The checkpoint is `interrupted.pth` in the folder of the other checkpoints, and
+    `last_checkpoint` names it. After the last iteration of an epoch, the end of the epoch runs
+    too. A running validation is finished, since the model may hold averaged weights during it. A
+    second SIGINT has the effect that it had before training; by default it stops the process at
+    once. If one of several processes gets the signal, all of them stop.
 
-    Together with `ResumableTrainLoop`, `SeededSampler` and `SeedSample` the resumed run ends with
-    the weights of a run that was never stopped.
+    With `ResumableTrainLoop`, `SeededSampler` and `SeedSample` the resumed run ends with the same
+    weights as a run that was never stopped.
     """
 
     priority = "LOWEST"  # after the schedulers' step and the regular checkpoint
@@ -40,13 +40,13 @@ class InterruptHook(Hook):
         self._previous = None
 
     def before_train(self, runner: Runner) -> None:
-        """Take the signal over, where Python allows it: in the main thread."""
+        """Install the signal handler. Python allows it in the main thread only."""
         if threading.current_thread() is threading.main_thread():
             process = os.getpid()
 
-            def request(number, frame) -> None:
+            def request_stop(number, frame) -> None:
                 if os.getpid() != process:
-                    return  # data loading workers inherit the handler: they go on
+                    return  # data loading workers inherit the handler, and go on
                 self._signals += 1
                 if self._signals == 1:
                     os.write(2, NOTICE)  # print is not safe in a signal handler
@@ -54,13 +54,13 @@ class InterruptHook(Hook):
                     self._restore()
                     signal.raise_signal(number)
 
-            self._previous = signal.signal(signal.SIGINT, request)
+            self._previous = signal.signal(signal.SIGINT, request_stop)
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch=None, outputs: dict | None = None
     ) -> None:
         """Stop here, unless the epoch ends or gradients are still being accumulated."""
-        if not self._anybody_requested():
+        if not self._any_process_requested():
             return
         by_epoch = isinstance(runner.train_loop, EpochBasedTrainLoop)
         ends_epoch = by_epoch and batch_idx + 1 == len(runner.train_dataloader)
@@ -72,16 +72,16 @@ class InterruptHook(Hook):
     def after_train_epoch(self, runner: Runner) -> None:
         """Stop between training and validation."""
         by_epoch = isinstance(runner.train_loop, EpochBasedTrainLoop)
-        if by_epoch and self._anybody_requested():
+        if by_epoch and self._any_process_requested():
             self._stop(runner, runner.epoch + 1, runner.iter)
 
     def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
-        """Stop after the validation in which the signal came."""
-        if self._anybody_requested():
+        """Stop after a validation during which the signal came."""
+        if self._any_process_requested():
             self._stop(runner, runner.epoch, runner.iter)
 
     def after_train(self, runner: Runner) -> None:
-        """Give the signal back."""
+        """Restore the previous signal handler."""
         self._restore()
 
     def _restore(self) -> None:
@@ -89,7 +89,7 @@ class InterruptHook(Hook):
             signal.signal(signal.SIGINT, self._previous)
             self._previous = None
 
-    def _anybody_requested(self) -> bool:
+    def _any_process_requested(self) -> bool:
         if get_world_size() == 1:
             return self._signals > 0
         flag = torch.tensor(self._signals)
@@ -101,8 +101,8 @@ class InterruptHook(Hook):
 
         Args:
             runner: The runner.
-            epoch: Whole epochs done.
-            iteration: Iterations done.
+            epoch: Number of complete epochs.
+            iteration: Number of complete iterations.
         """
         hook = next((hook for hook in runner.hooks if isinstance(hook, CheckpointHook)), None)
         folder = hook.out_dir if hook else runner.work_dir
@@ -115,15 +115,16 @@ class InterruptHook(Hook):
                 backend_args=hook.backend_args if hook else {"backend": "atomic"},
             )
         except Exception as error:
-            if self._signals > 1:  # mmengine formats the config under a bare `except`
+            # A second SIGINT may arrive inside a bare `except` of mmengine, which hides it.
+            if self._signals > 1:
                 raise KeyboardInterrupt from error
             raise
         if runner.rank == 0:
             write_last_checkpoint(runner.work_dir, path)
             runner.logger.info(
                 f"Stopped after {iteration} of {runner.max_iters} iterations; the checkpoint is "
-                f"{path}. The same command with --resume goes on from there."
+                f"{path}. To go on from there, run the same command with --resume."
             )
-        barrier()  # a launcher kills all processes as soon as one has ended
+        barrier()  # a launcher kills all processes as soon as one of them ends
         self._restore()
         raise SystemExit(130)

@@ -1,4 +1,4 @@
-"""KeepMemoryHook by what it does: the kernel hands out no page twice."""
+"""KeepMemoryHook saves page faults, and older C libraries are left alone."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import torch
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 from torch.optim import SGD
 
-from mixdet.engine.hooks.memory import (
+from mixdet.engine.hooks.keep_memory_hook import (
+    DEFAULT_MMAP_THRESHOLD,
     M_MMAP_THRESHOLD,
-    MAPPED,
     KeepMemoryHook,
     keep_freed_memory,
 )
@@ -21,7 +21,7 @@ from mixdet.engine.hooks.memory import (
 SCRIPT = """
 import resource, sys
 import torch
-from mixdet.engine.hooks.memory import keep_freed_memory
+from mixdet.engine.hooks.keep_memory_hook import keep_freed_memory
 
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -78,24 +78,26 @@ def test_an_older_glibc_takes_less_or_is_left_alone(glibc, limit):
     assert bool(taken) == bool(limit)
 
 
-@pytest.mark.parametrize("limit", [MAPPED, 1 << 30])
+@pytest.mark.parametrize("limit", [DEFAULT_MMAP_THRESHOLD, 1 << 30])
 @pytest.mark.parametrize("batches", [1, 3])
 @pytest.mark.parametrize("several", [False, True], ids=["an optimizer", "several"])
 def test_tensors_are_mapped_until_the_first_step(glibc, monkeypatch, limit, batches, several):
-    """Unless freed memory could not be kept afterwards: then nothing is touched."""
+    """Where glibc cannot keep freed memory later, nothing is changed."""
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     taken, hook, seen = glibc(limit), KeepMemoryHook(), []
     weight = torch.nn.Parameter(torch.ones(2))
     wrapper = OptimWrapper(SGD([weight], 0.1, momentum=0.9), accumulative_counts=batches)
-    # one that has made its step does not stand for all
-    sooner = OptimWrapper(SGD([torch.nn.Parameter(torch.ones(2))], 0.1))
-    given = OptimWrapperDict(one=sooner, other=wrapper) if several else wrapper
-    runner = SimpleNamespace(optim_wrapper=given)
+    # the step of one optimizer is not enough
+    other = OptimWrapper(SGD([torch.nn.Parameter(torch.ones(2))], 0.1))
+    wrappers = OptimWrapperDict(one=other, other=wrapper) if several else wrapper
+    runner = SimpleNamespace(optim_wrapper=wrappers)
     hook.before_run(runner)
     hook.before_train(runner)
     for iteration in range(2 * batches):
         seen.append((taken.get(M_MMAP_THRESHOLD), bool(wrapper.optimizer.state)))
         wrapper.update_params(weight.sum())
         hook.after_train_iter(runner, iteration)
-    first, later = (None, None) if limit == MAPPED else (MAPPED, limit)
+    first, later = (
+        (None, None) if limit == DEFAULT_MMAP_THRESHOLD else (DEFAULT_MMAP_THRESHOLD, limit)
+    )
     assert seen == [(first, False)] * batches + [(later, True)] * batches

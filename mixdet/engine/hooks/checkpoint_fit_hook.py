@@ -1,0 +1,117 @@
+"""Check that a checkpoint fits the model and the config before a run goes on with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from mmdet.registry import HOOKS
+from mmengine.hooks import Hook
+from mmengine.model import BaseTTAModel, is_model_wrapper
+from mmengine.runner import BaseLoop, Runner
+from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
+
+from mixdet.config.plain import parse_config
+from mixdet.errors import MixDetError
+from mixdet.models.weights import weight_mismatch
+
+# The config keys that decide what a run learns. mmengine itself warns about another seed.
+RECIPE_KEYS = ("model", "train_dataloader", "optim_wrapper", "param_scheduler", "train_cfg")
+# mmengine restores the state of these from a checkpoint, so that new values have no effect.
+RESTORED_OPTIM_WRAPPER_KEYS = ("optimizer", "paramwise_cfg")
+RESTORED_PREFIXES = (
+    *(f"optim_wrapper.{key}" for key in RESTORED_OPTIM_WRAPPER_KEYS),
+    "param_scheduler",
+)
+MAX_NAMED_CHANGES = 5  # in a line of the log
+
+
+@HOOKS.register_module()
+class CheckpointFitHook(Hook):
+    """Refuse to resume or to test with weights that do not match the model.
+
+    mmengine loads whatever matches, and only logs the rest. Weights to start from (`load_from`)
+    may differ, for example in the number of classes, and a warning names the difference. A resumed
+    run also gets a warning with the settings that differ from the checkpoint's.
+    """
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Compare the names and shapes of the weights.
+
+        Raises:
+            MixDetError: They differ, and the run resumes or tests.
+        """
+        model = runner.model
+        while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+            model = model.module
+        weights = checkpoint.get("state_dict", checkpoint)
+        consume_prefix_in_state_dict_if_present(weights, "module.")  # of a parallel wrapper
+        mismatch = weight_mismatch(model, weights)
+        if not mismatch:
+            if runner._resume:
+                _log_changes(runner, checkpoint)
+            return
+        trains = isinstance(runner._train_loop, BaseLoop)  # a test leaves the loop's config
+        if runner._resume or not trains:
+            raise MixDetError(f"the checkpoint does not fit the config: {mismatch}")
+        runner.logger.warning(f"load_from fits in part; the rest starts from scratch: {mismatch}")
+
+
+def _log_changes(runner: Runner, checkpoint: dict) -> None:
+    """Log the settings that differ, and correct those in the run's config that have no effect."""
+    try:
+        earlier = parse_config(checkpoint["meta"]["cfg"])
+        changes = changed_settings(parse_config(runner.cfg.pretty_text), earlier)
+    except (KeyError, TypeError, ValueError):  # another tool's checkpoint, or code in the config
+        return
+    without_effect = [change for change in changes if change.startswith(RESTORED_PREFIXES)]
+    in_effect = [change for change in changes if change not in without_effect]
+    for message, settings in (
+        ("the resumed run differs from its checkpoint in these settings", in_effect),
+        (
+            "these settings have no effect, since a resumed run goes on with its checkpoint's",
+            without_effect,
+        ),
+    ):
+        if settings:
+            more = len(settings) - MAX_NAMED_CHANGES
+            more = f" and {more} more" if more > 0 else ""
+            runner.logger.warning(f"{message}: {', '.join(settings[:MAX_NAMED_CHANGES])}{more}")
+    if without_effect:  # the next checkpoint contains this config
+        current, restored = runner.cfg.optim_wrapper, earlier.get("optim_wrapper") or {}
+        runner.cfg.optim_wrapper = {
+            **{k: value for k, value in current.items() if k not in RESTORED_OPTIM_WRAPPER_KEYS},
+            **{k: value for k, value in restored.items() if k in RESTORED_OPTIM_WRAPPER_KEYS},
+        }
+        runner.cfg.param_scheduler = earlier.get("param_scheduler")
+
+
+def changed_settings(config: dict, earlier: dict) -> list[str]:
+    """List the settings of a recipe that changed, such as `train_cfg.max_epochs=6 (was 3)`.
+
+    Args:
+        config: The config of a run.
+        earlier: The config of the run before.
+    """
+    now, before = (
+        dict(_settings({key: recipe[key] for key in RECIPE_KEYS if key in recipe}))
+        for recipe in (config, earlier)
+    )
+    return [
+        f"{key}={now.get(key)!r} (was {before.get(key)!r})"
+        for key in {**now, **before}
+        if repr(now.get(key)) != repr(before.get(key))  # NaN does not equal itself
+    ]
+
+
+def _settings(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the keys, joined by dots as in `--cfg-options`, and the values of nested settings."""
+    if isinstance(value, dict):
+        items = value.items()
+    elif isinstance(value, list | tuple) and any(isinstance(item, dict) for item in value):
+        items = enumerate(value)
+    else:
+        yield path, value
+        return
+    for key, item in items:
+        yield from _settings(item, f"{path}.{key}" if path else str(key))

@@ -1,0 +1,33 @@
+"""Warn when a run has another batch size than its learning rate is made for."""
+
+from __future__ import annotations
+
+from mmdet.registry import HOOKS
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+
+
+@HOOKS.register_module()
+class TotalBatchHook(Hook):
+    """Warn if the batch over all processes is not `auto_scale_lr.base_batch_size` of the config.
+
+    With `auto_scale_lr.enable` mmengine scales the learning rate in proportion to the batch (Goyal
+    et al. 2017, section 2.1) and logs it, so the hook does not warn. The hook counts the batches of
+    accumulated gradients as one batch. mmengine's scaling does not.
+    """
+
+    def before_train(self, runner: Runner) -> None:
+        """Compare the batch sizes."""
+        auto_scale_lr = runner.cfg.get("auto_scale_lr") or {}
+        base = auto_scale_lr.get("base_batch_size")
+        size = getattr(runner.train_dataloader.batch_sampler, "batch_size", None)
+        if base is None or size is None or auto_scale_lr.get("enable"):
+            return
+        steps = getattr(runner.optim_wrapper, "_accumulative_counts", 1)
+        total = runner.world_size * size * steps
+        if total != base:
+            runner.logger.warning(
+                f"The recipe's learning rate is for batches of {base} images, and these have "
+                f"{total} ({runner.world_size} processes x {size} x {steps} accumulated): "
+                f"--auto-scale-lr multiplies the learning rate by {total / base:.4g}"
+            )

@@ -1,0 +1,23 @@
+"""The outputs of all levels as one tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def flatten_levels(levels: Sequence[Tensor], columns: int) -> Tensor:
+    """Join the outputs of a head's levels, anchor by anchor.
+
+    Args:
+        levels: One (N, anchors * columns, H, W) tensor per level.
+        columns: Values per anchor: the class scores, or the 4 box offsets.
+
+    Returns:
+        (N, A, columns) for the A anchors of all levels, in the order level, row, column, anchor of
+        the cell. This is the order of mmdet's `grid_priors`.
+    """
+    flat = [level.permute(0, 2, 3, 1).reshape(level.shape[0], -1, columns) for level in levels]
+    return torch.cat(flat, 1)
