@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import runpy
@@ -11,6 +12,7 @@ import sys
 import sysconfig
 import tarfile
 import venv
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -77,17 +79,45 @@ def test_a_config_by_its_bare_name_or_as_the_documents_write_it(tmp_path, monkey
         find_config(f"elsewhere/{name}.py")
 
 
-def test_the_lock_pins_what_setup_asks_for_and_names_no_host(monkeypatch):
-    asked = {}
-    monkeypatch.setattr("setuptools.setup", lambda **given: asked.update(given))
-    monkeypatch.chdir(ROOT)
-    runpy.run_path(str(ROOT / "setup.py"))
+def requirements(*extras: str) -> set[Requirement]:
+    """What pyproject.toml asks for, with extras; an extra may name others."""
+    tomllib = pytest.importorskip("tomllib")  # since Python 3.11
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    asked = [*project["dependencies"]]
+    for extra in extras:
+        asked += project["optional-dependencies"][extra]
+    found = set(map(Requirement, asked))
+    nested = {extra for each in found if each.name == "mixdet" for extra in each.extras}
+    own = {each for each in found if each.name != "mixdet"}
+    return own | requirements(*nested) if nested else own
+
+
+def test_the_lock_pins_what_is_asked_for_and_names_no_host():
     lines = (ROOT / "constraints.txt").read_text().splitlines()
     pins = {canonicalize_name(name): version for name, _, version in map(_pin, lines)}
     assert len(pins) == len(lines)
-    for text in [*asked["install_requires"], *asked["extras_require"]["dev"]]:
-        requirement = Requirement(text)
-        assert requirement.specifier.contains(pins[canonicalize_name(requirement.name)]), text
+    for requirement in requirements("dev"):
+        version = pins[canonicalize_name(requirement.name)]
+        assert requirement.specifier.contains(version), requirement
+
+
+def test_what_is_imported_is_declared():
+    modules = set()
+    for file in (ROOT / "mixdet").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Import):
+                modules |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                modules.add(node.module.partition(".")[0])
+    owners = metadata.packages_distributions()
+    extras = ("dev", "litert", "executorch")
+    declared = {canonicalize_name(requirement.name) for requirement in requirements(*extras)}
+    undeclared = {
+        module
+        for module in modules - sys.stdlib_module_names - {"mixdet"}
+        if not declared & set(map(canonicalize_name, owners.get(module, [module])))
+    }
+    assert not undeclared
 
 
 def _pin(line: str) -> tuple[str, str, str]:
@@ -119,13 +149,19 @@ def test_sdist_and_wheel_work_without_a_checkout(tmp_path):
     assert site.is_relative_to(tmp_path / "clean")
     for kind in ("configs", "tools"):
         shipped = {file.relative_to(ROOT) for file in (ROOT / kind).rglob("*.[psy]*[!c]")}
+        shipped -= {Path("tools/benchmark.py")}  # the benchmarks stay in the checkout
         assert shipped
         assert not [file for file in shipped if not (site / "mixdet/.mim" / file).is_file()]
     assert (site / "mixdet/.mim/model-index.yml").is_file()
-    assert not list(site.rglob("tests"))
+    assert not [*site.rglob("tests"), *site.rglob("benchmark*")]
 
     mixdet = python.with_name("mixdet")
-    assert "check_data" in shell(empty, mixdet, "--help", path=path)
+    commands = {*TOOLS} - {"benchmark"}
+    usage = shell(empty, mixdet, "--help", path=path)
+    assert {line.split()[0] for line in usage.splitlines() if line[:2] == "  "} > commands
+    for command in sorted(commands):
+        said = shell(empty, mixdet, command, "--help", path=path)
+        assert said.startswith(f"usage: mixdet {command}")
     listed = shell(empty, python, "-m", "mixdet", "configs", path=path)
     assert listed.splitlines() == list(config_names())
     counted = shell(empty, mixdet, "complexity", "ssdlite_mixnet_s_digits", path=path)

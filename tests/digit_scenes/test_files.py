@@ -98,8 +98,8 @@ def test_the_files_are_coco(folder, annotations):
         )
         licenses = {entry["id"] for entry in content["licenses"]}
         for image in content["images"]:
-            with Image.open(folder / split / image["file_name"]) as image:
-                assert image.size == (image["width"], image["height"])
+            with Image.open(folder / split / image["file_name"]) as file:
+                assert file.size == (image["width"], image["height"])
             assert image["license"] in licenses
         for annotation in content["annotations"]:
             x, y, width, height = annotation["bbox"]

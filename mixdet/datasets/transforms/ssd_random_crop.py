@@ -164,16 +164,16 @@ class SSDRandomCrop(BaseTransform):
         """
         x1, y1, x2, y2 = plan.crop
         x1, y1, x2, y2 = x1 // reduction, y1 // reduction, -(-x2 // reduction), -(-y2 // reduction)
-        image = cv2.resize(self._cut(image, x1, y1, x2, y2), self.scale)
+        crop = cv2.resize(self._cut(image, x1, y1, x2, y2), self.scale)
         if plan.flip:
-            image = cv2.flip(image, 1)
+            crop = cv2.flip(crop, 1)
         width, height = self.scale
         if self.photometric is not None:
             rows = _shown(-y1, image.shape[0], height / (y2 - y1), height)
             columns = _shown(-x1, image.shape[1], width / (x2 - x1), width)
             if plan.flip:
                 columns = slice(width - columns.stop, width - columns.start)
-            image = distort(image, self.photometric.draw(), (rows, columns), self.fill)
+            crop = distort(crop, self.photometric.draw(), (rows, columns), self.fill)
 
         factor = width / ((x2 - x1) * reduction), height / ((y2 - y1) * reduction)
         corners = annotations.boxes[plan.kept].reshape(-1, 2, 2)
@@ -182,8 +182,8 @@ class SSDRandomCrop(BaseTransform):
         if plan.flip:
             corners[..., 0] = width - corners[:, ::-1, 0]
         results.update(
-            img=image,
-            img_shape=image.shape[:2],
+            img=crop,
+            img_shape=crop.shape[:2],
             scale_factor=factor,
             flip=plan.flip,
             flip_direction="horizontal" if plan.flip else None,
