@@ -25,7 +25,7 @@ from benchmarks.processes import RemoteFunction, remote_function, time_remote_in
 from benchmarks.timing import format_range, median_and_range, speedup
 from mixdet.errors import MixDetError
 from mixdet.inference.manifest import read_manifest
-from mixdet.inference.runtimes import FILES, INT8_PACKAGES, PACKAGES
+from mixdet.inference.runtimes import INT8_PACKAGES, RUNTIME_FILES, RUNTIME_PACKAGES
 from mixdet.machine import machine_record
 from mixdet.visual.svg import figure_to_svg, series_color
 from mixdet.visual.tables import text_table
@@ -103,7 +103,7 @@ def _is_installed(form: str) -> bool:
     if "compiled" in form:
         return shutil.which("g++") is not None
     folder, runtime = EXPORTED_FORMS.get(form, (None, None))
-    packages = [PACKAGES[runtime]] if runtime else []
+    packages = [RUNTIME_PACKAGES[runtime]] if runtime else []
     if folder == OURS_INT8:
         packages += INT8_PACKAGES
     return all(importlib.util.find_spec(name) is not None for name in packages)
@@ -126,8 +126,8 @@ def _exported_rows(folders: Sequence[str]) -> dict[tuple[str, str], dict[str, ob
                 f"--folders {path}: its kind is {manifest['kind']}, which does decoding and NMS "
                 "itself: export with --kind raw"
             )
-        for runtime, (file, *_) in FILES.items():
-            if file in manifest["files"] and importlib.util.find_spec(PACKAGES[runtime]):
+        for runtime, (file, *_) in RUNTIME_FILES.items():
+            if file in manifest["files"] and importlib.util.find_spec(RUNTIME_PACKAGES[runtime]):
                 row = {"form": f"{name}, {runtime}"}
                 if measured := manifest.get("measured", {}).get(runtime):
                     row["mAP"] = measured["mAP"]

@@ -38,8 +38,8 @@ from mixdet.deploy.quantization import blocks_of_nodes, quantize_nodes
 from mixdet.deploy.raw_network import RawNetwork
 from mixdet.deploy.to_onnx import save_onnx
 from mixdet.deploy.to_openvino import convert_to_openvino
-from mixdet.inference.manifest import FORMAT, MANIFEST, read_manifest, sha256
-from mixdet.inference.runtimes import FILES
+from mixdet.inference.manifest import MANIFEST, MANIFEST_FORMAT, read_manifest, sha256
+from mixdet.inference.runtimes import RUNTIME_FILES
 from mixdet.inference.trained import TrainedNetwork
 
 SIZE = 320
@@ -114,7 +114,7 @@ def _write_int8(
     noise = np.random.default_rng(0).integers(0, 256, (8, 1, SIZE, SIZE, 3), np.uint8)
     for target in targets:
         with tempfile.TemporaryDirectory() as work:
-            file = Path(work, FILES["onnx"][0])
+            file = Path(work, RUNTIME_FILES["onnx"][0])
             save_onnx(RawNetwork(trained, target, int8=True), file, manifest["postprocess"], {})
             nodes = [*blocks_of_nodes(file, squeeze_excite=False)]
             quantize_nodes(target, file, folder, nodes, [*noise], Path(work, "ranges.json"))
@@ -169,14 +169,14 @@ class TorchvisionRaw(nn.Module):
 def _write_torchvision(raw: TorchvisionRaw, folder: Path, targets: set[str]) -> None:
     folder.mkdir()
     postprocess = dict(TEST_CFG, iou_thr=TEST_CFG["nms"]["iou_threshold"])
-    save_onnx(raw.eval(), folder / FILES["onnx"][0], postprocess, {})
+    save_onnx(raw.eval(), folder / RUNTIME_FILES["onnx"][0], postprocess, {})
     if "openvino" in targets:
         import openvino  # optional
 
-        model = convert_to_openvino(folder / FILES["onnx"][0])
-        openvino.save_model(model, folder / FILES["openvino"][0], compress_to_fp16=False)
+        model = convert_to_openvino(folder / RUNTIME_FILES["onnx"][0])
+        openvino.save_model(model, folder / RUNTIME_FILES["openvino"][0], compress_to_fp16=False)
     manifest = {
-        "format": FORMAT,
+        "format": MANIFEST_FORMAT,
         "kind": "raw",
         "input": {"width": SIZE, "height": SIZE, "channels": "RGB"},
         "classes": [f"class {number}" for number in range(90)],

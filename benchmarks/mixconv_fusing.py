@@ -26,7 +26,7 @@ from benchmarks.weights import initialize
 from mixdet.analysis.complexity import count_madds
 from mixdet.config.read import read_config
 from mixdet.errors import MixDetError
-from mixdet.inference.runtimes import PACKAGES, load
+from mixdet.inference.runtimes import RUNTIME_PACKAGES, load
 from mixdet.machine import machine_record
 from mixdet.models.fusing import fuse
 from mixdet.visual.tables import text_table
@@ -83,7 +83,7 @@ def measure(
     Raises:
         MixDetError: Neither ONNX Runtime nor OpenVINO is installed.
     """
-    runtimes = [name for name in RUNTIMES if importlib.util.find_spec(PACKAGES[name])]
+    runtimes = [name for name in RUNTIMES if importlib.util.find_spec(RUNTIME_PACKAGES[name])]
     if not runtimes:
         raise MixDetError("no runtime is installed: pip install 'mixdet[onnx,openvino]'")
     init_default_scope("mmdet")

@@ -164,11 +164,11 @@ def _devices() -> Iterator[Check]:
 def _runtimes() -> Iterator[Check]:
     """Check which runtimes of exported files are installed, without importing them."""
     try:
-        from mixdet.inference.runtimes import PACKAGES
+        from mixdet.inference.runtimes import RUNTIME_PACKAGES
     except Exception:  # NumPy does not import, and `_versions` reports it
         return
     owners = _owners()
-    for extra, module in PACKAGES.items():
+    for extra, module in RUNTIME_PACKAGES.items():
         if importlib.util.find_spec(module) is None:
             value = f'not installed: pip install "mixdet[{extra}]"'
         else:

@@ -14,10 +14,13 @@ def main() -> None:
     parser.add_argument(
         "--port", type=int, default=7860, help="0 takes any free port (default: %(default)s)"
     )
+    parser.add_argument(
+        "--threads", type=int, metavar="N", help="CPU threads (default: the runtime chooses)"
+    )
     args = parser.parse_args()
     from mixdet.demo import serve  # loads the detectors' packages, which --help does not need
 
-    serve([model for model in (args.model, args.model2) if model], args.port)
+    serve([model for model in (args.model, args.model2) if model], args.port, args.threads)
 
 
 if __name__ == "__main__":

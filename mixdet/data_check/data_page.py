@@ -41,7 +41,7 @@ def write_data_page(report: DataReport, path: Path, title: str) -> None:
 
 def _section(problem: Problem) -> str:
     level = f'<span class="{problem.level}">{problem.level}</span>'
-    heading = f"{level} {escape(problem.data)} data: {escape(problem.text)}: {problem.count:,}"
+    heading = f"{level} {escape(problem.headline())}"
     figures = "".join(_figure(example) for example in problem.examples)
     rest = problem.count - len(problem.examples)
     more = f"<p>and {rest:,} more</p>" if figures and rest > 0 else ""

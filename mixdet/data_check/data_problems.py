@@ -50,10 +50,15 @@ class Problem:
     count: int
     examples: list[Example] = field(default_factory=list)
 
+    def headline(self) -> str:
+        """Return the data set, what is wrong, and the count in one line."""
+        count = f" ({self.count:,} cases)" if self.count > 1 else ""
+        return f"{self.data} data: {self.text}{count}"
+
     def line(self) -> str:
-        """Return the problem and its first example in one line."""
+        """Return the headline and the first example in one line."""
         first = f" (first: {self.examples[0].text})" if self.examples else ""
-        return f"{self.data} data: {self.text}: {self.count:,}{first}"
+        return self.headline() + first
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""

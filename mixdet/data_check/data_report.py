@@ -68,7 +68,7 @@ class DataReport:
         """Return the report for a terminal: each problem with its count and first examples."""
         parts = [summary_table(self.summaries)]
         for problem in self.sorted_problems():
-            lines = [f"{problem.level}: {problem.data} data: {problem.text}: {problem.count:,}"]
+            lines = [f"{problem.level}: {problem.headline()}"]
             lines += [f"    {_shorten(example.text)}" for example in problem.examples]
             rest = problem.count - len(problem.examples)
             if problem.examples and rest > 0:

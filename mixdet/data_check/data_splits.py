@@ -58,9 +58,7 @@ class Split:
 
     @cached_property
     def categories(self) -> list[dict]:
-        """The category entries. Names that are not strings are converted, so that none is equal to
-        a class name.
-        """
+        """The category entries. Names that are not strings are converted to strings."""
         return [
             {**category, "name": str(category.get("name"))}
             for category in self.content["categories"]
@@ -78,9 +76,7 @@ class Split:
 
     @cached_property
     def boxes(self) -> np.ndarray:
-        """(n, 4) `bbox` of each annotation as it is in the file. A row is NaN if the `bbox` is not
-        four numbers.
-        """
+        """(n, 4) `bbox` of each annotation as it is in the file; NaN if it is not four numbers."""
         return finite_rows([annotation.get("bbox") for annotation in self.annotations], 4)
 
     @cached_property

@@ -20,12 +20,15 @@ from mixdet.inference import Detector
 HOST = "127.0.0.1"
 
 
-def serve(models: Sequence[str | os.PathLike], port: int = 7860) -> None:
+def serve(
+    models: Sequence[str | os.PathLike], port: int = 7860, threads: int | None = None
+) -> None:
     """Serve the page until Ctrl-C.
 
     Args:
         models: One or two checkpoints or exported folders, as `Detector` takes them.
         port: The port to listen on; 0 takes any free one.
+        threads: Number of CPU threads of each detector, as `Detector` takes it.
 
     Raises:
         MixDetError: gradio is missing, a model cannot be opened, or the port is taken.
@@ -33,7 +36,7 @@ def serve(models: Sequence[str | os.PathLike], port: int = 7860) -> None:
     if importlib.util.find_spec("gradio") is None:
         raise MixDetError("the demo page needs gradio: pip install 'mixdet[demo]'")
     with _listen(port) as listener, tempfile.TemporaryDirectory(prefix="mixdet_demo_") as folder:
-        app = build_app(_load_detectors(models), folder)
+        app = build_app(_load_detectors(models, threads), folder)
         import uvicorn
 
         print(f"http://{HOST}:{listener.getsockname()[1]} (Ctrl-C ends it)", flush=True)
@@ -94,12 +97,15 @@ async def _limit_threads(app: Any) -> AsyncIterator[None]:
     yield
 
 
-def _load_detectors(models: Sequence[str | os.PathLike]) -> dict[str, Detector]:
+def _load_detectors(
+    models: Sequence[str | os.PathLike], threads: int | None
+) -> dict[str, Detector]:
     """Load the detectors. Each gets the last two parts of its path as a unique name."""
     detectors = {}
     for model in models:
         name = "/".join(Path(model).resolve().parts[-2:])
-        detectors[name if name not in detectors else str(model)] = Detector(model)
+        detector = Detector(model, threads=threads)
+        detectors[name if name not in detectors else str(model)] = detector
     return detectors
 
 

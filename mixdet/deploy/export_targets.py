@@ -19,7 +19,7 @@ from mixdet.deploy.to_mobile import save_executorch, save_litert, save_ncnn
 from mixdet.deploy.to_onnx import save_onnx
 from mixdet.deploy.to_openvino import convert_to_openvino
 from mixdet.errors import MixDetError
-from mixdet.inference.runtimes import FILES, INT8_PACKAGES
+from mixdet.inference.runtimes import INT8_PACKAGES, RUNTIME_FILES
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def write_targets(
     """
     precision = manifest["precision"]
     for name in targets:
-        path = folder / FILES[name][0]
+        path = folder / RUNTIME_FILES[name][0]
         if name == "ncnn":
             save_ncnn(network_for(name), folder, half=precision == "fp16")
         elif name == "litert":
@@ -118,7 +118,7 @@ def write_targets(
             save_executorch(network_for(name), path)
         else:
             with tempfile.TemporaryDirectory() as work:
-                file = Path(work, FILES["onnx"][0])
+                file = Path(work, RUNTIME_FILES["onnx"][0])
                 save_onnx(network_for(name), file, manifest["postprocess"], metadata)
                 if training_images is not None:
                     float_blocks = Int8Writer(file, manifest, training_images).write(name, folder)

@@ -20,8 +20,8 @@ from mixdet.deploy.labeled_images import LabeledImages, labeled_images
 from mixdet.deploy.raw_network import CandidateNetwork, RawNetwork, postprocess_settings
 from mixdet.deploy.verification import ReferenceDetections, detect_reference, verify
 from mixdet.errors import MixDetError
-from mixdet.inference.manifest import FORMAT, MANIFEST, UNVERIFIED, sha256
-from mixdet.inference.runtimes import FILES
+from mixdet.inference.manifest import MANIFEST, MANIFEST_FORMAT, UNVERIFIED_PREFIX, sha256
+from mixdet.inference.runtimes import RUNTIME_FILES
 from mixdet.inference.trained import TrainedNetwork
 from mixdet.outputs import writable_folder
 
@@ -99,7 +99,7 @@ def export(
         folder = writable_folder("--out", out / kind if len(kinds) > 1 else out)
         network_for = cache(partial(KINDS[kind], trained, int8=precision == "int8"))
         manifest = _manifest(trained, network_for(*targets[:1]), kind, postprocess) | settings
-        unverified = Path(tempfile.mkdtemp(prefix=UNVERIFIED, dir=folder))
+        unverified = Path(tempfile.mkdtemp(prefix=UNVERIFIED_PREFIX, dir=folder))
         _write_files(unverified, trained, network_for, manifest, targets, training_images)
         _write_manifest(unverified, folder, manifest)
         if reference is not None:
@@ -115,7 +115,7 @@ def _manifest(
 ) -> dict[str, Any]:
     width, height = network.input_wh
     return {
-        "format": FORMAT,
+        "format": MANIFEST_FORMAT,
         "kind": kind,
         "input": {
             "width": width,
@@ -160,7 +160,7 @@ def _write_files(
     metadata_keys = ("kind", "input", "classes", "postprocess")
     metadata = {key: json.dumps(manifest[key]) for key in metadata_keys}
     write_targets(targets, folder, network_for, manifest, metadata, training_images)
-    names = [WEIGHTS_FILE, *(name for target in targets for name in FILES[target])]
+    names = [WEIGHTS_FILE, *(name for target in targets for name in RUNTIME_FILES[target])]
     manifest["files"] = {name: sha256(folder / name) for name in names}
 
 
@@ -189,7 +189,7 @@ def _verify_files(
 
 def _report_older_files(folder: Path, manifest: dict[str, Any]) -> None:
     """Print which files of an earlier export this one does not replace."""
-    names = {name for names in FILES.values() for name in names} - manifest["files"].keys()
+    names = {name for names in RUNTIME_FILES.values() for name in names} - manifest["files"].keys()
     names |= {f"{kind}/{MANIFEST}" for kind in KINDS}
     if older := sorted(name for name in names if (folder / name).exists()):
         print(f"{folder}: these files are from an earlier export: {', '.join(older)}")

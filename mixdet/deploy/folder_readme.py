@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mixdet.inference.manifest import MANIFEST
-from mixdet.inference.runtimes import FILES
+from mixdet.inference.runtimes import RUNTIME_FILES
 
 README = """# {name}
 
@@ -97,7 +97,9 @@ def write_folder_readme(directory: Path, folder: Path, manifest: dict[str, Any])
         folder=folder,
         kind=KINDS[kind],
         files="\n".join(f"| `{name}` | {PURPOSES[name]} |" for name in files),
-        runtimes=" or ".join(PURPOSES[name] for name, *_ in FILES.values() if name in files),
+        runtimes=" or ".join(
+            PURPOSES[name] for name, *_ in RUNTIME_FILES.values() if name in files
+        ),
         channels=input_format["channels"],
         width=width,
         height=height,

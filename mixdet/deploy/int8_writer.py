@@ -20,7 +20,7 @@ from mixdet.deploy.labeled_images import LabeledImages
 from mixdet.deploy.quantization import blocks_of_nodes, quantize_nodes
 from mixdet.images import as_rgb
 from mixdet.inference.exported import ExportedFile, network_input
-from mixdet.inference.runtimes import FILES, load
+from mixdet.inference.runtimes import RUNTIME_FILES, load
 
 RANKING_IMAGES = 20
 VALIDATION_IMAGES = 200
@@ -103,7 +103,7 @@ class Int8Writer:
         if not self._ranking:
             inputs = self.inputs[:: max(1, len(self.inputs) // RANKING_IMAGES)]
             with tempfile.TemporaryDirectory() as folder:
-                file, path = self.file, Path(folder, FILES["onnx"][0])
+                file, path = self.file, Path(folder, RUNTIME_FILES["onnx"][0])
                 if self.manifest["kind"] == "end2end":
                     # Outputs before NMS can be compared anchor by anchor.
                     import onnx

@@ -17,7 +17,7 @@ import numpy as np
 
 from mixdet.deploy.quiet import errors_only
 from mixdet.deploy.to_openvino import convert_to_openvino
-from mixdet.inference.runtimes import FILES
+from mixdet.inference.runtimes import RUNTIME_FILES
 
 # Squeeze-excite modules have this name. They compute little, and 8 bits make them slower.
 SQUEEZE_EXCITE = "se"
@@ -86,7 +86,7 @@ def quantize_nodes(
         calibration_cache: A file in which ONNX Runtime keeps the ranges of the activations. The
             next call with the same network reads them from it.
     """
-    path = folder / FILES[target][0]
+    path = folder / RUNTIME_FILES[target][0]
     if target == "openvino":
         _quantize_openvino(file, path, nodes, inputs)
     elif nodes:

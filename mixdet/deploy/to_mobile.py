@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from mixdet.deploy.raw_network import RawNetwork
 from mixdet.errors import MixDetError
-from mixdet.inference.runtimes import FILES
+from mixdet.inference.runtimes import RUNTIME_FILES
 
 
 class _OneImageNetwork(nn.Module):
@@ -62,7 +62,7 @@ def save_ncnn(network: RawNetwork, folder: Path, half: bool) -> None:
         shape = f"inputshape=[1,3,{height},{width}]f32"
         command = [pnnx.EXEC_PATH, script, shape, f"fp16={int(half)}"]
         done = subprocess.run(command, cwd=work, capture_output=True, text=True)
-        for name in FILES["ncnn"]:
+        for name in RUNTIME_FILES["ncnn"]:
             if not Path(work, name).is_file():
                 reason = " ".join(done.stderr.split())[-300:]
                 raise MixDetError(f"--to ncnn: pnnx did not write {name}: {reason}")

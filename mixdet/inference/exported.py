@@ -13,7 +13,7 @@ import numpy as np
 
 from mixdet.errors import MixDetError, one_line
 from mixdet.inference.manifest import MANIFEST, check_files, read_manifest, usable_runtimes
-from mixdet.inference.runtimes import FILES, PACKAGES, load
+from mixdet.inference.runtimes import RUNTIME_FILES, RUNTIME_PACKAGES, load
 
 
 class ExportedFile:
@@ -21,7 +21,7 @@ class ExportedFile:
 
     Args:
         manifest: The content of `mixdet.json`.
-        runtime: A key of `mixdet.inference.runtimes.FILES`.
+        runtime: A key of `mixdet.inference.runtimes.RUNTIME_FILES`.
         folder: The folder of the file.
         threads: Number of threads to compute with; None leaves it to the runtime.
 
@@ -34,15 +34,15 @@ class ExportedFile:
         self, manifest: dict[str, Any], runtime: str, folder: Path, threads: int | None = None
     ) -> None:
         self.manifest, self.runtime = manifest, runtime
-        model = folder / FILES[runtime][0]
+        model = folder / RUNTIME_FILES[runtime][0]
         try:
             self._loaded = load(runtime, model, manifest.get("precision", "fp32"), threads)
         except MixDetError:
             raise
         except Exception as error:  # runtimes raise anything
             raise MixDetError(
-                f"{model} is no network that {PACKAGES[runtime]} reads ({one_line(error)}): "
-                "export again"
+                f"{RUNTIME_PACKAGES[runtime]} cannot read {model} as a network "
+                f"({one_line(error)}): export again"
             ) from error
         expected = manifest["input"]["height"], manifest["input"]["width"], 3
         shape = self._loaded.shape
@@ -101,7 +101,7 @@ class ExportedNetwork(ExportedFile):
 
     Attributes:
         manifest: The content of `mixdet.json`.
-        runtime: The runtime that computes, a key of `mixdet.inference.runtimes.FILES`.
+        runtime: The runtime that computes, a key of `mixdet.inference.runtimes.RUNTIME_FILES`.
         classes: Class names, indexed by label.
 
     Args:

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from mixdet.errors import MixDetError
-from mixdet.inference.runtimes import FILES, PACKAGES
+from mixdet.inference.runtimes import RUNTIME_FILES, RUNTIME_PACKAGES
 
 MANIFEST = "mixdet.json"
-FORMAT = 1
-UNVERIFIED = "unverified_"  # prefix of the folder that holds files until they are verified
+MANIFEST_FORMAT = 1
+UNVERIFIED_PREFIX = "unverified_"  # prefix of the folder that holds files until they are verified
 
 
 def _is_text(value: Any) -> bool:
@@ -60,15 +60,17 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     if not path.is_file():  # a pipe is no file either: reading it would block
         exported = sorted(file.parent.name for file in folder.glob(f"*/{MANIFEST}"))
-        exported = [name for name in exported if not name.startswith(UNVERIFIED)]
+        exported = [name for name in exported if not name.startswith(UNVERIFIED_PREFIX)]
         hint = f"; these folders in it have one: {', '.join(exported)}" if exported else ""
         raise MixDetError(f"{folder} is no exported folder: it has no {MANIFEST}{hint}")
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise MixDetError(f"{path} cannot be read ({error}): export again") from error
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise MixDetError(f"{path} is not of format {FORMAT}: export with this version of mixdet")
+    if not isinstance(manifest, dict) or manifest.get("format") != MANIFEST_FORMAT:
+        raise MixDetError(
+            f"{path} is not of format {MANIFEST_FORMAT}: export with this version of mixdet"
+        )
     if fault := _find_fault(manifest, SCHEMA):
         raise MixDetError(f"{path}: {fault} is missing or has a wrong value: export again")
     return manifest
@@ -107,14 +109,14 @@ def usable_runtimes(
     Raises:
         MixDetError: There is none.
     """
-    exported = [name for name, files in FILES.items() if files[0] in manifest["files"]]
+    exported = [name for name, files in RUNTIME_FILES.items() if files[0] in manifest["files"]]
     if runtime is not None and runtime not in exported:
         raise MixDetError(
             f"{folder} has no file for the runtime {runtime!r}; it has files for: "
             f"{', '.join(exported)}"
         )
     candidates = [runtime] if runtime else exported
-    usable = [name for name in candidates if importlib.util.find_spec(PACKAGES[name])]
+    usable = [name for name in candidates if importlib.util.find_spec(RUNTIME_PACKAGES[name])]
     if not usable:
         extras = " or ".join(f'pip install "mixdet[{name}]"' for name in candidates)
         raise MixDetError(f"{folder}: no runtime for it is installed: {extras}")
@@ -127,7 +129,7 @@ def check_files(folder: Path, manifest: dict[str, Any], runtime: str) -> None:
     Raises:
         MixDetError: One is missing or was changed.
     """
-    for name in FILES[runtime]:
+    for name in RUNTIME_FILES[runtime]:
         path = folder / name
         if not path.is_file() or sha256(path) != manifest["files"].get(name):
             raise MixDetError(

@@ -14,7 +14,7 @@ from mixdet.errors import MixDetError
 Run = Callable[[np.ndarray], list[np.ndarray]]
 
 # The files that each runtime loads: the one that is given to it, then others that belong to it
-FILES = {
+RUNTIME_FILES = {
     "onnx": ("model.onnx",),
     "openvino": ("model.xml", "model.bin"),
     "ncnn": ("model.ncnn.param", "model.ncnn.bin"),
@@ -22,14 +22,14 @@ FILES = {
     "executorch": ("model.pte",),
 }
 # The Python package that each runtime comes in
-PACKAGES = {
+RUNTIME_PACKAGES = {
     "onnx": "onnxruntime",
     "openvino": "openvino",
     "ncnn": "ncnn",
     "litert": "ai_edge_litert",
     "executorch": "executorch",
 }
-BATCH = 8  # images that OpenVINO computes at a time: it can reshape a file of one image
+OPENVINO_BATCH = 8  # images that OpenVINO computes at a time: it can reshape a file of one image
 # The packages that write 8-bit files. The sweep over layers runs on ONNX Runtime for any target
 INT8_PACKAGES = ("onnxruntime", "nncf")
 
@@ -54,7 +54,7 @@ def load(runtime: str, path: Path, precision: str = "fp32", threads: int | None 
     """Load a file on its runtime, on the CPU.
 
     Args:
-        runtime: A key of `FILES`.
+        runtime: A key of `RUNTIME_FILES`.
         path: The first of the runtime's files.
         precision: Precision that the file was exported with: 'fp32', 'fp16', 'bf16' or 'int8'.
         threads: Number of threads to compute with; None leaves it to the runtime.
@@ -111,7 +111,7 @@ def _openvino(path: Path, precision: str, threads: int | None) -> Loaded:
         config["INFERENCE_NUM_THREADS"] = threads
 
     single = core.compile_model(model, "CPU", config)
-    batch = BATCH if shape[0] == 1 and _reshape(model, BATCH) else 1
+    batch = OPENVINO_BATCH if shape[0] == 1 and _reshape(model, OPENVINO_BATCH) else 1
 
     @cache
     def batched() -> Any:  # compiled when it is first needed: that takes half a second or more

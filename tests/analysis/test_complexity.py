@@ -13,6 +13,8 @@ from mixdet.analysis.complexity import (
     build_for_counting,
     complexity_table,
     count_complexity,
+    count_madds,
+    count_madds_by_module,
 )
 from mixdet.analysis.paper import TABLE_1, PaperRow
 from mixdet.errors import MixDetError
@@ -41,6 +43,27 @@ def test_two_counters_agree(name):
     operators = analysis.by_operator()
     assert set(operators) == {"conv", "batch_norm"}
     assert count_complexity(path).madds == operators["conv"]
+
+
+def test_madds_by_module_by_hand():
+    """A 3x3 convolution that is called twice, and a linear layer past the hooks of its parent."""
+
+    class Network(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = torch.nn.Conv2d(2, 2, 3, padding=1)
+            self.head = torch.nn.Sequential(torch.nn.Linear(2, 5))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head.forward(self.conv(self.conv(x)).mean((2, 3)))
+
+    network = Network()
+    madds = count_madds_by_module(network, torch.zeros(1, 2, 4, 6))
+    conv, linear = 2 * (2 * 2 * 9) * (4 * 6), 2 * 5
+    assert madds[network.conv] == conv
+    assert madds[network.head[0]] == linear
+    assert network.head not in madds
+    assert madds[network] == count_madds(network, torch.zeros(1, 2, 4, 6)) == conv + linear
 
 
 def test_baseline_has_the_size_that_mmdet_states():

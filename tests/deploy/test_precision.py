@@ -17,7 +17,7 @@ from mixdet.deploy.int8_writer import fewest_float_blocks, signal_to_noise
 from mixdet.deploy.quantization import blocks_of_nodes, quantize_nodes
 from mixdet.errors import MixDetError
 from mixdet.inference.exported import ExportedNetwork
-from mixdet.inference.runtimes import BATCH, FILES, load
+from mixdet.inference.runtimes import OPENVINO_BATCH, RUNTIME_FILES, load
 from mixdet.models.layers import InvertedResidual
 
 
@@ -98,7 +98,7 @@ def test_openvino_keeps_some_grouped_convolutions_in_float(tmp_path):
     with torch.no_grad():
         want = network(image).numpy()
     for target in ("onnx", "openvino"):
-        run = load(target, tmp_path / FILES[target][0]).run
+        run = load(target, tmp_path / RUNTIME_FILES[target][0]).run
         assert np.abs(run(image.numpy())[0] - want).max() < 0.1 * np.abs(want).max()
 
 
@@ -106,7 +106,7 @@ def test_manifest_states_the_precision(reduced):
     precision, folder = reduced
     manifest = json.loads((folder / "mixdet.json").read_text())
     assert manifest["precision"] == precision
-    assert load("openvino", folder / "model.xml", precision).batch == BATCH
+    assert load("openvino", folder / "model.xml", precision).batch == OPENVINO_BATCH
     for target in ("onnx", "openvino"):
         assert manifest["measured"][target]["max_drop"] == 1.0
         assert manifest["measured"][target]["mAP"] >= 0

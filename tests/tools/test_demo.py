@@ -42,12 +42,16 @@ class TestRefusals:
         with pytest.raises(MixDetError, match="--port 70000"):
             serve(["a.pth"], 70000)
 
-    def test_missing_model(self):
+    @pytest.mark.parametrize(
+        ("options", "words"), [((), "gone.pth"), (("--threads", "0"), "threads=0")]
+    )
+    def test_arguments_that_the_detector_refuses(self, options, words):
         pytest.importorskip("gradio")
-        done = subprocess.run([*TOOL, "gone.pth", "--port", "0"], capture_output=True, text=True)
+        command = [*TOOL, "gone.pth", "--port", "0", *options]
+        done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode == 1
         assert done.stderr.startswith("error: ")
-        assert "gone.pth" in done.stderr
+        assert words in done.stderr
         assert done.stderr.count("\n") == 1
 
 

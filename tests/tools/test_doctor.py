@@ -95,7 +95,7 @@ def test_failed_import_is_a_problem_with_a_remedy(
 
 
 def test_a_missing_runtime_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(runtimes.PACKAGES, "onnx", "no_such_module")
+    monkeypatch.setitem(runtimes.RUNTIME_PACKAGES, "onnx", "no_such_module")
     check = find(doctor.examine(), "onnx")
     assert (check.level, check.value) == ("ok", 'not installed: pip install "mixdet[onnx]"')
 

@@ -158,9 +158,8 @@ class TestContactSheet:
 
     def test_every_image_is_there_and_enlarged(self, tmp_path):
         items = [SheetImage(np.full((40, 80, 3), (40, 50, 200), np.uint8)) for _ in range(5)]
-        path = write_contact_sheet(
-            items, tmp_path / "new" / "sheet.png", classes=CLASSES, columns=3
-        )
+        path = tmp_path / "new" / "sheet.png"
+        write_contact_sheet(items, path, classes=CLASSES, columns=3)
         assert pixels(path, (40, 50, 200)) == 5 * 320 * 160
 
     def test_extreme_images(self, tmp_path):
@@ -188,16 +187,10 @@ class TestContactSheet:
             )
             for name in ("perfect", "nothing")
         }
-        assert pixels(sheets["perfect"], WRONG_COLOR) == pixels(
-            sheets["nothing"], WRONG_COLOR
-        )  # the legend
-        assert (
-            pixels(sheets["perfect"], CORRECT_COLOR)
-            > pixels(sheets["nothing"], CORRECT_COLOR) + 500
-        )
-        assert pixels(sheets["perfect"], MISSED_COLOR) + 500 < pixels(
-            sheets["nothing"], MISSED_COLOR
-        )
+        perfect, nothing = sheets["perfect"], sheets["nothing"]
+        assert pixels(perfect, WRONG_COLOR) == pixels(nothing, WRONG_COLOR)  # only the legend
+        assert pixels(perfect, CORRECT_COLOR) > pixels(nothing, CORRECT_COLOR) + 500
+        assert pixels(perfect, MISSED_COLOR) + 500 < pixels(nothing, MISSED_COLOR)
 
         results[0]["image_id"] = 77
         (tmp_path / "other.json").write_text(json.dumps(results))
