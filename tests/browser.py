@@ -81,7 +81,7 @@ class Browser:
         """Until the expression, or what it promises, is true."""
         end = time.monotonic() + seconds
         while not self.run(f"Promise.resolve({script}).then(Boolean)"):
-            seen = (script, self.console, self.run("document.body.innerText"))
+            seen = (script, self.console, self.run("document.body?.innerText"))
             assert time.monotonic() < end, seen
             time.sleep(0.1)
 
