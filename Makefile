@@ -17,7 +17,7 @@ help:
 	@echo "make test-oldest the fast tests on the oldest torch that setup.py allows, in .venv-oldest"
 	@echo "make coverage    the fast tests, and how much of mixdet they run"
 	@echo "make lint        ruff, as pre-commit runs it"
-	@echo "make docs        the API reference from the docstrings, in docs/api/index.html"
+	@echo "make docs        the site of the documents and the API reference, in site/"
 	@echo "make lock        constraints.txt: the versions that are installed"
 	@echo "make audit       known vulnerabilities of those versions; asks PyPI"
 	@echo "make doctor      versions, devices, data sets, and what is wrong"
@@ -75,16 +75,9 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-# pdoc leaves out what is in a package that has an __all__: that is named. It does not find the names
-# in the annotations of a NamedTuple, which it shows as they are written.
-LISTED = $(dir $(shell grep -rl --include=__init__.py '^__all__' mixdet))
-INSIDE = $(filter-out %/__init__.py,$(wildcard $(addsuffix *.py,$(LISTED)))) \
-  $(patsubst %/__init__.py,%.py,$(wildcard $(addsuffix */__init__.py,$(LISTED))))
-MODULES = mixdet $(subst /,.,$(patsubst %.py,%,$(INSIDE)))
-
 docs: install
-	$(BIN)/python -W 'ignore:Error parsing type annotation ForwardRef' -m pdoc --docformat google \
-	  --no-include-undocumented --output-directory docs/api $(MODULES)
+	$(BIN)/python -m mkdocs build --strict
+	@echo "To read it: $(BIN)/python -m http.server --directory site, then http://localhost:8000"
 
 lock: install
 	$(BIN)/python -m pip freeze --exclude-editable > constraints.txt
@@ -97,5 +90,5 @@ doctor: install
 	$(BIN)/python tools/doctor.py
 
 clean:
-	rm -rf $(VENV) .venv-onedl .venv-oldest docs/api .coverage .pytest_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf $(VENV) .venv-onedl .venv-oldest site .coverage .pytest_cache .ruff_cache .hypothesis *.egg-info
 	find . -name __pycache__ -not -path './data/*' -prune -exec rm -rf {} +

@@ -1,4 +1,4 @@
-"""Time MixDet against its peers, in turns: python -m benchmarks input --data-root DIR."""
+"""The command line of the benchmarks, such as `python -m benchmarks train`."""
 
 from __future__ import annotations
 
@@ -13,107 +13,103 @@ from mixdet.outputs import writable_file
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
-        description="Time MixDet against what one would run otherwise, in turns on this machine. "
-        "Figures are medians of the rounds, with the lowest and the highest in brackets.",
+        description="Time MixDet against its peers, in turns on this machine. Figures are medians "
+        "of the rounds, with the lowest and the highest in brackets.",
     )
-    kinds = parser.add_subparsers(dest="kind", required=True)
+    commands = parser.add_subparsers(dest="command", required=True)
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--rounds", type=positive, default=5, help="timed rounds (default: 5)")
-    common.add_argument("--out", metavar="FILE", help="also write the figures as JSON, and a plot")
+    common.add_argument(
+        "--out", metavar="FILE", help="write the record as JSON, and its plot beside it"
+    )
     common.add_argument("--markdown", action="store_true", help="print the tables as Markdown")
+    coco = argparse.ArgumentParser(add_help=False)
+    coco.add_argument("--data-root", required=True, help="a folder in COCO's layout")
 
-    pipeline = kinds.add_parser(
-        "input", parents=[common], help="the training pipeline, against mmdet's"
+    command = commands.add_parser(
+        "input", parents=[common, coco], help="the training pipeline against mmdet's"
     )
-    pipeline.add_argument("--data-root", required=True, help="images in COCO's layout")
-    pipeline.add_argument("--images", type=positive, help="only the first so many")
+    command.add_argument("--images", type=positive, help="read only the first IMAGES images")
 
-    training = kinds.add_parser(
-        "train", parents=[common], help="a training step, against mmdet's on timm's networks"
+    command = commands.add_parser(
+        "train", parents=[common], help="a training step against mmdet's on timm's networks"
     )
-    training.add_argument("--size", type=positive, default=320, help="pixels (default: 320)")
-    training.add_argument("--batch", type=positive, default=8, help="images (default: 8)")
-    training.add_argument("--amp", action="store_true", help="both in mixed precision")
-    training.add_argument("--threads", nargs="+", type=positive, default=[1, 2])
-    training.add_argument("--networks", nargs="+", metavar="NAME", help="such as MixNet-S")
-    training.add_argument(
-        "--forms", nargs="+", default=["eager"], help="of ours: eager, 'CUDA graph', compiled"
+    command.add_argument("--batch", type=positive, help="images per step (default: 8)")
+    command.add_argument("--amp", action="store_true", help="mixed precision on both sides")
+    command.add_argument("--threads", nargs="+", type=positive, help="default: 1 2")
+    command.add_argument("--networks", nargs="+", metavar="NAME", help="such as MixNet-S")
+    command.add_argument(
+        "--forms",
+        nargs="+",
+        metavar="FORM",
+        help="forms of MixDet's step: eager (default), 'CUDA graph', compiled",
     )
 
-    feeding = kinds.add_parser(
-        "feed", parents=[common], help="training from a data loader, against mmdet's: what waits"
+    command = commands.add_parser(
+        "feed",
+        parents=[common, coco],
+        help="training from a data loader against mmdet's: how long it waits for images",
     )
-    feeding.add_argument("--data-root", required=True, help="images in COCO's layout")
-    feeding.add_argument("--workers", nargs="+", type=positive, help="default: one a core")
-    feeding.add_argument("--network", default="MixNet-S", help="default: MixNet-S")
-    feeding.add_argument("--amp", action="store_true", help="all in mixed precision")
-    feeding.add_argument("--images", type=positive, default=2400, help="of a round")
-    feeding.add_argument("--batch", type=positive, default=24, help="images (default: 24)")
+    command.add_argument("--workers", nargs="+", type=positive, help="default: one per core")
+    command.add_argument("--network", metavar="NAME", help="default: MixNet-S")
 
-    processes = kinds.add_parser(
-        "gloo", parents=[common], help="two training processes on this CPU, against one"
+    command = commands.add_parser(
+        "gloo", parents=[common], help="two training processes on this CPU against one"
     )
-    processes.add_argument("--size", type=positive, default=320, help="pixels (default: 320)")
-    processes.add_argument("--batch", type=positive, default=8, help="of both (default: 8)")
-    processes.add_argument("--networks", nargs="+", metavar="NAME", help="such as MixNet-S")
+    command.add_argument("--networks", nargs="+", metavar="NAME", help="such as MixNet-S")
 
-    testing = kinds.add_parser(
-        "eval", parents=[common], help="testing, against mmdet's; both backends of the metric"
+    command = commands.add_parser(
+        "eval", parents=[common, coco], help="testing against mmdet's, and the metric's backends"
     )
-    testing.add_argument("--data-root", required=True, help="images in COCO's layout")
-    testing.add_argument(
+    command.add_argument(
         "--trained",
         nargs=2,
         action="append",
-        default=[],
         metavar=("CONFIG", "CHECKPOINT"),
-        help="test this detector too, on its own data",
+        help="test this detector too, on the data of its config",
     )
-    testing.add_argument(
+    command.add_argument(
         "--networks", nargs="*", metavar="NAME", help="on COCO's images, such as MixNet-S"
     )
-    testing.add_argument(
-        "--score-thr", nargs="+", type=float, help="default: the paper's, 1e-8 and 0.001"
+    command.add_argument(
+        "--backends",
+        nargs="+",
+        metavar="NAME",
+        help="of MixDet's metric: pycocotools (default), faster_coco_eval",
     )
-    testing.add_argument(
-        "--backends", nargs="+", help="of our metric: pycocotools (default), faster_coco_eval"
-    )
-    testing.add_argument(
-        "--times", type=positive, default=1, help="test COCO's images so often, as if more"
-    )
-    testing.add_argument(
-        "--images", type=positive, default=5000, help="of the metric's (default: 5000)"
+    command.add_argument(
+        "--times", type=positive, help="test COCO's images so many times over (default: 1)"
     )
 
-    inference = kinds.add_parser(
-        "infer", parents=[common], help="images to boxes, on every runtime that is installed"
+    command = commands.add_parser(
+        "infer", parents=[common], help="from images to boxes, on every installed runtime"
     )
-    inference.add_argument("--network", default="MixNet-M", help="default: MixNet-M")
-    inference.add_argument("--batch", nargs="+", type=positive, default=[1, 8])
-    inference.add_argument("--threads", nargs="+", type=positive, default=[1, 2])
-    inference.add_argument(
-        "--without", nargs="+", default=[], help="forms to leave out, such as compiled"
+    command.add_argument("--network", metavar="NAME", help="default: MixNet-M")
+    command.add_argument(
+        "--batch", nargs="+", type=positive, dest="batches", help="images at a time (default: 1 8)"
     )
-    inference.add_argument(
+    command.add_argument("--threads", nargs="+", type=positive, help="default: 1 2")
+    command.add_argument(
+        "--without", nargs="+", metavar="WORD", help="leave out forms that have one of these words"
+    )
+    command.add_argument(
         "--folders",
         nargs="+",
-        default=[],
-        help="exported folders of kind raw besides; a second plot shows their mAP",
+        metavar="FOLDER",
+        help="also time these exported folders of kind raw, and plot their mAP",
     )
 
-    kinds.add_parser(
-        "fuse", parents=[common], help="a MixConv split, padded and fused, on both runtimes"
+    commands.add_parser(
+        "fuse", parents=[common], help="MixConv as trained, padded and fused, on two runtimes"
     )
-
-    kinds.add_parser(
-        "grow", parents=[common], help="cost by resolution, batch and kernels; what bounds it"
+    commands.add_parser(
+        "grow", parents=[common], help="cost by resolution, batch and kernels, and what bounds it"
     )
+    commands.add_parser("start", parents=[common], help="how long a tool takes to start")
 
-    kinds.add_parser("start", parents=[common], help="how long the tools take to start")
-
-    report = kinds.add_parser("report", help="tables and plots of JSON that --out has written")
-    report.add_argument("files", nargs="+", type=Path, metavar="FILE")
-    report.add_argument("--page", type=Path, help="put the tables into this Markdown file")
+    command = commands.add_parser("report", help="print or insert the tables of records")
+    command.add_argument("files", nargs="+", type=Path, metavar="FILE", help="written by --out")
+    command.add_argument("--page", type=Path, help="insert the tables into this Markdown file")
     return parser.parse_args()
 
 
@@ -125,75 +121,34 @@ def positive(text: str) -> int:
 
 
 def main() -> None:
-    args = parse_args()
-    out = writable_file("--out", args.out) if getattr(args, "out", None) else None
-    # heavy: torch and mmdet
-    from benchmarks.report import read_record, renew, table, write_plot
-
-    if args.kind == "report":
-        if args.page:
-            for name in renew(args.page, args.files):
-                print(f"{args.page} has no place for {name}")
-        else:
-            print(*(table(read_record(file), markdown=True) for file in args.files), sep="\n\n")
+    args = vars(parse_args())
+    command = args.pop("command")
+    if command == "report":
+        report(**args)
         return
-    record = measure(args)
+    out, markdown = args.pop("out"), args.pop("markdown")
+    out = writable_file("--out", out) if out else None
+    from benchmarks.records import module_of, record_table, write_plot  # slow: torch and mmdet
+
+    # options have the names of the parameters of `measure`, which has the defaults
+    options = {name: value for name, value in args.items() if value is not None}
+    record = module_of(command).measure(**options)
     if out:
         out.write_text(json.dumps(record, indent=2) + "\n")
         write_plot(record, out)
-    print(table(record, args.markdown))
+    print(record_table(record, markdown))
 
 
-def measure(args: argparse.Namespace) -> dict:
-    if args.kind == "input":
-        from benchmarks.input import measure_input
+def report(files: list[Path], page: Path | None) -> None:
+    """Print the tables of records as Markdown, or insert them into a page."""
+    from benchmarks.pages import update_page  # slow
+    from benchmarks.records import read_record, record_table
 
-        return measure_input(args.data_root, rounds=args.rounds, images=args.images)
-    if args.kind == "train":
-        from benchmarks.train import NETWORKS, measure_train
-
-        networks = args.networks or tuple(NETWORKS)
-        return measure_train(
-            *(args.rounds, args.size, args.batch, args.amp, args.threads, networks, args.forms)
-        )
-    if args.kind == "feed":
-        from benchmarks.feed import measure_feed
-
-        return measure_feed(
-            *(args.data_root, args.rounds, args.workers, args.network, args.amp),
-            *(args.images, args.batch),
-        )
-    if args.kind == "gloo":
-        from benchmarks.gloo import NETWORKS, measure_gloo
-
-        networks = args.networks or tuple(NETWORKS)
-        return measure_gloo(args.rounds, networks, args.size, args.batch)
-    if args.kind == "eval":
-        from benchmarks.eval import BACKENDS, NETWORKS, THRESHOLDS, measure_eval
-
-        networks = tuple(NETWORKS) if args.networks is None else args.networks
-        thresholds = args.score_thr or THRESHOLDS
-        return measure_eval(
-            *(args.data_root, args.trained, args.rounds, args.images),
-            *(networks, thresholds, args.times, args.backends or BACKENDS[:1]),
-        )
-    if args.kind == "infer":
-        from benchmarks.infer import measure_infer
-
-        return measure_infer(
-            *(args.rounds, args.network, args.batch, args.threads, args.folders, args.without)
-        )
-    if args.kind == "fuse":
-        from benchmarks.fuse import measure_fuse
-
-        return measure_fuse(args.rounds)
-    if args.kind == "grow":
-        from benchmarks.grow import measure_grow
-
-        return measure_grow(args.rounds)
-    from benchmarks.start import measure_start
-
-    return measure_start(args.rounds)
+    if page is None:
+        print(*(record_table(read_record(file), markdown=True) for file in files), sep="\n\n")
+        return
+    for name in update_page(page, files):
+        print(f"{page} has no place for {name}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,8 @@
-"""Each side in a process of its own, which it may set up as it likes and which works when asked."""
+"""Functions that run in processes of their own, and timing them in turns.
+
+Each side of a comparison runs in a process of its own, so that its settings, threads and memory do
+not affect the others.
+"""
 
 from __future__ import annotations
 
@@ -8,85 +12,85 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from multiprocessing.connection import Connection
 
-from benchmarks.timing import K, turns
+from benchmarks.timing import K, turn_order
 
-REST = 0.1  # seconds before a turn: ONNX Runtime's threads spin for some 0.03 after a run
+REST_SECONDS = 0.1  # before a turn: ONNX Runtime's threads spin for some 0.03 s after a run
 
 
-class Served:
-    """The other process, as `served` yields it.
+class RemoteFunction:
+    """A function in another process, which `remote_function` starts.
 
     Attributes:
-        wall: Seconds that the last request took by the clock.
-        cpu: Seconds that the process computed for it.
+        wall: Seconds of the clock that the last call took.
+        cpu: Seconds of processor time that the last call took in the other process.
     """
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self.wall = self.cpu = 0.0
 
-    def __call__(self, request: object) -> object:
-        """Send a request, wait, and return the answer."""
-        self._connection.send(request)
-        answer, self.wall, self.cpu = self._connection.recv()
-        return answer
+    def __call__(self, argument: object) -> object:
+        """Call the function with a picklable argument, wait, and return its result."""
+        self._connection.send(argument)
+        result, self.wall, self.cpu = self._connection.recv()
+        return result
 
 
 @contextlib.contextmanager
-def served(start: Callable[..., Callable], *args: object) -> Iterator[Served]:
-    """A process that answers.
+def remote_function(factory: Callable[..., Callable], *args: object) -> Iterator[RemoteFunction]:
+    """Start a process that holds a function, and end the process at exit.
 
     Args:
-        start: Runs there once, and gives the function that answers a request. A module's function:
-            it is found by its name.
-        *args: For it.
+        factory: A function of a module, which the new process imports. The new process calls it
+            once; it returns the function to hold, which takes one argument.
+        *args: Arguments of `factory`.
     """
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(theirs, start, args))
+    process = context.Process(target=_answer_calls, args=(theirs, factory, args))
     process.start()
-    theirs.close()  # so that a process that dies is noticed
+    theirs.close()  # if the process dies, `recv` then raises instead of waiting
     try:
-        yield Served(ours)
+        yield RemoteFunction(ours)
     finally:
         ours.close()
         process.join()
 
 
-def _serve(client: Connection, start: Callable[..., Callable], args: tuple) -> None:
-    answer = start(*args)
-    with contextlib.suppress(EOFError):  # the client has what it wants
+def _answer_calls(connection: Connection, factory: Callable[..., Callable], args: tuple) -> None:
+    function = factory(*args)
+    with contextlib.suppress(EOFError):  # the other side has closed the connection
         while True:
-            request = client.recv()
+            argument = connection.recv()
             wall, cpu = time.perf_counter(), time.process_time()
-            answered = answer(request)
-            client.send((answered, time.perf_counter() - wall, time.process_time() - cpu))
+            result = function(argument)
+            connection.send((result, time.perf_counter() - wall, time.process_time() - cpu))
 
 
-def take_turns(
-    tasks: Mapping[K, tuple[Served, object]], rounds: int, threads: int, warm: bool = False
+def time_remote_in_turns(
+    tasks: Mapping[K, tuple[RemoteFunction, object]], rounds: int, threads: int, warm: bool = False
 ) -> dict[K, list[float]]:
-    """As `alternate`, for processes and what to ask them.
+    """Time every remote call once a round, as `time_in_turns` times functions.
 
     Args:
-        tasks: A process and a request each.
-        rounds: How often each is timed.
-        threads: That each computes with.
-        warm: Ask twice in a turn, and time the second: what the others left of a short task's
-            memory in the caches is not its cost.
+        tasks: Remote functions and their arguments.
+        rounds: Number of timed rounds.
+        threads: Number of threads that each function computes with.
+        warm: Call twice in a turn, and time the second call. The first brings the memory of a short
+            task back into the caches.
 
     Returns:
-        Seconds of each round: where one thread computes, those that it did, which do not count the
-        time in which others have its core; else those of the clock.
+        Seconds of each round, by task: processor time if `threads` is 1, else time of the clock.
+        Processor time does not count the time in which other processes have the core.
     """
     seconds: dict[K, list[float]] = {name: [] for name in tasks}
-    for turn, name in turns(tasks, rounds):
-        process, request = tasks[name]
+    for turn, name in turn_order(tasks, rounds):
+        function, argument = tasks[name]
         if threads > 1:
-            time.sleep(REST)
+            time.sleep(REST_SECONDS)
         if warm:
-            process(request)
-        process(request)
+            function(argument)
+        function(argument)
         if turn:
-            seconds[name].append(process.cpu if threads == 1 else process.wall)
+            seconds[name].append(function.cpu if threads == 1 else function.wall)
     return seconds

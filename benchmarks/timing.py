@@ -1,4 +1,4 @@
-"""Two things timed in turns, so that whatever else the machine does falls on both."""
+"""Timing tasks in turns, so that the load of the machine slows all of them alike."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from typing import TypeVar
 K = TypeVar("K")
 
 
-def alternate(
-    tasks: Mapping[str, Callable[[int], object]],
+def time_in_turns(
+    tasks: Mapping[K, Callable[[int], object]],
     rounds: int,
     clock: Callable[[], float] = time.perf_counter,
-) -> dict[str, list[float]]:
-    """Time every task once a round, in turned order every other round, after one untimed round.
+) -> dict[K, list[float]]:
+    """Time every task once a round. A first round is not timed.
 
     Args:
-        tasks: What to call, with the number of the round, from 0.
-        rounds: How often each is timed.
-        clock: `time.perf_counter`, or `time.process_time` for what one process computes: that does
-            not count the time in which others have its core.
+        tasks: Functions that take the number of the round, which is 0 in the untimed one.
+        rounds: Number of timed rounds.
+        clock: `time.perf_counter`, or `time.process_time` for tasks that this process computes
+            alone. The second does not count the time in which other processes have the core.
 
     Returns:
-        Seconds of each round, for each task.
+        Seconds of each round, by task.
     """
-    seconds: dict[str, list[float]] = {name: [] for name in tasks}
-    for turn, name in turns(tasks, rounds):
+    seconds: dict[K, list[float]] = {name: [] for name in tasks}
+    for turn, name in turn_order(tasks, rounds):
         start = clock()
         tasks[name](turn)
         if turn:
@@ -36,45 +36,50 @@ def alternate(
     return seconds
 
 
-def turns(names: Mapping[K, object], rounds: int) -> Iterator[tuple[int, K]]:
-    """The order of `alternate`: (number of the round, name); round 0 is not to be timed."""
+def turn_order(names: Mapping[K, object], rounds: int) -> Iterator[tuple[int, K]]:
+    """Yield (round, name) for every name and round. Every other round runs in reversed order.
+
+    Args:
+        names: What takes turns.
+        rounds: Number of timed rounds, from 1 on. They follow round 0, which is not to be timed.
+    """
     for turn in range(rounds + 1):
         for name in reversed(names) if turn % 2 else names:
             yield turn, name
 
 
-def rates(seconds: list[float], items: int) -> dict[str, float]:
-    """Items a second: the median of the rounds, the slowest and the fastest."""
-    return median_of([items / value for value in seconds])
+def median_and_range(values: list[float]) -> dict[str, float]:
+    """Return the median, the lowest and the highest value."""
+    return {"median": statistics.median(values), "low": min(values), "high": max(values)}
 
 
-def median_of(found: list[float]) -> dict[str, float]:
-    """The median of some figures, the smallest and the largest."""
-    return {"median": statistics.median(found), "low": min(found), "high": max(found)}
+def items_per_second(seconds: list[float], items: int) -> dict[str, float]:
+    """Return the median, lowest and highest rate of rounds that process `items` items each."""
+    return median_and_range([items / value for value in seconds])
 
 
 def speedup(peer: list[float], ours: list[float]) -> dict[str, float]:
-    """How many times faster ours is in each round: the median, the smallest and the largest."""
-    return median_of([a / b for a, b in zip(peer, ours, strict=True)])
+    """Return the median, lowest and highest ratio of the peer's seconds to ours, round by round."""
+    return median_and_range([a / b for a, b in zip(peer, ours, strict=True)])
 
 
-def spread(values: dict[str, float], digits: int = 0) -> str:
-    """Such a result as text: 120 (110 to 125)."""
+def format_range(values: dict[str, float], digits: int = 0) -> str:
+    """Format the result of `median_and_range`, such as '120 (110-125)'."""
     median, low, high = (f"{values[key]:.{digits}f}" for key in ("median", "low", "high"))
-    return f"{median} ({low} to {high})"
+    return f"{median} ({low}-{high})"
 
 
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
-    """OpenCV and torch compute with one thread, as they do in a worker of a data loader."""
+    """Let OpenCV and torch compute with one thread, as a worker of a data loader does."""
     import cv2
     import torch
 
-    before = cv2.getNumThreads(), torch.get_num_threads()
+    threads_before = cv2.getNumThreads(), torch.get_num_threads()
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
     try:
         yield
     finally:
-        cv2.setNumThreads(before[0])
-        torch.set_num_threads(before[1])
+        cv2.setNumThreads(threads_before[0])
+        torch.set_num_threads(threads_before[1])

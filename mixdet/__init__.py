@@ -4,4 +4,10 @@ Importing this package loads neither torch nor mmdet: import the part you need
 (`mixdet.models`, `mixdet.inference`, ...), or `mixdet.plugin` to register everything.
 """
 
+import sys
+
+from mixdet.compat.moved import MovedFinder
+
 __version__ = "0.1.0"
+
+sys.meta_path.append(MovedFinder)

@@ -1,4 +1,4 @@
-"""`mixdet COMMAND ...`, or `python -m mixdet COMMAND ...`: the tools, without a checkout."""
+"""The command `mixdet`, also `python -m mixdet`: runs the tools without a checkout."""
 
 from __future__ import annotations
 
@@ -8,17 +8,20 @@ import shutil
 import sys
 from pathlib import Path
 
-from mixdet.config.shipped import config_names, shipped
+from mixdet.config.shipped import config_names, shipped_folder
 from mixdet.errors import MixDetError, run_tool
 
 
 def main() -> None:
-    """Run a tool as if its script had been called, or list or copy the configs."""
+    """Run the tool that the command line names, as if its script had been called.
+
+    The command `configs` is no tool: it lists the shipped configs, or copies them to a folder.
+    """
     run_tool(lambda: _run(*sys.argv[1:]))
 
 
 def _run(command: str = "--help", *arguments: str) -> int | None:
-    tools = {file.stem: file for file in sorted(shipped("tools").glob("*.py"))}
+    tools = {file.stem: file for file in sorted(shipped_folder("tools").glob("*.py"))}
     if command in ("-h", "--help"):
         print(_usage(tools))
     elif command == "configs":
@@ -30,16 +33,17 @@ def _run(command: str = "--help", *arguments: str) -> int | None:
         spec.loader.exec_module(tool)
         return tool.main()
     else:
-        raise MixDetError(f"mixdet {command}: no such command; mixdet --help lists them")
+        raise MixDetError(f"mixdet {command}: no such command; `mixdet --help` lists them all")
     return None
 
 
 def _usage(tools: dict[str, Path]) -> str:
-    lines = ["usage: mixdet COMMAND [arguments]; mixdet COMMAND --help says more", ""]
+    lines = ["usage: mixdet COMMAND [arguments]; `mixdet COMMAND --help` lists the arguments", ""]
     for name, file in tools.items():
-        words = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
-        lines.append(f"  {name:<18}{words.splitlines()[0].partition(':')[0].rstrip('.')}")
-    lines.append(f"  {'configs':<18}List the shipped configs, or copy them to a FOLDER to edit")
+        docstring = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
+        summary = docstring.splitlines()[0].partition(":")[0].rstrip(".")
+        lines.append(f"  {name:<18}{summary}")
+    lines.append(f"  {'configs':<18}List the shipped configs, or copy them to a new FOLDER to edit")
     return "\n".join(lines)
 
 
@@ -48,9 +52,13 @@ def _configs(folder: str | None = None) -> None:
         print("\n".join(config_names()))
         return
     try:
-        shutil.copytree(shipped("configs"), folder, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(
+            shipped_folder("configs"), folder, ignore=shutil.ignore_patterns("__pycache__")
+        )
     except OSError as error:
-        raise MixDetError(f"{folder}: {error.strerror or error}: name a new folder") from error
+        raise MixDetError(
+            f"mixdet configs {folder}: {error.strerror or error}: name a new folder"
+        ) from error
 
 
 if __name__ == "__main__":

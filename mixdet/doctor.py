@@ -1,7 +1,7 @@
-"""What is installed, what training would run on, which data are there, and what is wrong.
+"""Check the installed packages, the devices and the data, and suggest remedies.
 
-Behind `tools/doctor.py`. Nothing here needs torch or mmdet to be importable: a broken installation
-is what it is for.
+`tools/doctor.py` prints the checks. This module must be importable in a broken installation, so it
+imports torch and mmdet inside functions only.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 
 import mixdet
 
-MODULES = (  # as they are imported; their distributions may have other names
+MODULES = (  # names as they are imported; distributions can have other names
     *("torch", "torchvision", "mmengine", "mmcv", "mmdet", "timm", "pycocotools"),
     *("numpy", "cv2", "sklearn", "skimage"),
 )
@@ -37,11 +37,11 @@ class Check:
     """One line of the report.
 
     Attributes:
-        section: Heading that it stands under.
-        name: What was looked at.
-        value: What was found.
-        level: `ok`, `note` (something to know) or `problem` (prevents work).
-        remedy: What to do about it; empty for `ok`.
+        section: The heading above the line.
+        name: What is checked, such as a package.
+        value: The result, such as its version.
+        level: 'ok', 'note' (the user should know) or 'problem' (MixDet does not work).
+        remedy: What the user can do; empty for 'ok'.
     """
 
     section: str
@@ -52,11 +52,11 @@ class Check:
 
 
 def examine(folder: Path | None = None, online: bool = False) -> list[Check]:
-    """Look at everything.
+    """Make all checks.
 
     Args:
-        folder: Where `data/` is looked for; the working directory if None.
-        online: Also ask Hugging Face whether the ImageNet weights can be had.
+        folder: The folder that holds `data/`. None is the working directory.
+        online: Whether to ask Hugging Face if the ImageNet weights can be downloaded.
 
     Returns:
         The checks, in the order of the report.
@@ -79,43 +79,43 @@ def _versions() -> Iterator[Check]:
     try:
         yield Check(section, "mixdet", metadata.version("mixdet"))
     except metadata.PackageNotFoundError:
-        value = f"{mixdet.__version__}, from a folder, not installed"
+        value = f"{mixdet.__version__}, imported from a folder, not installed"
         yield Check(section, "mixdet", value, "note", INSTALL)
     yield Check(
         section,
         "python",
         sys.version.split()[0],
         "ok" if recent else "problem",
-        "" if recent else "make an environment with Python 3.10 or newer",
+        "" if recent else "create an environment with Python 3.10 or newer",
     )
     for module in MODULES:
         yield _version(section, module, sorted(set(owners.get(module, ()))))
 
 
 def _owners() -> Mapping[str, list[str]]:
-    """Which distributions own a module."""
-    # since Python 3.10: an older one must live to be told so
+    """Return the distributions that each top-level module belongs to."""
+    # Python 3.9 lacks this function. There, `_versions` reports the old Python.
     return getattr(metadata, "packages_distributions", dict)()
 
 
 def _version(section: str, module: str, owners: list[str]) -> Check:
-    """Import one module; say its version and which distributions own it."""
+    """Import a module, and check that it works and belongs to one distribution."""
     try:
-        found = importlib.import_module(module)
+        imported = importlib.import_module(module)
     except ModuleNotFoundError as error:
         missing = error.name == module
         value = "not installed" if missing else f"needs {error.name}, which is not installed"
         return Check(section, module, value, "problem", INSTALL)
-    except Exception as error:  # a wrong version asserts, a wrong binary raises what it likes
+    except Exception as error:  # wrong versions and binaries raise errors of many classes
         remedy = INSTALL
         if module == "cv2" and "lib" in str(error):
-            remedy = "swap opencv-python for opencv-python-headless, which needs no display library"
+            remedy = "replace opencv-python by opencv-python-headless, which needs no display"
         return Check(section, module, f"does not import: {_line(error)}", "problem", remedy)
     versions = [metadata.version(owner) + f" ({owner})" * (owner != module) for owner in owners]
-    value = " and ".join(versions) or str(getattr(found, "__version__", "version unknown"))
+    value = " and ".join(versions) or str(getattr(imported, "__version__", "version unknown"))
     if module.startswith("mm") and len(owners) > 1:
         remedy = f"`pip uninstall {' '.join(owners)}`, then install one of them"
-        return Check(section, module, f"{value} overwrite each other", "problem", remedy)
+        return Check(section, module, f"{value} overwrite each other's files", "problem", remedy)
     return Check(section, module, value)
 
 
@@ -131,7 +131,7 @@ def _operators() -> Iterator[Check]:
 
         nms(torch.tensor([[0.0, 0.0, 1.0, 1.0]]), torch.ones(1), 0.5)
     except Exception as error:
-        remedy = f"mend the versions above; a compiled mmcv must fit torch, else {INSTALL}"
+        remedy = f"correct the versions above; a compiled mmcv must match torch; or {INSTALL}"
         yield Check(section, name, f"does not run: {_line(error)}", "problem", remedy)
         return
     yield Check(section, name, which_nms())
@@ -144,7 +144,7 @@ def _devices() -> Iterator[Check]:
     yield Check(section, "cores", str(cores))
     try:
         import torch
-    except Exception:  # said under versions
+    except Exception:  # `_versions` reports it
         return
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     for index in range(count):
@@ -154,86 +154,87 @@ def _devices() -> Iterator[Check]:
     if count:
         return
     if shutil.which("nvidia-smi"):
-        value = f"nvidia-smi is there, but torch {torch.__version__} sees none"
+        value = f"nvidia-smi is installed, but torch {torch.__version__} finds no GPU"
         remedy = "install the torch build for this driver: https://pytorch.org/get-started/locally"
         yield Check(section, "gpu", value, "note", remedy)
     else:
-        yield Check(section, "gpu", "none seen: training runs on the CPU")
+        yield Check(section, "gpu", "none found: training runs on the CPU")
 
 
 def _runtimes() -> Iterator[Check]:
-    """What can run exported files, which is seen without importing it."""
+    """Check which runtimes of exported files are installed, without importing them."""
     try:
         from mixdet.inference.runtimes import PACKAGES
-    except Exception:  # NumPy, said under versions
+    except Exception:  # NumPy does not import, and `_versions` reports it
         return
     owners = _owners()
     for extra, module in PACKAGES.items():
         if importlib.util.find_spec(module) is None:
             value = f'not installed: pip install "mixdet[{extra}]"'
         else:
-            found = sorted(set(owners.get(module, ())))
-            value = " and ".join(f"{name} {metadata.version(name)}" for name in found) or module
-        yield Check("runtimes of exported files (seen, not tried)", extra, value)
+            packages = sorted(set(owners.get(module, ())))
+            value = " and ".join(f"{name} {metadata.version(name)}" for name in packages) or module
+        yield Check("runtimes of exported files (installed, not tested)", extra, value)
 
 
 def _data(data: Path) -> Iterator[Check]:
     section, coco = "data", data / "coco"
     missing = [name for name in COCO_LAYOUT if not (coco / name).exists()]
     if missing:
-        value = f"{coco}: no {', '.join(missing)}" if coco.is_dir() else f"{coco} is not there"
+        value = f"{coco}: no {', '.join(missing)}" if coco.is_dir() else f"{coco} does not exist"
         remedy = (
-            f"put or link COCO 2017 (https://cocodataset.org/#download) to {coco}, with "
-            f"{', '.join(COCO_LAYOUT)}; `make train` needs none of it"
+            f"copy or link COCO 2017 (https://cocodataset.org/#download) to {coco}, with "
+            f"{', '.join(COCO_LAYOUT)}; `make train` does not need it"
         )
         yield Check(section, "COCO", value, "note", remedy)
     else:
         yield Check(section, "COCO", str(coco))
     scenes = data / "digit_scenes"
-    made = all((scenes / f"annotations/instances_{s}.json").is_file() for s in ("train", "val"))
-    value = str(scenes) if made else f"{scenes}: not there yet, made on first use"
+    files = [scenes / f"annotations/instances_{split}.json" for split in ("train", "val")]
+    exists = all(file.is_file() for file in files)
+    value = str(scenes) if exists else f"{scenes} does not exist yet: created on first use"
     yield Check(section, "digit scenes", value)
 
 
 def _weights(online: bool) -> Iterator[Check]:
-    """ImageNet weights of MixNet from timm: in the local cache, or to be had from the hub."""
+    """Check whether timm's ImageNet weights of MixNet are in the cache or can be downloaded."""
     section = "ImageNet weights"
     try:
         import timm
         from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
-    except Exception:  # timm is said under versions, and brings huggingface_hub
+    except Exception:  # `_versions` reports timm, which installs huggingface_hub
         return
     for model in WEIGHTS:
         repo, file = timm.get_pretrained_cfg(model).hf_hub_id, "model.safetensors"
         if isinstance(try_to_load_from_cache(repo, file), str):
             yield Check(section, model, "in the cache")
         elif not online:
-            yield Check(section, model, "not in the cache (--online asks the hub)")
+            yield Check(section, model, "not in the cache (--online checks the download)")
         else:
             try:
                 get_hf_file_metadata(hf_hub_url(repo, file), timeout=10)
-                yield Check(section, model, "the hub has it")
+                yield Check(section, model, "can be downloaded")
             except Exception as error:
                 remedy = (
-                    f"fetch {hf_hub_url(repo, file)} on another machine and name the file: "
+                    f"download {hf_hub_url(repo, file)} on another machine and name the file: "
                     "--cfg-options model.backbone.init_cfg.checkpoint=FILE"
                 )
-                yield Check(section, model, f"out of reach: {_line(error)}", "note", remedy)
+                yield Check(section, model, f"cannot be downloaded: {_line(error)}", "note", remedy)
 
 
 def _line(error: Exception) -> str:
-    """First line of an error, with its class."""
+    """Return the class and the first line of an error."""
     text = str(error).strip().splitlines()
     return f"{type(error).__name__}: {text[0] if text else ''}"
 
 
 def works(checks: list[Check]) -> bool:
-    """Say whether nothing prevents work."""
+    """Return whether no check is a problem."""
     return all(check.level != "problem" for check in checks)
 
 
 def to_text(checks: list[Check]) -> str:
-    """Lay the checks out as a table, remedies under the lines that need them, the verdict last."""
+    """Format the checks as a table, with remedies below their lines and a summary at the end."""
     width = max(len(check.name) for check in checks) + 2
     mark = {"ok": " ", "note": "-", "problem": "!"}
     lines, section = [], None
@@ -255,5 +256,5 @@ def to_text(checks: list[Check]) -> str:
                 )
             )
     problems = sum(check.level == "problem" for check in checks)
-    verdict = f"{problems} problem(s), marked with !" if problems else "Nothing prevents work."
-    return "\n".join([*lines[1:], "", verdict])
+    summary = f"{problems} problem(s), marked with !" if problems else "No problems."
+    return "\n".join([*lines[1:], "", summary])

@@ -1,4 +1,4 @@
-"""The one error class for everything that a user can mend, and how a tool prints it."""
+"""The error class for everything that a user can fix, and how a tool prints it."""
 
 from __future__ import annotations
 
@@ -7,37 +7,37 @@ from collections.abc import Callable, Iterable
 
 
 class MixDetError(Exception):
-    """A refusal: one line that names the file or key at fault and the remedy."""
+    """An error that the user can fix. Its message is one line: what is wrong, where, the remedy."""
 
 
 def one_line(error: Exception) -> str:
-    """An exception's kind and message as one line."""
+    """The class and the message of an exception, as one line."""
     text = error.args[0] if isinstance(error, KeyError) and error.args else error
     return f"{type(error).__name__}: {' '.join(str(text).split())}"
 
 
 def did_you_mean(word: str, known: Iterable[str], alike: float = 0.6) -> str | None:
-    """A question for the known word that is most like a wrong one.
+    """Ask whether the most similar known word was meant.
 
     Args:
-        word: The wrong one.
-        known: The right ones.
-        alike: From 0 to 1, how much, at least: difflib's ratio, and its default.
+        word: The word that is not known.
+        known: The known words.
+        alike: Least similarity, from 0 to 1: the ratio of difflib, and its default.
 
     Returns:
-        The question; None where no word is like it.
+        The question; None if no known word is similar enough.
     """
-    import difflib  # only where something is wrong: tools start without it
+    import difflib  # here, so that tools start without it
 
-    words = {each.lower(): each for each in known}
+    words = {candidate.lower(): candidate for candidate in known}
     close = difflib.get_close_matches(word.lower(), words, n=1, cutoff=alike)
     return f"did you mean {words[close[0]]}?" if close else None
 
 
 def run_tool(main: Callable[[], int | None]) -> None:
-    """Run a command-line tool; a `MixDetError` becomes one line on stderr and exit code 1.
+    """Run a command-line tool, then exit; a `MixDetError` is printed as one line, with exit code 1.
 
-    Any other exception keeps its traceback: it is a bug, and the traceback is what helps.
+    Any other exception is a bug, so its traceback is printed.
     """
     try:
         code = main()

@@ -1,6 +1,6 @@
-"""Training and testing by a config's path: what `tools/train.py` and `tools/test.py` call.
+"""Training and testing by the path of a config, for `tools/train.py` and `tools/test.py`.
 
-Nothing that matters for the result lives here, so that mmdet's own tools run the configs too.
+Nothing here changes a result, so mmdet's own tools can run the configs too.
 """
 
 from __future__ import annotations
@@ -25,21 +25,23 @@ from mmengine.registry import build_from_cfg
 from mmengine.runner import Runner, find_latest_checkpoint
 from torch.utils.data import BatchSampler, DataLoader
 
+from mixdet.compat.checkpoint import load, trust_checkpoints
 from mixdet.config.data_paths import check_annotations, check_data
 from mixdet.config.read import load_config, require
 from mixdet.engine.amp import amp_wrapper_type
 from mixdet.errors import MixDetError, did_you_mean, one_line
 from mixdet.outputs import writable_file, writable_folder
 
-# What makes an object of a config's dict: an error in there is about the dict
-READERS = {
-    build_from_cfg.__code__: None,  # whatever it is making
+# Code that builds an object from a part of the config, and the name of that part. An error raised
+# below one of these is about the config.
+BUILDERS = {
+    build_from_cfg.__code__: None,  # the name is in its variable `obj_type`
     build_optim_wrapper.__code__: "optim_wrapper",
     DataLoader.__init__.__code__: "the data loader",
     BatchSampler.__init__.__code__: "the data loader",
 }
-# What mmcv and torch say of data that no check before the run reads, and what we make of it
-DATA_FAULTS = (
+# Errors of mmcv and torch about data that no check before the run reads, and our words for them
+DATA_ERRORS = (
     (r"failed to load image: ([^{\n]+)", "{}: the image is damaged: repair it or take it out"),
     (r"No such file or directory: '(.+?)'", "{}: no such file, though the annotations name it"),
     (
@@ -68,20 +70,22 @@ def train(
 
     Args:
         config: Path of the config.
-        work_dir: Where logs and checkpoints go; by default the config's, or `work_dirs/<config>`.
-        resume: A checkpoint to go on from, or `auto` for the latest in the work folder (where there
-            is none, training starts at the beginning).
-        amp: Mixed precision: float16 on a GPU, bfloat16 on a CPU.
+        work_dir: Folder for logs and checkpoints; by default the config's, or `work_dirs/<config>`.
+        resume: A checkpoint to resume from, or `auto` for the latest in the work folder. If there
+            is none, `auto` trains from the beginning.
+        amp: Train in mixed precision: float16 on a GPU, bfloat16 on a CPU.
         launcher: `none`, `pytorch` or `slurm`.
         seed: Seed of the run; by default the config's, or 0.
-        data_root: Another folder for all data sets and metrics.
+        data_root: Another folder, in the same layout, for all data sets and metrics.
         cfg_options: `key=value` strings that override the config.
-        trust_checkpoint: Allow checkpoints that hold pickled objects: they can run any code.
+        trust_checkpoint: Let mmengine load checkpoints with pickled objects, which can run any
+            code. This holds for the rest of the process.
         tensorboard: Log to TensorBoard too.
-        auto_scale_lr: Multiply the learning rate by the run's batch over the recipe's.
+        auto_scale_lr: Multiply the learning rate by the ratio of the run's total batch to the batch
+            that the config's learning rate is for.
 
     Raises:
-        MixDetError: Something that the caller can mend: the message says what.
+        MixDetError: The config, an option, the data or the checkpoint cannot be used.
     """
     cfg = load_config(config, cfg_options, work_dir, data_root)
     _prepare_processes(cfg, launcher)
@@ -100,10 +104,10 @@ def train(
         cfg.load_from = _latest(cfg.work_dir) if resume == "auto" else _existing(resume)
         cfg.resume = cfg.load_from is not None
     if trust_checkpoint:
-        _trust_checkpoints()
+        trust_checkpoints()
     if cfg.resume:
-        _check_resumable(cfg.load_from)
-    with _refusals(config, cfg):
+        _check_resumable(cfg.load_from, trust_checkpoint)
+    with _explained_errors(config, cfg):
         Runner.from_cfg(cfg).train()
     _leave_processes(launcher)
 
@@ -125,10 +129,10 @@ def evaluate(
     Args:
         config: Path of the config.
         checkpoint: Path or URL of the checkpoint.
-        out: Where to write the detections as COCO results JSON; `test_detections.json` in the work
-            folder by default.
-        sheet: Where to draw true and predicted boxes; `test_sheet.jpg` in the work folder by
-            default.
+        out: File for the detections as COCO results JSON; by default `test_detections.json` in the
+            work folder.
+        sheet: File for a drawing of true and predicted boxes; by default `test_sheet.jpg` in the
+            work folder.
         work_dir: As in `train`.
         launcher: As in `train`.
         data_root: As in `train`.
@@ -139,7 +143,7 @@ def evaluate(
         The metrics by name.
 
     Raises:
-        MixDetError: Something that the caller can mend: the message says what.
+        MixDetError: The config, an option, the data or the checkpoint cannot be used.
     """
     cfg = load_config(config, cfg_options, work_dir, data_root)
     _prepare_processes(cfg, launcher)
@@ -153,8 +157,8 @@ def evaluate(
         report = {"type": "ReportHook", "sheet": str(writable_file("--sheet", sheet))}
         cfg.default_hooks = {**(cfg.get("default_hooks") or {}), "report": report}
     if trust_checkpoint:
-        _trust_checkpoints()
-    with _refusals(config, cfg):
+        trust_checkpoints()
+    with _explained_errors(config, cfg):
         metrics = Runner.from_cfg(cfg).test()
     _leave_processes(launcher)
     return metrics
@@ -165,12 +169,16 @@ def _prepare_processes(cfg: Config, launcher: str) -> None:
     if launcher == "none":
         return
     if launcher == "slurm" and not torch.cuda.is_available():
-        raise MixDetError("--launcher slurm: no GPU is seen; mmengine wants one a process")
+        raise MixDetError(
+            "--launcher slurm: torch sees no GPU here, and mmengine needs one for each process"
+        )
     if launcher == "pytorch" and "RANK" not in os.environ:
-        raise MixDetError("--launcher pytorch: start it with tools/dist_train.sh, or torchrun")
+        raise MixDetError(
+            "--launcher pytorch: RANK is not set: start with tools/dist_train.sh or torchrun"
+        )
     if launcher == "slurm" and "SLURM_PROCID" not in os.environ:
-        raise MixDetError("--launcher slurm: start it inside a Slurm step (srun)")
-    if not torch.cuda.is_available():  # where mmengine asks for a GPU's number, twice
+        raise MixDetError("--launcher slurm: SLURM_PROCID is not set: start with srun")
+    if not torch.cuda.is_available():  # mmengine's own two steps need the number of a GPU
         torch.distributed.init_process_group("gloo")
         cfg.model_wrapper_cfg = {
             "type": "MMDistributedDataParallel",
@@ -182,14 +190,16 @@ def _prepare_processes(cfg: Config, launcher: str) -> None:
 
 
 def _leave_processes(launcher: str) -> None:
-    """End what connects the processes: gloo's threads, cut off at exit, now and then abort one."""
-    if launcher != "none" and torch.distributed.is_initialized():  # else it is the caller's
+    """Close the process group: at exit, gloo's open threads sometimes abort a process."""
+    if launcher != "none" and torch.distributed.is_initialized():  # the caller's group stays open
         torch.distributed.destroy_process_group()
 
 
 def _add_tensorboard(cfg: Config) -> None:
     if importlib.util.find_spec("tensorboard") is None:
-        raise MixDetError("--tensorboard: not installed; pip install 'mixdet[tensorboard]'")
+        raise MixDetError(
+            "--tensorboard: TensorBoard is not installed: pip install 'mixdet[tensorboard]'"
+        )
     visualizer = cfg.setdefault("visualizer", {"type": "DetLocalVisualizer"})
     backends = visualizer.get("vis_backends") or []
     if not any(backend["type"] == "TensorboardVisBackend" for backend in backends):
@@ -199,7 +209,7 @@ def _add_tensorboard(cfg: Config) -> None:
 def _scale_lr(cfg: Config) -> None:
     if "base_batch_size" not in (cfg.get("auto_scale_lr") or {}):
         raise MixDetError(
-            "--auto-scale-lr: the config does not say which batch its learning rate is for: "
+            "--auto-scale-lr: the config does not say which batch its learning rate is for: add "
             "auto_scale_lr=dict(base_batch_size=...)"
         )
     cfg.auto_scale_lr.enable = True
@@ -212,18 +222,12 @@ def _existing(checkpoint: str) -> str:
 
 
 def _latest(work_dir: str) -> str | None:
-    """The checkpoint that `last_checkpoint` names, also where the folder was moved or copied."""
-    named = find_latest_checkpoint(work_dir)
-    if not named:
+    """The checkpoint that `last_checkpoint` names, even if the work folder was moved or copied."""
+    latest = find_latest_checkpoint(work_dir)
+    if not latest:
         return None
-    beside = Path(work_dir, Path(named).name)
-    return str(beside) if beside.is_file() else _existing(named)
-
-
-def _trust_checkpoints() -> None:
-    from mixdet.compat.checkpoint import trust_checkpoints
-
-    trust_checkpoints()
+    inside = Path(work_dir, Path(latest).name)
+    return str(inside) if inside.is_file() else _existing(latest)
 
 
 def _name_results(cfg: Config, path: str) -> None:
@@ -231,17 +235,17 @@ def _name_results(cfg: Config, path: str) -> None:
     metrics = evaluator if isinstance(evaluator, (list, tuple)) else [evaluator]
     ours = [metric for metric in metrics if metric["type"] == "CocoDetectionMetric"]
     if not ours:
-        raise MixDetError("--out: test_evaluator has no CocoDetectionMetric to write them")
+        raise MixDetError(
+            "--out: only a CocoDetectionMetric writes detections, and test_evaluator has none"
+        )
     for metric in ours:
         metric.results_file = path
 
 
-def _check_resumable(checkpoint: str) -> None:
-    from mixdet.compat.checkpoint import load
-
-    if "://" not in checkpoint and "meta" not in load(checkpoint, map_location="cpu"):
+def _check_resumable(checkpoint: str, trust: bool) -> None:
+    if "://" not in checkpoint and "meta" not in load(checkpoint, "cpu", trust):
         raise MixDetError(
-            f"{checkpoint} holds weights alone, nothing to resume from: start from them with "
+            f"--resume {checkpoint}: it holds weights only: start from them with "
             f"--cfg-options load_from={checkpoint}"
         )
 
@@ -254,55 +258,66 @@ def _set_seed(cfg: Config, seed: int | None) -> None:
     cfg.randomness = {**randomness, "seed": seed}
 
 
-def _hint(error: Exception, made: object) -> str:
-    """Which argument may be meant by one that a class, or the base that it hands it to, refuses."""
-    found = re.search(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", str(error))
-    classes = made.__mro__ if isclass(made) else ()
-    names = [each.__name__ for each in classes]
-    if not found or found[1] not in names:
+def _argument_hint(error: Exception, built: object) -> str:
+    """Suggest an argument in place of one that a class, or a base of it, does not take.
+
+    Args:
+        error: The error of the class.
+        built: The class that was to be built from the config, or None.
+
+    Returns:
+        The suggestion, to be appended to a message; empty if there is none.
+    """
+    match = re.search(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", str(error))
+    classes = built.__mro__ if isclass(built) else ()
+    names = [base.__name__ for base in classes]
+    if not match or match[1] not in names:
         return ""
+    # The class hands its arguments on to its bases, as far as the one that refused
     known = {
         name
-        for each in classes[: names.index(found[1]) + 1]
-        for name, parameter in signature(each.__init__).parameters.items()
+        for base in classes[: names.index(match[1]) + 1]
+        for name, parameter in signature(base.__init__).parameters.items()
         if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
     }
-    hint = did_you_mean(found[2], known - {"self", found[2]})
+    hint = did_you_mean(match[2], known - {"self", match[2]})
     return f"; {hint}" if hint else ""
 
 
 @contextmanager
-def _refusals(config: str, cfg: Config) -> Iterator[None]:
-    """Turn what a run finds in a config or its data into one line."""
+def _explained_errors(config: str, cfg: Config) -> Iterator[None]:
+    """Turn an error about the config, the data or the disk into a `MixDetError` of one line."""
     try:
         yield
     except MixDetError as error:
         *_, last = str(error).strip().splitlines()
         if last == str(error):
             raise
-        raise MixDetError(last.partition(": ")[2]) from error  # a worker's, after its traceback
+        # The error of a data loader's worker: its text is a traceback that ends with the message
+        raise MixDetError(last.partition(": ")[2]) from error
     except (
         *(AssertionError, AttributeError, FileNotFoundError, KeyError, NotImplementedError),
         *(RuntimeError, TypeError, ValueError, ZeroDivisionError),
     ) as error:
         if isinstance(error, JSONDecodeError):
-            check_annotations(cfg)  # which of the files it is
-        for pattern, words in DATA_FAULTS:  # a worker's error comes with its traceback as text
-            found = re.search(pattern, str(error))
-            if found:
-                raise MixDetError(words.format(*found.groups())) from error
+            check_annotations(cfg)  # names the damaged file
+        for pattern, message in DATA_ERRORS:  # anywhere in the text: a worker's is a traceback
+            match = re.search(pattern, str(error))
+            if match:
+                raise MixDetError(message.format(*match.groups())) from error
         frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-        readers = [frame for frame in frames if frame.f_code in READERS]
-        if readers:
-            kind = READERS[readers[-1].f_code] or readers[-1].f_locals.get("obj_type")
+        builders = [frame for frame in frames if frame.f_code in BUILDERS]
+        if builders:
+            innermost = builders[-1]
+            part = BUILDERS[innermost.f_code] or innermost.f_locals.get("obj_type")
             words = one_line(error).partition(". ")[0] if str(error) else "it refuses its arguments"
-            hint = _hint(error, readers[-1].f_locals.get("obj_cls"))
-            raise MixDetError(f"{config}: {kind}: {words}{hint}") from error
+            hint = _argument_hint(error, innermost.f_locals.get("obj_cls"))
+            raise MixDetError(f"{config}: {part}: {words}{hint}") from error
         raise
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise MixDetError(
-            f"{error.filename or cfg.work_dir}: {error.strerror}; the checkpoints that are there "
-            "are whole: make room, then --resume goes on"
+            f"{error.filename or cfg.work_dir}: {error.strerror}; the checkpoints written so far "
+            "are whole: free some space, then resume with --resume"
         ) from error

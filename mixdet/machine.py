@@ -1,4 +1,4 @@
-"""What a figure was measured on."""
+"""The machine and the versions that a figure was measured with."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from pathlib import Path
 
 from mixdet import __version__
 
-# What decides how fast float32, bfloat16 and 8 bits are: Linux's name, on x86 or Arm, and the usual
+# Instructions that decide how fast float32, bfloat16 and 8-bit networks are, on x86 and Arm: their
+# names in Linux's /proc/cpuinfo, and their usual names
 INSTRUCTIONS = {
     "avx2": "AVX2",
     "avx512f": "AVX-512",
@@ -26,9 +27,9 @@ INSTRUCTIONS = {
 DISTRIBUTIONS = ("torch", "torchvision", "mmengine", "mmdet", "mmcv", "mmcv-lite", "numpy")
 
 
-def machine() -> dict[str, object]:
-    """Processor, its instructions, cores that this process may use, load, GPU, and versions."""
-    import cv2
+def machine_record() -> dict[str, object]:
+    """The entry `machine` of a record: the processor, cores, load, GPU and versions."""
+    import cv2  # here, since the other functions need neither OpenCV nor torch
     import torch
 
     versions = {"mixdet": f"{__version__}{commit()}"}
@@ -37,7 +38,7 @@ def machine() -> dict[str, object]:
         try:
             versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
-            continue  # mmcv goes by either name
+            continue  # mmcv is installed under one of its two names
     return {
         "processor": processor(),
         "instructions": instructions(),
@@ -50,46 +51,46 @@ def machine() -> dict[str, object]:
 
 
 def commit() -> str:
-    """Of a checkout " at " and what is checked out, where git says so; else nothing."""
+    """The words " at COMMIT" for the version of a checkout; empty without a checkout or git."""
     root = Path(__file__).resolve().parents[1]
     if not (root / ".git").exists() or shutil.which("git") is None:
         return ""
-    asked = ["git", "-C", str(root), "describe", "--always", "--dirty"]
-    said = subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip()
-    return f" at {said}" if said else ""
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty"]
+    name = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    return f" at {name}" if name else ""
 
 
-def describe(found: dict[str, object]) -> str:
-    """A machine in two lines."""
-    versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
-    gpu = f", {found['gpu']}" if found["gpu"] else ""
-    load = f", load {found['load']} at the start" if found["load"] is not None else ""
-    # older records do not have them
-    known = f" with {', '.join(found['instructions'])}" if found.get("instructions") else ""
-    return f"{found['processor']}{known}, {found['cores']} cores{gpu}{load}\n{versions}"
+def describe(record: dict[str, object]) -> str:
+    """The entry `machine` of a record in words: two lines."""
+    versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
+    gpu = f", {record['gpu']}" if record["gpu"] else ""
+    load = f", load {record['load']} at the start" if record["load"] is not None else ""
+    # Records of an earlier version have no instructions
+    names = f" with {', '.join(record['instructions'])}" if record.get("instructions") else ""
+    return f"{record['processor']}{names}, {record['cores']} cores{gpu}{load}\n{versions}"
 
 
 def cores() -> int:
-    """How many cores this process may use."""
+    """The number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def processor() -> str:
-    """The model's name; `platform` knows only the architecture on Linux."""
+    """The name of the processor; on Linux, `platform` knows only its architecture."""
     return _cpuinfo("model name") or platform.processor() or platform.machine()
 
 
 def instructions() -> list[str]:
-    """Those of `INSTRUCTIONS` that the processor has; none where there is no Linux to ask."""
+    """The values of `INSTRUCTIONS` that the processor has; empty on other systems than Linux."""
     flags = {*_cpuinfo("flags").split(), *_cpuinfo("Features").split()}
-    found = [name for flag, name in INSTRUCTIONS.items() if flag in flags]
-    return list(dict.fromkeys(found))  # VNNI goes by two names
+    names = [name for flag, name in INSTRUCTIONS.items() if flag in flags]
+    return list(dict.fromkeys(names))  # VNNI has two flags
 
 
 def _cpuinfo(key: str) -> str:
-    """What Linux says of the first core, or nothing."""
+    """A value of the first core in Linux's /proc/cpuinfo; empty on other systems."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith(key)), "")

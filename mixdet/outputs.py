@@ -1,4 +1,4 @@
-"""Outputs are tried before the work that fills them, not after it."""
+"""Files and folders to write: checking them before long work, and writing them whole."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from mixdet.errors import MixDetError
 
 
 def writable_file(option: str, path: str | os.PathLike) -> Path:
-    """Make the folder of a file, and the file where it is missing.
+    """Check that a file can be written; create it and its folder if they are missing.
 
     Args:
-        option: What the user calls it, such as `--out`.
+        option: The option that names the file, such as `--out`, for the message.
         path: The file.
 
     Raises:
-        MixDetError: It cannot be written.
+        MixDetError: The file cannot be written.
     """
     file = Path(path)
     writable_folder(option, file.parent)
@@ -24,37 +24,42 @@ def writable_file(option: str, path: str | os.PathLike) -> Path:
         with file.open("ab"):
             return file
     except OSError as error:
-        raise MixDetError(f"{option} {path}: {error.strerror}") from error
+        raise MixDetError(
+            f"{option} {path}: {error.strerror}: choose a file that can be written"
+        ) from error
 
 
 def writable_folder(option: str, path: str | os.PathLike) -> Path:
-    """Make a folder where it is missing.
+    """Check that files can be written into a folder; create it if it is missing.
 
     Args:
-        option: What the user calls it, such as `--work-dir`.
+        option: The option that names the folder, such as `--work-dir`, for the message.
         path: The folder.
 
     Raises:
-        MixDetError: It cannot be made, or nothing can be written into it.
+        MixDetError: The folder cannot be created, or no file can be written into it.
     """
     folder = Path(path)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise MixDetError(f"{option} {path}: {error.strerror}") from error
+        raise MixDetError(
+            f"{option} {path}: {error.strerror}: choose a folder that can be created"
+        ) from error
     if not os.access(folder, os.W_OK):
-        raise MixDetError(f"{option} {path}: nothing can be written there")
+        raise MixDetError(f"{option} {path}: no permission to write there: choose another folder")
     return folder
 
 
 def write_atomically(path: str | os.PathLike, content: bytes) -> None:
-    """Write a file so that its name never stands for a part of it, not even after a power cut.
+    """Write a file whole or not at all, even if the power fails meanwhile.
 
-    The folder is made where it is missing. What a killed run leaves is `.NAME.part`, which the next
-    write of the same file replaces.
+    The content is first written to `.NAME.part` beside the file, which then takes the file's name.
+    A run that is killed may leave a `.NAME.part`; the next write of the same file replaces it. The
+    folder is created if it is missing.
 
     Raises:
-        MixDetError: The disk is full, or refuses otherwise.
+        MixDetError: The file cannot be written, for example because the disk is full.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -69,6 +74,7 @@ def write_atomically(path: str | os.PathLike, content: bytes) -> None:
         part.unlink(missing_ok=True)
         if isinstance(error, OSError):
             raise MixDetError(
-                f"{path} cannot be written ({error.strerror}); what stood there before is whole"
+                f"{path} cannot be written ({error.strerror}); an earlier file of this name is "
+                "unchanged"
             ) from error
         raise

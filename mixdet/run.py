@@ -1,13 +1,14 @@
-"""Run a script of mmdet's on an mmcv without compiled operators.
+"""Run a script of mmdet on an mmcv without compiled operators.
 
     python -m mixdet.run [--trust-checkpoint] SCRIPT [ARGS ...]
 
-mmdet's `tools/test.py` and everything else that imports `mmdet.apis` or `mmcv.ops` at the top fails
-there before it reads a config. This prepares mmdet first (`mixdet.compat`) and then runs the script
-as if it had been started directly. Registering our models is left to the config's `custom_imports`,
-as without this launcher. Processes that a script spawns (rather than forks) start unprepared.
+On such an mmcv, a script that imports `mmdet.apis` or `mmcv.ops` at its top, such as mmdet's
+`tools/test.py`, fails before it reads a config. This module prepares mmdet (`mixdet.compat`), then
+runs the script as if it had been started directly. It does not register our models: the config's
+`custom_imports` does, as without this module. Processes that the script spawns (rather than forks)
+start unprepared.
 
-Several GPUs: `torchrun --nproc_per_node 8 -m mixdet.run SCRIPT ... --launcher pytorch`.
+On several GPUs: `torchrun --nproc_per_node 8 -m mixdet.run SCRIPT ... --launcher pytorch`.
 """
 
 from __future__ import annotations
@@ -22,23 +23,27 @@ from mixdet.errors import MixDetError, run_tool
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Prepare mmdet, then run the script that the command line names as `__main__`.
+    """Prepare mmdet, then run the script of the command line as `__main__`.
 
     Raises:
-        MixDetError: The script is missing, or raised this itself.
+        MixDetError: The script is missing, or raised this error itself.
     """
     parser = argparse.ArgumentParser(
-        prog="python -m mixdet.run", description="Run a script of mmdet's without a compiled mmcv."
+        prog="python -m mixdet.run", description="Run a script of mmdet without a compiled mmcv."
     )
     parser.add_argument(
-        "--trust-checkpoint", action="store_true", help="run the code that a checkpoint may hold"
+        "--trust-checkpoint",
+        action="store_true",
+        help="load checkpoints with pickled objects, which can run any code: only from a source "
+        "that you trust",
     )
-    parser.add_argument("script", type=Path)
-    parser.add_argument("args", nargs=argparse.REMAINDER, help="handed to the script")
+    parser.add_argument("script", type=Path, help="path of the script")
+    parser.add_argument("args", nargs=argparse.REMAINDER, help="arguments of the script")
     options = parser.parse_args(argv)
     if not options.script.is_file():
         raise MixDetError(f"{options.script}: no such script")
 
+    # Here, so that --help and a missing script cost no import of torch
     from mixdet import compat
     from mixdet.compat.checkpoint import trust_checkpoints
 
@@ -46,8 +51,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if options.trust_checkpoint:
         trust_checkpoints()
     sys.argv = [str(options.script), *options.args]
-    if not getattr(sys.flags, "safe_path", False):  # with `python -P` there is no such entry
-        sys.path[0] = str(options.script.resolve().parent)  # was the working directory
+    if not getattr(sys.flags, "safe_path", False):  # `python -P` adds no first entry
+        sys.path[0] = str(options.script.resolve().parent)  # in place of the working directory
     runpy.run_path(str(options.script), run_name="__main__")
 
 

@@ -1,4 +1,4 @@
-"""Chromium driven over its DevTools pipe: what a test needs of it, and no package more."""
+"""Drive Chromium over its DevTools pipe, without another package."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ class Browser:
     """A headless window on one page.
 
     Attributes:
-        console: Errors that the page or the browser wrote.
-        requests: Addresses that were asked for, `data:` and `blob:` left out.
+        console: Errors that the page or the browser has logged.
+        requests: URLs that the page has requested, without `data:` and `blob:`.
     """
 
     def __init__(self, profile: Path, width: int = 1280, height: int = 900) -> None:
         commands, answers = os.pipe(), os.pipe()
         self._out, self._in = commands[1], answers[0]
-        # The browser reads its descriptor 3 and writes its 4
+        # Chromium reads commands from file descriptor 3 and writes answers to 4.
         shell = f'exec {CHROMIUM} "$@" 3<&{commands[0]} 4>&{answers[1]}'
         arguments = [
             *("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run"),
@@ -71,18 +71,18 @@ class Browser:
         self("Emulation.setDeviceMetricsOverride", mobile=width < 600, **metrics)
 
     def run(self, script: str) -> Any:
-        """The value of an expression in the page, a promise's once it is there."""
+        """Evaluate an expression in the page, await it if it is a promise, return its value."""
         options = {"returnByValue": True, "awaitPromise": True}
         answer = self("Runtime.evaluate", expression=script, **options)
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
 
     def wait(self, script: str, seconds: float = 90) -> None:
-        """Until the expression, or what it promises, is true."""
+        """Wait until an expression in the page, or the value of its promise, is true."""
         end = time.monotonic() + seconds
         while not self.run(f"Promise.resolve({script}).then(Boolean)"):
-            seen = (script, self.console, self.run("document.body.innerText"))
-            assert time.monotonic() < end, seen
+            state = (script, self.console, self.run("document.body?.innerText"))
+            assert time.monotonic() < end, state
             time.sleep(0.1)
 
     def upload(self, selector: str, file: Path) -> None:
@@ -103,10 +103,10 @@ class Browser:
 
     def _next(self, timeout: float) -> dict[str, Any]:
         while b"\0" not in self._buffer:
-            assert select.select([self._in], [], [], timeout)[0], "the browser says nothing"
-            part = os.read(self._in, 1 << 20)
-            assert part, "the browser is gone"
-            self._buffer += part
+            assert select.select([self._in], [], [], timeout)[0], "the browser does not answer"
+            chunk = os.read(self._in, 1 << 20)
+            assert chunk, "the browser has ended"
+            self._buffer += chunk
         text, self._buffer = self._buffer.split(b"\0", 1)
         event = json.loads(text)
         self._note(event.get("method"), event.get("params", {}))

@@ -44,6 +44,19 @@ def trained(images, tmp_path_factory) -> tuple[Path, Path]:
     return config, folder / "work" / "epoch_1.pth"
 
 
+@pytest.fixture(scope="session")
+def exported(trained, tmp_path_factory) -> Path:
+    """The folder of two exported folders of the tiny detector, `raw` and `end2end`.
+
+    Each has files for ONNX Runtime and for OpenVINO.
+    """
+    from mixdet.deploy import export  # here: few tests need what it imports
+
+    out = tmp_path_factory.mktemp("exported")
+    export(*trained, out, targets=("onnx", "openvino"), kinds=("raw", "end2end"))
+    return out
+
+
 @pytest.fixture(scope="module")
 def quick():
     """Trainings of a second each: see `tests.tiny.quick_settings`."""

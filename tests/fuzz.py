@@ -1,4 +1,4 @@
-"""Hostile content for the readers of others' files, and a watch on what a reader does with it."""
+"""Random hostile files for the functions that read files, and checks of what a reader does."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from hypothesis import strategies as st
 
 from mixdet.errors import MixDetError
 
-ROUND = 5_000  # inputs after which hypothesis forgets what it has tried, which would fill memory
-SECONDS = 60  # for one input: more is a hang
-MEMORY = 600 * 2**20  # bytes that a whole run may add to this process, most of them left by malloc
-DEEP = "<deep>"  # stands for a nesting that `json.dumps` would not write
+ROUND = 5_000  # files of one run of hypothesis, which keeps all of them in memory
+SECONDS = 60  # a reader that takes longer for one file hangs
+MEMORY = 600 * 2**20  # bytes that all files together may add to this process
+DEEP = "<deep>"  # stands for a deep nesting, which `json.dumps` does not write
 
-# Events of `sys.addaudithook` whose first argument is a path, and those that nothing may cause
+# Events of `sys.addaudithook`: those whose first argument is a path, and those that are forbidden
 FILES = {"open", "os.listdir", "os.scandir", "os.remove", "os.rename", "os.mkdir", "os.truncate"}
 FORBIDDEN = {"subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.fork"} | {
     "socket.connect", "socket.getaddrinfo", "pickle.find_class", "urllib.Request",
@@ -45,9 +45,9 @@ def _note(event: str, arguments: tuple) -> None:
 
 @contextmanager
 def _watched(root: Path) -> Iterator[None]:
-    """Fail where a file outside the root is opened or code is run; a hang ends the process.
+    """Fail if a file outside the root is opened or a program is run. A hang ends the process.
 
-    Python's own modules may be read, which some libraries import when they are needed.
+    Modules of Python may be read, since some libraries import them late.
     """
     global _seen
     signal.setitimer(signal.ITIMER_REAL, SECONDS)
@@ -72,7 +72,7 @@ def _searched(path: Path) -> bool:
 
 @contextmanager
 def _limited() -> Iterator[None]:
-    """Fail where memory grows; a hang shows where it is."""
+    """Fail if memory grows too much. A hang prints its traceback."""
     global _hooked
     if not _hooked:  # a hook cannot be taken away again
         sys.addaudithook(_note)
@@ -93,7 +93,7 @@ def _limited() -> Iterator[None]:
 
 
 def _peak() -> int:
-    """The most memory that this process had, in bytes."""
+    """The most memory that this process has used, in bytes."""
     status = Path("/proc/self/status").read_text()
     return int(status.partition("VmHWM:")[2].split()[0]) * 1024
 
@@ -101,15 +101,15 @@ def _peak() -> int:
 def fuzz(
     make: Callable[[Random], bytes], file: Path, read: Callable, root: Path, count: int
 ) -> None:
-    """Give a reader many files: it may accept each, or refuse it with a `MixDetError`.
+    """Give many files to a reader. It has to accept a file, or refuse it with a `MixDetError`.
 
     Args:
-        make: Makes the content of a file.
-        file: Where to write it.
+        make: Returns the content of a file.
+        file: The path to write it to.
         read: The reader, called without arguments.
-        root: The only folder whose files it may open.
-        count: How many files. Few of them are made of numbers that hypothesis chooses one by one,
-            so that it can shrink what fails; of many it chooses the seeds.
+        root: The only folder whose files the reader may open.
+        count: Number of files. Up to `ROUND` files, hypothesis chooses every random number, so that
+            it can shrink a file that fails; for more, it chooses seeds only.
     """
     begin, tried, accepted = time.process_time(), 0, 0
 
@@ -143,12 +143,12 @@ OTHERS = [
 
 
 def json_file(rng: Random, content: dict, words: list[str]) -> bytes:
-    """Bytes of a JSON file that was right before something was done to it.
+    """The bytes of a JSON file with random changes.
 
     Args:
-        rng: Chooses.
-        content: What is right.
-        words: Strings to put anywhere.
+        rng: Chooses the changes.
+        content: The valid content.
+        words: Strings to put in place of values.
     """
     content = copy.deepcopy(content)
     for _ in range(rng.choice([0, 1, 1, 1, 2, 3, 6])):
@@ -199,13 +199,13 @@ NUMBERS = [0, 1, 2, 7, 8, 255, 256, 0x7FFF, 0xFFFF, 0x10000, 30_000, 2**31 - 1, 
 def damaged(
     rng: Random, content: bytes, counts: list[int], others: list[bytes] | None = None
 ) -> bytes:
-    """A file's bytes, cut short, with some of them changed, or with those of another file.
+    """The bytes of a file with random changes: cut, replaced, inserted, or from another file.
 
     Args:
-        rng: Chooses.
-        content: The file.
-        counts: How many changes, each as likely as its share.
-        others: Files whose ends may follow this one's beginning.
+        rng: Chooses the changes.
+        content: The bytes of the file.
+        counts: One of these numbers of changes is made; a number that is repeated is more likely.
+        others: Other files, whose ends may replace the end of this one.
     """
     content = bytearray(content)
     for _ in range(rng.choice(counts)):
@@ -229,7 +229,7 @@ def damaged(
 
 
 def with_right_sums(content: bytes) -> bytes:
-    """A PNG whose chunks have the check sums of what they hold, so that it is read further."""
+    """A PNG with the right check sum for every chunk, so that readers go beyond the check."""
     content, at = bytearray(content), 8
     while at + 12 <= len(content):
         end = at + 8 + int.from_bytes(content[at : at + 4], "big")

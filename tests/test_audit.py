@@ -1,4 +1,4 @@
-"""The check of the lock against known vulnerabilities, `make audit`, asking a service of ours."""
+"""`make audit` compares the locked versions with known vulnerabilities, here of a local service."""
 
 from __future__ import annotations
 
@@ -25,15 +25,18 @@ LOCK = {
 
 @pytest.fixture
 def service():
-    """OSV's protocol; `known` holds the vulnerable packages, `asked` the versions asked for."""
+    """A server with OSV's protocol.
+
+    Its attribute `known` has the vulnerable packages, `asked` the versions that it was asked for.
+    """
 
     class Answer(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             query = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             name = query["package"]["name"]
             server.asked[name] = query["version"]
-            found = {"vulns": [report(name)]} if name in server.known else {}
-            content = json.dumps(found).encode()
+            answer = {"vulns": [report(name)]} if name in server.known else {}
+            content = json.dumps(answer).encode()
             self.send_response(200)
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
@@ -64,7 +67,7 @@ def report(name: str) -> dict:
 
 
 def audit(url: str) -> subprocess.CompletedProcess:
-    """What `make audit` runs, with the service's address."""
+    """Run the command of `make audit` with the address of a service."""
     more = f"ARGS=--vulnerability-service osv --osv-url {url}"
     make = ["make", "--dry-run", "audit", more]
     shown = subprocess.run(make, cwd=ROOT, capture_output=True, text=True, check=True)

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
+import json
 import re
 import runpy
-import shlex
-import subprocess
-import sys
-from typing import TypeVar
 
 import pytest
 import torch
+from mmdet.registry import MODELS
 
-import mixdet
-from benchmarks.report import content, insert, plot, read_record
+from benchmarks.pages import insert, page_content
+from benchmarks.records import read_record, record_plot
+from mixdet.config.read import read_config
 from tests.conftest import ROOT
 
+README = (ROOT / "README.md").read_text()
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 
 
@@ -57,10 +55,6 @@ def test_security_names_tests_that_are_there():
 
 
 def test_the_backbone_of_contributing_trains(tmp_path, monkeypatch):
-    from mmdet.registry import MODELS
-
-    from mixdet.config.read import read_config
-
     page = (ROOT / "CONTRIBUTING.md").read_text()
     for block in re.findall(r"```python\n# (.*?)```", page, flags=re.S):
         name, _, code = block.partition("\n")
@@ -75,31 +69,91 @@ def test_the_backbone_of_contributing_trains(tmp_path, monkeypatch):
     assert len(model.bbox_head(maps)[0]) == 6
 
 
-@pytest.mark.heavy
-def test_the_api_reference_has_every_public_name_and_no_warning(tmp_path):
-    pytest.importorskip("pdoc")
-    make = ["make", "-n", "--no-print-directory", "docs"]
-    recipe = subprocess.check_output(make, cwd=ROOT, text=True)
-    command = shlex.split(recipe.rpartition("bin/python -W")[2].replace("\\\n", ""))
-    command[command.index("docs/api")] = str(tmp_path)
-    command = [sys.executable, "-W", *command]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "Warn" not in done.stderr
-    for module in pkgutil.walk_packages(mixdet.__path__, "mixdet."):
-        if module.name == "mixdet.__main__":
-            continue
-        page = tmp_path.joinpath(*module.name.split(".")).with_suffix(".html").read_text()
-        loaded = importlib.import_module(module.name)
-        ours = [
-            name
-            for name, value in vars(loaded).items()
-            if getattr(value, "__module__", None) == module.name
-            and not (name.startswith("_") or isinstance(value, TypeVar))
-        ]
-        for name in [*ours, *getattr(loaded, "__all__", ())]:
-            assert getattr(loaded, name).__doc__, f"{module.name}.{name}"
-            assert f'id="{name}"' in page, f"{module.name}.{name}"
+def readme_blocks() -> list[str]:
+    """The Python of the README."""
+    return re.findall(r"```python\n(.*?)```", README, flags=re.S)
+
+
+def test_the_readme_is_short():
+    assert len(README.split()) <= 1300
+
+
+def test_ratios_of_the_readme_are_those_of_the_records():
+    records = {
+        name: json.loads((ROOT / f"docs/results/benchmark/{name}.json").read_text())
+        for name in ("train", "eval", "input", "infer")
+    }
+    rows = dict(re.findall(r"^\| ([^|]+?) \| [^|]+ \| ([^|]+?) \|$", README, flags=re.M))
+
+    def median(row: dict) -> float:
+        return row["speedup"]["median"]
+
+    for words, networks in (
+        ("training step, batch 8", records["train"]["networks"]),
+        ("evaluation, from image files to mAP", records["eval"]["detectors"]),
+    ):
+        medians = [median(row) for row in networks]
+        assert rows[words] == f"{min(medians):.2f} to {max(medians):.2f}"
+    (whole,) = (row for row in records["input"]["recipes"] if row["recipe"] == "all five steps")
+    assert rows["training augmentation, one core"] == f"{median(whole):.1f}"
+    single = {
+        row["form"].removeprefix("MixDet, "): f"{median(row):.2f}"
+        for row in records["infer"]["rows"]
+        if (row["batch"], row["threads"]) == (1, 1) and "speedup" in row
+    }
+    assert rows["inference in PyTorch, MixNet-M"] == single["PyTorch fused"]
+    assert rows["inference in ONNX Runtime, MixNet-M"] == single["ONNX Runtime"]
+    assert rows["inference in OpenVINO, MixNet-M"] == single["OpenVINO"]
+    assert records["infer"]["settings"]["network"] == "MixNet-M"
+    assert records["train"]["settings"]["batch"] == 8
+    for record in records.values():
+        machine = record["machine"]
+        assert f"{machine['processor']} with {machine['cores']} cores" in README
+
+
+def test_the_readme_says_what_make_train_reaches():
+    runs = (ROOT / "docs/results/digits/runs.jsonl").read_text().splitlines()
+    scores = {run["row"]: run["metrics"]["coco/bbox_mAP"] for run in map(json.loads, runs)}
+    assert f"about {100 * scores['ssdlite_mixnet_s_digits']:.0f} mAP" in README
+
+
+def test_batch_sizes_of_the_readme_are_those_of_the_configs():
+    stated = re.search(
+        r"(\d+) images in the SSDLite COCO configs, (\d+) in RetinaNet's, "
+        r"(\d+) in\s+`configs/table1`, (\d+) for the digits",
+        README,
+    )
+    configs = (
+        "ssdlite_mixnet_m_coco.py",
+        "retinanet_mixnet_m_fpn_coco.py",
+        "table1/ssdlite_mixnet_m_tf_coco.py",
+        "ssdlite_mixnet_s_digits.py",
+    )
+    for batch, name in zip(stated.groups(), configs, strict=True):
+        config = read_config(ROOT / "configs" / name)
+        assert int(batch) == config.auto_scale_lr.base_batch_size, name
+
+
+def test_the_backbone_of_the_readme_is_built(tmp_path):
+    (text,) = (block for block in readme_blocks() if "mixnet_l_focal_coco" in block)
+    config = tmp_path / "mixnet_l_focal_coco.py"
+    config.write_text(text.replace('"ssdlite', f'"{ROOT.as_posix()}/configs/ssdlite'))
+    model = MODELS.build(read_config(config).model)
+    assert (model.backbone.out_channels, model.backbone.out_strides) == ((960, 1536), (16, 32))
+    assert type(model.bbox_head.loss_cls).__name__ == "FocalLoss"
+
+
+def test_the_operator_of_the_readme_equals_its_merged_convolution():
+    (text,) = (block for block in readme_blocks() if "MixConv2d(" in block)
+    names: dict = {}
+    exec(text, names)
+    image = torch.randn(2, 64, 9, 9)
+    torch.testing.assert_close(names["conv"](image), names["mixconv"](image))
+
+
+def test_the_readme_and_the_guide_have_one_config_of_own_data():
+    (text,) = (block for block in readme_blocks() if "configs/workshop.py" in block)
+    assert text in (ROOT / "docs/custom_data.md").read_text()
 
 
 @pytest.mark.parametrize(
@@ -108,8 +162,6 @@ def test_the_api_reference_has_every_public_name_and_no_warning(tmp_path):
         (ROOT / page, file)
         for page, files in (
             ("docs/performance.md", "benchmark/*"),
-            ("README.md", "benchmark/train"),
-            ("README.md", "benchmark/eval"),
             ("docs/deploy.md", "exported/*"),
         )
         for file in sorted(ROOT.glob(f"docs/results/{files}.json"))
@@ -118,12 +170,21 @@ def test_the_api_reference_has_every_public_name_and_no_warning(tmp_path):
 )
 def test_tables_are_those_of_the_json(page, file):
     record = read_record(file)
-    made, found = insert(page.read_text(), file.stem, content(record, file, page))
-    assert found, f"{page.name} has no place for {file.name}"
-    assert made == page.read_text(), "run tools/benchmark.py report, as the page says"
-    drawn = plot(record)
+    made, found = insert(page.read_text(), file.stem, page_content(record, file, page))
+    linked = f"]({file.relative_to(page.parent).as_posix()})" in page.read_text()
+    assert found or linked, f"{page.name} has no place for {file.name}, and does not link to it"
+    assert made == page.read_text(), "run python -m benchmarks report, as the page says"
+    drawn = record_plot(record)
     if drawn:
         words = re.compile(r">([^<>]*\w[^<>]*)</text>")
         committed = file.with_suffix(".svg").read_text()
         assert words.findall(drawn) == words.findall(committed)
     assert "/" not in "".join(map(str, record["settings"].values()))
+
+
+def test_the_summary_of_performance_repeats_the_tables():
+    summary, rest = (ROOT / "docs/performance.md").read_text().split("## How it is measured")
+    rows = [row.split("|") for row in summary.splitlines() if row.startswith("|")][2:]
+    ratios = [ratio for row in rows for ratio in row[3].split(" to ")]
+    assert len(ratios) > len(rows) > 5
+    assert not [ratio for ratio in ratios if not re.search(rf"[ (]{ratio.strip()}[ )]", rest)]

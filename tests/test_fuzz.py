@@ -1,4 +1,4 @@
-"""Whatever stands in files from others, they are read, or refused in our words and nothing else."""
+"""Random damaged files are read, or refused with a `MixDetError`; nothing else happens."""
 
 from __future__ import annotations
 
@@ -183,7 +183,7 @@ def test_manifests_of_exported_folders(folder, monkeypatch, count):
     (folder / "model.bin").write_bytes(b"weights")
     shape = (1, 8, 12, 3)
 
-    def stand_in(path, precision):
+    def stand_in(path, precision, threads):
         boxes = np.tile(np.float32([1, 1, 5, 5]), (1, 6, 1))
         outputs = {"raw": [boxes, np.full((1, 6, 2), 0.6, np.float32)]}
         outputs["end2end"] = [boxes, np.full((1, 6), 0.6, np.float32), np.zeros((1, 6), np.int64)]

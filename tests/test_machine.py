@@ -7,7 +7,7 @@ import platform
 import pytest
 import torch
 
-from mixdet.machine import describe, instructions, machine
+from mixdet.machine import describe, instructions, machine_record
 
 
 @pytest.mark.skipif(
@@ -22,8 +22,8 @@ def test_instructions_are_those_that_torch_finds():
 
 
 def test_records_with_and_without_instructions():
-    found = machine()
-    found["instructions"] = ["AVX2", "VNNI"]
-    assert describe(found).startswith(f"{found['processor']} with AVX2, VNNI, ")
-    del found["instructions"]
-    assert describe(found).startswith(f"{found['processor']}, {found['cores']} cores")
+    record = machine_record()
+    record["instructions"] = ["AVX2", "VNNI"]
+    assert describe(record).startswith(f"{record['processor']} with AVX2, VNNI, ")
+    del record["instructions"]
+    assert describe(record).startswith(f"{record['processor']}, {record['cores']} cores")

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from mixdet import run
 from mixdet.compat import checkpoint
@@ -48,10 +49,10 @@ def test_a_missing_script_is_one_line() -> None:
 
 @pytest.fixture
 def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty script; what `run.main` changes of this process is put back."""
+    """The path of a script. What `run.main` changes in this process is undone after the test."""
     monkeypatch.setattr(sys, "argv", sys.argv)
     monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.setattr(checkpoint, "_trusted", False)
+    monkeypatch.setattr(checkpoint, "_mmengine_trusts", False)
     return tmp_path / "script.py"
 
 
@@ -62,12 +63,17 @@ def test_the_exit_code_is_the_script_s(script: Path) -> None:
     assert caught.value.code == 3
 
 
-def test_trust_comes_before_the_script(script: Path) -> None:
-    script.write_text("from mixdet.compat import checkpoint\nassert checkpoint._trusted")
-    with pytest.raises(AssertionError):
+def test_trust_comes_before_the_script(script: Path, tmp_path: Path) -> None:
+    file = tmp_path / "objects.pth"
+    torch.save({"state_dict": {}, "meta": Path("a")}, file)
+    script.write_text(
+        "from mmengine.runner import CheckpointLoader\n"
+        f"CheckpointLoader.load_checkpoint({str(file)!r}, map_location='cpu')\n"
+    )
+    with pytest.raises(MixDetError, match="--trust-checkpoint"):
         run.main([str(script)])
-    with pytest.raises(AssertionError):
-        run.main([str(script), "--trust-checkpoint"])  # the script's own argument
+    with pytest.raises(MixDetError, match="--trust-checkpoint"):
+        run.main([str(script), "--trust-checkpoint"])  # an argument of the script
     run.main(["--trust-checkpoint", str(script)])
 
 

@@ -1,4 +1,4 @@
-"""Time MixDet against its peers: `python -m benchmarks`, for a checkout alone."""
+"""Time MixDet against its peers, in a checkout: the same as `python -m benchmarks`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mixdet.errors import run_tool
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # where the folder benchmarks lies
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the folder of `benchmarks`
 
 
 def main() -> None:

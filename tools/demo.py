@@ -1,4 +1,4 @@
-"""A web page on this machine: drop an image or use the camera, see one or two detectors' boxes."""
+"""Serve a web page on this machine that shows the boxes of one or two detectors in an image."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from mixdet.errors import run_tool
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", help="a trained detector (.pth), or an exported folder")
-    parser.add_argument("model2", nargs="?", help="another, shown beside it")
-    parser.add_argument("--port", type=int, default=7860, help="0: any (default: %(default)s)")
+    parser.add_argument("model2", nargs="?", help="a second detector, shown beside the first")
+    parser.add_argument(
+        "--port", type=int, default=7860, help="0 takes any free port (default: %(default)s)"
+    )
     args = parser.parse_args()
-    from mixdet.demo.server import serve
+    from mixdet.demo import serve  # loads the detectors' packages, which --help does not need
 
     serve([model for model in (args.model, args.model2) if model], args.port)
 

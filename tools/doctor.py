@@ -1,6 +1,6 @@
-"""Print the versions, the devices and the data that MixDet finds here, and what is wrong.
+"""Check the installed packages, the devices and the data, and print what is wrong.
 
-Exits with 0 when nothing prevents work, otherwise with 1.
+The exit code is 0 without problems, otherwise 1.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).parents[1]))  # a doctor comes before the installation
+sys.path.append(str(Path(__file__).parents[1]))  # it must run before `pip install`
 
 from mixdet import doctor
 from mixdet.errors import run_tool
@@ -20,9 +20,9 @@ from mixdet.errors import run_tool
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "--online", action="store_true", help="also ask for timm's ImageNet weights"
+        "--online", action="store_true", help="check that timm's ImageNet weights can be downloaded"
     )
-    parser.add_argument("--json", action="store_true", help="print JSON in place of the table")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     args = parser.parse_args()
     checks = doctor.examine(online=args.online)
     if args.json:

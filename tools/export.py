@@ -13,35 +13,43 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("config", help="path of the config")
     parser.add_argument("checkpoint", help="a trained detector (.pth)")
-    parser.add_argument("--out", required=True, metavar="DIR", help="folder to write")
-    parser.add_argument("--to", nargs="+", default=["onnx"], choices=TARGETS, help="default: onnx")
+    parser.add_argument("--out", required=True, metavar="DIR", help="the folder to write")
+    parser.add_argument(
+        "--to",
+        nargs="+",
+        default=["onnx"],
+        choices=TARGETS,
+        help="the runtimes to export for (default: onnx)",
+    )
     parser.add_argument(
         "--kind",
         nargs="+",
         default=["raw"],
         choices=("raw", "end2end"),
-        help="raw: before NMS, one image at a time; end2end: after NMS, batches; both write "
-        "DIR/raw and DIR/end2end (default: raw)",
+        help="raw: before NMS, one image at a time; end2end: after NMS, batches; with both, the "
+        "files go to DIR/raw and DIR/end2end (default: raw)",
     )
     parser.add_argument(
         "--precision",
         default="fp32",
         choices=("fp32", "fp16", "bf16", "int8"),
-        help="bf16: openvino; fp16: also onnx and ncnn; int8: onnx and openvino (default: fp32)",
+        help="fp16: onnx, openvino and ncnn; bf16: openvino; int8: onnx and openvino "
+        "(default: fp32)",
     )
     parser.add_argument(
         "--calibration-images",
         type=int,
         default=300,
         metavar="N",
-        help="of the training split, for int8 (default: 300)",
+        help="number of training images that int8 is calibrated on (default: 300)",
     )
     parser.add_argument(
         "--max-drop",
         type=float,
         default=0.01,
         metavar="mAP",
-        help="how much a file of less than fp32 may lose: beyond it, export fails (default: 0.01)",
+        help="the mAP that fp16, bf16 or int8 may lose; the export fails if it loses more "
+        "(default: 0.01)",
     )
     parser.add_argument("--data-root", help="another folder for the config's data")
     parser.add_argument(
@@ -57,7 +65,8 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    from mixdet.deploy.export import export  # heavy: torch and mmdet
+    # This import loads torch and mmdet, which --help does not need.
+    from mixdet.deploy import export
 
     folders = export(
         args.config,

@@ -1,4 +1,4 @@
-"""Detect in images, folders, videos or a camera; writes drawn images and predictions.json."""
+"""Detect in images, folders, videos or a camera; write images with boxes and predictions.json."""
 
 from __future__ import annotations
 
@@ -12,38 +12,69 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("checkpoint", help="a trained detector (.pth), or an exported folder")
     parser.add_argument("inputs", nargs="*", metavar="INPUT", help="image, folder or video")
-    parser.add_argument("--camera", type=int, metavar="N", help="camera number, until Ctrl-C")
-    parser.add_argument("--frames", type=int, help="stop the camera after so many frames")
-    parser.add_argument("--config", help="default: the config that the checkpoint holds")
+    parser.add_argument(
+        "--camera", type=int, metavar="N", help="read the camera of this number, until Ctrl-C"
+    )
+    parser.add_argument(
+        "--frames", type=int, metavar="N", help="stop the camera after this many frames"
+    )
+    parser.add_argument(
+        "--config", help="config of the checkpoint (default: the one that the checkpoint holds)"
+    )
     parser.add_argument(
         "--out",
         default="outputs/predict",
-        help="folder for predictions.json and what is drawn, small images enlarged "
+        help="folder for predictions.json and the drawn images, small ones enlarged "
         "(default: %(default)s)",
     )
-    parser.add_argument("--score-thr", type=float, default=0.3, help="default: %(default)s")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda:0, ... (default: %(default)s)")
-    parser.add_argument("--batch-size", type=int, default=8, help="default: %(default)s")
+    parser.add_argument(
+        "--score-thr",
+        type=float,
+        default=0.3,
+        help="leave out detections with a lower score (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--device",
+        default="cpu",
+        help="where a checkpoint computes: cpu, cuda:0, ... (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--threads", type=int, metavar="N", help="CPU threads (default: the runtime chooses)"
+    )
+    parser.add_argument(
+        "--batch-size",
+        type=int,
+        default=8,
+        metavar="N",
+        help="images computed at a time (default: %(default)s)",
+    )
     parser.add_argument(
         "--trust-checkpoint",
         action="store_true",
-        help="run whatever code the checkpoint asks for: only if you trust whoever made it",
+        help="load a checkpoint with pickled objects: only from a source that you trust",
     )
     args = parser.parse_args()
     if not args.inputs and args.camera is None:
         parser.error("name an image, a folder or a video, or use --camera N")
     if args.batch_size < 1:
         parser.error("--batch-size has to be at least 1")
+    if args.threads is not None and args.threads < 1:
+        parser.error("--threads has to be at least 1")
     return args
 
 
 def main() -> None:
     args = parse_args()
+    # Here, since --help needs neither NumPy nor OpenCV
     from mixdet.inference import Detector
     from mixdet.inference.predict import predict_files, predict_video, write_json
 
     detector = Detector(
-        args.checkpoint, args.config, args.device, trust_checkpoint=args.trust_checkpoint
+        args.checkpoint,
+        args.config,
+        args.device,
+        trust_checkpoint=args.trust_checkpoint,
+        threads=args.threads,
     )
     out = Path(args.out)
     entries = []
@@ -59,7 +90,7 @@ def main() -> None:
         write_json(entries, out)
     boxes = sum(len(entry["boxes"]) for entry in entries)
     images = f"{len(entries)} image{'s' * (len(entries) != 1)}"
-    print(f"{boxes} detections in {images}; drawn in {out}, with predictions.json")
+    print(f"{boxes} detections in {images}; {out} has the drawn images and predictions.json")
 
 
 if __name__ == "__main__":

@@ -9,28 +9,43 @@ from mixdet.errors import run_tool
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Train a detector.")
-    parser.add_argument("config", help="such as configs/ssdlite_mixnet_s_digits.py")
-    parser.add_argument("--work-dir", help="default: work_dirs/<name of the config>")
+    parser.add_argument(
+        "config",
+        help="path of the config, such as configs/ssdlite_mixnet_s_digits.py, or name of a shipped "
+        "config",
+    )
+    parser.add_argument(
+        "--work-dir",
+        help="folder for logs and checkpoints (default: work_dirs/<name of the config>)",
+    )
     parser.add_argument(
         "--resume",
         nargs="?",
         const="auto",
         metavar="CHECKPOINT",
-        help="go on from a checkpoint; without a path from the latest in the work folder",
+        help="resume from this checkpoint; without a path, from the latest in the work folder",
     )
     parser.add_argument(
-        "--amp", action="store_true", help="mixed precision: float16 on a GPU, bfloat16 on a CPU"
+        "--amp",
+        action="store_true",
+        help="train in mixed precision: float16 on a GPU, bfloat16 on a CPU",
     )
     parser.add_argument(
         "--auto-scale-lr",
         action="store_true",
-        help="multiply the learning rate by this run's total batch over the recipe's",
+        help="multiply the learning rate by the ratio of this run's total batch to the batch that "
+        "the config's learning rate is for",
     )
-    parser.add_argument("--launcher", choices=("none", "pytorch", "slurm"), default="none")
-    parser.add_argument("--seed", type=int, help="default: the config's, or 0")
     parser.add_argument(
-        "--data-root", help="another folder in the same layout, for training, validation and test"
+        "--launcher",
+        choices=("none", "pytorch", "slurm"),
+        default="none",
+        help="what starts the processes, if there are several (default: %(default)s)",
     )
+    parser.add_argument(
+        "--seed", type=int, help="seed of the run (default: the one in the config, or 0)"
+    )
+    parser.add_argument("--data-root", help="another folder for all data, in the same layout")
     parser.add_argument(
         "--cfg-options",
         nargs="+",
@@ -41,10 +56,10 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--trust-checkpoint",
         action="store_true",
-        help="load checkpoints that hold pickled objects: only from a source that you trust",
+        help="load checkpoints with pickled objects: only from a source that you trust",
     )
     parser.add_argument("--tensorboard", action="store_true", help="log to TensorBoard too")
-    # torchrun may pass it; mmengine reads the environment instead
+    # Some versions of torchrun pass it; mmengine reads the rank from the environment
     parser.add_argument("--local-rank", "--local_rank", type=int, help=argparse.SUPPRESS)
     return parser.parse_args()
 
@@ -52,7 +67,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = vars(parse_args())
     del args["local_rank"]
-    from mixdet import launch  # heavy: torch and mmdet
+    from mixdet import launch  # here, since --help needs neither torch nor mmdet
 
     launch.train(args.pop("config"), **args)
 

@@ -10,10 +10,12 @@ from mixdet.errors import run_tool
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", metavar="DIR", help="what tools/export.py wrote")
+    parser.add_argument("folder", metavar="DIR", help="the folder that tools/export.py wrote")
     parser.add_argument("config", help="path of the config")
     parser.add_argument("checkpoint", help="the checkpoint that was exported")
-    parser.add_argument("--runtime", help="onnx, openvino, ncnn... (default: all it has)")
+    parser.add_argument(
+        "--runtime", help="onnx, openvino, ncnn, ... (default: all that the folder has a file for)"
+    )
     parser.add_argument("--data-root", help="another folder for the config's test data")
     parser.add_argument(
         "--trust-checkpoint",
@@ -25,15 +27,16 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    from mixdet.deploy.verify import reference, verify  # heavy: torch and mmdet
-    from mixdet.inference.exported import read_manifest, runtimes_of
+    # These imports load torch and mmdet, which --help does not need.
+    from mixdet.deploy import detect_reference, verify
+    from mixdet.inference.manifest import read_manifest, usable_runtimes
     from mixdet.inference.trained import TrainedNetwork
 
     trained = TrainedNetwork(args.checkpoint, args.config, "cpu", args.trust_checkpoint)
     folder = Path(args.folder)
-    runtimes = runtimes_of(folder, read_manifest(folder), args.runtime)
-    wanted = reference(trained, args.data_root)
-    reports = {runtime: verify(args.folder, wanted, runtime) for runtime in runtimes}
+    runtimes = usable_runtimes(folder, read_manifest(folder), args.runtime)
+    reference = detect_reference(trained, args.data_root)
+    reports = {runtime: verify(args.folder, reference, runtime) for runtime in runtimes}
     for runtime, report in reports.items():
         print(f"{args.folder}, {runtime}: {report}")
     for report in reports.values():

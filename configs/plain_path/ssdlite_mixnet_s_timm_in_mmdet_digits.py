@@ -5,7 +5,7 @@ Its twin is ssdlite_mixnet_s_in_mixdet_digits.
 
 _base_ = "../ssdlite_mobilenet_v2_mmdet_digits.py"
 
-custom_imports = dict(imports=["mixdet.plugin", "benchmarks.peers"])
+custom_imports = dict(imports=["mixdet.plugin", "mixdet.models.backbones.timm_features"])
 channels = (40, 120, 128)
 
 model = dict(

@@ -1,8 +1,10 @@
 """What lets mmdet 3.3 run on today's torch. Each module names one fault and when it can go.
 
 Importing this package costs nothing; `prepare()` does the work. It has to run before anything
-imports `mmdet.models`, `mmdet.apis` or `mmcv.ops`: `import mixdet.plugin`, which our configs name,
-and `python -m mixdet.run SCRIPT` both see to that.
+imports `mmdet.models`, `mmdet.apis` or `mmcv.ops`. `import mixdet.plugin`, which our configs name,
+and `python -m mixdet.run SCRIPT` call it.
+
+`moved` is about mixdet itself: it names the new place of a module or function that was moved.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ def prepare() -> None:
     Raises:
         ImportError: mmengine, mmcv or mmdet is not installed.
     """
-    from mixdet.compat import checkpoint, mmcv_ops, ssd_head
+    from mixdet.compat import checkpoint, mmcv_ops, ssd_head  # here: they load torch and mmengine
 
     mmcv_ops.install()  # first: mmdet.models cannot be imported without it
     checkpoint.install()

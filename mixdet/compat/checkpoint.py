@@ -8,9 +8,9 @@ unpickling whatever torch refuses.
 
 The answer: mmengine's checkpoint module gets another `torch.save`, which writes tensors and plain
 Python values only, another `torch.load`, which reads nothing else, and a download that uses it.
-Every path goes through them (local, http, torchvision://, open-mmlab://, Pretrained, resume), and
-no config needs a hook. An mmengine without mixdet reads such a checkpoint too; resuming there, it
-skips the log history.
+mmengine sends every source through them (local, http, torchvision://, open-mmlab://, Pretrained,
+resume), and no config needs a hook. An mmengine without mixdet reads such a checkpoint too; when it
+resumes from one, it skips the log history.
 
 It can go when mmengine reads and writes with `weights_only=True`.
 """
@@ -36,18 +36,22 @@ from mmengine.runner import checkpoint as mmengine_checkpoint
 
 from mixdet.errors import MixDetError
 
-_trusted = False
-_reported: set[str] = set()  # what was left out is said once, not at every epoch
+_mmengine_trusts = False  # whether mmengine's own loader may run code; `trust_checkpoints` sets it
+_reported: set[str] = set()  # places whose value was left out: each is logged once, not every epoch
 
 MapLocation = str | torch.device | Callable | dict | None
-_ATOMS = (str, int, float, bool, complex, bytes, bytearray, type(None))
-_TORCH = (torch.Tensor, torch.Size, torch.dtype, torch.device)
+_PLAIN_TYPES = (str, int, float, bool, complex, bytes, bytearray, type(None))
+_TORCH_TYPES = (torch.Tensor, torch.Size, torch.dtype, torch.device)
 
 
-def trust_checkpoints(trust: bool = True) -> None:
-    """Let this process run what code a checkpoint may hold: a tool's `--trust-checkpoint`."""
-    global _trusted
-    _trusted = trust
+def trust_checkpoints() -> None:
+    """Let mmengine run the code in every checkpoint that this process loads from now on.
+
+    mmengine's loader has no argument for it, so `tools/train.py`, `tools/test.py` and `mixdet.run`
+    call this once, for `--trust-checkpoint`. Our own readers pass `trust` to `load`.
+    """
+    global _mmengine_trusts
+    _mmengine_trusts = True
 
 
 class _NotPlainError(TypeError):
@@ -55,20 +59,20 @@ class _NotPlainError(TypeError):
 
 
 def plain(value: Any, where: str = "checkpoint") -> Any:
-    """Copy containers until only tensors and plain Python values are left.
+    """Copy a value as tensors and plain Python values.
 
-    History buffers and mappings become dicts, numpy values Python's. What has no plain form is
-    left out of the dict that holds it, with a warning unless it is code, which the config brings
-    back (a scheduler's annealing function).
+    History buffers and mappings become dicts, NumPy values become Python values. A value without a
+    plain form is left out of the dict that holds it. This is logged, except for functions: the
+    config brings those back (a scheduler's annealing function).
 
     Args:
         value: What is about to be saved.
-        where: Its place in the checkpoint, for the warning.
+        where: Its place in the checkpoint, for the log.
 
     Returns:
-        Something that `torch.load(weights_only=True)` reads back.
+        The copy, which `torch.load(weights_only=True)` reads.
     """
-    if type(value) in _ATOMS or isinstance(value, _TORCH):
+    if type(value) in _PLAIN_TYPES or isinstance(value, _TORCH_TYPES):
         return value
     if isinstance(value, HistoryBuffer):
         log, count = value.data
@@ -86,9 +90,9 @@ def plain(value: Any, where: str = "checkpoint") -> Any:
             return plain_kind(plain(item, f"{where}[{i}]") for i, item in enumerate(value))
     if isinstance(value, os.PathLike):
         return os.fspath(value)
-    for atom in (str, int, float, bytes):  # their subclasses, enumerations among them
-        if isinstance(value, atom):
-            return atom(value)
+    for base in (str, int, float, bytes):  # subclasses, such as enumerations
+        if isinstance(value, base):
+            return base(value)
     raise _NotPlainError(where)
 
 
@@ -112,11 +116,15 @@ def _plain_mapping(value: Mapping, where: str) -> dict:
     return result
 
 
-def _restored(checkpoint: dict) -> dict:
-    """Turn what `plain` wrote back into history buffers, and drop what a resume would run."""
+def _restore(checkpoint: dict, trust: bool) -> None:
+    """Turn the dicts that `plain` wrote into history buffers, and drop the config that would run.
+
+    The config that mixdet reads is the text `meta.cfg`. mmengine's resume runs the text
+    `meta.config` as Python.
+    """
     meta = checkpoint.get("meta")
-    if isinstance(meta, dict) and not _trusted:
-        meta.pop("config", None)  # mmengine's resume would run this text as Python; ours is `cfg`
+    if isinstance(meta, dict) and not trust:
+        meta.pop("config", None)
     hub = checkpoint.get("message_hub")
     scalars = hub.get("log_scalars", {}) if isinstance(hub, dict) else {}
     for key, value in scalars.items():
@@ -126,7 +134,6 @@ def _restored(checkpoint: dict) -> dict:
                 value["count_history"].cpu().numpy(),
                 value["max_length"],
             )
-    return checkpoint
 
 
 def save(checkpoint: Any, file: Any, **kwargs: Any) -> None:
@@ -134,39 +141,40 @@ def save(checkpoint: Any, file: Any, **kwargs: Any) -> None:
     torch.save(plain(checkpoint), file, **kwargs)
 
 
-def load(file: Any, map_location: MapLocation = None, **kwargs: Any) -> dict:
-    """Read a checkpoint or a state dict without running any code in it.
+def load(file: Any, map_location: MapLocation = None, trust: bool = False) -> dict:
+    """Read a checkpoint or a state dict, without running any code in it unless it is trusted.
 
     Args:
-        file: A path (`.safetensors` for that format, else what `torch.save` wrote) or a buffer.
+        file: A path or a buffer. A path that ends in `.safetensors` is read in that format, any
+            other file as `torch.save` writes it.
         map_location: As in `torch.load`.
-        **kwargs: For `torch.load`; its own `weights_only` is not asked.
+        trust: Unpickle any object. This runs the code that the file asks for.
 
     Returns:
-        The dict in the file, history buffers of mmengine's restored.
+        The dict in the file, with mmengine's history buffers restored.
 
     Raises:
-        MixDetError: The file is missing, damaged, no checkpoint, or would have to run code and
-            `trust_checkpoints` was not called.
+        MixDetError: The file is missing, damaged or no checkpoint, or it asks for code and is not
+            trusted.
     """
     name = os.fspath(file) if isinstance(file, str | os.PathLike) else "the checkpoint"
-    kwargs["weights_only"] = not _trusted
     try:
         if name.endswith(".safetensors"):
             content = _load_safetensors(name, map_location)
         else:
-            content = torch.load(file, map_location=map_location, **kwargs)
+            content = torch.load(file, map_location=map_location, weights_only=not trust)
     except FileNotFoundError as error:
         raise MixDetError(f"{name}: no such checkpoint file") from error
     except OSError as error:
         raise MixDetError(f"{name} cannot be read: {error}") from error
-    except Exception as error:
+    except Exception as error:  # on a damaged file torch and safetensors raise anything
         raise MixDetError(_refusal(name, error)) from error
     if not isinstance(content, dict):
         raise MixDetError(
             f"{name} holds a {type(content).__name__}, not a checkpoint or a state dict"
         )
-    return _restored(content)
+    _restore(content, trust)
+    return content
 
 
 def _load_safetensors(name: str, map_location: MapLocation) -> dict:
@@ -177,29 +185,34 @@ def _load_safetensors(name: str, map_location: MapLocation) -> dict:
 
 
 def _refusal(name: str, error: Exception) -> str:
-    """Say in one line why torch did not read the file. It may raise anything on a damaged one."""
-    wanted = isinstance(error, pickle.UnpicklingError) and re.search(r"GLOBAL (\S+)", str(error))
-    if wanted:
+    """Say in one line why torch did not read a file."""
+    refused = isinstance(error, pickle.UnpicklingError) and re.search(r"GLOBAL (\S+)", str(error))
+    if refused:
         return (
-            f"{name} is not loaded: it would have to run code (it asks for {wanted[1]}). If you "
-            "trust whoever made it, --trust-checkpoint is the only way round"
+            f"{name} is not loaded: it would have to run code (it asks for {refused[1]}). If you "
+            "trust whoever made it, use --trust-checkpoint (trust_checkpoint=True in Python)"
         )
-    # torch's own words where they explain something; those of its unpickler do not
-    telling = isinstance(error, RuntimeError | ImportError | AttributeError)
-    reason = telling and re.split(r"\.\s|\n", str(error))[0]
+    # These errors of torch explain something; those of its unpickler do not
+    explained = isinstance(error, RuntimeError | ImportError | AttributeError)
+    reason = re.split(r"\.\s|\n", str(error))[0] if explained else ""
     reason = reason or "damaged, cut off, or another kind of file"
     return (
-        f"{name} cannot be read as a checkpoint ({reason}): copy or download it again if it is "
-        "one; if not, name one, such as epoch_12.pth"
+        f"{name} cannot be read as a checkpoint ({reason}): if it is one, copy or download it "
+        "again; if not, name one, such as epoch_12.pth"
     )
+
+
+def _load_for_mmengine(file: Any, map_location: MapLocation = None, **_: Any) -> dict:
+    """Stand in for `torch.load`: `load`, with the trust that this process was started with."""
+    return load(file, map_location, _mmengine_trusts)
 
 
 def load_url(
     url: str, model_dir: str | None = None, map_location: MapLocation = None, progress: bool = True
 ) -> dict:
-    """Download a checkpoint into torch's cache, once, and `load` it from there.
+    """Download a checkpoint into torch's cache, unless it is there, and load it for mmengine.
 
-    The file is named after its whole address: many sites have a `model.safetensors`.
+    Many sites have a `model.safetensors`, so the cached file is named after the whole address.
     """
     folder = Path(model_dir or Path(torch.hub.get_dir(), "checkpoints"))
     name = Path(urlparse(url).path)
@@ -207,13 +220,13 @@ def load_url(
     if not file.is_file():
         folder.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(url, str(file), progress=progress)
-    return load(file, map_location)
+    return _load_for_mmengine(file, map_location)
 
 
 class _SafeTorch(ModuleType):
     """What mmengine's checkpoint module sees as `torch`."""
 
-    load = staticmethod(load)
+    load = staticmethod(_load_for_mmengine)
     save = staticmethod(save)
 
     def __getattr__(self, name: str) -> Any:
@@ -221,22 +234,26 @@ class _SafeTorch(ModuleType):
 
 
 def install() -> None:
-    """Put our `save`, `load` and `load_url` where mmengine looks for torch's."""
+    """Replace the functions that mmengine loads and saves checkpoints with."""
     if isinstance(mmengine_checkpoint.torch, _SafeTorch):
         return
     mmengine_checkpoint.torch = _SafeTorch("torch", __doc__)
     mmengine_checkpoint.load_url = load_url
-    if hasattr(mmengine_checkpoint, "_safe_torch_load"):  # onedl's, which allows more
-        mmengine_checkpoint._safe_torch_load = load
+    if hasattr(mmengine_checkpoint, "_safe_torch_load"):  # onedl-mmengine: it unpickles the rest
+        mmengine_checkpoint._safe_torch_load = _load_for_mmengine
     loader = mmengine_checkpoint.CheckpointLoader
-    find_and_load = loader.load_checkpoint  # bound: chooses the loader by the scheme of the name
+    load_any_scheme = loader.load_checkpoint  # a bound method
 
     def load_checkpoint(
         cls: type, filename: str, map_location: MapLocation = None, logger: Any = "current"
     ) -> dict:
-        """Load a checkpoint of any scheme; what the user can mend is a `MixDetError`."""
+        """Load a checkpoint of any scheme.
+
+        Raises:
+            MixDetError: The checkpoint is missing, cannot be fetched, or has an unknown name.
+        """
         try:
-            return find_and_load(filename, map_location, logger)
+            return load_any_scheme(filename, map_location, logger)
         except FileNotFoundError as error:
             raise MixDetError(f"{filename}: no such checkpoint file") from error
         except OSError as error:  # no network, no such page, no permission

@@ -1,9 +1,9 @@
 """The fault: mmcv-lite has `mmcv/ops/*.py` but no compiled `mmcv._ext`.
 
 Seen in mmcv-lite 2.1.0 and in onedl-mmcv built with MMCV_WITH_OPS=0: `import mmdet.models` fails,
-although a single-stage detector needs no more of it than NMS and, on a GPU, the sigmoid focal loss.
-The answer: a stand-in `mmcv._ext` that computes those with torch and torchvision, and whose other
-operators raise when they are called. A compiled mmcv is left alone.
+although a single-stage detector needs only NMS from it and, on a GPU, the sigmoid focal loss.
+The answer: a stand-in for `mmcv._ext` that computes these two with torch and torchvision. Its other
+operators raise an error when they are called. A compiled mmcv stays as it is.
 
 It can go when mmdet imports without `mmcv._ext`.
 """
@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from mixdet.errors import MixDetError
 
-NAME = "mmcv._ext"
+EXTENSION = "mmcv._ext"
 REMEDY = "`pip uninstall mmcv-lite`, then `mim install mmcv==2.1.0`"
 
 
@@ -34,7 +34,7 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int = 0) ->
         boxes: (N, 4), (x1, y1, x2, y2).
         scores: (N,).
         iou_threshold: Boxes that overlap a better one by more than this are dropped.
-        offset: What mmcv adds to widths and heights; torchvision knows 0 alone.
+        offset: What mmcv adds to widths and heights; torchvision supports 0 only.
 
     Returns:
         Indices of the boxes that stay, (M,), by falling score.
@@ -44,16 +44,18 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int = 0) ->
     """
     if offset != 0:
         raise MixDetError(
-            f"nms with offset={offset} is in a compiled mmcv only: take offset out of the config, "
-            f"or install one ({REMEDY})"
+            f"nms with offset={offset} needs a compiled mmcv: take offset out of the config, or "
+            f"install one ({REMEDY})"
         )
     return torchvision.ops.nms(boxes, scores, iou_threshold)
 
 
 def _signed(logits: Tensor, target: Tensor, weight: Tensor, alpha: float) -> tuple[Tensor, ...]:
-    """Write both branches of the loss as one: the logit of being right, its sign, its weight.
+    """The terms that positives and negatives share in the loss. Half precision becomes float32.
 
-    Half precision is computed in float32.
+    Returns:
+        Three tensors (N, C): the logit of the true answer (z for the target's class, -z for the
+        others), its sign, and its weight (alpha or 1 - alpha, times the weight of the class).
     """
     logits = logits if logits.dtype == torch.float64 else logits.float()
     num_classes = logits.size(1)
@@ -61,7 +63,7 @@ def _signed(logits: Tensor, target: Tensor, weight: Tensor, alpha: float) -> tup
     sign = positive.to(logits.dtype) * 2 - 1
     factor = torch.where(positive, alpha, 1 - alpha).to(logits.dtype)
     if weight.numel():
-        # a row is weighted by its target's class; background has none, so 1
+        # A row has the weight of its target's class; background has the weight 1
         factor = factor * F.pad(weight.to(logits.dtype), (0, 1), value=1.0)[target][:, None]
     return logits * sign, sign, factor
 
@@ -99,7 +101,7 @@ def _not_compiled() -> str:
 
 
 class StandIn(ModuleType):
-    """A module in the place of `mmcv._ext`: unknown operators exist, and raise when called."""
+    """A module in the place of `mmcv._ext`. An operator that it lacks raises when it is called."""
 
     nms = staticmethod(nms)
     sigmoid_focal_loss_forward = staticmethod(sigmoid_focal_loss_forward)
@@ -108,12 +110,12 @@ class StandIn(ModuleType):
     get_compiling_cuda_version = staticmethod(_not_compiled)
 
     def __getattr__(self, name: str) -> Callable:
-        if name.startswith("__"):  # __path__, __file__: what makes a module, not an operator
+        if name.startswith("__"):  # such as __path__: no operator
             raise AttributeError(name)
 
         def missing(*args: object, **kwargs: object) -> None:
             raise MixDetError(
-                f"operator {name!r} is in a compiled mmcv only, and this mmcv has none: {REMEDY}"
+                f"operator {name!r} needs a compiled mmcv, and this one is not: {REMEDY}"
             )
 
         missing.__name__ = name
@@ -121,15 +123,15 @@ class StandIn(ModuleType):
 
 
 def install() -> None:
-    """Put the stand-in where mmcv looks for its operators, unless compiled ones are there."""
-    if find_spec(NAME) is None:
-        module = StandIn(NAME, __doc__)
-        module.__spec__ = ModuleSpec(NAME, loader=None, origin=__file__)
-        sys.modules[NAME] = module
+    """Put the stand-in where mmcv looks for its operators, unless mmcv is compiled."""
+    if find_spec(EXTENSION) is None:
+        module = StandIn(EXTENSION, __doc__)
+        module.__spec__ = ModuleSpec(EXTENSION, loader=None, origin=__file__)
+        sys.modules[EXTENSION] = module
 
 
 def which_nms() -> str:
-    """Say which NMS mmdet runs on, once `install` has run."""
-    stand_in = isinstance(sys.modules.get(NAME), StandIn)
+    """The NMS that mmdet uses, in words. `install` has to run first."""
+    stand_in = isinstance(sys.modules.get(EXTENSION), StandIn)
     version = torchvision.__version__
     return f"torchvision {version} (mmcv-lite stand-in)" if stand_in else "compiled mmcv"

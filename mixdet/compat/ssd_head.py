@@ -1,11 +1,11 @@
 """The fault: `SSDHead.predict` ends in "'SSDHead' object has no attribute 'loss_cls'".
 
-mmdet 3.3.0: the code that all dense heads share asks `self.loss_cls` for custom channels, and
-SSDHead calls cross entropy by itself and has no such attribute. The answer: None, for an SSDHead
-that set nothing. An attribute of the class would do for SSDHead and hide the loss module of its
-subclasses, since modules are found only where ordinary attributes are not.
+In mmdet 3.3.0, the code that all dense heads share asks `self.loss_cls` for custom channels. An
+SSDHead has no such attribute, since it calls cross entropy itself. The answer: an SSDHead that set
+no `loss_cls` gets None. The attribute belongs to the instance: on the class it would hide the loss
+modules of subclasses, because `nn.Module` looks for a module only where there is no attribute.
 
-It can go when an SSDHead of mmdet's own has the attribute.
+It can go when mmdet's SSDHead has the attribute.
 """
 
 from __future__ import annotations

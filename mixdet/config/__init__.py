@@ -1,5 +1,6 @@
-"""Whatever reads a config.
+"""Reading configs.
 
-`shipped` finds those of the package, `read` reads one and applies options, `plain` reads the one in
-a checkpoint without running it, `data_paths` says where a config looks for its data.
+`shipped` finds the configs of the package, `read` reads a config and applies options, `plain` reads
+the config in a checkpoint without running it, and `data_paths` handles the folders that a config
+reads its data from. Import from these modules: `shipped` and `plain` need no torch and no mmengine.
 """

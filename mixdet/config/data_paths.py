@@ -1,4 +1,4 @@
-"""Where a config looks for its data: pointing it elsewhere, and saying clearly what is missing."""
+"""The folders and files that a config reads its data from: changing them, and checking them."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ def set_data_root(cfg: Config, root: str) -> None:
     """Point every data set and every metric of a config at another folder in the same layout.
 
     Args:
-        cfg: The config; changed in place. Data sets inside wrappers are found too.
+        cfg: The config, which is changed in place, data sets inside wrappers included.
         root: The folder.
 
     Raises:
-        MixDetError: A data set names no `data_root`, or a metric's annotation file is not under the
-            data sets' root, so that there is no saying which file is meant.
+        MixDetError: A data set has no `data_root`, or a metric's annotation file is not under the
+            `data_root` of a data set.
     """
-    roots, moved = [], set()  # a config may use one dict twice
+    roots, moved = [], set()  # ids of changed dicts: a config may use one dict twice
     for where, dataset in with_annotations(cfg, LOADERS):
         if "data_root" not in dataset:
-            raise MixDetError(f"--data-root: {where} has no data_root to point elsewhere")
+            raise MixDetError(f"--data-root: {where} has no data_root to replace: add one")
         if id(dataset) in moved:
             continue
         moved.add(id(dataset))
@@ -38,22 +38,22 @@ def set_data_root(cfg: Config, root: str) -> None:
     for where, metric in with_annotations(cfg, EVALUATORS):
         if id(metric) not in moved:
             moved.add(id(metric))
-            metric["ann_file"] = _moved(where, metric["ann_file"], roots, root)
+            metric["ann_file"] = _move_file(where, metric["ann_file"], roots, root)
 
 
 def check_data(cfg: Config, loaders: tuple[str, ...]) -> None:
-    """Check that the files which a run reads first are there.
+    """Check that the annotation files and image folders of a run exist.
 
-    Data sets whose class has a true `makes_its_data` are left out, as are remote paths.
+    Remote paths are not checked, nor data sets whose class sets `makes_its_data`.
 
     Args:
         cfg: The config.
-        loaders: Which data loaders the run uses.
+        loaders: The data loaders that the run uses.
 
     Raises:
-        MixDetError: A file or folder is missing: which, how the folder must look, what else to do.
+        MixDetError: A file or folder is missing.
     """
-    wanted: dict[str, list[PurePath]] = {}
+    required: dict[str, list[PurePath]] = {}  # by data_root
     missing = None
     for where, dataset in with_annotations(cfg, loaders):
         if getattr(DATASETS.get(dataset["type"]), "makes_its_data", False):
@@ -62,15 +62,15 @@ def check_data(cfg: Config, loaders: tuple[str, ...]) -> None:
         for part in (dataset["ann_file"], *(dataset.get("data_prefix") or {}).values()):
             path = Path(root, part)
             if part and "://" not in f"{root}{part}":
-                wanted.setdefault(root, []).append(path)
+                required.setdefault(root, []).append(path)
                 if not path.exists() and missing is None:
                     missing = (where, root, path)
     if missing is not None:
         where, root, path = missing
-        layout = ", ".join(dict.fromkeys(_shown(part, root) for part in wanted[root]))
+        layout = ", ".join(dict.fromkeys(_relative(part, root) for part in required[root]))
         raise MixDetError(
             f"{path} is missing ({where}): {root or 'the config'} must hold {layout}; --data-root "
-            "names another folder. To train without it, on the embedded data set: make train, or "
+            "names another folder. To train on the embedded data set instead: make train, or "
             "tools/train.py configs/ssdlite_mixnet_s_digits.py"
         )
 
@@ -86,7 +86,15 @@ def check_annotations(cfg: Config) -> None:
 
 
 def with_annotations(cfg: Config, keys: tuple[str, ...]) -> Iterator[tuple[str, dict]]:
-    """Every dict with a type and an annotation file below the keys, and where it stands."""
+    """Find the parts of a config that have a `type` and an `ann_file`: data sets and metrics.
+
+    Args:
+        cfg: The config.
+        keys: Keys at the top of the config; the parts under these are searched.
+
+    Yields:
+        The place of each part, such as `train_dataloader.dataset`, and the part.
+    """
 
     def visit(node, where: str) -> Iterator[tuple[str, dict]]:
         if isinstance(node, dict):
@@ -102,14 +110,17 @@ def with_annotations(cfg: Config, keys: tuple[str, ...]) -> Iterator[tuple[str, 
         yield from visit(cfg.get(key), key)
 
 
-def _moved(where: str, file: str, roots: list[str], root: str) -> str:
+def _move_file(where: str, file: str, roots: list[str], root: str) -> str:
     for old in roots:
         if PurePath(file).is_relative_to(old):
             return str(Path(root, PurePath(file).relative_to(old)))
-    raise MixDetError(f"--data-root: {where}.ann_file ({file}) is not under a data_root")
+    raise MixDetError(
+        f"--data-root: {where}.ann_file ({file}) is not under the data_root of a data set: set it "
+        "with --cfg-options"
+    )
 
 
-def _shown(path: PurePath, root: str) -> str:
-    """A path as it looks from the root, folders with a slash."""
+def _relative(path: PurePath, root: str) -> str:
+    """A path relative to the root; a folder ends with a slash."""
     inside = str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
     return inside if path.suffix else f"{inside}/"

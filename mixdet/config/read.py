@@ -1,4 +1,4 @@
-"""Reading a config file: one way for training, testing, counting and predicting."""
+"""Reading a config file, in one way for training, testing, counting and predicting."""
 
 from __future__ import annotations
 
@@ -13,27 +13,30 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from mmengine.utils import import_modules_from_strings
 
+from mixdet.compat.moved import refuse_moved
 from mixdet.config.data_paths import set_data_root
 from mixdet.config.shipped import find_config
 from mixdet.errors import MixDetError, did_you_mean, one_line
 
-# At the top of a config by mmengine and mmdet, beside what `Runner` takes
-ALSO_READ = (
+# Keys at the top of a config that mmengine and mmdet read, beside the arguments of `Runner`
+KEYS_BESIDE_RUNNER = (
     *("model_wrapper_cfg", "find_unused_parameters", "sync_bn", "compile", "custom_imports"),
     *("activation_checkpointing", "efficient_conv_bn_eval", "tta_model", "tta_pipeline"),
 )
 
-
-# Those that mmengine lets a config leave out by None; we let it leave out any
-MMENGINES_HOOKS = "runtime_info", "timer", "sampler_seed", "logger", "param_scheduler", "checkpoint"
+# The default hooks of mmengine. A config leaves out one of these with `name=None`; mmengine refuses
+# None for any other hook, and `load_config` allows it.
+DEFAULT_HOOKS = "runtime_info", "timer", "sampler_seed", "logger", "param_scheduler", "checkpoint"
 
 
 def read_config(path: str | os.PathLike, cfg_options: Sequence[str] = ()) -> Config:
-    """Read a config, apply options to it, then import what it names: options may name more.
+    """Read a config, apply options to it, then import its `custom_imports`.
+
+    The imports come last, since an option may add one.
 
     Args:
-        path: Path of the config, or the bare name of a shipped one.
-        cfg_options: `key=value` strings that override it.
+        path: Path of the config, or the bare name of a shipped config.
+        cfg_options: `key=value` strings that override the config.
 
     Raises:
         MixDetError: The config cannot be read, an option does not fit it, or an import fails.
@@ -41,13 +44,21 @@ def read_config(path: str | os.PathLike, cfg_options: Sequence[str] = ()) -> Con
     file = find_config(path)
     try:
         cfg = Config.fromfile(file, import_custom_modules=False)
-    except Exception as error:  # a config is code: whatever it raises is the config's fault
+    except Exception as error:  # a config is Python code, which can raise anything
         raise MixDetError(f"{path}: cannot be read as a config: {one_line(error)}") from error
     _merge(cfg, cfg_options)
+    custom_imports = cfg.get("custom_imports") or {"imports": None}
     try:
-        import_modules_from_strings(**cfg.get("custom_imports") or {"imports": None})
-    except Exception as error:  # as above, of the modules
-        raise MixDetError(f"{path}: custom_imports: {one_line(error)}") from error
+        names = custom_imports["imports"] or ()
+        for name in [names] if isinstance(names, str) else names:
+            refuse_moved(str(name))  # even if failed imports are allowed
+        import_modules_from_strings(**custom_imports)
+    except Exception as error:  # the modules can raise anything
+        words = str(error) if isinstance(error, MixDetError) else one_line(error)
+        reason = error.__context__  # mmengine's own error only says which import failed
+        if isinstance(reason, ImportError):
+            words += f" ({one_line(reason)})"
+        raise MixDetError(f"{path}: custom_imports: {words}") from error
     return cfg
 
 
@@ -57,7 +68,13 @@ def load_config(
     work_dir: str | None = None,
     data_root: str | None = None,
 ) -> Config:
-    """Read a config, import what it names, and apply the options that training and testing share.
+    """Read a config as `read_config` does, and apply the options that training and testing share.
+
+    Args:
+        path: As for `read_config`.
+        cfg_options: As for `read_config`.
+        work_dir: The work folder; by default the config's, or `work_dirs/<config>`.
+        data_root: Another folder, in the same layout, for all data sets and metrics.
 
     Raises:
         MixDetError: The config cannot be read, or an option does not fit it.
@@ -66,7 +83,7 @@ def load_config(
     init_default_scope(cfg.get("default_scope", "mmdet"))
     hooks = cfg.get("default_hooks") or {}
     for name in [name for name, hook in hooks.items() if hook is None]:
-        if name not in MMENGINES_HOOKS:
+        if name not in DEFAULT_HOOKS:
             del hooks[name]
     cfg.work_dir = work_dir or cfg.get("work_dir") or str(Path("work_dirs", Path(path).stem))
     if data_root is not None:
@@ -75,20 +92,20 @@ def load_config(
 
 
 def require(config: str, cfg: Config, *keys: str) -> None:
-    """Refuse a config that lacks keys.
+    """Check that a config has the keys that a run needs.
 
     Raises:
-        MixDetError: It lacks one.
+        MixDetError: The config lacks one.
     """
     missing = [key for key in keys if cfg.get(key) is None]
     if missing:
-        raise MixDetError(f"{config}: lacks {', '.join(missing)}, which the run needs")
+        raise MixDetError(f"{config}: it lacks {', '.join(missing)}, which the run needs: add it")
 
 
 def _merge(cfg: Config, options: Sequence[str]) -> None:
     wrong = next((option for option in options if "=" not in option), None)
     if wrong is not None:
-        raise MixDetError(f"--cfg-options: {wrong} is not of the form key=value")
+        raise MixDetError(f"--cfg-options {wrong}: give it as key=value")
     if options:
         _check_keys(cfg, options)
         parser = argparse.ArgumentParser()
@@ -100,12 +117,20 @@ def _merge(cfg: Config, options: Sequence[str]) -> None:
 
 
 def _check_keys(cfg: Config, options: Sequence[str]) -> None:
-    """Refuse a key that nothing reads: a slip of a letter, or one that the data sets have read."""
-    read = {*cfg, *inspect.signature(Runner).parameters, *ALSO_READ} - {"cfg"}
+    """Refuse a key without effect: a misspelled one, and `data_root`.
+
+    The data sets have copied `data_root` when the config was read.
+
+    Raises:
+        MixDetError: An option has such a key.
+    """
+    known = {*cfg, *inspect.signature(Runner).parameters, *KEYS_BESIDE_RUNNER} - {"cfg"}
     for option in options:
         key = option.partition("=")[0].partition(".")[0]
         if key == "data_root":
-            raise MixDetError("--cfg-options data_root: the data sets have it already: --data-root")
-        hint = None if key in read else did_you_mean(key, read, alike=0.8)
+            raise MixDetError(
+                "--cfg-options data_root: it comes too late for the data sets: use --data-root"
+            )
+        hint = None if key in known else did_you_mean(key, known, alike=0.8)
         if hint:
             raise MixDetError(f"--cfg-options {key}: the config has no such key; {hint}")

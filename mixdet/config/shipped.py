@@ -1,4 +1,4 @@
-"""Configs and tools that come with the package, with a checkout beside it or without."""
+"""The configs and tools of the package, in a checkout or in an installation without one."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from mixdet.errors import MixDetError, did_you_mean
 PACKAGE = Path(__file__).parents[1]
 
 
-def shipped(folder: str) -> Path:
-    """A folder of the repository: in an installation below `.mim`, where OpenMMLab's mim looks.
+def shipped_folder(folder: str) -> Path:
+    """The path of `configs` or `tools`.
+
+    In an installation the folder is in `mixdet/.mim`, where OpenMMLab's mim looks for it.
 
     Args:
         folder: `configs` or `tools`.
@@ -21,18 +23,20 @@ def shipped(folder: str) -> Path:
 
 
 def config_names() -> dict[str, Path]:
-    """The shipped configs that can be trained, by their bare names."""
-    files = sorted(shipped("configs").rglob("*.py"))
+    """The files of the shipped configs that can be trained, by their bare names."""
+    files = sorted(shipped_folder("configs").rglob("*.py"))
     return {file.stem: file for file in files if "_base_" not in file.parts}
 
 
 def find_config(path: str | os.PathLike) -> Path:
-    """The file of a config: the path itself, or a shipped config's bare name.
+    """Find the file of a config.
 
-    `configs/NAME.py`, as the documents write it, is found without a checkout too.
+    Args:
+        path: Path of the config, or the bare name of a shipped config. `configs/NAME.py`, as the
+            documents write it, finds the shipped config without a checkout too.
 
     Raises:
-        MixDetError: There is neither.
+        MixDetError: There is no such file and no such shipped config.
     """
     given = Path(path)
     if given.is_file():
@@ -40,5 +44,5 @@ def find_config(path: str | os.PathLike) -> Path:
     names = config_names()
     if given.stem in names and (given.parent == Path() or given.parts[0] == "configs"):
         return names[given.stem]
-    hint = did_you_mean(given.stem, names) or "`mixdet configs` lists those with a name"
+    hint = did_you_mean(given.stem, names) or "`mixdet configs` lists the shipped configs"
     raise MixDetError(f"{path}: no such config file; {hint}")

@@ -1,5 +1,9 @@
-"""A web page on this machine alone: an image or the camera in, one or two detectors' boxes out.
+"""A web page on this machine that shows the boxes of one or two detectors.
 
-`page` is what is seen, `gate` what may reach it, `server` puts them together; the last imports
-gradio only when it serves, and names the extra where it is missing.
+`serve` serves the page. It is built in `page`, and `gate` refuses the requests that it does not
+need. gradio, which draws the page, is optional and is imported when the page is served.
 """
+
+from mixdet.demo.server import serve
+
+__all__ = ["serve"]

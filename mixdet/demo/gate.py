@@ -1,9 +1,9 @@
-"""What a request must be to reach the demo page's server.
+"""Refuse every request to the demo page's server that the page itself does not make.
 
-Gradio serves far more than our page: it fetches addresses, passes requests on and runs more
-functions than it shows. Here only what the page itself asks for goes through, in sizes that a
-image can have, and only from a page of ours: any site that a browser has open can send to the
-loopback address, and a name of its own can be made to point there.
+Gradio serves more than the page: it fetches URLs, forwards requests and runs functions that the
+page does not show. Any web site that is open in the browser can send requests to the loopback
+address, and the owner of a domain can let its name resolve to that address. So a request must name
+this machine as its host, come from the page, ask for one of its routes and have a limited size.
 """
 
 from __future__ import annotations
@@ -15,92 +15,98 @@ from pathlib import Path
 from typing import Any
 
 API = "/gradio_api"
-MAX_MESSAGE = 64 * 1024  # bytes of a request that is no upload
+MAX_MESSAGE = 64 * 1024  # bytes of a request other than an upload
 ROUTES = re.compile(
     r"(GET|HEAD) /(config|theme\.css|manifest\.json|favicon\.ico|robots\.txt|(static|assets)/.+)?"
     rf"|GET {API}/(info|app_id|theme\.css|startup-events|upload_progress|queue/data|heartbeat/\w+)"
     rf"|POST {API}/(upload|queue/join|cancel|reset)"
 )
-# The browser, too, is told to ask nobody else
-POLICY = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; frame-ancestors 'none'"
+# This header forbids the browser to load anything from another server.
+CONTENT_SECURITY_POLICY = (
+    "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; frame-ancestors 'none'"
+)
 
 
 class Gate:
-    """An ASGI application around another, which sees only requests that pass.
+    """An ASGI application that passes the permitted requests on to another.
 
     Args:
-        app: The application.
-        folder: Where uploads lie: the only files that a request may name.
-        max_upload: Bytes of an upload.
+        app: The other application.
+        folder: The folder of the uploads. A request may name no file outside it.
+        max_upload: Largest size of an upload in bytes.
     """
 
     def __init__(self, app: Any, folder: str | os.PathLike, max_upload: int) -> None:
         self.app, self.folder, self.max_upload = app, Path(folder).resolve(), max_upload
 
     async def __call__(self, scope: dict, receive: Any, send: Any) -> None:
-        """Pass the request on, or answer it with a status and one line."""
+        """Pass the request on, or refuse it with an HTTP status and a reason."""
         if scope["type"] == "lifespan":
             return await self.app(scope, receive, send)
         if scope["type"] != "http":
-            raise RuntimeError(f"the demo page has no {scope['type']}")  # the server closes it
+            # The server closes the connection at an exception.
+            raise RuntimeError(f"the demo page does not support {scope['type']}")
         if refusal := self._refusal(scope):
             return await _answer(send, *refusal)
         if scope["path"] == f"{API}/queue/join":
-            message = await _body(receive)
+            message = await _read_body(receive)
             if message is None or not self._names_uploads_only(message):
-                return await _answer(send, 403, "only images that were uploaded are taken")
-            receive = _again(message, receive)
+                return await _answer(send, 403, "the message may only name uploaded images")
+            receive = _replay(message, receive)
 
         async def send_with_policy(event: dict) -> None:
             if event["type"] == "http.response.start":
-                extra = (b"content-security-policy", POLICY.encode())
+                extra = (b"content-security-policy", CONTENT_SECURITY_POLICY.encode())
                 event = {**event, "headers": [*event.get("headers", ()), extra]}
             await send(event)
 
         await self.app(scope, receive, send_with_policy)
 
     def _refusal(self, scope: dict) -> tuple[int, str] | None:
-        """Status and reason, where the request's head is reason enough."""
+        """Return status and reason if the request's method, path or headers are not permitted."""
         headers = {
             key.decode("latin-1"): value.decode("latin-1") for key, value in scope["headers"]
         }
         host = headers.get("host", "")
         if not re.fullmatch(r"(127\.0\.0\.1|localhost)(:\d+)?", host):
-            return 403, "this page is for this machine alone"
+            return 403, "this page answers this machine only"
         if headers.get("origin", f"http://{host}") != f"http://{host}":
-            return 403, "this page answers no other page"
+            return 403, "this page does not answer other pages"
         method, path = scope["method"], scope["path"]
         file = path.removeprefix(f"{API}/file=")
         if file != path and method in ("GET", "HEAD"):
-            return None if self._is_ours(file) else (404, "no such file")
+            return None if self._is_upload(file) else (404, "no such file")
         if not ROUTES.fullmatch(f"{method} {path}"):
             return 404, "no such page"
         if method == "POST":
             limit = MAX_MESSAGE + (self.max_upload if path == f"{API}/upload" else 0)
             length = headers.get("content-length", "")
             if not length.isdecimal() or "transfer-encoding" in headers:
-                return 411, "the length has to be stated"
+                return 411, "the request must state its Content-Length"
             if int(length) > limit:
-                return 413, f"more than {limit:,} bytes"
+                return 413, f"the request is larger than {limit:,} bytes"
         return None
 
     def _names_uploads_only(self, message: bytes) -> bool:
-        """Whether every file in it is one of ours; gradio would fetch an address itself."""
+        """Return whether every file in a JSON message is an upload.
+
+        Gradio would read any other file, and would fetch a URL.
+        """
         try:
-            waiting = [json.loads(message)]
+            values = [json.loads(message)]
         except (ValueError, RecursionError):
             return False
-        while waiting:
-            value = waiting.pop()
+        while values:
+            value = values.pop()
             if isinstance(value, dict):
-                if "path" in value and not self._is_ours(value["path"]):
+                if "path" in value and not self._is_upload(value["path"]):
                     return False
-                waiting.extend(value.values())
+                values.extend(value.values())
             elif isinstance(value, list):
-                waiting.extend(value)
+                values.extend(value)
         return True
 
-    def _is_ours(self, path: Any) -> bool:
+    def _is_upload(self, path: Any) -> bool:
         try:
             return Path(path).resolve().is_relative_to(self.folder)
         except (TypeError, ValueError, OSError):
@@ -114,23 +120,23 @@ async def _answer(send: Any, status: int, reason: str) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
-async def _body(receive: Any) -> bytes | None:
-    """The whole body, whose length is known to be small; None if the client went away."""
-    parts = b""
+async def _read_body(receive: Any) -> bytes | None:
+    """Return the whole body of a request, or None if the client has disconnected."""
+    body = b""
     while True:
         event = await receive()
         if event["type"] != "http.request":
             return None
-        parts += event.get("body", b"")
+        body += event.get("body", b"")
         if not event.get("more_body"):
-            return parts
+            return body
 
 
-def _again(body: bytes, receive: Any) -> Any:
-    """A `receive` that gives the body once more, then whatever the client sends."""
+def _replay(body: bytes, receive: Any) -> Any:
+    """Return a `receive` that first returns a body that was read, then what the client sends."""
     events = [{"type": "http.request", "body": body, "more_body": False}]
 
-    async def replay() -> dict:
+    async def receive_again() -> dict:
         return events.pop() if events else await receive()
 
-    return replay
+    return receive_again

@@ -1,6 +1,7 @@
-"""What the demo page shows and does: an image in, the boxes of one or two detectors out.
+"""The demo page: the user gives an image, and the page shows the boxes of one or two detectors.
 
-The network runs when an image comes; its boxes are kept, and the threshold draws them anew.
+The detectors run once for each image, with a low score threshold. The server keeps their
+detections. When the user moves the threshold, it only draws the boxes again.
 """
 
 from __future__ import annotations
@@ -24,11 +25,11 @@ from mixdet.inference import Detections
 from mixdet.visual.boxes import draw_detections, resize_longer_side
 
 LIMITS = ImageLimits(max_bytes=20 * 2**20, max_pixels=50_000_000)
-LEAST_SCORE, FIRST_SCORE = 0.05, 0.3  # kept at all; the slider's place when the page opens
-SHOWN = 1280  # pixels of the longer side of an image with boxes
-WAITING = 32  # images that wait for the network; more are refused
-VISITORS = 32  # whose boxes are kept, each with an image of at most SHOWN x SHOWN pixels
-FORGET = (60, 900)  # every so many seconds, files older than so many are deleted
+MIN_THRESHOLD, INITIAL_THRESHOLD = 0.05, 0.3
+MAX_SIDE = 1280  # pixels of the longer side of an image with boxes
+MAX_QUEUE = 32  # images that wait for a detector; more are refused
+MAX_SESSIONS = 32  # browser pages whose detections and image are kept
+DELETE_CACHE = (60, 900)  # every 60 seconds, files that are older than 900 seconds are deleted
 STYLE = """
 footer {display: none !important}
 .name, .name * {overflow-wrap: anywhere; line-height: 1.4}
@@ -37,61 +38,66 @@ footer {display: none !important}
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What the networks found in one image.
+class DetectedImage:
+    """The detections of the detectors in one image.
 
     Attributes:
-        image: (H, W, 3) uint8 RGB, as it is shown.
-        found: For each detector its detections, with boxes in that image's pixels, and how long
-            the call took, in seconds.
+        image: (H, W, 3) uint8 RGB, in the size in which it is shown.
+        results: For each detector its detections, with boxes in pixels of `image`, and the time of
+            its call in seconds.
     """
 
     image: np.ndarray
-    found: list[tuple[Detections, float]]
+    results: list[tuple[Detections, float]]
 
 
-def look(detectors: list[Callable], file: Mapping[str, Any]) -> Seen:
-    """Run the detectors over an uploaded file.
+def detect_upload(detectors: list[Callable], file: Mapping[str, Any]) -> DetectedImage:
+    """Run the detectors on an uploaded file.
 
     Args:
         detectors: Each is called with an RGB array (H, W, 3) and `score_thr`.
         file: Gradio's description of the upload, of which only `path` is used.
 
     Raises:
-        MixDetError: It is no image, a larger one than `LIMITS`, or deleted by now.
+        MixDetError: The file is no image, is larger than `LIMITS`, or was deleted.
     """
     path = Path(file["path"])
     if not path.is_file():
-        raise MixDetError("the image is forgotten by now: load it again")
+        raise MixDetError("the server has deleted this image: load it again")
     try:
         read_image_file(path, LIMITS)
         rgb = as_rgb(path)
     except MixDetError as error:
         raise MixDetError(str(error).replace(str(path), path.name)) from error
     longer = max(rgb.shape[:2])
-    shown, scale = resize_longer_side(rgb, min(longer, SHOWN))
-    found = []
+    shown, scale = resize_longer_side(rgb, min(longer, MAX_SIDE))
+    results = []
     for detector in detectors:
         start = time.perf_counter()
-        detections = detector(rgb, score_thr=LEAST_SCORE)
+        detections = detector(rgb, score_thr=MIN_THRESHOLD)
         seconds = time.perf_counter() - start
-        found.append((replace(detections, boxes=detections.boxes * scale), seconds))
-    return Seen(np.asarray(shown), found)
+        results.append((replace(detections, boxes=detections.boxes * scale), seconds))
+    return DetectedImage(np.asarray(shown), results)
 
 
-def draw(seen: Seen, threshold: float) -> list[Any]:
-    """For each detector an image with the boxes of at least the threshold, and a line about it."""
-    shown = []
-    for detections, seconds in seen.found:
+def draw_results(detected: DetectedImage, threshold: float) -> list[Any]:
+    """Draw the boxes whose score reaches the threshold.
+
+    Returns:
+        For each detector two values: the image with boxes, (H, W, 3) uint8 RGB, and a line of
+        Markdown with the number of boxes and the time.
+    """
+    outputs = []
+    for detections, seconds in detected.results:
         kept = detections.above(threshold)
-        image = draw_detections(seen.image, kept.boxes, kept.scores, kept.labels, kept.names)
+        image = draw_detections(detected.image, kept.boxes, kept.scores, kept.labels, kept.names)
         boxes = "1 box" if len(kept) == 1 else f"{len(kept)} boxes"
-        shown += [image, f"**{boxes}** in {1000 * seconds:.0f} ms"]
-    return shown
+        outputs += [image, f"**{boxes}** in {1000 * seconds:.0f} ms"]
+    return outputs
 
 
 def example_images(folder: str | os.PathLike) -> list[Path]:
-    """Images to try, written to a folder: digit scenes, and photographs of scikit-image's."""
+    """Write example images to a folder: digit scenes, and photographs from scikit-image."""
     photographs = load_photographs()
     images = {f"digits_{index}": make_scene("val", index).image for index in range(4)}
     images |= {name: photographs[name] for name in ("chelsea", "coffee")}
@@ -103,33 +109,36 @@ def example_images(folder: str | os.PathLike) -> list[Path]:
 
 
 def build_page(detectors: Mapping[str, Callable], examples: list[Path]) -> gr.Blocks:
-    """The page.
+    """Build the page.
 
     Args:
-        detectors: One or two, by the names that stand above their images.
-        examples: Images to try.
+        detectors: One or two detectors by name. The page shows the name above the image.
+        examples: Example images that the user can click.
     """
-    calls = list(detectors.values())
-    nothing = [None, ""] * len(calls)
+    callables = list(detectors.values())
+    empty_outputs = [None, ""] * len(callables)
 
     def on_image(file: dict | None, threshold: float) -> list[Any]:
         if file is None:
-            return [None, *nothing]
+            return [None, *empty_outputs]
         try:
-            seen = look(calls, file)
+            detected = detect_upload(callables, file)
         except MixDetError as error:
             raise gr.Error(str(error), print_exception=False) from error
-        return [seen, *draw(seen, threshold)]
+        return [detected, *draw_results(detected, threshold)]
 
-    def on_threshold(seen: Seen | None, file: dict | None, threshold: float) -> list[Any]:
-        # What was seen is forgotten when many others have come since
-        return [seen, *draw(seen, threshold)] if seen else on_image(file, threshold)
+    def on_threshold(
+        detected: DetectedImage | None, file: dict | None, threshold: float
+    ) -> list[Any]:
+        if detected is None:  # gradio has dropped it in favor of newer sessions
+            return on_image(file, threshold)
+        return [detected, *draw_results(detected, threshold)]
 
-    with gr.Blocks(title="MixDet", analytics_enabled=False, delete_cache=FORGET) as page:
+    with gr.Blocks(title="MixDet", analytics_enabled=False, delete_cache=DELETE_CACHE) as page:
         gr.Markdown(
-            "# MixDet\nDrop an image, paste one or use the camera. It stays on this machine."
+            "# MixDet\nDrop an image, paste one or use the camera. The image stays on this machine."
         )
-        seen = gr.State(time_to_live=3600)
+        detected = gr.State(time_to_live=3600)
         with gr.Row():
             with gr.Column(scale=2, min_width=300):
                 image = gr.Image(
@@ -140,12 +149,19 @@ def build_page(detectors: Mapping[str, Callable], examples: list[Path]) -> gr.Bl
                     elem_id="image",
                 )
                 threshold = gr.Slider(
-                    LEAST_SCORE, 1, FIRST_SCORE, step=0.01, label="Least score", elem_id="threshold"
+                    MIN_THRESHOLD,
+                    1,
+                    INITIAL_THRESHOLD,
+                    step=0.01,
+                    label="Score threshold",
+                    elem_id="threshold",
                 )
-                # gr.Examples would load them past the queue
-                samples = [[str(file)] for file in examples]
-                tries = gr.Dataset(
-                    components=[image], samples=samples, type="index", label="Images to try"
+                # Not gr.Examples: its requests do not wait in the queue.
+                gallery = gr.Dataset(
+                    components=[image],
+                    samples=[[str(file)] for file in examples],
+                    type="index",
+                    label="Examples",
                 )
             outputs = []
             for index, name in enumerate(detectors):
@@ -161,23 +177,23 @@ def build_page(detectors: Mapping[str, Callable], examples: list[Path]) -> gr.Bl
                         )
                     )
                     outputs.append(gr.Markdown(elem_id=f"count{index}", elem_classes="count"))
-        tries.click(examples.__getitem__, tries, image, api_visibility="private")
-        # Not preprocessed: gradio would decode the file before our limits have seen it
+        gallery.click(examples.__getitem__, gallery, image, api_visibility="private")
+        # With preprocessing, gradio would decode the file before `LIMITS` are checked.
         common = dict(preprocess=False, api_visibility="private")
-        image.change(on_image, [image, threshold], [seen, *outputs], **common)
+        image.change(on_image, [image, threshold], [detected, *outputs], **common)
         threshold.change(
             on_threshold,
-            [seen, image, threshold],
-            [seen, *outputs],
+            [detected, image, threshold],
+            [detected, *outputs],
             trigger_mode="always_last",
             show_progress="hidden",
             **common,
         )
-    page.state_session_capacity = VISITORS
-    return page.queue(max_size=WAITING, default_concurrency_limit=1)
+    page.state_session_capacity = MAX_SESSIONS
+    return page.queue(max_size=MAX_QUEUE, default_concurrency_limit=1)
 
 
 def _heading(name: str) -> str:
-    """A checkpoint's folder says more than its name, which stands small below; always two lines."""
+    """Return HTML of two lines: the model's folder and, in small letters, its file."""
     first, _, second = html.escape(name).partition("/")
     return f"<b>{first}</b><br><small>{second or '&nbsp;'}</small>"

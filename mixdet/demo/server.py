@@ -1,4 +1,4 @@
-"""Serves the demo page on the loopback address."""
+"""Serve the demo page on the loopback address."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def serve(models: Sequence[str | os.PathLike], port: int = 7860) -> None:
     """Serve the page until Ctrl-C.
 
     Args:
-        models: One or two of what `Detector` takes.
-        port: 0 for any that is free.
+        models: One or two checkpoints or exported folders, as `Detector` takes them.
+        port: The port to listen on; 0 takes any free one.
 
     Raises:
         MixDetError: gradio is missing, a model cannot be opened, or the port is taken.
@@ -33,26 +33,26 @@ def serve(models: Sequence[str | os.PathLike], port: int = 7860) -> None:
     if importlib.util.find_spec("gradio") is None:
         raise MixDetError("the demo page needs gradio: pip install 'mixdet[demo]'")
     with _listen(port) as listener, tempfile.TemporaryDirectory(prefix="mixdet_demo_") as folder:
-        app = build_app(_open(models), folder)
+        app = build_app(_load_detectors(models), folder)
         import uvicorn
 
         print(f"http://{HOST}:{listener.getsockname()[1]} (Ctrl-C ends it)", flush=True)
         config = uvicorn.Config(
             app, log_level="warning", limit_concurrency=256, timeout_graceful_shutdown=1
         )
-        # Uvicorn raises it once more when it has stopped: the folder is to go then, too
+        # Uvicorn raises the signal again after it has stopped. Exiting removes the folder.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
         uvicorn.Server(config).run(sockets=[listener])
 
 
 def build_app(detectors: Mapping[str, Callable], folder: str | os.PathLike) -> Any:
-    """The page as an ASGI application, behind its gate.
+    """Build the page as an ASGI application behind a `Gate`.
 
     Args:
-        detectors: By name.
-        folder: Where uploads and images with boxes lie for a while.
+        detectors: One or two detectors by name.
+        folder: Holds uploads and images with boxes, until they are deleted.
     """
-    # Read by gradio when it is imported, and when a page is built
+    # Gradio reads these when it is imported, and when a page is built.
     os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": str(folder)}
     import gradio as gr
     from fastapi import FastAPI
@@ -61,9 +61,9 @@ def build_app(detectors: Mapping[str, Callable], folder: str | os.PathLike) -> A
 
     examples = example_images(folder)
     for detector in detectors.values():
-        detector(examples[0])  # the first call of a network is slow
+        detector(examples[0])  # warm up: the first call of a network is slow
     app = gr.mount_gradio_app(
-        FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=_few_threads),
+        FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=_limit_threads),
         build_page(detectors, examples),
         path="/",
         server_name=HOST,
@@ -83,25 +83,28 @@ def build_app(detectors: Mapping[str, Callable], folder: str | os.PathLike) -> A
 
 
 @contextlib.asynccontextmanager
-async def _few_threads(app: Any) -> AsyncIterator[None]:
-    """Four threads for all that blocks, not forty: the C library keeps freed memory for each."""
+async def _limit_threads(app: Any) -> AsyncIterator[None]:
+    """Run blocking functions in 4 threads instead of 40.
+
+    The C library keeps freed memory for each thread.
+    """
     from anyio.to_thread import current_default_thread_limiter
 
     current_default_thread_limiter().total_tokens = 4
     yield
 
 
-def _open(models: Sequence[str | os.PathLike]) -> dict[str, Detector]:
-    """Detectors by names that tell them apart."""
-    opened = {}
+def _load_detectors(models: Sequence[str | os.PathLike]) -> dict[str, Detector]:
+    """Load the detectors. Each gets the last two parts of its path as a unique name."""
+    detectors = {}
     for model in models:
         name = "/".join(Path(model).resolve().parts[-2:])
-        opened[name if name not in opened else str(model)] = Detector(model)
-    return opened
+        detectors[name if name not in detectors else str(model)] = Detector(model)
+    return detectors
 
 
 def _listen(port: int) -> socket.socket:
     try:
         return socket.create_server((HOST, port))
     except (OSError, OverflowError) as error:
-        raise MixDetError(f"--port {port} cannot be used ({error}): choose another") from error
+        raise MixDetError(f"--port {port} cannot be used ({error}): choose another port") from error

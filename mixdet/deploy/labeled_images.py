@@ -1,4 +1,4 @@
-"""Images of a config's data, with what stands in their annotations."""
+"""Images of a config's data set with their annotations, to run and to score a detector on."""
 
 from __future__ import annotations
 
@@ -16,73 +16,81 @@ from mixdet.config.data_paths import check_data, set_data_root, with_annotations
 from mixdet.evaluation import as_results, load_coco, score_boxes
 from mixdet.images import as_rgb
 
-BATCH = 8
+BATCH_SIZE = 8
 
 
 @dataclass(frozen=True)
 class LabeledImages:
-    """Files and what is in them.
+    """Image files and their annotations.
 
     Attributes:
-        files: The images.
-        image_ids: Their ids in the annotations.
-        category_ids: Category ids, indexed by label.
-        truth: The annotations.
+        files: Paths of the images.
+        image_ids: The image ids in the annotations, in the order of `files`.
+        category_ids: COCO category ids, indexed by label.
+        annotations: The annotations of the whole data set.
     """
 
     files: list[str]
     image_ids: list[int]
     category_ids: list[int]
-    truth: COCO
+    annotations: COCO
 
     def __len__(self) -> int:
         return len(self.files)
 
-    def some(self, indices: Sequence[int]) -> LabeledImages:
-        """Those of some indices."""
-        files, ids = ([each[i] for i in indices] for each in (self.files, self.image_ids))
-        return replace(self, files=files, image_ids=ids)
+    def subset(self, indices: Sequence[int]) -> LabeledImages:
+        """Return the images with these indices."""
+        files = [self.files[index] for index in indices]
+        return replace(self, files=files, image_ids=[self.image_ids[index] for index in indices])
 
-    def found(self, network: Callable) -> list[tuple[np.ndarray, ...]]:
-        """What a network finds: boxes (n, 4), scores (n,) and labels (n,) of each image."""
-        found = []
-        for start in range(0, len(self), BATCH):
-            found += network([as_rgb(file) for file in self.files[start : start + BATCH]])
-        return found
+    def detect(self, network: Callable) -> list[tuple[np.ndarray, ...]]:
+        """Run a network on all images.
 
-    def mean_ap(self, found: Sequence[Sequence[np.ndarray]]) -> float:
-        """COCO's box mAP of detections in these images."""
+        Args:
+            network: Takes a list of RGB images, and returns their detections as this method does.
+
+        Returns:
+            For each image the boxes (n, 4), the scores (n,) and the labels (n,).
+        """
+        detections = []
+        for start in range(0, len(self), BATCH_SIZE):
+            batch = self.files[start : start + BATCH_SIZE]
+            detections += network([as_rgb(file) for file in batch])
+        return detections
+
+    def mean_ap(self, detections: Sequence[Sequence[np.ndarray]]) -> float:
+        """Return COCO's box mAP of detections that `detect` returned; -1 without objects."""
         results = [
             result
-            for image_id, arrays in zip(self.image_ids, found, strict=True)
+            for image_id, arrays in zip(self.image_ids, detections, strict=True)
             for result in as_results(image_id, *(a.tolist() for a in arrays), self.category_ids)
         ]
-        scores = score_boxes(self.truth, results, self.category_ids, self.image_ids)
+        scores = score_boxes(self.annotations, results, self.category_ids, self.image_ids)
         return scores.stats["bbox_mAP"]
 
 
 def labeled_images(cfg: Config, loader: str, data_root: str | None = None) -> LabeledImages:
-    """The images of a data loader; of its first data set, where it has several.
+    """Return the images of a config's data loader.
 
     Args:
-        cfg: The config.
+        cfg: The config. Where the loader has several data sets, the first one is taken.
         loader: 'train_dataloader' or 'test_dataloader'.
         data_root: Another folder for the config's data.
 
     Raises:
-        MixDetError: They are missing.
+        MixDetError: The images or the annotations are missing.
     """
     cfg = cfg.copy()
     if data_root is not None:
         set_data_root(cfg, data_root)
     check_data(cfg, (loader,))
-    _, described = next(with_annotations(cfg, (loader,)))
-    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools says what it loads
-        dataset = DATASETS.build(described)
+    _, dataset_cfg = next(with_annotations(cfg, (loader,)))
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints when it loads a file
+        dataset = DATASETS.build(dataset_cfg)
     infos = [dataset.get_data_info(index) for index in range(len(dataset))]
     return LabeledImages(
         files=[info["img_path"] for info in infos],
         image_ids=[info["img_id"] for info in infos],
         category_ids=dataset.cat_ids,
-        truth=load_coco(dataset.ann_file),
+        annotations=load_coco(dataset.ann_file),
     )

@@ -1,4 +1,4 @@
-"""Networks of kind raw for phones: ncnn by pnnx, LiteRT, ExecuTorch for its backend XNNPACK."""
+"""Write networks of kind raw for phones: for ncnn, for LiteRT, and for ExecuTorch with XNNPACK."""
 
 from __future__ import annotations
 
@@ -12,90 +12,91 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from mixdet.deploy.network import RawNetwork
+from mixdet.deploy.raw_network import RawNetwork
 from mixdet.errors import MixDetError
 from mixdet.inference.runtimes import FILES
 
 
-class _One(nn.Module):
-    """A network for one image."""
+class _OneImageNetwork(nn.Module):
+    """Has `RawNetwork.forward_one_image` as its forward."""
 
     def __init__(self, network: RawNetwork) -> None:
         super().__init__()
         self.network = network
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        return self.network.of_one(image)
+        return self.network.forward_one_image(image)
 
 
-class _Planes(_One):
-    """ncnn has no uint8 tensors: what `ncnn::Mat::from_pixels_resize` makes goes in."""
+class _PlanesNetwork(_OneImageNetwork):
+    """Has `RawNetwork.forward_planes` as its forward: ncnn has no uint8 tensors."""
 
     def forward(self, planes: Tensor) -> tuple[Tensor, Tensor]:
-        return self.network.of_planes(planes)
+        return self.network.forward_planes(planes)
 
 
 def save_ncnn(network: RawNetwork, folder: Path, half: bool) -> None:
     """Write `model.ncnn.param` and `model.ncnn.bin`.
 
-    The input is `in0`, (3, H, W) float in 0..255; the outputs are `out0`, boxes (A, 4), and `out1`,
-    scores (A, classes).
+    The input is `in0`, (3, H, W) float in 0..255, as `ncnn::Mat::from_pixels_resize` makes it. The
+    outputs are `out0`, boxes (A, 4), and `out1`, scores (A, classes).
 
     Args:
         network: The network.
-        folder: Where.
-        half: Store the weights in float16.
+        folder: The folder to write to.
+        half: Whether to store the weights in float16.
 
     Raises:
-        MixDetError: pnnx did not write them.
+        MixDetError: pnnx failed.
     """
     import pnnx
 
-    width, height = network.size
+    width, height = network.input_wh
     planes = torch.zeros(1, 3, height, width)
     with tempfile.TemporaryDirectory() as work:
         script = Path(work, "model.pt")
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            torch.jit.trace(_Planes(network).eval(), planes, check_trace=False).save(script)
-        # The program itself: pnnx.convert imports Python that it wrote
+            torch.jit.trace(_PlanesNetwork(network).eval(), planes, check_trace=False).save(script)
+        # pnnx.convert is not used: it imports Python code that it has written.
         shape = f"inputshape=[1,3,{height},{width}]f32"
         command = [pnnx.EXEC_PATH, script, shape, f"fp16={int(half)}"]
         done = subprocess.run(command, cwd=work, capture_output=True, text=True)
         for name in FILES["ncnn"]:
             if not Path(work, name).is_file():
-                said = " ".join(done.stderr.split())[-300:]
-                raise MixDetError(f"--to ncnn: pnnx wrote no {name}: {said}")
+                reason = " ".join(done.stderr.split())[-300:]
+                raise MixDetError(f"--to ncnn: pnnx did not write {name}: {reason}")
             shutil.move(Path(work, name), folder / name)
 
 
 def save_litert(network: RawNetwork, path: str | os.PathLike) -> None:
-    """Write `model.tflite`; in- and outputs are those of `RawNetwork.of_one`."""
+    """Write `model.tflite`, with the inputs and outputs of `RawNetwork.forward_one_image`."""
     import litert_torch
 
-    litert_torch.convert(_plain(network), (_image(network),)).export(str(path))
+    litert_torch.convert(_one_image_network(network), (_example(network),)).export(str(path))
 
 
 def save_executorch(network: RawNetwork, path: str | os.PathLike) -> None:
-    """Write `model.pte`; in- and outputs are those of `RawNetwork.of_one`."""
+    """Write `model.pte`, with the inputs and outputs of `RawNetwork.forward_one_image`."""
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
     from executorch.exir import to_edge_transform_and_lower
 
     with torch.no_grad():
-        program = torch.export.export(_plain(network), (_image(network),))
+        program = torch.export.export(_one_image_network(network), (_example(network),))
     edge = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()])
     Path(path).write_bytes(edge.to_executorch().buffer)
 
 
-def _plain(network: RawNetwork) -> nn.Module:
-    """With weights as NCHW: XNNPACK refuses others, and LiteRT's converter mixes them up.
+def _one_image_network(network: RawNetwork) -> nn.Module:
+    """Return the network for one image, with weights in PyTorch's default memory format.
 
-    litert-torch 0.10 knows a constant by its address, which for the copy that it makes of a
-    channels-last weight is the address of another's copy before.
+    XNNPACK refuses channels-last weights, and the converter of LiteRT confuses them: litert-torch
+    0.10 identifies a constant by its address. For a channels-last weight it makes a copy, which can
+    get the address of an earlier copy.
     """
-    return _One(network).eval().to(memory_format=torch.contiguous_format)
+    return _OneImageNetwork(network).eval().to(memory_format=torch.contiguous_format)
 
 
-def _image(network: RawNetwork) -> Tensor:
-    width, height = network.size
+def _example(network: RawNetwork) -> Tensor:
+    width, height = network.input_wh
     return torch.zeros(1, height, width, 3, dtype=torch.uint8)

@@ -1,8 +1,7 @@
-"""Networks as ONNX files: up to the raw outputs by torch, NMS as nodes of ONNX's own."""
+"""Write networks as ONNX files, end2end ones with NMS as nodes of ONNX."""
 
 from __future__ import annotations
 
-import logging
 import os
 import warnings
 from pathlib import Path
@@ -10,14 +9,15 @@ from typing import Any
 
 import torch
 
-from mixdet.deploy.network import CandidateNetwork, RawNetwork
+from mixdet.deploy.quiet import errors_only
+from mixdet.deploy.raw_network import CandidateNetwork, RawNetwork
 
 OPSET = 18
 IR_VERSION = 10
 
-# Selected are (image, class, anchor) triples. Their scores are put back in place among zeros, so
-# that one TopK gives every image the same number of places; those left empty get label -1. The
-# prefix keeps names apart from those that torch gives.
+# NonMaxSuppression selects (image, class, anchor) triples. Their scores are written to a tensor of
+# zeros, so that one TopK gives every image the same number of boxes. The places that are left over
+# get the label -1. The prefix `nms_` prevents clashes with names that torch gives.
 NMS = """
 <ir_version: {ir}, opset_import: ["" : {opset}]>
 nms (float[N, {anchors}, 4] candidates, float[N, {anchors}, {classes}] candidate_scores)
@@ -46,49 +46,47 @@ nms (float[N, {anchors}, 4] candidates, float[N, {anchors}, {classes}] candidate
 
 
 def save_onnx(
-    network: RawNetwork, path: str | os.PathLike, post: dict[str, Any], metadata: dict[str, str]
+    network: RawNetwork,
+    path: str | os.PathLike,
+    postprocess: dict[str, Any],
+    metadata: dict[str, str],
 ) -> None:
-    """Write a network as ONNX; a `CandidateNetwork` with its NMS, for any number of images.
+    """Write a network as ONNX. A `CandidateNetwork` gets its NMS and takes any number of images.
 
-    The input is `image`, (N, H, W, 3) uint8 with N = 1 without NMS. Without NMS, the outputs are
-    `boxes` (1, A, 4) and `scores` (1, A, classes). With it, they are `boxes` (N, K, 4), `scores`
-    (N, K), descending, and `labels` (N, K) int64, which are -1 after the last box; K is
-    `max_per_img`.
+    The input is `image`, (N, H, W, 3) uint8. For a `RawNetwork`, N is 1, and the outputs are
+    `boxes` (1, A, 4) and `scores` (1, A, classes). For a `CandidateNetwork`, the outputs are
+    `boxes` (N, K, 4), `scores` (N, K) in descending order, and `labels` (N, K) int64. The labels
+    after the last box are -1. K is `max_per_img`, or the number of pairs of anchor and class where
+    that is smaller.
 
     Args:
         network: The network.
-        path: The file.
-        post: What `post_processing` gave.
+        path: The file to write.
+        postprocess: The return value of `postprocess_settings`.
         metadata: Strings to store in the file.
     """
     import onnx
     from onnx import compose, helper, parser
 
     with_nms = isinstance(network, CandidateNetwork)
-    width, height = network.size
-    # A batch of 1 would be taken for a constant
+    width, height = network.input_wh
+    # torch.export would take a batch of 1 for a constant.
     image = torch.zeros(1 + with_nms, height, width, 3, dtype=torch.uint8)
-    # torch 2.6 refuses a dimension without a largest value, and calls it s0
+    # torch 2.6 refuses a dimension without a maximum, and names it s0.
     dynamic = ({0: torch.export.Dim("N", min=1, max=1 << 20)},) if with_nms else None
     names = ["candidates", "candidate_scores"] if with_nms else ["boxes", "scores"]
-    torch_log = logging.getLogger("torch.onnx")
-    level = torch_log.level
-    torch_log.setLevel(logging.ERROR)
-    try:
-        with torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            program = torch.onnx.export(
-                network.eval(),
-                (image,),
-                input_names=["image"],
-                output_names=names,
-                dynamic_shapes=dynamic,
-                opset_version=OPSET,
-                dynamo=True,
-                verbose=False,
-            )
-    finally:
-        torch_log.setLevel(level)
+    with errors_only("torch.onnx"), torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            network.eval(),
+            (image,),
+            input_names=["image"],
+            output_names=names,
+            dynamic_shapes=dynamic,
+            opset_version=OPSET,
+            dynamo=True,
+            verbose=False,
+        )
     model = program.model_proto
     model.ir_version = IR_VERSION
     if with_nms:
@@ -102,12 +100,12 @@ def save_onnx(
             opset=OPSET,
             anchors=count,
             classes=classes,
-            places=min(post["max_per_img"], count * classes),
-            **post,
+            places=min(postprocess["max_per_img"], count * classes),
+            **postprocess,
         )
         nms = parser.parse_model(text)
         model = compose.merge_models(model, nms, io_map=[(name, name) for name in names])
-        del model.opset_import[1:]  # the merger states it twice, which quantizers refuse
+        del model.opset_import[1:]  # stated twice after the merge, which quantizers refuse
     helper.set_model_props(model, metadata)
     onnx.checker.check_model(model)
     Path(path).write_bytes(model.SerializeToString())

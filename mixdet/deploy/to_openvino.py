@@ -1,4 +1,4 @@
-"""OpenVINO's form of an ONNX file."""
+"""Convert an ONNX file to an OpenVINO model."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 
-def convert(file: Path) -> Any:
+def convert_to_openvino(file: Path) -> Any:
     """Read an ONNX file as an `openvino.Model` that can be reshaped to any number of images.
 
-    torch writes the shapes of a single image as constants; here their 1 becomes what is there.
+    In a file for a single image, torch writes the 1 of the batch as a constant into every reshape.
+    This function replaces the constant by the batch of the tensor that is reshaped.
     """
     import openvino
-    from openvino import opset13 as opset
+    from openvino import opset13
 
     model = openvino.convert_model(file)
     for op in model.get_ordered_ops():
@@ -21,10 +22,11 @@ def convert(file: Path) -> Any:
             or op.input_value(1).get_node().get_type_name() != "Constant"
         ):
             continue
-        values, sizes = op.input_value(0), op.input_value(1).get_node().get_data().tolist()
-        given = values.get_partial_shape()
-        if given.rank.is_static and len(given) and given[0] == 1 and sizes[:1] == [1]:
-            free = opset.reshape(values, [0, *sizes[1:]], special_zero=True)
+        values, shape = op.input_value(0), op.input_value(1).get_node().get_data().tolist()
+        old_shape = values.get_partial_shape()
+        if old_shape.rank.is_static and len(old_shape) and old_shape[0] == 1 and shape[:1] == [1]:
+            # With special_zero, a size of 0 is copied from the input.
+            free = opset13.reshape(values, [0, *shape[1:]], special_zero=True)
             free.set_friendly_name(op.get_friendly_name())
             op.output(0).replace(free.output(0))
     return model

@@ -1,9 +1,11 @@
 """From a trained detector to boxes: `Detector("epoch_12.pth")("street.jpg")`.
 
-Importing this package loads neither torch nor mmdet. A checkpoint loads them when it is opened; an
-exported folder never does.
+Importing this package loads neither torch nor mmdet nor Pillow. A checkpoint loads torch and mmdet
+when it is opened. An exported folder needs only NumPy, OpenCV and its runtime.
 """
 
 from mixdet.inference.detector import Detections, Detector
+from mixdet.inference.exported import ExportedNetwork
+from mixdet.inference.manifest import read_manifest
 
-__all__ = ["Detections", "Detector"]
+__all__ = ["Detections", "Detector", "ExportedNetwork", "read_manifest"]

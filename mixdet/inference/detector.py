@@ -1,8 +1,4 @@
-"""From a trained detector's file to boxes: `Detector("epoch_12.pth")("street.jpg")`.
-
-Importing this module loads neither torch nor mmdet. A checkpoint loads them when it is opened; an
-exported folder never does.
-"""
+"""The public class `Detector`, for checkpoints and exported folders alike."""
 
 from __future__ import annotations
 
@@ -15,17 +11,18 @@ import numpy as np
 
 from mixdet.errors import MixDetError
 from mixdet.images import as_rgb
+from mixdet.inference.exported import ExportedNetwork
 
 
 @dataclass(frozen=True)
 class Detections:
-    """What a detector found in one image, best first.
+    """The detections in one image, sorted by falling score.
 
     Attributes:
-        boxes: (n, 4) float32, (x1, y1, x2, y2) in pixels of the image that was given.
-        scores: (n,) float32 in 0..1.
+        boxes: (n, 4) float32, (x1, y1, x2, y2) in pixels of the given image.
+        scores: (n,) float32, from 0 to 1.
         labels: (n,) int64, indices into the detector's `classes`.
-        names: n class names, one a box.
+        names: The class name of each box.
     """
 
     boxes: np.ndarray
@@ -37,13 +34,13 @@ class Detections:
         return len(self.scores)
 
     def above(self, score_thr: float) -> Detections:
-        """Only those that score at least `score_thr`."""
+        """The detections with a score of at least `score_thr`."""
         kept = np.flatnonzero(self.scores >= score_thr)
         names = [self.names[index] for index in kept]
         return Detections(self.boxes[kept], self.scores[kept], self.labels[kept], names)
 
     def as_dict(self) -> dict[str, list]:
-        """Plain lists, for JSON."""
+        """The attributes as plain lists, for JSON."""
         return {
             "boxes": self.boxes.tolist(),
             "scores": self.scores.tolist(),
@@ -56,20 +53,27 @@ class Detector:
     """A trained detector: images in, boxes out, whatever the size of the images.
 
     Args:
-        checkpoint: A checkpoint (`.pth`) of mmengine's, or a folder that `tools/export.py` wrote.
-        config: The config that a checkpoint was trained with; without it, the one that stands in
-            the checkpoint, which is read as plain values and not run.
-        device: Where a checkpoint computes, such as `cpu` or `cuda:0`; a folder, on the CPU.
-        trust_checkpoint: Unpickle objects and run the checkpoint's config: code of whoever made it.
-        runtime: What runs a folder, 'onnx', 'openvino', 'ncnn', 'litert' or 'executorch'; without
-            it, the first one of which the folder has a file and Python the package.
+        checkpoint: A checkpoint of mmengine (`.pth`), or a folder that `tools/export.py` wrote.
+        config: Path of the config that the checkpoint was trained with. By default the config in
+            the checkpoint is taken; it is read as plain values and not run.
+        device: Where a checkpoint computes, such as `cpu` or `cuda:0`. A folder computes on the
+            CPU.
+        trust_checkpoint: Unpickle any object in the checkpoint and run its config. Both can run
+            any code, so trust whoever made it.
+        runtime: The runtime for a folder: 'onnx', 'openvino', 'ncnn', 'litert' or 'executorch'. By
+            default it is the first one that has a file in the folder and is installed.
+        threads: Number of CPU threads to compute with; by default the runtime chooses. A folder's
+            setting holds for this detector only; ExecuTorch has none. PyTorch has one setting for
+            the whole process, so a checkpoint's calls `torch.set_num_threads`: it holds for all
+            that torch computes from then on, and the last detector opened decides.
 
     Attributes:
         classes: Class names, indexed by label.
 
     Raises:
-        MixDetError: The file cannot be read safely, lacks its config, or does not fit the config;
-            a folder lacks a file, has a changed one, or one that no installed runtime loads.
+        MixDetError: A checkpoint cannot be read safely, lacks its config, or does not fit it. A
+            folder lacks a file, has a file that was changed, or has none for an installed runtime.
+            An argument has a wrong value or is not for this kind of detector.
     """
 
     def __init__(
@@ -80,26 +84,32 @@ class Detector:
         *,
         trust_checkpoint: bool = False,
         runtime: str | None = None,
+        threads: int | None = None,
     ) -> None:
-        # The one seam between files and predictions: `classes`, and a call that takes RGB arrays
-        # and gives boxes (n, 4), scores (n,) and labels (n,) for each.
+        if threads is not None and threads < 1:
+            raise MixDetError(f"threads={threads}: give a number from 1 on")
+        # Either class has `classes`. A call takes RGB arrays, and returns for each of them boxes
+        # (n, 4), scores (n,) and labels (n,)
         self._network: Any
         if Path(checkpoint).is_dir():
-            from mixdet.inference.exported import ExportedNetwork
-
             if config is not None or device != "cpu":
                 raise MixDetError(
-                    f"{checkpoint} is an exported folder: it has its config, and computes on the "
-                    "CPU"
+                    f"{checkpoint} is an exported folder: it takes neither config nor device, "
+                    "since it has its config and computes on the CPU"
                 )
-            self._network = ExportedNetwork(checkpoint, runtime)
-        elif Path(checkpoint).is_file():  # looked for before seconds are spent on imports
-            from mixdet.inference.trained import TrainedNetwork
+            self._network = ExportedNetwork(checkpoint, runtime, threads)
+        elif Path(checkpoint).is_file():
+            from mixdet.inference.trained import TrainedNetwork  # loads torch and mmdet: seconds
 
             if runtime is not None:
-                raise MixDetError(f"{checkpoint}: runtime={runtime!r} is for an exported folder")
-            self._network = TrainedNetwork(checkpoint, config, device, trust_checkpoint)
-            self._network.predictor = None  # but a fused copy
+                raise MixDetError(
+                    f"{checkpoint} is a file: runtime={runtime!r} is for an exported folder"
+                )
+            if threads is not None:
+                import torch
+
+                torch.set_num_threads(threads)
+            self._network = TrainedNetwork(checkpoint, config, device, trust_checkpoint, fuse=True)
         else:
             raise MixDetError(f"{checkpoint}: no such checkpoint file or exported folder")
         self.classes: tuple[str, ...] = self._network.classes
@@ -107,13 +117,16 @@ class Detector:
     def __call__(
         self, images: Any, *, score_thr: float = 0.0, batch_size: int = 8
     ) -> Detections | list[Detections]:
-        """Detect in one image, or in each of a list.
+        """Detect in one image, or in each image of a list.
 
         Args:
-            images: A path, an array or a PIL image (see `as_rgb`), or a list of such.
-            score_thr: Detections below it are left out; the config has a threshold of its own.
-            batch_size: Images taken at a time. From 8 on, OpenVINO's files of kind raw compute
-                eight together, which is faster, but compiled at the first such list.
+            images: An image, or a list of images: each a path, an array or a PIL image, as for
+                `mixdet.images.as_rgb`.
+            score_thr: Leave out detections with a lower score. The config has a threshold of its
+                own, which is applied first.
+            batch_size: Number of images computed at a time. From 8 on, OpenVINO computes a file of
+                kind raw for eight images together. That is faster, after a compilation at the
+                first such call.
 
         Returns:
             `Detections`, or a list of them for a list.
@@ -123,15 +136,15 @@ class Detector:
         """
         if not isinstance(images, list | tuple):
             return self([images], score_thr=score_thr)[0]
-        found = []
+        results = []
         for start in range(0, len(images), batch_size):
             batch = [as_rgb(image) for image in images[start : start + batch_size]]
             for boxes, scores, labels in self._network(batch):
                 order = np.argsort(-scores, kind="stable")
                 names = [self._name(label) for label in labels[order]]
                 detections = Detections(boxes[order], scores[order], labels[order], names)
-                found.append(detections.above(score_thr))
-        return found
+                results.append(detections.above(score_thr))
+        return results
 
     def _name(self, label: int) -> str:
         return self.classes[label] if label < len(self.classes) else str(label)

@@ -1,7 +1,7 @@
-"""Run a detector over files, a video or a camera, and write images and one JSON.
+"""Run a detector over files, a video or a camera; write images with boxes and one JSON.
 
-The JSON is a list with an entry an image: `file`, `boxes` (x1, y1, x2, y2 in pixels), `scores`,
-`labels` and `names`; an entry of a video or a camera has `frame`, counted from 0, too.
+The JSON is a list with one entry for each image: `file`, `boxes` (x1, y1, x2, y2 in pixels),
+`scores`, `labels` and `names`. An entry of a video or a camera also has `frame`, counted from 0.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from mixdet.inference import Detector
 from mixdet.outputs import writable_folder
 from mixdet.visual.boxes import draw_detections
 
-IMAGES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
-VIDEOS = {".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm"}
+IMAGE_SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
+VIDEO_SUFFIXES = {".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm"}
 
 
 def predict_files(
@@ -37,35 +37,35 @@ def predict_files(
     score_thr: float = 0.3,
     batch_size: int = 8,
 ) -> list[dict[str, Any]]:
-    """Detect in images, folders of images and videos; draw what is found.
+    """Detect in images, videos and folders of them; draw the detections.
 
     Args:
         detector: The detector.
-        inputs: Files and folders, which are searched with their subfolders.
-        out: Folder for the drawn images, the annotated videos and `predictions.json`.
-        score_thr: Detections below it are left out.
-        batch_size: Images computed at a time.
+        inputs: Files and folders. Folders are searched with their subfolders.
+        out: Folder for the drawn images, the drawn videos and `predictions.json`.
+        score_thr: Leave out detections with a lower score.
+        batch_size: Number of images computed at a time.
 
     Returns:
-        What the JSON holds.
+        The content of the JSON.
 
     Raises:
-        MixDetError: An input is missing or would be overwritten, or the folder cannot be written;
-            or, once the others are done and in the JSON, one could not be read.
+        MixDetError: An input is missing or would be overwritten, or the folder cannot be written.
+            Also if an input cannot be read, but then all others are done and in the JSON.
     """
     out = Path(out)
     pairs = find_inputs(inputs, out)
     writable_folder("--out", out)
-    images = [pair for pair in pairs if pair[0].suffix.lower() not in VIDEOS]
-    videos = [pair for pair in pairs if pair[0].suffix.lower() in VIDEOS]
+    images = [pair for pair in pairs if pair[0].suffix.lower() not in VIDEO_SUFFIXES]
+    videos = [pair for pair in pairs if pair[0].suffix.lower() in VIDEO_SUFFIXES]
     entries, faults = [], []
-    for batch in _batches(_readable(images, faults), batch_size):
+    for batch in _batches(_read_images(images, faults), batch_size):
         arrays = [array for *_, array in batch]
-        found = detector(arrays, score_thr=score_thr, batch_size=batch_size)
-        for (source, target, image), detections in zip(batch, found, strict=True):
+        results = detector(arrays, score_thr=score_thr, batch_size=batch_size)
+        for (source, target, image), detections in zip(batch, results, strict=True):
             entries.append({"file": str(source), **detections.as_dict()})
             target.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(_drawn(image, detections)).save(target, quality=92)
+            Image.fromarray(_draw(image, detections)).save(target, quality=92)
     for source, target in videos:
         try:
             entries += predict_video(
@@ -89,23 +89,23 @@ def predict_video(
     batch_size: int = 8,
     frames: int | None = None,
 ) -> list[dict[str, Any]]:
-    """Detect in every frame and write an annotated video at the source's frame rate.
+    """Detect in every frame; write a video with boxes at the source's frame rate.
 
-    A camera is read until Ctrl-C or `frames`, a frame at a time.
+    A camera is read one frame at a time, until Ctrl-C or until `frames` are read.
 
     Args:
         detector: The detector.
         source: A video file, or the number of a camera.
         target: The video to write (`.mp4`).
-        score_thr: Detections below it are left out.
-        batch_size: Frames computed at a time.
-        frames: Stop after so many.
+        score_thr: Leave out detections with a lower score.
+        batch_size: Number of frames of a video computed at a time.
+        frames: Stop after this many frames.
 
     Returns:
-        One entry a frame, as in the JSON.
+        One entry for each frame, as in the JSON.
 
     Raises:
-        MixDetError: The video or the camera cannot be read, or the target not written.
+        MixDetError: The video or the camera cannot be read, or the target cannot be written.
     """
     live = isinstance(source, int)
     name = f"camera {source}" if live else str(source)
@@ -122,7 +122,7 @@ def predict_video(
                     batch, detector(batch, score_thr=score_thr), strict=True
                 ):
                     entries.append({"file": name, "frame": len(entries), **detections.as_dict()})
-                    drawn = _drawn(image, detections)
+                    drawn = _draw(image, detections)
                     writer = writer or _writer(Path(target), rate, drawn.shape)
                     writer.write(np.ascontiguousarray(drawn[..., ::-1]))
                     bar.update()
@@ -134,8 +134,8 @@ def predict_video(
         if writer:
             writer.release()
     if not entries:
-        remedy = "is it connected and free?" if live else "damaged, or another kind of file"
-        raise MixDetError(f"cannot read a frame of {name}: {remedy}")
+        reason = "is it connected and free?" if live else "it is damaged, or no video"
+        raise MixDetError(f"cannot read a frame of {name}: {reason}")
     return entries
 
 
@@ -148,54 +148,61 @@ def write_json(entries: list[dict[str, Any]], out: str | os.PathLike) -> Path:
 
 
 def find_inputs(inputs: Iterable[str | os.PathLike], out: Path) -> list[tuple[Path, Path]]:
-    """The files among the inputs and in their folders, each with the file to write for it.
+    """List the input files, those in folders included, each with the file to write for it.
 
-    A folder's files keep their places below it. Two inputs of one name get `_2` and so on.
+    The files of a folder keep their relative paths. If two results would have the same path, the
+    second gets `_2` at the end of its name, and so on.
+
+    Returns:
+        Pairs of an input file and the file to write.
 
     Raises:
-        MixDetError: An input is missing or would be overwritten, or a folder holds none.
+        MixDetError: An input is missing or would be overwritten, or a folder has no images and no
+            videos.
     """
-    pairs: dict[Path, Path] = {}
-    for given in map(Path, inputs):
-        for file in _files(given, out):
-            place = file.relative_to(given) if given.is_dir() else Path(file.name)
-            wanted = target = out / place.with_suffix(_suffix(file.suffix.lower()))
+    sources: dict[Path, Path] = {}  # by the file to write
+    for path in map(Path, inputs):
+        for source in _list_files(path, out):
+            name = source.relative_to(path) if path.is_dir() else Path(source.name)
+            first = target = out / name.with_suffix(_output_suffix(source.suffix.lower()))
             for number in count(2):
-                if target not in pairs:
+                if target not in sources:
                     break
-                target = wanted.with_stem(f"{wanted.stem}_{number}")
-            pairs[target] = file
-    sources = {file.resolve() for file in pairs.values()}
-    for target in pairs:  # also by the result of another input, before it was read
-        if target.resolve() in sources:
+                target = first.with_stem(f"{first.stem}_{number}")
+            sources[target] = source
+    inputs_on_disk = {source.resolve() for source in sources.values()}
+    for target in sources:
+        if target.resolve() in inputs_on_disk:
             raise MixDetError(f"{target} would be overwritten: choose another --out")
-    return [(source, target) for target, source in pairs.items()]
+    return [(source, target) for target, source in sources.items()]
 
 
-def _files(given: Path, out: Path) -> list[Path]:
-    if given.is_dir():
-        home, drawn = given.resolve(), out.resolve()
-        if drawn == home:
+def _list_files(path: Path, out: Path) -> list[Path]:
+    """The file itself, or the images and videos in a folder, except those inside `out`."""
+    if path.is_dir():
+        folder, out_folder = path.resolve(), out.resolve()
+        if out_folder == folder:
             raise MixDetError(f"--out {out} is an input folder: choose another, or one inside it")
-        # What an earlier run drew below the folder is no input
-        below = given / drawn.relative_to(home) if drawn.is_relative_to(home) else None
+        inside = out_folder.is_relative_to(folder)
+        ignored = path / out_folder.relative_to(folder) if inside else None  # an earlier run's
         files = [
             file
-            for file in sorted(given.rglob("*"))
-            if file.suffix.lower() in IMAGES | VIDEOS and below not in file.parents
+            for file in sorted(path.rglob("*"))
+            if file.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES
+            and ignored not in file.parents
         ]
         if not files:
-            raise MixDetError(f"{given} holds neither images nor videos")
+            raise MixDetError(f"{path} holds neither images nor videos")
         return files
-    if not given.exists():
-        raise MixDetError(f"{given}: no such file or folder")
-    return [given]
+    if not path.exists():
+        raise MixDetError(f"{path}: no such file or folder")
+    return [path]
 
 
-def _readable(
+def _read_images(
     images: list[tuple[Path, Path]], faults: list[str]
 ) -> Iterator[tuple[Path, Path, np.ndarray]]:
-    """Those that can be read, with their pixels; what is wrong with the others, to `faults`."""
+    """Read image files one by one; skip a file that cannot be read, and add why to `faults`."""
     for source, target in tqdm(images, unit="img", smoothing=0, disable=not images):
         try:
             image = as_rgb(source)
@@ -205,9 +212,9 @@ def _readable(
             yield source, target, image
 
 
-def _suffix(suffix: str) -> str:
-    """Of the file to write: images keep a suffix that every viewer opens."""
-    if suffix in VIDEOS:
+def _output_suffix(suffix: str) -> str:
+    """The suffix of the file to write: images keep theirs if every viewer opens it."""
+    if suffix in VIDEO_SUFFIXES:
         return ".mp4"
     return suffix if suffix in (".bmp", ".jpeg", ".jpg", ".png", ".webp") else ".png"
 
@@ -231,11 +238,13 @@ def _writer(target: Path, rate: float, shape: tuple[int, ...]) -> cv2.VideoWrite
     codec = cv2.VideoWriter.fourcc(*"mp4v")
     writer = cv2.VideoWriter(str(target), codec, rate, (shape[1], shape[0]))
     if not writer.isOpened():
-        raise MixDetError(f"cannot write {target}: OpenCV has no encoder for it here")
+        raise MixDetError(
+            f"cannot write {target}: this OpenCV has no encoder for mp4v: install another build"
+        )
     return writer
 
 
-def _drawn(image: np.ndarray, detections: Any) -> np.ndarray:
+def _draw(image: np.ndarray, detections: Any) -> np.ndarray:
     return draw_detections(
         image, detections.boxes, detections.scores, detections.labels, detections.names
     )

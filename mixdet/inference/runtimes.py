@@ -1,4 +1,4 @@
-"""What runs exported files: NumPy arrays in and out, whichever the runtime."""
+"""Loading exported files on their runtimes. Every runtime takes and returns NumPy arrays."""
 
 from __future__ import annotations
 
@@ -13,23 +13,7 @@ from mixdet.errors import MixDetError
 
 Run = Callable[[np.ndarray], list[np.ndarray]]
 
-
-class Loaded(NamedTuple):
-    """A file on its runtime; calls must not overlap.
-
-    Attributes:
-        shape: Of the input; None where the file does not say it.
-        run: Computes: from images (N, H, W, 3) uint8 to the outputs that the folder's kind has.
-            Of a raw file N is 1, or `batch`.
-        batch: Images of a raw file that are computed faster together than one by one, or 1.
-    """
-
-    shape: Sequence[int | str | None] | None
-    run: Run
-    batch: int = 1
-
-
-# The file that each runtime loads, with others that belong to it, and the package that loads it
+# The files that each runtime loads: the one that is given to it, then others that belong to it
 FILES = {
     "onnx": ("model.onnx",),
     "openvino": ("model.xml", "model.bin"),
@@ -37,6 +21,7 @@ FILES = {
     "litert": ("model.tflite",),
     "executorch": ("model.pte",),
 }
+# The Python package that each runtime comes in
 PACKAGES = {
     "onnx": "onnxruntime",
     "openvino": "openvino",
@@ -44,18 +29,38 @@ PACKAGES = {
     "litert": "ai_edge_litert",
     "executorch": "executorch",
 }
-BATCH = 8  # on OpenVINO, which can read a file of one image as one of more
-# What makes 8-bit files; their sweep runs on ONNX Runtime, whatever the target
+BATCH = 8  # images that OpenVINO computes at a time: it can reshape a file of one image
+# The packages that write 8-bit files. The sweep over layers runs on ONNX Runtime for any target
 INT8_PACKAGES = ("onnxruntime", "nncf")
 
 
-def load(runtime: str, path: Path, precision: str = "fp32") -> Loaded:
-    """Load a file.
+class Loaded(NamedTuple):
+    """A file on its runtime. Its calls must not overlap.
+
+    Attributes:
+        shape: Shape of the input, with None or a name for a size that is not fixed; None where the
+            file does not state it.
+        run: Computes the outputs of images (N, H, W, 3) uint8. For a file of kind raw, N is 1 or
+            `batch`.
+        batch: Number of images that a file of kind raw computes faster together, or 1.
+    """
+
+    shape: Sequence[int | str | None] | None
+    run: Run
+    batch: int = 1
+
+
+def load(runtime: str, path: Path, precision: str = "fp32", threads: int | None = None) -> Loaded:
+    """Load a file on its runtime, on the CPU.
 
     Args:
-        runtime: One of `FILES`.
-        path: The first of its files.
-        precision: 'fp32', 'fp16', 'bf16' or 'int8', what it was exported as.
+        runtime: A key of `FILES`.
+        path: The first of the runtime's files.
+        precision: Precision that the file was exported with: 'fp32', 'fp16', 'bf16' or 'int8'.
+        threads: Number of threads to compute with; None leaves it to the runtime.
+
+    Raises:
+        MixDetError: The runtime is ExecuTorch, and `threads` is given.
     """
     loaders = {
         "onnx": _onnx,
@@ -64,87 +69,96 @@ def load(runtime: str, path: Path, precision: str = "fp32") -> Loaded:
         "litert": _litert,
         "executorch": _executorch,
     }
-    return loaders[runtime](path, precision)
+    return loaders[runtime](path, precision, threads)
 
 
-def _onnx(path: Path, precision: str) -> Loaded:
+def _onnx(path: Path, precision: str, threads: int | None) -> Loaded:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
+    options.log_severity_level = 3  # errors
+    if threads is not None:
+        options.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     shape = session.get_inputs()[0].shape
-    return Loaded(shape, lambda inputs: session.run(None, {"image": inputs}))
+    return Loaded(shape, lambda images: session.run(None, {"image": images}))
 
 
 @cache
 def openvino_core() -> Any:
-    """MixDet's only `openvino.Core`, which is never let go.
+    """The only `openvino.Core` of the process, which is never released.
 
-    Each gives the thread that it is made in a signal stack, and when it goes frees that and puts
-    back the one before. Of two that go in the order in which they came, the one put back is free,
-    and the next signal, such as the end of a data loader's worker, ends the process (2026.4).
+    A Core gives the thread that creates it a signal stack. When it is released, it frees that stack
+    and puts back the stack that the thread had before. If two Cores are released in the order of
+    their creation, the second puts back a stack that the first has freed. The next signal, such as
+    the end of a data loader's worker, then ends the process (OpenVINO 2026.4).
     """
     import openvino
 
     core = openvino.Core()
-    core.set_property({"ENABLE_MMAP": False})  # a file may be exported again while it is in use
+    core.set_property({"ENABLE_MMAP": False})  # a file in use may be exported again
     return core
 
 
-def _openvino(path: Path, precision: str) -> Loaded:
+def _openvino(path: Path, precision: str, threads: int | None) -> Loaded:
     core = openvino_core()
     model = core.read_model(path)
-    shape = [each.get_length() if each.is_static else None for each in model.input().partial_shape]
-    # Where the CPU can, OpenVINO computes in bfloat16 by itself, which moves boxes by pixels
+    shape = [size.get_length() if size.is_static else None for size in model.input().partial_shape]
+    # By itself OpenVINO computes in bfloat16 where the CPU can, which moves boxes by pixels
     hint = {"fp16": "f16", "bf16": "bf16"}.get(precision, "f32")
+    config = {"INFERENCE_PRECISION_HINT": hint}
+    if threads is not None:
+        config["INFERENCE_NUM_THREADS"] = threads
 
-    def compiled() -> Any:
-        return core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": hint})
-
-    one = compiled()
-    batch = BATCH if shape[0] == 1 and _reshaped(model, BATCH) else 1
+    single = core.compile_model(model, "CPU", config)
+    batch = BATCH if shape[0] == 1 and _reshape(model, BATCH) else 1
 
     @cache
-    def many() -> Any:
-        return compiled()  # half a second or more: only when it is asked for
+    def batched() -> Any:  # compiled when it is first needed: that takes half a second or more
+        return core.compile_model(model, "CPU", config)
 
-    def run(inputs: np.ndarray) -> list[np.ndarray]:
-        network = many() if 1 < batch == len(inputs) else one
-        return list(network(inputs).values())
+    def run(images: np.ndarray) -> list[np.ndarray]:
+        network = batched() if 1 < batch == len(images) else single
+        return list(network(images).values())
 
     return Loaded(shape, run, batch)
 
 
-def _reshaped(model: Any, images: int) -> bool:
-    """Make a model of one image one of several, if `mixdet.deploy.to_openvino` converted it."""
-    _, *image = (each.get_length() for each in model.input().partial_shape)
-    wanted = [[images, *list(each.shape)[1:]] for each in model.outputs]
+def _reshape(model: Any, images: int) -> bool:
+    """Reshape a model of one image to several images.
+
+    Returns:
+        Whether it worked: only models that `mixdet.deploy.to_openvino` converted can be reshaped.
+    """
+    _, *image_shape = (size.get_length() for size in model.input().partial_shape)
+    expected = [[images, *list(output.shape)[1:]] for output in model.outputs]
     try:
-        model.reshape([images, *image])
+        model.reshape([images, *image_shape])
     except RuntimeError:
         return False
-    return [list(each.shape) for each in model.outputs] == wanted
+    return [list(output.shape) for output in model.outputs] == expected
 
 
-def _ncnn(path: Path, precision: str) -> Loaded:
+def _ncnn(path: Path, precision: str, threads: int | None) -> Loaded:
     import ncnn
 
     net = ncnn.Net()
     for option in ("use_fp16_packed", "use_fp16_storage", "use_fp16_arithmetic"):
         setattr(net.opt, option, precision == "fp16")
+    if threads is not None:
+        net.opt.num_threads = threads
     net.load_param(str(path))
     net.load_model(str(path.with_suffix(".bin")))
 
-    def run(inputs: np.ndarray) -> list[np.ndarray]:
-        # ncnn has neither uint8 tensors nor a batch: float planes of one image
-        planes = np.ascontiguousarray(inputs[0].transpose(2, 0, 1), np.float32)
+    def run(images: np.ndarray) -> list[np.ndarray]:
+        # ncnn has neither uint8 tensors nor batches: it takes the (3, H, W) floats of one image
+        planes = np.ascontiguousarray(images[0].transpose(2, 0, 1), np.float32)
         extractor = net.create_extractor()
         extractor.input("in0", ncnn.Mat(planes))
         outputs = []
         for name in ("out0", "out1"):
             failed, output = extractor.extract(name)
-            if failed or output.empty():  # which NumPy reads beyond its end
+            if failed or output.empty():  # NumPy would read an empty output beyond its end
                 raise MixDetError(f"{path}: ncnn computes no {name}: export again")
             outputs.append(np.array(output).reshape(1, -1, output.w))
         return outputs
@@ -152,26 +166,31 @@ def _ncnn(path: Path, precision: str) -> Loaded:
     return Loaded(None, run)
 
 
-def _litert(path: Path, precision: str) -> Loaded:
+def _litert(path: Path, precision: str, threads: int | None) -> Loaded:
     from ai_edge_litert.interpreter import Interpreter
 
-    run = Interpreter(str(path)).get_signature_runner()
+    signature = Interpreter(str(path), num_threads=threads).get_signature_runner()
 
-    def call(inputs: np.ndarray) -> list[np.ndarray]:
-        outputs = run(args_0=inputs)
+    def run(images: np.ndarray) -> list[np.ndarray]:
+        outputs = signature(args_0=images)
         return [outputs["output_0"], outputs["output_1"]]
 
-    return Loaded(None, call)
+    return Loaded(None, run)
 
 
-def _executorch(path: Path, precision: str) -> Loaded:
-    import torch  # ExecuTorch's Python takes torch's tensors; on a phone there are none
+def _executorch(path: Path, precision: str, threads: int | None) -> Loaded:
+    if threads is not None:
+        raise MixDetError(
+            f"{path}: ExecuTorch's Python package cannot set threads: leave threads out, or choose "
+            "another runtime"
+        )
+    import torch  # ExecuTorch's Python package takes tensors of torch; on a phone there are none
     from executorch.runtime import Runtime
 
     program = Runtime.get().load_program(path)
     method = program.load_method("forward")
 
-    def call(inputs: np.ndarray) -> list[np.ndarray]:
-        return [output.numpy().copy() for output in method.execute([torch.from_numpy(inputs)])]
+    def run(images: np.ndarray) -> list[np.ndarray]:
+        return [output.numpy().copy() for output in method.execute([torch.from_numpy(images)])]
 
-    return Loaded(None, call)
+    return Loaded(None, run)

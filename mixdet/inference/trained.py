@@ -1,4 +1,4 @@
-"""A checkpoint as a network that predicts: what `mixdet.inference.Detector` loads it with."""
+"""A checkpoint as a network that predicts; `mixdet.inference.Detector` is its public face."""
 
 from __future__ import annotations
 
@@ -19,44 +19,49 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import init_default_scope
 from torch import nn
 
-from mixdet.compat.checkpoint import load, trust_checkpoints
+from mixdet.compat.checkpoint import load
 from mixdet.config.plain import parse_config
 from mixdet.config.read import read_config
-from mixdet.deploy.fuse import fused_twin
-from mixdet.errors import MixDetError
+from mixdet.errors import MixDetError, one_line
 from mixdet.models.weights import fill
 
 
 class TrainedNetwork:
-    """A detector of mmdet's with the weights of a checkpoint.
+    """A detector of mmdet with the weights of a checkpoint.
 
     Attributes:
         model: The detector, as it was trained.
-        predictor: What predicts: it, or another form of it; None for a fused copy, where that is
-            possible and on the first image the same.
-        cfg: Its config.
-        pipeline: The steps of its test pipeline, from an array on.
+        predictor: The module that predicts: `model`, or its fused copy.
+        cfg: The detector's config.
+        pipeline: The test pipeline, with an array in place of a file as its input.
         classes: Class names, indexed by label.
 
     Args:
-        checkpoint: As for `mixdet.inference.Detector`, and so are the others.
-        config: A config file, or None for what the checkpoint holds.
-        device: Where to compute.
-        trust: Unpickle objects and run the checkpoint's config.
+        checkpoint: Path of the checkpoint.
+        config: Path of its config; None for the config in the checkpoint.
+        device: Where to compute, such as `cpu` or `cuda:0`.
+        trust: Unpickle any object and run the config in the checkpoint as Python.
+        fuse: Predict with a fused copy of `model`. It is made at the first call, whose images show
+            that both predict the same. A detector that cannot be fused predicts as it is, with a
+            warning; only single-stage detectors are tried.
 
     Raises:
-        MixDetError: As `Detector` says.
+        MixDetError: The checkpoint cannot be read safely, lacks its config or does not fit it, or
+            nothing can be computed on the device.
     """
 
     def __init__(
         self,
         checkpoint: str | os.PathLike,
-        config: str | os.PathLike | None,
-        device: str,
-        trust: bool,
+        config: str | os.PathLike | None = None,
+        device: str = "cpu",
+        trust: bool = False,
+        *,
+        fuse: bool = False,
     ) -> None:
-        content = _load(str(checkpoint), trust)
-        cfg = _config(str(checkpoint), content.get("meta", {}), config, trust)
+        content = load(str(checkpoint), "cpu", trust)
+        meta = content.get("meta", {})
+        cfg = _read_config(str(checkpoint), meta, config, trust)
         init_default_scope("mmdet")
         try:
             model = revert_sync_batchnorm(MODELS.build(cfg.model))
@@ -64,38 +69,45 @@ class TrainedNetwork:
             self._steps = [TRANSFORMS.build(step) for step in self.pipeline]
         except (KeyError, AttributeError) as error:
             raise MixDetError(
-                f"the config of {checkpoint} cannot be built ({error}): "
-                "name a config file that can, with --config"
+                f"{checkpoint}: its config cannot be built ({one_line(error)}): name another "
+                "config file with --config"
             ) from error
         fill(model, content, checkpoint)
         try:
-            # Depthwise networks run up to three times faster on a CPU with channels last.
+            # On a CPU, depthwise networks are up to three times faster with channels last
             self.model = model.eval().to(device, memory_format=torch.channels_last)
         except (RuntimeError, AssertionError) as error:
             reason = str(error).splitlines()[0]
             raise MixDetError(f"cannot compute on {device}: {reason}") from error
         self.cfg = cfg
-        self.classes = _classes(content.get("meta", {}), cfg)
-        self.predictor: nn.Module | None = self.model
+        self.classes = _class_names(meta, cfg)
+        self.predictor: nn.Module = self.model
+        self._to_fuse = fuse and isinstance(model, SingleStageDetector)
 
     def __call__(self, images: Sequence[np.ndarray]) -> list[tuple[np.ndarray, ...]]:
-        """Boxes (n, 4), scores (n,) and labels (n,) in each RGB image (H, W, 3)."""
-        prepared = [self._prepare(image) for image in images]
-        batch = {key: [one[key] for one in prepared] for key in ("inputs", "data_samples")}
-        with torch.inference_mode():
-            if self.predictor is None:
-                self.predictor = self._twin(batch)
-            samples = self.predictor.test_step(batch)
-        found = [sample.pred_instances.cpu().numpy() for sample in samples]
-        return [(each.bboxes.reshape(-1, 4), each.scores, each.labels) for each in found]
+        """Detect in RGB images (H, W, 3).
 
-    def _twin(self, batch: dict) -> nn.Module:
-        if isinstance(self.model, SingleStageDetector):
-            try:
-                return fused_twin(self.model, batch)
-            except MixDetError as error:
-                warnings.warn(f"predicts without fusing: {error}", stacklevel=4)
-        return self.model
+        Returns:
+            For each image: boxes (n, 4), (x1, y1, x2, y2) in its pixels, scores (n,) and labels
+            (n,).
+        """
+        prepared = [self._prepare(image) for image in images]
+        batch = {key: [sample[key] for sample in prepared] for key in ("inputs", "data_samples")}
+        with torch.inference_mode():
+            if self._to_fuse:
+                self._fuse(batch)
+            samples = self.predictor.test_step(batch)
+        instances = [sample.pred_instances.cpu().numpy() for sample in samples]
+        return [(found.bboxes.reshape(-1, 4), found.scores, found.labels) for found in instances]
+
+    def _fuse(self, batch: dict) -> None:
+        from mixdet.deploy.fuse import fused_twin  # until it lies in mixdet.models.fusing
+
+        try:
+            self.predictor = fused_twin(self.model, batch)
+        except MixDetError as error:
+            warnings.warn(f"predicts without fusing: {error}", stacklevel=4)
+        self._to_fuse = False
 
     def _prepare(self, image: np.ndarray) -> dict[str, Any]:
         results = {"img": np.ascontiguousarray(image[..., ::-1]), "img_id": 0}
@@ -104,34 +116,24 @@ class TrainedNetwork:
         return results
 
 
-def _load(name: str, trust: bool) -> dict[str, Any]:
-    if not trust:
-        return load(name, map_location="cpu")
-    trust_checkpoints()
-    try:
-        return load(name, map_location="cpu")
-    finally:
-        trust_checkpoints(False)
-
-
-def _config(name: str, meta: dict, config: str | os.PathLike | None, trust: bool) -> Any:
+def _read_config(name: str, meta: dict, config: str | os.PathLike | None, trust: bool) -> Config:
     if config is not None:
         return read_config(config)
     if not isinstance(meta.get("cfg"), str):
-        raise MixDetError(f"{name} does not hold its config: name it with --config")
+        raise MixDetError(f"{name} does not hold its config: name the config file with --config")
     if trust:
         return Config.fromstring(meta["cfg"], ".py")
     try:
         return Config(parse_config(meta["cfg"]))
     except ValueError as error:
         raise MixDetError(
-            f"the config in {name} would run code ({error}): name a config file with --config, or "
+            f"{name}: its config would run code ({error}): name a config file with --config, or "
             "use --trust-checkpoint if you trust whoever made it"
         ) from error
 
 
 def _from_array(pipeline: Sequence[dict]) -> list[dict]:
-    """The steps of a test pipeline, starting from an array instead of a file."""
+    """A test pipeline that takes an array in place of a file, and no annotations."""
     steps = []
     for step in pipeline:
         kind = getattr(step["type"], "__name__", step["type"]).split(".")[-1]
@@ -143,11 +145,11 @@ def _from_array(pipeline: Sequence[dict]) -> list[dict]:
     return steps
 
 
-def _classes(meta: dict, cfg: Any) -> tuple[str, ...]:
-    """Class names as the checkpoint has them, or the config's test data set."""
-    named = {key.lower(): value for key, value in meta.get("dataset_meta", {}).items()}
-    if "classes" not in named:
+def _class_names(meta: dict, cfg: Config) -> tuple[str, ...]:
+    """Class names from the checkpoint, or else from the test data set in its config."""
+    metainfo = {key.lower(): value for key, value in meta.get("dataset_meta", {}).items()}
+    if "classes" not in metainfo:
         dataset = cfg.get("test_dataloader", {}).get("dataset", {})
-        kind = DATASETS.get(dataset["type"]) if "type" in dataset else None
-        named = dataset.get("metainfo") or getattr(kind, "METAINFO", {})
-    return tuple(named.get("classes", ()))
+        dataset_class = DATASETS.get(dataset["type"]) if "type" in dataset else None
+        metainfo = dataset.get("metainfo") or getattr(dataset_class, "METAINFO", {})
+    return tuple(metainfo.get("classes", ()))

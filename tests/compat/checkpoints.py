@@ -1,27 +1,17 @@
-"""What the tests of `mixdet.compat.checkpoint` share."""
+"""Checkpoints and runs for the tests of `mixdet.compat.checkpoint`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
+import mixdet.compat.prepared
+
 import numpy as np
-import pytest
 import torch
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from torch import nn
-
-from mixdet import compat
-from mixdet.compat.checkpoint import trust_checkpoints
-
-compat.prepare()
-
-
-@pytest.fixture(autouse=True)
-def distrust() -> Iterator[None]:
-    yield
-    trust_checkpoints(False)
 
 
 class Payload:

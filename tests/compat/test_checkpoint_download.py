@@ -15,7 +15,7 @@ import torch
 from mmengine.runner import checkpoint as mmengine_checkpoint
 
 from mixdet.errors import MixDetError
-from tests.compat.checkpoints import Payload, distrust  # noqa: F401
+from tests.compat.checkpoints import Payload
 
 
 @pytest.fixture
@@ -39,9 +39,9 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Path
         server.shutdown()
 
 
-def fill(folder: Path, made: Path) -> None:
+def fill(folder: Path, marker: Path) -> None:
     torch.save({"state_dict": {"a": torch.ones(2)}}, folder / "good.pth")
-    torch.save({"state_dict": {"a": Payload(made, os.mkdir)}}, folder / "bad.pth")
+    torch.save({"state_dict": {"a": Payload(marker, os.mkdir)}}, folder / "bad.pth")
 
 
 @pytest.mark.parametrize("scheme", ["http", "torchvision", "open-mmlab", "mmcls", "local mmlab"])
@@ -49,7 +49,7 @@ def test_every_scheme_reads_data_and_refuses_code(
     site: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scheme: str
 ) -> None:
     folder, url = site
-    fill(folder, tmp_path / "made")
+    fill(folder, tmp_path / "marker")
     models = {name: f"{url}/{name}.pth" for name in ("good", "bad")}
     if scheme == "local mmlab":  # a name that mmengine's own folder answers
         models = {name: str(folder / f"{name}.pth") for name in models}
@@ -61,7 +61,7 @@ def test_every_scheme_reads_data_and_refuses_code(
     assert scheme == "mmcls" or read["a"].tolist() == [1, 1]
     with pytest.raises(MixDetError, match=r"bad(-\w+)?\.pth is not loaded.*posix\.mkdir"):
         mmengine_checkpoint._load_checkpoint(f"{prefix}bad{suffix}")
-    assert not (tmp_path / "made").exists()
+    assert not (tmp_path / "marker").exists()
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "epoch_12.pth"])
@@ -79,7 +79,7 @@ def test_two_models_of_one_file_name_are_not_mixed_up(site: tuple[Path, str], na
 
 def test_a_download_is_kept(site: tuple[Path, str]) -> None:
     folder, url = site
-    fill(folder, folder / "made")
+    fill(folder, folder / "marker")
     mmengine_checkpoint._load_checkpoint(f"{url}/good.pth")
     (folder / "good.pth").unlink()
     assert mmengine_checkpoint._load_checkpoint(f"{url}/good.pth")["state_dict"]

@@ -21,11 +21,11 @@ from torch import nn
 from mixdet.compat import checkpoint
 from mixdet.compat.checkpoint import trust_checkpoints
 from mixdet.errors import MixDetError
-from tests.compat.checkpoints import Payload, distrust, equal  # noqa: F401
+from tests.compat.checkpoints import Payload, equal
 
 
 def harmless_looking(folder: str) -> int:
-    os.mkdir(folder)  # noqa: PTH102
+    Path(folder).mkdir()
     return 0
 
 
@@ -36,8 +36,8 @@ def harmless_looking(folder: str) -> int:
 def test_code_in_a_checkpoint_does_not_run(
     tmp_path: Path, call: Callable, wanted: str, zipped: bool
 ) -> None:
-    made, file = tmp_path / "made", tmp_path / "file.pth"
-    content = {"state_dict": {}, "meta": Payload(made, call)}
+    marker, file = tmp_path / "marker", tmp_path / "file.pth"
+    content = {"state_dict": {}, "meta": Payload(marker, call)}
     torch.save(content, file, _use_new_zipfile_serialization=zipped)
     with pytest.raises(MixDetError) as caught:
         load_checkpoint(nn.Linear(1, 1), str(file))
@@ -46,10 +46,28 @@ def test_code_in_a_checkpoint_does_not_run(
     assert wanted in message
     assert "--trust-checkpoint" in message
     assert "\n" not in message
-    assert not made.exists()
+    assert not marker.exists()
+    checkpoint.load(file, trust=True)
+    assert marker.exists()
+    marker.rmdir()
     trust_checkpoints()
     load_checkpoint(nn.Linear(1, 1), str(file))
-    assert made.exists()
+    assert marker.exists()
+
+
+def test_trust_is_an_argument_and_ends_with_the_call(tmp_path: Path) -> None:
+    """mmengine is trusted by the process; our own readers only by their argument."""
+    marker, file = tmp_path / "marker", tmp_path / "file.pth"
+    torch.save({"state_dict": {}, "meta": Payload(marker, os.mkdir)}, file)
+    checkpoint.load(file, trust=True)
+    marker.rmdir()
+    for read in (checkpoint.load, mmengine_checkpoint._load_checkpoint):
+        with pytest.raises(MixDetError, match="--trust-checkpoint"):
+            read(str(file))
+    trust_checkpoints()
+    with pytest.raises(MixDetError, match="--trust-checkpoint"):
+        checkpoint.load(file)
+    assert not marker.exists()
 
 
 def test_a_checkpoint_of_mmengine_itself_needs_trust(tmp_path: Path) -> None:
@@ -88,7 +106,8 @@ def test_a_file_that_is_no_checkpoint_is_refused_by_name(
 ) -> None:
     file = tmp_path / f"broken{suffix}"
     file.write_bytes(damaged(kind))
-    trust_checkpoints(trusted)
+    if trusted:
+        trust_checkpoints()
     with pytest.raises(MixDetError) as caught:
         mmengine_checkpoint._load_checkpoint(str(file))
     assert str(caught.value).startswith(str(file))
@@ -127,10 +146,10 @@ def test_safetensors_are_a_state_dict(tmp_path: Path) -> None:
 
 
 def test_pretrained_initialization_refuses_code(tmp_path: Path) -> None:
-    made, file = tmp_path / "made", tmp_path / "file.pth"
-    torch.save({"state_dict": {"x.w": Payload(made, os.mkdir)}}, file)
+    marker, file = tmp_path / "marker", tmp_path / "file.pth"
+    torch.save({"state_dict": {"x.w": Payload(marker, os.mkdir)}}, file)
     for prefix in ({}, {"prefix": "x."}):
         module = BaseModule({"type": "Pretrained", "checkpoint": str(file), **prefix})
         with pytest.raises(MixDetError, match=r"posix\.mkdir"):
             module.init_weights()
-    assert not made.exists()
+    assert not marker.exists()

@@ -18,54 +18,56 @@ from torch import nn
 from mixdet.compat import checkpoint
 from mixdet.errors import MixDetError
 from mixdet.inference import Detector
-from tests.compat.checkpoints import Payload, distrust  # noqa: F401
+from tests.compat.checkpoints import Payload
 
 
-def pickled(made: Path) -> bytes:
-    return pickle.dumps({"state_dict": {}, "meta": Payload(made, os.mkdir)}, protocol=2)
+def pickled(marker: Path) -> bytes:
+    return pickle.dumps({"state_dict": {}, "meta": Payload(marker, os.mkdir)}, protocol=2)
 
 
-def bare_pickle(made: Path) -> bytes:
-    return pickled(made)
+def bare_pickle(marker: Path) -> bytes:
+    return pickled(marker)
 
 
-def pickle_after_torchs_magic_number(made: Path) -> bytes:
+def pickle_after_torchs_magic_number(marker: Path) -> bytes:
     return b"".join(
         pickle.dumps(each, protocol=2)
         for each in (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True})
-    ) + pickled(made)
+    ) + pickled(marker)
 
 
-def zip_as_torch_writes(made: Path) -> bytes:
+def zip_as_torch_writes(marker: Path) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
-        archive.writestr("archive/data.pkl", pickled(made))
+        archive.writestr("archive/data.pkl", pickled(marker))
         archive.writestr("archive/version", "3")
         archive.writestr("archive/byteorder", "little")
     return buffer.getvalue()
 
 
-def zip_that_leads_out(made: Path) -> bytes:
+def zip_that_leads_out(marker: Path) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
-        archive.writestr(f"../{made.name}", "written out of the folder")
-        archive.writestr(str(made), "written by its absolute name")
+        archive.writestr(f"../{marker.name}", "written out of the folder")
+        archive.writestr(str(marker), "written by its absolute name")
     return buffer.getvalue()
 
 
-def zip_of_a_program(made: Path) -> bytes:
+def zip_of_a_program(marker: Path) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
-        archive.writestr("__main__.py", f"import os; os.mkdir({str(made)!r})")
+        archive.writestr("__main__.py", f"import os; os.mkdir({str(marker)!r})")
     return buffer.getvalue()
 
 
-def tar_as_old_torch_wrote(made: Path) -> bytes:
-    return tar({"sys_info": pickled(made), "pickle": pickled(made), "storages": pickled(made)})
+def tar_as_old_torch_wrote(marker: Path) -> bytes:
+    return tar(
+        {"sys_info": pickled(marker), "pickle": pickled(marker), "storages": pickled(marker)}
+    )
 
 
-def tar_that_leads_out(made: Path) -> bytes:
-    return tar({f"../{made.name}": b"out of the folder", str(made): b"absolute"})
+def tar_that_leads_out(marker: Path) -> bytes:
+    return tar({f"../{marker.name}": b"out of the folder", str(marker): b"absolute"})
 
 
 def tar(files: dict[str, bytes]) -> bytes:
@@ -98,26 +100,26 @@ READERS = {
 @pytest.mark.parametrize("reader", READERS)
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 def test_its_payload_never_runs(tmp_path, kind, reader, suffix):
-    made = tmp_path / "made"
+    marker = tmp_path / "marker"
     file = tmp_path / "in" / f"weights{suffix}"
     file.parent.mkdir()
-    file.write_bytes(kind(made))
+    file.write_bytes(kind(marker))
     with pytest.raises(MixDetError) as refusal:
         READERS[reader](str(file))
     assert file.name in str(refusal.value)
     assert "\n" not in str(refusal.value)
-    assert not made.exists()
+    assert not marker.exists()
     assert [path.name for path in tmp_path.rglob("*")] == ["in", file.name]
 
 
 def test_the_payloads_do_run_where_pickle_is_trusted(tmp_path):
     """So that the tests above can fail."""
-    file, made = tmp_path / "weights.pth", tmp_path / "made"
+    file, marker = tmp_path / "weights.pth", tmp_path / "marker"
     for kind in (pickle_after_torchs_magic_number, zip_as_torch_writes):
-        file.write_bytes(kind(made))
+        file.write_bytes(kind(marker))
         with suppress(Exception):  # once it has run, the rest of the file may be wrong
             torch.load(file, weights_only=False)
-        assert made.exists()
-        made.rmdir()
-    pickle.loads(bare_pickle(made))
-    assert made.exists()
+        assert marker.exists()
+        marker.rmdir()
+    pickle.loads(bare_pickle(marker))
+    assert marker.exists()

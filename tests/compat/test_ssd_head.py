@@ -1,22 +1,15 @@
 from __future__ import annotations
 
+import mixdet.compat.prepared
+
 import pytest
 import torch
+from mmdet.models.dense_heads import RetinaHead, SSDHead
+from mmdet.registry import MODELS
+from mmengine.config import ConfigDict
+from torch import nn
 
 from mixdet import compat
-
-compat.prepare()
-
-from mmdet.models.dense_heads import RetinaHead, SSDHead  # noqa: E402
-from mmdet.registry import MODELS  # noqa: E402
-from mmengine.config import ConfigDict  # noqa: E402
-from mmengine.registry import init_default_scope  # noqa: E402
-from torch import nn  # noqa: E402
-
-
-@pytest.fixture(autouse=True)
-def _scope() -> None:
-    init_default_scope("mmdet")  # whatever a test before left
 
 
 class HeadWithLoss(SSDHead):

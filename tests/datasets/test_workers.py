@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
 from mmengine.runner import Runner
 
-from benchmarks.processes import served
 from mixdet.config.read import load_config
 from tests.conftest import ROOT
 
@@ -21,33 +22,31 @@ def resident(pid: int) -> float:
     return next(int(words[1]) / 1e3 for words in fields if words[0] == "RssAnon:")
 
 
-def load(coco: str):
-    """In a process of its own, since workers are forked with all that it holds."""
-
-    def answer(samples: int) -> tuple[int, int, list[float]]:
-        cfg = load_config(str(ROOT / "configs/ssdlite_mixnet_m_coco.py"), data_root=coco)
-        loader = Runner.build_dataloader(
-            dict(cfg.train_dataloader, batch_size=8, num_workers=2), seed=0
-        )
-        seen, epoch, workers, memory = 0, 0, set(), []
-        while seen < samples:
-            loader.sampler.set_epoch(epoch)
-            epoch += 1
-            seen += sum(len(batch["inputs"]) for batch in loader)
-            pids = tuple(worker.pid for worker in loader._iterator._workers)
-            workers.add(pids)
-            if seen > samples / 10:  # caches and allocators are warm
-                memory.append(max(map(resident, pids)))
-        return epoch, len(workers), memory
-
-    return answer
+def load(coco: str) -> tuple[int, int, list[float]]:
+    """Load epochs, and return their number, the number of sets of workers, and their memory."""
+    cfg = load_config(str(ROOT / "configs/ssdlite_mixnet_m_coco.py"), data_root=coco)
+    loader = Runner.build_dataloader(
+        dict(cfg.train_dataloader, batch_size=8, num_workers=2), seed=0
+    )
+    seen, epoch, workers, memory = 0, 0, set(), []
+    while seen < SAMPLES:
+        loader.sampler.set_epoch(epoch)
+        epoch += 1
+        seen += sum(len(batch["inputs"]) for batch in loader)
+        pids = tuple(worker.pid for worker in loader._iterator._workers)
+        workers.add(pids)
+        if seen > SAMPLES / 10:  # caches and allocators are warm
+            memory.append(max(map(resident, pids)))
+    return epoch, len(workers), memory
 
 
 @pytest.mark.heavy
 @pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="memory is read from /proc")
 def test_a_worker_does_not_grow_over_20000_samples(coco_sample):
-    with served(load, str(coco_sample)) as ask:
-        epochs, sets_of_workers, memory = ask(SAMPLES)
+    # in a process of its own: workers are forked with all that the process holds
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=spawn) as pool:
+        epochs, sets_of_workers, memory = pool.submit(load, str(coco_sample)).result()
     assert sets_of_workers == 1  # the same processes in all epochs
     assert epochs > 100
     late = sorted(memory[-50:])[25]

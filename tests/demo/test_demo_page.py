@@ -1,4 +1,4 @@
-"""What the page does with an image, without a browser."""
+"""The functions of the demo page, without a browser."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Corners:
             [x, y, x + width / 2, y + height / 2] for y in (0, height / 2) for x in (0, width / 2)
         ]
         scores = np.float32([0.9, 0.5, 0.4, 0.1])
-        found = Detections(np.float32(boxes), scores, np.arange(4), list("abcd"))
-        return found.above(score_thr)
+        detections = Detections(np.float32(boxes), scores, np.arange(4), list("abcd"))
+        return detections.above(score_thr)
 
 
 def save(path, width, height) -> dict[str, str]:
@@ -32,39 +32,39 @@ def save(path, width, height) -> dict[str, str]:
 
 
 def test_boxes_are_in_pixels_of_the_image_that_is_shown(tmp_path):
-    seen = page.look([Corners(), Corners()], save(tmp_path / "a.png", 4000, 3000))
-    assert seen.image.shape == (960, 1280, 3)
-    assert len(seen.found) == 2
-    np.testing.assert_allclose(seen.found[1][0].boxes[3], [640, 480, 1280, 960], atol=1)
-    assert all(seconds > 0 for _, seconds in seen.found)
+    detected = page.detect_upload([Corners(), Corners()], save(tmp_path / "a.png", 4000, 3000))
+    assert detected.image.shape == (960, 1280, 3)
+    assert len(detected.results) == 2
+    np.testing.assert_allclose(detected.results[1][0].boxes[3], [640, 480, 1280, 960], atol=1)
+    assert all(seconds > 0 for _, seconds in detected.results)
 
 
 def test_small_images_keep_their_pixels(tmp_path):
-    seen = page.look([Corners()], save(tmp_path / "a.png", 1, 1))
-    assert seen.image.shape == (1, 1, 3)
-    assert page.draw(seen, 0.0)[0].shape[2] == 3
+    detected = page.detect_upload([Corners()], save(tmp_path / "a.png", 1, 1))
+    assert detected.image.shape == (1, 1, 3)
+    assert page.draw_results(detected, 0.0)[0].shape[2] == 3
 
 
 @pytest.mark.parametrize(
     ("threshold", "words"), [(0.05, "4 boxes"), (0.5, "2 boxes"), (0.9, "1 box")]
 )
-def test_the_threshold_draws_anew(tmp_path, threshold, words):
-    seen = page.look([Corners()], save(tmp_path / "a.png", 600, 600))
-    image, line = page.draw(seen, threshold)
+def test_threshold_selects_boxes(tmp_path, threshold, words):
+    detected = page.detect_upload([Corners()], save(tmp_path / "a.png", 600, 600))
+    image, line = page.draw_results(detected, threshold)
     assert line.startswith(f"**{words}** in ")
-    # The last quarter is inked exactly where its box is shown
-    inked = (np.abs(image[400:, 400:].astype(int) - 40) > 60).any()
-    assert inked == (threshold < 0.1)
+    # Only the box of score 0.1 leaves marks in the last quarter of the image.
+    marked = (np.abs(image[400:, 400:].astype(int) - 40) > 60).any()
+    assert marked == (threshold < 0.1)
 
 
-def test_refusals_name_the_upload_and_not_where_it_lies(tmp_path, monkeypatch):
+def test_refusals_name_the_upload_without_its_folder(tmp_path, monkeypatch):
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(b"\xff\xd8 cut off")
     large = save(tmp_path / "large.png", 200, 100)
     monkeypatch.setattr(page, "LIMITS", page.ImageLimits(max_pixels=10_000))
     for file, reason in (({"path": str(broken)}, "damaged"), (large, "max_pixels")):
         with pytest.raises(MixDetError, match=reason) as refused:
-            page.look([Corners()], file)
+            page.detect_upload([Corners()], file)
         assert str(tmp_path) not in str(refused.value)
 
 
@@ -75,6 +75,6 @@ def test_the_examples_are_images(tmp_path):
         assert Image.open(file).size[0] >= 160
 
 
-def test_names_are_no_markup():
+def test_names_are_escaped():
     assert page._heading("a/<b>_c_.pth") == "<b>a</b><br><small>&lt;b&gt;_c_.pth</small>"
     assert page._heading("folder") == "<b>folder</b><br><small>&nbsp;</small>"

@@ -1,4 +1,4 @@
-"""What passes the gate of the demo page, with an application behind it that says what it got."""
+"""Which requests pass the gate of the demo page."""
 
 from __future__ import annotations
 
@@ -15,12 +15,15 @@ JOIN = "/gradio_api/queue/join"
 
 @pytest.fixture
 def ask(tmp_path):
-    """Send a request to the gate; its status, and the body that the application got, if it did."""
-    got = []
+    """Send a request to the gate; return its status and the body that the application received.
+
+    The body is None if the request was refused.
+    """
+    received = []
 
     async def app(scope, receive, send):
         event = await receive()
-        got.append(event["body"])
+        received.append(event["body"])
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b""})
 
@@ -42,9 +45,9 @@ def ask(tmp_path):
         async def send(event):
             sent.append(event)
 
-        got.clear()
+        received.clear()
         asyncio.run(Gate(app, tmp_path, UPLOAD)(scope, receive, send))
-        return sent[0]["status"], got[0] if got else None
+        return sent[0]["status"], received[0] if received else None
 
     return ask
 
@@ -53,7 +56,7 @@ def ask(tmp_path):
     "path",
     ["/", "/config", "/assets/index.js", "/gradio_api/queue/data", "/gradio_api/heartbeat/a"],
 )
-def test_what_the_page_asks_for(ask, path):
+def test_routes_of_the_page(ask, path):
     assert ask("GET", path)[0] == 200
 
 
@@ -73,11 +76,11 @@ def test_what_the_page_asks_for(ask, path):
         ("PUT", "/"),
     ],
 )
-def test_the_rest_of_gradio_is_not_there(ask, method, path):
+def test_other_routes_of_gradio_are_refused(ask, method, path):
     assert ask(method, path) == (404, None)
 
 
-def test_files_of_the_folder_and_no_others(ask, tmp_path):
+def test_only_files_of_the_folder_are_served(ask, tmp_path):
     assert ask("GET", f"/gradio_api/file={tmp_path}/a/b.png")[0] == 200
     assert ask("GET", f"/gradio_api/file={tmp_path}/../b.png")[0] == 404
     (tmp_path / "link").symlink_to("/etc/passwd")
@@ -86,17 +89,17 @@ def test_files_of_the_folder_and_no_others(ask, tmp_path):
 
 
 @pytest.mark.parametrize("host", ["example.com", "127.0.0.1.example.com", "10.0.0.1:7860", ""])
-def test_a_name_that_was_made_to_point_here(ask, host):
+def test_other_hosts_are_refused(ask, host):
     assert ask("GET", "/", host=host) == (403, None)
 
 
 @pytest.mark.parametrize("origin", ["https://example.com", "null", "http://127.0.0.1:80"])
-def test_another_page(ask, origin):
+def test_other_origins_are_refused(ask, origin):
     assert ask("POST", "/gradio_api/upload", b"image", origin=origin) == (403, None)
     assert ask("POST", "/gradio_api/upload", b"image", origin="http://127.0.0.1:7860")[0] == 200
 
 
-def test_sizes(ask):
+def test_limits_of_size(ask):
     def upload(length):
         return ask("POST", "/gradio_api/upload", **{"content-length": length})[0]
 
@@ -121,9 +124,9 @@ class TestMessages:
         assert ask("POST", JOIN, body) == (403, None)
 
     @pytest.mark.parametrize("body", [b"", b"\xff", b"{", b"[" * 60_000])
-    def test_what_is_no_json(self, ask, body):
+    def test_invalid_json_is_refused(self, ask, body):
         assert ask("POST", JOIN, body) == (403, None)
 
-    def test_an_escaped_address(self, ask):
+    def test_escaped_url_is_refused(self, ask):
         body = b'{"data": [{"p\\u0061th": "\\u0068ttp://example.com"}]}'
         assert ask("POST", JOIN, body) == (403, None)

@@ -1,23 +1,14 @@
-"""A tiny trained detector, and its exported folders: made once for all tests."""
+"""A fixture for all tests of `mixdet.deploy`."""
 
 from __future__ import annotations
 
 import pytest
 
-from mixdet.deploy.export import export
 from mixdet.inference.trained import TrainedNetwork
 
 
 @pytest.fixture(scope="session")
 def network(trained):
-    """The detector in PyTorch."""
+    """The tiny trained detector in PyTorch."""
     config, checkpoint = trained
     return TrainedNetwork(checkpoint, config, "cpu", False)
-
-
-@pytest.fixture(scope="session")
-def exported(trained, tmp_path_factory):
-    """The folder of the exported folders `raw` and `end2end`, each for both runtimes."""
-    out = tmp_path_factory.mktemp("exported")
-    export(*trained, out, targets=("onnx", "openvino"), kinds=("raw", "end2end"))
-    return out

@@ -60,7 +60,7 @@ def test_a_log_that_finds_no_room_ends_in_one_line_too(config, monkeypatch):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "scalars.json")
 
     monkeypatch.setattr("mmengine.visualization.LocalVisBackend._dump", full)
-    with pytest.raises(MixDetError, match=r"^scalars\.json: No space left.*--resume goes on$"):
+    with pytest.raises(MixDetError, match=r"^scalars\.json: No space left.*resume with --resume$"):
         launch.train(str(config))
 
 

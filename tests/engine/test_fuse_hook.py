@@ -14,12 +14,12 @@ from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 
-from benchmarks.train import fixed_batch
 from mixdet import launch
 from mixdet.config.read import read_config
 from mixdet.engine.hooks import FuseHook
 from mixdet.models.layers import MixConv2d
 from tests.conftest import ROOT
+from tests.synthetic import random_batch
 from tests.tiny import write_config
 
 FUSE = "default_hooks['fuse'] = dict(type='FuseHook')\n"
@@ -54,7 +54,7 @@ def run():
 
 
 def test_the_same_boxes_from_fewer_steps(run):
-    batch, model = fixed_batch(2, 160), run.model
+    batch, model = random_batch(2, 160), run.model
     weights = copy.deepcopy(model.state_dict())
     with torch.no_grad():
         expected = model.test_step(batch)
@@ -81,7 +81,7 @@ def test_a_batch_norm_that_does_not_follow_its_convolution(run):
     """Folding goes by the order of definition: it would be wrong here, and is not used."""
     model = run.model
     model.bbox_head.cls_convs[0] = NormFirst(*model.bbox_head.cls_convs[0])
-    FuseHook().before_test_iter(run, 0, fixed_batch(1, 160))
+    FuseHook().before_test_iter(run, 0, random_batch(1, 160))
     assert computes(model) is model
 
 
@@ -90,7 +90,7 @@ def test_a_detector_that_cannot_be_fused_is_tested_as_it_is(run):
     cfg = read_config(ROOT / "configs/ssdlite_mobilenet_v2_digits.py")
     cfg.model.backbone.update(kernel_sizes=(1, 3, 5), padding="same")
     run.model = model = MODELS.build(cfg.model).eval()
-    FuseHook().before_test_iter(run, 0, fixed_batch(1, 160))
+    FuseHook().before_test_iter(run, 0, random_batch(1, 160))
     assert computes(model) is model
 
 
@@ -98,7 +98,7 @@ def test_a_model_that_is_no_detector_is_left_alone(run):
     run.model = model = DetTTAModel(
         module=run.model, tta_cfg=dict(nms=dict(type="nms", iou_threshold=0.5), max_per_img=10)
     )
-    FuseHook().before_test_iter(run, 0, fixed_batch(1, 160))
+    FuseHook().before_test_iter(run, 0, random_batch(1, 160))
     assert computes(model) is model
 
 

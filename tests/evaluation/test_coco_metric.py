@@ -14,10 +14,10 @@ import torch
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from benchmarks.metric import many_images
 from mixdet.errors import MixDetError
 from mixdet.evaluation import CocoDetectionMetric, load_coco, score_boxes
 from mixdet.evaluation.coco_scores import BACKENDS, STATS
+from tests.synthetic import random_coco_detections
 
 CLASSES = ("cat", "dog", "emu")
 
@@ -234,7 +234,7 @@ class TestFasterCocoEval:
 
     @pytest.mark.heavy
     def test_on_many_images(self):
-        truth, detections = many_images(5000, 80)
+        truth, detections = random_coco_detections(5000)
         want, got = (score_boxes(truth, detections, backend=backend) for backend in BACKENDS)
         assert got.stats == pytest.approx(want.stats, abs=1e-12)
         assert 0.1 < want.stats["bbox_mAP"] < 0.9

@@ -1,4 +1,4 @@
-"""The demo page, served: in a browser, under many requests at once, and what it refuses."""
+"""The demo page as it is served: in a browser, with many visitors, and its refusals."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mixdet.demo import server
+from mixdet.demo import serve, server
 from mixdet.errors import MixDetError
 from mixdet.inference import Detections
 from tests.browser import CHROMIUM, Browser
@@ -31,18 +31,18 @@ class TestRefusals:
     def test_without_gradio(self, monkeypatch):
         monkeypatch.setattr(server.importlib.util, "find_spec", lambda name: None)
         with pytest.raises(MixDetError, match=re.escape("pip install 'mixdet[demo]'")):
-            server.serve(["a.pth"])
+            serve(["a.pth"])
 
-    def test_a_port_that_is_taken(self, monkeypatch):
+    def test_port_in_use(self, monkeypatch):
         monkeypatch.setattr(server.importlib.util, "find_spec", lambda name: True)
         with socket.create_server(("127.0.0.1", 0)) as taken:
             port = taken.getsockname()[1]
             with pytest.raises(MixDetError, match=f"--port {port}"):
-                server.serve(["a.pth"], port)
+                serve(["a.pth"], port)
         with pytest.raises(MixDetError, match="--port 70000"):
-            server.serve(["a.pth"], 70000)
+            serve(["a.pth"], 70000)
 
-    def test_a_model_that_is_not_there(self):
+    def test_missing_model(self):
         pytest.importorskip("gradio")
         done = subprocess.run([*TOOL, "gone.pth", "--port", "0"], capture_output=True, text=True)
         assert done.returncode == 1
@@ -51,20 +51,20 @@ class TestRefusals:
         assert done.stderr.count("\n") == 1
 
 
-def test_it_listens_on_the_loopback_address_alone():
+def test_listens_on_the_loopback_address_only():
     with server._listen(0) as listener:
         assert listener.getsockname()[0] == "127.0.0.1"
 
 
-class Stand:
-    """A stand-in for a network: boxes with scores from 0.1 to 0.9, and what it was asked."""
+class FakeDetector:
+    """Returns boxes with scores from 0.1 to 0.9, and records the images that it gets."""
 
     def __init__(self, boxes: int = 9, seconds: float = 0) -> None:
-        self.boxes, self.seconds, self.asked = boxes, seconds, []
+        self.boxes, self.seconds, self.received = boxes, seconds, []
 
     def __call__(self, image, *, score_thr=0.0):
         if isinstance(image, np.ndarray):
-            self.asked.append(int(image[0, 0, 0]))
+            self.received.append(int(image[0, 0, 0]))
             time.sleep(self.seconds)
         edges = np.arange(self.boxes, dtype=np.float32)[:, None] * 10
         boxes = np.hstack([edges, edges, edges + 40, edges + 40])
@@ -75,10 +75,11 @@ class Stand:
 
 @contextlib.contextmanager
 def served(detectors, folder):
-    """The page's address, while a thread of this process serves it."""
+    """Serve the page in a thread of this process, and return its address."""
     uvicorn = pytest.importorskip("uvicorn")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GRADIO_TEMP_DIR", "")  # and what the server sets is undone
+        # The server sets these variables; the context restores them.
+        patch.setenv("GRADIO_TEMP_DIR", "")
         patch.setenv("GRADIO_ANALYTICS_ENABLED", "")
         app = server.build_app(detectors, folder)
         config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1)
@@ -98,7 +99,7 @@ def served(detectors, folder):
 class TestInABrowser:
     @pytest.fixture(scope="class")
     def models(self):
-        return {"first/model.pth": Stand(), "second": Stand(3)}
+        return {"first/model.pth": FakeDetector(), "second": FakeDetector(3)}
 
     @pytest.fixture(scope="class")
     def address(self, models, tmp_path_factory):
@@ -118,16 +119,16 @@ class TestInABrowser:
         finally:
             browser.close()
 
-    def counted(self, browser, index: int, words: str) -> None:
-        """Wait for the line under an image, and for the image above it."""
+    def wait_for_boxes(self, browser, index: int, words: str) -> None:
+        """Wait for the line that counts the boxes, and for the image above it."""
         browser.wait(f"document.querySelector('#count{index}')?.innerText.startsWith('{words} in')")
         browser.wait(f"document.querySelector('#boxes{index} img')?.naturalWidth")
 
     def test_upload_boxes_and_threshold(self, browser, models, tmp_path):
         Image.new("RGB", (600, 400), (90, 90, 90)).save(tmp_path / "a.png")
         browser.upload("#image input[type=file]", tmp_path / "a.png")
-        self.counted(browser, 0, "7 boxes")
-        self.counted(browser, 1, "2 boxes")
+        self.wait_for_boxes(browser, 0, "7 boxes")
+        self.wait_for_boxes(browser, 1, "2 boxes")
         red = """(async () => {
             const image = document.querySelector('#boxes0 img'), canvas = new OffscreenCanvas(
                 image.naturalWidth, image.naturalHeight), pen = canvas.getContext('2d');
@@ -139,7 +140,7 @@ class TestInABrowser:
                 colored += Math.abs(pixels[i] - 90) + Math.abs(pixels[i + 2] - 90) > 90;
             return colored;
         })()"""
-        before, asked = browser.run(red), [len(model.asked) for model in models.values()]
+        before, asked = browser.run(red), [len(model.received) for model in models.values()]
         assert before > 1000
         slide = """(() => {
             const slider = document.querySelector('#threshold input[type=range]');
@@ -148,27 +149,27 @@ class TestInABrowser:
             return true;
         })()"""
         browser.run(slide % 0.75)
-        self.counted(browser, 0, "2 boxes")
-        self.counted(browser, 1, "1 box")
-        browser.wait(f"{red}.then(found => found && found < {before} / 2)")
-        assert [len(model.asked) for model in models.values()] == asked
+        self.wait_for_boxes(browser, 0, "2 boxes")
+        self.wait_for_boxes(browser, 1, "1 box")
+        browser.wait(f"{red}.then(pixels => pixels && pixels < {before} / 2)")
+        assert [len(model.received) for model in models.values()] == asked
         browser.run(slide % 0.05)
-        self.counted(browser, 0, "9 boxes")
-        assert [len(model.asked) for model in models.values()] == asked
+        self.wait_for_boxes(browser, 0, "9 boxes")
+        assert [len(model.received) for model in models.values()] == asked
 
-    def test_an_example_and_then_nothing(self, browser):
+    def test_click_an_example_and_clear_it(self, browser):
         browser.wait("document.querySelectorAll('.gallery-item').length == 6")
         browser.run("document.querySelector('.gallery-item').click()")
-        self.counted(browser, 0, "7 boxes")
+        self.wait_for_boxes(browser, 0, "7 boxes")
         self.press(browser, "clear|remove")
         browser.wait("!document.querySelector('#boxes0 img')")
 
     def press(self, browser, name: str) -> None:
-        """Click a button of the image, once it is there."""
+        """Wait for a button of the image, and click it."""
         script = """[...document.querySelectorAll('#image button')].some(button => {
-            const found = /NAME/i.test(button.ariaLabel + button.title + button.innerText);
-            if (found) button.click();
-            return found;
+            const matches = /NAME/i.test(button.ariaLabel + button.title + button.innerText);
+            if (matches) button.click();
+            return matches;
         })"""
         browser.wait(script.replace("NAME", name))
 
@@ -177,21 +178,21 @@ class TestInABrowser:
         self.press(browser, "access webcam")
         browser.wait("document.querySelector('#image video')?.videoWidth")
         self.press(browser, "capture photo")
-        self.counted(browser, 0, "7 boxes")
+        self.wait_for_boxes(browser, 0, "7 boxes")
 
-    def test_what_is_no_image(self, browser, models, tmp_path):
-        asked = len(models["second"].asked)
+    def test_file_that_is_no_image(self, browser, models, tmp_path):
+        asked = len(models["second"].received)
         (tmp_path / "a.png").write_bytes(b"not an image")
         browser.upload("#image input[type=file]", tmp_path / "a.png")
         browser.wait("document.body.innerText.includes('a.png: the image is damaged')")
-        assert len(models["second"].asked) == asked
+        assert len(models["second"].received) == asked
 
     @pytest.mark.parametrize("width", [1280, 390])
-    def test_nothing_is_wider_than_the_window(self, browser, width, tmp_path):
+    def test_page_fits_the_window(self, browser, width, tmp_path):
         browser.resize(width, 900)
         Image.new("RGB", (1500, 400), (90, 90, 90)).save(tmp_path / "a.png")
         browser.upload("#image input[type=file]", tmp_path / "a.png")
-        self.counted(browser, 0, "7 boxes")
+        self.wait_for_boxes(browser, 0, "7 boxes")
         assert browser.run("document.documentElement.scrollWidth") <= width
         rows = browser.run(
             "['#boxes0', '#boxes1'].map(s => document.querySelector(s).getBoundingClientRect().top)"
@@ -200,7 +201,7 @@ class TestInABrowser:
 
 
 class Crowd:
-    """Many visitors, each with an image of its own gray."""
+    """Many visitors, each with an image of a different gray."""
 
     def __init__(self, address: str, folder: Path, size: int) -> None:
         import httpx
@@ -215,24 +216,24 @@ class Crowd:
             self.files.append(self.client.post("/upload", files=sent).json()[0])
 
     def ask(self, name: str) -> tuple[list[int], list[int]]:
-        """All at once; whose images were taken and whose refused, in the order of asking."""
-        taken, refused = [], []
+        """Send all images at once; return the grays that were accepted and the refused ones."""
+        accepted, refused = [], []
         for gray, path in enumerate(self.files):
             file = {"path": path, "meta": {"_type": "gradio.FileData"}}
             session = f"{name}{gray}"
             body = {"data": [file, 0.3], "fn_index": self.function, "session_hash": session}
             answer = self.client.post("/queue/join", json=body)
             assert answer.status_code in (200, 503), answer.text
-            (taken if answer.status_code == 200 else refused).append(gray)
+            (accepted if answer.status_code == 200 else refused).append(gray)
         with ThreadPoolExecutor(len(self.files)) as pool:
-            done = list(pool.map(lambda gray: self.result(f"{name}{gray}"), taken))
+            done = list(pool.map(lambda gray: self.result(f"{name}{gray}"), accepted))
         assert all("boxes**" in output[2] for output in done), done[0]
-        return taken, refused
+        return accepted, refused
 
     @property
     def function(self) -> int:
         config = self.client.get(str(self.client.base_url.join("/config"))).json()
-        return next(each["id"] for each in config["dependencies"] if each["api_name"] == "on_image")
+        return next(call["id"] for call in config["dependencies"] if call["api_name"] == "on_image")
 
     def result(self, session: str) -> list:
         with self.client.stream("GET", "/queue/data", params={"session_hash": session}) as lines:
@@ -245,20 +246,20 @@ class Crowd:
 
 
 @pytest.mark.heavy
-def test_fifty_at_once_are_answered_or_refused_in_order(tmp_path):
-    network = Stand(seconds=0.5)
+def test_fifty_visitors_are_answered_in_order_or_refused(tmp_path):
+    network = FakeDetector(seconds=0.5)
     (tmp_path / "served").mkdir()
     with served({"stand": network}, tmp_path / "served") as address:
-        taken, refused = Crowd(address, tmp_path, 50).ask("a")
-    assert network.asked == taken
-    assert len(taken) >= 32
-    assert sorted(taken + refused) == list(range(50))
+        accepted, refused = Crowd(address, tmp_path, 50).ask("a")
+    assert network.received == accepted
+    assert len(accepted) >= 32
+    assert sorted(accepted + refused) == list(range(50))
     assert refused
 
 
 @pytest.mark.heavy
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_the_tool_keeps_its_memory(tmp_path):
+def test_memory_of_the_tool_does_not_grow(tmp_path):
     pytest.importorskip("gradio")
     checkpoint = write_checkpoint(tmp_path / "model.pth")
     call = [*TOOL, checkpoint, "--port", "0"]
@@ -269,8 +270,8 @@ def test_the_tool_keeps_its_memory(tmp_path):
         crowd = Crowd(tool.stdout.readline().split()[0], tmp_path, 50)
         resident = []
         for number in range(9):
-            taken, _ = crowd.ask(f"round{number}visitor")
-            assert len(taken) >= 32
+            accepted, _ = crowd.ask(f"round{number}visitor")
+            assert len(accepted) >= 32
             status = Path(f"/proc/{tool.pid}/status").read_text()
             resident.append(int(re.search(r"VmRSS:\s*(\d+) kB", status).group(1)) / 1024)
         # One image kept for each visitor would be 180 MiB

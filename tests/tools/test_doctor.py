@@ -41,7 +41,7 @@ def fail_import(monkeypatch: pytest.MonkeyPatch, module: str, error: Exception) 
     monkeypatch.setattr(doctor.importlib, "import_module", import_module)
 
 
-def test_a_sound_installation_works_without_coco(
+def test_installation_works_without_coco(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -54,12 +54,12 @@ def test_a_sound_installation_works_without_coco(
     assert find(checks, "onnx").value == f"onnxruntime {metadata.version('onnxruntime')}"
     assert int(find(checks, "cores").value) >= 1
     coco = find(checks, "COCO")
-    assert (coco.level, coco.value) == ("note", "data/coco is not there")
+    assert (coco.level, coco.value) == ("note", "data/coco does not exist")
     assert "instances_train2017.json" in coco.remedy
-    assert "made on first use" in find(checks, "digit scenes").value
+    assert "created on first use" in find(checks, "digit scenes").value
 
 
-def test_data_are_seen_where_the_configs_look(tmp_path: Path) -> None:
+def test_data_of_the_configs_are_found(tmp_path: Path) -> None:
     for name in doctor.COCO_LAYOUT[:-1]:
         (tmp_path / "data/coco" / name).mkdir(parents=True)
     for split in ("train", "val"):
@@ -81,7 +81,7 @@ def test_data_are_seen_where_the_configs_look(tmp_path: Path) -> None:
         ("cv2", ImportError("libGL.so.1: cannot open shared object file"), "libGL.so.1"),
     ],
 )
-def test_what_does_not_import_is_a_problem_with_a_remedy(
+def test_failed_import_is_a_problem_with_a_remedy(
     monkeypatch: pytest.MonkeyPatch, capsys, module: str, error: Exception, value: str
 ) -> None:
     fail_import(monkeypatch, module, error)
@@ -100,18 +100,18 @@ def test_a_missing_runtime_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> N
     assert (check.level, check.value) == ("ok", 'not installed: pip install "mixdet[onnx]"')
 
 
-def test_two_packages_in_one_folder_are_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_packages_of_one_module_are_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         doctor.metadata, "packages_distributions", lambda: {"mmcv": ["mmcv", "mmcv-lite"]}
     )
     monkeypatch.setattr(doctor.metadata, "version", lambda name: "2.1.0")
     check = find(doctor.examine(), "mmcv")
     assert check.level == "problem"
-    assert check.value == "2.1.0 and 2.1.0 (mmcv-lite) overwrite each other"
+    assert check.value == "2.1.0 and 2.1.0 (mmcv-lite) overwrite each other's files"
     assert check.remedy.startswith("`pip uninstall mmcv mmcv-lite`")
 
 
-def test_weights_are_asked_for_only_online(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_are_checked_only_online(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
     def metadata_of(url: str, timeout: float) -> None:
@@ -132,14 +132,14 @@ def test_weights_are_asked_for_only_online(tmp_path: Path, monkeypatch: pytest.M
     assert not asked
     online = doctor.examine(tmp_path, online=True)
     assert len(asked) == len(doctor.WEIGHTS) - 1
-    assert find(online, "mixnet_m.ft_in1k").value == "the hub has it"
-    out_of_reach = find(online, "mixnet_l.ft_in1k")
-    assert out_of_reach.value == "out of reach: ConnectionError: no route"
-    assert "init_cfg.checkpoint=FILE" in out_of_reach.remedy
+    assert find(online, "mixnet_m.ft_in1k").value == "can be downloaded"
+    unreachable = find(online, "mixnet_l.ft_in1k")
+    assert unreachable.value == "cannot be downloaded: ConnectionError: no route"
+    assert "init_cfg.checkpoint=FILE" in unreachable.remedy
     assert doctor.works(online)
 
 
-def test_it_runs_where_nothing_is_installed(tmp_path: Path) -> None:
+def test_runs_without_any_package(tmp_path: Path) -> None:
     command = [sys.executable, "-S", "-I", str(TOOL)]  # no site-packages
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert result.returncode == 1

@@ -10,19 +10,19 @@ def test_export_and_verify(tool, refusal, trained, images, tmp_path):
     assert "largest difference" in out
     code, out, err = tool("verify", folder, *trained)
     assert code == 0, out + err
-    said = out.splitlines()[-2:]
-    for line, runtime in zip(said, ("onnx", "openvino"), strict=True):
+    lines = out.splitlines()[-2:]
+    for line, runtime in zip(lines, ("onnx", "openvino"), strict=True):
         assert line.startswith(f"{folder}, {runtime}: 14 images, ")
-    assert len({file.stat().st_mode for file in folder.iterdir()}) == 1  # for the same users
-    found = []
+    assert len({file.stat().st_mode for file in folder.iterdir()}) == 1
+    counts = []
     for name, model in (("drawn", folder), ("original", trained[1])):
         call = (model, images / "val2017", "--out", tmp_path / name, "--score-thr", 0.05)
         code, out, err = tool("predict", *call)
         assert code == 0, out + err
         entries = json.loads((tmp_path / name / "predictions.json").read_text())
-        found.append([len(entry["boxes"]) for entry in entries])
-    assert found[0] == found[1]
-    assert sum(found[0]) > 10
+        counts.append([len(entry["boxes"]) for entry in entries])
+    assert counts[0] == counts[1]
+    assert sum(counts[0]) > 10
     code, out, err = tool("predict", folder, folder.parent / "nothing.jpg")
     assert code == 1
     assert "nothing.jpg" in err

@@ -15,7 +15,7 @@ from PIL import Image
 from mixdet.errors import MixDetError
 from mixdet.images import as_rgb
 from mixdet.inference import Detections
-from mixdet.inference.predict import predict_files, predict_video
+from mixdet.inference.predict import find_inputs, predict_files, predict_video
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOL = [sys.executable, str(ROOT / "tools" / "predict.py")]
@@ -203,7 +203,7 @@ class TestTool:
     def test_help_loads_no_torch(self):
         code = (
             "import runpy, sys\n"
-            f"sys.argv = ['predict.py', '--help']\n"
+            "sys.argv = ['predict.py', '--help']\n"
             f"try: runpy.run_path({TOOL[1]!r}, run_name='__main__')\n"
             "except SystemExit: pass\n"
             "sys.exit(bool({'torch', 'mmdet', 'cv2', 'numpy'} & set(sys.modules)))"
@@ -234,12 +234,20 @@ class TestTool:
         assert [entry.get("frame") for entry in entries] == [None, 0, 1, 2]
         assert all(len(entry["boxes"]) == len(entry["names"]) for entry in entries)
         assert str(sum(len(entry["boxes"]) for entry in entries)) in done.stdout
+        again = subprocess.run(
+            [*call, "--score-thr", "0", "--threads", "1"], capture_output=True, text=True
+        )
+        assert again.stdout == done.stdout, again.stderr
         assert (tmp_path / "out" / "a.png").is_file()
         assert len(read_video(tmp_path / "out" / "clip.mp4")[0]) == 3
 
     @pytest.mark.parametrize(
         ("arguments", "words"),
-        [(["gone.pth", "a.png"], "gone.pth"), (["gone.pth"], "--camera")],
+        [
+            (["gone.pth", "a.png"], "gone.pth"),
+            (["gone.pth"], "--camera"),
+            (["gone.pth", "a.png", "--threads", "0"], "--threads has to be at least 1"),
+        ],
     )
     def test_refusals_are_one_line(self, tmp_path, arguments, words):
         done = subprocess.run([*TOOL, *arguments], cwd=tmp_path, capture_output=True, text=True)
@@ -249,9 +257,6 @@ class TestTool:
 
 
 def test_no_input_is_overwritten_by_the_result_of_another(tmp_path):
-    from mixdet.errors import MixDetError
-    from mixdet.inference.predict import find_inputs
-
     files = [tmp_path / "a" / "x.png", tmp_path / "b" / "x.png"]
     for file in files:
         file.parent.mkdir()

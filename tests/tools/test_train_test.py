@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mixdet.compat.checkpoint import trust_checkpoints
+from mixdet.compat import checkpoint as checkpoint_module
 from tests.tiny import CLASSES, write_config
 
 pytestmark = pytest.mark.usefixtures("quick")
@@ -114,7 +114,7 @@ def test_options_that_do_not_fit(refusal, images, tmp_path):
     assert "error: --launcher slurm" in refusal("train", config, "--launcher", "slurm")
 
 
-def test_checkpoints_that_are_refused(refusal, tool, trained, tmp_path):
+def test_checkpoints_that_are_refused(refusal, tool, trained, tmp_path, monkeypatch):
     config, checkpoint = trained
     assert "no such checkpoint" in refusal("test", config, tmp_path / "missing.pth")
     assert "no such checkpoint" in refusal("train", config, "--resume", tmp_path / "missing.pth")
@@ -123,10 +123,8 @@ def test_checkpoints_that_are_refused(refusal, tool, trained, tmp_path):
     torch.save(torch.load(checkpoint, weights_only=True) | {"note": Harmless()}, unsafe)
     assert "--trust-checkpoint" in refusal("test", config, unsafe)
     assert "--trust-checkpoint" in refusal("train", config, "--resume", unsafe)
-    try:
-        code, _, err = tool("test", config, unsafe, "--trust-checkpoint")
-    finally:
-        trust_checkpoints(False)
+    monkeypatch.setattr(checkpoint_module, "_mmengine_trusts", False)  # put back after the test
+    code, _, err = tool("test", config, unsafe, "--trust-checkpoint")
     assert code == 0, err
 
     damaged = tmp_path / "damaged.pth"

@@ -1,0 +1,294 @@
+"""`eval`: testing a detector, from files to the metric, MixDet against mmdet."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+import mixdet.plugin
+
+import torch
+from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
+from mmdet.registry import DATASETS
+from mmengine.config import Config, ConfigDict
+from mmengine.runner import Runner
+from torch import nn
+
+from benchmarks.coco_images import PACK_DET_INPUTS, coco_dataset
+from benchmarks.metric_backends import backends_table, measure_backends
+from benchmarks.networks import NETWORKS, check_known, our_model, peer_model
+from benchmarks.processes import remote_function, time_remote_in_turns
+from benchmarks.timing import format_range, items_per_second, speedup
+from benchmarks.weights import copy_weights, initialize_as_trained
+from mixdet.config.data_paths import set_data_root
+from mixdet.config.read import load_config
+from mixdet.config.shipped import shipped_folder
+from mixdet.evaluation.coco_scores import BACKENDS, evaluator
+from mixdet.inference.trained import TrainedNetwork
+from mixdet.machine import machine_record
+from mixdet.visual.tables import text_table
+
+SIZE = 320
+SCORE_THRESHOLDS = (1e-8, 1e-3)  # the paper's
+METRIC_IMAGES = 5000
+
+
+def measure(
+    data_root: str,
+    trained: Sequence[tuple[str, str]] = (),
+    rounds: int = 5,
+    networks: Sequence[str] = tuple(NETWORKS),
+    times: int = 1,
+    backends: Sequence[str] = BACKENDS[:1],
+    score_thresholds: Sequence[float] = SCORE_THRESHOLDS,
+    metric_images: int = METRIC_IMAGES,
+) -> dict[str, object]:
+    """Time `Runner.test` on both sides, and both backends of the metric.
+
+    mmdet's side has its own detector, head, data set, metric and hooks, and tests one image at a
+    time as its configs do. MixDet's side is what its configs say. Each side has a process of its
+    own.
+
+    Args:
+        data_root: A folder in COCO's layout. Its validation images are read.
+        trained: (config, checkpoint) of detectors to test on their own data as well.
+        rounds: Number of timed rounds.
+        networks: Keys of `NETWORKS`, to test on COCO's images with random weights.
+        times: Number of times that a test repeats COCO's images, under new ids. What a test does
+            only once, such as fusing, then weighs as little as on all of COCO.
+        backends: Backends of MixDet's metric, one row each. mmdet's side always has pycocotools.
+        score_thresholds: Score thresholds, one row each.
+        metric_images: Number of synthetic images for the metric alone.
+
+    Returns:
+        machine, settings, detectors and metric.
+
+    Raises:
+        MixDetError: The images are missing, a name is unknown, or a file cannot be read.
+    """
+    check_known("--networks", networks, NETWORKS)
+    for backend in backends:
+        evaluator(backend)  # raises if there is no such backend
+    coco_dataset(data_root, "val2017", [])  # raises if there are no images
+    measured_on = machine_record()
+    detectors = [(name, str(data_root)) for name in networks] + [tuple(pair) for pair in trained]
+    rows = [
+        row
+        for detector in detectors
+        for threshold in score_thresholds
+        for row in _measure_detector(*detector, threshold, times, rounds, backends)
+    ]
+    settings = {"rounds": rounds, "threads": torch.get_num_threads(), "times": times}
+    return {
+        "kind": "eval",
+        "machine": measured_on,
+        "settings": settings,
+        "detectors": rows,
+        "metric": measure_backends(rounds, metric_images),
+    }
+
+
+def paper_test_cfg(score_threshold: float) -> ConfigDict:
+    """Return the paper's post-processing: class-aware NMS at IoU 0.6, 100 boxes per image."""
+    nms = dict(type="nms", iou_threshold=0.6)
+    return ConfigDict(
+        nms_pre=1000, nms=nms, min_bbox_size=0, score_thr=score_threshold, max_per_img=100
+    )
+
+
+def _measure_detector(
+    name: str, source: str, threshold: float, times: int, rounds: int, backends: Sequence[str]
+) -> list[dict[str, object]]:
+    """Time a detector on both sides in turns. See `make_test_runner` for the arguments."""
+    threads = torch.get_num_threads()
+    settings = (name, source, threshold, times, threads)
+    with ExitStack() as stack:
+        mmdet = stack.enter_context(remote_function(_start_testing, "mmdet", *settings))
+        ours = {
+            backend: stack.enter_context(
+                remote_function(_start_testing, "mixdet", *settings, backend)
+            )
+            for backend in backends
+        }
+        images = mmdet("images")
+        tasks = {side: (function, "test") for side, function in {"mmdet": mmdet, **ours}.items()}
+        seconds = time_remote_in_turns(tasks, rounds, threads)
+    return [
+        {
+            "detector": name if name in NETWORKS else Path(name).stem,
+            "images": images,
+            "score_thr": threshold,
+            "backend": backend,
+            "speedup": speedup(seconds["mmdet"], seconds[backend]),
+            "mmdet": {"images_per_second": items_per_second(seconds["mmdet"], images)},
+            "mixdet": {"images_per_second": items_per_second(seconds[backend], images)},
+        }
+        for backend in backends
+    ]
+
+
+def _start_testing(
+    side: str,
+    name: str,
+    source: str,
+    threshold: float,
+    times: int,
+    threads: int,
+    backend: str = BACKENDS[0],
+) -> Callable[[str], object]:
+    """Return a function that tests for 'test', and returns the number of images for 'images'."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # loggers and pycocotools print to stdout
+    torch.set_num_threads(threads)
+    runner = make_test_runner(side, name, source, threshold, tempfile.mkdtemp(), times, backend)
+
+    def answer(request: str) -> object:
+        return runner.test() if request == "test" else len(runner.test_dataloader.dataset)
+
+    return answer
+
+
+def make_test_runner(
+    side: str,
+    name: str,
+    source: str,
+    threshold: float,
+    work_dir: str,
+    times: int = 1,
+    backend: str = BACKENDS[0],
+) -> Runner:
+    """Build the runner of `tools/test.py` for one side.
+
+    Args:
+        side: 'mmdet' or 'mixdet'.
+        name: A key of `NETWORKS`, or the path of a config.
+        source: The folder with COCO's images, or the path of the config's checkpoint.
+        threshold: Score threshold.
+        work_dir: Folder for the runner's files.
+        times: Number of times that COCO's images are tested.
+        backend: Backend of MixDet's metric.
+    """
+    if name in NETWORKS:
+        cfg = load_config(str(shipped_folder("configs") / "ssdlite_mixnet_s_coco.py"))
+        set_data_root(cfg, source)
+        _repeat_images(cfg, times, Path(work_dir))
+        peer, ours = peer_model(name, SIZE), our_model(name, SIZE)
+        dataset = DATASETS.build(cfg.test_dataloader.dataset)
+        batch = {"inputs": [dataset[index]["inputs"] for index in range(8)]}
+        initialize_as_trained(peer, peer.data_preprocessor(batch)["inputs"])
+        copy_weights(peer, ours)
+        model = peer if side == "mmdet" else ours
+    else:
+        cfg = load_config(name)
+        model = TrainedNetwork(source, name, "cpu", trust=False).model
+        if side == "mmdet":
+            _predict_as_mmdet(model)
+    model.bbox_head.test_cfg = paper_test_cfg(threshold)
+    loader = cfg.test_dataloader
+    loader.update(num_workers=0, persistent_workers=False)
+    return Runner(
+        model=model,
+        work_dir=work_dir,
+        test_cfg=cfg.test_cfg,
+        experiment_name=f"{side} {Path(work_dir).name}",
+        default_scope="mmdet",
+        log_level="ERROR",
+        **(mmdet_settings(cfg) if side == "mmdet" else our_settings(cfg, backend)),
+    )
+
+
+def _repeat_images(cfg: Config, times: int, folder: Path) -> None:
+    """Let a config test its images several times, by an annotation file that lists them so often.
+
+    Every repetition has ids of its own. The file is written into the folder.
+    """
+    content = json.loads(Path(cfg.test_evaluator.ann_file).read_text())
+    images, boxes = content["images"], content["annotations"]
+    image_id_step, box_id_step = (
+        1 + max((entry["id"] for entry in entries), default=0) for entries in (images, boxes)
+    )
+    content["images"] = [
+        image | {"id": image["id"] + turn * image_id_step}
+        for turn in range(times)
+        for image in images
+    ]
+    content["annotations"] = [
+        box
+        | {"id": box["id"] + turn * box_id_step, "image_id": box["image_id"] + turn * image_id_step}
+        for turn in range(times)
+        for box in boxes
+    ]
+    folder.mkdir(exist_ok=True)
+    ann_file = folder.resolve() / "repeated.json"
+    ann_file.write_text(json.dumps(content))
+    cfg.test_evaluator.ann_file = cfg.test_dataloader.dataset.ann_file = str(ann_file)
+
+
+def _predict_as_mmdet(model: nn.Module) -> None:
+    """Let mmdet's code find the boxes of a MixDet detector, in the memory format of mmdet."""
+    model.channels_last = False
+    model.to(memory_format=torch.contiguous_format)
+    head = model.bbox_head
+    head.predict_by_feat = BaseDenseHead.predict_by_feat.__get__(head)
+
+
+def mmdet_settings(cfg: Config) -> dict:
+    """Return the runner's arguments of mmdet's side, made of a config of MixDet.
+
+    The data set, the last step of the pipeline and the metric are mmdet's. The hooks are those that
+    a runner has by default.
+    """
+    loader = cfg.test_dataloader
+    loader.batch_size = 1
+    if loader.dataset.type == "SafeCocoDataset":
+        loader.dataset.type = "CocoDataset"
+    for step in loader.dataset.pipeline:
+        if step.type == "PackChannelsLast":
+            step.update(PACK_DET_INPUTS)
+    metric = dict(type="CocoMetric", ann_file=cfg.test_evaluator.ann_file, metric="bbox")
+    return dict(test_dataloader=loader, test_evaluator=metric)
+
+
+def our_settings(cfg: Config, backend: str) -> dict:
+    """Return the runner's arguments of MixDet's side, without the contact sheet.
+
+    The sheet shows a few images, whatever their number, and would weigh too much on a small sample.
+    """
+    cfg.test_evaluator.backend = backend
+    cfg.default_hooks.report.sheet = False
+    return dict(
+        test_dataloader=cfg.test_dataloader,
+        test_evaluator=cfg.test_evaluator,
+        default_hooks=cfg.default_hooks,
+        visualizer=cfg.visualizer,
+    )
+
+
+def table(record: dict[str, object], markdown: bool = False) -> str:
+    """Lay out the record of `measure` as text: the detectors, then the metric alone."""
+    metric = backends_table(record["metric"], markdown)
+    return f"{_detectors_table(record, markdown)}\n\n{metric}"
+
+
+def page_table(record: dict[str, object]) -> str:
+    """Lay out the detectors as Markdown."""
+    return _detectors_table(record, markdown=True)
+
+
+def _detectors_table(record: dict[str, object], markdown: bool) -> str:
+    rows = [
+        [
+            row["detector"],
+            str(row["images"]),
+            f"{row['score_thr']:g}",
+            row["backend"],
+            *(format_range(row[side]["images_per_second"], 1) for side in ("mmdet", "mixdet")),
+            format_range(row["speedup"], 2),
+        ]
+        for row in record["detectors"]
+    ]
+    header = ["detector", "images", "score_thr", "our metric", "mmdet, images/s"]
+    return text_table([*header, "MixDet, images/s", "times faster"], rows, markdown)

@@ -1,0 +1,128 @@
+"""Hooks of MkDocs for `make docs`.
+
+They add what lies outside docs/: README.md as the first page, every file that a page links to, and
+the API reference. In the documents a link is relative to its file, as on GitHub; the hooks replace
+it by the link to the page of the site.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+import griffe
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+
+ROOT = Path(__file__).resolve().parents[1]
+FIRST_PAGES = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")
+LINK = re.compile(r"^```.*?^```|(?<=\]\()([^)#\s]+)", flags=re.S | re.M)  # not inside code
+REPOSITORY_PATHS: dict[str, str] = {}  # of the pages whose files lie outside docs/
+
+
+def site_path(path: str) -> str:
+    """The path in the site of a file or folder of the repository, both relative and POSIX."""
+    if path in FIRST_PAGES:
+        return "index.md" if path == "README.md" else path
+    inside = path.startswith("docs/")
+    place = path.removeprefix("docs/") if inside else f"source/{path}"
+    if (ROOT / path).is_dir():
+        readme = (ROOT / path / "README.md").is_file()
+        return f"{place}/README.md" if readme else f"{place}/index.md"
+    if path.endswith(".html"):  # the page of a report.md is called report.html
+        return f"files/{place}"
+    return place if inside or path.endswith(".md") else f"{place}.md"
+
+
+def repository_path(target: str, page: str) -> str | None:
+    """The file or folder that a link in `page` names; None for an address or a missing file."""
+    path = os.path.normpath(PurePosixPath(page).parent / target).replace(os.sep, "/")
+    inside = "://" not in target and not path.startswith("..")
+    return path if inside and (ROOT / path).exists() else None
+
+
+def linked(path: str) -> list[str]:
+    """Files and folders of the repository that a page, or the list of a folder, links to."""
+    if (ROOT / path).is_dir() and not site_path(path).endswith("README.md"):
+        return sorted(f"{path}/{file.name}" for file in (ROOT / path).iterdir() if file.is_file())
+    if not path.endswith(".md"):
+        return []
+    links = LINK.findall((ROOT / path).read_text(encoding="utf-8"))
+    return list(filter(None, (repository_path(link, path) for link in links if link)))
+
+
+def text_of(path: str) -> str:
+    """Markdown that lists the files of a folder, or shows the text of a file."""
+    if (ROOT / path).is_dir():
+        lines = [f"- [{name}]({name})" for name in map(os.path.basename, linked(path))]
+        return "\n".join([f"# {path}", "", *lines, ""])
+    text = (ROOT / path).read_text(encoding="utf-8", errors="replace")
+    return f"# {path}\n\n````{Path(path).suffix[1:]}\n{text}\n````\n"
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the first pages, what a page links to, and the API reference."""
+    paths = [*FIRST_PAGES, *(f"docs/{file.src_uri}" for file in files.documentation_pages())]
+    for path in paths:  # grows while it is read
+        paths += [target for target in dict.fromkeys(linked(path)) if target not in paths]
+    for path in paths:
+        uri = site_path(path)
+        if files.get_file_from_path(uri):
+            continue
+        if path.endswith((".md", ".html")):
+            files.append(File.generated(config, uri, abs_src_path=str(ROOT / path)))
+        else:
+            files.append(File.generated(config, uri, content=text_of(path)))
+        REPOSITORY_PATHS[uri] = f"{path}/index.md" if (ROOT / path).is_dir() else path
+    reference = api_reference()
+    for uri, content in reference.items():
+        files.append(File.generated(config, uri, content=content))
+    config.nav.append({"API reference": [{Path(uri).stem: uri} for uri in reference]})
+    return files
+
+
+def on_page_markdown(markdown: str, page: Page, **_: object) -> str:
+    """Replace links to files of the repository by links to their pages."""
+    uri = page.file.src_uri
+    source = REPOSITORY_PATHS.get(uri, f"docs/{uri}")
+
+    def replace(match: re.Match) -> str:
+        path = match[1] and repository_path(match[1], source)
+        return os.path.relpath(site_path(path), PurePosixPath(uri).parent) if path else match[0]
+
+    return LINK.sub(replace, markdown)
+
+
+def api_reference() -> dict[str, str]:
+    """Pages by their path, one for each package of mixdet, with the names in `__all__`.
+
+    A name that several packages export stands under the one nearest the top. The packages are
+    parsed, not imported.
+    """
+    pages: dict[str, list[str]] = {}
+    written: set[str] = set()
+    root = griffe.load("mixdet", search_paths=[ROOT])
+    for package in sorted(exporting(root), key=lambda package: package.path.count(".")):
+        definitions = {name: package[name].canonical_path for name in package.exports}
+        names = [name for name, path in definitions.items() if path not in written]
+        written.update(definitions.values())
+        top = ".".join(package.path.split(".")[:2])
+        page = pages.setdefault(f"api/{top}.md", [f"# {top}"])
+        if package.path != top and names:
+            page.append(f"## {package.path}")
+        if package.docstring and names:
+            page.append(package.docstring.value)
+        page += [f"::: {package.path}.{name}" for name in names]
+    return {uri: "\n\n".join(pages[uri]) for uri in sorted(pages)}
+
+
+def exporting(module: griffe.Module) -> Iterator[griffe.Module]:
+    """The packages inside a module that have an `__all__`."""
+    for member in module.modules.values():
+        if not member.is_alias:
+            if member.is_init_module and member.exports:
+                yield member
+            yield from exporting(member)

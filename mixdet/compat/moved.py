@@ -1,0 +1,75 @@
+"""The new names of modules and functions that configs and scripts import by an old name.
+
+Importing an old name raises an error of one line with the new name. Nothing else is kept of it.
+"""
+
+from __future__ import annotations
+
+from mixdet.errors import MixDetError
+
+# Old name, new name. The submodules of an old package were moved with it.
+MOVED = {
+    "mixdet.shipped": "mixdet.config.shipped",
+    "mixdet.engine.config": "mixdet.config.read",
+    "mixdet.engine.plain_config": "mixdet.config.plain",
+    "mixdet.engine.data_paths": "mixdet.config.data_paths",
+    "mixdet.engine.launch": "mixdet.launch",
+    "mixdet.engine.trained": "mixdet.inference.trained",
+    "mixdet.inference.as_rgb": "mixdet.images.as_rgb",
+    "mixdet.deploy.exported": "mixdet.inference.exported",
+    "mixdet.deploy.runtimes": "mixdet.inference.runtimes",
+    "mixdet.deploy.pictures": "mixdet.deploy.labeled_images",
+    "mixdet.deploy.quantise": "mixdet.deploy.quantization",
+    "mixdet.deploy.export": "mixdet.deploy.exporter",
+    "mixdet.deploy.half": "mixdet.deploy.half_precision",
+    "mixdet.deploy.network": "mixdet.deploy.raw_network",
+    "mixdet.deploy.readme": "mixdet.deploy.folder_readme",
+    "mixdet.deploy.targets": "mixdet.deploy.export_targets",
+    "mixdet.deploy.verify": "mixdet.deploy.verification",
+    "mixdet.datasets.pictures": "mixdet.images",
+    "mixdet.datasets.digit_drawing": "mixdet.digit_scenes.drawing",
+    "mixdet.datasets.digit_scenes_dataset": "mixdet.datasets.digit_scenes",
+    "mixdet.models.data_preprocessors": "mixdet.datasets.data_preprocessor",
+    "mixdet.analysis.ablation": "mixdet.comparison.ablation",
+    "mixdet.analysis.benchmark": "benchmarks (a folder of the repository, not of the package)",
+    "mixdet.analysis.comparison": "mixdet.comparison",
+    "mixdet.analysis.data_check": "mixdet.data_check",
+    "mixdet.analysis.drawing": "mixdet.visual.boxes",
+    "mixdet.analysis.machine": "mixdet.machine",
+    "mixdet.analysis.pictures": "mixdet.visual.contact_sheet",
+    "mixdet.analysis.plots": "mixdet.visual.svg",
+    "mixdet.analysis.predict": "mixdet.inference.predict",
+    "mixdet.analysis.tables": "mixdet.visual.tables",
+}
+
+
+class MovedError(MixDetError, ImportError):
+    """An import of an old name."""
+
+
+class MovedFinder:
+    """A finder for `sys.meta_path`: it finds no module, and refuses the old names.
+
+    Python asks it last, for modules that nothing else finds. `from PACKAGE import NAME` asks for
+    PACKAGE.NAME too, where the package has no such attribute.
+    """
+
+    @staticmethod
+    def find_spec(name: str, path: object = None, target: object = None) -> None:
+        """Refuse an old name.
+
+        Raises:
+            MovedError: The name is old.
+        """
+        refuse_moved(name)
+
+
+def refuse_moved(name: str) -> None:
+    """Refuse the old name of a module or function, or of a package that contains it.
+
+    Raises:
+        MovedError: The name is old. The message has the new one.
+    """
+    for old, new in MOVED.items():
+        if name == old or name.startswith(f"{old}."):
+            raise MovedError(f"{old} has moved: import {new}", name=name)

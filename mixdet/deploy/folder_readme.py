@@ -1,0 +1,135 @@
+"""Write the `README.md` of an exported folder, which tells how to run its files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from mixdet.inference.manifest import MANIFEST
+from mixdet.inference.runtimes import FILES
+
+README = """# {name}
+
+{kind}
+
+| file | for |
+|---|---|
+{files}
+
+In Python:
+
+    from mixdet.inference import Detector
+
+    detector = Detector("{folder}")  # needs NumPy, OpenCV and {runtimes}, but not torch
+    detections = detector("image.jpg")  # .boxes, .scores, .labels and .names
+
+In another language:
+
+1. Read the image with its channels in the order {channels}.
+2. Resize it to a width of {width} and a height of {height} pixels, with bilinear interpolation and
+   without keeping its proportions.
+3. Pass it as uint8 in the shape {shape}. The network normalizes it.
+
+{outputs}
+
+{notes}
+"""
+KINDS = {
+    "raw": "The network takes one image and returns boxes and class scores before NMS. NPUs and "
+    "phones can run it.",
+    "end2end": "The network takes any number of images and returns boxes, scores and labels after "
+    "NMS.",
+}
+PRECISIONS = {
+    "fp16": "The weights are float16.",
+    "bf16": "The weights are bfloat16, and CPUs that support bfloat16 also compute in it.",
+    "int8": "Convolutions have 8 bits, except those of squeeze-excite and, for OpenVINO, some "
+    "grouped ones. Decoding is float32.",
+}
+NCNN = """For ncnn, the input is `in0`: three float planes of 0..255, as
+`ncnn::Mat::from_pixels_resize` makes them. The outputs are `out0`, the boxes, and `out1`, the
+scores."""
+OUTPUTS = {
+    "raw": """Outputs:
+
+- `boxes` (1, {anchors}, 4), as (x1, y1, x2, y2) in pixels of the input
+- `scores` (1, {anchors}, {classes})
+
+The caller still has to drop scores of {score_thr} and below, to do NMS within each class at an IoU
+of {iou_thr}, and to scale the boxes to the image.""",
+    "end2end": """Outputs:
+
+- `boxes` (N, {places}, 4), as (x1, y1, x2, y2) in pixels of the input
+- `scores` (N, {places}), best first
+- `labels` (N, {places}), with -1 after the last box
+
+The caller still has to scale the boxes to the image.""",
+}
+PURPOSES = {
+    "model.onnx": "ONNX Runtime",
+    "model.xml": "OpenVINO",
+    "model.bin": "OpenVINO, the weights",
+    "model.ncnn.param": "ncnn",
+    "model.ncnn.bin": "ncnn, the weights",
+    "model.tflite": "LiteRT",
+    "model.pte": "ExecuTorch",
+    "model.safetensors": "torch: the checkpoint's weights",
+    MANIFEST: "everything needed to use the files",
+}
+
+
+def write_folder_readme(directory: Path, folder: Path, manifest: dict[str, Any]) -> None:
+    """Write the `README.md` of an exported folder.
+
+    Args:
+        directory: Where to write it.
+        folder: The path that it states for the exported folder, where the files will be moved to.
+        manifest: The contents of `mixdet.json`.
+    """
+    files = [*manifest["files"], MANIFEST]
+    kind, input_format = manifest["kind"], manifest["input"]
+    height, width = input_format["height"], input_format["width"]
+    anchors = sum(level["anchors"] for level in manifest["levels"])
+    classes = len(manifest["classes"])
+    postprocess = manifest["postprocess"]
+    text = README.format(
+        name=folder.name,
+        folder=folder,
+        kind=KINDS[kind],
+        files="\n".join(f"| `{name}` | {PURPOSES[name]} |" for name in files),
+        runtimes=" or ".join(PURPOSES[name] for name, *_ in FILES.values() if name in files),
+        channels=input_format["channels"],
+        width=width,
+        height=height,
+        shape=f"({'N' if kind == 'end2end' else 1}, {height}, {width}, 3)",
+        outputs=OUTPUTS[kind].format(
+            anchors=anchors,
+            classes=classes,
+            places=min(postprocess["max_per_img"], anchors * classes),
+            **postprocess,
+        ),
+        notes="\n\n".join(_notes(manifest)),
+    )
+    (directory / "README.md").write_text(text, encoding="utf-8")
+
+
+def _notes(manifest: dict[str, Any]) -> list[str]:
+    notes = [
+        f"`{MANIFEST}` has the classes, the thresholds, the anchors and the SHA-256 of every file."
+    ]
+    if manifest["precision"] != "fp32":
+        notes.append(PRECISIONS[manifest["precision"]])
+    if "model.ncnn.param" in manifest["files"]:
+        notes.append(NCNN)
+    notes += [
+        f"Measured with {target}: mAP {report['mAP']:.3f} on {report['images']} images "
+        f"({report['mAP_torch']:.3f} in PyTorch)."
+        for target, report in manifest["measured"].items()
+    ]
+    if "refused" in manifest:
+        notes.append(f"**These files are not to be used.** {manifest['refused']}.")
+    notes += [
+        f"Blocks in float for {target}: {', '.join(blocks) or 'none'}."
+        for target, blocks in manifest.get("float_layers", {}).items()
+    ]
+    return notes

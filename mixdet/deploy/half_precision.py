@@ -1,0 +1,46 @@
+"""Files with 16 bits: float16 for ONNX Runtime and OpenVINO, bfloat16 for OpenVINO."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+def convert_onnx_to_float16(file: Path, path: Path, nodes: Collection[str]) -> None:
+    """Write an ONNX file whose layers compute in float16.
+
+    Inputs, outputs and the decoding of boxes stay in float32.
+
+    Args:
+        file: The float32 file.
+        path: The file to write.
+        nodes: Names of the nodes that may compute in float16, the keys of
+            `mixdet.deploy.quantization.blocks_of_nodes`.
+    """
+    import onnx
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    model = onnx.load(file)
+    others = [node.name for node in model.graph.node if node.name not in nodes]
+    model = convert_float_to_float16(model, keep_io_types=True, node_block_list=others)
+    onnx.save(model, path)
+
+
+def round_openvino_weights(model: Any, dtype: str) -> None:
+    """Round the weights of an OpenVINO model's convolutions. Anchors stay as they are.
+
+    Args:
+        model: The `openvino.Model`, which is changed in place.
+        dtype: 'f16' or 'bf16'.
+    """
+    import openvino
+    from openvino import opset13
+
+    for op in model.get_ordered_ops():
+        if op.get_type_name() in ("Convolution", "GroupConvolution"):
+            weights = np.array(op.input_value(1).get_node().data)
+            rounded = opset13.constant(weights, getattr(openvino.Type, dtype))
+            op.input(1).replace_source_output(opset13.convert(rounded, "f32").output(0))

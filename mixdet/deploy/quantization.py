@@ -1,0 +1,178 @@
+"""Write a network with some of its nodes in 8 bits.
+
+Weights have seven bits and one scale for each channel. A CPU of x86 without VNNI adds pairs of
+8-bit products in 16 bits, and with eight bits these sums overflow. ONNX Runtime calls the remedy
+`reduce_range`, NNCF calls it `OverflowFix`. So a file gives the same boxes on every CPU.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mixdet.deploy.quiet import errors_only
+from mixdet.deploy.to_openvino import convert_to_openvino
+from mixdet.inference.runtimes import FILES
+
+# Squeeze-excite modules have this name. They compute little, and 8 bits make them slower.
+SQUEEZE_EXCITE = "se"
+# OpenVINO's depthwise convolutions are no faster in 8 bits up to this output area, as a fraction of
+# the input's pixels. It lies between 1/64 (an output of stride 8) and 1/16 (stride 4).
+FLOAT_DEPTHWISE_AREA = 1 / 32
+# A row of AMX's tiles holds this many 8-bit channels. OpenVINO 2026.4 can compute wrong numbers on
+# CPUs with AMX for a grouped 1x1 convolution whose groups have more channels than this, and no
+# multiple of it. Try again with a later version.
+AMX_ROW_CHANNELS = 64
+
+
+def blocks_of_nodes(file: Path, squeeze_excite: bool = True) -> dict[str, str]:
+    """Return the block of every node that may have fewer bits.
+
+    These are the nodes of the detector's modules. The nodes that normalize the image, decode boxes
+    or do NMS are left out.
+
+    Args:
+        file: An ONNX file in which torch's exporter has stated the module of every node.
+        squeeze_excite: False leaves out the nodes of squeeze-excite.
+
+    Returns:
+        The block by the name of the node. A block is the path of the node's module up to its first
+        indices, such as 'backbone.blocks.2.0' for 'backbone.blocks.2.0.conv_pw.1'. A path without
+        an index is cut to its parent's.
+    """
+    import onnx
+
+    blocks: dict[str, str] = {}
+    with_convolution = set()
+    for node in onnx.load(file).graph.node:
+        scopes = {prop.key: prop.value for prop in node.metadata_props}
+        modules = re.findall(r"'detector\.([^']+)'", scopes.get("pkg.torch.onnx.name_scopes", ""))
+        if modules and (squeeze_excite or SQUEEZE_EXCITE not in modules[-1].split(".")):
+            indexed = re.match(r".*?(\.\d+)+", modules[-1])
+            block = indexed.group() if indexed else modules[-1].rpartition(".")[0]
+            if node.op_type == "Conv":
+                with_convolution.add(block)
+            blocks[node.name] = block
+    previous = ""
+    for name, block in blocks.items():
+        # A block without a convolution is an activation, and belongs to the block before it.
+        previous = blocks[name] = block if block in with_convolution else previous
+    return blocks
+
+
+def quantize_nodes(
+    target: str,
+    file: Path,
+    folder: Path,
+    nodes: list[str],
+    inputs: Sequence[np.ndarray],
+    calibration_cache: Path,
+) -> None:
+    """Write a network with some of its nodes in 8 bits.
+
+    Args:
+        target: 'onnx' or 'openvino'.
+        file: The float32 network, an ONNX file.
+        folder: The folder to write to.
+        nodes: Names of these nodes. For OpenVINO, small depthwise convolutions
+            (`FLOAT_DEPTHWISE_AREA`) stay in float all the same, and so do grouped 1x1 convolutions
+            that AMX can compute wrongly (`AMX_ROW_CHANNELS`).
+        inputs: The calibration images, each as the network takes it: (N, H, W, 3) uint8.
+        calibration_cache: A file in which ONNX Runtime keeps the ranges of the activations. The
+            next call with the same network reads them from it.
+    """
+    path = folder / FILES[target][0]
+    if target == "openvino":
+        _quantize_openvino(file, path, nodes, inputs)
+    elif nodes:
+        _quantize_onnx(file, path, nodes, inputs, calibration_cache)
+    else:
+        shutil.copy(file, path)
+
+
+def _quantize_onnx(
+    file: Path, path: Path, nodes: list[str], inputs: Sequence[np.ndarray], cache: Path
+) -> None:
+    from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
+
+    class Reader(CalibrationDataReader):
+        def __init__(self) -> None:
+            self.remaining: Iterator[np.ndarray] = iter(inputs)
+
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            return next(({"image": image} for image in self.remaining), None)
+
+    with errors_only():
+        quantize_static(
+            file,
+            path,
+            Reader(),
+            nodes_to_quantize=nodes,
+            per_channel=True,
+            reduce_range=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            calibration_cache_path=cache,
+        )
+
+
+def _stays_in_float(op: Any, pixels: float) -> bool:
+    """Return whether 8 bits make an operation of OpenVINO no faster, or wrong.
+
+    This is so for some grouped convolutions.
+
+    Args:
+        op: The operation.
+        pixels: Number of pixels of the network's input.
+    """
+    if op.get_type_name() != "GroupConvolution":
+        return False
+    # Weights: (groups, output channels, input channels, height, width), the channels of one group.
+    *_, channels, kernel_height, kernel_width = op.get_input_shape(1)
+    if channels == 1:  # depthwise
+        *_, height, width = op.get_output_partial_shape(0)
+        return height.get_length() * width.get_length() <= FLOAT_DEPTHWISE_AREA * pixels
+    pointwise = kernel_height == kernel_width == 1
+    return pointwise and channels > AMX_ROW_CHANNELS and channels % AMX_ROW_CHANNELS != 0
+
+
+def _onnx_node(op: Any) -> str:
+    """Return the name of the ONNX node that an operation was converted from.
+
+    One node can become several operations, such as 'conv2d' and 'conv2d/WithoutBiases'.
+    """
+    return op.friendly_name.split("/")[0]
+
+
+def _quantize_openvino(
+    file: Path, path: Path, nodes: list[str], inputs: Sequence[np.ndarray]
+) -> None:
+    import nncf
+    import openvino
+
+    model = convert_to_openvino(file)
+    ops = [
+        op
+        for op in model.get_ordered_ops()
+        if op.get_type_name() not in ("Constant", "Parameter", "Result")
+    ]
+    pixels = inputs[0][0].size / 3
+    names = set(nodes) - {_onnx_node(op) for op in ops if _stays_in_float(op, pixels)}
+    ignored = [op.friendly_name for op in ops if _onnx_node(op) not in names]
+    if names:
+        with errors_only("nncf"):
+            model = nncf.quantize(
+                model,
+                nncf.Dataset(inputs),
+                subset_size=len(inputs),
+                ignored_scope=nncf.IgnoredScope(names=ignored, validate=False),
+                advanced_parameters=nncf.AdvancedQuantizationParameters(
+                    overflow_fix=nncf.OverflowFix.ENABLE
+                ),
+            )
+    openvino.save_model(model, path, compress_to_fp16=False)

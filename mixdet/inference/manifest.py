@@ -1,0 +1,136 @@
+"""`mixdet.json`, which describes an exported folder: reading it, and checking the folder by it."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from mixdet.errors import MixDetError
+from mixdet.inference.runtimes import FILES, PACKAGES
+
+MANIFEST = "mixdet.json"
+FORMAT = 1
+UNVERIFIED = "unverified_"  # prefix of the folder that holds files until they are verified
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _number_from(low: float, high: float, kinds: type | tuple = int) -> Callable[[Any], bool]:
+    """A test whether a value is a number from `low` to `high`. NaN is not."""
+    return lambda value: (
+        isinstance(value, kinds) and not isinstance(value, bool) and low <= value <= high
+    )
+
+
+_is_whole = _number_from(-1, 2**31)
+_is_number = _number_from(-(2**31), 2**31, (int, float))
+# A test for every value of the manifest that `mixdet.inference` reads
+SCHEMA = {
+    "kind": lambda value: value in ("raw", "end2end"),
+    "input": {
+        "width": _number_from(1, 2**15),
+        "height": _number_from(1, 2**15),
+        "channels": lambda value: value in ("RGB", "BGR"),
+    },
+    "classes": [_is_text],
+    "levels": [{"anchors": _number_from(0, 2**31)}],
+    "postprocess": {
+        "score_thr": _is_number,
+        "iou_thr": _number_from(0, 1, (int, float)),
+        "nms_pre": _is_whole,
+        "max_per_img": _is_whole,
+        "min_bbox_size": _is_number,
+    },
+    "files": lambda value: isinstance(value, dict) and all(map(_is_text, value.values())),
+}
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Read the `mixdet.json` of an exported folder.
+
+    Raises:
+        MixDetError: The file is missing, damaged, or of another format.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():  # a pipe is no file either: reading it would block
+        exported = sorted(file.parent.name for file in folder.glob(f"*/{MANIFEST}"))
+        exported = [name for name in exported if not name.startswith(UNVERIFIED)]
+        hint = f"; these folders in it have one: {', '.join(exported)}" if exported else ""
+        raise MixDetError(f"{folder} is no exported folder: it has no {MANIFEST}{hint}")
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise MixDetError(f"{path} cannot be read ({error}): export again") from error
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise MixDetError(f"{path} is not of format {FORMAT}: export with this version of mixdet")
+    if fault := _find_fault(manifest, SCHEMA):
+        raise MixDetError(f"{path}: {fault} is missing or has a wrong value: export again")
+    return manifest
+
+
+def _find_fault(value: Any, schema: Any, where: str = "") -> str | None:
+    """The place of the first value that does not pass its test, such as `levels[0].anchors`."""
+    if isinstance(schema, dict):
+        if not isinstance(value, dict):
+            return where.removeprefix(".")
+        children = [(value.get(key), rule, f"{where}.{key}") for key, rule in schema.items()]
+    elif isinstance(schema, list):  # the one rule of a list is for all its items
+        if not isinstance(value, list) or not value:
+            return where.removeprefix(".")
+        children = [(item, schema[0], f"{where}[{index}]") for index, item in enumerate(value)]
+    else:
+        return None if schema(value) else where.removeprefix(".")
+    return next(filter(None, (_find_fault(*child) for child in children)), None)
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal digits."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def usable_runtimes(
+    folder: Path, manifest: dict[str, Any], runtime: str | None = None
+) -> list[str]:
+    """The runtimes for which the folder has a file and Python has the package.
+
+    Args:
+        folder: The exported folder.
+        manifest: Its `mixdet.json`.
+        runtime: Consider only this one.
+
+    Raises:
+        MixDetError: There is none.
+    """
+    exported = [name for name, files in FILES.items() if files[0] in manifest["files"]]
+    if runtime is not None and runtime not in exported:
+        raise MixDetError(
+            f"{folder} has no file for the runtime {runtime!r}; it has files for: "
+            f"{', '.join(exported)}"
+        )
+    candidates = [runtime] if runtime else exported
+    usable = [name for name in candidates if importlib.util.find_spec(PACKAGES[name])]
+    if not usable:
+        extras = " or ".join(f'pip install "mixdet[{name}]"' for name in candidates)
+        raise MixDetError(f"{folder}: no runtime for it is installed: {extras}")
+    return usable
+
+
+def check_files(folder: Path, manifest: dict[str, Any], runtime: str) -> None:
+    """Compare the files of a runtime with their SHA-256 in the manifest.
+
+    Raises:
+        MixDetError: One is missing or was changed.
+    """
+    for name in FILES[runtime]:
+        path = folder / name
+        if not path.is_file() or sha256(path) != manifest["files"].get(name):
+            raise MixDetError(
+                f"{path} is missing or was changed: its SHA-256 is not the one in {MANIFEST}: copy "
+                "the folder again, or export again"
+            )

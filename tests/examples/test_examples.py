@@ -1,0 +1,116 @@
+"""The programs in examples/, run as their README says, and the code of docs/deploy.md."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from mixdet.deploy.verification import match_detections
+from mixdet.inference import Detector
+from mixdet.models import MixConv2d
+from tests.conftest import ROOT
+
+EXAMPLES = ROOT / "examples"
+# The declarations of ncnn that detect_ncnn.cpp needs: its Python package has no headers
+NCNN = """
+namespace ncnn {
+struct Mat {
+    enum { PIXEL_RGBA2RGB = 1 };
+    static Mat from_pixels_resize(const unsigned char*, int type, int w, int h, int to_w, int to_h);
+    template <typename T> operator T*();
+    template <typename T> operator const T*() const;
+    int w, h;
+};
+struct Extractor {
+    int input(const char* name, const Mat& in);
+    int extract(const char* name, Mat& out, int type = 0);
+};
+struct Option { bool use_fp16_packed, use_fp16_storage, use_fp16_arithmetic; };
+struct Net {
+    Option opt;
+    int load_param(const char* file);
+    int load_model(const char* file);
+    Extractor create_extractor() const;
+};
+}
+"""
+
+
+def assert_equal(rows: np.ndarray, detections) -> None:
+    """Compare rows of label, score, x1, y1, x2, y2 with what `Detector` returned."""
+    assert len(detections) > 10
+    wanted = detections.boxes, detections.scores, detections.labels
+    unmatched, pixels, score = match_detections(wanted, (rows[:, 2:], rows[:, 1], rows[:, 0].astype(int)))
+    assert unmatched == 0
+    assert pixels < 1e-2
+    assert score < 1e-4
+
+
+@pytest.fixture(params=[(64, 64), (333, 121)], ids=str)
+def image(request, tmp_path):
+    """A file with an image of noise."""
+    file = tmp_path / "image.png"
+    pixels = np.random.default_rng(5).integers(0, 256, (*request.param, 3), dtype=np.uint8)
+    cv2.imwrite(str(file), pixels)
+    return file
+
+
+def test_detect_onnx(exported, image):
+    folder = exported / "raw"
+    # isolated: neither the checkout nor the environment adds anything
+    command = [sys.executable, "-I", EXAMPLES / "detect_onnx.py", folder, image]
+    said = subprocess.check_output(command, text=True)
+    classes = json.loads((folder / "mixdet.json").read_text())["classes"]
+    rows = [line.split() for line in said.splitlines()]
+    numbers = [[classes.index(name), *map(float, rest)] for name, *rest in rows]
+    assert_equal(np.array(numbers), Detector(folder, runtime="onnx")(image))
+
+
+@pytest.mark.heavy  # the compiler takes its time
+@pytest.mark.skipif(shutil.which("g++") is None, reason="no g++")
+def test_detect_openvino(exported, image, tmp_path):
+    folder = exported / "raw"
+    manifest = json.loads((folder / "mixdet.json").read_text())
+    page = (EXAMPLES / "README.md").read_text()
+    (build,) = (code for code in re.findall(r"```bash\n(.*?)```", page, re.S) if "g++" in code)
+    build = build.replace("-o detect_openvino", f"-o {tmp_path}/detect_openvino")
+    path = f"{sysconfig.get_path('scripts')}:/usr/bin:/bin"
+    subprocess.run(["bash", "-ec", build], cwd=EXAMPLES, check=True, env={"PATH": path})
+
+    size, rule = manifest["input"], manifest["postprocess"]
+    pixels = cv2.imread(str(image))
+    height, width = pixels.shape[:2]
+    pixels = pixels[..., ::-1] if size["channels"] == "RGB" else pixels
+    pixels = cv2.resize(pixels, (size["width"], size["height"]))
+    limits = [str(rule[key]) for key in ("score_thr", "iou_thr", "max_per_img")]
+    command = [tmp_path / "detect_openvino", folder / "model.xml", *limits]
+    said = subprocess.check_output(command, input=pixels.tobytes()).decode()
+    rows = np.array([line.split() for line in said.splitlines()], float)
+    rows[:, 2:] *= [width / size["width"], height / size["height"]] * 2
+    assert_equal(rows, Detector(folder, runtime="openvino")(image))
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="no g++")
+def test_detect_ncnn_compiles(tmp_path):
+    (tmp_path / "net.h").write_text(NCNN)
+    command = ["g++", "-std=c++17", "-fsyntax-only", "-Wall", "-Werror", "-I", tmp_path]
+    subprocess.run([*command, EXAMPLES / "detect_ncnn.cpp"], check=True)
+
+
+def test_fuse_is_called_as_the_page_does():
+    page = (ROOT / "docs/deploy.md").read_text()
+    (code,) = (code for code in re.findall(r"```python\n(.*?)```", page, re.S) if "fuse" in code)
+    model = MixConv2d(24).eval()
+    names = {"model": model}
+    exec(code, names)
+    x = torch.rand(1, 24, 8, 8, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(names["fused"](x), model(x))

@@ -1,0 +1,99 @@
+"""Synthetic data: batches to train on, and COCO detections to score."""
+
+from __future__ import annotations
+
+import mixdet.compat.prepared
+
+import numpy as np
+import torch
+from mmdet.structures import DetDataSample
+from mmengine.structures import InstanceData
+from pycocotools.coco import COCO
+
+BOXES_PER_IMAGE = 7  # COCO has 7.3
+CLASSES = 80
+
+
+def random_batch(batch_size: int, size: int, seed: int = 0) -> dict[str, list]:
+    """Draw a batch of noise images with random boxes, as a data loader of mmdet returns it.
+
+    Args:
+        batch_size: Number of images.
+        size: Side of the square images in pixels.
+        seed: Seed of the random numbers.
+
+    Returns:
+        `inputs`, images (3, size, size) uint8, and `data_samples`, with boxes (x1, y1, x2, y2) in
+        pixels and labels below 80.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    shape = (batch_size, 3, size, size)
+    inputs = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
+    samples = []
+    for _ in range(batch_size):
+        top_left = torch.rand(BOXES_PER_IMAGE, 2, generator=generator) * size * 0.6
+        box_wh = (0.05 + 0.35 * torch.rand(BOXES_PER_IMAGE, 2, generator=generator)) * size
+        sample = DetDataSample(
+            metainfo=dict(img_shape=(size, size), ori_shape=(size, size), scale_factor=(1.0, 1.0))
+        )
+        sample.gt_instances = InstanceData(
+            bboxes=torch.cat([top_left, top_left + box_wh], 1),
+            labels=torch.randint(0, CLASSES, (BOXES_PER_IMAGE,), generator=generator),
+        )
+        sample.ignored_instances = InstanceData(
+            bboxes=torch.zeros(0, 4), labels=torch.zeros(0, dtype=torch.long)
+        )
+        samples.append(sample)
+    return {"inputs": list(inputs), "data_samples": samples}
+
+
+def random_coco_detections(
+    images: int, classes: int = CLASSES, seed: int = 0
+) -> tuple[COCO, list[dict]]:
+    """Draw ground truth, detections a little off its boxes, and false detections.
+
+    Args:
+        images: Number of images of 640 x 480 pixels.
+        classes: Number of categories.
+        seed: Seed of the random numbers.
+
+    Returns:
+        The ground truth, and the detections as COCO results: boxes are (x, y, width, height).
+    """
+    rng = np.random.default_rng(seed)
+    annotations, detections = [], []
+    for image in range(images):
+        for _ in range(rng.integers(0, 15)):
+            box_wh = np.exp(rng.uniform(2, 5.5, 2))
+            box = np.concatenate([rng.random(2) * [560, 400], box_wh])
+            category = int(rng.integers(classes))
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": image,
+                    "category_id": category,
+                    "bbox": box.tolist(),
+                    "area": float(box_wh.prod()),
+                    "iscrowd": int(rng.random() < 0.01),
+                }
+            )
+            for _ in range(rng.integers(1, 4)):
+                moved = box + rng.normal(0, 0.1, 4) * np.tile(box_wh, 2)
+                moved[2:] = np.maximum(moved[2:], 1)
+                detections.append(_coco_result(image, category, moved, rng.random()))
+        for _ in range(rng.integers(0, 20)):
+            box = np.concatenate([rng.random(2) * 400, 5 + rng.random(2) * 200])
+            category, score = int(rng.integers(classes)), rng.random() / 2
+            detections.append(_coco_result(image, category, box, score))
+    truth = COCO()
+    truth.dataset = {
+        "images": [{"id": image, "width": 640, "height": 480} for image in range(images)],
+        "annotations": annotations,
+        "categories": [{"id": number, "name": f"class {number}"} for number in range(classes)],
+    }
+    truth.createIndex()
+    return truth, detections
+
+
+def _coco_result(image: int, category: int, box: np.ndarray, score: float) -> dict:
+    return {"image_id": image, "category_id": category, "bbox": box.tolist(), "score": score}

@@ -1,0 +1,85 @@
+"""`as_rgb`: files, arrays and PIL images become the same RGB arrays."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+from skimage import data
+
+from mixdet.errors import MixDetError
+from mixdet.images import as_rgb
+
+
+@pytest.fixture(scope="module")
+def image() -> np.ndarray:
+    """A photograph of uneven shape, (300, 451, 3) RGB."""
+    return data.chelsea()
+
+
+def test_files_of_every_kind(tmp_path, image):
+    pil = Image.fromarray(image)
+    pil.save(tmp_path / "rgb.png")
+    assert np.array_equal(as_rgb(tmp_path / "rgb.png"), image)
+    assert np.array_equal(as_rgb(str(tmp_path / "rgb.png")), image)
+    rgba = np.dstack([image, np.full(image.shape[:2], 7, np.uint8)])
+    Image.fromarray(rgba).save(tmp_path / "alpha.png")
+    assert np.array_equal(as_rgb(tmp_path / "alpha.png"), image)
+    gray = np.asarray(pil.convert("L"))
+    Image.fromarray(gray).save(tmp_path / "gray.png")
+    assert np.array_equal(as_rgb(tmp_path / "gray.png"), np.dstack([gray] * 3))
+    deep = gray.astype(np.uint16) * 257
+    cv2.imwrite(str(tmp_path / "deep.png"), deep)
+    assert np.array_equal(as_rgb(tmp_path / "deep.png"), np.dstack([gray] * 3))
+    pil.quantize(16).save(tmp_path / "palette.png")
+    assert np.array_equal(
+        as_rgb(tmp_path / "palette.png"), np.asarray(pil.quantize(16).convert("RGB"))
+    )
+    pil.crop((0, 0, 1, 1)).save(tmp_path / "pixel.png")
+    assert np.array_equal(as_rgb(tmp_path / "pixel.png"), image[:1, :1])
+
+
+def test_a_file_is_turned_upright(tmp_path, image):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was turned: show it a quarter turn clockwise
+    Image.fromarray(image).save(tmp_path / "turned.png", exif=exif)
+    Image.fromarray(image).save(tmp_path / "turned.jpg", exif=exif, quality=95)
+    upright = np.rot90(image, -1)
+    assert as_rgb(tmp_path / "turned.jpg").shape == upright.shape
+    assert np.abs(as_rgb(tmp_path / "turned.jpg").astype(int) - upright).mean() < 5
+
+
+def test_arrays_and_pil(image):
+    assert np.array_equal(as_rgb(image), image)
+    assert np.array_equal(as_rgb(Image.fromarray(image)), image)
+    gray = image[..., 0]
+    for array in (gray, gray[..., None], Image.fromarray(gray)):
+        assert np.array_equal(as_rgb(array), np.dstack([gray] * 3))
+    rgba = np.dstack([image, gray])
+    for array in (rgba, Image.fromarray(rgba)):
+        assert np.array_equal(as_rgb(array), image)
+
+
+@pytest.mark.parametrize(
+    ("image", "words"),
+    [
+        (np.zeros((4, 4, 3)), "float64"),
+        (np.zeros((2, 4, 4, 3), np.uint8), r"\(2, 4, 4, 3\)"),
+        (np.zeros((4, 4, 2), np.uint8), r"\(4, 4, 2\)"),
+        (np.zeros((0, 4, 3), np.uint8), "without pixels"),
+        ("nowhere.jpg", r"nowhere\.jpg"),
+    ],
+)
+def test_what_is_no_image_is_refused(image, words):
+    with pytest.raises(MixDetError, match=words):
+        as_rgb(image)
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"\xff\xd8\xff\xe0 no jpeg"])
+def test_a_file_that_is_no_image_is_named(tmp_path, content):
+    (tmp_path / "odd.jpg").write_bytes(content)
+    with pytest.raises(MixDetError, match=r"odd\.jpg"):
+        as_rgb(tmp_path / "odd.jpg")
+    with pytest.raises(MixDetError, match=tmp_path.name):
+        as_rgb(tmp_path)

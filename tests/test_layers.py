@@ -1,0 +1,33 @@
+"""The order of the folders is the one that docs/architecture.md draws."""
+
+from __future__ import annotations
+
+import ast
+
+from tests.conftest import ROOT
+
+PAGE = (ROOT / "docs/architecture.md").read_text()
+BLOCK = PAGE.partition("```layers\n")[2].partition("```")[0].strip()
+LAYER = {name: line for line, names in enumerate(BLOCK.splitlines()) for name in names.split()}
+
+
+def test_a_folder_imports_only_from_the_lines_above_its_own():
+    wrong = []
+    for file in sorted((ROOT / "mixdet").rglob("*.py")):
+        folder = file.relative_to(ROOT / "mixdet").parts[0].removesuffix(".py")
+        for node in ast.walk(ast.parse(file.read_text())):  # imports inside functions too
+            names = [alias.name for alias in getattr(node, "names", ()) if hasattr(alias, "name")]
+            if isinstance(node, ast.ImportFrom):
+                names = [f"{node.module}.{name}" for name in names]
+            for name in names:
+                package, _, rest = name.partition(".")
+                other = rest.partition(".")[0] or "__init__"
+                outside = package == "mixdet" and other not in (folder, "__version__")
+                if outside and LAYER[other] >= LAYER[folder]:
+                    wrong.append(f"{file.relative_to(ROOT)} imports {name}")
+    assert not wrong
+
+
+def test_every_folder_has_a_line():
+    folders = {file.name.removesuffix(".py") for file in (ROOT / "mixdet").glob("[!_.]*")}
+    assert folders - {"py.typed"} == LAYER.keys() - {"__init__", "__main__"}
