@@ -6,8 +6,8 @@ Importing this package loads neither torch nor mmdet: import the part you need
 
 import sys
 
-from mixdet.compat.moved import MovedFinder
+from mixdet.moved import MovedFinder
 
 __version__ = "0.1.0"
 
-sys.meta_path.append(MovedFinder)
+sys.meta_path.append(MovedFinder)  # refuses old module names with the new ones

@@ -26,12 +26,12 @@ from mmengine.config import Config
 from onnx import TensorProto, helper, numpy_helper
 
 from mixdet import launch
-from mixdet.compat.moved import MOVED
 from mixdet.config.plain import parse_config
 from mixdet.config.read import read_config
 from mixdet.config.shipped import find_config
 from mixdet.errors import MixDetError
 from mixdet.inference import Detector
+from mixdet.moved import MOVED
 from tests.conftest import ROOT
 from tests.tiny import CLASSES
 

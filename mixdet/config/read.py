@@ -13,10 +13,10 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from mmengine.utils import import_modules_from_strings
 
-from mixdet.compat.moved import refuse_moved
 from mixdet.config.data_paths import set_data_root
 from mixdet.config.shipped import find_config
 from mixdet.errors import MixDetError, did_you_mean, one_line
+from mixdet.moved import refuse_moved
 
 # Keys at the top of a config that mmengine and mmdet read, beside the arguments of `Runner`
 KEYS_BESIDE_RUNNER = (
