@@ -1,4 +1,4 @@
-"""The order of the folders is the one that docs/architecture.md draws."""
+"""The folders have the order that docs/architecture.md draws, and names of their own."""
 
 from __future__ import annotations
 
@@ -31,3 +31,12 @@ def test_a_folder_imports_only_from_the_lines_above_its_own():
 def test_every_folder_has_a_line():
     folders = {file.name.removesuffix(".py") for file in (ROOT / "mixdet").glob("[!_.]*")}
     assert folders - {"py.typed"} == LAYER.keys() - {"__init__", "__main__"}
+
+
+def test_no_module_has_the_name_of_a_public_function():
+    files = [*(ROOT / "mixdet").rglob("*.py")]
+    modules = {file.stem for file in files} | {file.parent.name for file in files}
+    for file in files:
+        body = ast.parse(file.read_text()).body
+        functions = {node.name for node in body if isinstance(node, ast.FunctionDef)}
+        assert not functions & modules, file

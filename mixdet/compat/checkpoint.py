@@ -58,7 +58,7 @@ class _NotPlainError(TypeError):
     """A value that a checkpoint cannot hold."""
 
 
-def plain(value: Any, where: str = "checkpoint") -> Any:
+def to_plain(value: Any, where: str = "checkpoint") -> Any:
     """Copy a value as tensors and plain Python values.
 
     History buffers and mappings become dicts, NumPy values become Python values. A value without a
@@ -82,12 +82,12 @@ def plain(value: Any, where: str = "checkpoint") -> Any:
             "max_length": value.max_length,
         }
     if isinstance(value, np.generic | np.ndarray):
-        return plain(value.tolist(), where)
+        return to_plain(value.tolist(), where)
     if isinstance(value, Mapping):
         return _plain_mapping(value, where)
     for kinds, plain_kind in ((list, list), (tuple, tuple), (set | frozenset, set)):
         if isinstance(value, kinds):
-            return plain_kind(plain(item, f"{where}[{i}]") for i, item in enumerate(value))
+            return plain_kind(to_plain(item, f"{where}[{i}]") for i, item in enumerate(value))
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     for base in (str, int, float, bytes):  # subclasses, such as enumerations
@@ -104,7 +104,7 @@ def _plain_mapping(value: Mapping, where: str) -> dict:
     for key, item in value.items():
         place = f"{where}.{key}"
         try:
-            result[plain(key, place)] = plain(item, place)
+            result[to_plain(key, place)] = to_plain(item, place)
         except _NotPlainError as error:
             if not callable(item) and place not in _reported:
                 _reported.add(place)
@@ -117,7 +117,7 @@ def _plain_mapping(value: Mapping, where: str) -> dict:
 
 
 def _restore(checkpoint: dict, trust: bool) -> None:
-    """Turn the dicts that `plain` wrote into history buffers, and drop the config that would run.
+    """Turn the dicts of `to_plain` into history buffers, and drop the config that would run.
 
     The config that mixdet reads is the text `meta.cfg`. mmengine's resume runs the text
     `meta.config` as Python.
@@ -138,7 +138,7 @@ def _restore(checkpoint: dict, trust: bool) -> None:
 
 def save(checkpoint: Any, file: Any, **kwargs: Any) -> None:
     """`torch.save` of the plain form of `checkpoint`."""
-    torch.save(plain(checkpoint), file, **kwargs)
+    torch.save(to_plain(checkpoint), file, **kwargs)
 
 
 def load(file: Any, map_location: MapLocation = None, trust: bool = False) -> dict:

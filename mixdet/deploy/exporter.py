@@ -16,7 +16,7 @@ from safetensors.torch import save
 from mixdet import __version__
 from mixdet.deploy.export_targets import check_export_options, write_targets
 from mixdet.deploy.folder_readme import write_folder_readme
-from mixdet.deploy.labeled_images import LabeledImages, labeled_images
+from mixdet.deploy.labeled_images import LabeledImages, load_labeled_images
 from mixdet.deploy.raw_network import CandidateNetwork, RawNetwork, postprocess_settings
 from mixdet.deploy.verification import ReferenceDetections, detect_reference, verify
 from mixdet.errors import MixDetError
@@ -92,7 +92,7 @@ def export(
         settings["max_drop"] = max_drop
     training_images = None
     if precision == "int8":
-        training_images = labeled_images(trained.cfg, "train_dataloader", data_root)
+        training_images = load_labeled_images(trained.cfg, "train_dataloader", data_root)
         settings["calibration_images"] = calibration_images
     folders = []
     for kind in kinds:

@@ -69,7 +69,7 @@ class LabeledImages:
         return scores.stats["bbox_mAP"]
 
 
-def labeled_images(cfg: Config, loader: str, data_root: str | None = None) -> LabeledImages:
+def load_labeled_images(cfg: Config, loader: str, data_root: str | None = None) -> LabeledImages:
     """Return the images of a config's data loader.
 
     Args:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from mixdet.errors import MixDetError
 from mixdet.inference.trained import TrainedNetwork
 from mixdet.models.backbones.base import StagedBackbone
+from mixdet.models.dense_heads.levels import flatten_levels
 from mixdet.models.fusing import fuse
 
 
@@ -124,9 +125,9 @@ class RawNetwork(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         head = self.detector.bbox_head
         class_levels, offset_levels = self._head_outputs(centered)
-        logits = _join_levels(class_levels, head.cls_out_channels)
+        logits = flatten_levels(class_levels, head.cls_out_channels)
         scores = (logits.sigmoid() if self.sigmoid else logits.softmax(-1))[..., : head.num_classes]
-        boxes = decode(_join_levels(offset_levels, 4))
+        boxes = decode(flatten_levels(offset_levels, 4))
         limit = boxes.new_tensor(self.input_wh * 2)
         return torch.minimum(boxes.clamp(min=0), limit), scores
 
@@ -222,9 +223,3 @@ def _scale_weights(stem: nn.Module, scale: Tensor) -> None:
     """Multiply a stem's weights by (3, 1, 1), which has the effect of scaling its input."""
     for conv in (module for module in stem.modules() if isinstance(module, nn.Conv2d)):
         conv.weight.mul_(scale)  # in place: a fused network has no gradients
-
-
-def _join_levels(levels: Sequence[Tensor], values: int) -> Tensor:
-    """Join (N, anchors * values, H, W) levels into one (N, all anchors, values) tensor."""
-    flat = [level.permute(0, 2, 3, 1).reshape(level.shape[0], -1, values) for level in levels]
-    return torch.cat(flat, 1)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from mixdet.deploy.labeled_images import LabeledImages, labeled_images
+from mixdet.deploy.labeled_images import LabeledImages, load_labeled_images
 from mixdet.errors import MixDetError
 from mixdet.inference.exported import ExportedNetwork
 from mixdet.inference.trained import TrainedNetwork
@@ -126,7 +126,7 @@ def detect_reference(trained: TrainedNetwork, data_root: str | None = None) -> R
     Raises:
         MixDetError: The images are missing.
     """
-    images = labeled_images(trained.cfg, "test_dataloader", data_root)
+    images = load_labeled_images(trained.cfg, "test_dataloader", data_root)
     detections = images.detect(trained)
     return ReferenceDetections(
         tuple(trained.classes), images, detections, images.mean_ap(detections)

@@ -18,7 +18,7 @@ from mmengine.optim import scheduler as schedulers
 from torch import nn
 
 from mixdet.compat import checkpoint
-from mixdet.compat.checkpoint import plain
+from mixdet.compat.checkpoint import to_plain
 
 
 def through_torch(value: object) -> object:
@@ -124,6 +124,6 @@ def test_a_history_comes_back_as_it_was(tmp_path: Path, history: list) -> None:
 def test_saving_changes_nothing_of_what_is_saved() -> None:
     value = {"message_hub": {"log_scalars": {"a": HistoryBuffer([1.0], [1])}}, "f": len}
     before = copy.copy(value)
-    plain(value)
+    to_plain(value)
     assert value == before
     assert isinstance(value["message_hub"]["log_scalars"]["a"], HistoryBuffer)

@@ -21,7 +21,7 @@ from mixdet.models.fusing.layout import ChannelLayout
 from mixdet.models.fusing.parts import PartitionedConv2d, PerPart
 from mixdet.models.layers import Conv2dSame, DepthwiseSeparable, Expansion, InvertedResidual
 from mixdet.models.layers.mixconv import PADDINGS
-from mixdet.models.layers.norm_act import norm_act
+from mixdet.models.layers.norm_act import apply_norm_act
 from mixdet.models.layers.pointwise import PointwiseConv2d
 
 
@@ -232,7 +232,7 @@ class StagedBackbone(BaseModule):
         Returns:
             A tensor (N, out_channels, ceil(H/out_stride), ceil(W/out_stride)) for each tap.
         """
-        x = norm_act(self.bn1, self.act1, self.conv_stem(x), last=len(self.blocks) == 0)
+        x = apply_norm_act(self.bn1, self.act1, self.conv_stem(x), last=len(self.blocks) == 0)
         outputs = {"stem": x} if "stem" in self.taps else {}
         for number, stage in enumerate(self.blocks, 1):
             if f"stage{number}.expansion" in self.taps:
@@ -244,7 +244,7 @@ class StagedBackbone(BaseModule):
             if f"stage{number}" in self.taps:
                 outputs[f"stage{number}"] = x
         if "head" in self.taps:
-            outputs["head"] = norm_act(self.bn2, self.act2, self.conv_head(x), last=True)
+            outputs["head"] = apply_norm_act(self.bn2, self.act2, self.conv_head(x), last=True)
         return tuple(outputs[tap] for tap in self.taps)
 
     def branch_blocks(self, form: FusedForm) -> None:

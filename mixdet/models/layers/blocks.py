@@ -16,7 +16,7 @@ from mixdet.models.fusing.blocks import BlockLayers, Layer
 from mixdet.models.fusing.layout import ChannelLayout
 from mixdet.models.fusing.parts import PartitionedConv2d, as_list
 from mixdet.models.layers.mixconv import MixConv2d
-from mixdet.models.layers.norm_act import norm_act
+from mixdet.models.layers.norm_act import apply_norm_act
 from mixdet.models.layers.pointwise import PointwiseConv2d, SplitPointwiseConv2d
 
 KernelSizes = int | Sequence[int]
@@ -128,8 +128,8 @@ class DepthwiseSeparable(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, in_channels, H, W) -> (N, out_channels, ceil(H/stride), ceil(W/stride))."""
-        y = norm_act(self.bn1, self.act1, self.conv_dw(x))
-        y = norm_act(self.bn2, self.act2, self.conv_pw(y), self.last)
+        y = apply_norm_act(self.bn1, self.act1, self.conv_dw(x))
+        y = apply_norm_act(self.bn2, self.act2, self.conv_pw(y), self.last)
         if self.has_shortcut:
             return y.add_(x) if self.allow_inplace else y + x
         return y
@@ -164,7 +164,7 @@ class Expansion(nn.Module):
 
     def forward(self, x: Tensor, expansions: list[Tensor] | None = None) -> Tensor:
         """(N, in_channels, H, W) -> (N, out_channels, H, W), also appended to `expansions`."""
-        y = norm_act(self.bn1, self.act1, self.conv_pw(x), last=True)
+        y = apply_norm_act(self.bn1, self.act1, self.conv_pw(x), last=True)
         if expansions is not None:
             expansions.append(y)
         return y
@@ -235,10 +235,10 @@ class InvertedResidual(nn.Module):
         Returns:
             (N, out_channels, ceil(H/stride), ceil(W/stride)).
         """
-        expanded = norm_act(self.bn1, self.act1, self.conv_pw(x))
+        expanded = apply_norm_act(self.bn1, self.act1, self.conv_pw(x))
         if expansions is not None:
             expansions.append(expanded)
-        y = norm_act(self.bn2, self.act2, self.conv_dw(expanded))
+        y = apply_norm_act(self.bn2, self.act2, self.conv_dw(expanded))
         y = self.bn3(self.conv_pwl(self.se(y)))
         if self.has_shortcut:
             return y.add_(x) if self.allow_inplace else y + x

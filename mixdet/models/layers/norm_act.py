@@ -31,7 +31,7 @@ LARGE = 16 * 2**20
 PART = 2**20  # bytes that are written at a time
 
 
-def norm_act(norm: nn.Module, act: nn.Module, x: Tensor, last: bool = False) -> Tensor:
+def apply_norm_act(norm: nn.Module, act: nn.Module, x: Tensor, last: bool = False) -> Tensor:
     """Compute `act(norm(x))`, with the statistics, results and gradients of the two modules.
 
     The one step is used in training on a CPU, if the norm is an `nn.BatchNorm2d` with all its

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
-from mixdet.models.layers.norm_act import norm_act
+from mixdet.models.layers.norm_act import apply_norm_act
 
 ACTS = [nn.SiLU, nn.ReLU, nn.ReLU6]
 
@@ -18,7 +18,7 @@ class Step(nn.Sequential):
     """A norm and an activation as one step."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return norm_act(*self, x)
+        return apply_norm_act(*self, x)
 
 
 def two(act: type[nn.Module], **kwargs: float) -> nn.Sequential:
@@ -59,7 +59,7 @@ def test_results_gradients_and_statistics_are_those_of_the_two(act, layout, dtyp
     x = images(dtype, memory_format=layout).requires_grad_()
     x_ours = x.detach().clone().requires_grad_()
     for _ in range(2):
-        y, y_ours = plain(x), norm_act(*ours, x_ours, last)
+        y, y_ours = plain(x), apply_norm_act(*ours, x_ours, last)
         torch.testing.assert_close(y_ours, y, rtol=0, atol=0)
         assert y_ours.is_contiguous(memory_format=layout)
         grad = torch.randn_like(y)
@@ -78,7 +78,7 @@ def test_gradients_of_large_tensors(act):
     plain = copy.deepcopy(ours)
     x = images(torch.float64, LARGE, memory_format=torch.channels_last).requires_grad_()
     x_ours = x.detach().clone().requires_grad_()
-    y, y_ours = plain(x), norm_act(*ours, x_ours)
+    y, y_ours = plain(x), apply_norm_act(*ours, x_ours)
     grad = torch.randn_like(y)
     y.backward(grad)
     y_ours.backward(grad)
@@ -94,7 +94,7 @@ def test_the_last_output_may_be_changed_in_place(act):
     x = images().requires_grad_()
     x_ours = x.detach().clone().requires_grad_()
     plain(x).mul(2).sum().backward()
-    norm_act(*ours, x_ours, last=True).mul_(2).sum().backward()
+    apply_norm_act(*ours, x_ours, last=True).mul_(2).sum().backward()
     torch.testing.assert_close(x_ours.grad, x.grad)
 
 
@@ -106,7 +106,7 @@ def test_first_and_second_derivatives(act):
 
     def function(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         norm.weight, norm.bias = weight, bias
-        return norm_act(norm, act, x)
+        return apply_norm_act(norm, act, x)
 
     assert torch.autograd.gradcheck(function, inputs)
     assert torch.autograd.gradgradcheck(function, inputs)
@@ -126,7 +126,7 @@ def test_the_gradient_of_a_large_tensor_takes_no_memory_of_its_own():
     """It is written over the activation's gradient, and not over that of `y`."""
     for act in ACTS:
         x = images(size=LARGE, memory_format=torch.channels_last).requires_grad_()
-        y = norm_act(*two(act), x)
+        y = apply_norm_act(*two(act), x)
         grad = torch.randn_like(y)
         before = grad.clone()
         with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as ran:
@@ -142,7 +142,7 @@ def test_large_gradients_of_a_model_in_half_are_finite(act):
     norm, act = nn.BatchNorm2d(6).half(), act()
     x = (images(size=(768, 768)) * 1e-3).half().to(memory_format=torch.channels_last)
     x.requires_grad_()
-    (gradient,) = torch.autograd.grad(norm_act(norm, act, x), x, torch.rand_like(x))
+    (gradient,) = torch.autograd.grad(apply_norm_act(norm, act, x), x, torch.rand_like(x))
     (expected,) = torch.autograd.grad(act(norm(x)), x, torch.rand_like(x))
     assert gradient.isfinite().all()
     assert expected.isfinite().all()
@@ -152,7 +152,7 @@ def test_large_gradients_of_a_model_in_half_are_finite(act):
 def test_gradients_of_several_outputs_at_a_time(size):
     norm, act = two(nn.ReLU6)
     x = images(size=size, memory_format=torch.channels_last).requires_grad_()
-    y = norm_act(norm, act, x)
+    y = apply_norm_act(norm, act, x)
     grads = torch.randn(2, *y.shape)
     expected = [torch.autograd.grad(y, x, grad, retain_graph=True)[0] for grad in grads]
     (gradients,) = torch.autograd.grad(y, x, grads, is_grads_batched=True)
@@ -165,7 +165,7 @@ def test_what_is_frozen_gets_no_gradient(parameter, size):
     norm, act = two(nn.SiLU)
     getattr(norm, parameter).requires_grad_(False)
     x = images(size=size, memory_format=torch.channels_last).requires_grad_()
-    norm_act(norm, act, x).sum().backward()
+    apply_norm_act(norm, act, x).sum().backward()
     assert [p.grad is None for p in norm.parameters()] == [
         parameter == "weight",
         parameter == "bias",
@@ -189,7 +189,7 @@ def test_other_modules_are_called_as_they_are(make):
     ours = copy.deepcopy(plain)
     x = images()
     for _ in range(2):
-        torch.testing.assert_close(norm_act(*ours, x), plain(x), rtol=0, atol=0)
+        torch.testing.assert_close(apply_norm_act(*ours, x), plain(x), rtol=0, atol=0)
     assert all(map(torch.equal, ours.buffers(), plain.buffers()))
 
 
@@ -198,7 +198,7 @@ def test_hooks_see_their_module():
     norm, act = two(nn.SiLU)
     for module in (norm, act):
         module.register_forward_hook(lambda module, *_: seen.append(type(module)))
-    norm_act(norm, act, images())
+    apply_norm_act(norm, act, images())
     assert seen == [nn.BatchNorm2d, nn.SiLU]
 
 
@@ -209,7 +209,7 @@ def test_hooks_on_all_modules_see_them():
         lambda module, *_: seen.append(type(module))
     )
     try:
-        norm_act(*plain, images())
+        apply_norm_act(*plain, images())
     finally:
         handle.remove()
     assert seen == [nn.BatchNorm2d, nn.SiLU]
@@ -228,7 +228,7 @@ def test_no_images():
     """As the plain module does."""
     x = torch.zeros(0, 6, 5, 4)
     norm, act = two(nn.SiLU)
-    assert norm_act(norm, act, x).shape == x.shape
+    assert apply_norm_act(norm, act, x).shape == x.shape
     assert torch.equal(norm.running_var, torch.ones(6))
 
 
@@ -236,5 +236,5 @@ def test_one_value_a_channel_is_refused_and_leaves_the_statistics():
     """As the plain module does: a variance of one value would be NaN."""
     norm = nn.BatchNorm2d(4)
     with pytest.raises(ValueError, match="more than 1 value per channel"):
-        norm_act(norm, nn.ReLU6(), torch.randn(1, 4, 1, 1))
+        apply_norm_act(norm, nn.ReLU6(), torch.randn(1, 4, 1, 1))
     assert torch.equal(norm.running_var, torch.ones(4))
