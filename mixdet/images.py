@@ -18,7 +18,7 @@ import numpy as np
 
 from mixdet.errors import MixDetError
 
-# Formats that OpenCV decodes too. Pillow supports others, and starts programs for some of them.
+# Pillow's formats that OpenCV decodes too. For some of its other formats Pillow starts programs.
 IMAGE_FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 # EXIF's tag for the orientation, and its values for which width and height change places.
 EXIF_ORIENTATION, EXIF_TRANSPOSED = 0x0112, (5, 6, 7, 8)
@@ -72,7 +72,9 @@ def refuse_foreign_name(name: str, root: str | os.PathLike) -> None:
         MixDetError: The name is absolute, is a URL, contains `..`, or cannot be a file's name.
     """
     if not _is_valid_name(name):
-        raise MixDetError(f"file_name {name!r} names no image under {root}")
+        raise MixDetError(
+            f"file_name {name!r} names no image under {root}: give a path relative to it"
+        )
     path = PurePath(name)
     if path.anchor or ".." in path.parts or "://" in name:
         raise MixDetError(f"file_name {name} leads out of {root}: give a path relative to it")
@@ -106,8 +108,9 @@ def read_image_file(path: str | os.PathLike, limits: ImageLimits) -> tuple[bytes
         if stat.S_ISFIFO(status.st_mode):  # reading would wait for a writer forever
             raise ImageFileError(f"{path} is a pipe, not a file")
         if status.st_size > limits.max_bytes:
-            size = f"{status.st_size:,} bytes"
-            raise ImageFileError(f"{path} has {size}, more than max_bytes={limits.max_bytes:,}")
+            raise ImageFileError(
+                f"{path} has {status.st_size:,} bytes, more than max_bytes={limits.max_bytes:,}"
+            )
         content = Path(path).read_bytes()
     except FileNotFoundError as error:
         raise ImageFileError(f"{path}: no such file, though the annotations name it") from error
@@ -133,8 +136,8 @@ def read_image_file(path: str | os.PathLike, limits: ImageLimits) -> tuple[bytes
 def _is_truncated(content: bytes) -> bool:
     """Tell whether a JPEG or a PNG ends too early.
 
-    OpenCV 4 decodes half a JPEG without an error. OpenCV 5 allocates whatever length a chunk of a
-    PNG states, which may be a gigabyte in a file of a few bytes.
+    OpenCV 4 decodes half a JPEG without an error. OpenCV 5 allocates the length that a PNG chunk
+    states, even a gigabyte in a file of a few bytes.
     """
     if content.startswith(b"\x89PNG"):
         position, kind = 8, b""
@@ -144,10 +147,10 @@ def _is_truncated(content: bytes) -> bool:
             kind = content[position + 4 : position + 8]
             position += 12 + length
         return kind != b"IEND" or position > len(content)
-    # The data of a scan never contain the end marker. A thumbnail has one too, but before the last
+    # The data of a scan never contain an end marker. The one of a thumbnail comes before the last
     # scan of the image.
-    jpeg = content.startswith(b"\xff\xd8")
-    return jpeg and content.rfind(b"\xff\xd9") < content.rfind(b"\xff\xda")
+    is_jpeg = content.startswith(b"\xff\xd8")
+    return is_jpeg and content.rfind(b"\xff\xd9") < content.rfind(b"\xff\xda")
 
 
 def decode_fully(path: str | os.PathLike, content: bytes) -> None:
@@ -188,7 +191,7 @@ def _image_file_errors(path: str | os.PathLike) -> Iterator[None]:
 def _is_transposed(image: Any, content: bytes) -> bool:
     """Tell whether EXIF turns the image by 90 or 270 degrees.
 
-    Pillow would decode a whole PNG to find out that it has no EXIF data.
+    The function itself looks for EXIF data in a PNG. Pillow would decode the whole image for this.
     """
     if image.format == "PNG" and not re.search(rb"e[xX][iI]f", content):
         return False

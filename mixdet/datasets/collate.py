@@ -27,24 +27,22 @@ def packed_collate(samples: Sequence[dict]) -> dict[str, Any]:
     process receives the same lists of tensors and data samples that the worker collated.
 
     Args:
-        samples: One per image, as the pipeline returns it: `inputs`, (3, H, W), and other keys.
+        samples: The pipeline's results, one per image: `inputs`, (3, H, W), and other keys.
 
     Returns:
-        A list for each key.
+        The batch, with a list for each key.
     """
     batch = pseudo_collate(samples)
-    return {
-        key: (ImageList if key == "inputs" else PackedList)(values)
-        if isinstance(values, list)
-        else values
-        for key, values in batch.items()
-    }
+    for key, values in batch.items():
+        if isinstance(values, list):
+            batch[key] = ImageList(values) if key == "inputs" else PackedList(values)
+    return batch
 
 
 def stack_images(images: Sequence[Tensor]) -> Tensor:
     """Stack N images (3, H, W) into (N, 3, H, W) and keep their memory format.
 
-    `torch.stack` would copy images that are channels-last into another memory format.
+    `torch.stack` alone would store channels-last images as channels-first.
     """
     stored, channels_last = _as_stored(images)
     return _channels_first(torch.stack(stored), channels_last)
@@ -53,7 +51,7 @@ def stack_images(images: Sequence[Tensor]) -> Tensor:
 def have_one_shape(images: Any) -> bool:
     """Tell whether images are a list of 3-D tensors of one shape, type and device.
 
-    Test-time augmentation gives a nested list.
+    Test-time augmentation gives nested lists, for which the answer is False.
     """
     return (
         isinstance(images, Sequence)
@@ -69,7 +67,7 @@ def is_channels_last(image: Tensor) -> bool:
 
 
 def _as_stored(images: Sequence[Tensor]) -> tuple[list[Tensor], bool]:
-    """Return the images as (H, W, 3) if all are channels-last, and whether they are."""
+    """Return the images, permuted to (H, W, 3) if all are channels-last, and whether all are."""
     channels_last = all(map(is_channels_last, images))
     return [image.permute(1, 2, 0) if channels_last else image for image in images], channels_last
 
@@ -92,7 +90,8 @@ class ImageList(list):
         torch.stack(stored, out=shared.tensor)
         return _unstack, (shared, channels_last)
 
-    def __copy__(self) -> ImageList:  # pinning copies the list, as any other, by reference
+    # torch's pinning calls copy.copy, which would pickle the list without this method.
+    def __copy__(self) -> ImageList:
         return ImageList(self)
 
 
@@ -124,5 +123,5 @@ def _unstack(stored: Tensor, channels_last: bool) -> ImageList:
 
 
 def _unpack(content: bytes) -> PackedList:
-    # Only a pickle that is being loaded already calls this.
+    # This is as safe as the surrounding pickle, which names this function.
     return PackedList(pickle.loads(content))

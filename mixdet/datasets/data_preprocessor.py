@@ -1,4 +1,4 @@
-"""mmdet's data preprocessor, with a few steps per batch in place of a few per image."""
+"""mmdet's data preprocessor, but for a batch at once instead of image by image."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class BatchedDetDataPreprocessor(DetDataPreprocessor):
         return super().forward(data, training)
 
     def _takes_one_pass(self, inputs: Any) -> bool:
-        """Tell whether the inputs are channels-last images on a CPU that need only normalizing."""
+        """Tell whether the inputs are channels-last CPU images that need normalization only."""
         return (
             self.device.type == "cpu"
             and self._enable_normalize
@@ -125,7 +125,7 @@ class BatchedDetDataPreprocessor(DetDataPreprocessor):
         return tensor.to(self.device, non_blocking=True)
 
     def _send_samples(self, samples: Sequence) -> Sequence:
-        """Return copies of the samples on the device. Tensors of a type are sent as one."""
+        """Return copies of the samples on the device. All tensors of one type are sent as one."""
         copies = [sample.new() for sample in samples]
         fields: dict[torch.dtype, list[tuple[InstanceData, str, Tensor]]] = {}
         for copy in copies:

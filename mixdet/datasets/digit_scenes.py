@@ -19,9 +19,10 @@ from mixdet.errors import MixDetError
 class DigitScenes(SafeCocoDataset):
     """`SafeCocoDataset` that writes the digit scenes if their folder does not exist.
 
-    The first process of a machine writes them, and the others wait. A folder that contains the
-    annotation file is used as it is. `data_root` may therefore name scenes with other arguments
-    (`tools/make_digit_scenes.py`), or another data set.
+    The first process of a machine writes them, and the others wait. Digit scenes of an older
+    version are written again. Any other folder with the annotation file is used as it is, so
+    `data_root` may name scenes with other arguments (`tools/make_digit_scenes.py`) or another data
+    set.
 
     Args:
         data_root: Folder of the data set.
@@ -30,8 +31,8 @@ class DigitScenes(SafeCocoDataset):
         **kwargs: Arguments of `SafeCocoDataset`.
 
     Raises:
-        MixDetError: The annotation file does not exist and is not one of the digit scenes, or the
-            folder contains other files, so that the digit scenes cannot be written to it.
+        MixDetError: The digit scenes have no annotation file of that name, or they cannot be
+            written because the folder contains other files.
     """
 
     makes_its_data: ClassVar[bool] = True  # checks before a run must not report missing files
@@ -69,8 +70,8 @@ class DigitScenes(SafeCocoDataset):
         barrier()
         if not annotations.is_file():
             raise MixDetError(
-                f"{annotations} is missing: the annotation files of digit scenes are "
-                "annotations/instances_train.json and annotations/instances_val.json"
+                f"{annotations} is missing: set ann_file to one of the digit scenes' files, "
+                "annotations/instances_train.json or annotations/instances_val.json"
             )
         super().__init__(
             data_root=data_root,

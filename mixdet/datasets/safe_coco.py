@@ -32,14 +32,14 @@ class SafeCocoDataset(CocoDataset):
       folder through a link.
     - The size and the header of an image are checked against limits before it is decoded.
     - In training, the log names a broken image, and another image, chosen by the seed, replaces it.
-      The workers of a process share one count; each process of a distributed run has its own. In
-      evaluation no image can be replaced, so that a broken image ends the run.
+      Each process of a distributed run counts its own broken images, over all its workers. In
+      evaluation a broken image ends the run.
 
     With `backend_args` or a URL only the names are checked.
 
     Args:
-        max_broken: Fraction of the images that may be broken. Training stops above it, and by
-            default at the first broken image.
+        max_broken: Largest fraction of broken images in training. The default, 0, stops the run at
+            the first broken image.
         max_bytes: Largest size of an image file in bytes.
         max_pixels: Largest number of pixels of an image, width times height.
         **kwargs: Arguments of `CocoDataset`.
@@ -107,7 +107,7 @@ class SafeCocoDataset(CocoDataset):
                     raise
                 self._count_broken(int(idx), error)
             key = getattr(idx, "key", None)
-            if key is None:  # another sampler than SeededSampler
+            if key is None:  # the sampler is not a SeededSampler
                 idx = self._rand_another()
             else:
                 seed_generators("replacement", *key)
@@ -136,14 +136,15 @@ class SafeCocoDataset(CocoDataset):
         Raises:
             MixDetError: More images are broken than `max_broken` allows.
         """
-        is_known, self._broken[index] = bool(self._broken[index]), 1
+        is_known = bool(self._broken[index])
+        self._broken[index] = 1
         count = int(self._broken.sum())
         summary = f"{count} of {len(self)} training images are broken"
         if count > self.max_broken * len(self) or count == len(self):
             raise MixDetError(
-                f"{error}; {summary}, and max_broken={self.max_broken:g} is the largest fraction: "
-                "repair or remove them; tools/check_data.py lists them"
+                f"{error}; {summary}, and the limit is max_broken={self.max_broken:g}: repair or "
+                "remove them; tools/check_data.py lists them"
             ) from error
-        if not is_known:  # at the level of an error, the only one that ranks other than 0 log
+        if not is_known:
             message = f"{error}; another image replaces it: {summary}"
-            print_log(message, logger="current", level=logging.ERROR)
+            print_log(message, logger="current", level=logging.ERROR)  # ranks > 0 log errors only

@@ -1,7 +1,7 @@
 """Shared memory blocks that a data loading worker uses again for one batch after another.
 
 torch allocates new shared memory for every tensor that a worker sends, and the kernel clears its
-pages first. For eight images of 320 x 320 pixels that took longer than reading and augmenting
+pages first. For eight images of 320 x 320 pixels this took longer than reading and augmenting
 them. A worker may use a block of this module again as soon as the training process has freed the
 tensor in it. The system frees the blocks when the worker ends.
 """
@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# Blocks that a worker keeps: for the batches ahead (`prefetch_factor`), in use and being pinned.
+# Blocks that a worker keeps, for batches that are prefetched, being pinned or in use.
 MAX_BLOCKS = 8
 # The last byte of a block is its state.
 FREE, IN_USE, ABANDONED = range(3)
@@ -89,13 +89,13 @@ def _receive(
     """Return the tensor in the training process. When its storage is freed, so is the block."""
     if number < MAX_BLOCKS:  # keep it mapped, since mapping costs a page fault per page
         _blocks_of(worker)[number] = block
-    # A NumPy array can be marked as free later; a tensor created in inference mode could not.
+    # The finalizer writes to a NumPy array: torch would refuse to change an inference tensor.
     content = block.numpy()
     array = content[: _num_bytes(shape, dtype)]
     tensor = torch.from_numpy(array)  # its storage, and every view of it, keeps `array` alive
     finalizer = weakref.finalize(array, _set_state, content, FREE)
     finalizer.atexit = False
-    _finalizers[:] = [*(kept for kept in _finalizers if kept.alive), finalizer]
+    _finalizers[:] = [*(pending for pending in _finalizers if pending.alive), finalizer]
     return tensor.view(dtype).view(shape)
 
 

@@ -3,8 +3,8 @@
 The wheels of scikit-learn and scikit-image contain the digits and the photographs; nothing is
 downloaded. The two splits share no digit and no pixel of a photograph:
 
-- The last fifth of the digits of each class is for validation. The digits are in the order in
-  which they were collected, so most of these are by other writers.
+- The last fifth of the digits of each class is for validation. The digits are in the order of
+  their collection, so most validation digits are by other writers.
 - The right 30 % of each photograph is for validation, and the rest for training.
 """
 
@@ -246,7 +246,7 @@ def _choose_color(lab: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray
 
 
 def contrast(lab: np.ndarray, color: np.ndarray, opacity: float) -> float:
-    """Return the CIELAB distance from the drawn ink that nine tenths of the background have.
+    """Return the CIELAB distance to the ink that nine tenths of the background's pixels exceed.
 
     Args:
         lab: Background, (H, W, 3) float32 in CIELAB.

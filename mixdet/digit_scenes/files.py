@@ -116,7 +116,7 @@ def ensure_digit_scenes(root: str | os.PathLike, progress: bool = True) -> Path:
 
 
 def read_parameters(root: Path) -> dict[str, int] | None:
-    """Return the version and the arguments of the digit scenes in a folder, None without any."""
+    """Return version and arguments of the digit scenes in a folder, or None if it has none."""
     parameters = []
     for split in SPLITS:
         try:

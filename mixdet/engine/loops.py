@@ -49,34 +49,34 @@ class ResumableTrainLoop(EpochBasedTrainLoop):
         return self.runner.model
 
     def _check(self) -> None:
-        """Raise an error now for what would fail later, or train nothing."""
+        """Refuse data without a batch, and a head with another number of classes than the data."""
         dataset = self.dataloader.dataset
         if not len(self.dataloader):
             raise MixDetError(
                 f"there is no batch to train on: the data set has {len(dataset)} images and "
-                f"train_dataloader.batch_size is {self.dataloader.batch_size}: make it smaller"
+                f"train_dataloader.batch_size is {self.dataloader.batch_size}: set a smaller one"
             )
         head = getattr(self.runner.model, "bbox_head", None)
-        outputs = getattr(head, "num_classes", None)
+        num_classes = getattr(head, "num_classes", None)
         classes = len(getattr(dataset, "metainfo", {}).get("classes", ()))
-        if outputs is not None and classes and classes != outputs:
+        if num_classes is not None and classes and classes != num_classes:
             raise MixDetError(
                 f"the training data have {classes} classes, but model.bbox_head.num_classes is "
-                f"{outputs}: set it to {classes}"
+                f"{num_classes}: set it to {classes}"
             )
 
     def run_epoch(self) -> None:
         """Train on the remaining batches of the epoch."""
         self.runner.call_hook("before_train_epoch")
         self.runner.model.train()
-        done = self._batches_done()
+        batches_done = self._batches_done()
         start = {
             "epoch": self._epoch,
-            "iter": self._iter - done,
+            "iter": self._iter - batches_done,
             "batches": self._batch_layout(),
         }
         self.runner.message_hub.update_info(EPOCH_START, start)
-        for index, batch in enumerate(self._batches_from(done), start=done):
+        for index, batch in enumerate(self._batches_from(batches_done), start=batches_done):
             self.run_iter(index, batch)
         self.runner.call_hook("after_train_epoch")
         self._epoch += 1
@@ -87,7 +87,7 @@ class ResumableTrainLoop(EpochBasedTrainLoop):
         return start if start and start["epoch"] == self._epoch else None
 
     def _batch_layout(self) -> list[int | None]:
-        """Return what decides, besides the seed, which samples a batch contains."""
+        """Return the numbers that, with the seed, determine the samples of each batch."""
         size = getattr(self.dataloader.batch_sampler, "batch_size", None)
         return [len(self.dataloader), size, self.runner.world_size]
 

@@ -36,8 +36,8 @@ class CocoDetectionMetric(BaseMetric):
     mmdet's `CocoMetric` evaluates with 100, 300 and 1000 boxes per image and rounds to 3 digits.
     This class uses pycocotools' own limits of 1, 10 and 100 boxes. The metrics are `coco/bbox_mAP`,
     `coco/bbox_mAP_50`, `_75`, `_s`, `_m` and `_l`, and `coco/AR@1`, `AR@10`, `AR@100`, `AR_s@100`,
-    `AR_m@100` and `AR_l@100`. A metric without an object in the data is -1. The images that were
-    predicted are evaluated. If the data set leaves out images of the file, a warning says so.
+    `AR_m@100` and `AR_l@100`. A metric is -1 if the data contain no object for it. Only images
+    with predictions are evaluated. If the file contains more images, a warning says so.
 
     Args:
         ann_file: Annotation file in COCO's format. It is read at the first batch, since the data
@@ -161,7 +161,7 @@ class CocoDetectionMetric(BaseMetric):
             missing = sorted(set(classes) - set(names))
             difference = f"lacks {', '.join(missing)}" if missing else "has them in another order"
             raise MixDetError(
-                f"{self.ann_file}: its categories must be the data set's classes in their order, "
-                f"but it {difference}: set `metainfo.classes` of the data set to the file's names"
+                f"{self.ann_file}: the categories differ from the data set's classes: the file "
+                f"{difference}: set `metainfo.classes` of the data set to the file's names"
             )
         self._truth, self._category_ids = truth, [category["id"] for category in categories]

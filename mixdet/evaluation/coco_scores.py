@@ -32,8 +32,8 @@ class BoxScores:
     """The results of an evaluation, from 0 to 1.
 
     Attributes:
-        stats: The 12 COCO metrics by their names in `STATS`. A metric without an object is -1.
-        per_class: AP over IoU 0.50 to 0.95 by class name. It is NaN for a class without an object.
+        stats: The 12 COCO metrics by their names in `STATS`; -1 if a metric has no object.
+        per_class: AP over IoU 0.50 to 0.95 by class name; NaN if a class has no object.
     """
 
     stats: dict[str, float]
@@ -132,8 +132,8 @@ def score_boxes(
         truth: The annotations.
         detections: Detections in COCO's results format, with `image_id`, `category_id`, `bbox`
             in (x, y, width, height) pixels and `score`. The list may be empty.
-        category_ids: Categories to evaluate. None evaluates all of the file.
-        image_ids: Images to evaluate. None evaluates all of the file.
+        category_ids: Categories to evaluate, by default all categories of the file.
+        image_ids: Images to evaluate, by default all images of the file.
         backend: 'pycocotools', or 'faster_coco_eval', which gives the same results in less time.
 
     Raises:
@@ -192,11 +192,12 @@ def load_backend(backend: str) -> tuple[type, Callable[[COCO], Any]]:
 
 
 def as_coco(truth: COCO, detections: Sequence[dict[str, Any]]) -> COCO:
-    """Convert detections to pycocotools' `COCO`, whose `loadRes` fails for an empty list.
+    """Convert detections to pycocotools' `COCO`.
 
     Args:
         truth: The annotations.
-        detections: Detections in COCO's results format.
+        detections: Detections in COCO's results format. The list may be empty, unlike for
+            `COCO.loadRes`.
     """
     if detections:
         return truth.loadRes([dict(detection) for detection in detections])

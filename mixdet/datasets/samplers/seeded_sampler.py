@@ -12,7 +12,7 @@ from mmengine.dataset import DefaultSampler
 class SampleIndex(int):
     """An index into a data set, with the key that seeds the randomness of the sample.
 
-    The index is pickled into the workers and passes through the data set to
+    The index is sent to the workers and passes through the data set to
     `results["sample_idx"]`, where `SeedSample` reads its key. Wrappers that compute an inner index
     (`RepeatDataset` by `%`, `ConcatDataset` by `-`) keep the key, so that each repetition of a
     sample is augmented in another way.
@@ -49,7 +49,7 @@ class SeededSampler(DefaultSampler):
     _skipped = 0
 
     def skip(self, samples: int) -> None:
-        """Skip the first samples (of this rank) in the next iteration over the sampler only.
+        """Skip the first samples of this rank, in the next iteration over the sampler only.
 
         Args:
             samples: Number of samples to skip.
@@ -57,7 +57,7 @@ class SeededSampler(DefaultSampler):
         self._skipped = samples
 
     def __iter__(self) -> Iterator[SampleIndex]:
-        first, self._skipped = self._skipped, 0
+        skipped, self._skipped = self._skipped, 0
         seed, epoch = self.seed, self.epoch
-        order = islice(super().__iter__(), first, None)
+        order = islice(super().__iter__(), skipped, None)
         return (SampleIndex(index, (seed, epoch, index)) for index in order)

@@ -37,8 +37,8 @@ class CropPlanner:
     skipped without a trial, which changes no probability.
 
     Attributes:
-        expand_ratio: Smallest and largest ratio of the canvas's side to the image's. None expands
-            no image.
+        expand_ratio: Smallest and largest ratio of the canvas's side to the image's. None turns
+            the expansion off.
         expand_prob: Probability of an expansion.
         min_ious: Thresholds. Each of them, "no crop" and "no threshold" are drawn with equal
             probability.
@@ -95,9 +95,10 @@ class CropPlanner:
         """Return an upper bound of the threshold that a crop can reach with all boxes.
 
         An IoU is at most the ratio of the smaller to the larger area. Let the smallest box have the
-        area a, the largest box the area b, and the smallest crop the area c. An IoU of t with the
-        smallest box needs a crop of at most a / t, and one with the largest box needs a crop of at
-        least t b. Therefore t is at most a / c, and at most the square root of a / b.
+        area a, the largest box the area b, and the smallest crop the area c. A crop can have an IoU
+        of t with the smallest box only if its area is at most a / t, and with the largest box only
+        if its area is at least t b. Therefore t is at most a / c, and at most the square root of
+        a / b.
         """
         if not len(boxes):
             return 1.0
@@ -106,10 +107,10 @@ class CropPlanner:
         smallest, largest = min(areas), max(areas)
         smallest_crop = math.prod(int(self.min_crop_size * side) for side in canvas)
         bounds = smallest / max(smallest_crop, 1), math.sqrt(smallest / max(largest, 1e-9))
-        return min(bounds) * (1 + 1e-5)  # areas are rounded
+        return min(bounds) * (1 + 1e-5)  # the areas have rounding errors
 
     def _trials(self, canvas: tuple[int, int]) -> np.ndarray:
-        """Draw `TRIALS` crops, and return the (T, 4) with an allowed shape, in whole pixels."""
+        """Draw `TRIALS` crops; return those of allowed shape, (T, 4), in whole pixels."""
         draws = np.random.random_sample((2, TRIALS, 2))
         sizes = (self.min_crop_size + (1 - self.min_crop_size) * draws[0]) * canvas
         aspects = sizes[:, 1] / sizes[:, 0]
@@ -125,7 +126,7 @@ class CropPlanner:
 
 
 def _uniform(low: float, high: float) -> float:
-    """Draw one number. `np.random.uniform` gives the same one in ten times the time."""
+    """Draw the number that `np.random.uniform` would draw, in a tenth of the time."""
     return low + (high - low) * np.random.random_sample()
 
 

@@ -21,8 +21,8 @@ class PackChannelsLast(PackDetInputs):
 
     `inputs` has the shape (3, H, W) and the values that mmdet gives, but stays in the channels-last
     memory of the image (H, W, 3). On a CPU with `BatchedDetDataPreprocessor` it stays so up to the
-    first convolution. Boxes and labels are copied only if some boxes are to be ignored. The
-    annotations of a sample without boxes, or with others than boxes, are packed by mmdet.
+    first convolution. Boxes and labels are copied only if some boxes are to be ignored. If boxes
+    are missing or other annotations are present, mmdet packs the annotations.
 
     Required keys: img, (H, W, 3) or (H, W).
 

@@ -66,9 +66,11 @@ class PhotometricDistortion:
             self.saturation_range,
             (-self.hue_delta, self.hue_delta),
         )
-        *amounts, order = amounts
-        values = [low + (high - low) * u for (low, high), u in zip(ranges, amounts, strict=True)]
-        values.append(ORDERS[int(order * len(ORDERS))])
+        values = [
+            low + (high - low) * amount
+            for (low, high), amount in zip(ranges, amounts[:-1], strict=True)
+        ]
+        values.append(ORDERS[int(amounts[-1] * len(ORDERS))])
         parts = zip(PhotometricDraw._fields, values, coins, strict=True)
         return PhotometricDraw(**{name: value for name, value, coin in parts if coin < 0.5})
 
@@ -107,7 +109,7 @@ def distort(
 
 
 def _needs_hsv(draw: PhotometricDraw) -> bool:
-    # mmdet always converts to HSV and back. This changes values below zero only.
+    # mmdet always converts to HSV and back, which changes only values below zero.
     return draw.saturation != 1 or draw.hue != 0 or draw.brightness < 0
 
 
@@ -189,16 +191,16 @@ def distort_batch(images: Tensor, draws: Sequence[PhotometricDraw]) -> Tensor:
         (N, 3, H, W) float32.
     """
     device = images.device
-    numbers = torch.tensor([[*draw[:4], _needs_hsv(draw)] for draw in draws])
+    parameters = torch.tensor([[*draw[:4], _needs_hsv(draw)] for draw in draws])
     order = torch.tensor([draw.order for draw in draws])
     if device.type == "cuda":
-        numbers, order = numbers.pin_memory(), order.pin_memory()
-    numbers = numbers.to(device, non_blocking=True).view(-1, 5, 1, 1)
+        parameters, order = parameters.pin_memory(), order.pin_memory()
+    parameters = parameters.to(device, non_blocking=True).view(-1, 5, 1, 1)
     order = order.to(device, non_blocking=True).view(-1, 3, 1, 1)
-    brightness, contrast, saturation, hue, needs_hsv = numbers.unbind(1)
+    brightness, contrast, saturation, hue, needs_hsv = parameters.unbind(1)
     pixels = images.float() + brightness[:, None]
 
-    # The conversion of OpenCV, by a formula without branches.
+    # These are OpenCV's conversions to HSV and back, without branches.
     blue, green, red = pixels.unbind(1)
     value, least = pixels.amax(1), pixels.amin(1)
     chroma, tiny = value - least, torch.finfo(torch.float32).eps

@@ -37,9 +37,9 @@ class SeedSample(BaseTransform):
     """Seed all random generators from (seed, epoch, index), as the first training transform.
 
     The key comes from the `SampleIndex` of `SeededSampler`. If the pipeline rejects a sample, mmdet
-    draws a plain index for another one. Its random numbers then continue those of the rejected
-    sample, and are determined too. If no index ever has a key, the transform changes nothing and
-    logs one warning.
+    draws another index, which has no key. The new sample continues the random numbers of the
+    rejected one, so it is reproducible too. If no index ever has a key, the transform changes
+    nothing and logs one warning.
     """
 
     _seeded = False

@@ -43,7 +43,7 @@ class Annotations(NamedTuple):
 
     @classmethod
     def from_results(cls, results: dict) -> Annotations:
-        """Return a sample's annotations, loaded by a transform or as its data set gives them."""
+        """Return the annotations that a transform has loaded, or else those of the data set."""
         if "gt_bboxes" in results:
             boxes = results["gt_bboxes"].tensor.numpy()
             return cls(boxes, results["gt_bboxes_labels"], results["gt_ignore_flags"])
@@ -83,14 +83,14 @@ class SSDRandomCrop(BaseTransform):
 
     Args:
         scale: (width, height) of the output.
-        expand_ratio: Smallest and largest ratio of the canvas's side to the image's. None expands
-            no image.
+        expand_ratio: Smallest and largest ratio of the canvas's side to the image's. None turns
+            the expansion off.
         expand_prob: Probability of an expansion.
         fill: Color of the canvas in RGB (img itself is BGR), rounded down.
         min_ious: Thresholds for the IoU of the crop with all boxes.
         min_crop_size: Smallest ratio of the crop's side to the canvas's.
         flip_prob: Probability of a flip.
-        photometric: Arguments of `PhotometricDistortion`. None distorts no image.
+        photometric: Arguments of `PhotometricDistortion`. None turns the distortion off.
         backend_args: Arguments of mmengine's file backend.
 
     Raises:
@@ -222,12 +222,12 @@ class SSDRandomCrop(BaseTransform):
 
 
 def _visible_slice(start: int, length: int, factor: float, size: int) -> slice:
-    """Return the part of a side of a resized crop in which pixels of the image may be visible.
+    """Return the rows, or the columns, of a resized crop that may show pixels of the image.
 
-    The part may be a little too large, but never too small.
+    The range may be a little too large, but never too small.
 
     Args:
-        start: Position of the image in the crop, in pixels before the resize.
+        start: First row or column of the image in the crop, in pixels before the resize.
         length: Side of the image, in pixels before the resize.
         factor: Ratio of the resized crop to the crop.
         size: Side of the resized crop.
@@ -239,7 +239,7 @@ def _visible_slice(start: int, length: int, factor: float, size: int) -> slice:
 
 
 def _decode(data: bytes, reduction: int, path: str) -> np.ndarray:
-    """Decode (H, W, 3) uint8, BGR, turned as EXIF says, as mmdet's `LoadImageFromFile` does."""
+    """Decode to (H, W, 3) uint8, BGR, and turn upright, as mmdet's `LoadImageFromFile` does."""
     flag = REDUCED_FLAGS.get(reduction, cv2.IMREAD_COLOR)
     image = cv2.imdecode(np.frombuffer(data, np.uint8), flag)
     if image is None:

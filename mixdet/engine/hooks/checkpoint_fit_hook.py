@@ -51,7 +51,7 @@ class CheckpointFitHook(Hook):
             if runner._resume:
                 _log_changes(runner, checkpoint)
             return
-        trains = isinstance(runner._train_loop, BaseLoop)  # a test leaves the loop's config
+        trains = isinstance(runner._train_loop, BaseLoop)  # in a test it stays a config
         if runner._resume or not trains:
             raise MixDetError(f"the checkpoint does not fit the config: {mismatch}")
         runner.logger.warning(f"load_from fits in part; the rest starts from scratch: {mismatch}")

@@ -20,7 +20,7 @@ class SafeCheckpointHook(CheckpointHook):
 
     Checkpoints and `last_checkpoint` are written to a temporary file, which is then renamed. An
     old checkpoint is removed after the new one is written. (mmengine removes the old best
-    checkpoint before, and with `max_keep_ckpts=1` the last one too.) Only files in the folder of
+    checkpoint first, and with `max_keep_ckpts=1` the last one too.) Only files in the folder of
     the run are removed. A run that resumes from another folder changes nothing there.
 
     Args:
@@ -29,7 +29,7 @@ class SafeCheckpointHook(CheckpointHook):
         **kwargs: Arguments of `CheckpointHook`.
 
     Raises:
-        MixDetError: Before training, if `save_best` names a metric that validation does not give.
+        MixDetError: Before training, `save_best` names a metric that validation does not give.
     """
 
     def __init__(self, *args, backend_args: dict | None = None, **kwargs) -> None:
@@ -47,10 +47,11 @@ class SafeCheckpointHook(CheckpointHook):
     def _check_save_best(self, runner: Runner) -> None:
         """Raise an error now for a metric that the first validation would not find."""
         metrics = runner.val_evaluator.metrics if self.save_best and runner.val_loop else []
-        if not all(hasattr(metric, "names") for metric in metrics):  # others publish none
+        # mmengine's metrics do not publish their names.
+        if not metrics or not all(hasattr(metric, "names") for metric in metrics):
             return
         known = [f"{metric.prefix}/{name}" for metric in metrics for name in metric.names]
-        for name in self.save_best if known else ():
+        for name in self.save_best:
             if name not in ("auto", *known):
                 raise MixDetError(
                     f"default_hooks.checkpoint.save_best={name!r}: validation gives no such "
@@ -112,10 +113,10 @@ class SafeCheckpointHook(CheckpointHook):
         self._remove(outdated)
 
     def _outdated_paths(self, runner: Runner, step: int) -> list[str]:
-        """Add a step to those that are kept, and return the paths that are over the limit."""
+        """Add a step to `keep_ckpt_ids`; return the paths of the steps over `max_keep_ckpts`."""
         if self.max_keep_ckpts <= 0:
             return []
-        steps = [kept for kept in self.keep_ckpt_ids if kept != step] + [step]
+        steps = [previous for previous in self.keep_ckpt_ids if previous != step] + [step]
         kept, dropped = steps[-self.max_keep_ckpts :], steps[: -self.max_keep_ckpts]
         self.keep_ckpt_ids.clear()
         self.keep_ckpt_ids.extend(kept)

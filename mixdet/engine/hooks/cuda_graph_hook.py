@@ -36,8 +36,8 @@ class CudaGraphHook(Hook):
         """Check that the network can be captured.
 
         Raises:
-            MixDetError: There is no GPU, the run has several processes, the detector is another
-                one, or gradients are accumulated.
+            MixDetError: There is no GPU, the run has several processes, the detector is not
+                supported, or gradients are accumulated.
         """
         head = getattr(runner.model, "bbox_head", None)
         accumulated = getattr(runner.optim_wrapper, "_accumulative_counts", 1)
@@ -72,8 +72,7 @@ class CudaGraphHook(Hook):
 def capture(model: SSDLite, images: int, context: AbstractContextManager) -> None:
     """Capture a detector's network, and set its `graphed` to a function that launches the graph.
 
-    Weights, batch norm statistics and random state do not change. Gradients may be left over; the
-    optimizer clears them.
+    Weights, batch norm statistics and random state do not change.
 
     Args:
         model: The detector, on a GPU and in training mode.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,8 +28,7 @@ class FiniteLossHook(Hook):
     also stops the run before a checkpoint with NaN or infinite weights is written, so that the
     last checkpoint on disk is usable. (Gradients can overflow although the loss is finite.)
 
-    The hook reads the losses by a forward hook of torch. Hooks of mmengine run after the
-    optimizer's step.
+    A forward hook of torch reads the losses, since mmengine's hooks run after the optimizer's step.
     """
 
     priority = "VERY_HIGH"
@@ -38,11 +36,11 @@ class FiniteLossHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """Register the forward hook."""
 
-        def check(model: nn.Module, args: tuple, call: dict, output: Any) -> None:
-            names = _non_finite_names(output) if call.get("mode") == "loss" else []
+        def check(model: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
+            names = _non_finite_names(output) if kwargs.get("mode") == "loss" else []
             if names:
                 self._handle.remove()  # the repeated pass must not end here
-                raise MixDetError(_report(runner, model, call, names))
+                raise MixDetError(_report(runner, model, kwargs, names))
 
         self._handle = _unwrapped(runner).register_forward_hook(check, with_kwargs=True)
 
@@ -57,11 +55,11 @@ class FiniteLossHook(Hook):
             MixDetError: A weight, or a statistic of batch norm, is NaN or infinite.
         """
         # Other buffers may be infinite by design, such as masks.
-        parameters = {name for name, _ in _unwrapped(runner).named_parameters()}
+        parameter_names = {name for name, _ in _unwrapped(runner).named_parameters()}
         broken = [
             name
             for name, weight in checkpoint["state_dict"].items()
-            if (name in parameters or name.endswith(("running_mean", "running_var")))
+            if (name in parameter_names or name.endswith(("running_mean", "running_var")))
             and not _is_finite(weight)
         ]
         if broken:
@@ -71,25 +69,25 @@ class FiniteLossHook(Hook):
             )
 
 
-def _report(runner: Runner, model: nn.Module, call: dict, loss_names: list[str]) -> str:
-    paths = [sample.metainfo.get("img_path", "?") for sample in call.get("data_samples") or ()]
+def _report(runner: Runner, model: nn.Module, kwargs: dict, loss_names: list[str]) -> str:
+    paths = [sample.metainfo.get("img_path", "?") for sample in kwargs.get("data_samples") or ()]
     more = f" and {len(paths) - MAX_IMAGE_NAMES} more" if len(paths) > MAX_IMAGE_NAMES else ""
     return (
         f"NaN or infinite in iteration {runner.iter + 1} (epoch {runner.epoch + 1}): "
-        f"{', '.join(loss_names)}; {_first_origin(runner, model, call)}; images of the batch: "
+        f"{', '.join(loss_names)}; {_first_origin(runner, model, kwargs)}; images of the batch: "
         f"{', '.join(paths[:MAX_IMAGE_NAMES])}{more}; {_advice(runner)}"
     )
 
 
-def _first_origin(runner: Runner, model: nn.Module, call: dict) -> str:
-    """Run the batch again and say which output is the first that is not finite."""
-    if _non_finite_names(call["inputs"]):
+def _first_origin(runner: Runner, model: nn.Module, kwargs: dict) -> str:
+    """Run the batch again and describe the first output that is not finite."""
+    if _non_finite_names(kwargs["inputs"]):
         return "first in the images themselves"
     for hook in runner.hooks:
         if isinstance(hook, SeedIterationHook):  # the same seed gives the same dropout
             hook.before_train_iter(runner, 0)
     with torch.no_grad(), _watch_outputs(model) as messages:
-        model(**call)
+        model(**kwargs)
     return messages[0] if messages else "first in the loss; the output of every layer is finite"
 
 
@@ -120,11 +118,12 @@ def _non_finite_names(values: Any, name: str = "") -> list[str]:
     if isinstance(values, torch.Tensor):
         return [] if _is_finite(values) else [name]
     if isinstance(values, dict):
-        names = (_non_finite_names(value, str(key)) for key, value in values.items())
-        return list(itertools.chain.from_iterable(names))
-    if isinstance(values, (list, tuple)):
-        names = (_non_finite_names(value, name) for value in values)
-        return list(dict.fromkeys(itertools.chain.from_iterable(names)))
+        return [
+            path for key, value in values.items() for path in _non_finite_names(value, str(key))
+        ]
+    if isinstance(values, list | tuple):
+        names = [path for value in values for path in _non_finite_names(value, name)]
+        return list(dict.fromkeys(names))  # one name for all tensors of a list
     return []
 
 

@@ -16,7 +16,7 @@ from mmengine.runner import EpochBasedTrainLoop, Runner
 from mixdet.engine.file_backend import write_last_checkpoint
 
 FILENAME = "interrupted.pth"
-NOTICE = b"\nCtrl-C: stops once a checkpoint is written. Press Ctrl-C again to stop at once.\n"
+NOTICE = b"\nCtrl-C: the run stops once a checkpoint is written. Press it again to stop at once.\n"
 
 
 @HOOKS.register_module()
@@ -24,10 +24,10 @@ class InterruptHook(Hook):
     """On SIGINT, finish the iteration, write a checkpoint and exit with code 130.
 
     The checkpoint is `interrupted.pth` in the folder of the other checkpoints, and
-    `last_checkpoint` names it. After the last iteration of an epoch, the end of the epoch runs
-    too. A running validation is finished, since the model may hold averaged weights during it. A
-    second SIGINT has the effect that it had before training; by default it stops the process at
-    once. If one of several processes gets the signal, all of them stop.
+    `last_checkpoint` names it. After the last iteration of an epoch, the other hooks for the end
+    of the epoch run first. A running validation is finished, since the model may hold averaged
+    weights during it. A second SIGINT has the effect that it had before training; by default it
+    stops the process at once. If one of several processes gets the signal, all of them stop.
 
     With `ResumableTrainLoop`, `SeededSampler` and `SeedSample` the resumed run ends with the same
     weights as a run that was never stopped.

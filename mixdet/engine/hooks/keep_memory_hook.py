@@ -13,8 +13,8 @@ from mmengine.runner import Runner
 
 # Parameters of mallopt, from glibc's <malloc.h>.
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3
-# Larger blocks are mapped anew and unmapped when freed. glibc takes the first value that it
-# supports; an older one supports no more than the second.
+# Blocks above this size are mapped one by one, and unmapped when they are freed. The first value
+# that glibc accepts is used; older versions accept the second only.
 MMAP_THRESHOLDS = (1 << 30, 32 << 20)
 DEFAULT_MMAP_THRESHOLD = 128 << 10  # glibc's own
 HEAP_SETTINGS = (
@@ -33,9 +33,9 @@ class KeepMemoryHook(Hook):
     the whole process, whose memory use then stays at its peak. `default_hooks.keep_memory=None`
     turns the hook off.
 
-    The settings start after the optimizer's first step, whatever the number of batches before it.
-    That step creates tensors which stay, such as the optimizer's momenta. In the heap they would
-    lie between freed tensors, and leave gaps too small for the next ones.
+    In training, large tensors are still mapped until the optimizer has made its first step. That
+    step creates tensors that stay, such as the optimizer's momenta. In the heap they would lie
+    between freed tensors, and leave gaps too small for the next ones.
     """
 
     def __init__(self) -> None:
@@ -47,7 +47,7 @@ class KeepMemoryHook(Hook):
             keep_freed_memory()
 
     def before_train(self, runner: Runner) -> None:
-        """Map the tensors of the first step."""
+        """Map large tensors until the optimizer's first step."""
         if not torch.cuda.is_available():
             self._before_first_step = map_large_tensors()
 
@@ -72,7 +72,7 @@ def _has_stepped(wrapper: OptimWrapper) -> bool:
 
 def keep_freed_memory() -> bool:
     """Set glibc's malloc to keep freed memory. Return False where there is no glibc."""
-    # Any of the other settings fixes the mmap threshold, which must be raised first.
+    # With any other setting glibc stops adapting the mmap threshold, so this one is raised first.
     raised = any(_mallopt(M_MMAP_THRESHOLD, threshold) for threshold in MMAP_THRESHOLDS)
     return raised and all(_mallopt(parameter, value) for parameter, value in HEAP_SETTINGS)
 

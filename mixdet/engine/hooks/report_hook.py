@@ -70,11 +70,13 @@ class ReportHook(Hook):
             return
         runner.logger.info(f"{title}\n{metric.scores.table()}")
         runner.logger.info(f"detections: {metric.results_file}")
-        images = getattr(loop.dataloader.dataset, "data_prefix", {}).get("img")
-        if self.sheet and images is not None:
-            has_path = isinstance(self.sheet, str)
-            path = Path(self.sheet) if has_path else Path(runner.work_dir, f"{mode}_sheet.jpg")
-            write_contact_sheet_from_results(metric.ann_file, images, metric.results_file, path)
+        image_folder = getattr(loop.dataloader.dataset, "data_prefix", {}).get("img")
+        if self.sheet and image_folder is not None:
+            default = Path(runner.work_dir, f"{mode}_sheet.jpg")
+            path = Path(self.sheet) if isinstance(self.sheet, str) else default
+            write_contact_sheet_from_results(
+                metric.ann_file, image_folder, metric.results_file, path
+            )
             runner.logger.info(f"true and predicted boxes: {path}")
 
 

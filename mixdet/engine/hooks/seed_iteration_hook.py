@@ -29,11 +29,10 @@ class SeedIterationHook(Hook):
         _seed_everywhere("run", runner.seed)
 
     def before_train(self, runner: Runner) -> None:
-        """Set the sampler's seed to the checkpoint's, which replaces the config's in a resume."""
+        """Give the sampler the seed of the run, which a resumed run takes from its checkpoint."""
         sampler = runner.train_dataloader.sampler
-        if isinstance(sampler, SeededSampler) and not runner.cfg.get("randomness", {}).get(
-            "diff_rank_seed"
-        ):
+        seed_per_rank = runner.cfg.get("randomness", {}).get("diff_rank_seed")
+        if isinstance(sampler, SeededSampler) and not seed_per_rank:
             sampler.seed = runner.seed
 
     def before_train_iter(

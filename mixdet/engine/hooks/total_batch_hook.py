@@ -12,8 +12,8 @@ class TotalBatchHook(Hook):
     """Warn if the batch over all processes is not `auto_scale_lr.base_batch_size` of the config.
 
     With `auto_scale_lr.enable` mmengine scales the learning rate in proportion to the batch (Goyal
-    et al. 2017, section 2.1) and logs it, so the hook does not warn. The hook counts the batches of
-    accumulated gradients as one batch. mmengine's scaling does not.
+    et al. 2017, section 2.1) and logs it, so the hook does not warn. Unlike mmengine's scaling, the
+    hook counts the batches of accumulated gradients as one batch.
     """
 
     def before_train(self, runner: Runner) -> None:
@@ -27,7 +27,7 @@ class TotalBatchHook(Hook):
         total = runner.world_size * size * steps
         if total != base:
             runner.logger.warning(
-                f"The recipe's learning rate is for batches of {base} images, and these have "
-                f"{total} ({runner.world_size} processes x {size} x {steps} accumulated): "
+                f"The recipe's learning rate is for batches of {base} images, but this run's "
+                f"have {total} ({runner.world_size} processes x {size} x {steps} accumulated): "
                 f"--auto-scale-lr multiplies the learning rate by {total / base:.4g}"
             )
