@@ -92,8 +92,8 @@ def count_madds(model: nn.Module, *inputs, **kwargs) -> int:
 def count_madds_by_module(model: nn.Module, *inputs, **kwargs) -> Counter[nn.Module]:
     """Count the multiply-adds of every module of a network in one forward pass.
 
-    The count of a module includes its children, and sums up all calls of the module. A module is
-    not counted if its `forward` is called directly, which skips its hooks. Its children are counted.
+    The count of a module includes its children, and sums up all calls of the module. A direct
+    call of `forward` skips the hooks of a module: such a call counts for the children only.
 
     Args:
         model: The network.

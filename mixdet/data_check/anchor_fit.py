@@ -218,18 +218,15 @@ def _resized_boxes(split: Split, scale: tuple[int, int], keep_ratio: bool) -> np
         scale: (width, height) in pixels that images are resized to.
         keep_ratio: Whether images keep their aspect ratio and are resized to fit into `scale`.
     """
-    used = np.array(
-        [
-            not annotation.get("iscrowd")
-            and split.category_name_by_id.get(annotation.get("category_id")) in split.classes
-            for annotation in split.annotations
-        ],
-        bool,
-    )
+    used = [
+        not annotation.get("iscrowd")
+        and split.category_name_by_id.get(annotation.get("category_id")) in split.classes
+        for annotation in split.annotations
+    ]
     boxes, images = split.boxes[:, 2:], split.sizes
     with np.errstate(invalid="ignore"):
-        used &= (boxes >= 1).all(1) & (images >= 1).all(1)
-    boxes, images = boxes[used], images[used]
+        valid = np.array(used, bool) & (boxes >= 1).all(1) & (images >= 1).all(1)
+    boxes, images = boxes[valid], images[valid]
     factors = np.array(scale) / images
     if keep_ratio:
         longer, shorter = max(scale) / images.max(1), min(scale) / images.min(1)

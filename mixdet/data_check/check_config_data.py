@@ -53,7 +53,7 @@ def full_check(cfg: Config) -> DataReport:
     splits = read_splits(cfg)
     if not splits:
         raise MixDetError(
-            "the config has no data set to check: only a CocoDataset on a local disk can be checked"
+            "the config has no CocoDataset on a local disk: no other data set can be checked"
         )
     problems = _check_annotations(splits)
     all_files = [read_image_files(split) for split in splits if split.root is not None]
