@@ -6,6 +6,8 @@ import argparse
 import json
 from pathlib import Path
 
+from benchmarks.pages import BEGIN, END, update_page
+from benchmarks.records import module_of, read_record, record_table, write_plot
 from mixdet.errors import run_tool
 from mixdet.outputs import writable_file
 
@@ -13,8 +15,8 @@ from mixdet.outputs import writable_file
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
-        description="Time MixDet against its peers, in turns on this machine. Figures are medians "
-        "of the rounds, with the lowest and the highest in brackets.",
+        description="Time MixDet against its peers, in turns on this machine. Results are medians "
+        "over the rounds, with the lowest and the highest in parentheses.",
     )
     commands = parser.add_subparsers(dest="command", required=True)
     common = argparse.ArgumentParser(add_help=False)
@@ -27,17 +29,17 @@ def parse_args() -> argparse.Namespace:
     coco.add_argument("--data-root", required=True, help="a folder in COCO's layout")
 
     command = commands.add_parser(
-        "input", parents=[common, coco], help="the training pipeline against mmdet's"
+        "input", parents=[common, coco], help="time the training pipeline against mmdet's"
     )
     command.add_argument("--images", type=positive, help="read only the first IMAGES images")
 
     command = commands.add_parser(
-        "train", parents=[common], help="a training step against mmdet's on timm's networks"
+        "train", parents=[common], help="time a training step against mmdet's with timm's backbones"
     )
     command.add_argument("--batch", type=positive, help="images per step (default: 8)")
     command.add_argument("--amp", action="store_true", help="mixed precision on both sides")
-    command.add_argument("--threads", nargs="+", type=positive, help="default: 1 2")
-    command.add_argument("--networks", nargs="+", metavar="NAME", help="such as MixNet-S")
+    add_threads(command)
+    add_networks(command)
     command.add_argument(
         "--forms",
         nargs="+",
@@ -48,49 +50,55 @@ def parse_args() -> argparse.Namespace:
     command = commands.add_parser(
         "feed",
         parents=[common, coco],
-        help="training from a data loader against mmdet's: how long it waits for images",
+        help="time training from a data loader against mmdet's, and its waiting for images",
     )
-    command.add_argument("--workers", nargs="+", type=positive, help="default: one per core")
-    command.add_argument("--network", metavar="NAME", help="default: MixNet-S")
+    command.add_argument(
+        "--workers",
+        nargs="+",
+        type=positive,
+        help="numbers of data loader workers (default: one per core)",
+    )
+    command.add_argument("--network", metavar="NAME", help="backbone (default: MixNet-S)")
 
     command = commands.add_parser(
-        "gloo", parents=[common], help="two training processes on this CPU against one"
+        "gloo", parents=[common], help="time two training processes on this CPU against one"
     )
-    command.add_argument("--networks", nargs="+", metavar="NAME", help="such as MixNet-S")
+    add_networks(command)
 
     command = commands.add_parser(
-        "eval", parents=[common, coco], help="testing against mmdet's, and the metric's backends"
+        "eval", parents=[common, coco], help="time testing against mmdet's, and the metric alone"
     )
     command.add_argument(
         "--trained",
         nargs=2,
         action="append",
         metavar=("CONFIG", "CHECKPOINT"),
-        help="test this detector too, on the data of its config",
+        help="also test this detector on the data of its config",
     )
-    command.add_argument(
-        "--networks", nargs="*", metavar="NAME", help="on COCO's images, such as MixNet-S"
-    )
+    add_networks(command, nargs="*")
     command.add_argument(
         "--backends",
         nargs="+",
         metavar="NAME",
-        help="of MixDet's metric: pycocotools (default), faster_coco_eval",
+        help="backends of MixDet's metric: pycocotools (default), faster_coco_eval",
     )
     command.add_argument(
-        "--times", type=positive, help="test COCO's images so many times over (default: 1)"
+        "--times", type=positive, help="how often a test repeats COCO's images (default: 1)"
     )
 
     command = commands.add_parser(
-        "infer", parents=[common], help="from images to boxes, on every installed runtime"
+        "infer", parents=[common], help="time detection on all installed runtimes"
     )
-    command.add_argument("--network", metavar="NAME", help="default: MixNet-M")
+    command.add_argument("--network", metavar="NAME", help="backbone (default: MixNet-M)")
     command.add_argument(
-        "--batch", nargs="+", type=positive, dest="batches", help="images at a time (default: 1 8)"
+        "--batch", nargs="+", type=positive, dest="batches", help="batch sizes (default: 1 8)"
     )
-    command.add_argument("--threads", nargs="+", type=positive, help="default: 1 2")
+    add_threads(command)
     command.add_argument(
-        "--without", nargs="+", metavar="WORD", help="leave out forms that have one of these words"
+        "--without",
+        nargs="+",
+        metavar="WORD",
+        help="leave out forms with one of these words in their name",
     )
     command.add_argument(
         "--folders",
@@ -100,17 +108,31 @@ def parse_args() -> argparse.Namespace:
     )
 
     commands.add_parser(
-        "fuse", parents=[common], help="MixConv as trained, padded and fused, on two runtimes"
+        "fuse", parents=[common], help="time MixConv as trained, padded and fused on two runtimes"
     )
     commands.add_parser(
-        "grow", parents=[common], help="cost by resolution, batch and kernels, and what bounds it"
+        "grow", parents=[common], help="time growing images, batches and kernels, and the layers"
     )
-    commands.add_parser("start", parents=[common], help="how long a tool takes to start")
+    commands.add_parser("start", parents=[common], help="time the start of a tool")
 
-    command = commands.add_parser("report", help="print or insert the tables of records")
+    command = commands.add_parser("report", help="print the tables of records")
     command.add_argument("files", nargs="+", type=Path, metavar="FILE", help="written by --out")
-    command.add_argument("--page", type=Path, help="insert the tables into this Markdown file")
+    command.add_argument(
+        "--page", type=Path, help="insert the tables into this Markdown file instead"
+    )
     return parser.parse_args()
+
+
+def add_threads(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--threads", nargs="+", type=positive, help="numbers of threads (default: 1 2)"
+    )
+
+
+def add_networks(command: argparse.ArgumentParser, nargs: str = "+") -> None:
+    command.add_argument(
+        "--networks", nargs=nargs, metavar="NAME", help="backbones, such as MixNet-S (default: all)"
+    )
 
 
 def positive(text: str) -> int:
@@ -128,9 +150,7 @@ def main() -> None:
         return
     out, markdown = args.pop("out"), args.pop("markdown")
     out = writable_file("--out", out) if out else None
-    from benchmarks.records import module_of, record_table, write_plot  # slow: torch and mmdet
-
-    # options have the names of the parameters of `measure`, which has the defaults
+    # Options are named after the parameters of `measure`, which has the defaults.
     options = {name: value for name, value in args.items() if value is not None}
     record = module_of(command).measure(**options)
     if out:
@@ -141,14 +161,12 @@ def main() -> None:
 
 def report(files: list[Path], page: Path | None) -> None:
     """Print the tables of records as Markdown, or insert them into a page."""
-    from benchmarks.pages import update_page  # slow
-    from benchmarks.records import read_record, record_table
-
     if page is None:
         print(*(record_table(read_record(file), markdown=True) for file in files), sep="\n\n")
         return
     for name in update_page(page, files):
-        print(f"{page} has no place for {name}")
+        begin, end = BEGIN.format(name=name), END.format(name=name)
+        print(f"{page} has no place for {name}: add the lines {begin} and {end}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The real images that a benchmark reads."""
+"""Configs for benchmarks that read COCO's images."""
 
 from __future__ import annotations
 

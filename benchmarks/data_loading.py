@@ -1,4 +1,4 @@
-"""`feed`: training from a data loader, and how long the training step waits for its images."""
+"""`feed`: train from a data loader, and time how long the training step waits for images."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ def measure(
         batch: Images per step.
 
     Returns:
-        machine, settings and rows: images per second, and the part of the time in which the
-        training process waited for a batch.
+        machine, settings and rows. The rows have images per second, and the fraction of the time
+        in which the training process waited for a batch.
 
     Raises:
         MixDetError: The images are missing, or the network is unknown.
@@ -117,12 +117,12 @@ def _start_epochs(
     size: int,
     batch: int,
 ) -> Callable[[int], tuple[float, float, int]]:
-    """Return a function that trains an epoch: its seconds, those of waiting, and its steps."""
+    """Return a function that trains an epoch and returns (seconds, seconds of waiting, steps)."""
     model, step = prepare_training(network, setup.form, size, batch, amp=False, threads=1)
     if setup.distort_on_gpu:
         model.data_preprocessor.photometric = PhotometricDistortion()
     images_in_folder = len(data_loader(setup.pipeline, data_root, 0, batch=1, passes=1))
-    passes = -(-(images + batch) // images_in_folder)  # with one batch that is not timed
+    passes = -(-(images + batch) // images_in_folder)  # one more batch, which is not timed
     photometric = not setup.distort_on_gpu
     loader = data_loader(setup.pipeline, data_root, workers, batch, passes, photometric=photometric)
 

@@ -1,4 +1,4 @@
-"""`infer`: from images to boxes, each form of a detector in a process of its own, in turns."""
+"""`infer`: time all forms of a detector from images to boxes, each in a process of its own."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def measure(
     """Time the way from images of 640 x 480 to boxes with a score above 0.05, and its parts.
 
     Forms are left out if their runtime or compiler is not installed. Weights are random. MixDet and
-    its peer have the scores of a trained detector; torchvision's scores are so low that its NMS has
-    no work. INT8 is calibrated on noise, so that its mAP would mean nothing: `folders` show that of
+    its peer have scores like a trained detector's. Torchvision's scores are so low that its NMS has
+    no work. INT8 is calibrated on noise, and has no mAP. Only `folders` have an mAP, as they hold
     trained detectors.
 
     Args:
@@ -53,17 +53,17 @@ def measure(
         network: A key of `benchmarks.networks.NETWORKS`.
         batches: Numbers of images at a time. Exported files of kind raw compute them one by one, or
             eight together on OpenVINO.
-        threads: Numbers of threads. The processes of each keep to as many cores.
+        threads: Numbers of threads. Each process is limited to that number of cores.
         folders: Exported folders to time as well, with each runtime that they have a file for.
-        without: Words. Forms with one of them in their name are left out, such as 'compiled', which
-            compiles for minutes.
+        without: Forms with one of these words in their name are left out. 'compiled' saves the
+            minutes of compiling.
 
     Returns:
-        machine, settings and rows: milliseconds per image of each part, and the mAP that the folder
-        of an exported file states.
+        machine, settings and rows. The rows have milliseconds per image of each part, and the mAP
+        that the manifest of an exported folder states.
 
     Raises:
-        MixDetError: A folder is no exported folder of kind raw, or the network is unknown.
+        MixDetError: A folder is not an exported folder of kind raw, or the network is unknown.
     """
     from benchmarks.inference_files import SIZE, TEST_CFG, write_files  # slow: torch and mmdet
     from benchmarks.networks import NETWORKS, check_known
@@ -113,7 +113,7 @@ def _exported_rows(folders: Sequence[str]) -> dict[tuple[str, str], dict[str, ob
     """Return the name and mAP of each exported file, by folder and runtime.
 
     Raises:
-        MixDetError: A folder is no exported folder of kind raw.
+        MixDetError: A folder is not an exported folder of kind raw.
     """
     rows = {}
     paths = [Path(folder).resolve() for folder in folders]
@@ -123,8 +123,8 @@ def _exported_rows(folders: Sequence[str]) -> dict[tuple[str, str], dict[str, ob
         manifest = read_manifest(path)
         if manifest["kind"] != "raw":
             raise MixDetError(
-                f"--folders {path}: its kind is {manifest['kind']}, which does decoding and NMS "
-                "itself: export with --kind raw"
+                f"--folders {path}: an export of kind {manifest['kind']} includes decoding and "
+                "NMS, which are timed apart: export with --kind raw"
             )
         for runtime, (file, *_) in RUNTIME_FILES.items():
             if file in manifest["files"] and importlib.util.find_spec(RUNTIME_PACKAGES[runtime]):
@@ -164,7 +164,7 @@ def _measure_batch(
             row["ms_per_billion"] = times[NETWORK]["median"] / _madds_of(form, madds) * 1e9
         if form != MATRIX_PRODUCT:
             row["rest_share"] = times[DECODE_AND_NMS]["median"] / times[END_TO_END]["median"]
-        # networks of exported folders may differ from the peer's
+        # An exported folder may hold another network than the peer's.
         if form in INFERENCE_FORMS and form != MATRIX_PRODUCT and PEER in functions:
             row["speedup"] = speedup(seconds[PEER, END_TO_END], seconds[form, END_TO_END])
         rows.append(row)
@@ -233,10 +233,10 @@ def page_table(record: dict[str, object]) -> str:
 
 
 def plot(record: dict[str, object]) -> str:
-    """Draw the smallest batch on the fewest threads as SVG.
+    """Draw the results for the smallest batch on the fewest threads as SVG.
 
     Bars show the time of the network and the time end to end. Below them, points show the mAP of
-    exported folders over their time.
+    exported folders over their time end to end.
     """
     threads = min(row["threads"] for row in record["rows"])
     batch = min(row["batch"] for row in record["rows"])
@@ -250,7 +250,7 @@ def plot(record: dict[str, object]) -> str:
     heights = [0.45 * len(rows) + 1] + [4 + len(scored_rows) / 9] * bool(scored_rows)
 
     def draw(axes) -> None:
-        bars, *below = axes[:, 0]
+        bars, *scatter_axes = axes[:, 0]
         for part, height, index in ((END_TO_END, 0.7, 6), (NETWORK, 0.35, 1)):
             values = [row["milliseconds"][part]["median"] for row in rows]
             bars.barh(range(len(rows)), values, height, color=series_color(index), label=part)
@@ -258,7 +258,7 @@ def plot(record: dict[str, object]) -> str:
         bars.invert_yaxis()
         bars.set_xlabel(label)
         bars.legend(loc="lower right")
-        for points in below:
+        for points in scatter_axes:
             for index, row in enumerate(scored_rows):
                 time, marker = row["milliseconds"][END_TO_END], "osD^vPX"[index % 7]
                 ends = [[time["median"] - time["low"]], [time["high"] - time["median"]]]

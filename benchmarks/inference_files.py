@@ -59,11 +59,11 @@ def write_files(network: str, folder: Path, exports: Mapping[str, set[str]]) -> 
     Args:
         network: A key of `benchmarks.networks.NETWORKS`.
         folder: An empty folder.
-        exports: Runtimes to export for, by the name of the exported folder.
+        exports: By name of the exported folder, the runtimes to export for.
 
     Returns:
-        Multiply-adds of MixDet's detector, of torchvision's, and of a matrix product, by the first
-        word of their forms.
+        Multiply-adds of MixDet's detector, of torchvision's, and of a matrix product, by the words
+        that the names of their forms begin with.
     """
     init_default_scope("mmdet")
     cfg = read_config(str(shipped_folder("configs") / "ssdlite_mixnet_s_coco.py"))
@@ -94,14 +94,14 @@ def write_files(network: str, folder: Path, exports: Mapping[str, set[str]]) -> 
 
 
 def peer_as_trained(network: str) -> nn.Module:
-    """Build the peer with random weights that score as a trained detector's, for 8 noise images."""
+    """Build the peer with random weights that give scores like a trained detector's."""
     model = peer_model(network, SIZE)
     initialize_as_trained(model, torch.randn(8, 3, SIZE, SIZE))
     return model
 
 
 def _copy_as_bf16(folder: Path, copy: Path) -> None:
-    """Copy an exported folder, and let runtimes compute its float32 files in bfloat16."""
+    """Copy an exported folder, and set the precision in the manifest of the copy to bfloat16."""
     shutil.copytree(folder, copy)
     _write_manifest(copy, read_manifest(folder) | {"precision": "bf16"})
 
@@ -109,7 +109,7 @@ def _copy_as_bf16(folder: Path, copy: Path) -> None:
 def _write_int8(
     trained: TrainedNetwork, manifest: dict[str, object], folder: Path, targets: set[str]
 ) -> None:
-    """Export in 8 bits. Noise serves to calibrate: only the speed matters here."""
+    """Export in 8 bits. The calibration images are noise, since only the speed is measured."""
     folder.mkdir()
     noise = np.random.default_rng(0).integers(0, 256, (8, 1, SIZE, SIZE, 3), np.uint8)
     for target in targets:

@@ -1,4 +1,4 @@
-"""The forms of a detector that `infer` compares, and running one in a process of its own.
+"""The forms of a detector that `infer` compares, and the code that runs one in its own process.
 
 The process imports no more than its form needs.
 """
@@ -14,12 +14,12 @@ import numpy as np
 
 from mixdet.inference.exported import ExportedNetwork, network_input, suppress
 
-# Parts of the work that are timed. Each form but the matrix product has all of them
+# Timed parts. Every form has all of them, but the matrix product has only the network
 END_TO_END, NETWORK, DECODE_AND_NMS = "end to end", "network", "decode and NMS"
 
 PEER = "timm in mmdet, test_step"
 MATRIX_SIZE = 1024
-MATRIX_PRODUCT = f"matrix product, {MATRIX_SIZE} x {MATRIX_SIZE}"  # what the processor can do
+MATRIX_PRODUCT = f"matrix product, {MATRIX_SIZE} x {MATRIX_SIZE}"  # about the peak of the CPU
 TORCH_FORMS = (
     PEER,
     "MixDet, PyTorch",
@@ -42,7 +42,7 @@ EXPORTED_FORMS = {  # (folder, runtime)
 }
 INFERENCE_FORMS = (*TORCH_FORMS[:4], *EXPORTED_FORMS, *TORCH_FORMS[4:])
 
-Parts = dict[str, Callable[[], object]]
+Parts = dict[str, Callable[[], object]]  # a function for each part
 
 
 def start_form(
@@ -57,7 +57,7 @@ def start_form(
         network: A key of `benchmarks.networks.NETWORKS`.
 
     Returns:
-        A function that takes (part, batch) and runs that part once on a batch of so many images.
+        A function that takes (part, batch size) and runs that part once on a batch.
     """
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])

@@ -70,7 +70,7 @@ def _load_detector(
     rewrite: Callable[[nn.Module], nn.Module] = lambda model: model,
     pack: BaseTransform | None = None,
 ) -> Callable[[list[np.ndarray]], Parts]:
-    """Load the checkpoint.
+    """Load the checkpoint, and return a function as `load_torch_form` does.
 
     Args:
         folder: The folder of config and checkpoint.
@@ -85,7 +85,7 @@ def _load_detector(
     def parts_for(images: list[np.ndarray]) -> Parts:
         model = trained.predictor
         prepared = [trained._prepare(image) for image in images]
-        batch = {key: [one[key] for one in prepared] for key in ("inputs", "data_samples")}
+        batch = {key: [sample[key] for sample in prepared] for key in ("inputs", "data_samples")}
         inputs = model.data_preprocessor(batch)["inputs"]
         outputs = model(inputs, mode="tensor")
         metas = [sample.metainfo for sample in batch["data_samples"]]

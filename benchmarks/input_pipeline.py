@@ -1,4 +1,4 @@
-"""`input`: the training pipeline, `SSDRandomCrop` against the steps of mmdet that it replaces."""
+"""`input`: time `SSDRandomCrop` against the steps of mmdet's training pipeline that it replaces."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ from mixdet.visual.tables import text_table
 
 SIZE = 320
 BATCH = 8
-PASSES = 10  # over the images in an epoch of a data loader, so that its start weighs little
-RECIPES = {  # (whether it expands, whether it distorts colors); all crop, resize and flip
+PASSES = 10  # over the images in one epoch, so that the start of a data loader weighs little
+RECIPES = {  # (expand, distort colors): whether the recipe does so. All crop, resize and flip
     "all five steps": (True, True),
     "crop and flip alone": (False, False),
 }
@@ -43,7 +43,7 @@ def measure(
     images: int | None = None,
     workers: tuple[int, ...] = (0, 1, 2),
 ) -> dict[str, object]:
-    """Time both pipelines in turns, from the file to the packed tensor of 320 x 320.
+    """Time both pipelines in turns, from the image file to the packed tensor of 320 x 320.
 
     Args:
         data_root: A folder in COCO's layout. Its training images are read.
@@ -52,8 +52,8 @@ def measure(
         workers: Numbers of data loader workers to time, with all five steps.
 
     Returns:
-        machine, settings, recipes and workers. The rates of recipes are images per second of one
-        core's processor time; those of workers are images per second of the clock.
+        machine, settings, recipes and workers. The rates of recipes are images per second of CPU
+        time; those of workers are images per second of wall time.
 
     Raises:
         MixDetError: The images are missing.
@@ -110,7 +110,7 @@ def data_loader(
     images: int | None = None,
     photometric: bool = True,
 ) -> DataLoader:
-    """Build a training data loader as the configs of mmdet or MixDet have it.
+    """Build a training data loader as the configs of mmdet or of MixDet do.
 
     Args:
         side: A key of `PIPELINES`.
@@ -178,23 +178,23 @@ def _measure_recipe(name: str, data_root: str, rounds: int, images: int | None) 
 
 
 def _step_milliseconds(dataset: CocoDataset) -> dict[str, float]:
-    """Return the mean time of each step for an image, and that of the decoding within them."""
-    spent = {"annotation": 0.0}
+    """Return the mean milliseconds for an image of each step, and of the decoding within them."""
+    seconds_by_step = {"annotation": 0.0}
     with timed_decoder() as decode_seconds:
         for index in _indices(dataset, 0):
             start = time.process_time()
             results = dataset.get_data_info(index)
             results["sample_idx"] = index
             end = time.process_time()
-            spent["annotation"] += end - start
+            seconds_by_step["annotation"] += end - start
             for step in dataset.pipeline.transforms:
                 start = end
                 results = step(results)
                 end = time.process_time()
                 name = type(step).__name__
-                spent[name] = spent.get(name, 0.0) + end - start
-    spent["of which decode"] = sum(decode_seconds)
-    return {name: 1000 * seconds / len(dataset) for name, seconds in spent.items()}
+                seconds_by_step[name] = seconds_by_step.get(name, 0.0) + end - start
+    seconds_by_step["of which decode"] = sum(decode_seconds)
+    return {name: 1000 * seconds / len(dataset) for name, seconds in seconds_by_step.items()}
 
 
 @contextlib.contextmanager
@@ -258,7 +258,8 @@ def page_table(record: dict[str, object]) -> str:
 
 
 def _speeds(record: dict[str, object]) -> list[list[str]]:
-    """Return a header and its rows. The last two columns are the decoder's part of the time."""
+    """Return a header and its rows. The last two columns are the decoder's percent of the time."""
+
     speeds = [
         *((f"{row['recipe']}, one core", row) for row in record["recipes"]),
         *((f"data loader, {row['workers']} workers", row) for row in record["workers"]),

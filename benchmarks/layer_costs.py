@@ -1,4 +1,4 @@
-"""Time, multiply-adds and bytes of a network's layers, beside what the processor can do."""
+"""Measure time, multiply-adds and bytes of a network's layers, beside the processor's peak."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mixdet.models.fusing import fuse
 from mixdet.visual.tables import text_table
 
 CONV_KINDS = ("1x1 convolutions", "depthwise convolutions", "full convolutions")
-# Bytes of a copy: about what a layer moves, and more than any cache holds
+# Sizes of the timed copies: about what a layer moves, and more than a cache holds
 COPY_BYTES = 1 << 20, 64 << 20
 
 
@@ -23,7 +23,7 @@ class ConvTimer:
     """Hooks that add up time and memory traffic of a network's convolutions, by kind.
 
     Attributes:
-        seconds: Processor time of all calls.
+        seconds: CPU time of all calls.
         bytes: Bytes that all calls read and write.
     """
 
@@ -61,7 +61,7 @@ def measure_layer_costs(model: nn.Module, size: int, rounds: int) -> list[dict[s
 
     Returns:
         Milliseconds, multiply-adds and bytes of each kind of layer and of the whole network, then
-        of a matrix product and of copies of memory, which show what the processor can do.
+        of a matrix product and of memory copies, which show the peak of the processor.
     """
     network = fuse(model, "torch")
     image = torch.randn(1, 3, size, size).contiguous(memory_format=torch.channels_last)
@@ -82,17 +82,17 @@ def measure_layer_costs(model: nn.Module, size: int, rounds: int) -> list[dict[s
             tasks[copy_bytes] = partial(_copy, source, target, total_copied // copy_bytes)
         seconds = time_in_turns(tasks, rounds, time.process_time)
     medians = {task: median_and_range(values)["median"] for task, values in seconds.items()}
-    runs = rounds + 1  # the untimed round is counted too
+    runs = rounds + 1  # `timer` counts the untimed round too
     conv_rows = [
         _row(kind, timer.seconds[kind] / runs, madds[kind], timer.bytes[kind] / runs)
         for kind in CONV_KINDS
     ]
-    conv_seconds, moved = (sum(sums.values()) / runs for sums in (timer.seconds, timer.bytes))
+    conv_seconds, conv_bytes = (sum(sums.values()) / runs for sums in (timer.seconds, timer.bytes))
     other_seconds = max(medians["network"] - conv_seconds, 0.0)
     return [
         *conv_rows,
         _row("everything else", other_seconds, 0, 0),
-        _row("the whole network", medians["network"], sum(madds.values()), moved),
+        _row("the whole network", medians["network"], sum(madds.values()), conv_bytes),
         _row(MATRIX_PRODUCT, medians["product"], MATRIX_SIZE**3, 3 * matrix.nbytes),
         *(
             _row(f"copies of {copy_bytes >> 20} MiB", medians[copy_bytes], 0, 2 * total_copied)
@@ -106,9 +106,9 @@ def _copy(source: Tensor, target: Tensor, times: int, _turn: int) -> None:
         target.copy_(source)
 
 
-def _row(name: str, seconds: float, madds: int, moved: float) -> dict[str, object]:
-    numbers = {"madds": madds, "bytes": round(moved)}
-    return {"what": name, "milliseconds": 1000 * seconds} | numbers
+def _row(name: str, seconds: float, madds: int, byte_count: float) -> dict[str, object]:
+    milliseconds = 1000 * seconds
+    return dict(what=name, milliseconds=milliseconds, madds=madds, bytes=round(byte_count))
 
 
 def layer_costs_table(parts: list[dict], markdown: bool = False) -> str:
@@ -118,7 +118,7 @@ def layer_costs_table(parts: list[dict], markdown: bool = False) -> str:
             part["what"],
             f"{part['milliseconds']:.1f}",
             f"{part['madds'] / 1e6:.0f}",
-            # "everything else" has neither, and may have taken no time
+            # "everything else" has 0 of both, and may have taken no time
             *(
                 f"{part[key] / part['milliseconds'] / 1e6:.1f}" if part[key] else ""
                 for key in ("madds", "bytes")

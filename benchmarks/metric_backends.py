@@ -1,4 +1,4 @@
-"""The two backends of the COCO metric, on synthetic detections."""
+"""Time the two backends of the COCO metric on synthetic detections."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def measure_backends(rounds: int, images: int) -> dict[str, object]:
         images: Number of synthetic images, with 80 classes.
 
     Returns:
-        Seconds of each backend, the speedup, and the largest difference of a number.
+        Seconds of each backend, the speedup, and the largest difference between their numbers.
     """
     truth, detections = random_coco_detections(images)
     scores: dict[str, np.ndarray] = {}

@@ -1,4 +1,4 @@
-"""`fuse`: what a MixConv costs on a runtime: as it is trained, padded, and rewritten by `fuse`."""
+"""`fuse`: time MixConv on a runtime, as trained, padded, and as rewritten by `fuse`."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ RUNTIMES = ("onnx", "openvino")
 
 
 def fold_norms_only(model: nn.Module, target: str) -> nn.Module:
-    """Fold batch norm into the convolutions, and leave each MixConv as it is trained."""
+    """Fold batch norm into the convolutions, and leave each MixConv as trained."""
     return fuse_conv_bn(copy.deepcopy(model).eval())
 
 
@@ -55,7 +55,7 @@ GROUPS = (
 
 
 class LevelOutputs(nn.Module):
-    """Backbone, neck and head of a detector, for export: the outputs of all levels in one tuple."""
+    """Backbone, neck and head of a detector, with the outputs of all levels in one tuple."""
 
     def __init__(self, detector: nn.Module) -> None:
         super().__init__()
@@ -77,8 +77,7 @@ def measure(
         groups: Configs and forms, as in `GROUPS`.
 
     Returns:
-        machine, settings and rows, with milliseconds of processor time and multiply-adds by
-        runtime.
+        machine, settings and rows, with milliseconds of CPU time and multiply-adds by runtime.
 
     Raises:
         MixDetError: Neither ONNX Runtime nor OpenVINO is installed.
@@ -114,7 +113,7 @@ def measure(
 def _export(config: str, form: str, runtime: str, file: Path) -> int:
     """Write a form of a detector as ONNX, which both runtimes read, and count its multiply-adds."""
     cfg = read_config(config)
-    cfg.model.backbone.init_cfg = None  # pretrained weights would be downloaded for nothing
+    cfg.model.backbone.init_cfg = None  # pretrained weights are not needed
     model = MODELS.build(cfg.model)
     initialize(model)
     network = LevelOutputs(FUSING_FORMS[form](model, runtime)).eval()
@@ -142,9 +141,9 @@ def _load_files(runtime: str, files: dict[tuple, Path]) -> Callable[[tuple], Non
 
 
 def table(record: dict[str, object], markdown: bool = False) -> str:
-    """Lay out the record of `measure` as text: the fastest round, and its ratio to the first row's.
+    """Lay out the record of `measure` as text.
 
-    The ratio is taken within each group.
+    The times are those of the fastest round, with their ratio to the first row of the group.
     """
     first_rows = {}
     rows = []

@@ -1,6 +1,6 @@
-"""SSDLite on the same backbones from two sides: MixDet's classes, and mmdet's on timm's networks.
+"""Two sides of a benchmark: MixDet's SSDLite, and mmdet's SSDLite with a backbone of timm.
 
-Both sides compute the same from the same weights.
+With the same weights, both sides compute the same outputs.
 """
 
 from __future__ import annotations
@@ -57,9 +57,9 @@ MOBILENET_V2_357 = [
 
 @MODELS.register_module()
 class TimmMixMobileNetV2(BaseModule):
-    """MobileNetV2 {3,5,7} of timm's blocks, which `timm.create_model` cannot create.
+    """MobileNetV2 {3,5,7} made of timm's blocks, since `timm.create_model` has no such network.
 
-    Its outputs have the strides 16 and 32.
+    The outputs have the strides 16 and 32.
     """
 
     def __init__(self, init_cfg: dict | list | None = None) -> None:
@@ -70,7 +70,7 @@ class TimmMixMobileNetV2(BaseModule):
         self.channels: Sequence[int] = net.feature_info.channels()
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """(N, 3, H, W) -> (N, C, H / stride, W / stride) for each output."""
+        """Map (N, 3, H, W) to one (N, C, H / stride, W / stride) for each stride."""
         return self.net(x)
 
 
@@ -86,11 +86,12 @@ def check_known(option: str, names: Iterable[str], known: Iterable[str]) -> None
         MixDetError: A name is unknown.
     """
     if unknown := sorted(set(names) - set(known)):
-        raise MixDetError(f"{option} {', '.join(unknown)}: unknown: choose from {', '.join(known)}")
+        choices = ", ".join(known)
+        raise MixDetError(f"{option} {', '.join(unknown)}: unknown name: choose from {choices}")
 
 
 def peer_model(name: str, size: int) -> nn.Module:
-    """Build mmdet's `SingleStageDetector`, `SSDNeck` and `SSDHead` on a network of timm.
+    """Build mmdet's `SingleStageDetector`, `SSDNeck` and `SSDHead` with a backbone of timm.
 
     Args:
         name: A key of `NETWORKS`.
@@ -130,7 +131,7 @@ def _grids(size: int) -> list[int]:
 
 
 def _common_config(size: int) -> dict:
-    """Return everything but the backbone, as our COCO configs have it, with scaled anchors."""
+    """Return the model config of our COCO configs without its backbone, with scaled anchors."""
     model = Config.fromfile(shipped_folder("configs") / "_base_/models/ssdlite_320.py").model
     del model["type"]
     anchors = model.bbox_head.anchor_generator

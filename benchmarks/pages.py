@@ -1,4 +1,4 @@
-"""The places in Markdown pages where tables and plots of records stand."""
+"""Insert the tables and plots of records into Markdown pages."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from benchmarks.records import read_record, record_page_table, record_plot, writ
 from mixdet.errors import MixDetError
 
 BEGIN, END = "<!-- {name}: made by python -m benchmarks report -->", "<!-- /{name} -->"
-MADE_BY = r"made by (?:python -m benchmarks|tools/benchmark\.py) report"  # the second is older
 
 
 def update_page(page: Path, files: Sequence[Path]) -> list[str]:
@@ -23,7 +22,7 @@ def update_page(page: Path, files: Sequence[Path]) -> list[str]:
         files: Files of records.
 
     Returns:
-        Names of the records that the page has no such lines for.
+        Names of the records without such lines in the page.
 
     Raises:
         MixDetError: A file holds no record, or the page cannot be read.
@@ -53,13 +52,12 @@ def page_content(record: dict, file: Path, page: Path) -> str:
 
 
 def insert(text: str, name: str, content: str) -> tuple[str, bool]:
-    """Replace what stands between the lines `BEGIN` and `END` of a name.
+    """Replace the text between the lines `BEGIN` and `END` of a name.
 
     Returns:
         The new text, and whether it has these lines.
     """
-    end = END.format(name=name)
-    pattern = re.compile(f"<!-- {re.escape(name)}: {MADE_BY} -->.*?{re.escape(end)}", re.DOTALL)
-    block = f"{BEGIN.format(name=name)}\n{content}\n{end}"
-    text, count = pattern.subn(lambda _: block, text)
+    begin, end = BEGIN.format(name=name), END.format(name=name)
+    pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
+    text, count = pattern.subn(lambda _: f"{begin}\n{content}\n{end}", text)
     return text, count > 0

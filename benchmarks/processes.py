@@ -1,7 +1,7 @@
-"""Functions that run in processes of their own, and timing them in turns.
+"""Run functions in processes of their own, and time them in turns.
 
-Each side of a comparison runs in a process of its own, so that its settings, threads and memory do
-not affect the others.
+Each side of a comparison has its own process, so that its settings, threads and memory do not
+affect the others.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from multiprocessing.connection import Connection
 
 from benchmarks.timing import K, turn_order
 
-REST_SECONDS = 0.1  # before a turn: ONNX Runtime's threads spin for some 0.03 s after a run
+REST_SECONDS = 0.1  # a pause before each turn: threads of ONNX Runtime spin 0.03 s after a run
 
 
 class RemoteFunction:
     """A function in another process, which `remote_function` starts.
 
     Attributes:
-        wall: Seconds of the clock that the last call took.
-        cpu: Seconds of processor time that the last call took in the other process.
+        wall: Wall time of the last call in seconds.
+        cpu: CPU time of the last call in seconds.
     """
 
     def __init__(self, connection: Connection) -> None:
@@ -38,12 +38,12 @@ class RemoteFunction:
 
 @contextlib.contextmanager
 def remote_function(factory: Callable[..., Callable], *args: object) -> Iterator[RemoteFunction]:
-    """Start a process that holds a function, and end the process at exit.
+    """Start a process that runs a function when asked, and end the process at exit.
 
     Args:
-        factory: A function of a module, which the new process imports. The new process calls it
-            once; it returns the function to hold, which takes one argument.
-        *args: Arguments of `factory`.
+        factory: A function at the top level of a module. The new process calls it once. It returns
+            the function to run, which takes one argument.
+        *args: Picklable arguments of `factory`.
     """
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
@@ -76,12 +76,11 @@ def time_remote_in_turns(
         tasks: Remote functions and their arguments.
         rounds: Number of timed rounds.
         threads: Number of threads that each function computes with.
-        warm: Call twice in a turn, and time the second call. The first brings the memory of a short
-            task back into the caches.
+        warm: Call twice in a turn, and time only the second call. The first call fills the caches.
 
     Returns:
-        Seconds of each round, by task: processor time if `threads` is 1, else time of the clock.
-        Processor time does not count the time in which other processes have the core.
+        Seconds of each round, by task: CPU time if `threads` is 1, else wall time. CPU time leaves
+        out the time in which other processes use the core.
     """
     seconds: dict[K, list[float]] = {name: [] for name in tasks}
     for turn, name in turn_order(tasks, rounds):

@@ -10,7 +10,7 @@ from types import ModuleType
 from mixdet.errors import MixDetError
 from mixdet.machine import describe
 
-# The module of each command. The command is the record's `kind`
+# The module of each command. The `kind` of a record is its command
 MODULES = {
     "input": "input_pipeline",
     "train": "training_step",
@@ -25,7 +25,7 @@ MODULES = {
 
 
 def module_of(kind: str) -> ModuleType:
-    """Import the module of a command. See `benchmarks` for its functions."""
+    """Import the module of a command. The docstring of `benchmarks` lists its functions."""
     return importlib.import_module(f"benchmarks.{MODULES[kind]}")
 
 
@@ -33,7 +33,7 @@ def read_record(path: Path) -> dict:
     """Read a record from a JSON file.
 
     Raises:
-        MixDetError: The file cannot be read, or holds something else.
+        MixDetError: The file cannot be read, or holds no record.
     """
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
@@ -54,7 +54,7 @@ def record_table(record: dict, markdown: bool = False) -> str:
 
 
 def record_page_table(record: dict) -> str:
-    """Lay out what a page shows of a record as Markdown: processor, version and a short table."""
+    """Lay out a record for a page as Markdown: processor, version and `page_table` or `table`."""
     module = module_of(record["kind"])
     page_table = getattr(module, "page_table", None)
     text = page_table(record) if page_table else module.table(record, markdown=True)

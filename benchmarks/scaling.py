@@ -1,4 +1,4 @@
-"""`grow`: how cost grows with images, batches and kernels, and what bounds a network's speed."""
+"""`grow`: time images, batches and kernels of growing size, and the layers of the network."""
 
 from __future__ import annotations
 
@@ -63,8 +63,8 @@ def measure(
         sweeps: Settings by sweep and value, as in `SWEEPS`.
 
     Returns:
-        machine, settings, sweeps and parts. The sweeps have images per second of processor time;
-        parts is the result of `measure_layer_costs`.
+        machine, settings, sweeps and parts. The sweeps have images per second of CPU time; parts
+        is the result of `measure_layer_costs`.
     """
     measured_on = machine_record()
     init_default_scope("mmdet")
@@ -83,12 +83,12 @@ def measure(
 
 
 def build_model(size: int, kernel_sizes: int | Sequence[int]) -> nn.Module:
-    """Build the detector with random weights. Its score threshold leaves NMS no work."""
+    """Build the detector with random weights. No score reaches its threshold, so NMS is idle."""
     cfg = our_config(NETWORK, size)
     cfg["backbone"] = cfg["backbone"] | dict(kernel_sizes=kernel_sizes)
     model = MODELS.build(cfg)
     initialize(model)
-    model.bbox_head.test_cfg["score_thr"] = 0.05  # scores of random weights are lower
+    model.bbox_head.test_cfg["score_thr"] = 0.05
     return model
 
 
@@ -112,17 +112,17 @@ def _sweep(name: str, settings: Mapping[int, Setting], rounds: int) -> list[dict
 
 
 def _steps(setting: Setting) -> tuple[Callable[[int], object], Callable[[int], object]]:
-    """Return a training step and a test step of equal models."""
-    model = build_model(setting.size, setting.kernel_sizes).train()
-    tested = build_model(setting.size, setting.kernel_sizes).eval()
-    optim_wrapper = sgd_wrapper(model, amp=False)
+    """Return a training step and a test step, each with its own model."""
+    training_model = build_model(setting.size, setting.kernel_sizes).train()
+    test_model = build_model(setting.size, setting.kernel_sizes).eval()
+    optim_wrapper = sgd_wrapper(training_model, amp=False)
     data = random_batch(setting.batch, setting.size)
 
     @torch.inference_mode()
     def test(_turn: int) -> None:
-        tested.test_step(data)
+        test_model.test_step(data)
 
-    return lambda _turn: model.train_step(data, optim_wrapper), test
+    return lambda _turn: training_model.train_step(data, optim_wrapper), test
 
 
 def table(record: dict[str, object], markdown: bool = False) -> str:
@@ -144,7 +144,7 @@ def page_table(record: dict[str, object]) -> str:
 
 
 def plot(record: dict[str, object]) -> str:
-    """Draw the sweeps as SVG, each on axes of its own."""
+    """Draw each sweep on its own axes as SVG."""
     names = list(dict.fromkeys(row["sweep"] for row in record["sweeps"]))
 
     def draw(axes) -> None:

@@ -1,4 +1,4 @@
-"""`start`: how long a tool takes to start."""
+"""`start`: time the start of a tool."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def measure(rounds: int = 5) -> dict[str, object]:
         rounds: Number of timed rounds.
 
     Returns:
-        machine, settings and commands: milliseconds of the clock to the first byte, and of
-        processor time to the end.
+        machine, settings and commands. The commands have the milliseconds of wall time to the first
+        byte, and of CPU time to the end.
     """
     measured_on = machine_record()
     first_byte: dict[str, list[float]] = {name: [] for name in COMMANDS}
@@ -38,7 +38,7 @@ def measure(rounds: int = 5) -> dict[str, object]:
             seconds = time.perf_counter() - start
             process.stdout.read()
             *_, usage = os.wait4(process.pid, 0)
-            process.returncode = 0  # Popen need not wait again
+            process.returncode = 0  # else Popen would wait again
         if turn:
             first_byte[name].append(1000 * seconds)
             cpu[name].append(1000 * (usage.ru_utime + usage.ru_stime))

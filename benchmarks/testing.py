@@ -1,4 +1,4 @@
-"""`eval`: testing a detector, from files to the metric, MixDet against mmdet."""
+"""`eval`: time the testing of a detector from files to the metric, MixDet against mmdet."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from mixdet.machine import machine_record
 from mixdet.visual.tables import text_table
 
 SIZE = 320
-SCORE_THRESHOLDS = (1e-8, 1e-3)  # the paper's
+SCORE_THRESHOLDS = (1e-8, 1e-3)  # the first is that of our configs for the paper's Table 1
 METRIC_IMAGES = 5000
 
 
@@ -49,18 +49,18 @@ def measure(
 ) -> dict[str, object]:
     """Time `Runner.test` on both sides, and both backends of the metric.
 
-    mmdet's side has its own detector, head, data set, metric and hooks, and tests one image at a
-    time as its configs do. MixDet's side is what its configs say. Each side has a process of its
-    own.
+    mmdet's side uses mmdet's detector, head, data set, metric and hooks, and tests one image at a
+    time as mmdet's configs do. MixDet's side follows MixDet's configs. Each side has a process of
+    its own.
 
     Args:
         data_root: A folder in COCO's layout. Its validation images are read.
         trained: (config, checkpoint) of detectors to test on their own data as well.
         rounds: Number of timed rounds.
         networks: Keys of `NETWORKS`, to test on COCO's images with random weights.
-        times: Number of times that a test repeats COCO's images, under new ids. What a test does
-            only once, such as fusing, then weighs as little as on all of COCO.
-        backends: Backends of MixDet's metric, one row each. mmdet's side always has pycocotools.
+        times: How often a test repeats COCO's images, each time with new ids. Work that a test does
+            once, such as fusing, then weighs as little as on all of COCO.
+        backends: Backends of MixDet's metric, one row each. mmdet's side always uses pycocotools.
         score_thresholds: Score thresholds, one row each.
         metric_images: Number of synthetic images for the metric alone.
 
@@ -103,7 +103,7 @@ def paper_test_cfg(score_threshold: float) -> ConfigDict:
 def _measure_detector(
     name: str, source: str, threshold: float, times: int, rounds: int, backends: Sequence[str]
 ) -> list[dict[str, object]]:
-    """Time a detector on both sides in turns. See `make_test_runner` for the arguments."""
+    """Time both sides in turns on one detector. See `make_test_runner` for the arguments."""
     threads = torch.get_num_threads()
     settings = (name, source, threshold, times, threads)
     with ExitStack() as stack:
@@ -140,7 +140,7 @@ def _start_testing(
     threads: int,
     backend: str = BACKENDS[0],
 ) -> Callable[[str], object]:
-    """Return a function that tests for 'test', and returns the number of images for 'images'."""
+    """Return a function that runs the test for 'test', and counts the images for 'images'."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # loggers and pycocotools print to stdout
     torch.set_num_threads(threads)
     runner = make_test_runner(side, name, source, threshold, tempfile.mkdtemp(), times, backend)
@@ -168,7 +168,7 @@ def make_test_runner(
         source: The folder with COCO's images, or the path of the config's checkpoint.
         threshold: Score threshold.
         work_dir: Folder for the runner's files.
-        times: Number of times that COCO's images are tested.
+        times: See `measure`.
         backend: Backend of MixDet's metric.
     """
     if name in NETWORKS:
@@ -201,9 +201,9 @@ def make_test_runner(
 
 
 def _repeat_images(cfg: Config, times: int, folder: Path) -> None:
-    """Let a config test its images several times, by an annotation file that lists them so often.
+    """Give a config a new annotation file, which lists each test image `times` times.
 
-    Every repetition has ids of its own. The file is written into the folder.
+    Every repetition has its own ids. The file is written into the folder.
     """
     content = json.loads(Path(cfg.test_evaluator.ann_file).read_text())
     images, boxes = content["images"], content["annotations"]
@@ -228,7 +228,7 @@ def _repeat_images(cfg: Config, times: int, folder: Path) -> None:
 
 
 def _predict_as_mmdet(model: nn.Module) -> None:
-    """Let mmdet's code find the boxes of a MixDet detector, in the memory format of mmdet."""
+    """Make a MixDet detector use mmdet's post-processing and mmdet's memory format."""
     model.channels_last = False
     model.to(memory_format=torch.contiguous_format)
     head = model.bbox_head
@@ -236,10 +236,10 @@ def _predict_as_mmdet(model: nn.Module) -> None:
 
 
 def mmdet_settings(cfg: Config) -> dict:
-    """Return the runner's arguments of mmdet's side, made of a config of MixDet.
+    """Return the runner's arguments for mmdet's side, from a config of MixDet.
 
-    The data set, the last step of the pipeline and the metric are mmdet's. The hooks are those that
-    a runner has by default.
+    The data set, the last step of the pipeline and the metric are mmdet's. The hooks are the
+    runner's default hooks.
     """
     loader = cfg.test_dataloader
     loader.batch_size = 1
@@ -253,9 +253,9 @@ def mmdet_settings(cfg: Config) -> dict:
 
 
 def our_settings(cfg: Config, backend: str) -> dict:
-    """Return the runner's arguments of MixDet's side, without the contact sheet.
+    """Return the runner's arguments for MixDet's side, without the contact sheet.
 
-    The sheet shows a few images, whatever their number, and would weigh too much on a small sample.
+    The sheet always shows the same number of images, and would weigh too much in a small test.
     """
     cfg.test_evaluator.backend = backend
     cfg.default_hooks.report.sheet = False

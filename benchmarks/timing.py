@@ -1,4 +1,4 @@
-"""Timing tasks in turns, so that the load of the machine slows all of them alike."""
+"""Time tasks in turns, so that the load of the machine slows all of them alike."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ def time_in_turns(
     rounds: int,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[K, list[float]]:
-    """Time every task once a round. A first round is not timed.
+    """Time every task once a round, after a round that is not timed.
 
     Args:
         tasks: Functions that take the number of the round, which is 0 in the untimed one.
         rounds: Number of timed rounds.
         clock: `time.perf_counter`, or `time.process_time` for tasks that this process computes
-            alone. The second does not count the time in which other processes have the core.
+            alone. CPU time leaves out the time in which other processes use the core.
 
     Returns:
         Seconds of each round, by task.
@@ -40,8 +40,8 @@ def turn_order(names: Mapping[K, object], rounds: int) -> Iterator[tuple[int, K]
     """Yield (round, name) for every name and round. Every other round runs in reversed order.
 
     Args:
-        names: What takes turns.
-        rounds: Number of timed rounds, from 1 on. They follow round 0, which is not to be timed.
+        names: A mapping with the names as keys.
+        rounds: Number of timed rounds, counted from 1. They follow round 0, which is not timed.
     """
     for turn in range(rounds + 1):
         for name in reversed(names) if turn % 2 else names:
@@ -71,7 +71,7 @@ def format_range(values: dict[str, float], digits: int = 0) -> str:
 
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
-    """Let OpenCV and torch compute with one thread, as a worker of a data loader does."""
+    """Make OpenCV and torch compute with one thread, as in a worker of a data loader."""
     import cv2
     import torch
 

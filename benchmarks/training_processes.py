@@ -1,4 +1,4 @@
-"""`gloo`: two training processes on one CPU against one process."""
+"""`gloo`: time two training processes on one CPU against one process."""
 
 from __future__ import annotations
 
@@ -27,7 +27,11 @@ PROCESSES_AND_THREADS = {  # (processes, threads of each); together they train t
 
 
 class RemoteFunctionGroup:
-    """Remote functions that are called together. It has the interface of `RemoteFunction`."""
+    """Remote functions that are called together through the interface of `RemoteFunction`.
+
+    Attributes:
+        wall: Wall time of the last call in seconds.
+    """
 
     def __init__(self, functions: Sequence[RemoteFunction]) -> None:
         self._functions = functions
@@ -44,7 +48,7 @@ class RemoteFunctionGroup:
 def measure(
     rounds: int = 5, networks: Sequence[str] = tuple(NETWORKS), size: int = 320, batch: int = 8
 ) -> dict[str, object]:
-    """Time training steps of MixDet in one process and in two, by the clock.
+    """Compare the wall time of training steps of MixDet in one process and in two.
 
     Args:
         rounds: Number of timed rounds.
@@ -78,7 +82,7 @@ def _measure_network(name: str, rounds: int, size: int, batch: int) -> list[dict
                 for rank in range(processes)
             ]
             tasks[title] = RemoteFunctionGroup(functions), "step"
-        seconds = time_remote_in_turns(tasks, rounds, threads=2)  # 2 threads select the clock
+        seconds = time_remote_in_turns(tasks, rounds, threads=2)  # 2 selects wall time
     one_process = next(iter(seconds.values()))
     return [
         {"network": name, "side": title, "speedup": speedup(one_process, values)}
@@ -96,7 +100,7 @@ def _start_process(
         dist.init_process_group("gloo", init_method, timeout, rank=rank, world_size=processes)
     _, step = prepare_training(name, "eager", size, batch, amp=False, threads=threads)
     data = random_batch(batch, size, seed=rank)
-    step(data)  # from the first step on, freed memory stays with the process
+    step(data)  # warm-up: from here on the process keeps freed memory
     return lambda _: step(data)
 
 

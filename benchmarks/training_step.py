@@ -1,4 +1,4 @@
-"""`train`: a training step of MixDet against mmdet's SSDLite on timm's networks."""
+"""`train`: time a training step of MixDet against mmdet's SSDLite with timm's backbones."""
 
 from __future__ import annotations
 
@@ -55,14 +55,14 @@ def measure(
         amp: Use mixed precision on both sides: float16 on a GPU, bfloat16 on a CPU.
         threads: Numbers of threads to time with.
         networks: Keys of `NETWORKS`.
-        forms: Forms of MixDet's step, of `TRAINING_FORMS`. 'CUDA graph' uses `CudaGraphHook`;
-            'compiled' applies `torch.compile` to backbone, neck and head.
+        forms: Forms of MixDet's step, from `TRAINING_FORMS`. 'CUDA graph' captures the step as
+            `CudaGraphHook` does; 'compiled' applies `torch.compile` to backbone, neck and head.
 
     Returns:
         machine, settings and networks, with images per second and the peak of memory in MB.
 
     Raises:
-        MixDetError: A name is unknown, or a CUDA graph is asked for and there is no GPU.
+        MixDetError: A name is unknown, or `forms` has 'CUDA graph' and there is no GPU.
     """
     check_known("--networks", networks, NETWORKS)
     check_known("--forms", forms, [form for form in TRAINING_FORMS if runs_here(form)])
@@ -103,7 +103,7 @@ def _measure_network(
         for function in functions.values():
             function("step")  # compiles while no other process computes
         tasks = {form: (function, "step") for form, function in functions.items()}
-        # processor time does not count what a GPU computes: 0 threads select the clock
+        # CPU time leaves out the time of a GPU. 0 threads select wall time.
         seconds = time_remote_in_turns(tasks, rounds, threads if device() == "cpu" else 0)
         peaks = {form: function("peak") for form, function in functions.items()}
     sides = {
@@ -121,7 +121,7 @@ def _measure_network(
 def _start_training(
     name: str, form: str, size: int, batch: int, amp: bool, threads: int
 ) -> Callable[[str], float]:
-    """Return a function that makes a step for 'step', and returns its peak in MB for 'peak'."""
+    """Return a function that trains a step for 'step', and returns peak memory in MB for 'peak'."""
     _, step = prepare_training(name, form, size, batch, amp, threads)
     data = random_batch(batch, size)
     memory_before = _process_memory("VmRSS")
@@ -140,7 +140,7 @@ def _start_training(
 def prepare_training(
     name: str, form: str, size: int, batch: int, amp: bool, threads: int
 ) -> tuple[nn.Module, Callable[[dict], None]]:
-    """Set up this process to train as a run does, on the GPU if there is one.
+    """Set up this process to train as `tools/train.py` does, on the GPU if there is one.
 
     If `torch.distributed` is initialized, each step averages the gradients of all processes.
 
@@ -171,7 +171,7 @@ def prepare_training(
     elif form == "compiled":
         for part in (model.backbone, model.neck, model.bbox_head):
             part.compile()
-    hook = Hook() if form == "mmdet" else KeepMemoryHook()  # every run of MixDet has the second
+    hook = Hook() if form == "mmdet" else KeepMemoryHook()  # MixDet's configs have this hook
     hook.before_train(None)
 
     def step(data: dict) -> None:
@@ -184,17 +184,17 @@ def prepare_training(
 
 
 def sgd_wrapper(model: nn.Module, amp: bool) -> OptimWrapper:
-    """Build SGD with the momentum and weight decay of the recipes, in mixed precision or not."""
+    """Build SGD with the momentum and weight decay of our COCO configs."""
     wrapper_type = amp_wrapper_type("OptimWrapper") if amp else "OptimWrapper"
-    # Noise would make a usual learning rate diverge. A tiny one costs the same time.
+    # On noise images, the loss would diverge at a usual learning rate.
     optimizer = dict(type="SGD", lr=1e-6, momentum=0.9, weight_decay=4e-5)
     return build_optim_wrapper(model, dict(type=wrapper_type, optimizer=optimizer))
 
 
 def _process_memory(key: str) -> float:
-    """Return the memory of this process in MB: now for 'VmRSS', its peak for 'VmHWM'.
+    """Return the present ('VmRSS') or peak ('VmHWM') memory of this process in MB.
 
-    Only Linux tells it; elsewhere it is NaN.
+    The result is NaN on other systems than Linux.
     """
     status = Path("/proc/self/status")
     lines = status.read_text().splitlines() if status.is_file() else []

@@ -12,20 +12,20 @@ from torch import Tensor, nn
 
 LOGIT_STD = 1.2  # standard deviation of the class logits
 OFFSET_STD = 0.5  # standard deviation of the box offsets
-BACKGROUND_BIAS = 9.0  # how far the logit of the background lies above the others
+BACKGROUND_BIAS = 9.0  # bias of the background logits; the other logits have 0
 
 
 def copy_weights(peer: nn.Module, ours: nn.Module) -> None:
-    """Copy the peer's weights. Both models have the same order of parts, under other names."""
+    """Copy the peer's weights. Both models have the same tensors in the same order."""
     values, names = peer.state_dict().values(), list(ours.state_dict())
     ours.load_state_dict(dict(zip(names, values, strict=True)))
 
 
 def initialize(model: nn.Module, seed: int = 0) -> None:
-    """Draw fresh weights, the same ones in every process.
+    """Draw random weights, the same in every process.
 
-    All modules are reset first, since `init_weights` does not reach those of timm. The log, which
-    has a line for every weight, is switched off.
+    All modules are reset first, since `init_weights` does not reach modules of timm. mmengine's log
+    is silenced, as it has a line for every weight.
     """
     torch.manual_seed(seed)
     for module in model.modules():
@@ -36,10 +36,10 @@ def initialize(model: nn.Module, seed: int = 0) -> None:
 
 
 def initialize_as_trained(model: nn.Module, inputs: Tensor, seed: int = 0) -> None:
-    """Draw random weights whose scores spread as those of a trained detector.
+    """Draw random weights that give scores like a trained detector's.
 
-    A trained detector gives most pairs of anchor and class a score of almost zero. Fresh weights
-    give all of them about the same score.
+    A trained detector gives almost all pairs of anchor and class a score near zero. The weights of
+    `initialize` give all pairs about the same score.
 
     Args:
         model: A model that `peer_model` built.
@@ -53,8 +53,8 @@ def initialize_as_trained(model: nn.Module, inputs: Tensor, seed: int = 0) -> No
             nn.init.kaiming_normal_(module.weight)
         elif isinstance(module, nn.BatchNorm2d):
             module.momentum = None  # the statistics become the mean over all batches
-    # Random layers with ReLU6 amplify rounding errors from level to level, which trained layers do
-    # not. A bias of 3 puts the values into the middle of ReLU6's range, where it does not happen.
+    # Unlike trained layers, random layers with ReLU6 amplify rounding errors from level to level.
+    # A bias of 3 moves the values to the middle of ReLU6's range, where rounding errors stay small.
     for module in model.neck.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.constant_(module.bias, 3)

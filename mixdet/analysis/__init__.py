@@ -1,7 +1,7 @@
-"""What a detector costs and where it looks, beside the figures of the MixConv paper.
+"""Parameters, multiply-adds and receptive fields of detectors.
 
-`complexity` counts parameters and multiply-adds, `stages` does so part by part, `receptive_field`
-measures effective receptive fields, `paper` holds the figures that the paper states.
+`complexity` counts parameters and multiply-adds, `stages` counts them for each part of a detector,
+`receptive_field` measures effective receptive fields, `paper` holds figures of the MixConv paper.
 """
 
 import mixdet.plugin

@@ -42,7 +42,7 @@ class Complexity(NamedTuple):
 
     @property
     def off_percent(self) -> tuple[float, float] | None:
-        """How far parameters and multiply-adds are above the paper's figures, in percent of them.
+        """Percent by which (parameters, multiply-adds) exceed the paper's figures.
 
         None if the paper has no figures for this config.
         """
@@ -59,8 +59,8 @@ def count_complexity(config: str | Path, cfg_options: Sequence[str] = ()) -> Com
 
     Args:
         config: Path of a config whose test pipeline resizes images to a fixed size.
-        cfg_options: `key=value` overrides of the config. With any, the result is not compared with
-            the paper.
+        cfg_options: `key=value` overrides of the config. If there are any, the result is not
+            compared with the paper.
 
     Raises:
         MixDetError: The config cannot be read, or its test pipeline has no `Resize` with a `scale`.
@@ -92,8 +92,8 @@ def count_madds(model: nn.Module, *inputs, **kwargs) -> int:
 def count_madds_by_module(model: nn.Module, *inputs, **kwargs) -> Counter[nn.Module]:
     """Count the multiply-adds of every module of a network in one forward pass.
 
-    The count of a module includes its children, and sums up all calls of the module. Modules whose
-    `forward` is called directly, past their hooks, are not counted: their children are.
+    The count of a module includes its children, and sums up all calls of the module. A direct
+    call of `forward` skips the hooks of a module: such a call counts for the children only.
 
     Args:
         model: The network.
@@ -145,8 +145,8 @@ def build_for_counting(
     ]
     if not scales:
         raise MixDetError(
-            f"{config}: the test pipeline has no Resize with a scale, so that the size of the "
-            "images is unknown: add dict(type='Resize', scale=(width, height))"
+            f"{config}: the size of the images is unknown, since the test pipeline has no Resize "
+            "with a scale: add dict(type='Resize', scale=(width, height))"
         )
     width, height = scales[0]
     return MODELS.build(cfg.model).eval(), (height, width)

@@ -1,8 +1,7 @@
-"""Effective receptive fields: how strongly each input pixel influences a cell of a detector.
+"""Effective receptive fields: how strongly each input pixel influences a cell of a feature map.
 
 The influence is the gradient of a level's center cell with respect to the input, averaged over
-images (Luo et al., NeurIPS 2016, arXiv 1701.04128). The theoretical receptive field is a large
-square; the effective one is a blob in its middle.
+images (Luo et al., NeurIPS 2016, arXiv 1701.04128).
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from mixdet.models.weights import load_weights
 from mixdet.visual.svg import figure_to_svg, series_color
 from mixdet.visual.tables import text_table
 
-FRACTIONS = (0.5, 0.95)  # of the gradient; a square is drawn around each
+FRACTIONS = (0.5, 0.95)  # of the gradient; the square that holds each fraction is drawn
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ class ReceptiveField:
     Attributes:
         name: Name of the config.
         stride: Pixels between two cells of the level.
-        weight: (H, W) the fraction of the gradient that each input pixel has. The sum is 1.
+        weight: (H, W) fraction of the gradient for each input pixel. The sum is 1.
         trained: Whether the weights come from a checkpoint.
         images: Number of images that the gradient is averaged over.
     """
@@ -51,7 +50,7 @@ class ReceptiveField:
 
     @property
     def center(self) -> tuple[float, float]:
-        """(row, column) of the center of mass in pixels. It depends on the padding."""
+        """(row, column) of the center of mass of `weight`, in pixels."""
         rows, columns = (np.arange(size) + 0.5 for size in self.weight.shape)
         return self.weight.sum(1) @ rows, self.weight.sum(0) @ columns
 
@@ -119,17 +118,17 @@ def measure_receptive_field(
     gradients = [
         center_cell_gradient(model, pseudo_collate([dataset[i]]), level) for i in range(count)
     ]
-    sizes = {(gradient.shape, grid) for gradient, grid in gradients}
+    sizes = {(gradient.shape, grid_hw) for gradient, grid_hw in gradients}
     if len(sizes) > 1:
         raise MixDetError(
             f"{config}: the validation images have several sizes: resize them to one size in the "
             "pipeline, with dict(type='Resize', scale=(width, height), keep_ratio=False)"
         )
-    ((input_hw, grid),) = sizes
+    ((input_hw, grid_hw),) = sizes
     total = sum(gradient for gradient, _ in gradients)
     return ReceptiveField(
         name=Path(config).stem,
-        stride=input_hw[0] / grid[0],
+        stride=input_hw[0] / grid_hw[0],
         weight=total / total.sum(),
         trained=checkpoint is not None,
         images=count,
@@ -147,8 +146,8 @@ def center_cell_gradient(
         level: Index of the feature map; 0 is the finest.
 
     Returns:
-        (H, W) the absolute gradient of the cell's sum over channels, summed over the input's
-        channels, and the (rows, columns) of the feature map.
+        The absolute gradient (H, W) and the (rows, columns) of the feature map. The gradient is
+        that of the cell's sum over channels, and is summed over the channels of the input.
 
     Raises:
         MixDetError: The level does not exist.
@@ -165,7 +164,7 @@ def center_cell_gradient(
 
 def receptive_field_table(fields: Sequence[ReceptiveField]) -> str:
     """Return a table of the squares that hold 50 % and 95 % of the gradient."""
-    heads = [f"{100 * fraction:.0f} % within" for fraction in FRACTIONS]
+    titles = [f"{100 * fraction:.0f} % within" for fraction in FRACTIONS]
     cells = [
         [
             field.name,
@@ -175,13 +174,13 @@ def receptive_field_table(fields: Sequence[ReceptiveField]) -> str:
         ]
         for field in fields
     ]
-    return text_table(["config", "weights", "stride", *heads], cells)
+    return text_table(["config", "weights", "stride", *titles], cells)
 
 
 def receptive_field_figure(fields: Sequence[ReceptiveField]) -> str:
-    """Draw the fields side by side, and how the gradient grows with the square, as SVG.
+    """Draw the fields as SVG, with a plot of the gradient inside squares of growing size.
 
-    All fields are drawn on the same color scale.
+    All fields have the same color scale.
     """
     peak = max(field.weight.max() for field in fields)
 

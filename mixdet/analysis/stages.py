@@ -1,4 +1,4 @@
-"""A detector part by part: stem, blocks, added levels, predictors, and the cost of each."""
+"""Describe the parts of a detector (stem, blocks, added levels, predictors) and their costs."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ class Stage(NamedTuple):
     madds: int
 
     def merge(self, following: Stage) -> Stage | None:
-        """Return both parts as one, or None if they differ in more than their cost."""
-        same = self._replace(blocks=0, params=0, madds=0)
-        if same != following._replace(blocks=0, params=0, madds=0):
+        """Return both parts as one, or None if they differ in more than `blocks` and cost."""
+        without_cost = self._replace(blocks=0, params=0, madds=0)
+        if without_cost != following._replace(blocks=0, params=0, madds=0):
             return None
         return self._replace(
             blocks=self.blocks + following.blocks,
@@ -58,7 +58,9 @@ class Stage(NamedTuple):
 def describe_stages(config: str | Path, cfg_options: Sequence[str] = ()) -> list[Stage]:
     """Describe a config's network part by part.
 
-    A backbone, neck or head that is not one of SSDLite's gives one part without a description.
+    A backbone that is not a `StagedBackbone`, a neck that is not an `SSDNeck`, and a head that is
+    not a `MixConvSSDHead` become one part each, without a description.
+
 
     Args:
         config: See `count_complexity`.

@@ -1,8 +1,8 @@
 """Comparisons of configs over several seeds: training, statistics, report.
 
-`tools/compare.py` and `tools/ablate.py` use it. `training_runs` trains every config with every
-seed, `row_costs` measures parameters, multiply-adds and latency, `score_intervals` computes
-confidence intervals, `comparison_report` writes the report. A row is one config of the comparison.
+`tools/compare.py` and `tools/ablate.py` use this package. `training_runs` trains every config with
+every seed, `row_costs` measures parameters, multiply-adds and latency, `score_intervals` computes
+confidence intervals, `comparison_report` writes the report. A row is a config of the comparison.
 A comparison is a folder with these files:
 
     comparison.json   the configs (the first is the baseline), the seeds, the command

@@ -1,8 +1,8 @@
 """Change the depthwise kernels of one block at a time, and compare with the unchanged network.
 
 The MixConv paper does this for classification with MobileNetV1 and V2 (arXiv 1907.09595,
-figure 5). Here it is done for detection. Each block is a row of a comparison over seeds, and the
-unchanged network is the baseline.
+figure 5). This module does it for detection. Each block is a row of a comparison over seeds, and
+the unchanged network is the baseline.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def plan_ablation(
     """
     (config,) = plan.configs
     stem, texts, configs = Path(config).stem, {}, (folder / "configs").resolve()
-    _build_backbone(plan)
+    _build_backbone(plan)  # raises if it cannot change the kernels of one block
     for block in sorted(set(blocks)):
         _build_backbone(plan, block_kernel_sizes={block: kernel_sizes})
         name = f"{stem}_block{block:02}_{''.join(map(str, kernel_sizes))}.py"
@@ -119,10 +119,10 @@ def _draw_changes(
     def draw(axes) -> None:
         for number, row in zip(numbers, rows, strict=True):
             change = row.difference
-            error = None
+            bars = None
             if math.isfinite(change.low):  # the interval of one seed is unbounded
-                error = [[change.mean - change.low], [change.high - change.mean]]
-            axes.errorbar(number, change.mean, error, fmt="o", color=series_color(1), capsize=4)
+                bars = [[change.mean - change.low], [change.high - change.mean]]
+            axes.errorbar(number, change.mean, bars, fmt="o", color=series_color(1), capsize=4)
         axes.axhline(0, color="#444", lw=1)
         axes.margins(0.15)
         axes.set(xticks=numbers, xlabel="block (s2: stride 2)", ylabel="change in mAP (points)")

@@ -14,7 +14,7 @@ from typing import Any
 from mixdet.errors import MixDetError
 from mixdet.outputs import writable_folder, write_atomically
 
-# Old names of keys in rows.json, which comparisons made before the renaming still have
+# Keys of rows.json: the name in older files, and today's name
 RENAMED_KEYS = {"input_size": "input_hw", "pictures_interval": "images_interval"}
 
 
@@ -50,7 +50,7 @@ class RunRecord:
         row: Name of the config.
         seed: Seed of the run.
         fingerprint: Hash of the config without the seed and the work folder.
-        metrics: COCO's 12 metrics after the last epoch, by mmengine's names.
+        metrics: COCO's 12 metrics after the last epoch, by their names in mmengine's log.
         curve: (epoch, mAP) of each validation.
         losses: (iteration, loss). Each loss is the mean of the iterations since the previous entry.
         seconds_per_iteration: Median over the entries of the log, data loading included.
@@ -151,7 +151,7 @@ class Comparison:
     def scores(self, row: str, metric: str = "coco/bbox_mAP") -> dict[int, float]:
         """Return a metric of a row in percent, by seed.
 
-        Runs are left out if the metric is -1: the validation set then has no such object.
+        Runs are left out if the metric is -1, since the validation set then has no such object.
         """
         return {
             seed: 100 * run.metrics[metric]
@@ -161,7 +161,7 @@ class Comparison:
 
     @contextmanager
     def locked(self) -> Iterator[int]:
-        """Lock the folder. The context gives a file descriptor for the runs to inherit.
+        """Lock the folder, and yield the file descriptor of the lock for the runs to inherit.
 
         A run that has the descriptor keeps the folder locked, even after its parent was killed.
 
@@ -187,15 +187,15 @@ def check_unique_names(configs: Iterable[str]) -> None:
     Raises:
         MixDetError: Two configs have the same file name, or one config is given twice.
     """
-    seen: dict[str, str] = {}
+    config_by_name: dict[str, str] = {}
     for config in configs:
         name = Path(config).stem
-        if name in seen:
+        if name in config_by_name:
             raise MixDetError(
-                f"{seen[name]} and {config} have the same name: give each config once, and rename "
-                "one if they are two"
+                f"{config_by_name[name]} and {config} have the same name: give each config once, "
+                "and rename one of two different files"
             )
-        seen[name] = config
+        config_by_name[name] = config
 
 
 def _read_json(path: Path, lines: bool = False) -> Any:

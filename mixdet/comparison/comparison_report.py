@@ -19,7 +19,7 @@ LATENCY_IMAGES = 8
 def write_report(comparison: Comparison, images: int = 6) -> str:
     """Write `report.md` and `report.html` into the folder of a comparison.
 
-    If all runs are finished, rows are measured first unless the folder has their measurements.
+    If all runs are finished and the folder lacks measurements of rows, the rows are measured first.
 
     Args:
         comparison: The comparison.
@@ -36,21 +36,19 @@ def write_report(comparison: Comparison, images: int = 6) -> str:
             f"{comparison.folder}: no run of the baseline is finished yet: run the same command "
             "without --report"
         )
-    drawn = {}
+    image_urls = {}
     if (comparison.folder / "runs").is_dir():
         ann_file, image_root, latency_images = _validation_files(comparison)
         finished = all(comparison.runs_of(row) for row in comparison.plan.rows)
         if finished and comparison.rows.keys() != set(comparison.plan.rows):
             measure_rows(comparison, latency_images, ann_file)
-        drawn = draw_report_images(comparison, ann_file, image_root, images)
+        image_urls = draw_report_images(comparison, ann_file, image_root, images)
     elif images:
-        warnings.warn(
-            f"{comparison.folder} has no runs/: the report is without images", stacklevel=2
-        )
+        warnings.warn(f"{comparison.folder} has no runs/: the report shows no images", stacklevel=2)
     markdown = report_as_markdown(comparison)
     write_atomically(comparison.folder / "report.md", markdown.encode())
     title = f"{len(comparison.plan.rows)} detectors, {len(comparison.plan.seeds)} seeds"
-    page = report_as_html(comparison, title, drawn)
+    page = report_as_html(comparison, title, image_urls)
     write_atomically(comparison.folder / "report.html", page.encode())
     return markdown
 

@@ -31,8 +31,8 @@ def draw_score_over_cost(
     def draw(axes) -> None:
         for index, row in enumerate(rows):
             x, y = cost(row.cost), row.score.mean
-            error = None if math.isnan(row.score.deviation) else row.score.deviation
-            axes.errorbar(x, y, error, fmt="o", color=series_color(index), capsize=3)
+            bar = None if math.isnan(row.score.deviation) else row.score.deviation
+            axes.errorbar(x, y, bar, fmt="o", color=series_color(index), capsize=3)
             axes.annotate(
                 row_letter(index),
                 (x, y),

@@ -33,13 +33,13 @@ def report_as_html(comparison: Comparison, title: str, images: dict[str, list[st
         comparison: The comparison.
         title: Title and heading of the page.
         images: JPEG images as data URLs, by row. Every row has the same images in the same order.
-            The section of images is left out if the dict is empty.
+            If the dict is empty, the page shows no images.
     """
     rows = summarize_rows(comparison)
     template = Template(Path(__file__).with_name("report_page.html").read_text(encoding="utf-8"))
     return template.substitute(
         title=escape(title),
-        header="".join(f"<th>{escape(head)}</th>" for head in TABLE_HEADER),
+        header="".join(f"<th>{escape(name)}</th>" for name in TABLE_HEADER),
         rows="".join(_table_row(index, row) for index, row in enumerate(rows)),
         legend=", ".join(
             f"{_colored_letter(index)} {escape(row.name)}" for index, row in enumerate(rows)

@@ -1,4 +1,4 @@
-"""Measure what needs no training: parameters, multiply-adds, latency, interval over images."""
+"""Measure the rows of a comparison: parameters, multiply-adds, latency, interval over images."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ WARMUP_ROUNDS, TIMED_ROUNDS = 2, 30
 
 
 def measure_rows(comparison: Comparison, images: Sequence[Path], ann_file: str) -> None:
-    """Measure every row of a comparison, and write `comparison.rows`.
+    """Measure every row of a comparison, and write the measurements to `rows.json`.
 
     Args:
-        comparison: A comparison with all runs finished; changed in place.
+        comparison: A comparison with all runs finished. Its `rows` are changed in place.
         images: Images for the latency.
         ann_file: COCO annotation file of the validation set.
     """
@@ -59,7 +59,7 @@ def _last_checkpoint(comparison: Comparison, row: str) -> Path:
 def _measure_latencies(
     checkpoints: Sequence[Path], images: Sequence[Path]
 ) -> list[tuple[float, float, float]]:
-    """Return quartiles of the milliseconds for one image; the detectors take turns."""
+    """Time the detectors in turns. Return quartiles of each one's milliseconds for one image."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     detectors = [Detector(path, device=device) for path in checkpoints]
     arrays = [cv2.imread(str(path))[..., ::-1] for path in images]

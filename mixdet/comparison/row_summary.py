@@ -107,7 +107,7 @@ def _summarize_row(
 
 
 def describe_difference(interval: Interval | None) -> str:
-    """Describe a difference in words; its value is named only if the interval excludes zero."""
+    """Describe a difference and its interval. An interval that contains zero is "not separable"."""
     if interval is None:
         return "baseline"
     if math.isinf(interval.low):
@@ -182,7 +182,7 @@ def _cost_notes(rows: list[RowSummary]) -> list[str]:
 
 
 def _environments(comparison: Comparison) -> list[str]:
-    """Describe the hardware and versions of the runs, in one line for each different one."""
+    """Return a line for each different hardware and set of versions that runs were trained on."""
     counts: dict[str, int] = {}
     for run in comparison.runs:
         environment = dict(run.environment)

@@ -25,7 +25,7 @@ def read_run(
 ) -> RunRecord:
     """Collect the record of a run from the logs in its work folder.
 
-    A run that was resumed has several logs; later entries replace earlier ones.
+    A run that was resumed has several logs. A later entry replaces an earlier one of the same step.
 
     Args:
         row: See `RunRecord`.
@@ -46,7 +46,10 @@ def read_run(
         elif "loss" in entry:
             losses[entry["step"]], times[entry["step"]] = entry["loss"], entry["time"]
     if not scores:
-        raise MixDetError(f"{folder}: the log has no validation with COCO metrics")
+        raise MixDetError(
+            f"{folder}: the log has no validation with COCO metrics: check val_evaluator and "
+            "train_cfg of the config"
+        )
     return RunRecord(
         row=row,
         seed=seed,

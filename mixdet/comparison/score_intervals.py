@@ -16,7 +16,7 @@ from scipy import stats
 from mixdet.evaluation.coco_scores import as_coco
 
 CONFIDENCE = 0.95
-MIN_BOOTSTRAP_SEEDS = 8  # below it the t interval is used: the bootstrap's would be too narrow
+MIN_BOOTSTRAP_SEEDS = 8  # with fewer seeds, the bootstrap's interval would be too narrow
 
 
 class Interval(NamedTuple):
@@ -41,8 +41,8 @@ class Interval(NamedTuple):
 def paired_interval(ours: Mapping[int, float], baseline: Mapping[int, float]) -> Interval:
     """Compute the mean difference of two rows over the seeds that both have.
 
-    The scores are paired by seed. With fewer than 8 seeds the interval is Student's t interval of
-    the differences, from 8 seeds on a BCa bootstrap of their mean. With one seed the interval is
+    The scores are paired by seed. The interval is Student's t interval of the differences for fewer
+    than 8 seeds, and a BCa bootstrap of their mean for 8 or more. With one seed the interval is
     unbounded, since a single difference says nothing about the spread.
 
     Args:
@@ -54,7 +54,7 @@ def paired_interval(ours: Mapping[int, float], baseline: Mapping[int, float]) ->
     """
     seeds = sorted(ours.keys() & baseline.keys())
     if not seeds:
-        raise ValueError("no seed in common")
+        raise ValueError("the rows have no seed in common")
     differences = np.array([ours[seed] - baseline[seed] for seed in seeds])
     mean = float(differences.mean())
     if len(seeds) == 1:
@@ -75,10 +75,9 @@ def paired_interval(ours: Mapping[int, float], baseline: Mapping[int, float]) ->
 class ImageAP:
     """The mAP of a file of detections, for any weights of the images.
 
-    A bootstrap draws images with replacement, which gives each image an integer weight. Detections
-    are matched with objects once, by pycocotools. Each draw then costs only a cumulative sum,
-    whereas pycocotools would need most of a second. If all weights are one, the result is
-    pycocotools' mAP.
+    A bootstrap draws images with replacement. The weight of an image is how often it was drawn.
+    Pycocotools matches detections with objects once; each draw then costs only a cumulative sum.
+    If all weights are one, the result is pycocotools' mAP.
 
     Args:
         truth: The annotations.
@@ -154,12 +153,13 @@ class _ClassMatches(NamedTuple):
                 continue
             objects[index] = np.count_nonzero(np.asarray(entry["gtIgnore"]) == 0)
             matched = entry["dtMatches"][:, :max_detections].astype(bool)
-            kept = ~entry["dtIgnore"][:, :max_detections].astype(bool)
+            counted = ~entry["dtIgnore"][:, :max_detections].astype(bool)
             scores = np.asarray(entry["dtScores"][:max_detections])
-            parts.append((scores, np.full(len(scores), index), matched & kept, ~matched & kept))
+            image = np.full(len(scores), index)
+            parts.append((scores, image, matched & counted, ~matched & counted))
         if not parts:
-            none = np.zeros((1, 0), bool)
-            return cls(np.zeros(0, int), none, none, objects)
+            empty = np.zeros((1, 0), bool)
+            return cls(np.zeros(0, int), empty, empty, objects)
         scores, image, correct, wrong = (
             np.concatenate(part, axis=-1) for part in zip(*parts, strict=True)
         )
@@ -191,14 +191,14 @@ class _ClassMatches(NamedTuple):
 def bootstrap_images(
     scorers: Mapping[str, Sequence[ImageAP]], images: int, draws: int = 300
 ) -> dict[str, Interval]:
-    """Compute each row's mAP difference to the first row over draws of the validation images.
+    """Compute intervals of each row's mAP difference to the first row by drawing images.
 
     All rows and seeds are scored on the same draws, and the score of a row is the mean over its
     seeds. The interval shows how much the difference depends on the choice of the images. It does
     not contain the spread of training, since the trained networks stay the same.
 
     Args:
-        scorers: A scorer for each seed, by row.
+        scorers: By row, a scorer for each seed.
         images: Number of validation images.
         draws: Number of draws.
 
@@ -212,7 +212,7 @@ def bootstrap_images(
         for row, row_scorers in scorers.items():
             scores[row].append(np.mean([scorer(weights) for scorer in row_scorers]))
     ones = np.ones(images)
-    full = {
+    all_images = {
         row: np.mean([scorer(ones) for scorer in row_scorers])
         for row, row_scorers in scorers.items()
     }
@@ -222,5 +222,6 @@ def bootstrap_images(
     for row in rows:
         differences = np.subtract(scores[row], scores[baseline])
         low, high = np.percentile(differences, (tail, 100 - tail))
-        intervals[row] = Interval(float(full[row] - full[baseline]), float(low), float(high))
+        mean = float(all_images[row] - all_images[baseline])
+        intervals[row] = Interval(mean, float(low), float(high))
     return intervals

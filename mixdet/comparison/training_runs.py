@@ -28,22 +28,22 @@ from mixdet.machine import cores
 def train_all(plan: Plan, folder: Path, processes: int = 0) -> Comparison:
     """Train all runs of a plan that are not finished yet.
 
-    Finished runs are kept, interrupted runs are resumed. Runs go seed by seed, so that an
-    unfinished comparison holds all rows of its first seeds. Ctrl-C stops the runs; each writes a
-    checkpoint first.
+    Finished runs are kept, and interrupted runs are resumed. All rows of one seed are trained
+    before the next seed, so that an unfinished comparison has its first seeds complete. Ctrl-C
+    stops the runs; each writes a checkpoint first.
 
     Args:
         plan: Configs and seeds.
         folder: Folder of the comparison; it need not exist.
-        processes: Number of runs at the same time; 0 for one on each GPU, or one on a CPU. Runs on
-            a CPU share its cores, and runs are distributed over the GPUs.
+        processes: Number of runs at the same time; 0 for one on each GPU, or one run without a GPU.
+            Runs are distributed over the GPUs. Without a GPU they share the cores of the CPU.
 
     Returns:
         The comparison with all runs finished.
 
     Raises:
         MixDetError: A config cannot be read or has another validation set than the baseline; the
-            folder holds runs of other configs with these names; or a run failed. In the last case
+            folder holds runs that do not belong to the plan; or a run failed. After a failed run
             the other runs are finished first, and the message names the log.
     """
     check_unique_names(plan.configs)
@@ -61,10 +61,10 @@ def train_all(plan: Plan, folder: Path, processes: int = 0) -> Comparison:
         comparison.write()
         _make_data(configs, queue)
         workers = processes or max(1, torch.cuda.device_count())
-        failed = _Pool(comparison, fingerprints, queue, workers, lock).run()
-    if failed:
-        logs = ", ".join(str(path) for path in failed)
-        raise MixDetError(f"{len(failed)} of the runs failed: see {logs}")
+        failed_logs = _Pool(comparison, fingerprints, queue, workers, lock).run()
+    if failed_logs:
+        logs = ", ".join(map(str, failed_logs))
+        raise MixDetError(f"{len(failed_logs)} of the runs failed: see {logs}")
     return comparison
 
 
@@ -85,7 +85,7 @@ class _Pool:
         self.threads = max(1, cores() // len(self.free_slots))
         self.active: dict[tuple[str, int], tuple[subprocess.Popen, int, float]] = {}
         self.minutes: list[float] = []
-        self.failed: list[Path] = []
+        self.failed_logs: list[Path] = []
 
     def run(self) -> list[Path]:
         """Run the whole queue; return the logs of the runs that failed."""
@@ -107,7 +107,7 @@ class _Pool:
             for process, *_ in self.active.values():
                 process.wait()
             raise
-        return self.failed
+        return self.failed_logs
 
     def _start(self, row: str, seed: int) -> None:
         plan, slot = self.comparison.plan, self.free_slots.pop()
@@ -131,7 +131,7 @@ class _Pool:
                 stderr=subprocess.STDOUT,
                 env=environment,
                 pass_fds=(self.lock,),
-                # A terminal's Ctrl-C then goes to this process alone, which forwards it once.
+                # A Ctrl-C in the terminal then reaches only this process, which forwards it once.
                 start_new_session=True,
             )
         self.active[row, seed] = process, slot, time.monotonic()
@@ -143,21 +143,21 @@ class _Pool:
         minutes = (time.monotonic() - started) / 60
         if process.returncode:
             log = folder / "output.txt"
-            self.failed.append(log)
+            self.failed_logs.append(log)
             print(f"{row} seed {seed} failed (exit code {process.returncode}): see {log}")
             return
         environment = describe_environment(self.threads)
         record = read_run(row, seed, self.fingerprints[row], folder, environment)
         self.comparison.runs.append(record)
-        self.comparison.rows = {}  # to be measured again, with this run
+        self.comparison.rows = {}  # the old measurements lack this run
         self.comparison.write()
         self.minutes.append(minutes)
-        waiting = len(self.queue) + len(self.active)
+        runs_left = len(self.queue) + len(self.active)
         slots = len(self.active) + len(self.free_slots)
-        left = waiting * statistics.mean(self.minutes) / slots
+        minutes_left = runs_left * statistics.mean(self.minutes) / slots
         print(
             f"{row} seed {seed}: {100 * record.metrics['coco/bbox_mAP']:.1f} mAP in "
-            f"{minutes:.1f} minutes; {waiting} left, about {left:.0f} minutes",
+            f"{minutes:.1f} minutes; {runs_left} runs left, about {minutes_left:.0f} minutes",
             flush=True,
         )
 
@@ -170,13 +170,13 @@ def _read_config(plan: Plan, path: str) -> Config:
 
 def _check_same_validation(plan: Plan, configs: dict[str, Config]) -> None:
     """Raise a `MixDetError` unless all configs have the validation set of the baseline."""
-    files = {row: _validation_file(cfg, plan, row) for row, cfg in configs.items()}
+    ann_files = {row: _validation_file(cfg, plan, row) for row, cfg in configs.items()}
     baseline, *rows = plan.rows
     for row in rows:
-        if files[row] != files[baseline]:
+        if ann_files[row] != ann_files[baseline]:
             raise MixDetError(
-                f"{row} is validated on {files[row]} but the baseline {baseline} on "
-                f"{files[baseline]}: give configs with the same validation set"
+                f"{row} is validated on {ann_files[row]} but the baseline {baseline} on "
+                f"{ann_files[baseline]}: give configs with the same validation set"
             )
 
 
@@ -205,21 +205,21 @@ def _open_comparison(plan: Plan, folder: Path, fingerprints: dict[str, str]) -> 
     for run in stored.runs:
         if run.fingerprint != fingerprints.get(run.row, run.fingerprint):
             raise MixDetError(
-                f"{folder} holds runs of another {run.row}: its config or --cfg-options have "
-                "changed since: choose another --out, or delete the runs of this row and their "
+                f"{folder} holds runs of another version of {run.row}: the config or --cfg-options "
+                "have changed: choose another --out, or delete the runs of this row and their "
                 "lines in runs.jsonl"
             )
-    others = sorted({run.row for run in stored.runs} - set(plan.rows))
-    if others:
+    missing = sorted({run.row for run in stored.runs} - set(plan.rows))
+    if missing:
         raise MixDetError(
-            f"{folder} holds runs of {', '.join(others)}: name that config too, or choose another "
-            "--out"
+            f"{folder} holds runs of {', '.join(missing)}: give these configs too, or choose "
+            "another --out"
         )
     return Comparison(folder, plan, stored.runs, stored.rows)
 
 
 def _make_data(configs: dict[str, Config], queue: Sequence[tuple[str, int]]) -> None:
-    """Build data sets that make their own files, before several runs would do so at once."""
+    """Build data sets that write their own files, so that runs do not write them at once."""
     data_roots = set()
     for row in {row for row, _ in queue}:
         dataset = configs[row].train_dataloader.dataset
@@ -232,6 +232,7 @@ def _make_data(configs: dict[str, Config], queue: Sequence[tuple[str, int]]) -> 
 
 def _visible_device(slot: int) -> str:
     """Return the GPU of a slot, chosen from those that this process may use."""
-    named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    devices = named.split(",") if named else [str(i) for i in range(torch.cuda.device_count())]
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    devices = visible.split(",") if visible else [str(i) for i in range(torch.cuda.device_count())]
+
     return devices[slot % len(devices)]

@@ -1,8 +1,8 @@
 """Checks of the data of a config: classes, ids, boxes, image files.
 
-`quick_check` reads only the annotation files. `DataCheckHook` runs it before every training.
-`full_check` also reads every image file and compares the boxes with the model's anchors.
-`tools/check_data.py` runs it.
+`DataCheckHook` runs `quick_check` before every training. It reads only the annotation files.
+`tools/check_data.py` runs `full_check`, which also reads every image file and compares the boxes
+with the model's anchors.
 """
 
 import mixdet.compat.prepared

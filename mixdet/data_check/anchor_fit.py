@@ -1,6 +1,6 @@
-"""How well the anchors of a model fit the boxes, and anchors that would fit better.
+"""Compare the shapes of a model's anchors with those of the boxes, and suggest better anchors.
 
-Only shapes are compared: a box and an anchor are laid on the same center.
+The position is ignored: the IoU is computed as if box and anchor had the same center.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import nn
 from mixdet.data_check.data_splits import Split
 
 MATCH_IOU = 0.5  # an anchor with this IoU or more is trained to predict the box
-CHUNK = 20_000  # boxes compared at once; also the number of boxes that are clustered at most
+CHUNK = 20_000  # boxes compared at once, to limit the memory; k-means uses at most as many
 PERCENTILES = (5, 25, 50, 75, 95)
 
 
@@ -41,20 +41,19 @@ class Coverage:
 
 @dataclass(frozen=True)
 class AnchorFit:
-    """The boxes of the training data, resized as in training, compared with anchors.
+    """The training boxes, resized as in training, compared with the model's anchors.
 
     Attributes:
-        boxes: Number of boxes without crowds.
+        boxes: Number of boxes; crowds are not counted.
         input_wh: (width, height) in pixels that images are resized to, before augmentation.
         sides: Percentiles (5, 25, 50, 75, 95) of the square root of the area, in pixels.
         ratios: The same percentiles of width / height.
         anchors: Number of anchor shapes of the model.
         now: Coverage by the model's anchors.
         clusters: (width, height) in pixels of as many k-means centers, from small to large.
-        by_clusters: Coverage by the k-means centers. It shows what that number of anchors can
-            reach.
-        settings: `min_sizes` and `max_sizes` for the anchor generator that fit better than the
-            present ones, or None.
+        by_clusters: Coverage by the k-means centers, about the best for this number of anchors.
+        settings: `min_sizes` and `max_sizes` for the anchor generator that fit better than those
+            of the config, or None.
         by_settings: Coverage by `settings`.
     """
 
@@ -175,8 +174,8 @@ def _suggest_sizes(
 ) -> dict[str, list[int]] | None:
     """Return sizes for an SSD anchor generator that give every level the same number of boxes.
 
-    Boxes smaller than a cell of the finest level are left out. Whether an anchor meets such a box
-    depends on its position, whatever the size of the anchor.
+    Boxes smaller than a cell of the finest level are left out. Whether an anchor overlaps such a
+    box depends on the position of the box, not on the size of the anchor.
     """
     sides = np.sqrt(boxes.prod(1))
     sides = sides[sides >= min(generator.strides[0])]
@@ -189,10 +188,11 @@ def _suggest_sizes(
 
 
 def _training_scale(cfg: Config) -> tuple[tuple[int, int], bool] | None:
-    """Return the first `Resize` of the training pipeline, or else of the test pipeline.
+    """Find the first `Resize` of the training pipeline, or else of the test pipeline.
 
     Returns:
-        Its `scale`, (width, height) in pixels, and `keep_ratio`; None without a `Resize`.
+        `scale`, (width, height) in pixels, and `keep_ratio` of the `Resize`. None if there is no
+        `Resize`.
     """
 
     def resize_steps(node) -> Iterator[dict]:
@@ -216,7 +216,7 @@ def _resized_boxes(split: Split, scale: tuple[int, int], keep_ratio: bool) -> np
     Args:
         split: The training data.
         scale: (width, height) in pixels that images are resized to.
-        keep_ratio: Whether `scale` is a limit that the resized image stays within.
+        keep_ratio: Whether images keep their aspect ratio and are resized to fit into `scale`.
     """
     used = [
         not annotation.get("iscrowd")
@@ -225,8 +225,8 @@ def _resized_boxes(split: Split, scale: tuple[int, int], keep_ratio: bool) -> np
     ]
     boxes, images = split.boxes[:, 2:], split.sizes
     with np.errstate(invalid="ignore"):
-        kept = np.array(used, bool) & (boxes >= 1).all(1) & (images >= 1).all(1)
-    boxes, images = boxes[kept], images[kept]
+        valid = np.array(used, bool) & (boxes >= 1).all(1) & (images >= 1).all(1)
+    boxes, images = boxes[valid], images[valid]
     factors = np.array(scale) / images
     if keep_ratio:
         longer, shorter = max(scale) / images.max(1), min(scale) / images.min(1)

@@ -29,9 +29,9 @@ def check_not_empty(split: Split) -> list[Problem]:
 def check_classes(split: Split) -> list[Problem]:
     """Compare the classes of the config with the categories of the annotation file.
 
-    mmdet selects the categories whose names are classes of the config. It numbers them in the order
-    of the file. The labels are therefore wrong, without an error, if a name is missing, occurs
-    twice, or is at another position in the config.
+    mmdet selects the categories whose names are classes of the config, and numbers them in the
+    order of the file. If a name is missing, occurs twice, or has another position in the config,
+    the labels are wrong and mmdet raises no error.
     """
     names = [category.get("name") for category in split.categories]
     if not split.classes:
@@ -53,7 +53,7 @@ def check_classes(split: Split) -> list[Problem]:
         "category_names_twice",
         ERROR,
         split.name,
-        "names that several categories of the annotations have; the labels would be wrong",
+        "category names that occur more than once; the labels would be wrong",
         len(twice),
         map(Example, twice),
     )
@@ -72,10 +72,10 @@ def check_classes(split: Split) -> list[Problem]:
             "classes_in_another_order",
             ERROR,
             split.name,
-            "classes whose order in the config is not that of the annotations; list the classes in "
-            "the order of the annotation file",
+            "classes that have another order in the config than in the annotations; list the "
+            "classes in the order of the annotation file",
             len(pairs),
-            (Example(f"{a} would stand for {b}") for a, b in pairs),
+            (Example(f"boxes of {b} would get the label {a}") for a, b in pairs),
         )
     return problems + _classes_without_boxes(split)
 
@@ -94,7 +94,7 @@ def check_ids(split: Split) -> list[Problem]:
             f"{kind}_ids_twice",
             ERROR,
             split.name,
-            f"{kind} ids that several entries have",
+            f"{kind} ids that occur more than once",
             len(twice),
             (Example(f"{kind} id {number}") for number in twice),
         )
@@ -128,7 +128,7 @@ def check_ids(split: Split) -> list[Problem]:
 
 
 def check_file_names(split: Split) -> list[Problem]:
-    """Find file names that lead outside the root, occur twice, or have no file.
+    """Find file names that lead outside the root, occur twice, or do not exist as files.
 
     No image is opened.
     """
@@ -156,7 +156,7 @@ def check_file_names(split: Split) -> list[Problem]:
         "names_twice",
         WARNING,
         split.name,
-        "file names that several images have",
+        "file names that occur more than once",
         len(twice),
         map(Example, twice),
     )
@@ -209,7 +209,7 @@ def _exists(root: str, name: str, listings: dict[str, dict[str, bool]]) -> bool:
 
 
 def _list_folder(folder: Path) -> dict[str, bool]:
-    """Return whether an entry is a link, by name. A folder that does not exist gives no entries."""
+    """Return whether each entry of a folder is a link, by name; empty if there is no folder."""
     try:
         with os.scandir(folder) as entries:
             return {entry.name: entry.is_symlink() for entry in entries}

@@ -8,15 +8,15 @@ from mixdet.data_check.data_problems import ERROR, WARNING, Example, Problem, pr
 from mixdet.data_check.data_splits import Split, finite_rows
 
 TOLERANCE = 1.0  # pixels, since annotations are rounded
-# Another format is reported if fewer boxes than MIN_XYWH are valid as (x, y, w, h), and at least
-# MIN_OTHER are valid in the other format.
+# Another format is reported if a smaller fraction of the boxes than MIN_XYWH is valid as
+# (x, y, w, h), and at least the fraction MIN_OTHER is valid in the other format.
 MIN_XYWH, MIN_OTHER = 0.95, 0.98
 
 
 def check_boxes(split: Split) -> list[Problem]:
-    """Find boxes that are no numbers, of another format, without an area, or outside their image.
+    """Find boxes that are not numbers, in another format, without an area, or outside their image.
 
-    If all boxes have another format, the checks of size and position are left out.
+    If the boxes are in another format, their size and position are not checked.
     """
     boxes = split.boxes
     broken = np.isnan(boxes).any(1)
@@ -58,8 +58,9 @@ def check_boxes(split: Split) -> list[Problem]:
 def guess_format(boxes: np.ndarray, sizes: np.ndarray) -> str | None:
     """Name the format of boxes that are clearly not (x, y, w, h) in pixels.
 
-    Each format is tested on all boxes at once. Corners read as (x, y, w, h) mostly extend beyond
-    the image. Boxes in (x, y, w, h) read as corners mostly end before they start.
+    All boxes are tested together. Corners (x1, y1, x2, y2) that are read as (x, y, w, h) mostly
+    extend beyond the image. Boxes (x, y, w, h) that are read as corners mostly have x2 < x1 or
+    y2 < y1.
 
     Args:
         boxes: (n, 4) as annotated.
@@ -98,7 +99,7 @@ def _extends_beyond(boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
 def _box_problems(
     split: Split, code: str, level: str, text: str, wrong: np.ndarray
 ) -> list[Problem]:
-    """Return a problem of the boxes for which `wrong` (n,) is true, if there are any."""
+    """Return one problem for all boxes where `wrong` (n,) is true, or an empty list."""
     indices = np.flatnonzero(wrong)
     examples = (_example(split, index) for index in indices)
     return problem_list(code, level, split.name, text, len(indices), examples)

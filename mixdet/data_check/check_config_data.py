@@ -52,7 +52,9 @@ def full_check(cfg: Config) -> DataReport:
     """
     splits = read_splits(cfg)
     if not splits:
-        raise MixDetError("the config has no CocoDataset on this machine's disk to check")
+        raise MixDetError(
+            "the config has no CocoDataset on a local disk: no other data set can be checked"
+        )
     problems = _check_annotations(splits)
     all_files = [read_image_files(split) for split in splits if split.root is not None]
     for files in all_files:
@@ -84,7 +86,7 @@ def _check_annotations(splits: list[Split]) -> list[Problem]:
 
 
 def _check_same_classes(splits: list[Split]) -> list[Problem]:
-    """Find splits whose classes, or their order, are not those of the first split."""
+    """Find splits with other classes, or another order of classes, than the first split."""
     others = [split for split in splits if split.classes != splits[0].classes]
     return problem_list(
         "classes_differ",
@@ -98,7 +100,7 @@ def _check_same_classes(splits: list[Split]) -> list[Problem]:
 
 
 def _check_anchors(fit: AnchorFit | None) -> list[Problem]:
-    """Report anchors that match few boxes if as many other shapes would match clearly more."""
+    """Report anchors that match few boxes, if as many k-means shapes match clearly more."""
     poor = fit is not None and fit.now.matched < 0.5 and fit.by_clusters.matched > 0.6
-    text = "anchor shapes of the model; together they match less than half of the boxes"
+    text = "anchor shapes of the model that together match less than half of the boxes"
     return problem_list("anchors_misfit", NOTE, "training", text, fit.anchors if poor else 0)

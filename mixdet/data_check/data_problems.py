@@ -36,9 +36,9 @@ class Problem:
     Attributes:
         code: A short name for scripts. It does not change between versions.
         level: `error` if training or evaluation would be meaningless, `warning` if some of the data
-            are lost or doubtful, `note` if the data may be so on purpose.
+            are lost or doubtful, `note` if it may be intended.
         data: The data set, such as `training`.
-        text: What is wrong, and where needed the consequence or the remedy.
+        text: What is wrong, in some cases with the consequence or the remedy.
         count: Number of occurrences.
         examples: The first occurrences.
     """

@@ -10,7 +10,7 @@ from mixdet.data_check.data_problems import LEVELS, NOTE, Problem
 from mixdet.data_check.data_splits import Split
 from mixdet.visual.tables import text_table
 
-MAX_CHARACTERS = 200  # of an example in a terminal
+MAX_CHARACTERS = 200  # longer examples are cut in a terminal
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class DataReport:
     Attributes:
         summaries: The checked data sets.
         problems: What is wrong with them.
-        anchors: The boxes compared with the anchors, or None for a model without anchors.
+        anchors: The boxes compared with the anchors, or None if `fit_anchors` gave None.
     """
 
     summaries: list[SplitSummary]

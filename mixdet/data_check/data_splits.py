@@ -22,7 +22,7 @@ SPLIT_NAMES = dict(zip(LOADERS, ("training", "validation", "test"), strict=True)
 
 @dataclass
 class Split:
-    """One data set of a config.
+    """A data set of a config.
 
     Attributes:
         name: `training`, `validation` or `test`. If several loaders use the same data, their names
@@ -30,7 +30,7 @@ class Split:
         ann_file: Path of the annotation file.
         root: Folder of the images, or None if they are not on a local disk.
         classes: Class names of the config, or else of the data set's class.
-        limits: Limits on the size of an image file.
+        limits: Limits on the bytes and pixels of an image file.
         content: `images`, `annotations` and `categories` of the annotation file.
     """
 
@@ -83,9 +83,10 @@ class Split:
     def sizes(self) -> np.ndarray:
         """(n, 2) width and height in pixels of each annotation's image; NaN if unknown."""
         images = self.image_by_id
-        known = dict(zip(images, self.stated_sizes(images.values()), strict=True))
+        size_by_id = dict(zip(images, self.stated_sizes(images.values()), strict=True))
+        image_ids = (annotation.get("image_id") for annotation in self.annotations)
         unknown = np.full(2, np.nan)
-        sizes = [known.get(annotation.get("image_id"), unknown) for annotation in self.annotations]
+        sizes = [size_by_id.get(image_id, unknown) for image_id in image_ids]
         return np.array(sizes, float).reshape(-1, 2)
 
     @staticmethod
@@ -96,15 +97,16 @@ class Split:
     def path(self, image: dict) -> str | None:
         """Return the path of an image entry, or None if the root or the name is unknown."""
         name = image.get("file_name")
-        known = self.root is not None and isinstance(name, str)
-        return str(Path(self.root, name)) if known else None
+        if self.root is None or not isinstance(name, str):
+            return None
+        return str(Path(self.root, name))
 
 
 def read_splits(cfg: Config, loaders: tuple[str, ...] = LOADERS) -> list[Split]:
     """Read the annotation files of a config.
 
-    Data that several loaders use are read once and give one split. Data sets are left out if they
-    are not a `CocoDataset` or not on a local disk.
+    Data that several loaders use are read once and become one split. Data sets that are not a
+    `CocoDataset`, or not on a local disk, are left out.
 
     Args:
         cfg: The config.
@@ -114,9 +116,9 @@ def read_splits(cfg: Config, loaders: tuple[str, ...] = LOADERS) -> list[Split]:
         MixDetError: An annotation file is missing or is not in COCO's format.
     """
     splits: dict[tuple, Split] = {}
-    for where, dataset in with_annotations(cfg, loaders):
+    for key_path, dataset in with_annotations(cfg, loaders):
         dataset_class = DATASETS.get(dataset["type"])
-        name = SPLIT_NAMES[where.partition(".")[0]]
+        name = SPLIT_NAMES[key_path.partition(".")[0]]
         data_root = dataset.get("data_root") or ""
         prefix = (dataset.get("data_prefix") or {}).get("img", "")
         ann_file, images = (_join(data_root, part) for part in (dataset["ann_file"], prefix))
@@ -132,7 +134,7 @@ def read_splits(cfg: Config, loaders: tuple[str, ...] = LOADERS) -> list[Split]:
         content = load_coco(ann_file).dataset
         for part in ("images", "annotations", "categories"):
             if not isinstance(content.get(part), list):
-                raise MixDetError(f"{ann_file}: not a COCO annotation file (no list of {part})")
+                raise MixDetError(f"{ann_file}: not a COCO annotation file: add a list of {part}")
         root = None if "://" in images else images
         splits[key] = Split(name, ann_file, root, classes, image_limits(dataset), content)
     return list(splits.values())
@@ -169,5 +171,6 @@ def _float_row(row, width: int) -> list[float]:
 
 def _join(root: str, part: str) -> str:
     """Join paths as mmengine's data sets do: the root is not added to absolute paths and URLs."""
-    alone = not root or "://" in part or Path(part).is_absolute()
-    return part if alone else f"{root.rstrip('/')}/{part}"
+    if not root or "://" in part or Path(part).is_absolute():
+        return part
+    return f"{root.rstrip('/')}/{part}"

@@ -23,9 +23,9 @@ class ImageFiles:
 
     Attributes:
         split: The split.
-        broken: The reason why an image cannot be used, by its path.
-        wrong_size: The size of the file and the size in the annotations as text, by path.
-        paths_by_hash: Paths of the images by a hash of their content.
+        broken: By path, why the image cannot be used.
+        wrong_size: By path, the size of the file and the size in the annotations as text.
+        paths_by_hash: By hash of the content, the paths of the images.
     """
 
     split: Split
@@ -58,7 +58,7 @@ def read_image_files(split: Split) -> ImageFiles:
         decode_fully(path, content)
         return size, hashlib.blake2b(content, digest_size=16).digest()
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # decoders release Python's lock
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # decoders release the GIL
         tasks = {name: pool.submit(read, name) for name in sizes}
         progress = tqdm(tasks.items(), desc=f"{split.name} images", unit="img", leave=False)
         for name, task in progress:
@@ -79,7 +79,7 @@ def read_image_files(split: Split) -> ImageFiles:
 
 
 def check_image_files(files: ImageFiles) -> list[Problem]:
-    """Report broken images, and images whose size is not that of the annotations."""
+    """Report broken images, and images of another size than the annotations state."""
     problems = problem_list(
         "broken_images",
         ERROR if len(files.broken) == len(files.split.images) else WARNING,
@@ -92,7 +92,7 @@ def check_image_files(files: ImageFiles) -> list[Problem]:
         "images_of_another_size",
         WARNING,
         files.split.name,
-        "images whose size is not that of the annotations; their boxes may be misplaced",
+        "images of another size than the annotations state; their boxes may be misplaced",
         len(files.wrong_size),
         (Example(f"{path}: {text}", path) for path, text in files.wrong_size.items()),
     )
@@ -100,10 +100,7 @@ def check_image_files(files: ImageFiles) -> list[Problem]:
 
 
 def check_shared_images(training: ImageFiles, other: ImageFiles) -> list[Problem]:
-    """Report images of another split that are training images too.
-
-    The content of the files is compared, not their names.
-    """
+    """Report images of another split whose files have the content of a training image."""
     pairs = [
         (training.paths_by_hash[digest][0], path)
         for digest, paths in other.paths_by_hash.items()
@@ -116,5 +113,5 @@ def check_shared_images(training: ImageFiles, other: ImageFiles) -> list[Problem
         other.split.name,
         "images that are training images too; they make the scores too high",
         len(pairs),
-        (Example(f"{path} is {training_path}", path) for training_path, path in pairs),
+        (Example(f"{path} equals {training_path}", path) for training_path, path in pairs),
     )

@@ -1,6 +1,6 @@
-"""Images, figures and tables for a person to look at.
+"""Drawing of boxes, figures and text tables.
 
-`boxes` draws detections on an image, `contact_sheet` compares them with the true boxes, `svg` turns
+`boxes` draws detections on an image, `contact_sheet` draws them beside the true boxes, `svg` turns
 a matplotlib figure into SVG, `tables` lays out text.
 """
 

@@ -113,9 +113,9 @@ def draw_label(
 ) -> None:
     """Write a text on a colored background beside a box.
 
-    Five positions are tried: above the box at its left and right end, below it at both ends, and
-    inside its upper left corner. The label takes the position that hides the least of the other
-    labels, then the least of the box.
+    Five positions are tried: above the box at its left and right end, below the box at both ends,
+    and inside its upper left corner. The chosen position hides the least area of other labels, and
+    among equals the least area of the box.
 
     Args:
         draw: Where to draw.
@@ -153,7 +153,7 @@ def load_font(size: int) -> Any:
 
 
 def _intersection(a: tuple, b: tuple) -> int:
-    """Return the area that two boxes have in common, in pixels."""
+    """Return the area of the intersection of two boxes in pixels."""
     width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
     return max(width, 0) * max(height, 0)
 

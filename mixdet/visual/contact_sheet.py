@@ -4,9 +4,8 @@ Boxes are (x1, y1, x2, y2) in pixels of the image. An image is anything that
 `mixdet.images.as_rgb` accepts.
 
 Predictions are matched with true boxes as in COCO's evaluation. The predictions of an image are
-visited from the highest score to the lowest. A prediction is correct if a true box of its class
-overlaps it with an IoU of at least 0.5 and is not yet matched; it takes the true box with the
-highest IoU.
+visited from the highest score to the lowest. A prediction is correct if an unmatched true box of
+its class overlaps it with an IoU of at least 0.5. It is matched with the one of highest IoU.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from mixdet.visual.boxes import draw_box, draw_label, load_font, resize_longer_s
 
 CORRECT_COLOR, WRONG_COLOR = (40, 200, 60), (235, 40, 40)
 MISSED_COLOR, TRUTH_COLOR = (255, 210, 0), (255, 255, 255)
-BACKGROUND_COLOR, QUIET_COLOR = (32, 32, 36), (190, 190, 195)
+BACKGROUND_COLOR, CAPTION_COLOR = (32, 32, 36), (190, 190, 195)
 CORRECT, WRONG, ON_CROWD = 1, 0, -1
 MATCH_IOU = 0.5
 MARGIN = 8
@@ -46,10 +45,10 @@ class SheetImage:
         boxes: (n, 4) predicted boxes.
         scores: (n,) their scores.
         labels: (n,) their class indices.
-        crowd: (m,) whether a true box is a crowd. A crowd is never missed, and a prediction on it
-            is neither correct nor wrong. Without it, no true box is a crowd.
+        crowd: (m,) whether a true box is a crowd; empty if none is. A crowd is never missed, and a
+            prediction on a crowd is neither correct nor wrong.
         title: Caption.
-        outcomes: (n,) of the predictions: `CORRECT`, `WRONG` or `ON_CROWD`.
+        outcomes: (n,) `CORRECT`, `WRONG` or `ON_CROWD` for each prediction.
         detected: (m,) whether a true box is matched with a prediction; crowds are True.
     """
 
@@ -93,8 +92,8 @@ class SheetImage:
 
     def above(self, score_thr: float) -> SheetImage:
         """Return the same image with only the predictions that score at least `score_thr`."""
-        kept = self.scores >= score_thr
-        predictions = (self.boxes[kept], self.scores[kept], self.labels[kept])
+        above = self.scores >= score_thr
+        predictions = (self.boxes[above], self.scores[above], self.labels[above])
         truth = (self.truth_boxes, self.truth_labels)
         return SheetImage(self.image, *truth, *predictions, self.crowd, self.title)
 
@@ -127,7 +126,7 @@ def write_contact_sheet(
     """Draw images side by side with their true and predicted boxes, below a legend.
 
     Predictions are solid: green if correct, red if wrong. True boxes are dashed: white if detected,
-    yellow if missed. Images are resized to the tile before boxes are drawn.
+    yellow if missed.
 
     Args:
         items: The images.
@@ -150,13 +149,13 @@ def write_contact_sheet(
     columns = min(columns, len(images))
     rows = -(-len(images) // columns)
     font = load_font(15)
-    head, cell = 2 * MARGIN + 40, (tile + MARGIN, tile + MARGIN + 22)
+    legend_height, cell = 2 * MARGIN + 40, (tile + MARGIN, tile + MARGIN + 22)
     width = max(columns * cell[0] + MARGIN, 760)
-    sheet = Image.new("RGB", (width, rows * cell[1] + head), BACKGROUND_COLOR)
+    sheet = Image.new("RGB", (width, rows * cell[1] + legend_height), BACKGROUND_COLOR)
     _draw_legend(ImageDraw.Draw(sheet), images, title, score_thr)
     for index, image in enumerate(images):
         left = MARGIN + index % columns * cell[0]
-        top = head + index // columns * cell[1]
+        top = legend_height + index // columns * cell[1]
         drawn = draw_sheet_image(image, classes, tile)
         sheet.paste(drawn, (left + (tile - drawn.width) // 2, top + (tile - drawn.height) // 2))
         _draw_caption(ImageDraw.Draw(sheet), image, (left, top + tile + 2), font, tile)
@@ -207,8 +206,8 @@ def read_sheet_images(
         ann_file: COCO annotation file.
         image_root: Folder that the `file_name` entries are relative to.
         results_json: COCO results: a list of `image_id`, `category_id`, `bbox` (x, y, w, h) and
-            `score`. `CocoDetectionMetric` writes such a file, and mmdet's `CocoMetric` with
-            `outfile_prefix`.
+            `score`. `CocoDetectionMetric` writes such a file, and so does mmdet's `CocoMetric` if
+            it has an `outfile_prefix`.
         count: Number of images.
 
     Returns:
@@ -237,7 +236,8 @@ def read_sheet_images(
         predictions[result["image_id"]].append(result)
     chosen = np.unique(np.linspace(0, len(images) - 1, min(count, len(images))).astype(int))
     items = []
-    for image in (images[index] for index in chosen):
+    for index in chosen:
+        image = images[index]
         truth, predicted = truths[image["id"]], predictions[image["id"]]
         items.append(
             SheetImage(
@@ -303,16 +303,16 @@ def _draw_legend(
 
 
 def _draw_caption(
-    draw: ImageDraw.ImageDraw, image: SheetImage, corner: tuple, font: Any, room: int
+    draw: ImageDraw.ImageDraw, image: SheetImage, corner: tuple, font: Any, width: int
 ) -> None:
-    """Write the counts of an image, after as much of its title's end as there is room for."""
+    """Write the title and the counts of an image. A long title loses its beginning."""
     counts = f"{image.correct} of {image.objects} detected" if image.objects else "no objects"
     counts += f", {image.wrong} wrong" if image.wrong else ""
     title = f"{image.title}  " if image.title else ""
-    while title and font.getlength(title + counts) > room:
+    while title and font.getlength(title + counts) > width:
         title = title[1:]
     flawless = not image.wrong and image.correct == image.objects
-    draw.text(corner, title + counts, fill=QUIET_COLOR if flawless else MISSED_COLOR, font=font)
+    draw.text(corner, title + counts, fill=CAPTION_COLOR if flawless else MISSED_COLOR, font=font)
 
 
 def _xyxy(box: Sequence[float]) -> tuple[float, float, float, float]:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import matplotlib
 from matplotlib.figure import Figure
 
-# Okabe and Ito's palette, which color-blind readers can tell apart, and darker shades of it
+# Okabe and Ito's palette for color-blind readers, one brown, one gray, and four darker shades
 COLORS = (
     *("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C564B"),
     *("#7F7F7F", "#004C76", "#8F3F00", "#006B4E", "#8A4F71"),
@@ -35,7 +35,7 @@ def figure_to_svg(draw: Callable, size: tuple[float, float] = (5, 3.8), **grid) 
     """Draw a figure and return it as an SVG element. The same data give the same bytes.
 
     Args:
-        draw: Function that draws into the axes, or into the array of axes, that it is given.
+        draw: Function that takes the axes, or the array of axes, and draws into them.
         size: (width, height) in inches.
         **grid: Arguments of `matplotlib.figure.Figure.subplots`, such as `nrows` and `ncols`.
     """

@@ -8,7 +8,9 @@ from collections.abc import Sequence
 def text_table(header: Sequence[str], rows: Sequence[Sequence[str]], markdown: bool = False) -> str:
     """Lay out a table with aligned columns.
 
-    The first column is aligned to the left, the others to the right, since most hold numbers.
+    The first column is aligned to the left. The others mostly hold numbers and are aligned to the
+    right.
+
 
     Args:
         header: The titles of the columns.

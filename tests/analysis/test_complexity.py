@@ -119,5 +119,5 @@ def test_a_config_without_a_size_is_refused(tmp_path):
         f"_base_ = {str(BASELINE)!r}\n"
         "test_dataloader = dict(dataset=dict(pipeline=[dict(type='PackDetInputs')]))\n"
     )
-    with pytest.raises(MixDetError, match=r"sizeless\.py: the test pipeline has no Resize"):
+    with pytest.raises(MixDetError, match=r"sizeless\.py: .* test pipeline has no Resize"):
         count_complexity(config)

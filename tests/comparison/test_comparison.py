@@ -97,9 +97,9 @@ def test_a_changed_config_is_refused_and_nothing_is_lost(compared):
     plan, comparison = compared
     lines = (comparison.folder / "runs.jsonl").read_text()
     changed = dataclasses.replace(plan, cfg_options=("train_cfg.max_epochs=1",))
-    with pytest.raises(MixDetError, match="holds runs of another"):
+    with pytest.raises(MixDetError, match="holds runs of another version"):
         train_all(changed, comparison.folder)
-    with pytest.raises(MixDetError, match="name that config too"):
+    with pytest.raises(MixDetError, match="give these configs too"):
         train_all(dataclasses.replace(plan, configs=plan.configs[:1]), comparison.folder)
     assert (comparison.folder / "runs.jsonl").read_text() == lines
 
@@ -136,7 +136,7 @@ def test_the_report_holds_each_row_and_draws_again_without_the_runs(compared, tm
     assert all(row in text for row in plan.rows)
     assert "Power is low with 2 seeds" in text
     shutil.copytree(comparison.folder, tmp_path / "out", ignore=shutil.ignore_patterns("runs"))
-    with pytest.warns(UserWarning, match="without images"):
+    with pytest.warns(UserWarning, match="shows no images"):
         assert write_report(Comparison.read(tmp_path / "out")) == text
     page = (tmp_path / "out" / "report.html").read_text()
     assert "const images = {}" in page

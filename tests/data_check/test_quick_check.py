@@ -136,7 +136,7 @@ def all_gone(content, data):
     ("change", "code", "level", "words"),
     [
         (misspell, "missing_classes", "error", "bright, did you mean brigth?"),
-        (swap, "classes_in_another_order", "error", "dark would stand for bright"),
+        (swap, "classes_in_another_order", "error", "boxes of bright would get the label dark"),
         (add_category, "unused_categories", "note", "other"),
         (name_twice, "category_names_twice", "error", "dark"),
         (without_bright, "classes_without_examples", "warning", "bright"),
