@@ -11,7 +11,7 @@ int main(int argc, char** argv) {
     if (argc != 5) return 2;
     const Postprocess postprocess{std::strtof(argv[2], nullptr), std::strtof(argv[3], nullptr),
                                   std::strtoul(argv[4], nullptr, 10)};
-    // Without the hint OpenVINO computes in bfloat16 where the CPU can, which moves boxes by pixels.
+    // Without the hint OpenVINO uses bfloat16 where the CPU can, which moves boxes by pixels.
     auto request = ov::Core()
                        .compile_model(argv[1], "CPU", ov::hint::inference_precision(ov::element::f32))
                        .create_infer_request();

@@ -16,9 +16,7 @@ def parse_args() -> argparse.Namespace:
         "block at a time. Report the change in mAP of each block. The same command resumes an "
         "interrupted run."
     )
-    parser.add_argument(
-        "config", metavar="CONFIG", help="config with MixMobileNetV1 or MixMobileNetV2"
-    )
+    parser.add_argument("config", metavar="CONFIG", help="has MixMobileNetV1 or MixMobileNetV2")
     parser.add_argument(
         "--blocks", type=int, nargs="+", required=True, help="numbers of blocks, counted from 1"
     )
