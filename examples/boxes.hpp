@@ -1,6 +1,6 @@
-// From the outputs of a network of kind `raw` to detections, for the C++ programs beside this file.
-// It leaves out `nms_pre`, the limit of candidates a level, which seldom matters for a `score_thr` of
-// 0.02 or more.
+// Turn the outputs of a network of kind `raw` into detections, for the C++ programs in this folder.
+// The code leaves out `nms_pre`, the limit of candidates on each level. It seldom matters for a
+// `score_thr` of 0.02 or more.
 #pragma once
 #include <algorithm>
 #include <cstddef>
@@ -19,7 +19,7 @@ struct Postprocess {  // "postprocess" in mixdet.json
     size_t max_per_img;
 };
 
-inline bool overlap(const Box& a, const Box& b, float iou_thr) {
+inline bool overlaps(const Box& a, const Box& b, float iou_thr) {
     const float width = std::min(a.x2, b.x2) - std::max(a.x1, b.x1);
     const float height = std::min(a.y2, b.y2) - std::max(a.y1, b.y1);
     if (width <= 0 || height <= 0) return false;
@@ -27,23 +27,24 @@ inline bool overlap(const Box& a, const Box& b, float iou_thr) {
     return intersection > iou_thr * (a.area() + b.area() - intersection);
 }
 
-// boxes: anchors x 4; scores: anchors x classes. Returns the best first.
+// Returns the detections, best first. boxes: anchors x 4; scores: anchors x classes.
 inline std::vector<Box> decode(const float* boxes, const float* scores, size_t anchors,
-                               size_t classes, const Postprocess& rule) {
-    std::vector<Box> candidates, kept;
+                               size_t classes, const Postprocess& postprocess) {
+    std::vector<Box> candidates, detections;
     for (size_t index = 0; index < anchors * classes; ++index) {
         const float* b = boxes + 4 * (index / classes);
         const Box box{b[0], b[1], b[2], b[3], scores[index], index % classes};
-        if (box.score > rule.score_thr && box.area() > 0) candidates.push_back(box);
+        if (box.score > postprocess.score_thr && box.area() > 0) candidates.push_back(box);
     }
     std::sort(candidates.begin(), candidates.end(),
               [](const Box& a, const Box& b) { return a.score > b.score; });
     for (const Box& box : candidates) {
-        if (kept.size() == rule.max_per_img) break;
-        const bool suppressed = std::any_of(kept.begin(), kept.end(), [&](const Box& better) {
-            return better.label == box.label && overlap(better, box, rule.iou_thr);
-        });
-        if (!suppressed) kept.push_back(box);
+        if (detections.size() == postprocess.max_per_img) break;
+        const auto suppresses = [&](const Box& better) {
+            return better.label == box.label && overlaps(better, box, postprocess.iou_thr);
+        };
+        if (std::none_of(detections.begin(), detections.end(), suppresses))
+            detections.push_back(box);
     }
-    return kept;
+    return detections;
 }

@@ -1,9 +1,9 @@
-// An exported folder of kind `raw` on ncnn, as an Android app calls it through the NDK.
+// Run an exported folder of kind `raw` on ncnn, from an Android app through the NDK.
 #include <net.h>
 
 #include "boxes.hpp"
 
-// Load model.ncnn.param and model.ncnn.bin, to compute in float32 as the export was verified.
+// Load model.ncnn.param and model.ncnn.bin, and compute in float32, as the export was verified.
 bool load(ncnn::Net& net, const char* param, const char* bin) {
     net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = false;
     return net.load_param(param) == 0 && net.load_model(bin) == 0;
@@ -12,13 +12,14 @@ bool load(ncnn::Net& net, const char* param, const char* bin) {
 // Detect in an upright RGBA image of image_width x image_height, for a network that takes RGB of
 // width x height. Boxes are in pixels of the network's input: scale them to the image.
 std::vector<Box> detect(const ncnn::Net& net, const unsigned char* rgba, int image_width,
-                        int image_height, int width, int height, const Postprocess& rule) {
+                        int image_height, int width, int height,
+                        const Postprocess& postprocess) {
     const auto image = ncnn::Mat::from_pixels_resize(rgba, ncnn::Mat::PIXEL_RGBA2RGB, image_width,
                                                      image_height, width, height);
     auto extractor = net.create_extractor();
     extractor.input("in0", image);
-    ncnn::Mat boxes, scores;  // a row an anchor: 4 columns; a column a class
+    ncnn::Mat boxes, scores;  // one row for each anchor; columns: x1, y1, x2, y2; classes
     extractor.extract("out0", boxes);
     extractor.extract("out1", scores);
-    return decode(boxes, scores, scores.h, scores.w, rule);
+    return decode(boxes, scores, scores.h, scores.w, postprocess);
 }

@@ -1,4 +1,4 @@
-"""An exported folder of kind `raw` on ONNX Runtime, without MixDet.
+"""Run an exported folder of kind `raw` on ONNX Runtime, without MixDet.
 
 python detect_onnx.py exported/raw image.jpg
 """
@@ -16,39 +16,39 @@ def decode(boxes, scores, manifest, width, height):
     """Select the detections among the outputs of a `raw` network.
 
     Args:
-        boxes: (A, 4), (x1, y1, x2, y2) in pixels of the network's input, one box an anchor.
+        boxes: (A, 4), (x1, y1, x2, y2) in pixels of the network's input, one box for each anchor.
         scores: (A, classes), in 0..1.
         manifest: The content of `mixdet.json`.
-        width, height: Of the image, in pixels.
+        width, height: Size of the image in pixels.
 
     Returns:
         (n, 6): x1, y1, x2, y2 in pixels of the image, score, label; best first.
     """
-    rule, size = manifest["postprocess"], manifest["input"]
+    postprocess, size = manifest["postprocess"], manifest["input"]
     levels, start = [], 0
     for level in manifest["levels"]:
         end = start + level["anchors"]
-        anchors, labels = np.nonzero(scores[start:end] > rule["score_thr"])
+        anchors, labels = np.nonzero(scores[start:end] > postprocess["score_thr"])
         candidates = np.column_stack(
             [boxes[start:end][anchors], scores[start:end][anchors, labels], labels]
         )
-        limit = rule["nms_pre"] if rule["nms_pre"] > 0 else None
+        limit = postprocess["nms_pre"] if postprocess["nms_pre"] > 0 else None
         levels.append(candidates[np.argsort(-candidates[:, 4])][:limit])
         start = end
     rows = np.concatenate(levels)
     rows = rows[np.argsort(-rows[:, 4])]
     rows[:, :4] *= [width / size["width"], height / size["height"]] * 2
-    rows = rows[(rows[:, 2:4] - rows[:, :2] > rule["min_bbox_size"]).all(1)]
-    kept = []
-    while len(rows) and len(kept) < rule["max_per_img"]:
+    rows = rows[(rows[:, 2:4] - rows[:, :2] > postprocess["min_bbox_size"]).all(1)]
+    detections = []
+    while len(rows) and len(detections) < postprocess["max_per_img"]:
         best, rows = rows[0], rows[1:]
-        kept.append(best)
+        detections.append(best)
         sides = np.minimum(rows[:, 2:4], best[2:4]) - np.maximum(rows[:, :2], best[:2])
         intersection = sides.clip(0).prod(1)
         areas = (rows[:, 2:4] - rows[:, :2]).prod(1) + (best[2:4] - best[:2]).prod()
-        overlaps = intersection > rule["iou_thr"] * (areas - intersection)
+        overlaps = intersection > postprocess["iou_thr"] * (areas - intersection)
         rows = rows[(rows[:, 5] != best[5]) | ~overlaps]
-    return np.array(kept).reshape(-1, 6)
+    return np.array(detections).reshape(-1, 6)
 
 
 def main():

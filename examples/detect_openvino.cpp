@@ -1,4 +1,4 @@
-// An exported folder of kind `raw` on OpenVINO:
+// Run an exported folder of kind `raw` on OpenVINO:
 // detect_openvino model.xml SCORE_THR IOU_THR MAX_PER_IMG < pixels
 // The pixels are height x width x 3 bytes of the size and channel order that mixdet.json names.
 #include <cstdio>
@@ -9,9 +9,9 @@
 
 int main(int argc, char** argv) {
     if (argc != 5) return 2;
-    const Postprocess rule{std::strtof(argv[2], nullptr), std::strtof(argv[3], nullptr),
-                           std::strtoul(argv[4], nullptr, 10)};
-    // without the hint OpenVINO computes in bfloat16 where the CPU can, which moves boxes by pixels
+    const Postprocess postprocess{std::strtof(argv[2], nullptr), std::strtof(argv[3], nullptr),
+                                  std::strtoul(argv[4], nullptr, 10)};
+    // Without the hint OpenVINO uses bfloat16 where the CPU can, which moves boxes by pixels.
     auto request = ov::Core()
                        .compile_model(argv[1], "CPU", ov::hint::inference_precision(ov::element::f32))
                        .create_infer_request();
@@ -21,6 +21,6 @@ int main(int argc, char** argv) {
     const auto boxes = request.get_output_tensor(0), scores = request.get_output_tensor(1);
     const auto shape = scores.get_shape();  // 1, anchors, classes
     for (const Box& box :
-         decode(boxes.data<float>(), scores.data<float>(), shape[1], shape[2], rule))
+         decode(boxes.data<float>(), scores.data<float>(), shape[1], shape[2], postprocess))
         std::printf("%zu %g %g %g %g %g\n", box.label, box.score, box.x1, box.y1, box.x2, box.y2);
 }

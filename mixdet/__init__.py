@@ -10,4 +10,4 @@ from mixdet.moved import MovedFinder
 
 __version__ = "0.1.0"
 
-sys.meta_path.append(MovedFinder)  # refuses old module names with the new ones
+sys.meta_path.append(MovedFinder)  # an error at an old module name states the new one

@@ -1,4 +1,4 @@
-"""The command `mixdet`, also `python -m mixdet`: runs the tools without a checkout."""
+"""Run the tools without a checkout: the command `mixdet`, also `python -m mixdet`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _run(command: str = "--help", *arguments: str) -> int | None:
     if command in ("-h", "--help"):
         print(_usage(tools))
     elif command == "configs":
-        _configs(*arguments[:1])
+        _list_or_copy_configs(*arguments[:1])
     elif command in tools:
         sys.argv = [f"mixdet {command}", *arguments]
         spec = importlib.util.spec_from_file_location(command, tools[command])
@@ -47,7 +47,7 @@ def _usage(tools: dict[str, Path]) -> str:
     return "\n".join(lines)
 
 
-def _configs(folder: str | None = None) -> None:
+def _list_or_copy_configs(folder: str | None = None) -> None:
     if folder is None:
         print("\n".join(config_names()))
         return

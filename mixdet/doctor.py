@@ -7,7 +7,6 @@ imports torch and mmdet inside functions only.
 from __future__ import annotations
 
 import importlib.util
-import os
 import shutil
 import sys
 import textwrap
@@ -17,8 +16,9 @@ from importlib import metadata
 from pathlib import Path
 
 import mixdet
+from mixdet.machine import cores
 
-MODULES = (  # names as they are imported; distributions can have other names
+MODULES = (  # import names, which can differ from the names of distributions
     *("torch", "torchvision", "mmengine", "mmcv", "mmdet", "timm", "pycocotools"),
     *("numpy", "cv2", "sklearn", "skimage"),
 )
@@ -52,11 +52,11 @@ class Check:
 
 
 def examine(folder: Path | None = None, online: bool = False) -> list[Check]:
-    """Make all checks.
+    """Run all checks.
 
     Args:
         folder: The folder that holds `data/`. None is the working directory.
-        online: Whether to ask Hugging Face if the ImageNet weights can be downloaded.
+        online: Ask Hugging Face whether the ImageNet weights can be downloaded.
 
     Returns:
         The checks, in the order of the report.
@@ -139,9 +139,7 @@ def _operators() -> Iterator[Check]:
 
 def _devices() -> Iterator[Check]:
     section = "devices"
-    available = getattr(os, "sched_getaffinity", None)
-    cores = len(available(0)) if available else os.cpu_count()
-    yield Check(section, "cores", str(cores))
+    yield Check(section, "cores", str(cores()))
     try:
         import torch
     except Exception:  # `_versions` reports it
@@ -244,13 +242,13 @@ def to_text(checks: list[Check]) -> str:
             lines += ["", section]
         lines.append(f" {mark[check.level]} {check.name:<{width}}{check.value}")
         if check.remedy:
-            first = f"   {'':<{width}}-> "
+            arrow = f"   {'':<{width}}-> "
             lines.append(
                 textwrap.fill(
                     check.remedy,
                     110,
-                    initial_indent=first,
-                    subsequent_indent=" " * len(first),
+                    initial_indent=arrow,
+                    subsequent_indent=" " * len(arrow),
                     break_long_words=False,
                     break_on_hyphens=False,
                 )

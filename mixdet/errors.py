@@ -11,18 +11,18 @@ class MixDetError(Exception):
 
 
 def one_line(error: Exception) -> str:
-    """The class and the message of an exception, as one line."""
+    """Return the class and the message of an exception as one line."""
     text = error.args[0] if isinstance(error, KeyError) and error.args else error
     return f"{type(error).__name__}: {' '.join(str(text).split())}"
 
 
-def did_you_mean(word: str, known: Iterable[str], alike: float = 0.6) -> str | None:
+def did_you_mean(word: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
     """Ask whether the most similar known word was meant.
 
     Args:
         word: The word that is not known.
         known: The known words.
-        alike: Least similarity, from 0 to 1: the ratio of difflib, and its default.
+        cutoff: Least similarity, from 0 to 1, as in `difflib.get_close_matches`.
 
     Returns:
         The question; None if no known word is similar enough.
@@ -30,14 +30,15 @@ def did_you_mean(word: str, known: Iterable[str], alike: float = 0.6) -> str | N
     import difflib  # here, so that tools start without it
 
     words = {candidate.lower(): candidate for candidate in known}
-    close = difflib.get_close_matches(word.lower(), words, n=1, cutoff=alike)
+    close = difflib.get_close_matches(word.lower(), words, n=1, cutoff=cutoff)
     return f"did you mean {words[close[0]]}?" if close else None
 
 
 def run_tool(main: Callable[[], int | None]) -> None:
-    """Run a command-line tool, then exit; a `MixDetError` is printed as one line, with exit code 1.
+    """Run a command-line tool and exit.
 
-    Any other exception is a bug, so its traceback is printed.
+    A `MixDetError` is printed as one line, and the exit code is 1. Any other exception is a bug, so
+    its traceback is printed.
     """
     try:
         code = main()

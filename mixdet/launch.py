@@ -1,6 +1,6 @@
-"""Training and testing by the path of a config, for `tools/train.py` and `tools/test.py`.
+"""Train and test the detector of a config, for `tools/train.py` and `tools/test.py`.
 
-Nothing here changes a result, so mmdet's own tools can run the configs too.
+This module changes no result, so mmdet's own tools can run the configs too.
 """
 
 from __future__ import annotations
@@ -32,22 +32,22 @@ from mixdet.engine.amp import amp_wrapper_type
 from mixdet.errors import MixDetError, did_you_mean, one_line
 from mixdet.outputs import writable_file, writable_folder
 
-# Code that builds an object from a part of the config, and the name of that part. An error raised
-# below one of these is about the config.
+# These functions build an object from a part of the config. The values name that part. An error
+# that is raised inside one of these functions is a fault of the config.
 BUILDERS = {
     build_from_cfg.__code__: None,  # the name is in its variable `obj_type`
     build_optim_wrapper.__code__: "optim_wrapper",
     DataLoader.__init__.__code__: "the data loader",
     BatchSampler.__init__.__code__: "the data loader",
 }
-# Errors of mmcv and torch about data that no check before the run reads, and our words for them
+# Messages of mmcv and torch about data that no check before the run reads, and their replacements
 DATA_ERRORS = (
-    (r"failed to load image: ([^{\n]+)", "{}: the image is damaged: repair it or take it out"),
+    (r"failed to load image: ([^{\n]+)", "{}: the image is damaged: repair it or leave it out"),
     (r"No such file or directory: '(.+?)'", "{}: no such file, though the annotations name it"),
     (
         "Expected more than 1 value per channel",
-        "batch norm on a level of 1x1 needs two images: train_dataloader.batch_size of 2 or "
-        "more, and drop_last=True where the last batch holds one",
+        "batch norm on a 1x1 feature map needs two images: set train_dataloader.batch_size to 2 or "
+        "more, and train_dataloader.drop_last=True if the last batch has one image",
     ),
 )
 
@@ -81,8 +81,8 @@ def train(
         trust_checkpoint: Let mmengine load checkpoints with pickled objects, which can run any
             code. This holds for the rest of the process.
         tensorboard: Log to TensorBoard too.
-        auto_scale_lr: Multiply the learning rate by the ratio of the run's total batch to the batch
-            that the config's learning rate is for.
+        auto_scale_lr: Multiply the learning rate by the run's total batch size, divided by the
+            config's `auto_scale_lr.base_batch_size`.
 
     Raises:
         MixDetError: The config, an option, the data or the checkpoint cannot be used.
@@ -100,16 +100,15 @@ def train(
     if auto_scale_lr:
         _scale_lr(cfg)
     if resume is not None:
-        cfg.resume = True
         cfg.load_from = _latest(cfg.work_dir) if resume == "auto" else _existing(resume)
         cfg.resume = cfg.load_from is not None
     if trust_checkpoint:
         trust_checkpoints()
-    if cfg.resume:
+    if cfg.get("resume") and cfg.get("load_from"):
         _check_resumable(cfg.load_from, trust_checkpoint)
     with _explained_errors(config, cfg):
         Runner.from_cfg(cfg).train()
-    _leave_processes(launcher)
+    _close_process_group(launcher)
 
 
 def evaluate(
@@ -152,7 +151,7 @@ def evaluate(
     check_data(cfg, ("test_dataloader",))
     writable_folder("--work-dir", cfg.work_dir)
     if out is not None:
-        _name_results(cfg, str(writable_file("--out", out)))
+        _set_results_file(cfg, str(writable_file("--out", out)))
     if sheet is not None:
         report = {"type": "ReportHook", "sheet": str(writable_file("--sheet", sheet))}
         cfg.default_hooks = {**(cfg.get("default_hooks") or {}), "report": report}
@@ -160,7 +159,7 @@ def evaluate(
         trust_checkpoints()
     with _explained_errors(config, cfg):
         metrics = Runner.from_cfg(cfg).test()
-    _leave_processes(launcher)
+    _close_process_group(launcher)
     return metrics
 
 
@@ -178,7 +177,7 @@ def _prepare_processes(cfg: Config, launcher: str) -> None:
         )
     if launcher == "slurm" and "SLURM_PROCID" not in os.environ:
         raise MixDetError("--launcher slurm: SLURM_PROCID is not set: start with srun")
-    if not torch.cuda.is_available():  # mmengine's own two steps need the number of a GPU
+    if not torch.cuda.is_available():  # mmengine's own code for these two steps needs a GPU
         torch.distributed.init_process_group("gloo")
         cfg.model_wrapper_cfg = {
             "type": "MMDistributedDataParallel",
@@ -189,9 +188,12 @@ def _prepare_processes(cfg: Config, launcher: str) -> None:
         }
 
 
-def _leave_processes(launcher: str) -> None:
-    """Close the process group: at exit, gloo's open threads sometimes abort a process."""
-    if launcher != "none" and torch.distributed.is_initialized():  # the caller's group stays open
+def _close_process_group(launcher: str) -> None:
+    """Close the process group of this run, since gloo's threads sometimes abort a process at exit.
+
+    With the launcher `none` a group belongs to the caller and stays open.
+    """
+    if launcher != "none" and torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
 
 
@@ -209,7 +211,7 @@ def _add_tensorboard(cfg: Config) -> None:
 def _scale_lr(cfg: Config) -> None:
     if "base_batch_size" not in (cfg.get("auto_scale_lr") or {}):
         raise MixDetError(
-            "--auto-scale-lr: the config does not say which batch its learning rate is for: add "
+            "--auto-scale-lr: the config does not state the batch size of its learning rate: add "
             "auto_scale_lr=dict(base_batch_size=...)"
         )
     cfg.auto_scale_lr.enable = True
@@ -222,30 +224,33 @@ def _existing(checkpoint: str) -> str:
 
 
 def _latest(work_dir: str) -> str | None:
-    """The checkpoint that `last_checkpoint` names, even if the work folder was moved or copied."""
+    """Return the checkpoint that the file `last_checkpoint` names.
+
+    A file of that name in the work folder comes first, since the folder may have been moved.
+    """
     latest = find_latest_checkpoint(work_dir)
     if not latest:
         return None
-    inside = Path(work_dir, Path(latest).name)
-    return str(inside) if inside.is_file() else _existing(latest)
+    in_folder = Path(work_dir, Path(latest).name)
+    return str(in_folder) if in_folder.is_file() else _existing(latest)
 
 
-def _name_results(cfg: Config, path: str) -> None:
+def _set_results_file(cfg: Config, path: str) -> None:
     evaluator = cfg.test_evaluator
     metrics = evaluator if isinstance(evaluator, (list, tuple)) else [evaluator]
-    ours = [metric for metric in metrics if metric["type"] == "CocoDetectionMetric"]
-    if not ours:
+    coco_metrics = [metric for metric in metrics if metric["type"] == "CocoDetectionMetric"]
+    if not coco_metrics:
         raise MixDetError(
-            "--out: only a CocoDetectionMetric writes detections, and test_evaluator has none"
+            "--out: only a CocoDetectionMetric writes detections: add one to test_evaluator"
         )
-    for metric in ours:
+    for metric in coco_metrics:
         metric.results_file = path
 
 
 def _check_resumable(checkpoint: str, trust: bool) -> None:
     if "://" not in checkpoint and "meta" not in load(checkpoint, "cpu", trust):
         raise MixDetError(
-            f"--resume {checkpoint}: it holds weights only: start from them with "
+            f"--resume {checkpoint}: it holds weights only; start from them with "
             f"--cfg-options load_from={checkpoint}"
         )
 
@@ -258,22 +263,22 @@ def _set_seed(cfg: Config, seed: int | None) -> None:
     cfg.randomness = {**randomness, "seed": seed}
 
 
-def _argument_hint(error: Exception, built: object) -> str:
-    """Suggest an argument in place of one that a class, or a base of it, does not take.
+def _argument_hint(error: Exception, target: object) -> str:
+    """Suggest an argument in place of one that a class does not accept.
 
     Args:
-        error: The error of the class.
-        built: The class that was to be built from the config, or None.
+        error: The error of the class, or of one of its bases.
+        target: The class that was to be built from the config, or None.
 
     Returns:
         The suggestion, to be appended to a message; empty if there is none.
     """
     match = re.search(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", str(error))
-    classes = built.__mro__ if isclass(built) else ()
+    classes = target.__mro__ if isclass(target) else ()
     names = [base.__name__ for base in classes]
     if not match or match[1] not in names:
         return ""
-    # The class hands its arguments on to its bases, as far as the one that refused
+    # A class passes arguments on to its bases, up to the base that raised the error
     known = {
         name
         for base in classes[: names.index(match[1]) + 1]
@@ -293,7 +298,7 @@ def _explained_errors(config: str, cfg: Config) -> Iterator[None]:
         *_, last = str(error).strip().splitlines()
         if last == str(error):
             raise
-        # The error of a data loader's worker: its text is a traceback that ends with the message
+        # The error of a data loader's worker is a traceback that ends with the message
         raise MixDetError(last.partition(": ")[2]) from error
     except (
         *(AssertionError, AttributeError, FileNotFoundError, KeyError, NotImplementedError),
@@ -301,7 +306,7 @@ def _explained_errors(config: str, cfg: Config) -> Iterator[None]:
     ) as error:
         if isinstance(error, JSONDecodeError):
             check_annotations(cfg)  # names the damaged file
-        for pattern, message in DATA_ERRORS:  # anywhere in the text: a worker's is a traceback
+        for pattern, message in DATA_ERRORS:
             match = re.search(pattern, str(error))
             if match:
                 raise MixDetError(message.format(*match.groups())) from error
@@ -310,9 +315,9 @@ def _explained_errors(config: str, cfg: Config) -> Iterator[None]:
         if builders:
             innermost = builders[-1]
             part = BUILDERS[innermost.f_code] or innermost.f_locals.get("obj_type")
-            words = one_line(error).partition(". ")[0] if str(error) else "it refuses its arguments"
+            text = one_line(error).partition(". ")[0] if str(error) else "it refuses its arguments"
             hint = _argument_hint(error, innermost.f_locals.get("obj_cls"))
-            raise MixDetError(f"{config}: {part}: {words}{hint}") from error
+            raise MixDetError(f"{config}: {part}: {text}{hint}") from error
         raise
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):

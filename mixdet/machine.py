@@ -1,4 +1,4 @@
-"""The machine and the versions that a figure was measured with."""
+"""Describe the machine and the versions that a figure was measured with."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pathlib import Path
 
 from mixdet import __version__
 
-# Instructions that decide how fast float32, bfloat16 and 8-bit networks are, on x86 and Arm: their
-# names in Linux's /proc/cpuinfo, and their usual names
+# These instructions of x86 and Arm decide how fast float32, bfloat16 and 8-bit networks are. The
+# keys are their names in Linux's /proc/cpuinfo, and the values are their usual names.
 INSTRUCTIONS = {
     "avx2": "AVX2",
     "avx512f": "AVX-512",
@@ -28,7 +28,7 @@ DISTRIBUTIONS = ("torch", "torchvision", "mmengine", "mmdet", "mmcv", "mmcv-lite
 
 
 def machine_record() -> dict[str, object]:
-    """The entry `machine` of a record: the processor, cores, load, GPU and versions."""
+    """Return the entry `machine` of a record: the processor, cores, load, GPU and versions."""
     import cv2  # here, since the other functions need neither OpenCV nor torch
     import torch
 
@@ -51,7 +51,7 @@ def machine_record() -> dict[str, object]:
 
 
 def commit() -> str:
-    """The words " at COMMIT" for the version of a checkout; empty without a checkout or git."""
+    """Return " at COMMIT" in a checkout; return an empty string without a checkout or git."""
     root = Path(__file__).resolve().parents[1]
     if not (root / ".git").exists() or shutil.which("git") is None:
         return ""
@@ -61,36 +61,36 @@ def commit() -> str:
 
 
 def describe(record: dict[str, object]) -> str:
-    """The entry `machine` of a record in words: two lines."""
+    """Return the entry `machine` of a record in words, as two lines."""
     versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
     gpu = f", {record['gpu']}" if record["gpu"] else ""
     load = f", load {record['load']} at the start" if record["load"] is not None else ""
-    # Records of an earlier version have no instructions
-    names = f" with {', '.join(record['instructions'])}" if record.get("instructions") else ""
+    names = f" with {', '.join(record['instructions'])}" if record["instructions"] else ""
     return f"{record['processor']}{names}, {record['cores']} cores{gpu}{load}\n{versions}"
 
 
 def cores() -> int:
-    """The number of cores that this process may use."""
+    """Return the number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def processor() -> str:
-    """The name of the processor; on Linux, `platform` knows only its architecture."""
+    """Return the name of the processor."""
+    # On Linux, `platform` knows the architecture only
     return _cpuinfo("model name") or platform.processor() or platform.machine()
 
 
 def instructions() -> list[str]:
-    """The values of `INSTRUCTIONS` that the processor has; empty on other systems than Linux."""
+    """Return the values of `INSTRUCTIONS` that the processor has; none unless on Linux."""
     flags = {*_cpuinfo("flags").split(), *_cpuinfo("Features").split()}
     names = [name for flag, name in INSTRUCTIONS.items() if flag in flags]
     return list(dict.fromkeys(names))  # VNNI has two flags
 
 
 def _cpuinfo(key: str) -> str:
-    """A value of the first core in Linux's /proc/cpuinfo; empty on other systems."""
+    """Return a value of the first core in Linux's /proc/cpuinfo; empty on other systems."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith(key)), "")

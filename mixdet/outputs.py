@@ -1,4 +1,4 @@
-"""Files and folders to write: checking them before long work, and writing them whole."""
+"""Check output files and folders before long work, and write files whole."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def write_atomically(path: str | os.PathLike, content: bytes) -> None:
         part.unlink(missing_ok=True)
         if isinstance(error, OSError):
             raise MixDetError(
-                f"{path} cannot be written ({error.strerror}); an earlier file of this name is "
-                "unchanged"
+                f"{path} cannot be written ({error.strerror}): free some space or name another "
+                "folder; an earlier file of this name is unchanged"
             ) from error
         raise

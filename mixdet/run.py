@@ -6,7 +6,7 @@ On such an mmcv, a script that imports `mmdet.apis` or `mmcv.ops` at its top, su
 `tools/test.py`, fails before it reads a config. This module prepares mmdet (`mixdet.compat`), then
 runs the script as if it had been started directly. It does not register our models: the config's
 `custom_imports` does, as without this module. Processes that the script spawns (rather than forks)
-start unprepared.
+are not prepared.
 
 On several GPUs: `torchrun --nproc_per_node 8 -m mixdet.run SCRIPT ... --launcher pytorch`.
 """
@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Prepare mmdet, then run the script of the command line as `__main__`.
 
     Raises:
-        MixDetError: The script is missing, or raised this error itself.
+        MixDetError: The script is missing, or the script raised this error.
     """
     parser = argparse.ArgumentParser(
         prog="python -m mixdet.run", description="Run a script of mmdet without a compiled mmcv."

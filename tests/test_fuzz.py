@@ -187,7 +187,7 @@ def test_manifests_of_exported_folders(folder, monkeypatch, count):
         boxes = np.tile(np.float32([1, 1, 5, 5]), (1, 6, 1))
         outputs = {"raw": [boxes, np.full((1, 6, 2), 0.6, np.float32)]}
         outputs["end2end"] = [boxes, np.full((1, 6), 0.6, np.float32), np.zeros((1, 6), np.int64)]
-        return runtimes.Loaded(shape, lambda inputs: outputs[kind()])
+        return runtimes.LoadedNetwork(shape, lambda inputs: outputs[kind()])
 
     def kind() -> str:
         return json.loads((folder / "mixdet.json").read_text())["kind"]

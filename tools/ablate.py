@@ -13,10 +13,10 @@ from mixdet.errors import MixDetError, run_tool
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description="Train a MobileNet detector unchanged, and with other depthwise kernels in one "
-        "block at a time. Report the change in mAP of each block. If it was interrupted, the same "
-        "command resumes."
+        "block at a time. Report the change in mAP of each block. The same command resumes an "
+        "interrupted run."
     )
-    parser.add_argument("config", metavar="CONFIG", help="with MixMobileNetV1 or MixMobileNetV2")
+    parser.add_argument("config", metavar="CONFIG", help="has MixMobileNetV1 or MixMobileNetV2")
     parser.add_argument(
         "--blocks", type=int, nargs="+", required=True, help="numbers of blocks, counted from 1"
     )
@@ -50,12 +50,12 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     if args.seeds < 1 or args.processes < 0:
-        raise MixDetError("--seeds must be 1 or more, --processes 0 or more")
+        raise MixDetError("--seeds must be 1 or more, and --processes 0 or more")
     try:
         kernel_sizes = [int(size) for size in args.kernel_sizes.split(",")]
     except ValueError:
         raise MixDetError(
-            f"--kernel-sizes {args.kernel_sizes}: give numbers with commas, as 3,5,7"
+            f"--kernel-sizes {args.kernel_sizes}: give numbers with commas, such as 3,5,7"
         ) from None
     # This import loads torch and mmdet, which --help does not need.
     from mixdet.comparison import (

@@ -1,4 +1,4 @@
-"""Time MixDet against its peers, in a checkout: the same as `python -m benchmarks`."""
+"""Time MixDet against its peers: run `python -m benchmarks` of the checkout."""
 
 from __future__ import annotations
 

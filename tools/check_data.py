@@ -37,14 +37,14 @@ def main() -> int:
     cfg = load_config(args.config, args.cfg_options, data_root=args.data_root)
     loaders = tuple(f"{part}_dataloader" for part in ("train", "val", "test"))
     check_data(cfg, loaders)
-    page = args.html and writable_file("--html", args.html)
-    record = args.json and writable_file("--json", args.json)
+    html_file = args.html and writable_file("--html", args.html)
+    json_file = args.json and writable_file("--json", args.json)
     report = full_check(cfg)
     print(report.text())
-    if record:
-        record.write_text(json.dumps(report.as_dict(), indent=2) + "\n", encoding="utf-8")
-    if page:
-        write_data_page(report, page, f"Data of {args.config}")
+    if json_file:
+        json_file.write_text(json.dumps(report.as_dict(), indent=2) + "\n", encoding="utf-8")
+    if html_file:
+        write_data_page(report, html_file, f"Data of {args.config}")
     return 0 if report.ok else 1
 
 

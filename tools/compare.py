@@ -13,7 +13,7 @@ from mixdet.errors import MixDetError, run_tool
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description="Train each config with each seed, then report means, standard deviations and "
-        "differences. If it was interrupted, the same command resumes. Finished runs are kept."
+        "differences. The same command resumes an interrupted run, and keeps finished runs."
     )
     parser.add_argument("configs", nargs="*", metavar="CONFIG", help="the first is the baseline")
     parser.add_argument(
@@ -49,7 +49,7 @@ def main() -> None:
     if not args.report and not args.configs:
         raise MixDetError("name the configs to compare, or give --report to write a report again")
     if args.seeds < 1 or args.processes < 0 or args.images < 0:
-        raise MixDetError("--seeds must be 1 or more, --processes and --images 0 or more")
+        raise MixDetError("--seeds must be 1 or more, and --processes and --images 0 or more")
     # This import loads torch and mmdet, which --help does not need.
     from mixdet.comparison import Comparison, Plan, train_all, write_report
 

@@ -10,7 +10,7 @@ from mixdet.errors import run_tool
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", help="a trained detector (.pth), or an exported folder")
-    parser.add_argument("model2", nargs="?", help="a second detector, shown beside the first")
+    parser.add_argument("model2", nargs="?", help="a second detector, shown beside the first one")
     parser.add_argument(
         "--port", type=int, default=7860, help="0 takes any free port (default: %(default)s)"
     )

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Train on the GPUs of one machine, or of several (run it on each). Without a GPU, GPUS is the number
-# of processes, which talk over gloo.
+# Train on the GPUs of one machine, or of several machines (run it on each machine). Without a GPU,
+# GPUS is the number of processes, which communicate over gloo.
 #   tools/dist_train.sh CONFIG GPUS [options of tools/train.py]
 #   NNODES=2 NODE_RANK=0 MASTER_ADDR=host tools/dist_train.sh CONFIG GPUS
 set -euo pipefail
@@ -10,7 +10,7 @@ if [ $# -lt 2 ]; then
 fi
 config=$1 gpus=$2
 shift 2
-# torchrun kills after 30 seconds what it has interrupted: a validation may take longer to finish
+# torchrun kills interrupted processes after 30 seconds, but a validation can take longer
 export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=${TORCH_ELASTIC_SHUTDOWN_TIMEOUT:-100}
 exec torchrun \
     --nnodes="${NNODES:-1}" --node-rank="${NODE_RANK:-0}" --nproc-per-node="$gpus" \

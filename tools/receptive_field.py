@@ -24,10 +24,10 @@ def parse_args() -> argparse.Namespace:
         "--level",
         type=int,
         default=0,
-        help="input of the head; 0, the default, is the finest",
+        help="index of the head's input; 0 is the finest (default: 0)",
     )
     parser.add_argument(
-        "--images", type=int, default=50, help="average over this many images (default: 50)"
+        "--images", type=int, default=50, help="number of images to average over (default: 50)"
     )
     parser.add_argument("--data-root", help="another folder in the same layout")
     parser.add_argument("--seed", type=int, default=0, help="seed of random weights (default: 0)")

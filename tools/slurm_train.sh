@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Train under Slurm, one torchrun a node:
+# Train under Slurm, with one torchrun on each node:
 #   NODES=2 GPUS_PER_NODE=8 tools/slurm_train.sh PARTITION CONFIG [options of tools/train.py]
-# SRUN_ARGS are passed to srun. Two minutes before a time limit the run is interrupted: it writes a
-# checkpoint and ends, and the same command with --resume goes on.
+# SRUN_ARGS are passed to srun. Two minutes before a time limit, Slurm interrupts the run. The run
+# writes a checkpoint and ends, and the same command with --resume continues it.
 set -euo pipefail
 if [ $# -lt 2 ]; then
     echo "usage: $0 PARTITION CONFIG [options of tools/train.py]" >&2
@@ -12,9 +12,9 @@ partition=$1 config=$2
 shift 2
 nodes=${NODES:-1} gpus=${GPUS_PER_NODE:-8} port=${MASTER_PORT:-29500}
 export nodes gpus port
-# torchrun kills after 30 seconds what it has interrupted: a validation may take longer to finish
+# torchrun kills interrupted processes after 30 seconds, but a validation can take longer
 export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=${TORCH_ELASTIC_SHUTDOWN_TIMEOUT:-100}
-# shellcheck disable=SC2016,SC2086  # the inner shell, on the node, expands; SRUN_ARGS are several
+# shellcheck disable=SC2016,SC2086  # the shell on the node expands these; SRUN_ARGS is split
 exec srun --partition="$partition" --nodes="$nodes" --ntasks-per-node=1 --gres="gpu:$gpus" \
     --cpus-per-task=$((gpus * ${CPUS_PER_GPU:-6})) --signal=INT@120 --kill-on-bad-exit=1 \
     ${SRUN_ARGS:-} bash -c '

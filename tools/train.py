@@ -23,7 +23,7 @@ def parse_args() -> argparse.Namespace:
         nargs="?",
         const="auto",
         metavar="CHECKPOINT",
-        help="resume from this checkpoint; without a path, from the latest in the work folder",
+        help="resume from this checkpoint (without a path: from the latest in the work folder)",
     )
     parser.add_argument(
         "--amp",
@@ -33,8 +33,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--auto-scale-lr",
         action="store_true",
-        help="multiply the learning rate by the ratio of this run's total batch to the batch that "
-        "the config's learning rate is for",
+        help="multiply the learning rate by this run's total batch size, divided by the config's "
+        "auto_scale_lr.base_batch_size",
     )
     parser.add_argument(
         "--launcher",
@@ -59,7 +59,7 @@ def parse_args() -> argparse.Namespace:
         help="load checkpoints with pickled objects: only from a source that you trust",
     )
     parser.add_argument("--tensorboard", action="store_true", help="log to TensorBoard too")
-    # Some versions of torchrun pass it; mmengine reads the rank from the environment
+    # Some versions of torchrun pass this option; mmengine reads the rank from the environment
     parser.add_argument("--local-rank", "--local_rank", type=int, help=argparse.SUPPRESS)
     return parser.parse_args()
 

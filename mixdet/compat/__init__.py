@@ -1,17 +1,15 @@
-"""What lets mmdet 3.3 run on today's torch. Each module names one fault and when it can go.
+"""Fixes that mmdet 3.3 needs on current torch. Each module names its fault, and when it can go.
 
 Importing this package costs nothing; `prepare()` does the work. It has to run before anything
 imports `mmdet.models`, `mmdet.apis` or `mmcv.ops`. `import mixdet.plugin`, which our configs name,
 and `python -m mixdet.run SCRIPT` call it.
-
-`moved` is about mixdet itself: it names the new place of a module or function that was moved.
 """
 
 from __future__ import annotations
 
 
 def prepare() -> None:
-    """Apply every answer, in order. Calling it again changes nothing.
+    """Apply every fix, in order. Calling it again changes nothing.
 
     Raises:
         ImportError: mmengine, mmcv or mmdet is not installed.

@@ -1,18 +1,18 @@
-"""The fault: mmengine's checkpoints are pickles of objects, so reading one can run any code.
+"""Write and read mmengine's checkpoints without running code in them.
 
-mmengine 0.10.7 writes its `HistoryBuffer` objects, the functions of a one-cycle scheduler and
-numpy scalars into checkpoints. From torch 2.6 on `torch.load` refuses those, so `--resume` fails;
-checkpoints that come over http are still unpickled without a question, since
-`torch.hub.load_state_dict_from_url` kept its old default. onedl-mmengine 0.10.12 falls back to
-unpickling whatever torch refuses.
+The fault: mmengine's checkpoints are pickles of objects, so reading one can run any code. mmengine
+0.10.7 writes its `HistoryBuffer` objects, the functions of a one-cycle scheduler and numpy scalars
+into checkpoints. From torch 2.6 on `torch.load` refuses those, so `--resume` fails. Checkpoints
+from http are still unpickled without a check, since `torch.hub.load_state_dict_from_url` kept its
+old default. onedl-mmengine 0.10.12 unpickles whatever torch refuses.
 
-The answer: mmengine's checkpoint module gets another `torch.save`, which writes tensors and plain
-Python values only, another `torch.load`, which reads nothing else, and a download that uses it.
-mmengine sends every source through them (local, http, torchvision://, open-mmlab://, Pretrained,
-resume), and no config needs a hook. An mmengine without mixdet reads such a checkpoint too; when it
-resumes from one, it skips the log history.
+The fix: mmengine's checkpoint module gets a `torch.save` that writes tensors and plain Python
+values only, a `torch.load` that reads nothing else, and a download function that uses it. mmengine
+reads every source with these (local, http, torchvision://, open-mmlab://, Pretrained, resume), and
+no config needs a hook. An mmengine without mixdet reads such a checkpoint too; when it resumes from
+one, it skips the log history.
 
-It can go when mmengine reads and writes with `weights_only=True`.
+This module can go when mmengine reads and writes with `weights_only=True`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from mmengine.runner import checkpoint as mmengine_checkpoint
 from mixdet.errors import MixDetError
 
 _mmengine_trusts = False  # whether mmengine's own loader may run code; `trust_checkpoints` sets it
-_reported: set[str] = set()  # places whose value was left out: each is logged once, not every epoch
+_reported: set[str] = set()  # places whose value was left out: a place is logged only once
 
 MapLocation = str | torch.device | Callable | dict | None
 _PLAIN_TYPES = (str, int, float, bool, complex, bytes, bytearray, type(None))
@@ -66,7 +66,7 @@ def to_plain(value: Any, where: str = "checkpoint") -> Any:
     config brings those back (a scheduler's annealing function).
 
     Args:
-        value: What is about to be saved.
+        value: The value to save.
         where: Its place in the checkpoint, for the log.
 
     Returns:
@@ -117,10 +117,9 @@ def _plain_mapping(value: Mapping, where: str) -> dict:
 
 
 def _restore(checkpoint: dict, trust: bool) -> None:
-    """Turn the dicts of `to_plain` into history buffers, and drop the config that would run.
+    """Turn the dicts of `to_plain` into history buffers, and drop the text `meta.config`.
 
-    The config that mixdet reads is the text `meta.cfg`. mmengine's resume runs the text
-    `meta.config` as Python.
+    mmengine's resume runs that text as Python. mixdet reads the config from the text `meta.cfg`.
     """
     meta = checkpoint.get("meta")
     if isinstance(meta, dict) and not trust:
@@ -137,7 +136,7 @@ def _restore(checkpoint: dict, trust: bool) -> None:
 
 
 def save(checkpoint: Any, file: Any, **kwargs: Any) -> None:
-    """`torch.save` of the plain form of `checkpoint`."""
+    """Save the plain form of `checkpoint` with `torch.save`."""
     torch.save(to_plain(checkpoint), file, **kwargs)
 
 
@@ -185,14 +184,14 @@ def _load_safetensors(name: str, map_location: MapLocation) -> dict:
 
 
 def _refusal(name: str, error: Exception) -> str:
-    """Say in one line why torch did not read a file."""
+    """Return one line that says why torch did not read a file."""
     refused = isinstance(error, pickle.UnpicklingError) and re.search(r"GLOBAL (\S+)", str(error))
     if refused:
         return (
             f"{name} is not loaded: it would have to run code (it asks for {refused[1]}). If you "
-            "trust whoever made it, use --trust-checkpoint (trust_checkpoint=True in Python)"
+            "trust its source, use --trust-checkpoint (trust_checkpoint=True in Python)"
         )
-    # These errors of torch explain something; those of its unpickler do not
+    # Only these classes of errors have a message that explains the fault
     explained = isinstance(error, RuntimeError | ImportError | AttributeError)
     reason = re.split(r"\.\s|\n", str(error))[0] if explained else ""
     reason = reason or "damaged, cut off, or another kind of file"
@@ -203,7 +202,7 @@ def _refusal(name: str, error: Exception) -> str:
 
 
 def _load_for_mmengine(file: Any, map_location: MapLocation = None, **_: Any) -> dict:
-    """Stand in for `torch.load`: `load`, with the trust that this process was started with."""
+    """Call `load` in place of `torch.load`, with the trust that `trust_checkpoints` sets."""
     return load(file, map_location, _mmengine_trusts)
 
 
@@ -224,7 +223,7 @@ def load_url(
 
 
 class _SafeTorch(ModuleType):
-    """What mmengine's checkpoint module sees as `torch`."""
+    """The module that mmengine's checkpoint module sees as `torch`."""
 
     load = staticmethod(_load_for_mmengine)
     save = staticmethod(save)
@@ -263,6 +262,8 @@ def install() -> None:
         except KeyError as error:
             if "://" not in filename:
                 raise
-            raise MixDetError(f"{filename}: mmengine knows no model named {error}") from error
+            raise MixDetError(
+                f"{filename}: mmengine knows no model named {error}: check its name"
+            ) from error
 
     loader.load_checkpoint = classmethod(load_checkpoint)

@@ -1,11 +1,13 @@
-"""The fault: mmcv-lite has `mmcv/ops/*.py` but no compiled `mmcv._ext`.
+"""Replace the compiled operators of mmcv, `mmcv._ext`, if mmcv lacks them.
 
-Seen in mmcv-lite 2.1.0 and in onedl-mmcv built with MMCV_WITH_OPS=0: `import mmdet.models` fails,
-although a single-stage detector needs only NMS from it and, on a GPU, the sigmoid focal loss.
-The answer: a stand-in for `mmcv._ext` that computes these two with torch and torchvision. Its other
+The fault: mmcv-lite 2.1.0, and onedl-mmcv built with MMCV_WITH_OPS=0, have `mmcv/ops/*.py` but no
+`mmcv._ext`. So `import mmdet.models` fails, although a single-stage detector uses only NMS and, on
+a GPU, the sigmoid focal loss.
+
+The fix: a stand-in for `mmcv._ext` computes these two with torch and torchvision. Its other
 operators raise an error when they are called. A compiled mmcv stays as it is.
 
-It can go when mmdet imports without `mmcv._ext`.
+This module can go when mmdet imports without `mmcv._ext`.
 """
 
 from __future__ import annotations
@@ -28,13 +30,13 @@ REMEDY = "`pip uninstall mmcv-lite`, then `mim install mmcv==2.1.0`"
 
 
 def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int = 0) -> Tensor:
-    """Non-maximum suppression by torchvision.
+    """Do non-maximum suppression with torchvision.
 
     Args:
         boxes: (N, 4), (x1, y1, x2, y2).
         scores: (N,).
         iou_threshold: Boxes that overlap a better one by more than this are dropped.
-        offset: What mmcv adds to widths and heights; torchvision supports 0 only.
+        offset: Pixels that mmcv adds to widths and heights; torchvision supports 0 only.
 
     Returns:
         Indices of the boxes that stay, (M,), by falling score.
@@ -50,12 +52,16 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int = 0) ->
     return torchvision.ops.nms(boxes, scores, iou_threshold)
 
 
-def _signed(logits: Tensor, target: Tensor, weight: Tensor, alpha: float) -> tuple[Tensor, ...]:
-    """The terms that positives and negatives share in the loss. Half precision becomes float32.
+def _focal_terms(
+    logits: Tensor, target: Tensor, weight: Tensor, alpha: float
+) -> tuple[Tensor, ...]:
+    """Return terms in which the loss of positives and negatives is one formula.
+
+    Half precision becomes float32.
 
     Returns:
-        Three tensors (N, C): the logit of the true answer (z for the target's class, -z for the
-        others), its sign, and its weight (alpha or 1 - alpha, times the weight of the class).
+        Three tensors (N, C): the logits, negated for all classes but the target's; this sign, 1 or
+        -1; and the weights (alpha or 1 - alpha, times the weight of the class).
     """
     logits = logits if logits.dtype == torch.float64 else logits.float()
     num_classes = logits.size(1)
@@ -71,7 +77,7 @@ def _signed(logits: Tensor, target: Tensor, weight: Tensor, alpha: float) -> tup
 def sigmoid_focal_loss_forward(
     input: Tensor, target: Tensor, weight: Tensor, output: Tensor, gamma: float, alpha: float
 ) -> None:
-    """Sigmoid focal loss (Lin et al., arXiv 1708.02002, eq. 5), written into `output`.
+    """Write the sigmoid focal loss (Lin et al., arXiv 1708.02002, eq. 5) into `output`.
 
     Args:
         input: Logits, (N, C).
@@ -81,27 +87,27 @@ def sigmoid_focal_loss_forward(
         gamma: Exponent of the modulating factor.
         alpha: Weight of the positives; the negatives have 1 - alpha.
     """
-    z, _, factor = _signed(input, target, weight, alpha)
+    z, _, factor = _focal_terms(input, target, weight, alpha)
     output.copy_(-factor * torch.sigmoid(-z) ** gamma * F.logsigmoid(z))
 
 
 def sigmoid_focal_loss_backward(
     input: Tensor, target: Tensor, weight: Tensor, grad_input: Tensor, gamma: float, alpha: float
 ) -> None:
-    """Derivative of `sigmoid_focal_loss_forward` by `input`, written into `grad_input`, (N, C)."""
-    z, sign, factor = _signed(input, target, weight, alpha)
+    """Write the derivative of `sigmoid_focal_loss_forward` by `input` into `grad_input`, (N, C)."""
+    z, sign, factor = _focal_terms(input, target, weight, alpha)
     wrong = torch.sigmoid(-z)
     slope = gamma * torch.sigmoid(z) * F.logsigmoid(z) - wrong
     grad_input.copy_(sign * factor * wrong**gamma * slope)
 
 
 def _not_compiled() -> str:
-    """Compiler and CUDA version, as mmcv's environment report asks for them."""
+    """Return the compiler or CUDA version for mmcv's environment report."""
     return "n/a (not compiled)"
 
 
 class StandIn(ModuleType):
-    """A module in the place of `mmcv._ext`. An operator that it lacks raises when it is called."""
+    """A module in place of `mmcv._ext`. An operator that it lacks raises an error when called."""
 
     nms = staticmethod(nms)
     sigmoid_focal_loss_forward = staticmethod(sigmoid_focal_loss_forward)
@@ -110,13 +116,11 @@ class StandIn(ModuleType):
     get_compiling_cuda_version = staticmethod(_not_compiled)
 
     def __getattr__(self, name: str) -> Callable:
-        if name.startswith("__"):  # such as __path__: no operator
+        if name.startswith("__"):  # such as __path__, which is not an operator
             raise AttributeError(name)
 
         def missing(*args: object, **kwargs: object) -> None:
-            raise MixDetError(
-                f"operator {name!r} needs a compiled mmcv, and this one is not: {REMEDY}"
-            )
+            raise MixDetError(f"operator {name!r} needs a compiled mmcv: {REMEDY}")
 
         missing.__name__ = name
         return missing
@@ -131,7 +135,7 @@ def install() -> None:
 
 
 def which_nms() -> str:
-    """The NMS that mmdet uses, in words. `install` has to run first."""
+    """Return the NMS that mmdet uses, in words. `install` has to run first."""
     stand_in = isinstance(sys.modules.get(EXTENSION), StandIn)
     version = torchvision.__version__
     return f"torchvision {version} (mmcv-lite stand-in)" if stand_in else "compiled mmcv"

@@ -1,6 +1,6 @@
-"""`import mixdet.compat.prepared` prepares mmdet; it stands above every import of mmdet.
+"""Prepare mmdet on import: `import mixdet.compat.prepared` stands above every import of mmdet.
 
-The project's isort section `prepared` (pyproject.toml) keeps it there.
+The isort section `prepared` in pyproject.toml keeps it there.
 """
 
 from mixdet.compat import prepare

@@ -1,11 +1,14 @@
-"""The fault: `SSDHead.predict` ends in "'SSDHead' object has no attribute 'loss_cls'".
+"""Give mmdet's SSDHead the attribute `loss_cls`, which its prediction reads.
 
-In mmdet 3.3.0, the code that all dense heads share asks `self.loss_cls` for custom channels. An
-SSDHead has no such attribute, since it calls cross entropy itself. The answer: an SSDHead that set
-no `loss_cls` gets None. The attribute belongs to the instance: on the class it would hide the loss
-modules of subclasses, because `nn.Module` looks for a module only where there is no attribute.
+The fault: `SSDHead.predict` fails with "'SSDHead' object has no attribute 'loss_cls'". In mmdet
+3.3.0, the base class of all dense heads asks `self.loss_cls` for custom channels. SSDHead has no
+such attribute, since it calls cross entropy itself.
 
-It can go when mmdet's SSDHead has the attribute.
+The fix: an SSDHead that set no `loss_cls` gets None. The attribute is set on the instance. On the
+class it would hide the loss modules of subclasses, because `nn.Module` looks for a module only
+where there is no attribute.
+
+This module can go when mmdet's SSDHead has the attribute.
 """
 
 from __future__ import annotations

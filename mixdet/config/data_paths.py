@@ -1,4 +1,4 @@
-"""The folders and files that a config reads its data from: changing them, and checking them."""
+"""Change and check the folders and files that a config reads its data from."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def set_data_root(cfg: Config, root: str) -> None:
     """Point every data set and every metric of a config at another folder in the same layout.
 
     Args:
-        cfg: The config, which is changed in place, data sets inside wrappers included.
+        cfg: The config. It is changed in place, also in data sets inside wrappers.
         root: The folder.
 
     Raises:
@@ -44,7 +44,7 @@ def set_data_root(cfg: Config, root: str) -> None:
 def check_data(cfg: Config, loaders: tuple[str, ...]) -> None:
     """Check that the annotation files and image folders of a run exist.
 
-    Remote paths are not checked, nor data sets whose class sets `makes_its_data`.
+    Remote paths and data sets whose class sets `makes_its_data` are not checked.
 
     Args:
         cfg: The config.
@@ -79,7 +79,7 @@ def check_annotations(cfg: Config) -> None:
     """Read every annotation file of a config's data sets.
 
     Raises:
-        MixDetError: One is damaged.
+        MixDetError: A file is damaged.
     """
     for _, dataset in with_annotations(cfg, LOADERS):
         load_coco(Path(dataset.get("data_root") or "", dataset["ann_file"]))
@@ -93,7 +93,7 @@ def with_annotations(cfg: Config, keys: tuple[str, ...]) -> Iterator[tuple[str, 
         keys: Keys at the top of the config; the parts under these are searched.
 
     Yields:
-        The place of each part, such as `train_dataloader.dataset`, and the part.
+        The key of a part, such as `train_dataloader.dataset`, and the part.
     """
 
     def visit(node, where: str) -> Iterator[tuple[str, dict]]:
@@ -121,6 +121,6 @@ def _move_file(where: str, file: str, roots: list[str], root: str) -> str:
 
 
 def _relative(path: PurePath, root: str) -> str:
-    """A path relative to the root; a folder ends with a slash."""
+    """Return a path relative to the root. A slash ends the path of a folder."""
     inside = str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
     return inside if path.suffix else f"{inside}/"

@@ -1,4 +1,4 @@
-"""Reading the config in a checkpoint without running it."""
+"""Read the config in a checkpoint without running it."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ def parse_config(text: str) -> dict[str, Any]:
     for line in tree.body:
         targets = line.targets if isinstance(line, ast.Assign) else []
         if [type(target) for target in targets] != [ast.Name]:
-            raise ValueError(f"line {line.lineno} is no assignment to a name")
+            raise ValueError(f"line {line.lineno} is not an assignment to a name")
         config[targets[0].id] = _evaluate(line.value)
     return config
 
 
 def _evaluate(node: ast.expr) -> Any:
-    """The value of an expression made of literals, containers and `dict(key=value)`."""
+    """Return the value of an expression of literals, containers and `dict(key=value)`."""
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "dict":
         if [type(argument) for argument in node.args] == [ast.Dict] and not node.keywords:
-            return _evaluate(node.args[0])  # mmengine writes keys that are no identifiers like this
+            return _evaluate(node.args[0])  # mmengine writes dict({...}) if a key is no identifier
         if node.args or any(keyword.arg is None for keyword in node.keywords):
-            raise ValueError(f"line {node.lineno} calls dict with other arguments than keywords")
+            raise ValueError(f"line {node.lineno} calls dict with arguments that are not keywords")
         keywords = {keyword.arg: _evaluate(keyword.value) for keyword in node.keywords}
         return _with_registered_type(keywords)
     if isinstance(node, ast.Dict) and None not in node.keys:
@@ -50,13 +50,13 @@ def _evaluate(node: ast.expr) -> Any:
     try:
         return ast.literal_eval(node)
     except ValueError:
-        raise ValueError(f"line {node.lineno} is no plain value") from None
+        raise ValueError(f"line {node.lineno} is not a plain value") from None
 
 
 def _with_registered_type(config: dict) -> dict:
-    """The dict itself, if its `type` is no path of a Python object."""
+    """Return the dict itself; raise a `ValueError` if its `type` is not a registered name."""
     type_name = config.get("type", "")
     registered = r"((mixdet|mmdet)\.)?\w+"
     if isinstance(type_name, str) and type_name and not re.fullmatch(registered, type_name):
-        raise ValueError(f"the type {type_name} is no registered name")
+        raise ValueError(f"the type {type_name} is not a registered name")
     return config

@@ -1,4 +1,4 @@
-"""Reading a config file, in one way for training, testing, counting and predicting."""
+"""Read a config file, in the same way for training, testing, counting and predicting."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from mixdet.config.shipped import find_config
 from mixdet.errors import MixDetError, did_you_mean, one_line
 from mixdet.moved import refuse_moved
 
-# Keys at the top of a config that mmengine and mmdet read, beside the arguments of `Runner`
+# Top-level keys of a config that mmengine and mmdet read, besides the arguments of `Runner`
 KEYS_BESIDE_RUNNER = (
     *("model_wrapper_cfg", "find_unused_parameters", "sync_bn", "compile", "custom_imports"),
     *("activation_checkpointing", "efficient_conv_bn_eval", "tta_model", "tta_pipeline"),
 )
 
-# The default hooks of mmengine. A config leaves out one of these with `name=None`; mmengine refuses
-# None for any other hook, and `load_config` allows it.
+# The default hooks of mmengine. mmengine accepts `name=None` for these only, and leaves the hook
+# out. `load_config` removes any other hook that is None.
 DEFAULT_HOOKS = "runtime_info", "timer", "sampler_seed", "logger", "param_scheduler", "checkpoint"
 
 
@@ -49,16 +49,16 @@ def read_config(path: str | os.PathLike, cfg_options: Sequence[str] = ()) -> Con
     _merge(cfg, cfg_options)
     custom_imports = cfg.get("custom_imports") or {"imports": None}
     try:
-        names = custom_imports["imports"] or ()
-        for name in [names] if isinstance(names, str) else names:
-            refuse_moved(str(name))  # even if failed imports are allowed
+        modules = custom_imports["imports"] or ()
+        for module in [modules] if isinstance(modules, str) else modules:
+            refuse_moved(str(module))  # even if failed imports are allowed
         import_modules_from_strings(**custom_imports)
     except Exception as error:  # the modules can raise anything
-        words = str(error) if isinstance(error, MixDetError) else one_line(error)
+        message = str(error) if isinstance(error, MixDetError) else one_line(error)
         reason = error.__context__  # mmengine's own error only says which import failed
         if isinstance(reason, ImportError):
-            words += f" ({one_line(reason)})"
-        raise MixDetError(f"{path}: custom_imports: {words}") from error
+            message += f" ({one_line(reason)})"
+        raise MixDetError(f"{path}: custom_imports: {message}") from error
     return cfg
 
 
@@ -95,7 +95,7 @@ def require(config: str, cfg: Config, *keys: str) -> None:
     """Check that a config has the keys that a run needs.
 
     Raises:
-        MixDetError: The config lacks one.
+        MixDetError: The config lacks a key.
     """
     missing = [key for key in keys if cfg.get(key) is None]
     if missing:
@@ -103,9 +103,9 @@ def require(config: str, cfg: Config, *keys: str) -> None:
 
 
 def _merge(cfg: Config, options: Sequence[str]) -> None:
-    wrong = next((option for option in options if "=" not in option), None)
-    if wrong is not None:
-        raise MixDetError(f"--cfg-options {wrong}: give it as key=value")
+    malformed = next((option for option in options if "=" not in option), None)
+    if malformed is not None:
+        raise MixDetError(f"--cfg-options {malformed}: give it as key=value")
     if options:
         _check_keys(cfg, options)
         parser = argparse.ArgumentParser()
@@ -117,9 +117,9 @@ def _merge(cfg: Config, options: Sequence[str]) -> None:
 
 
 def _check_keys(cfg: Config, options: Sequence[str]) -> None:
-    """Refuse a key without effect: a misspelled one, and `data_root`.
+    """Refuse a key that has no effect: a misspelled one, or `data_root`.
 
-    The data sets have copied `data_root` when the config was read.
+    The data sets copied `data_root` when the config was read.
 
     Raises:
         MixDetError: An option has such a key.
@@ -129,8 +129,8 @@ def _check_keys(cfg: Config, options: Sequence[str]) -> None:
         key = option.partition("=")[0].partition(".")[0]
         if key == "data_root":
             raise MixDetError(
-                "--cfg-options data_root: it comes too late for the data sets: use --data-root"
+                "--cfg-options data_root: it does not change the data sets: use --data-root"
             )
-        hint = None if key in known else did_you_mean(key, known, alike=0.8)
+        hint = None if key in known else did_you_mean(key, known, cutoff=0.8)
         if hint:
             raise MixDetError(f"--cfg-options {key}: the config has no such key; {hint}")

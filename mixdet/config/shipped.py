@@ -1,4 +1,4 @@
-"""The configs and tools of the package, in a checkout or in an installation without one."""
+"""Find the configs and tools of the package, in a checkout or in an installation."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parents[1]
 
 
 def shipped_folder(folder: str) -> Path:
-    """The path of `configs` or `tools`.
+    """Return the path of `configs` or `tools`.
 
     In an installation the folder is in `mixdet/.mim`, where OpenMMLab's mim looks for it.
 
@@ -23,7 +23,7 @@ def shipped_folder(folder: str) -> Path:
 
 
 def config_names() -> dict[str, Path]:
-    """The files of the shipped configs that can be trained, by their bare names."""
+    """Return the bare names of the shipped configs that can be trained, with their files."""
     files = sorted(shipped_folder("configs").rglob("*.py"))
     return {file.stem: file for file in files if "_base_" not in file.parts}
 
@@ -32,17 +32,17 @@ def find_config(path: str | os.PathLike) -> Path:
     """Find the file of a config.
 
     Args:
-        path: Path of the config, or the bare name of a shipped config. `configs/NAME.py`, as the
-            documents write it, finds the shipped config without a checkout too.
+        path: Path of the config, or the bare name of a shipped config. `configs/NAME.py`, as in the
+            documentation, finds the shipped config without a checkout too.
 
     Raises:
         MixDetError: There is no such file and no such shipped config.
     """
-    given = Path(path)
-    if given.is_file():
-        return given
+    file = Path(path)
+    if file.is_file():
+        return file
     names = config_names()
-    if given.stem in names and (given.parent == Path() or given.parts[0] == "configs"):
-        return names[given.stem]
-    hint = did_you_mean(given.stem, names) or "`mixdet configs` lists the shipped configs"
+    if file.stem in names and (file.parent == Path() or file.parts[0] == "configs"):
+        return names[file.stem]
+    hint = did_you_mean(file.stem, names) or "`mixdet configs` lists the shipped configs"
     raise MixDetError(f"{path}: no such config file; {hint}")

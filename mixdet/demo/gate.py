@@ -3,7 +3,7 @@
 Gradio serves more than the page: it fetches URLs, forwards requests and runs functions that the
 page does not show. Any web site that is open in the browser can send requests to the loopback
 address, and the owner of a domain can let its name resolve to that address. So a request must name
-this machine as its host, come from the page, ask for one of its routes and have a limited size.
+this machine as its host, come from the page, ask for a route of the page and have a limited size.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The demo page: the user gives an image, and the page shows the boxes of one or two detectors.
 
-The detectors run once for each image, with a low score threshold. The server keeps their
-detections. When the user moves the threshold, it only draws the boxes again.
+The detectors run once for each image, with a low score threshold, and the server keeps their
+detections. When the user moves the threshold, the server only draws the boxes again.
 """
 
 from __future__ import annotations
@@ -89,9 +89,9 @@ def draw_results(detected: DetectedImage, threshold: float) -> list[Any]:
     """
     outputs = []
     for detections, seconds in detected.results:
-        kept = detections.above(threshold)
-        image = draw_detections(detected.image, kept.boxes, kept.scores, kept.labels, kept.names)
-        boxes = "1 box" if len(kept) == 1 else f"{len(kept)} boxes"
+        high = detections.above(threshold)
+        image = draw_detections(detected.image, high.boxes, high.scores, high.labels, high.names)
+        boxes = "1 box" if len(high) == 1 else f"{len(high)} boxes"
         outputs += [image, f"**{boxes}** in {1000 * seconds:.0f} ms"]
     return outputs
 

@@ -43,7 +43,7 @@ def serve(
         config = uvicorn.Config(
             app, log_level="warning", limit_concurrency=256, timeout_graceful_shutdown=1
         )
-        # Uvicorn raises the signal again after it has stopped. Exiting removes the folder.
+        # Uvicorn raises the signal again after it has stopped. `sys.exit` removes the folder.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
         uvicorn.Server(config).run(sockets=[listener])
 
@@ -55,7 +55,7 @@ def build_app(detectors: Mapping[str, Callable], folder: str | os.PathLike) -> A
         detectors: One or two detectors by name.
         folder: Holds uploads and images with boxes, until they are deleted.
     """
-    # Gradio reads these when it is imported, and when a page is built.
+    # Gradio reads these variables when it is imported, and when a page is built.
     os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": str(folder)}
     import gradio as gr
     from fastapi import FastAPI
@@ -89,7 +89,7 @@ def build_app(detectors: Mapping[str, Callable], folder: str | os.PathLike) -> A
 async def _limit_threads(app: Any) -> AsyncIterator[None]:
     """Run blocking functions in 4 threads instead of 40.
 
-    The C library keeps freed memory for each thread.
+    This saves memory, since the C library keeps freed memory for each thread.
     """
     from anyio.to_thread import current_default_thread_limiter
 

@@ -59,8 +59,8 @@ def check_export_options(targets: Sequence[str], kinds: Sequence[str], precision
     """Check that every target can be written in the kinds and the precision.
 
     Raises:
-        MixDetError: A target is unknown, a package of it is not installed, or it does not support
-            the kinds or the precision.
+        MixDetError: A target is unknown, its packages are not installed, or it does not support the
+            kinds or the precision.
     """
     for name in targets:
         if name == "coreml":

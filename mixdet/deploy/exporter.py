@@ -188,15 +188,15 @@ def _verify_files(
 
 
 def _report_older_files(folder: Path, manifest: dict[str, Any]) -> None:
-    """Print which files of an earlier export this one does not replace."""
-    names = {name for names in RUNTIME_FILES.values() for name in names} - manifest["files"].keys()
+    """Print the files of an earlier export that this export does not replace."""
+    names = {name for files in RUNTIME_FILES.values() for name in files} - manifest["files"].keys()
     names |= {f"{kind}/{MANIFEST}" for kind in KINDS}
     if older := sorted(name for name in names if (folder / name).exists()):
         print(f"{folder}: these files are from an earlier export: {', '.join(older)}")
 
 
 def _move_files(unverified: Path, folder: Path) -> None:
-    """Move the files to the folder, the manifest last, and remove the empty one."""
+    """Move the files to `folder`, the manifest last, and remove `unverified`."""
     for file in sorted(unverified.iterdir(), key=lambda file: file.name == MANIFEST):
         file.replace(folder / file.name)
     unverified.rmdir()

@@ -1,4 +1,4 @@
-"""Files with 16 bits: float16 for ONNX Runtime and OpenVINO, bfloat16 for OpenVINO."""
+"""Convert networks to 16 bits: float16 for ONNX Runtime and OpenVINO, bfloat16 for OpenVINO."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Write 8-bit files that keep their mAP: the blocks that lose most by 8 bits stay in float."""
+"""Write 8-bit files that keep their mAP: the blocks most sensitive to 8 bits stay in float."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from mixdet.inference.runtimes import RUNTIME_FILES, load
 
 RANKING_IMAGES = 20
 VALIDATION_IMAGES = 200
-# The search may use up this fraction of `max_drop`. Its images are few, and of the training split,
-# so the drop on the test images can be larger.
+# The search may use up this fraction of `max_drop`. It runs on few images of the training split, so
+# the drop on the test images can be larger.
 DROP_FRACTION = 0.5
 
 
@@ -50,12 +50,12 @@ class Int8Writer:
         self.blocks = blocks_of_nodes(file, squeeze_excite=False)
         self._calibration_cache = file.with_name("ranges.json")
         total = len(training_images)
-        chosen = _spread(np.arange(total), manifest["calibration_images"])
+        calibration = _spread(np.arange(total), manifest["calibration_images"])
         self.inputs = [
-            network_input([as_rgb(training_images.files[index])], manifest) for index in chosen
+            network_input([as_rgb(training_images.files[index])], manifest) for index in calibration
         ]
-        others = np.setdiff1d(np.arange(total), chosen)
-        others = others if len(others) else chosen
+        others = np.setdiff1d(np.arange(total), calibration)
+        others = others if len(others) else calibration
         self.validation_images = training_images.subset(_spread(others, VALIDATION_IMAGES))
         self._ranking: list[str] = []
 
@@ -146,17 +146,17 @@ def fewest_float_blocks(blocks: int, keeps_mean_ap: Callable[[int], bool]) -> in
 def signal_to_noise(
     outputs: Sequence[Sequence[np.ndarray]], other_outputs: Sequence[Sequence[np.ndarray]]
 ) -> float:
-    """Return how well another form of a network keeps its detections.
+    """Return the signal-to-noise ratio of a changed network, which is high if it detects the same.
 
     The signal is the scores. The noise is the change of the scores and, where a box moves, the
     score of its best class times (1 - IoU). So boxes with a low score count for little.
 
     Args:
         outputs: For each image, boxes (1, A, 4) and scores (1, A, classes) of the network.
-        other_outputs: The same of its other form.
+        other_outputs: The same arrays of the changed network.
 
     Returns:
-        Decibels. The value is very large where nothing changes, and minus infinity where the other
+        Decibels. The value is very large if nothing changes, and minus infinity if the other
         outputs are not finite.
     """
     signal = noise = 0.0

@@ -1,6 +1,6 @@
 """Write a network with some of its nodes in 8 bits.
 
-Weights have seven bits and one scale for each channel. A CPU of x86 without VNNI adds pairs of
+Weights have seven bits and one scale for each channel. An x86 CPU without VNNI adds pairs of
 8-bit products in 16 bits, and with eight bits these sums overflow. ONNX Runtime calls the remedy
 `reduce_range`, NNCF calls it `OverflowFix`. So a file gives the same boxes on every CPU.
 """
@@ -25,7 +25,7 @@ SQUEEZE_EXCITE = "se"
 # the input's pixels. It lies between 1/64 (an output of stride 8) and 1/16 (stride 4).
 FLOAT_DEPTHWISE_AREA = 1 / 32
 # A row of AMX's tiles holds this many 8-bit channels. OpenVINO 2026.4 can compute wrong numbers on
-# CPUs with AMX for a grouped 1x1 convolution whose groups have more channels than this, and no
+# CPUs with AMX for a grouped 1x1 convolution whose groups have more channels than this, but not a
 # multiple of it. Try again with a later version.
 AMX_ROW_CHANNELS = 64
 
@@ -122,9 +122,9 @@ def _quantize_onnx(
 
 
 def _stays_in_float(op: Any, pixels: float) -> bool:
-    """Return whether 8 bits make an operation of OpenVINO no faster, or wrong.
+    """Return whether an operation of OpenVINO is to stay in float.
 
-    This is so for some grouped convolutions.
+    8 bits make some grouped convolutions wrong, and others no faster.
 
     Args:
         op: The operation.

@@ -56,8 +56,8 @@ class RawNetwork(nn.Module):
         divisor = preprocessor.pad_size_divisor
         if any(side % divisor for side in self.input_wh):
             raise MixDetError(
-                f"export: the test pipeline resizes to {self.input_wh}, and that is no multiple of "
-                f"model.data_preprocessor.pad_size_divisor={divisor}: change one of them"
+                f"export: the test pipeline resizes to {self.input_wh}, which is not a multiple "
+                f"of model.data_preprocessor.pad_size_divisor={divisor}: change one of them"
             )
         self.channel_order = "RGB" if preprocessor._channel_conversion else "BGR"
         mean, std = torch.zeros(3, 1, 1), torch.ones(3, 1, 1)
@@ -170,7 +170,7 @@ def postprocess_settings(trained: TrainedNetwork) -> dict[str, Any]:
     """Return the thresholds of a detector's `test_cfg`, as `mixdet.json` holds them.
 
     Raises:
-        MixDetError: The config asks for another NMS than the plain one.
+        MixDetError: The config has another NMS than `nms`, or other options than its IoU.
     """
     cfg = trained.cfg.model.get("test_cfg") or {}
     nms = dict(cfg.get("nms") or {})
@@ -195,7 +195,7 @@ def pipeline_input_wh(pipeline: Sequence[dict]) -> tuple[int, int]:
         pipeline: The steps, which begin with an array (`TrainedNetwork.pipeline`).
 
     Raises:
-        MixDetError: The pipeline does anything else than to resize to one size, bilinearly.
+        MixDetError: The pipeline does more than resize to one size, bilinearly.
     """
     remedy = "export needs a test pipeline of LoadImageFromFile, Resize(keep_ratio=False), Pack"
     scale = None

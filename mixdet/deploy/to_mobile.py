@@ -61,10 +61,10 @@ def save_ncnn(network: RawNetwork, folder: Path, half: bool) -> None:
         # pnnx.convert is not used: it imports Python code that it has written.
         shape = f"inputshape=[1,3,{height},{width}]f32"
         command = [pnnx.EXEC_PATH, script, shape, f"fp16={int(half)}"]
-        done = subprocess.run(command, cwd=work, capture_output=True, text=True)
+        process = subprocess.run(command, cwd=work, capture_output=True, text=True)
         for name in RUNTIME_FILES["ncnn"]:
             if not Path(work, name).is_file():
-                reason = " ".join(done.stderr.split())[-300:]
+                reason = " ".join(process.stderr.split())[-300:]
                 raise MixDetError(f"--to ncnn: pnnx did not write {name}: {reason}")
             shutil.move(Path(work, name), folder / name)
 

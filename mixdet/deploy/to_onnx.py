@@ -16,8 +16,8 @@ OPSET = 18
 IR_VERSION = 10
 
 # NonMaxSuppression selects (image, class, anchor) triples. Their scores are written to a tensor of
-# zeros, so that one TopK gives every image the same number of boxes. The places that are left over
-# get the label -1. The prefix `nms_` prevents clashes with names that torch gives.
+# zeros, so that one TopK gives every image the same number of boxes. Places without a box get the
+# label -1. The prefix `nms_` prevents clashes with names that torch gives.
 NMS = """
 <ir_version: {ir}, opset_import: ["" : {opset}]>
 nms (float[N, {anchors}, 4] candidates, float[N, {anchors}, {classes}] candidate_scores)
@@ -105,7 +105,7 @@ def save_onnx(
         )
         nms = parser.parse_model(text)
         model = compose.merge_models(model, nms, io_map=[(name, name) for name in names])
-        del model.opset_import[1:]  # stated twice after the merge, which quantizers refuse
+        del model.opset_import[1:]  # the merge states the opset twice, and quantizers refuse it
     helper.set_model_props(model, metadata)
     onnx.checker.check_model(model)
     Path(path).write_bytes(model.SerializeToString())

@@ -18,10 +18,10 @@ from mixdet.inference.trained import TrainedNetwork
 BOX_TOLERANCE = 0.1  # pixels
 SCORE_TOLERANCE = 1e-4
 MEAN_AP_TOLERANCE = 0.0005
-# A box has a counterpart if one of its class is nearer than this, in pixels and in score.
+# A box has a counterpart if another box of its class is nearer than this, in pixels and in score.
 MATCH_PIXELS, MATCH_SCORE = 1, 0.01
-# Fraction of boxes without a counterpart. NMS and the score threshold may decide differently
-# between two boxes of equal score.
+# Tolerated fraction of boxes without a counterpart. NMS and the score threshold may select another
+# of two boxes with equal scores.
 UNMATCHED_TOLERANCE = 0.001
 
 
@@ -101,7 +101,7 @@ class VerificationReport:
 
 @dataclass(frozen=True)
 class ReferenceDetections:
-    """What a detector in PyTorch detects in its config's test images.
+    """The detections of a detector in PyTorch, in its config's test images.
 
     Attributes:
         classes: Class names, indexed by label.
@@ -178,7 +178,7 @@ def match_detections(a: Sequence[np.ndarray], b: Sequence[np.ndarray]) -> tuple[
 
     Args:
         a: Boxes (n, 4), scores (n,) and labels (n,) of one detector.
-        b: The same of the other detector, for another n.
+        b: The same arrays of the other detector, which may have another n.
 
     Returns:
         The number of unmatched boxes of both; the largest difference of matched boxes in pixels;

@@ -1,4 +1,4 @@
-"""The public class `Detector`, for checkpoints and exported folders alike."""
+"""Detect objects with a checkpoint or with an exported folder, through one class."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ class Detections:
         return len(self.scores)
 
     def above(self, score_thr: float) -> Detections:
-        """The detections with a score of at least `score_thr`."""
-        kept = np.flatnonzero(self.scores >= score_thr)
-        names = [self.names[index] for index in kept]
-        return Detections(self.boxes[kept], self.scores[kept], self.labels[kept], names)
+        """Return the detections with a score of at least `score_thr`."""
+        high = np.flatnonzero(self.scores >= score_thr)
+        names = [self.names[index] for index in high]
+        return Detections(self.boxes[high], self.scores[high], self.labels[high], names)
 
     def as_dict(self) -> dict[str, list]:
-        """The attributes as plain lists, for JSON."""
+        """Return the attributes as plain lists, for JSON."""
         return {
             "boxes": self.boxes.tolist(),
             "scores": self.scores.tolist(),
@@ -50,22 +50,22 @@ class Detections:
 
 
 class Detector:
-    """A trained detector: images in, boxes out, whatever the size of the images.
+    """A trained detector, which takes images of any size and returns boxes.
 
     Args:
         checkpoint: A checkpoint of mmengine (`.pth`), or a folder that `tools/export.py` wrote.
-        config: Path of the config that the checkpoint was trained with. By default the config in
-            the checkpoint is taken; it is read as plain values and not run.
+        config: Path of the config that the checkpoint was trained with. By default the detector
+            takes the config in the checkpoint, which is read as plain values and not run.
         device: Where a checkpoint computes, such as `cpu` or `cuda:0`. A folder computes on the
             CPU.
         trust_checkpoint: Unpickle any object in the checkpoint and run its config. Both can run
-            any code, so trust whoever made it.
+            any code, so the source of the checkpoint has to be trusted.
         runtime: The runtime for a folder: 'onnx', 'openvino', 'ncnn', 'litert' or 'executorch'. By
             default it is the first one that has a file in the folder and is installed.
-        threads: Number of CPU threads to compute with; by default the runtime chooses. A folder's
-            setting holds for this detector only; ExecuTorch has none. PyTorch has one setting for
-            the whole process, so a checkpoint's calls `torch.set_num_threads`: it holds for all
-            that torch computes from then on, and the last detector opened decides.
+        threads: Number of CPU threads to compute with; by default the runtime chooses. With a
+            folder, the number applies to this detector only, and ExecuTorch supports none. With a
+            checkpoint, it is passed to `torch.set_num_threads`, so it applies to the whole process
+            until another detector sets it.
 
     Attributes:
         classes: Class names, indexed by label.
@@ -88,14 +88,14 @@ class Detector:
     ) -> None:
         if threads is not None and threads < 1:
             raise MixDetError(f"threads={threads}: give a number from 1 on")
-        # Either class has `classes`. A call takes RGB arrays, and returns for each of them boxes
-        # (n, 4), scores (n,) and labels (n,)
+        # Both classes of networks have `classes`. A call takes RGB arrays and returns boxes (n, 4),
+        # scores (n,) and labels (n,) for each of them
         self._network: Any
         if Path(checkpoint).is_dir():
             if config is not None or device != "cpu":
                 raise MixDetError(
-                    f"{checkpoint} is an exported folder: it takes neither config nor device, "
-                    "since it has its config and computes on the CPU"
+                    f"{checkpoint} is an exported folder: it takes neither config nor device: "
+                    "leave them out (a folder has its config and computes on the CPU)"
                 )
             self._network = ExportedNetwork(checkpoint, runtime, threads)
         elif Path(checkpoint).is_file():
@@ -103,7 +103,8 @@ class Detector:
 
             if runtime is not None:
                 raise MixDetError(
-                    f"{checkpoint} is a file: runtime={runtime!r} is for an exported folder"
+                    f"{checkpoint} is a file, and runtime={runtime!r} is for an exported folder: "
+                    "leave runtime out"
                 )
             if threads is not None:
                 import torch
@@ -122,11 +123,11 @@ class Detector:
         Args:
             images: An image, or a list of images: each a path, an array or a PIL image, as for
                 `mixdet.images.as_rgb`.
-            score_thr: Leave out detections with a lower score. The config has a threshold of its
-                own, which is applied first.
-            batch_size: Number of images computed at a time. From 8 on, OpenVINO computes a file of
-                kind raw for eight images together. That is faster, after a compilation at the
-                first such call.
+            score_thr: Leave out detections with a lower score. The threshold of the config is
+                applied first.
+            batch_size: Number of images computed at a time. With 8 or more, OpenVINO computes eight
+                images of a file of kind raw together. This is faster, except for the first such
+                call, which compiles the network.
 
         Returns:
             `Detections`, or a list of them for a list.

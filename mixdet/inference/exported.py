@@ -1,4 +1,4 @@
-"""Running an exported folder with NumPy, OpenCV and one runtime, without torch or mmdet."""
+"""Run an exported folder with NumPy, OpenCV and one runtime, without torch or mmdet."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class ExportedFile:
             ]
         detections = []
         for boxes, scores, labels, scale in zip(*self._compute(inputs), scales, strict=True):
-            valid = labels >= 0  # the network fills up its outputs with the label -1
+            valid = labels >= 0  # the network pads its outputs with the label -1
             detections.append((boxes[valid] / scale, scores[valid], labels[valid]))
         return detections
 
@@ -170,10 +170,10 @@ def suppress(
     sizes = boxes[:, 2:] - boxes[:, :2]
     large = (sizes > post["min_bbox_size"]).all(1)
     boxes, scores, labels, sizes = boxes[large], scores[large], labels[large], sizes[large]
-    kept = np.zeros(0, int)
-    if len(boxes):  # OpenCV takes (x, y, width, height); it drops scores up to its threshold, 0
+    keep = np.zeros(0, int)
+    if len(boxes):  # OpenCV takes (x, y, width, height), and drops scores up to its threshold 0
         xywh = np.hstack([boxes[:, :2], sizes]).astype(float)
-        kept = cv2.dnn.NMSBoxesBatched(xywh, scores, labels.astype(np.int32), 0.0, post["iou_thr"])
-        kept = np.asarray(kept, int).ravel()
-    kept = kept[np.argsort(-scores[kept], kind="stable")][: post["max_per_img"]]
-    return boxes[kept], scores[kept], labels[kept]
+        keep = cv2.dnn.NMSBoxesBatched(xywh, scores, labels.astype(np.int32), 0.0, post["iou_thr"])
+        keep = np.asarray(keep, int).ravel()
+    keep = keep[np.argsort(-scores[keep], kind="stable")][: post["max_per_img"]]
+    return boxes[keep], scores[keep], labels[keep]

@@ -1,4 +1,4 @@
-"""`mixdet.json`, which describes an exported folder: reading it, and checking the folder by it."""
+"""Read `mixdet.json`, which describes an exported folder, and check the folder with it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _is_text(value: Any) -> bool:
 
 
 def _number_from(low: float, high: float, kinds: type | tuple = int) -> Callable[[Any], bool]:
-    """A test whether a value is a number from `low` to `high`. NaN is not."""
+    """Return a test whether a value is a number from `low` to `high`. NaN fails the test."""
     return lambda value: (
         isinstance(value, kinds) and not isinstance(value, bool) and low <= value <= high
     )
@@ -58,7 +58,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         MixDetError: The file is missing, damaged, or of another format.
     """
     path = folder / MANIFEST
-    if not path.is_file():  # a pipe is no file either: reading it would block
+    if not path.is_file():  # this refuses a named pipe too: reading it would block
         exported = sorted(file.parent.name for file in folder.glob(f"*/{MANIFEST}"))
         exported = [name for name in exported if not name.startswith(UNVERIFIED_PREFIX)]
         hint = f"; these folders in it have one: {', '.join(exported)}" if exported else ""
@@ -77,12 +77,12 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def _find_fault(value: Any, schema: Any, where: str = "") -> str | None:
-    """The place of the first value that does not pass its test, such as `levels[0].anchors`."""
+    """Return the place of the first value that fails its test, such as `levels[0].anchors`."""
     if isinstance(schema, dict):
         if not isinstance(value, dict):
             return where.removeprefix(".")
         children = [(value.get(key), rule, f"{where}.{key}") for key, rule in schema.items()]
-    elif isinstance(schema, list):  # the one rule of a list is for all its items
+    elif isinstance(schema, list):  # the only item of the schema is for all items of the list
         if not isinstance(value, list) or not value:
             return where.removeprefix(".")
         children = [(item, schema[0], f"{where}[{index}]") for index, item in enumerate(value)]
@@ -92,22 +92,22 @@ def _find_fault(value: Any, schema: Any, where: str = "") -> str | None:
 
 
 def sha256(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal digits."""
+    """Return the SHA-256 of a file, in hexadecimal digits."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def usable_runtimes(
     folder: Path, manifest: dict[str, Any], runtime: str | None = None
 ) -> list[str]:
-    """The runtimes for which the folder has a file and Python has the package.
+    """Return the runtimes whose file is in the folder and whose package is installed.
 
     Args:
         folder: The exported folder.
         manifest: Its `mixdet.json`.
-        runtime: Consider only this one.
+        runtime: Consider this runtime only.
 
     Raises:
-        MixDetError: There is none.
+        MixDetError: No runtime is usable.
     """
     exported = [name for name, files in RUNTIME_FILES.items() if files[0] in manifest["files"]]
     if runtime is not None and runtime not in exported:
@@ -127,7 +127,7 @@ def check_files(folder: Path, manifest: dict[str, Any], runtime: str) -> None:
     """Compare the files of a runtime with their SHA-256 in the manifest.
 
     Raises:
-        MixDetError: One is missing or was changed.
+        MixDetError: A file is missing or was changed.
     """
     for name in RUNTIME_FILES[runtime]:
         path = folder / name

@@ -51,7 +51,7 @@ def predict_files(
 
     Raises:
         MixDetError: An input is missing or would be overwritten, or the folder cannot be written.
-            Also if an input cannot be read, but then all others are done and in the JSON.
+            If an input cannot be read, the error comes after all other inputs are in the JSON.
     """
     out = Path(out)
     pairs = find_inputs(inputs, out)
@@ -134,7 +134,7 @@ def predict_video(
         if writer:
             writer.release()
     if not entries:
-        reason = "is it connected and free?" if live else "it is damaged, or no video"
+        reason = "is it connected and free?" if live else "it is damaged, or it is not a video"
         raise MixDetError(f"cannot read a frame of {name}: {reason}")
     return entries
 
@@ -148,7 +148,7 @@ def write_json(entries: list[dict[str, Any]], out: str | os.PathLike) -> Path:
 
 
 def find_inputs(inputs: Iterable[str | os.PathLike], out: Path) -> list[tuple[Path, Path]]:
-    """List the input files, those in folders included, each with the file to write for it.
+    """List the input files, also those in folders, and the file to write for each of them.
 
     The files of a folder keep their relative paths. If two results would have the same path, the
     second gets `_2` at the end of its name, and so on.
@@ -178,13 +178,14 @@ def find_inputs(inputs: Iterable[str | os.PathLike], out: Path) -> list[tuple[Pa
 
 
 def _list_files(path: Path, out: Path) -> list[Path]:
-    """The file itself, or the images and videos in a folder, except those inside `out`."""
+    """Return the file itself, or the images and videos in a folder, except those in `out`."""
     if path.is_dir():
         folder, out_folder = path.resolve(), out.resolve()
         if out_folder == folder:
             raise MixDetError(f"--out {out} is an input folder: choose another, or one inside it")
-        inside = out_folder.is_relative_to(folder)
-        ignored = path / out_folder.relative_to(folder) if inside else None  # an earlier run's
+        out_is_inside = out_folder.is_relative_to(folder)
+        # The folder can have results of an earlier run
+        ignored = path / out_folder.relative_to(folder) if out_is_inside else None
         files = [
             file
             for file in sorted(path.rglob("*"))
@@ -192,7 +193,7 @@ def _list_files(path: Path, out: Path) -> list[Path]:
             and ignored not in file.parents
         ]
         if not files:
-            raise MixDetError(f"{path} holds neither images nor videos")
+            raise MixDetError(f"{path} holds neither images nor videos: name another folder")
         return files
     if not path.exists():
         raise MixDetError(f"{path}: no such file or folder")
@@ -202,7 +203,7 @@ def _list_files(path: Path, out: Path) -> list[Path]:
 def _read_images(
     images: list[tuple[Path, Path]], faults: list[str]
 ) -> Iterator[tuple[Path, Path, np.ndarray]]:
-    """Read image files one by one; skip a file that cannot be read, and add why to `faults`."""
+    """Read image files one by one; skip an unreadable file, and add its error to `faults`."""
     for source, target in tqdm(images, unit="img", smoothing=0, disable=not images):
         try:
             image = as_rgb(source)
@@ -213,7 +214,7 @@ def _read_images(
 
 
 def _output_suffix(suffix: str) -> str:
-    """The suffix of the file to write: images keep theirs if every viewer opens it."""
+    """Return the suffix of the file to write. An image keeps a suffix that every viewer opens."""
     if suffix in VIDEO_SUFFIXES:
         return ".mp4"
     return suffix if suffix in (".bmp", ".jpeg", ".jpg", ".png", ".webp") else ".png"

@@ -1,4 +1,4 @@
-"""Loading exported files on their runtimes. Every runtime takes and returns NumPy arrays."""
+"""Load exported files on their runtimes. Every runtime takes and returns NumPy arrays."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mixdet.errors import MixDetError
 
 Run = Callable[[np.ndarray], list[np.ndarray]]
 
-# The files that each runtime loads: the one that is given to it, then others that belong to it
+# The files of each runtime. The path of the first one is passed to the runtime.
 RUNTIME_FILES = {
     "onnx": ("model.onnx",),
     "openvino": ("model.xml", "model.bin"),
@@ -21,7 +21,7 @@ RUNTIME_FILES = {
     "litert": ("model.tflite",),
     "executorch": ("model.pte",),
 }
-# The Python package that each runtime comes in
+# The Python package of each runtime
 RUNTIME_PACKAGES = {
     "onnx": "onnxruntime",
     "openvino": "openvino",
@@ -29,13 +29,13 @@ RUNTIME_PACKAGES = {
     "litert": "ai_edge_litert",
     "executorch": "executorch",
 }
-OPENVINO_BATCH = 8  # images that OpenVINO computes at a time: it can reshape a file of one image
-# The packages that write 8-bit files. The sweep over layers runs on ONNX Runtime for any target
+OPENVINO_BATCH = 8  # images that OpenVINO computes together: it reshapes a network for one image
+# Packages that write 8-bit files. ONNX Runtime ranks the blocks for every target
 INT8_PACKAGES = ("onnxruntime", "nncf")
 
 
-class Loaded(NamedTuple):
-    """A file on its runtime. Its calls must not overlap.
+class LoadedNetwork(NamedTuple):
+    """A network on its runtime. Calls of `run` must not overlap.
 
     Attributes:
         shape: Shape of the input, with None or a name for a size that is not fixed; None where the
@@ -50,7 +50,9 @@ class Loaded(NamedTuple):
     batch: int = 1
 
 
-def load(runtime: str, path: Path, precision: str = "fp32", threads: int | None = None) -> Loaded:
+def load(
+    runtime: str, path: Path, precision: str = "fp32", threads: int | None = None
+) -> LoadedNetwork:
     """Load a file on its runtime, on the CPU.
 
     Args:
@@ -72,7 +74,7 @@ def load(runtime: str, path: Path, precision: str = "fp32", threads: int | None 
     return loaders[runtime](path, precision, threads)
 
 
-def _onnx(path: Path, precision: str, threads: int | None) -> Loaded:
+def _onnx(path: Path, precision: str, threads: int | None) -> LoadedNetwork:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -81,17 +83,17 @@ def _onnx(path: Path, precision: str, threads: int | None) -> Loaded:
         options.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     shape = session.get_inputs()[0].shape
-    return Loaded(shape, lambda images: session.run(None, {"image": images}))
+    return LoadedNetwork(shape, lambda images: session.run(None, {"image": images}))
 
 
 @cache
 def openvino_core() -> Any:
-    """The only `openvino.Core` of the process, which is never released.
+    """Return the only `openvino.Core` of the process, which is never released.
 
     A Core gives the thread that creates it a signal stack. When it is released, it frees that stack
     and puts back the stack that the thread had before. If two Cores are released in the order of
     their creation, the second puts back a stack that the first has freed. The next signal, such as
-    the end of a data loader's worker, then ends the process (OpenVINO 2026.4).
+    the end of a data loader's worker, then crashes the process (OpenVINO 2026.4).
     """
     import openvino
 
@@ -100,11 +102,11 @@ def openvino_core() -> Any:
     return core
 
 
-def _openvino(path: Path, precision: str, threads: int | None) -> Loaded:
+def _openvino(path: Path, precision: str, threads: int | None) -> LoadedNetwork:
     core = openvino_core()
     model = core.read_model(path)
     shape = [size.get_length() if size.is_static else None for size in model.input().partial_shape]
-    # By itself OpenVINO computes in bfloat16 where the CPU can, which moves boxes by pixels
+    # Without a hint OpenVINO computes in bfloat16 where the CPU can, which moves boxes by pixels
     hint = {"fp16": "f16", "bf16": "bf16"}.get(precision, "f32")
     config = {"INFERENCE_PRECISION_HINT": hint}
     if threads is not None:
@@ -114,21 +116,21 @@ def _openvino(path: Path, precision: str, threads: int | None) -> Loaded:
     batch = OPENVINO_BATCH if shape[0] == 1 and _reshape(model, OPENVINO_BATCH) else 1
 
     @cache
-    def batched() -> Any:  # compiled when it is first needed: that takes half a second or more
+    def batched() -> Any:  # compiled at its first use, since this takes half a second or more
         return core.compile_model(model, "CPU", config)
 
     def run(images: np.ndarray) -> list[np.ndarray]:
         network = batched() if 1 < batch == len(images) else single
         return list(network(images).values())
 
-    return Loaded(shape, run, batch)
+    return LoadedNetwork(shape, run, batch)
 
 
 def _reshape(model: Any, images: int) -> bool:
     """Reshape a model of one image to several images.
 
     Returns:
-        Whether it worked: only models that `mixdet.deploy.to_openvino` converted can be reshaped.
+        Whether it worked. Only models that `mixdet.deploy.to_openvino` converted can be reshaped.
     """
     _, *image_shape = (size.get_length() for size in model.input().partial_shape)
     expected = [[images, *list(output.shape)[1:]] for output in model.outputs]
@@ -139,7 +141,7 @@ def _reshape(model: Any, images: int) -> bool:
     return [list(output.shape) for output in model.outputs] == expected
 
 
-def _ncnn(path: Path, precision: str, threads: int | None) -> Loaded:
+def _ncnn(path: Path, precision: str, threads: int | None) -> LoadedNetwork:
     import ncnn
 
     net = ncnn.Net()
@@ -163,10 +165,10 @@ def _ncnn(path: Path, precision: str, threads: int | None) -> Loaded:
             outputs.append(np.array(output).reshape(1, -1, output.w))
         return outputs
 
-    return Loaded(None, run)
+    return LoadedNetwork(None, run)
 
 
-def _litert(path: Path, precision: str, threads: int | None) -> Loaded:
+def _litert(path: Path, precision: str, threads: int | None) -> LoadedNetwork:
     from ai_edge_litert.interpreter import Interpreter
 
     signature = Interpreter(str(path), num_threads=threads).get_signature_runner()
@@ -175,16 +177,16 @@ def _litert(path: Path, precision: str, threads: int | None) -> Loaded:
         outputs = signature(args_0=images)
         return [outputs["output_0"], outputs["output_1"]]
 
-    return Loaded(None, run)
+    return LoadedNetwork(None, run)
 
 
-def _executorch(path: Path, precision: str, threads: int | None) -> Loaded:
+def _executorch(path: Path, precision: str, threads: int | None) -> LoadedNetwork:
     if threads is not None:
         raise MixDetError(
             f"{path}: ExecuTorch's Python package cannot set threads: leave threads out, or choose "
             "another runtime"
         )
-    import torch  # ExecuTorch's Python package takes tensors of torch; on a phone there are none
+    import torch  # only ExecuTorch's Python package takes torch tensors; on a phone it needs none
     from executorch.runtime import Runtime
 
     program = Runtime.get().load_program(path)
@@ -193,4 +195,4 @@ def _executorch(path: Path, precision: str, threads: int | None) -> Loaded:
     def run(images: np.ndarray) -> list[np.ndarray]:
         return [output.numpy().copy() for output in method.execute([torch.from_numpy(images)])]
 
-    return Loaded(None, run)
+    return LoadedNetwork(None, run)

@@ -1,4 +1,4 @@
-"""A checkpoint as a network that predicts; `mixdet.inference.Detector` is its public face."""
+"""Load a checkpoint as a network that predicts, for `mixdet.inference.Detector`."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class TrainedNetwork:
         model: The detector, as it was trained.
         predictor: The module that predicts: `model`, or its fused copy.
         cfg: The detector's config.
-        pipeline: The test pipeline, with an array in place of a file as its input.
+        pipeline: The test pipeline, which takes an array instead of a file.
         classes: Class names, indexed by label.
 
     Args:
@@ -42,9 +42,9 @@ class TrainedNetwork:
         config: Path of its config; None for the config in the checkpoint.
         device: Where to compute, such as `cpu` or `cuda:0`.
         trust: Unpickle any object and run the config in the checkpoint as Python.
-        fuse: Predict with a fused copy of `model`. It is made at the first call, whose images show
-            that both predict the same. A detector that cannot be fused predicts as it is, with a
-            warning; only single-stage detectors are tried.
+        fuse: Predict with a fused copy of `model`, if `model` is a single-stage detector. The first
+            call makes the copy, and checks on its first image that both compute the same. A
+            detector that cannot be fused predicts without fusing, after a warning.
 
     Raises:
         MixDetError: The checkpoint cannot be read safely, lacks its config or does not fit it, or
@@ -98,14 +98,14 @@ class TrainedNetwork:
             if self._to_fuse:
                 self._fuse(batch)
             samples = self.predictor.test_step(batch)
-        instances = [sample.pred_instances.cpu().numpy() for sample in samples]
-        return [(found.bboxes.reshape(-1, 4), found.scores, found.labels) for found in instances]
+        results = [sample.pred_instances.cpu().numpy() for sample in samples]
+        return [(result.bboxes.reshape(-1, 4), result.scores, result.labels) for result in results]
 
     def _fuse(self, batch: dict) -> None:
         try:
             self.predictor = fused_twin(self.model, batch)
         except MixDetError as error:
-            warnings.warn(f"predicts without fusing: {error}", stacklevel=4)
+            warnings.warn(f"the detector predicts without fusing: {error}", stacklevel=4)
         self._to_fuse = False
 
     def _prepare(self, image: np.ndarray) -> dict[str, Any]:
@@ -127,25 +127,25 @@ def _read_config(name: str, meta: dict, config: str | os.PathLike | None, trust:
     except ValueError as error:
         raise MixDetError(
             f"{name}: its config would run code ({error}): name a config file with --config, or "
-            "use --trust-checkpoint if you trust whoever made it"
+            "use --trust-checkpoint if you trust its source"
         ) from error
 
 
 def _from_array(pipeline: Sequence[dict]) -> list[dict]:
-    """A test pipeline that takes an array in place of a file, and no annotations."""
+    """Return the test pipeline for an array instead of a file, without annotations."""
     steps = []
     for step in pipeline:
         kind = getattr(step["type"], "__name__", step["type"]).split(".")[-1]
         if kind == "LoadImageFromFile":
-            kept = {key: step[key] for key in ("to_float32",) if key in step}
-            steps.append({"type": "mmdet.LoadImageFromNDArray", **kept})
+            options = {key: step[key] for key in ("to_float32",) if key in step}
+            steps.append({"type": "mmdet.LoadImageFromNDArray", **options})
         elif not kind.startswith("LoadAnnotations"):
             steps.append(step)
     return steps
 
 
 def _class_names(meta: dict, cfg: Config) -> tuple[str, ...]:
-    """Class names from the checkpoint, or else from the test data set in its config."""
+    """Return the class names in the checkpoint, or else of the test data set in its config."""
     metainfo = {key.lower(): value for key, value in meta.get("dataset_meta", {}).items()}
     if "classes" not in metainfo:
         dataset = cfg.get("test_dataloader", {}).get("dataset", {})

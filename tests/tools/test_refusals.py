@@ -192,4 +192,4 @@ def test_one_image_a_batch_on_a_level_of_one_cell(refusal, coco_sample, tmp_path
         *("--work-dir", tmp_path, "--cfg-options", "train_dataloader.batch_size=1"),
         *("train_dataloader.num_workers=0", "train_dataloader.persistent_workers=False"),
     )
-    assert "train_dataloader.batch_size of 2" in words
+    assert "set train_dataloader.batch_size to 2" in words
