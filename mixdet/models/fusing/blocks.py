@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from itertools import pairwise
 from typing import NamedTuple
 
 from mmcv.cnn import fuse_conv_bn
@@ -16,31 +15,31 @@ from mixdet.models.fusing.parts import PartitionedConv2d, Parts, PerPart, as_lis
 
 
 def can_fold(norm: nn.Module) -> bool:
-    """Whether a module is a batch norm that only normalizes; timm's `BatchNormAct2d` does more."""
-    plain = _BatchNorm.forward, nn.SyncBatchNorm.forward
-    return isinstance(norm, _BatchNorm) and type(norm).forward in plain
+    """Tell whether a module is batch norm only. timm's `BatchNormAct2d` has an activation too."""
+    return type(norm).forward in (_BatchNorm.forward, nn.SyncBatchNorm.forward)
 
 
 class Layer(NamedTuple):
-    """A convolution, or several side by side, with what follows it."""
+    """A convolution, or several side by side, with its norm and activation."""
 
     conv: nn.Module
     norm: nn.Module
     act: nn.Module
 
     def folded(self) -> nn.Conv2d:
-        """One convolution, with the norm folded into it."""
+        """Return one convolution with the norm folded into it."""
         conv = self.conv.merged() if hasattr(type(self.conv), "merged") else self.conv
         return fuse_conv_bn(nn.Sequential(conv, self.norm))[0]
 
     def groups(self, form: FusedForm) -> tuple[ChannelLayout, ChannelLayout]:
-        """The groups of input and output channels that are split from each other."""
+        """Return the groups of input and of output channels: one if they are not to be split."""
         convs = list(self.conv.children()) or [self.conv]
-        sizes = [(conv.in_channels, conv.out_channels) for conv in convs]
+        inputs = [conv.in_channels for conv in convs]
+        outputs = [conv.out_channels for conv in convs]
         least = form.min_group_channels
-        if least is None or min(map(min, sizes)) < least:
-            sizes = [tuple(map(sum, zip(*sizes, strict=True)))]
-        return tuple(map(ChannelLayout, zip(*sizes, strict=True)))
+        if least is None or min(inputs + outputs) < least:
+            inputs, outputs = [sum(inputs)], [sum(outputs)]
+        return ChannelLayout(inputs), ChannelLayout(outputs)
 
 
 class BlockLayers(NamedTuple):
@@ -53,52 +52,52 @@ class BlockLayers(NamedTuple):
     has_shortcut: bool
 
     def can_branch(self, form: FusedForm) -> bool:
-        """Whether every norm can be folded, and no 1x1 convolution has to stay grouped."""
+        """Tell whether every norm can be folded and no 1x1 convolution has to stay grouped."""
         pointwise = [layer for layer in (self.expand, self.project) if layer]
         grouped = any(list(layer.conv.children()) for layer in pointwise)
         norms = [layer.norm for layer in (*pointwise, self.depthwise)]
         return (form.min_group_channels is not None or not grouped) and all(map(can_fold, norms))
 
-    def input_layout(self, form: FusedForm, behind_stem: bool) -> ChannelLayout:
-        """The layout in which the block wants its input, if that may be split."""
-        sizes = self.expand.groups(form)[0].sizes if self.expand else ()
-        if behind_stem and not self.expand:
-            sizes = split_by_kernel(self.depthwise.conv.merged_kernel_sizes()).sizes
-        return ChannelLayout(sizes, form.min_part_channels)
+    def input_sizes(self, form: FusedForm, behind_stem: bool) -> tuple[int, ...]:
+        """Return the sizes of the parts in which the block reads its input best."""
+        if self.expand:
+            return self.expand.groups(form)[0].sizes
+        kernel_sizes = self.depthwise.conv.merged_kernel_sizes()
+        return split_by_kernel(kernel_sizes).sizes if behind_stem else (len(kernel_sizes),)
 
 
 class BranchedBlock(nn.Module):
     """A block with its depthwise convolution split into branches.
 
-    `sides` are the layouts of its input and output; None is whole. A tapped expansion stays whole.
+    `layouts` are those of its input and output; None is whole. A tapped expansion stays whole.
     """
 
-    def __init__(self, layers: BlockLayers, sides: Sequence, form: FusedForm, tapped: bool) -> None:
+    def __init__(self, layers: BlockLayers, layouts: list, form: FusedForm, tapped: bool) -> None:
         super().__init__()
         expand, depthwise, se, project, self.has_shortcut = layers
         kernel_sizes = depthwise.conv.merged_kernel_sizes()
-        projection = project.groups(form)
-        inputs, outputs = sides[0], sides[1] or ChannelLayout([sum(projection[1].sizes)])
-        self.conv_pw, self.act1 = nn.Identity(), nn.Identity()
-        widened = ChannelLayout([len(kernel_sizes)])
+        project_groups = project.groups(form)
+        inputs, outputs = layouts[0], layouts[1] or ChannelLayout([sum(project_groups[1].sizes)])
+        unsplit = ChannelLayout([len(kernel_sizes)])
         if expand:
-            expansion = expand.groups(form)
-            inputs = inputs or ChannelLayout([sum(expansion[0].sizes)])
-            if not tapped:
-                boundaries = {*expansion[1].boundaries, *projection[0].boundaries}
-                widened = split_by_kernel(kernel_sizes, boundaries, form.min_part_channels)
-            self.conv_pw = PartitionedConv2d(expand.folded(), inputs, widened, expansion)
+            expand_groups = expand.groups(form)
+            inputs = inputs or ChannelLayout([sum(expand_groups[0].sizes)])
+            boundaries = {*expand_groups[1].boundaries, *project_groups[0].boundaries}
+            branches = split_by_kernel(kernel_sizes, boundaries, form.min_part_channels)
+            branches = unsplit if tapped else branches
+            self.conv_pw = PartitionedConv2d(expand.folded(), inputs, branches, expand_groups)
             self.act1 = PerPart(expand.act)
-        elif inputs:
-            widened = inputs
-        self.conv_dw = split_depthwise(depthwise.folded(), widened, kernel_sizes)
+        else:
+            branches = inputs or unsplit
+            self.conv_pw, self.act1 = nn.Identity(), nn.Identity()
+        self.conv_dw = split_depthwise(depthwise.folded(), branches, kernel_sizes)
         self.act2 = PerPart(depthwise.act)
-        self.se = se.partitioned(widened) if se else nn.Identity()
-        self.conv_pwl = PartitionedConv2d(project.folded(), widened, outputs, projection)
+        self.se = se.partitioned(branches) if se else nn.Identity()
+        self.conv_pwl = PartitionedConv2d(project.folded(), branches, outputs, project_groups)
         self.act3 = PerPart(project.act)
 
     def forward(self, x: Parts, expansions: list[Tensor] | None = None) -> Parts:
-        """(N, C, H, W) -> (N, C', H', W'); the expansion is appended to `expansions`, whole."""
+        """(N, C, H, W) -> (N, C', H', W'). A tapped expansion is appended to `expansions`."""
         branches = as_list(self.act1(self.conv_pw(x)))
         if expansions is not None:
             expansions += branches
@@ -111,34 +110,35 @@ def branch_blocks(
 ) -> tuple[ChannelLayout | None, list[nn.Module]]:
     """Split the blocks of a network into branches, and the tensors between them into parts.
 
-    A tensor is split as the 1x1 expansion that reads it is split into groups; the first tensor also
-    as the depthwise convolution that reads it. A shortcut gives two tensors the same layout. A
-    block stays if its own class defines no `fusible_layers`: a subclass may compute something else.
+    A tensor is split by the groups of the 1x1 expansion that reads it. The first tensor may also be
+    split by the kernels of the depthwise convolution that reads it. A shortcut gives two tensors
+    the same layout. A block whose own class lacks `fusible_layers` stays: a subclass may differ.
 
     Args:
         blocks: Blocks in a row. Tensor i is the input of block i and the output of block i - 1.
-        whole: Numbers of the tensors that something else reads or writes. They stay whole.
-        tapped: Numbers of the blocks of which something else reads the output of the expansion.
+        whole: Indices of the tensors that other modules read or write. They stay whole.
+        tapped: Indices of the blocks whose expansion is an output of the network.
         form: The form of the network.
 
     Returns:
         The layout of the first block's input, None for whole, and the blocks.
     """
     layers = [b.fusible_layers() if "fusible_layers" in vars(type(b)) else None for b in blocks]
-    layers = [known if known and known.can_branch(form) else None for known in layers]
-    unknown = [index for index, known in enumerate(layers) if not known]
-    whole = {*whole, *unknown, *(index + 1 for index in unknown), len(blocks)}
+    layers = [fusible if fusible and fusible.can_branch(form) else None for fusible in layers]
+    staying = [index for index, fusible in enumerate(layers) if not fusible]
+    whole = {*whole, *staying, *(index + 1 for index in staying), len(blocks)}
     layouts: list[ChannelLayout | None] = []
     while len(layouts) <= len(blocks):
         first = last = len(layouts)
         while last < len(blocks) and getattr(blocks[last], "has_shortcut", False):
             last += 1
-        may_split = whole.isdisjoint(range(first, last + 1))
-        readers = layers[first : last + 1] if may_split else []
-        wanted = [reader.input_layout(form, first == 0) for reader in readers]
-        wanted = {layout.sizes: layout for layout in wanted if layout.is_split}
-        layouts += [wanted.popitem()[1] if len(wanted) == 1 else None] * (last + 1 - first)
+        tensors = range(first, last + 1)
+        readers = [layers[i] for i in tensors] if whole.isdisjoint(tensors) else []
+        splits = {reader.input_sizes(form, first == 0) for reader in readers}
+        splits = [sizes for sizes in splits if len(sizes) > 1]
+        layout = ChannelLayout(splits[0], form.min_part_channels) if len(splits) == 1 else None
+        layouts += [layout] * len(tensors)
     return layouts[0], [
-        BranchedBlock(known, sides, form, index in tapped) if known else blocks[index]
-        for index, (known, sides) in enumerate(zip(layers, pairwise(layouts), strict=True))
+        BranchedBlock(layers[i], layouts[i : i + 2], form, i in tapped) if layers[i] else block
+        for i, block in enumerate(blocks)
     ]

@@ -1,4 +1,4 @@
-"""The pass that fuses a network: each module says what takes its place."""
+"""The pass over a network that replaces its modules by faster ones for inference."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ def fuse(
 ) -> nn.Module:
     """Rewrite a trained network into the form that a runtime computes fastest.
 
-    Batch norm is folded into the convolution before it. A MixConv becomes one depthwise convolution
-    with kernels zero-padded to the largest, or branches of one kernel size each: docs/fusing.md.
+    Batch norm is folded into the convolution before it. A MixConv becomes branches of one kernel
+    size each, or one depthwise convolution with zero-padded kernels, see docs/fusing.md. A backbone
+    has a method `branch_blocks(form)` that replaces its blocks. Other modules have a method
+    `fused(form)` that returns their replacement.
 
-    A module takes part by a method: `branch_blocks(form)` replaces what is inside of it, and
-    `fused(form)` returns what takes its place. Hooks of a replaced module are lost. For 'torch',
-    squeeze-excite and shortcuts compute in place: hooks must clone, and gradients may fail.
+    Hooks of a replaced module are lost. For 'torch', squeeze-excite and shortcuts write over their
+    input, so that other hooks must copy what they keep, and gradients may fail.
 
     Args:
         model: A detector or any other network. It is not changed.
@@ -32,7 +33,7 @@ def fuse(
         int8: Choose the form that is fastest after quantization to 8 bits.
 
     Returns:
-        A copy in evaluation mode that computes the same.
+        A copy in evaluation mode that gives the same outputs.
 
     Raises:
         MixDetError: The target is unknown.
@@ -50,7 +51,7 @@ def fuse(
             if hasattr(type(child), "fused"):
                 setattr(module, name, child.fused(form))
             elif isinstance(child, _BatchNorm) and not can_fold(child):
-                setattr(module, name, nn.Sequential(child))  # where `fuse_conv_bn` passes it over
+                setattr(module, name, nn.Sequential(child))  # `fuse_conv_bn` skips it there
     fused = fuse_conv_bn(fused)
     for module in fused.modules():
         if hasattr(type(module), "allow_inplace"):

@@ -12,11 +12,12 @@ from torch import Tensor, nn
 from mixdet.models.fusing.layout import ChannelLayout, Range
 
 Parts = Tensor | list[Tensor]  # a whole tensor (N, C, H, W), or the parts (N, C_i, H, W) of one
-Groups = tuple[ChannelLayout, ChannelLayout] | None  # of input and output channels; None is one
+Groups = tuple[ChannelLayout, ChannelLayout] | None  # of input and output; None is one group
+Source = tuple[Range, Range | None]  # parts that are joined, or a part and some of its channels
 
 
 def as_list(x: Parts | None) -> list[Tensor]:
-    """The parts of a tensor; one if it is whole, none of None."""
+    """Return the parts of a split tensor, or a whole tensor as the only part. None has no parts."""
     return x if isinstance(x, list) else [] if x is None else [x]
 
 
@@ -32,9 +33,9 @@ class PartitionedConv2d(nn.ModuleList):
     """A convolution between tensors that may be split.
 
     A part of the output is one piece, or several pieces that are concatenated. A piece is a sum of
-    convolutions; runtimes add while they convolve. If the output has more channels than the input,
-    several parts are read joined, which copies the smaller side; otherwise each by itself. `conv`
-    has a bias, and its weight is zero between the `groups`.
+    convolutions, since runtimes add while they convolve. If the output has more channels than the
+    input, a convolution reads several parts joined, which copies the smaller side. Otherwise it
+    reads one part. `conv` has a bias, and its weight is zero between the `groups`.
     """
 
     allow_inplace = False  # a sum may be written over one of its terms
@@ -44,28 +45,29 @@ class PartitionedConv2d(nn.ModuleList):
         self, conv: nn.Conv2d, inputs: ChannelLayout, outputs: ChannelLayout, groups: Groups = None
     ) -> None:
         super().__init__()
-        self.sources: list[tuple[Range, Range | None]] = []  # of each convolution, see `_read`
+        self.sources: list[Source] = []  # of each convolution
         self.pieces: list[list[int]] = []  # of each part, the number of convolutions of each piece
         join = conv.in_channels < conv.out_channels
         groups = groups or (ChannelLayout([conv.in_channels]), ChannelLayout([conv.out_channels]))
-        located = list(zip(inputs.locate(groups[0]), outputs.locate(groups[1]), strict=True))
+        ranges = list(zip(inputs.locate(groups[0]), outputs.locate(groups[1]), strict=True))
         weight, bias = inputs.pad(outputs.pad(conv.weight, 0), 1), outputs.pad(conv.bias, 0)
         for start, stop in outputs.locate(outputs):
-            self.pieces.append([])
-            for read, (first, end) in located:
+            counts = []
+            for channels, (first, end) in ranges:
                 rows = slice(max(start, first), min(stop, end))
-                terms = _sources(inputs, read, join) if rows.start < rows.stop else []
-                for index, (source, columns) in enumerate(terms):
+                sources = _sources(inputs, *channels, join) if rows.start < rows.stop else []
+                for index, (source, columns) in enumerate(sources):
                     self.sources.append(source)
                     term = weight[rows, slice(*columns)]
                     self.append(_like(conv, term, None if index else bias[rows]))
-                self.pieces[-1] += [len(terms)] if terms else []
+                counts.append(len(sources))
+            self.pieces.append([count for count in counts if count])
 
     def forward(self, x: Parts, shortcut: Parts | None = None) -> Parts:
         """Convolve (N, C, H, W) to (N, C', H', W'), and add a shortcut of the output's layout."""
         parts = as_list(x)
         shortcuts = as_list(shortcut) or [None] * len(self.pieces)
-        inputs = {source: _read(parts, *source) for source in dict.fromkeys(self.sources)}
+        inputs = {source: _read(parts, source) for source in dict.fromkeys(self.sources)}
         terms = (conv(inputs[source]) for conv, source in zip(self, self.sources, strict=True))
         outputs = []
         for counts, added in zip(self.pieces, shortcuts, strict=True):
@@ -82,29 +84,29 @@ class PartitionedConv2d(nn.ModuleList):
         return y.add_(total) if self.allow_inplace else y + total
 
 
-def _read(parts: Sequence[Tensor], span: Range, channels: Range | None) -> Tensor:
-    """Join a span of parts, or take channels of a part."""
-    x = parts[span[0]] if span[1] - span[0] == 1 else torch.cat(parts[slice(*span)], 1)
+def _read(parts: Sequence[Tensor], source: Source) -> Tensor:
+    (first, end), channels = source
+    x = parts[first] if end - first == 1 else torch.cat(parts[first:end], 1)
     return x[:, slice(*channels)] if channels else x
 
 
-def _sources(inputs: ChannelLayout, read: Range, join: bool) -> list[tuple[tuple, Range]]:
-    """What `_read` takes for a range of channels, and the weight's columns for it."""
+def _sources(inputs: ChannelLayout, start: int, stop: int, join: bool) -> list:
+    """Return the sources that hold a range of channels, each with its columns of the weight."""
     ranges = inputs.locate(inputs)
-    met = [i for i, (first, end) in enumerate(ranges) if first < read[1] and read[0] < end]
-    first, end = ranges[met[0]][0], ranges[met[-1]][1]
-    if len(met) == 1 and (first, end) != read:
-        return [(((met[0], met[0] + 1), (read[0] - first, read[1] - first)), read)]
+    parts = [i for i, (first, end) in enumerate(ranges) if first < stop and start < end]
+    first, end = ranges[parts[0]][0], ranges[parts[-1]][1]
+    if len(parts) == 1 and (first, end) != (start, stop):
+        return [(((parts[0], parts[0] + 1), (start - first, stop - first)), (start, stop))]
     if join:
-        return [(((met[0], met[-1] + 1), None), (first, end))]
-    return [(((index, index + 1), None), ranges[index]) for index in met]
+        return [(((parts[0], parts[-1] + 1), None), (first, end))]
+    return [(((part, part + 1), None), ranges[part]) for part in parts]
 
 
 @torch.no_grad()
 def split_depthwise(
     conv: nn.Conv2d, layout: ChannelLayout, kernel_sizes: Sequence[int]
 ) -> nn.ModuleList:
-    """Split a depthwise convolution that has a bias, each part with the largest kernel it needs."""
+    """Split a depthwise convolution with a bias. A part gets the largest kernel that it needs."""
     weight, bias, convs = layout.pad(conv.weight, 0), layout.pad(conv.bias, 0), []
     ends = pairwise([0, *layout.boundaries, len(kernel_sizes)])
     for (start, stop), (first, end) in zip(ends, layout.locate(layout), strict=True):
@@ -112,13 +114,13 @@ def split_depthwise(
         border = (conv.kernel_size[0] - size) // 2
         inner = slice(border, border + size)
         convs.append(_like(conv, weight[first:end, :, inner, inner], bias[first:end], end - first))
-        padding = max(0, conv.padding[0] - border * conv.dilation[0])  # 0 where SAME pads itself
+        padding = max(0, conv.padding[0] - border * conv.dilation[0])  # `Conv2dSame` has 0
         convs[-1].padding = padding, padding
     return nn.ModuleList(convs)
 
 
 def _like(conv: nn.Conv2d, weight: Tensor, bias: Tensor | None, groups: int = 1) -> nn.Conv2d:
-    """A convolution like another one, with other weights."""
+    """Make a convolution with the stride, padding and dilation of another, and other weights."""
     shape = weight.shape[1] * groups, len(weight), weight.shape[-1]
     new = type(conv)(*shape, conv.stride, conv.padding, conv.dilation, groups, device="meta")
     new.weight = nn.Parameter(weight.clone())
