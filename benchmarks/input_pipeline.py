@@ -259,7 +259,6 @@ def page_table(record: dict[str, object]) -> str:
 
 def _speeds(record: dict[str, object]) -> list[list[str]]:
     """Return a header and its rows. The last two columns are the decoder's percent of the time."""
-
     speeds = [
         *((f"{row['recipe']}, one core", row) for row in record["recipes"]),
         *((f"data loader, {row['workers']} workers", row) for row in record["workers"]),

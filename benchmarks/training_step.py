@@ -184,7 +184,7 @@ def prepare_training(
 
 
 def sgd_wrapper(model: nn.Module, amp: bool) -> OptimWrapper:
-    """Build SGD with the momentum and weight decay of our COCO configs."""
+    """Build SGD with the momentum and weight decay of `coco_600e.py`."""
     wrapper_type = amp_wrapper_type("OptimWrapper") if amp else "OptimWrapper"
     # On noise images, the loss would diverge at a usual learning rate.
     optimizer = dict(type="SGD", lr=1e-6, momentum=0.9, weight_decay=4e-5)

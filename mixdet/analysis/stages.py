@@ -61,7 +61,6 @@ def describe_stages(config: str | Path, cfg_options: Sequence[str] = ()) -> list
     A backbone that is not a `StagedBackbone`, a neck that is not an `SSDNeck`, and a head that is
     not a `MixConvSSDHead` become one part each, without a description.
 
-
     Args:
         config: See `count_complexity`.
         cfg_options: See `count_complexity`.

@@ -193,7 +193,7 @@ def check_unique_names(configs: Iterable[str]) -> None:
         if name in config_by_name:
             raise MixDetError(
                 f"{config_by_name[name]} and {config} have the same name: give each config once, "
-                "and rename one of two different files"
+                "and each with a file name of its own"
             )
         config_by_name[name] = config
 

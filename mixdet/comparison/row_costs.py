@@ -59,7 +59,7 @@ def _last_checkpoint(comparison: Comparison, row: str) -> Path:
 def _measure_latencies(
     checkpoints: Sequence[Path], images: Sequence[Path]
 ) -> list[tuple[float, float, float]]:
-    """Time the detectors in turns. Return quartiles of each one's milliseconds for one image."""
+    """Time the detectors in turns, and return quartiles of their milliseconds for one image."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     detectors = [Detector(path, device=device) for path in checkpoints]
     arrays = [cv2.imread(str(path))[..., ::-1] for path in images]

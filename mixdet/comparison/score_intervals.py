@@ -212,7 +212,7 @@ def bootstrap_images(
         for row, row_scorers in scorers.items():
             scores[row].append(np.mean([scorer(weights) for scorer in row_scorers]))
     ones = np.ones(images)
-    all_images = {
+    full_scores = {
         row: np.mean([scorer(ones) for scorer in row_scorers])
         for row, row_scorers in scorers.items()
     }
@@ -222,6 +222,6 @@ def bootstrap_images(
     for row in rows:
         differences = np.subtract(scores[row], scores[baseline])
         low, high = np.percentile(differences, (tail, 100 - tail))
-        mean = float(all_images[row] - all_images[baseline])
+        mean = float(full_scores[row] - full_scores[baseline])
         intervals[row] = Interval(mean, float(low), float(high))
     return intervals

@@ -234,5 +234,4 @@ def _visible_device(slot: int) -> str:
     """Return the GPU of a slot, chosen from those that this process may use."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     devices = visible.split(",") if visible else [str(i) for i in range(torch.cuda.device_count())]
-
     return devices[slot % len(devices)]

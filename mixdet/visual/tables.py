@@ -11,7 +11,6 @@ def text_table(header: Sequence[str], rows: Sequence[Sequence[str]], markdown: b
     The first column is aligned to the left. The others mostly hold numbers and are aligned to the
     right.
 
-
     Args:
         header: The titles of the columns.
         rows: The cells of each row, one for each column.
