@@ -109,7 +109,7 @@ def test_a_model_with_test_time_augmentation_is_tested_as_it_is(runner):
     batch = random_batch(1, 160)
     FuseHook().before_test_iter(runner, 0, batch)
     for sample in batch["data_samples"]:
-        sample.set_metainfo(dict(flip=False))
+        sample.set_metainfo(dict(flip=False, flip_direction=None))
     views = {name: [values] for name, values in batch.items()}
     assert count_batch_norms(modules_of_test_step(model, views)) > 0
 
