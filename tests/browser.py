@@ -41,7 +41,7 @@ class Browser:
         )
         os.close(commands[0])
         os.close(answers[1])
-        self._buffer, self._number, self._session = b"", 0, {}
+        self._buffer, self._last_id, self._session = b"", 0, {}
         self.console: list[str] = []
         self.requests: list[str] = []
         pages = self("Target.getTargets")["targetInfos"]
@@ -54,12 +54,12 @@ class Browser:
 
     def __call__(self, method: str, **params: Any) -> dict[str, Any]:
         """Send a command of the protocol and wait for its result."""
-        self._number += 1
-        message = {"id": self._number, "method": method, "params": params, **self._session}
+        self._last_id += 1
+        message = {"id": self._last_id, "method": method, "params": params, **self._session}
         os.write(self._out, json.dumps(message).encode() + b"\0")
         while True:
-            answer = self._next(timeout=60)
-            if answer.get("id") == self._number:
+            answer = self._read_event(timeout=60)
+            if answer.get("id") == self._last_id:
                 assert "error" not in answer, (method, answer["error"])
                 return answer["result"]
 
@@ -101,7 +101,7 @@ class Browser:
         os.close(self._out)
         os.close(self._in)
 
-    def _next(self, timeout: float) -> dict[str, Any]:
+    def _read_event(self, timeout: float) -> dict[str, Any]:
         while b"\0" not in self._buffer:
             assert select.select([self._in], [], [], timeout)[0], "the browser does not answer"
             chunk = os.read(self._in, 1 << 20)
@@ -109,10 +109,10 @@ class Browser:
             self._buffer += chunk
         text, self._buffer = self._buffer.split(b"\0", 1)
         event = json.loads(text)
-        self._note(event.get("method"), event.get("params", {}))
+        self._record(event.get("method"), event.get("params", {}))
         return event
 
-    def _note(self, method: str | None, params: dict[str, Any]) -> None:
+    def _record(self, method: str | None, params: dict[str, Any]) -> None:
         if method == "Runtime.consoleAPICalled" and params["type"] == "error":
             self.console.append(str([arg.get("value") for arg in params["args"]]))
         elif method == "Runtime.exceptionThrown":

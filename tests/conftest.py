@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import mixdet.plugin
 
+import numpy as np
 import pytest
 
 from mixdet import launch
+from mixdet.compat import checkpoint
 from tests.tiny import quick_settings, write_config, write_images
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -30,13 +35,27 @@ def coco_sample() -> Path:
 
 @pytest.fixture(scope="session")
 def images(tmp_path_factory) -> Path:
-    """The folder of a tiny data set in COCO's layout; a test that changes it takes a copy."""
+    """The folder of a tiny data set in COCO's layout. A test must not change it."""
     return write_images(tmp_path_factory.mktemp("images"))
+
+
+@pytest.fixture
+def images_copy(images, tmp_path) -> Path:
+    """A copy of the tiny data set, which the test may change."""
+    return shutil.copytree(images, tmp_path / "data")
+
+
+@pytest.fixture(scope="session")
+def photograph() -> np.ndarray:
+    """A photograph of uneven shape, (300, 451, 3) RGB."""
+    from skimage import data
+
+    return data.chelsea()
 
 
 @pytest.fixture(scope="session")
 def trained(images, tmp_path_factory) -> tuple[Path, Path]:
-    """A config of the tiny detector, and the checkpoint that its training left."""
+    """A config of the tiny detector, and the checkpoint of its training."""
     folder = tmp_path_factory.mktemp("trained")
     config = write_config(folder, images, epochs=1)
     with quick_settings():
@@ -59,24 +78,59 @@ def exported(trained, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def quick():
-    """Trainings of a second each: see `tests.tiny.quick_settings`."""
+    """Make trainings take a second each: see `tests.tiny.quick_settings`."""
     with quick_settings():
         yield
 
 
+@pytest.fixture
+def call_main(monkeypatch, capfd) -> Callable[..., tuple[int, str, str]]:
+    """Call a main function in this process; return (exit code, stdout, stderr).
+
+    The arguments are the function, the name of the command, and the arguments of the command.
+    """
+
+    def call(main: Callable[[], object], name: str, *arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as end:
+            main()
+        out, err = capfd.readouterr()
+        return end.value.code or 0, out, err
+
+    return call
+
+
+def refusal_line(result: tuple[int, str, str]) -> str:
+    """Return the one line with which a command refuses. Its exit code must be 1."""
+    code, out, err = result
+    assert code == 1, out + err
+    (line,) = err.strip().splitlines()
+    assert line.startswith("error: ")
+    assert "Traceback" not in out
+    return line
+
+
 @pytest.fixture(autouse=True)
-def _mmdets_scope():
-    """A runner leaves its default scope behind; every test starts in mmdet's."""
+def _mmdet_scope():
+    """Start every test in mmdet's default scope. A runner leaves its own scope behind."""
     from mmengine.registry import init_default_scope
 
     init_default_scope("mmdet")
 
 
 @pytest.fixture(autouse=True)
-def _no_closed_log_files():
-    """A runner leaves its log file behind too, and `logging.config.dictConfig` closes it.
+def _no_trust(monkeypatch):
+    """End the trust of `trust_checkpoints` with the test. It would last as long as the process."""
+    monkeypatch.setattr(checkpoint, "_mmengine_trusts", False)
 
-    uvicorn calls that. mmengine's `init_weights` would write to the closed file.
+
+@pytest.fixture(autouse=True)
+def _no_closed_log_files():
+    """Remove closed log files from mmengine's loggers.
+
+    A runner leaves its log file behind, and `logging.config.dictConfig`, which uvicorn calls,
+    closes it. mmengine's `init_weights` would write to the closed file.
     """
     from mmengine.logging import MMLogger
 

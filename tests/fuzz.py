@@ -24,76 +24,84 @@ from hypothesis import strategies as st
 
 from mixdet.errors import MixDetError
 
-ROUND = 5_000  # files of one run of hypothesis, which keeps all of them in memory
-SECONDS = 60  # a reader that takes longer for one file hangs
+RUN_FILES = 5_000  # files of one run of hypothesis, which keeps all of them in memory
+TIMEOUT = 60  # seconds for one file
 MEMORY = 600 * 2**20  # bytes that all files together may add to this process
-DEEP = "<deep>"  # stands for a deep nesting, which `json.dumps` does not write
+DEEP = "<deep>"  # the place of a deep nesting, which `json.dumps` does not write
 
 # Events of `sys.addaudithook`: those whose first argument is a path, and those that are forbidden
-FILES = {"open", "os.listdir", "os.scandir", "os.remove", "os.rename", "os.mkdir", "os.truncate"}
-FORBIDDEN = {"subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.fork"} | {
+FILE_EVENTS = {
+    "open",
+    "os.listdir",
+    "os.scandir",
+    "os.remove",
+    "os.rename",
+    "os.mkdir",
+    "os.truncate",
+}
+FORBIDDEN_EVENTS = {"subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.fork"} | {
     "socket.connect", "socket.getaddrinfo", "pickle.find_class", "urllib.Request",
 }  # fmt: skip
-_seen: list[tuple] | None = None
-_hooked = False
+_events: list[tuple] | None = None
+_has_audit_hook = False
 
 
-def _note(event: str, arguments: tuple) -> None:
-    if _seen is not None and (event in FILES or event in FORBIDDEN):
-        _seen.append((event, *arguments))
+def _record_event(event: str, arguments: tuple) -> None:
+    if _events is not None and event in FILE_EVENTS | FORBIDDEN_EVENTS:
+        _events.append((event, *arguments))
 
 
 @contextmanager
-def _watched(root: Path) -> Iterator[None]:
+def _watch_files(root: Path) -> Iterator[None]:
     """Fail if a file outside the root is opened or a program is run. A hang ends the process.
 
     Modules of Python may be read, since some libraries import them late.
     """
-    global _seen
-    signal.setitimer(signal.ITIMER_REAL, SECONDS)
-    _seen = []
+    global _events
+    signal.setitimer(signal.ITIMER_REAL, TIMEOUT)
+    _events = []
     try:
         yield
     finally:
-        events, _seen = _seen, None
+        events, _events = _events, None
         signal.setitimer(signal.ITIMER_REAL, 0)
         for event, *arguments in events:
-            assert event in FILES, (event, arguments)
+            assert event in FILE_EVENTS, (event, arguments)
             if not isinstance(arguments[0], int):
                 path = Path(os.path.realpath(os.fsdecode(arguments[0])))
-                code = path.suffix in (".py", ".pyc", ".so")
-                assert path.is_relative_to(root) or code or _searched(path), (event, arguments)
+                is_code = path.suffix in (".py", ".pyc", ".so") or _is_import_folder(path)
+                assert path.is_relative_to(root) or is_code, (event, arguments)
 
 
-def _searched(path: Path) -> bool:
-    """Whether Python looks for modules in a folder: an import lists it."""
+def _is_import_folder(path: Path) -> bool:
+    """Return whether Python looks for modules in a folder, which an import lists."""
     return str(path) in map(os.path.realpath, sys.path_importer_cache)
 
 
 @contextmanager
-def _limited() -> Iterator[None]:
+def _limit_memory() -> Iterator[None]:
     """Fail if memory grows too much. A hang prints its traceback."""
-    global _hooked
-    if not _hooked:  # a hook cannot be taken away again
-        sys.addaudithook(_note)
-        _hooked = True
+    global _has_audit_hook
+    if not _has_audit_hook:  # an audit hook cannot be removed
+        sys.addaudithook(_record_event)
+        _has_audit_hook = True
     Path("/proc/self/clear_refs").write_text("5")  # the highest memory is counted from here
-    before, limits = _peak(), resource.getrlimit(resource.RLIMIT_AS)
+    before, limits = _peak_memory(), resource.getrlimit(resource.RLIMIT_AS)
     size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (size + 4 * 2**30, limits[1]))
-    faulthandler.register(signal.SIGALRM, chain=True)  # which ends the process after that
+    faulthandler.register(signal.SIGALRM, chain=True)  # the signal then ends the process
     try:
         yield
     finally:
         faulthandler.unregister(signal.SIGALRM)
         resource.setrlimit(resource.RLIMIT_AS, limits)
-    grown = _peak() - before
+    grown = _peak_memory() - before
     print(f"memory grew by {grown / 2**20:.0f} MiB")
     assert grown < MEMORY
 
 
-def _peak() -> int:
-    """The most memory that this process has used, in bytes."""
+def _peak_memory() -> int:
+    """Return the most memory that this process has used, in bytes."""
     status = Path("/proc/self/status").read_text()
     return int(status.partition("VmHWM:")[2].split()[0]) * 1024
 
@@ -101,49 +109,49 @@ def _peak() -> int:
 def fuzz(
     make: Callable[[Random], bytes], file: Path, read: Callable, root: Path, count: int
 ) -> None:
-    """Give many files to a reader. It has to accept a file, or refuse it with a `MixDetError`.
+    """Give many files to a reader, which must accept a file or refuse it with a `MixDetError`.
 
     Args:
         make: Returns the content of a file.
         file: The path to write it to.
         read: The reader, called without arguments.
         root: The only folder whose files the reader may open.
-        count: Number of files. Up to `ROUND` files, hypothesis chooses every random number, so that
+        count: Number of files. Up to `RUN_FILES` files, hypothesis chooses every random number, so that
             it can shrink a file that fails; for more, it chooses seeds only.
     """
-    begin, tried, accepted = time.process_time(), 0, 0
+    start, total, accepted = time.process_time(), 0, 0
 
-    def one(content: bytes) -> None:
-        nonlocal tried, accepted
-        tried += 1
+    def read_content(content: bytes) -> None:
+        nonlocal total, accepted
+        total += 1
         file.write_bytes(content)
-        with suppress(MixDetError), _watched(root):
+        with suppress(MixDetError), _watch_files(root):
             read()
             accepted += 1
 
-    with _limited():
-        for number, first in enumerate(range(0, count, ROUND)):
+    with _limit_memory():
+        for number, first in enumerate(range(0, count, RUN_FILES)):
             rules = settings(
-                max_examples=min(ROUND, count - first),
+                max_examples=min(RUN_FILES, count - first),
                 deadline=None,
                 database=None,
                 suppress_health_check=list(HealthCheck),
             )
-            inputs = st.randoms(use_true_random=count > ROUND).map(make)
-            seed(number)(rules(given(inputs)(one)))()
-    print(f"{tried:,} files, {accepted:,} accepted, {time.process_time() - begin:.0f} s of CPU")
-    assert tried >= count
-    assert 0 < accepted < tried
+            inputs = st.randoms(use_true_random=count > RUN_FILES).map(make)
+            seed(number)(rules(given(inputs)(read_content)))()
+    print(f"{total:,} files, {accepted:,} accepted, {time.process_time() - start:.0f} s of CPU")
+    assert total >= count
+    assert 0 < accepted < total
 
 
-OTHERS = [
+EXTREME_VALUES = [
     None, True, False, -3, -1, 0, 1, 2, 70, 10**400, -(10**400), 2**31, 2**63, 2**64, 1e308, -0.0,
     0.5, math.nan, math.inf, -math.inf, "", ".", "..", "/", "a\0b", "\ud800", "x" * 5000, DEEP,
 ]  # fmt: skip
 
 
 def json_file(rng: Random, content: dict, words: list[str]) -> bytes:
-    """The bytes of a JSON file with random changes.
+    """Return the bytes of a JSON file with random changes.
 
     Args:
         rng: Chooses the changes.
@@ -152,45 +160,47 @@ def json_file(rng: Random, content: dict, words: list[str]) -> bytes:
     """
     content = copy.deepcopy(content)
     for _ in range(rng.choice([0, 1, 1, 1, 2, 3, 6])):
-        if not (spots := list(_places(content))):
+        if not (places := list(_places(content))):
             break
-        node, key = rng.choice(spots)
+        node, key = rng.choice(places)
         change = rng.choice(["put", "put", "drop", "swap", "repeat", "root"])
         if change == "put":
-            node[key] = _value(rng, words)
+            node[key] = _random_value(rng, words)
         elif change == "drop":
             del node[key]
         elif change == "swap":
-            other, place = rng.choice(spots)
-            node[key] = copy.deepcopy(other[place])
+            other, other_key = rng.choice(places)
+            node[key] = copy.deepcopy(other[other_key])
         elif change == "repeat" and isinstance(node, list):
             node.append(copy.deepcopy(node[key]))
         elif change == "root" and rng.random() < 0.05:
-            content = _value(rng, words)
+            content = _random_value(rng, words)
     text = json.dumps(content, ensure_ascii=rng.random() < 0.5)
     opening, closing = rng.choice([("[", "]"), ('{"a":', "}")])
     depth = rng.choice([50, 400, 900, 100_000])
     text = text.replace(f'"{DEEP}"', opening * depth + "0" + closing * depth)
-    coding = rng.choice(["utf-8"] * 7 + ["utf-8-sig", "utf-16", "latin-1"])
-    encoded = text.encode(coding, "surrogatepass" if coding.startswith("utf") else "replace")
+    encoding = rng.choice(["utf-8"] * 7 + ["utf-8-sig", "utf-16", "latin-1"])
+    encoded = text.encode(encoding, "surrogatepass" if encoding.startswith("utf") else "replace")
     return damaged(rng, encoded, [0] * 9 + [1, 2])
 
 
 def _places(node: Any) -> Iterator[tuple]:
-    """Every (container, key) in a nested structure."""
+    """Yield every (container, key) of a nested structure."""
     if isinstance(node, (dict, list)):
         for key in node if isinstance(node, dict) else range(len(node)):
             yield node, key
             yield from _places(node[key])
 
 
-def _value(rng: Random, words: list[str]) -> Any:
+def _random_value(rng: Random, words: list[str]) -> Any:
     kind = rng.random()
     if kind < 0.15:
-        return [_value(rng, words) for _ in range(rng.randrange(5))]
+        return [_random_value(rng, words) for _ in range(rng.randrange(5))]
     if kind < 0.25:
-        return {rng.choice(["", "id", "a"]): _value(rng, words) for _ in range(rng.randrange(3))}
-    return rng.choice(words if kind < 0.5 else OTHERS)
+        return {
+            rng.choice(["", "id", "a"]): _random_value(rng, words) for _ in range(rng.randrange(3))
+        }
+    return rng.choice(words if kind < 0.5 else EXTREME_VALUES)
 
 
 NUMBERS = [0, 1, 2, 7, 8, 255, 256, 0x7FFF, 0xFFFF, 0x10000, 30_000, 2**31 - 1, 2**32 - 1]
@@ -199,12 +209,12 @@ NUMBERS = [0, 1, 2, 7, 8, 255, 256, 0x7FFF, 0xFFFF, 0x10000, 30_000, 2**31 - 1, 
 def damaged(
     rng: Random, content: bytes, counts: list[int], others: list[bytes] | None = None
 ) -> bytes:
-    """The bytes of a file with random changes: cut, replaced, inserted, or from another file.
+    """Return the bytes of a file with random changes, or joined to another file.
 
     Args:
         rng: Chooses the changes.
         content: The bytes of the file.
-        counts: One of these numbers of changes is made; a number that is repeated is more likely.
+        counts: Numbers of changes, of which one is chosen; a repeated number is more likely.
         others: Other files, whose ends may replace the end of this one.
     """
     content = bytearray(content)
@@ -228,8 +238,8 @@ def damaged(
     return bytes(content)
 
 
-def with_right_sums(content: bytes) -> bytes:
-    """A PNG with the right check sum for every chunk, so that readers go beyond the check."""
+def with_valid_checksums(content: bytes) -> bytes:
+    """Return a PNG with the right checksum of every chunk, so that readers do not stop there."""
     content, at = bytearray(content), 8
     while at + 12 <= len(content):
         end = at + 8 + int.from_bytes(content[at : at + 4], "big")

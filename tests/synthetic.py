@@ -1,4 +1,4 @@
-"""Synthetic data: batches to train on, and COCO detections to score."""
+"""Random data: batches to train on, COCO detections to score, and batch norms."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from mmdet.structures import DetDataSample
 from mmengine.structures import InstanceData
 from pycocotools.coco import COCO
+from torch import nn
 
 BOXES_PER_IMAGE = 7  # COCO has 7.3
 CLASSES = 80
@@ -50,7 +51,7 @@ def random_batch(batch_size: int, size: int, seed: int = 0) -> dict[str, list]:
 def random_coco_detections(
     images: int, classes: int = CLASSES, seed: int = 0
 ) -> tuple[COCO, list[dict]]:
-    """Draw ground truth, detections a little off its boxes, and false detections.
+    """Draw true boxes, detections near them, and false detections.
 
     Args:
         images: Number of images of 640 x 480 pixels.
@@ -97,3 +98,15 @@ def random_coco_detections(
 
 def _coco_result(image: int, category: int, box: np.ndarray, score: float) -> dict:
     return {"image_id": image, "category_id": category, "bbox": box.tolist(), "score": score}
+
+
+def randomize_norms(model: nn.Module) -> nn.Module:
+    """Draw weights and statistics of all batch norms; return the model in evaluation mode."""
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias, std=0.2)
+            nn.init.normal_(module.running_mean, std=0.2)
+            nn.init.uniform_(module.running_var, 0.5, 2.0)
+    model.eval()  # this method of mmdet's backbones returns None
+    return model

@@ -1,4 +1,4 @@
-"""`make audit` compares the locked versions with known vulnerabilities, here of a local service."""
+"""`make audit` looks every locked version up in a service, here a local one."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import subprocess
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
 import pytest
 from packaging.utils import canonicalize_name
 
+from tests.conftest import ROOT
+
 pytest.importorskip("pip_audit")
-ROOT = Path(__file__).parents[1]
 LOCK = {
     canonicalize_name(name): version
     for name, _, version in (
@@ -27,7 +27,7 @@ LOCK = {
 def service():
     """A server with OSV's protocol.
 
-    Its attribute `known` has the vulnerable packages, `asked` the versions that it was asked for.
+    Its attribute `vulnerable` has names of packages, and `asked` the versions of its queries.
     """
 
     class Answer(BaseHTTPRequestHandler):
@@ -35,7 +35,7 @@ def service():
             query = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             name = query["package"]["name"]
             server.asked[name] = query["version"]
-            answer = {"vulns": [report(name)]} if name in server.known else {}
+            answer = {"vulns": [report(name)]} if name in server.vulnerable else {}
             content = json.dumps(answer).encode()
             self.send_response(200)
             self.send_header("Content-Length", str(len(content)))
@@ -46,7 +46,7 @@ def service():
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Answer)
-    server.known, server.asked = set(), {}
+    server.vulnerable, server.asked = set(), {}
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield server
     server.shutdown()
@@ -76,18 +76,18 @@ def audit(url: str) -> subprocess.CompletedProcess:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
 
 
-def test_every_locked_version_is_asked_for_and_a_known_one_fails(service):
+def test_every_locked_version_is_looked_up_and_a_vulnerable_one_fails(service):
     url = f"http://127.0.0.1:{service.server_port}/v1/query"
     done = audit(url)
     assert done.returncode == 0, done.stderr
     assert service.asked == LOCK
-    service.known.add("pillow")
+    service.vulnerable.add("pillow")
     done = audit(url)
     assert done.returncode == 1
     assert {"pillow", LOCK["pillow"], "PYSEC-0000-1", "999.0"} <= {*done.stdout.split()}
 
 
-def test_no_answer_is_no_pass():
+def test_an_audit_without_an_answer_fails():
     done = audit("http://127.0.0.1:9/v1/query")
     assert done.returncode == 1
     assert "pip_audit" in done.stderr

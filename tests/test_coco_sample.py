@@ -1,7 +1,8 @@
-"""The COCO config on real images: it trains, evaluates, stops, resumes, and can memorize."""
+"""The COCO config on real images trains, stops, resumes, evaluates and memorizes."""
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
@@ -27,7 +28,7 @@ pytestmark = pytest.mark.heavy
 
 
 def run_tool(*arguments: object, interrupt_at: str | None = None, code: int = 0) -> str:
-    """Run a tool; returns what it printed.
+    """Run a tool; return what it printed.
 
     Args:
         *arguments: The tool and its arguments.
@@ -36,10 +37,10 @@ def run_tool(*arguments: object, interrupt_at: str | None = None, code: int = 0)
     """
     command = [sys.executable, *map(str, arguments)]
     pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    # a job that a shell put into the background would pass on that it ignores the signal
-    default = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731
+    # tests that run in the background of a shell ignore Ctrl-C
+    restore_ctrl_c = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     with subprocess.Popen(
-        command, cwd=ROOT, start_new_session=True, preexec_fn=default, **pipes
+        command, cwd=ROOT, start_new_session=True, preexec_fn=restore_ctrl_c, **pipes
     ) as process:
         lines = []
         for line in process.stdout:
@@ -58,7 +59,7 @@ def logged(work_dir: Path) -> list[dict]:
     return [json.loads(line) for file in files for line in file.read_text().splitlines()]
 
 
-def test_trains_stops_resumes_and_evaluates(coco_sample, tmp_path):
+def test_a_stopped_and_resumed_training_equals_a_whole_one_and_is_evaluated(coco_sample, tmp_path):
     work_dir, whole = tmp_path / "work", tmp_path / "whole"
     options = ("train_dataloader.batch_size=9", "default_hooks.logger.interval=1")
     options += ("train_cfg.max_epochs=2", "train_cfg.val_interval=2", "param_scheduler.0.end=4")
@@ -100,7 +101,7 @@ def test_trains_stops_resumes_and_evaluates(coco_sample, tmp_path):
 
 
 def few_images(coco_sample: Path, folder: Path, count: int = 6) -> Path:
-    """Images whose objects are few and not tiny, in an annotation file of their own."""
+    """Write an annotation file of images with few and large objects; return its path."""
     source = json.loads((coco_sample / "annotations/instances_train2017.json").read_text())
     chosen, kept = [], []
     for image in source["images"]:
@@ -120,8 +121,8 @@ def few_images(coco_sample: Path, folder: Path, count: int = 6) -> Path:
     return path
 
 
-def test_memorizes_a_few_real_images(coco_sample, tmp_path):
-    """Assignment, coding, loss, decoding and metric can only fit if they fit together."""
+def test_a_detector_memorizes_a_few_real_images(coco_sample, tmp_path):
+    """It does so only if assignment, coding, loss, decoding and metric agree."""
     ann_file = str(few_images(coco_sample, tmp_path))
     config = Config.fromfile(CONFIG)
     config.model.backbone.arch = "s"
@@ -164,7 +165,7 @@ def test_memorizes_a_few_real_images(coco_sample, tmp_path):
 
 @torch.no_grad()
 def use_exact_statistics(runner: Runner) -> None:
-    """Batch norm as evaluated := as trained; a moving average lags behind in so short a run."""
+    """Give batch norm the statistics of the training images. A moving average lags behind."""
     for module in runner.model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.reset_running_stats()

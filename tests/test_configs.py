@@ -1,4 +1,4 @@
-"""Every shipped config loads, builds, and runs loss and predict once; what differs is limited."""
+"""Every shipped config builds a model with a loss and predictions, and configs agree as stated."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def load(name: str) -> Config:
 
 
 def test_basenames_are_unique():
-    """Work folders are named after them."""
+    """Work folders have these names."""
     names = [path.stem for path in CONFIGS]
     assert len(names) == len(set(names))
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_config_builds_and_runs(path: Path):
+def test_a_config_builds_a_model_that_trains_and_predicts(path: Path):
     config = Config.fromfile(path)
     if config.model.backbone.get("init_cfg", {}).get("type") == "TimmPretrained":
         config.model.backbone.init_cfg = None  # weights are tested with the initializer
@@ -95,7 +95,7 @@ def resize_scale(config: Config) -> tuple[int, int]:
 @pytest.mark.parametrize(
     "path", [p for p in CONFIGS if Config.fromfile(p).model.type == "SSDLite"], ids=lambda p: p.stem
 )
-def test_input_size_is_one(path: Path):
+def test_the_test_pipeline_has_the_input_size_of_the_model(path: Path):
     config = Config.fromfile(path)
     assert resize_scale(config) == (config.model.input_size,) * 2
 
@@ -115,16 +115,16 @@ def test_images_are_normalized_as_the_pretrained_weights_expect(path: Path):
 
 def differences(a: dict, b: dict, prefix: str = "") -> set[str]:
     """The keys, dotted, in which two configs differ."""
-    found = set()
+    keys = set()
     for key in a.keys() | b.keys():
         name = f"{prefix}{key}"
         if key not in a or key not in b:
-            found.add(name)
+            keys.add(name)
         elif isinstance(a[key], dict) and isinstance(b[key], dict):
-            found |= differences(a[key], b[key], name + ".")
+            keys |= differences(a[key], b[key], name + ".")
         elif a[key] != b[key]:
-            found.add(name)
-    return found
+            keys.add(name)
+    return keys
 
 
 @pytest.mark.parametrize(
@@ -136,15 +136,15 @@ def differences(a: dict, b: dict, prefix: str = "") -> set[str]:
         ("ssdlite_mobilenet_v2_coco", {"model.backbone", "model.bbox_head.kernel_sizes"}),
     ],
 )
-def test_compared_configs_differ_in_backbone_and_kernels_alone(name: str, allowed: set[str]):
+def test_compared_configs_differ_in_backbone_and_kernels_only(name: str, allowed: set[str]):
     ours, other = (ConfigDict(load(n).to_dict()) for n in ("ssdlite_mixnet_m_coco", name))
-    found = differences(ours, other)
-    assert found, "the two are the same"
-    assert {key for key in found if not any(key.startswith(a) for a in allowed)} == set()
+    keys = differences(ours, other)
+    assert keys, "the two are the same"
+    assert {key for key in keys if not any(key.startswith(a) for a in allowed)} == set()
 
 
-def test_images_are_augmented_as_in_mmdets_own_recipe():
-    """What ssdlite_mobilenetv2-scratch does in steps, `SSDRandomCrop` does in one."""
+def test_the_augmentation_is_that_of_the_recipe_of_mmdet():
+    """`SSDRandomCrop` does the steps of ssdlite_mobilenetv2-scratch in one."""
     configs = Path(mmdet.__file__).parent / ".mim/configs"
     name = "ssd/ssdlite_mobilenetv2-scratch_8xb24-600e_coco.py"
     theirs = {step.pop("type"): step for step in Config.fromfile(configs / name).train_pipeline}
@@ -163,7 +163,7 @@ def test_images_are_augmented_as_in_mmdets_own_recipe():
     assert "expand_prob" not in ours, "mmdet's is 0.5"
 
 
-def test_kernels_of_the_baseline_are_plain():
+def test_the_baseline_has_3x3_kernels_only():
     model = MODELS.build(load("ssdlite_mobilenet_v2_coco").model)
     depthwise = [
         m.kernel_size
@@ -173,8 +173,8 @@ def test_kernels_of_the_baseline_are_plain():
     assert set(depthwise) == {(3, 3)}
 
 
-def test_metafile_tells_the_truth():
-    """mim and OpenMMLab's tools read model-index.yml: every config is in it, counted right."""
+def test_the_metafile_states_every_config_and_its_numbers():
+    """mim and OpenMMLab's tools read model-index.yml."""
     index = yaml.safe_load((ROOT / "model-index.yml").read_text())
     (metafile,) = (yaml.safe_load((ROOT / path).read_text()) for path in index["Import"])
     models = {model["Name"]: model for model in metafile["Models"]}

@@ -1,4 +1,4 @@
-"""docs/custom_data.md, followed to the letter on data that this test draws."""
+"""The steps of docs/custom_data.md work on data that this test draws."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ Scene = list[tuple[int, tuple[int, int, int, int]]]  # class, (x, y, w, h) in pi
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Path:
-    """A folder as the page wants it: tools and configs of the repository, and room for data."""
+def working_folder(tmp_path: Path) -> Path:
+    """The folder that the page starts from, with the tools and configs of the repository."""
     (tmp_path / "tools").symlink_to(ROOT / "tools")
     shutil.copytree(ROOT / "configs", tmp_path / "configs")
     for block in BLOCKS:
@@ -39,13 +39,13 @@ def place(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def follow(place: Path, command: str) -> str:
+def run_in(folder: Path, command: str) -> str:
     """Run a command of the page; return what it printed."""
     python, *arguments = command.split()
     assert python == "python"
     done = subprocess.run(
         [sys.executable, *arguments],
-        cwd=place,
+        cwd=folder,
         env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
@@ -79,9 +79,9 @@ def draw(folder: Path, numbers: range) -> dict[str, Scene]:
     return scenes
 
 
-def write_voc(place: Path) -> dict[str, Scene]:
-    scenes = draw(place / "voc/JPEGImages", range(32))
-    (place / "voc/Annotations").mkdir()
+def write_voc(folder: Path) -> dict[str, Scene]:
+    scenes = draw(folder / "voc/JPEGImages", range(32))
+    (folder / "voc/Annotations").mkdir()
     for name, scene in scenes.items():
         objects = "".join(
             f"<object><name>{CLASSES[label]}</name><difficult>0</difficult><bndbox>"
@@ -91,16 +91,16 @@ def write_voc(place: Path) -> dict[str, Scene]:
             for label, (x, y, w, h) in scene
         )
         size = f"<size><width>{WIDTH}</width><height>{HEIGHT}</height><depth>3</depth></size>"
-        file = (place / "voc/Annotations" / name).with_suffix(".xml")
+        file = (folder / "voc/Annotations" / name).with_suffix(".xml")
         file.write_text(f"<annotation><filename>{name}</filename>{size}{objects}</annotation>")
     return scenes
 
 
-def write_yolo(place: Path) -> dict[str, Scene]:
+def write_yolo(folder: Path) -> dict[str, Scene]:
     scenes = {}
     for part, numbers in (("train", range(24)), ("val", range(24, 32))):
-        drawn = draw(place / "yolo/images" / part, numbers)
-        labels = place / "yolo/labels" / part
+        drawn = draw(folder / "yolo/images" / part, numbers)
+        labels = folder / "yolo/labels" / part
         labels.mkdir(parents=True)
         for name, scene in drawn.items():
             lines = (
@@ -110,20 +110,20 @@ def write_yolo(place: Path) -> dict[str, Scene]:
             (labels / name).with_suffix(".txt").write_text("".join(lines))
         scenes |= drawn
     names = "".join(f"  {number}: {name}\n" for number, name in enumerate(CLASSES))
-    (place / "yolo/data.yaml").write_text(f"train: images/train\nval: images/val\nnames:\n{names}")
+    (folder / "yolo/data.yaml").write_text(f"train: images/train\nval: images/val\nnames:\n{names}")
     return scenes
 
 
-def converted(place: Path, script: str) -> dict[str, Scene]:
-    """Convert by the page's script; what its annotation files say."""
-    assert follow(place, f"python {script}").splitlines()[-1] == str(list(CLASSES))
+def converted(folder: Path, script: str) -> dict[str, Scene]:
+    """Convert data by a script of the page; return the scenes of its annotation files."""
+    assert run_in(folder, f"python {script}").splitlines()[-1] == str(list(CLASSES))
     scenes: dict[str, Scene] = {}
     for part in ("train2017", "val2017"):
-        file = place / f"data/workshop/annotations/instances_{part}.json"
+        file = folder / f"data/workshop/annotations/instances_{part}.json"
         content = json.loads(file.read_text())
         names = {category["id"]: category["name"] for category in content["categories"]}
         files = {image["id"]: image["file_name"] for image in content["images"]}
-        images = (place / f"data/workshop/{part}").iterdir()
+        images = (folder / f"data/workshop/{part}").iterdir()
         assert set(files.values()) == {image.name for image in images}
         for entry in content["annotations"]:
             label = CLASSES.index(names[entry["category_id"]])
@@ -132,30 +132,32 @@ def converted(place: Path, script: str) -> dict[str, Scene]:
     return scenes
 
 
-def test_the_config_has_ten_lines():
+def test_the_config_of_the_page_has_at_most_ten_lines():
     (config,) = (block for block in BLOCKS if block.startswith("# configs/workshop.py"))
     assert len(config.splitlines()) <= 10
 
 
 @pytest.mark.heavy
-def test_from_yolo_text_to_a_clean_check(place):
+def test_yolo_labels_are_converted_to_data_without_a_fault(working_folder):
+    folder = working_folder
     pytest.importorskip("supervision")
-    drawn = write_yolo(place)
-    assert converted(place, "convert_yolo.py") == drawn
-    assert "nothing is wrong" in follow(place, COMMANDS[0])
+    drawn = write_yolo(folder)
+    assert converted(folder, "convert_yolo.py") == drawn
+    assert "nothing is wrong" in run_in(folder, COMMANDS[0])
 
 
 @pytest.mark.heavy
-def test_from_voc_to_a_comparison(place):
+def test_voc_labels_are_converted_trained_on_and_compared(working_folder):
+    folder = working_folder
     pytest.importorskip("supervision")
-    drawn = write_voc(place)
-    assert converted(place, "convert_voc.py") == drawn
+    drawn = write_voc(folder)
+    assert converted(folder, "convert_voc.py") == drawn
     check, *training, compare = COMMANDS
-    assert "nothing is wrong" in follow(place, check)
-    train, test, predict = (follow(place, command) for command in training)
+    assert "nothing is wrong" in run_in(folder, check)
+    train, test, predict = (run_in(folder, command) for command in training)
     for printed in (train, test):
         assert re.search(r"coco/bbox_mAP: 0\.\d+", printed), printed[-2000:]
-    assert len(list(place.glob("outputs/predict/*.png"))) == 8, predict
-    assert "workshop_plain" in follow(place, compare)
-    assert (place / "work_dirs/workshop_comparison/report.html").is_file()
-    assert (place / "workshop.html").is_file()
+    assert len(list(folder.glob("outputs/predict/*.png"))) == 8, predict
+    assert "workshop_plain" in run_in(folder, compare)
+    assert (folder / "work_dirs/workshop_comparison/report.html").is_file()
+    assert (folder / "workshop.html").is_file()

@@ -1,4 +1,4 @@
-"""The documents: their links lead somewhere, and their figures show what the code says."""
+"""Links, tables, figures and code of the documents are correct."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_links_to_files_lead_somewhere(page):
+def test_links_lead_to_files_that_exist(page):
     prose = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.S | re.M)
     targets = re.findall(r"\]\(([^)#\s]+)", prose)
     inside = [target for target in targets if "://" not in target and "mailto:" not in target]
@@ -29,13 +29,13 @@ def test_links_to_files_lead_somewhere(page):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_files_that_are_named_are_there(page):
+def test_files_that_a_page_names_exist(page):
     pattern = r"(?:`|python |^)((?:configs|docs|mixdet|tests|tools)/[\w/.-]+)(?=[`\s:])"
     named = re.findall(pattern, page.read_text(), flags=re.M)
     assert not [name for name in named if not (ROOT / name).exists()]
 
 
-def test_figures_are_drawn_from_the_tables(tmp_path, monkeypatch):
+def test_committed_figures_are_those_that_the_script_draws(tmp_path, monkeypatch):
     module = runpy.run_path(str(ROOT / "docs/draw_figures.py"))
     monkeypatch.setitem(module["main"].__globals__, "FIGURES", tmp_path)
     module["main"]()
@@ -47,7 +47,7 @@ def test_figures_are_drawn_from_the_tables(tmp_path, monkeypatch):
         assert words.findall(text) == words.findall(committed), f"draw {name} again"
 
 
-def test_security_names_tests_that_are_there():
+def test_security_names_tests_that_exist():
     named = re.findall(r"`(tests/[^`]+\.py)::(\w+)`", (ROOT / "SECURITY.md").read_text())
     assert len(named) >= 8
     for file, test in named:
@@ -65,7 +65,7 @@ def test_the_backbone_of_contributing_trains(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     model = MODELS.build(read_config(config).model)
     maps = model.extract_feat(torch.zeros(2, 3, 320, 320))
-    assert [tuple(each.shape[1:]) for each in maps[:2]] == [(64, 20, 20), (128, 10, 10)]
+    assert [tuple(level.shape[1:]) for level in maps[:2]] == [(64, 20, 20), (128, 10, 10)]
     assert len(model.bbox_head(maps)[0]) == 6
 
 
@@ -111,7 +111,7 @@ def test_ratios_of_the_readme_are_those_of_the_records():
         assert f"{machine['processor']} with {machine['cores']} cores" in README
 
 
-def test_the_readme_says_what_make_train_reaches():
+def test_the_readme_states_the_map_of_make_train():
     runs = (ROOT / "docs/results/digits/runs.jsonl").read_text().splitlines()
     scores = {run["row"]: run["metrics"]["coco/bbox_mAP"] for run in map(json.loads, runs)}
     assert f"about {100 * scores['ssdlite_mixnet_s_digits']:.0f} mAP" in README
@@ -151,7 +151,7 @@ def test_the_operator_of_the_readme_equals_its_merged_convolution():
     torch.testing.assert_close(names["conv"](image), names["mixconv"](image))
 
 
-def test_the_readme_and_the_guide_have_one_config_of_own_data():
+def test_the_readme_has_the_config_of_the_guide_to_own_data():
     (text,) = (block for block in readme_blocks() if "configs/workshop.py" in block)
     assert text in (ROOT / "docs/custom_data.md").read_text()
 
@@ -168,12 +168,12 @@ def test_the_readme_and_the_guide_have_one_config_of_own_data():
     ],
     ids=str,
 )
-def test_tables_are_those_of_the_json(page, file):
+def test_tables_are_those_of_the_records(page, file):
     record = read_record(file)
-    made, found = insert(page.read_text(), file.stem, page_content(record, file, page))
+    updated, has_place = insert(page.read_text(), file.stem, page_content(record, file, page))
     linked = f"]({file.relative_to(page.parent).as_posix()})" in page.read_text()
-    assert found or linked, f"{page.name} has no place for {file.name}, and does not link to it"
-    assert made == page.read_text(), "run python -m benchmarks report, as the page says"
+    assert has_place or linked, f"{page.name} has no place for {file.name}, and does not link to it"
+    assert updated == page.read_text(), "run python -m benchmarks report, as the page says"
     drawn = record_plot(record)
     if drawn:
         words = re.compile(r">([^<>]*\w[^<>]*)</text>")
@@ -182,7 +182,7 @@ def test_tables_are_those_of_the_json(page, file):
     assert "/" not in "".join(map(str, record["settings"].values()))
 
 
-def test_the_summary_of_performance_repeats_the_tables():
+def test_the_ratios_of_the_performance_summary_are_in_its_tables():
     summary, rest = (ROOT / "docs/performance.md").read_text().split("## How it is measured")
     rows = [row.split("|") for row in summary.splitlines() if row.startswith("|")][2:]
     ratios = [ratio for row in rows for ratio in row[3].split(" to ")]

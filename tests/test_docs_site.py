@@ -1,4 +1,4 @@
-"""The site of the documents: it builds without a warning, and its links and search work."""
+"""The site of the documents builds without a warning, and its links and search work."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def site(tmp_path_factory) -> Path:
 
 
 class Html(HTMLParser):
-    """Of a page: the addresses that it links to, those that it loads, and its anchors."""
+    """The addresses that a page links to, those that it loads, and its anchors."""
 
     def __init__(self, file: Path) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ class Html(HTMLParser):
             self.loaded += [value for key in ("src", "href") if (value := values.get(key))]
 
 
-def test_every_link_leads_to_a_page_and_an_anchor_of_the_site(site):
+def test_every_link_within_the_site_leads_to_a_page_and_an_anchor(site):
     pages = {file: Html(file) for file in site.rglob("*.html")}
     broken = []
     for file, page in pages.items():

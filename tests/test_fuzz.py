@@ -1,4 +1,4 @@
-"""Random damaged files are read, or refused with a `MixDetError`; nothing else happens."""
+"""Random damaged files are read, or refused with a `MixDetError`."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ import os
 import tempfile
 from pathlib import Path
 from random import Random
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
+import onnxruntime
 import pytest
 from mmdet.registry import DATASETS
 from mmengine.config import Config
@@ -21,22 +23,23 @@ from PIL import Image
 from mixdet.data_check import DataReport, quick_check
 from mixdet.errors import MixDetError
 from mixdet.images import as_rgb, decode_fully, read_image_file
-from mixdet.inference import Detector, runtimes
-from tests.fuzz import damaged, fuzz, json_file, with_right_sums
+from mixdet.inference import Detector
+from tests.fuzz import damaged, fuzz, json_file, with_valid_checksums
 from tests.tiny import CLASSES
 
 ANNOTATIONS, IMAGES, MANIFESTS = 30_000, 30_000, 40_000
-CANARY = (255, 0, 254)  # the color of what lies outside the folder
+OUTSIDE_COLOR = (255, 0, 254)  # of an image outside the folder
 LIMITS = {"max_pixels": 10_000, "max_bytes": 1_000_000}
 
 
-def inputs(many: int):
+def file_counts(many: int):
+    """Run a test with few files, and as a heavy test with many files."""
     return pytest.mark.parametrize("count", [150, pytest.param(many, marks=pytest.mark.heavy)])
 
 
 @pytest.fixture
 def folder():
-    """An empty folder, in memory where that can be had."""
+    """An empty folder, in memory if possible."""
     memory = "/dev/shm" if Path("/dev/shm").is_dir() else None
     with tempfile.TemporaryDirectory(dir=memory) as folder:
         yield Path(folder).resolve()
@@ -57,8 +60,8 @@ def dataset_config(root, **options) -> dict:
     }
 
 
-@inputs(ANNOTATIONS)
-def test_annotation_files(folder, count):
+@file_counts(ANNOTATIONS)
+def test_random_annotation_files_are_read_or_refused(folder, count):
     root, outside = folder / "data", folder / "outside"
     images = root / "images"
     images.mkdir(parents=True)
@@ -66,7 +69,7 @@ def test_annotation_files(folder, count):
     for file, color in (
         (images / "1.png", 9),
         (images / "2.png", 9),
-        (outside / "c.png", CANARY),
+        (outside / "c.png", OUTSIDE_COLOR),
     ):
         Image.new("RGB", (8, 8), (color,) * 3 if color == 9 else color).save(file)
     (images / "link.png").symlink_to(outside / "c.png")
@@ -109,12 +112,12 @@ def test_annotation_files(folder, count):
             report = DataReport([], problems, None)
             json.dumps(report.as_dict())
             assert len(report.text().splitlines()) < 300
-        except MixDetError as refusal:  # the data set has to stand by itself
+        except MixDetError as refusal:  # the data set must refuse the file too
             error = refusal
         fresh = copy.copy(dataset)
         fresh.full_init()
         for index in range(len(fresh)):
-            assert not (fresh[index]["img"] == CANARY[::-1]).all()
+            assert not (fresh[index]["img"] == OUTSIDE_COLOR[::-1]).all()
         if error:
             raise error
 
@@ -149,8 +152,8 @@ def images_of_every_format() -> list[bytes]:
     return files
 
 
-@inputs(IMAGES)
-def test_image_files(folder, count):
+@file_counts(IMAGES)
+def test_random_image_files_are_read_or_refused(folder, count):
     name = folder / "images" / "1"
     name.parent.mkdir()
     image = {"id": 1, "file_name": "1", "width": 12, "height": 10}
@@ -163,7 +166,7 @@ def test_image_files(folder, count):
         if rng.random() < 0.1:
             return rng.choice([b"", rng.choice(valid)[:12]]) + rng.randbytes(rng.randrange(300))
         content = damaged(rng, rng.choice(valid), [0, 1, 1, 2, 3, 5], valid)
-        return with_right_sums(content) if rng.random() < 0.5 else content
+        return with_valid_checksums(content) if rng.random() < 0.5 else content
 
     def read() -> None:
         height, width = dataset[0]["img"].shape[:2]
@@ -176,23 +179,31 @@ def test_image_files(folder, count):
     fuzz(make, name, read, folder, count)
 
 
-@inputs(MANIFESTS)
-def test_manifests_of_exported_folders(folder, monkeypatch, count):
+@file_counts(MANIFESTS)
+def test_random_manifests_are_read_or_refused(folder, monkeypatch, count):
     model = folder / "model.onnx"
     model.write_bytes(b"a network")
     (folder / "model.bin").write_bytes(b"weights")
-    shape = (1, 8, 12, 3)
 
-    def stand_in(path, precision, threads):
-        boxes = np.tile(np.float32([1, 1, 5, 5]), (1, 6, 1))
-        outputs = {"raw": [boxes, np.full((1, 6, 2), 0.6, np.float32)]}
-        outputs["end2end"] = [boxes, np.full((1, 6), 0.6, np.float32), np.zeros((1, 6), np.int64)]
-        return runtimes.LoadedNetwork(shape, lambda inputs: outputs[kind()])
+    boxes = np.tile(np.float32([1, 1, 5, 5]), (1, 6, 1))
+    outputs = {
+        "raw": [boxes, np.full((1, 6, 2), 0.6, np.float32)],
+        "end2end": [boxes, np.full((1, 6), 0.6, np.float32), np.zeros((1, 6), np.int64)],
+    }
 
-    def kind() -> str:
-        return json.loads((folder / "mixdet.json").read_text())["kind"]
+    class Session:
+        """A session of ONNX Runtime whose network finds the same boxes in every image."""
 
-    monkeypatch.setattr(runtimes, "_onnx", stand_in)
+        def __init__(self, *args, **options) -> None:
+            pass
+
+        def get_inputs(self) -> list:
+            return [SimpleNamespace(shape=(1, 8, 12, 3))]
+
+        def run(self, names, inputs) -> list[np.ndarray]:
+            return outputs[json.loads((folder / "mixdet.json").read_text())["kind"]]
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
     sums = {"model.onnx": hashlib.sha256(model.read_bytes()).hexdigest()}
     levels = [{"anchors": 4, "cells": [2, 2]}, {"anchors": 2, "cells": [1, 2]}]
     rule = {"score_thr": 0.02, "iou_thr": 0.5, "nms_pre": 4, "max_per_img": 5, "min_bbox_size": -1}
@@ -208,8 +219,8 @@ def test_manifests_of_exported_folders(folder, monkeypatch, count):
     image = np.zeros((20, 30, 3), np.uint8)
 
     def read() -> None:
-        found = Detector(folder)(image)
-        json.dumps(found.as_dict())
+        detections = Detector(folder)(image)
+        json.dumps(detections.as_dict())
 
     def make(rng: Random) -> bytes:
         return json_file(rng, {**content, "kind": rng.choice(["raw", "end2end"])}, words)

@@ -1,4 +1,4 @@
-"""`as_rgb`: files, arrays and PIL images become the same RGB arrays."""
+"""`as_rgb` turns files, arrays and PIL images into the same RGB arrays."""
 
 from __future__ import annotations
 
@@ -6,19 +6,13 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
-from skimage import data
 
 from mixdet.errors import MixDetError
 from mixdet.images import as_rgb
 
 
-@pytest.fixture(scope="module")
-def image() -> np.ndarray:
-    """A photograph of uneven shape, (300, 451, 3) RGB."""
-    return data.chelsea()
-
-
-def test_files_of_every_kind(tmp_path, image):
+def test_files_of_every_kind_are_read_as_rgb(tmp_path, photograph):
+    image = photograph
     pil = Image.fromarray(image)
     pil.save(tmp_path / "rgb.png")
     assert np.array_equal(as_rgb(tmp_path / "rgb.png"), image)
@@ -40,7 +34,8 @@ def test_files_of_every_kind(tmp_path, image):
     assert np.array_equal(as_rgb(tmp_path / "pixel.png"), image[:1, :1])
 
 
-def test_a_file_is_turned_upright(tmp_path, image):
+def test_a_turned_file_is_read_upright(tmp_path, photograph):
+    image = photograph
     exif = Image.Exif()
     exif[0x0112] = 6  # the camera was turned: show it a quarter turn clockwise
     Image.fromarray(image).save(tmp_path / "turned.png", exif=exif)
@@ -50,7 +45,8 @@ def test_a_file_is_turned_upright(tmp_path, image):
     assert np.abs(as_rgb(tmp_path / "turned.jpg").astype(int) - upright).mean() < 5
 
 
-def test_arrays_and_pil(image):
+def test_arrays_and_pil_images_become_rgb(photograph):
+    image = photograph
     assert np.array_equal(as_rgb(image), image)
     assert np.array_equal(as_rgb(Image.fromarray(image)), image)
     gray = image[..., 0]
@@ -71,7 +67,7 @@ def test_arrays_and_pil(image):
         ("nowhere.jpg", r"nowhere\.jpg"),
     ],
 )
-def test_what_is_no_image_is_refused(image, words):
+def test_arrays_that_are_no_image_are_refused(image, words):
     with pytest.raises(MixDetError, match=words):
         as_rgb(image)
 

@@ -1,4 +1,4 @@
-"""The folders have the order that docs/architecture.md draws, and names of their own."""
+"""The folders import in the order of docs/architecture.md, and modules have their own names."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ LAYER = {name: line for line, names in enumerate(BLOCK.splitlines()) for name in
 
 
 def test_a_folder_imports_only_from_the_lines_above_its_own():
-    wrong = []
+    violations = []
     for file in sorted((ROOT / "mixdet").rglob("*.py")):
         folder = file.relative_to(ROOT / "mixdet").parts[0].removesuffix(".py")
         for node in ast.walk(ast.parse(file.read_text())):  # imports inside functions too
@@ -24,11 +24,11 @@ def test_a_folder_imports_only_from_the_lines_above_its_own():
                 other = rest.partition(".")[0] or "__init__"
                 outside = package == "mixdet" and other not in (folder, "__version__")
                 if outside and LAYER[other] >= LAYER[folder]:
-                    wrong.append(f"{file.relative_to(ROOT)} imports {name}")
-    assert not wrong
+                    violations.append(f"{file.relative_to(ROOT)} imports {name}")
+    assert not violations
 
 
-def test_every_folder_has_a_line():
+def test_every_folder_has_a_line_in_architecture_md():
     folders = {file.name.removesuffix(".py") for file in (ROOT / "mixdet").glob("[!_.]*")}
     assert folders - {"py.typed"} == LAYER.keys() - {"__init__", "__main__"}
 

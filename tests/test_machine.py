@@ -1,4 +1,4 @@
-"""What a record says of its machine."""
+"""The description of the machine in a record."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from mixdet.machine import describe, instructions, machine_record
     or not hasattr(torch.cpu, "get_capabilities"),  # older torch
     reason="asks Linux about x86, and torch",
 )
-def test_instructions_are_those_that_torch_finds():
-    found = torch.cpu.get_capabilities()
+def test_instructions_are_those_that_torch_reports():
+    capabilities = torch.cpu.get_capabilities()
     for name, flag in {"AVX2": "avx2", "AVX-512": "avx512_f", "bfloat16": "avx512_bf16"}.items():
-        assert (name in instructions()) == found[flag], name
+        assert (name in instructions()) == capabilities[flag], name
 
 
-def test_records_with_and_without_instructions():
+def test_the_description_names_instructions_if_the_record_has_them():
     record = machine_record()
     record["instructions"] = ["AVX2", "VNNI"]
     assert describe(record).startswith(f"{record['processor']} with AVX2, VNNI, ")

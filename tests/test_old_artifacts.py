@@ -170,7 +170,7 @@ def config_text(folder, data_root, epochs=1) -> str:
 
 
 @pytest.fixture
-def checkpoint(tmp_path, images):
+def old_checkpoint(tmp_path, images):
     """A checkpoint of the first of two epochs."""
     text = config_text(tmp_path, images, epochs=2)
     torch.manual_seed(0)
@@ -213,17 +213,17 @@ def checkpoint(tmp_path, images):
     return tmp_path / "epoch_1.pth"
 
 
-def test_a_checkpoint_predicts(checkpoint, images):
-    detections = Detector(checkpoint)(images / "val2017" / "1.png")
+def test_an_old_checkpoint_predicts(old_checkpoint, images):
+    detections = Detector(old_checkpoint)(images / "val2017" / "1.png")
     assert len(detections) > 0
     assert set(detections.names) <= set(CLASSES)
 
 
-def test_a_config_tests_and_resumes_a_checkpoint(checkpoint, images, tmp_path, quick):
+def test_an_old_config_tests_and_resumes_a_checkpoint(old_checkpoint, images, tmp_path, quick):
     config = tmp_path / "old.py"
     config.write_text(config_text(tmp_path, images, epochs=2))
-    assert 0 <= launch.evaluate(str(config), str(checkpoint))["coco/bbox_mAP"] <= 1
-    launch.train(str(config), resume=str(checkpoint))
+    assert 0 <= launch.evaluate(str(config), str(old_checkpoint))["coco/bbox_mAP"] <= 1
+    launch.train(str(config), resume=str(old_checkpoint))
     written = torch.load(tmp_path / "work" / "epoch_2.pth", weights_only=True)
     assert (written["meta"]["epoch"], written["meta"]["iter"]) == (2, 4)
     history = written["message_hub"]["log_scalars"]["train/loss"]["log_history"]
@@ -298,7 +298,7 @@ REGISTERED = {
 
 
 @pytest.mark.parametrize("registry", REGISTERED)
-def test_configs_name_classes_and_arguments_as_before(registry):
+def test_names_and_arguments_of_old_configs_are_registered(registry):
     mmdets = getattr(mmdet.registry, registry, None)  # it has no FUNCTIONS
     for name, arguments in REGISTERED[registry].items():
         registered = (mmdets or getattr(mmengine.registry, registry)).get(name)
@@ -337,7 +337,7 @@ def onnx_network(kind: str, path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["raw", "end2end"])
-def test_an_exported_folder_predicts(tmp_path, kind):
+def test_an_old_exported_folder_predicts(tmp_path, kind):
     onnx_network(kind, tmp_path / "model.onnx")
     digest = hashlib.sha256((tmp_path / "model.onnx").read_bytes()).hexdigest()
     report = {
@@ -388,7 +388,7 @@ def test_an_exported_folder_predicts(tmp_path, kind):
     assert np.allclose(detections.scores, [0.9, 0.7])
 
 
-def test_a_comparison_is_reported(tmp_path):
+def test_an_old_comparison_is_reported(tmp_path):
     plan = {
         "configs": ["configs/ssdlite_mobilenet_v2_digits.py", "configs/ssdlite_mixnet_s_digits.py"],
         "seeds": [0, 1],
@@ -455,7 +455,7 @@ def test_an_old_name_is_refused_with_the_new_one(old, tmp_path):
 
 
 @pytest.mark.parametrize("new", MOVED.values())
-def test_the_new_name_is_there(new):
+def test_a_new_name_can_be_imported(new):
     name = new.split()[0]
     try:
         importlib.import_module(name)

@@ -1,4 +1,4 @@
-"""Wheel and sdist hold configs and tools; the command finds them, in a checkout and without one."""
+"""The wheel and the sdist have configs and tools, and `mixdet` finds them without a checkout."""
 
 from __future__ import annotations
 
@@ -28,15 +28,14 @@ TOOLS = sorted(file.stem for file in (ROOT / "tools").glob("*.py"))
 
 
 @pytest.fixture
-def command(monkeypatch, capfd, tmp_path):
-    """Run `mixdet` in this process, in an empty folder; return exit code, stdout and stderr."""
+def command(call_main, monkeypatch, tmp_path):
+    """Run `mixdet` in this process, in an empty folder; return (exit code, stdout, stderr)."""
 
     def run(*arguments):
         monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(sys, "argv", ["mixdet", *map(str, arguments)])
-        with pytest.raises(SystemExit) as end:
-            runpy.run_module("mixdet", run_name="__main__")
-        return end.value.code or 0, *capfd.readouterr()
+        return call_main(
+            lambda: runpy.run_module("mixdet", run_name="__main__"), "mixdet", *arguments
+        )
 
     return run
 
@@ -66,13 +65,15 @@ def test_configs_are_listed_and_copied(command, tmp_path):
     assert "name a new folder" in err
 
 
-def test_a_config_by_its_bare_name_or_as_the_documents_write_it(tmp_path, monkeypatch):
+def test_a_config_is_found_by_its_name_and_by_its_path(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     name = "ssdlite_mobilenet_v2_3x3_coco"
-    for given in (name, f"{name}.py", f"configs/table1/{name}.py"):
-        assert find_config(given) == config_names()[name]
+    for written in (name, f"{name}.py", f"configs/table1/{name}.py"):
+        assert find_config(written) == config_names()[name]
     Path(f"{name}.py").write_text("")
-    assert find_config(f"{name}.py") == Path(f"{name}.py")  # what lies here comes first
+    assert find_config(f"{name}.py") == Path(
+        f"{name}.py"
+    )  # a file in the working folder comes first
     with pytest.raises(MixDetError, match=r"did you mean ssdlite_mixnet_s_coco\?"):
         find_config("ssdlite_mixnet_s_cocoo")
     with pytest.raises(MixDetError, match="no such config file"):
@@ -80,19 +81,19 @@ def test_a_config_by_its_bare_name_or_as_the_documents_write_it(tmp_path, monkey
 
 
 def requirements(*extras: str) -> set[Requirement]:
-    """What pyproject.toml asks for, with extras; an extra may name others."""
+    """The requirements of pyproject.toml with extras, which may name other extras."""
     tomllib = pytest.importorskip("tomllib")  # since Python 3.11
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    asked = [*project["dependencies"]]
+    lines = [*project["dependencies"]]
     for extra in extras:
-        asked += project["optional-dependencies"][extra]
-    found = set(map(Requirement, asked))
-    nested = {extra for each in found if each.name == "mixdet" for extra in each.extras}
-    own = {each for each in found if each.name != "mixdet"}
-    return own | requirements(*nested) if nested else own
+        lines += project["optional-dependencies"][extra]
+    parsed = [Requirement(line) for line in lines]
+    nested = {extra for item in parsed if item.name == "mixdet" for extra in item.extras}
+    others = {item for item in parsed if item.name != "mixdet"}
+    return others | requirements(*nested) if nested else others
 
 
-def test_the_lock_pins_what_is_asked_for_and_names_no_host():
+def test_the_lock_pins_every_requirement_and_names_no_host():
     lines = (ROOT / "constraints.txt").read_text().splitlines()
     pins = {canonicalize_name(name): version for name, _, version in map(_pin, lines)}
     assert len(pins) == len(lines)
@@ -101,7 +102,7 @@ def test_the_lock_pins_what_is_asked_for_and_names_no_host():
         assert requirement.specifier.contains(version), requirement
 
 
-def test_what_is_imported_is_declared():
+def test_every_imported_package_is_declared():
     modules = set()
     for file in (ROOT / "mixdet").rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text())):
@@ -143,7 +144,9 @@ def test_sdist_and_wheel_work_without_a_checkout(tmp_path):
     python, empty = tmp_path / "clean/bin/python", tmp_path / "empty"
     shell(tmp_path, *pip, "--python", python, "install", "--no-deps", "--no-index", wheel)
     empty.mkdir()
-    path = sysconfig.get_path("purelib")  # what it depends on; a checkout's .pth is not read there
+    path = sysconfig.get_path(
+        "purelib"
+    )  # its requirements; the .pth of a checkout is not read there
     where = "import mixdet; print(mixdet.__path__[0])"
     site = Path(shell(empty, python, "-c", where, path=path).strip()).parent
     assert site.is_relative_to(tmp_path / "clean")
@@ -160,8 +163,8 @@ def test_sdist_and_wheel_work_without_a_checkout(tmp_path):
     usage = shell(empty, mixdet, "--help", path=path)
     assert {line.split()[0] for line in usage.splitlines() if line[:2] == "  "} > commands
     for command in sorted(commands):
-        said = shell(empty, mixdet, command, "--help", path=path)
-        assert said.startswith(f"usage: mixdet {command}")
+        usage = shell(empty, mixdet, command, "--help", path=path)
+        assert usage.startswith(f"usage: mixdet {command}")
     listed = shell(empty, python, "-m", "mixdet", "configs", path=path)
     assert listed.splitlines() == list(config_names())
     counted = shell(empty, mixdet, "complexity", "ssdlite_mixnet_s_digits", path=path)

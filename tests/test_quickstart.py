@@ -1,4 +1,4 @@
-"""docs/quickstart.md, followed from its first block to its last."""
+"""The blocks of docs/quickstart.md run, from the first to the last."""
 
 from __future__ import annotations
 
@@ -12,13 +12,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from mmdet.registry import MODELS
 from PIL import Image, ImageChops
 
-from mixdet.config.read import read_config
-from mixdet.digit_scenes.drawing import CLASSES
 from mixdet.digit_scenes.files import make_digit_scenes
 from tests.conftest import ROOT
+from tests.untrained import save_untrained
 
 PAGE = (ROOT / "docs/quickstart.md").read_text()
 BLOCKS = re.findall(r"```(bash|python)\n(.*?)```", PAGE.replace("\\\n", ""), flags=re.S)
@@ -64,16 +62,7 @@ def test_the_commands_train_the_config_and_use_its_checkpoint():
     assert f"train_cfg.max_epochs={CHECKPOINT.stem.removeprefix('epoch_')}" in commands[2]
 
 
-def save_untrained(file: Path) -> None:
-    """Save the page's detector with random weights, as a training run saves it."""
-    config = read_config(ROOT / CONFIG)
-    torch.manual_seed(0)
-    meta = {"cfg": config.pretty_text, "dataset_meta": {"classes": CLASSES}}
-    file.parent.mkdir(parents=True, exist_ok=True)
-    torch.save({"state_dict": MODELS.build(config.model).state_dict(), "meta": meta}, file)
-
-
-def test_the_python_runs_in_one_session(checkout, capsys):
+def test_the_python_blocks_run_in_one_session(checkout, capsys):
     """With a detector that is not trained, and without the export."""
     save_untrained(CHECKPOINT)
     session: dict = {}

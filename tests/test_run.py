@@ -9,10 +9,9 @@ import pytest
 import torch
 
 from mixdet import run
-from mixdet.compat import checkpoint
 from mixdet.errors import MixDetError
+from tests.conftest import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = """
 import json, sys
 import mmdet.apis  # fails without a compiled mmcv, unless prepared
@@ -41,7 +40,7 @@ def test_a_script_runs_prepared_and_as_if_started_directly(tmp_path: Path) -> No
     assert "Traceback" not in result.stderr
 
 
-def test_a_missing_script_is_one_line() -> None:
+def test_a_missing_script_is_refused_in_one_line() -> None:
     command = [sys.executable, "-m", "mixdet.run", "tools/none.py"]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert (result.returncode, result.stderr) == (1, "error: tools/none.py: no such script\n")
@@ -52,18 +51,17 @@ def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The path of a script. What `run.main` changes in this process is undone after the test."""
     monkeypatch.setattr(sys, "argv", sys.argv)
     monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.setattr(checkpoint, "_mmengine_trusts", False)
     return tmp_path / "script.py"
 
 
-def test_the_exit_code_is_the_script_s(script: Path) -> None:
+def test_the_exit_code_is_that_of_the_script(script: Path) -> None:
     script.write_text("raise SystemExit(3)")
     with pytest.raises(SystemExit) as caught:
         run.main([str(script)])
     assert caught.value.code == 3
 
 
-def test_trust_comes_before_the_script(script: Path, tmp_path: Path) -> None:
+def test_trust_checkpoint_must_stand_before_the_script(script: Path, tmp_path: Path) -> None:
     file = tmp_path / "objects.pth"
     torch.save({"state_dict": {}, "meta": Path("a")}, file)
     script.write_text(

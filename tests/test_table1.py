@@ -1,4 +1,4 @@
-"""configs/table1: what TensorFlow's SSDLite is made of, and that rows differ in nothing else."""
+"""configs/table1 has the parts of TensorFlow's SSDLite, and rows differ in the backbone only."""
 
 from __future__ import annotations
 
@@ -41,18 +41,18 @@ def random_boxes(count: int) -> torch.Tensor:
     return torch.cat([corners.amin(1), corners.amax(1) + 1], 1)
 
 
-def test_all_rows_are_there():
+def test_the_folder_has_all_rows():
     assert {path.stem for path in FOLDER.glob("*.py")} == {*TABLE_1, *MIXNETS}
 
 
 @pytest.mark.parametrize("name", [*TABLE_1, *MIXNETS])
-def test_a_row_differs_in_its_backbone_alone(name: str):
-    """V1's images are normalized as its ImageNet weights expect."""
-    found = differences(load(V2).to_dict(), load(name).to_dict())
+def test_a_row_differs_in_its_backbone_only(name: str):
+    """The images of V1 are normalized as its ImageNet weights expect."""
+    keys = differences(load(V2).to_dict(), load(name).to_dict())
     allowed = {f"model.backbone.{key}" for key in ("type", "kernel_sizes", "arch", "taps")}
     if "_v1_" in name:
         allowed |= {f"model.data_preprocessor.{key}" for key in ("mean", "std")}
-    assert found <= allowed
+    assert keys <= allowed
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_a_row_differs_in_its_backbone_alone(name: str):
         ("ssdlite_mixnet_m_tf_coco", (720, 1536)),
     ],
 )
-def test_levels(name: str, channels: tuple[int, int]):
+def test_the_levels_have_the_channels_and_cells_of_tensorflow(name: str, channels: tuple[int, int]):
     model = MODELS.build(load(name).model).eval()
     with torch.no_grad():
         levels = model.extract_feat(torch.zeros(1, 3, 320, 320))
@@ -74,25 +74,25 @@ def test_levels(name: str, channels: tuple[int, int]):
     assert kernels == {(3, 3), (1, 1)}, "only the backbone's kernels are mixed"
 
 
-def test_boxes_are_coded_as_torchvision_does_with_10_10_5_5(head, anchors):
+def test_boxes_are_coded_as_by_torchvision_with_weights_10_10_5_5(head, anchors):
     boxes = random_boxes(len(anchors))
     reference = BoxCoder((10.0, 10.0, 5.0, 5.0))
     deltas = head.bbox_coder.encode(anchors, boxes)
     torch.testing.assert_close(deltas, reference.encode_single(boxes, anchors), rtol=0, atol=1e-4)
-    some = torch.randn(len(anchors), 4)
+    deltas = torch.randn(len(anchors), 4)
     torch.testing.assert_close(
-        head.bbox_coder.decode(anchors, some),
-        reference.decode_single(some, anchors),
+        head.bbox_coder.decode(anchors, deltas),
+        reference.decode_single(deltas, anchors),
         rtol=1e-4,
         atol=1e-3,
     )
 
 
-def test_every_truth_gets_its_best_anchor(anchors):
+def test_every_true_box_gets_its_best_anchor(anchors):
     assigner = TASK_UTILS.build(load(V2).model.train_cfg.assigner)
     truths = random_boxes(12)
     truths[0] = torch.tensor([3.0, 3.0, 9.0, 8.0])  # too small for IoU 0.5 with any anchor
-    found = assigner.assign(
+    assigned = assigner.assign(
         InstanceData(priors=anchors), InstanceData(bboxes=truths, labels=torch.zeros(12).long())
     ).gt_inds
     overlaps = box_iou(truths, anchors)
@@ -100,10 +100,10 @@ def test_every_truth_gets_its_best_anchor(anchors):
     expected = torch.where(overlaps.amax(0) >= 0.5, overlaps.argmax(0) + 1, 0)
     for index, best in enumerate(overlaps.argmax(1), 1):  # a later truth wins a shared anchor
         expected[best] = index
-    assert torch.equal(found, expected)
+    assert torch.equal(assigned, expected)
 
 
-def test_post_processing_and_loss(head):
+def test_post_processing_losses_and_norms_are_those_of_tensorflow(head):
     config = load(V2).model
     assert config.test_cfg.nms == dict(type="nms", iou_threshold=0.6)
     assert (config.test_cfg.max_per_img, config.test_cfg.score_thr) == (100, 1e-8)
@@ -114,8 +114,8 @@ def test_post_processing_and_loss(head):
 
 
 @pytest.mark.parametrize("recipe", ["coco_tf_400k", "coco_tf_1gpu"])
-def test_recipes_are_what_they_say(recipe: str):
-    """Iterations as stated; flip and crop alone; warm-up, then a cosine over the whole training."""
+def test_a_recipe_has_the_iterations_and_rate_that_it_states(recipe: str):
+    """Its only random step crops and flips."""
     path = ROOT / f"configs/_base_/schedules/{recipe}.py"
     config = Config.fromfile(path)
     gpus = config.auto_scale_lr.base_batch_size // config.train_dataloader.batch_size
@@ -141,8 +141,7 @@ def test_the_rows_use_the_recipe_for_one_gpu():
         assert rows[key] == value, key
 
 
-def test_same_padding_changes_no_count():
-    """The option that the frame's docstring names."""
+def test_same_padding_keeps_weights_and_shapes():
     config = load("ssdlite_mobilenet_v2_mix357_coco")
     symmetric = MODELS.build(config.model)
     config.merge_from_dict(

@@ -26,7 +26,10 @@ _names = itertools.count()
 
 
 def write_images(root: Path) -> Path:
-    """Images with one or two plain rectangles, in COCO's layout, the same for both splits."""
+    """Write images with one or two plain rectangles in COCO's layout; return the root.
+
+    Both splits have the same number of images and other random numbers.
+    """
     rng = np.random.default_rng(0)
     for split in ("train2017", "val2017"):
         images, annotations = [], []
@@ -61,7 +64,7 @@ def write_images(root: Path) -> Path:
 
 @contextmanager
 def quick_settings() -> Iterator[None]:
-    """One thread, and no formatting of the config: mmengine does that at every checkpoint."""
+    """Compute in one thread, and do not format the config, as mmengine does at every checkpoint."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
@@ -76,7 +79,7 @@ class TinyBackbone(nn.Module):
     """Two stages at strides 8 and 16, with dropout, so that the model draws random numbers.
 
     Args:
-        plain: Without dropout and batch norm, so that a batch is the sum of its images.
+        plain: Whether to leave out dropout and batch norm, so that images do not interact.
     """
 
     def __init__(self, plain: bool = False) -> None:
@@ -97,7 +100,7 @@ class TinyBackbone(nn.Module):
 
 @HOOKS.register_module()
 class CtrlC(Hook):
-    """Interrupt this process: before the training iteration, or in the validation, of a number."""
+    """Press Ctrl-C before a training iteration, or in the validation after that many iterations."""
 
     def __init__(self, iteration: int, validation: bool = False) -> None:
         self.iteration, self.validation = iteration, validation
@@ -112,8 +115,8 @@ class CtrlC(Hook):
 
 
 @HOOKS.register_module()
-class NoteLosses(Hook):
-    """Write the losses of this process, one an iteration, to a file named after its rank."""
+class RecordLosses(Hook):
+    """Write the loss of every iteration of this process to a file named after its rank."""
 
     def __init__(self, folder: str) -> None:
         self.file = Path(folder, f"losses_{get_rank()}.txt")
@@ -125,7 +128,7 @@ class NoteLosses(Hook):
 
 @HOOKS.register_module()
 class KillRank(Hook):
-    """Kill -9 the process of a rank before a training iteration."""
+    """Kill the process of a rank by signal 9 before a training iteration."""
 
     def __init__(self, rank: int, iteration: int) -> None:
         self.rank, self.iteration = rank, iteration
@@ -214,7 +217,10 @@ resume = False
 
 
 def write_config(folder: Path, data_root: Path, epochs: int = 2, extra: str = "") -> Path:
-    """A config with a work folder beside it. mmengine keys its state by name: each is unique."""
+    """Write a config with a work folder beside it; return its path.
+
+    The name is unique in this process, since mmengine stores its state by name.
+    """
     name = f"tiny_{next(_names)}"
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.py"

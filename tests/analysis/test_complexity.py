@@ -1,4 +1,4 @@
-"""Counts against a sum over the convolutions, mmengine's analysis and the published sizes."""
+"""Counted parameters and multiply-adds against mmengine's analysis, sums and published sizes."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def row(column: str, kernels: str) -> Complexity:
 
 
 @pytest.mark.parametrize("name", ["ssdlite_mixnet_s_digits", "table1/ssdlite_mixnet_m_tf_coco"])
-def test_two_counters_agree(name):
-    """torch's FlopCounterMode and mmengine's analysis, which counts batch norm too."""
+def test_counted_multiply_adds_equal_those_of_mmengine(name):
+    """mmengine's analysis counts batch norm too, under another name."""
     path = ROOT / f"configs/{name}.py"
     model, input_hw = build_for_counting(path)
     analysis = FlopAnalyzer(model, torch.zeros(1, 3, *input_hw))
@@ -45,7 +45,7 @@ def test_two_counters_agree(name):
     assert count_complexity(path).madds == operators["conv"]
 
 
-def test_madds_by_module_by_hand():
+def test_multiply_adds_by_module_equal_a_sum_by_hand():
     """A 3x3 convolution that is called twice, and a linear layer past the hooks of its parent."""
 
     class Network(torch.nn.Module):
@@ -66,7 +66,7 @@ def test_madds_by_module_by_hand():
     assert madds[network] == count_madds(network, torch.zeros(1, 2, 4, 6)) == conv + linear
 
 
-def test_baseline_has_the_size_that_mmdet_states():
+def test_the_baseline_has_the_size_that_mmdet_states():
     """4.229 M parameters and 0.746 B multiply-adds, of mmdet's own config of the same network."""
     baseline = count_complexity(BASELINE)
     assert baseline.input_hw == (320, 320)
@@ -76,20 +76,20 @@ def test_baseline_has_the_size_that_mmdet_states():
 
 @pytest.mark.parametrize("column", ADDED)
 @pytest.mark.parametrize("kernels", ADDED["v1"])
-def test_kernels_add_what_they_must(column, kernels):
+def test_larger_kernels_add_their_weights(column, kernels):
     assert row(column, kernels).params - row(column, "3x3").params == ADDED[column][kernels]
 
 
 @pytest.mark.parametrize("column", ADDED)
 @pytest.mark.parametrize("kernels", ["3x3", *ADDED["v1"]])
-def test_table_1_has_the_papers_size(column, kernels):
-    """0.6 % of the parameters, 1 % of the multiply-adds."""
+def test_the_rows_of_table_1_have_the_sizes_of_the_paper(column, kernels):
+    """Within 0.6 % of the parameters and 1 % of the multiply-adds."""
     counted = row(column, kernels)
     assert counted.params / 1e6 == pytest.approx(counted.paper.params_m, rel=0.006)
     assert counted.madds / 1e9 == pytest.approx(counted.paper.madds_b, rel=0.01)
 
 
-def test_papers_claims_follow_from_its_figures():
+def test_the_differences_stated_in_the_paper_follow_from_table_1():
     """MixConv {3,5,7} is 0.6 and 1.1 AP above 7x7, and 0.7 and 0.8 above 3x3."""
     for column, above_7x7, above_3x3 in (("v1", 0.6, 0.7), ("v2", 1.1, 0.8)):
         ap = {k: TABLE_1[f"ssdlite_mobilenet_{column}_{k}_coco"].ap for k in ("3x3", "7x7")}
@@ -98,7 +98,7 @@ def test_papers_claims_follow_from_its_figures():
         assert mixed - ap["3x3"] == pytest.approx(above_3x3)
 
 
-def test_table():
+def test_the_table_shows_the_distance_to_the_paper():
     rows = [
         Complexity("a", (320, 320), 4_337_013, 788_800_000, PaperRow(4.35, 0.79, 21.5)),
         Complexity("longer", (64, 128), 12, 3_000_000, None),
@@ -113,7 +113,7 @@ def test_table():
     assert plain == "a       320x320  4,337,013   4.35 M  -0.30 %  0.789 B   0.79 B  -0.15 %"
 
 
-def test_a_config_without_a_size_is_refused(tmp_path):
+def test_a_config_without_an_input_size_is_refused(tmp_path):
     config = tmp_path / "sizeless.py"
     config.write_text(
         f"_base_ = {str(BASELINE)!r}\n"

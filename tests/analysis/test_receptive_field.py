@@ -1,4 +1,4 @@
-"""Effective receptive fields: against a network whose field is known, and of real ones."""
+"""Effective receptive fields of a network whose field is known, and of real ones."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Linear(nn.Module):
         return (self.second(self.first(inputs)),)
 
 
-def test_a_known_field():
+def test_the_field_of_two_convolutions_of_ones_is_that_of_the_formula():
     weight, grid = center_cell_gradient(Linear(), {"inputs": torch.zeros(1, 3, 32, 40)}, 0)
     assert grid == (16, 20)
     # ones of 5, and three of them at stride 2: how often each of the 9 pixels is counted
@@ -48,13 +48,13 @@ def test_a_known_field():
     assert field.within()[1] == pytest.approx(inner)  # half a side of 2: 5 x 5 pixels
 
 
-def test_a_level_that_is_not_there():
+def test_a_missing_level_is_refused():
     with pytest.raises(MixDetError, match="levels are 0 to 0"):
         center_cell_gradient(Linear(), {"inputs": torch.zeros(1, 3, 32, 32)}, 1)
 
 
 @pytest.mark.heavy
-def test_larger_kernels_see_more(coco_sample):
+def test_larger_kernels_have_larger_fields(coco_sample):
     sides = []
     for kernels in ("3x3", "mix357", "7x7"):
         config = ROOT / f"configs/table1/ssdlite_mobilenet_v2_{kernels}_coco.py"

@@ -1,4 +1,4 @@
-"""The parts sum up to the whole; MixNet's are those of its paper's figure."""
+"""The table of stages adds up to the whole network, and MixNet's equals the paper's figure."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.conftest import ROOT
         "ssdlite_mobilenet_v2_mmdet_digits",  # nothing in it is ours
     ],
 )
-def test_parts_sum_up(name):
+def test_the_rows_add_up_to_the_network(name):
     path = ROOT / f"configs/{name}.py"
     rows, whole = describe_stages(path), count_complexity(path)
     assert sum(row.params for row in rows) == whole.params
@@ -26,7 +26,7 @@ def test_parts_sum_up(name):
     assert f"{whole.params:,}" in stages_table(rows).splitlines()[-1]
 
 
-def test_mixnet_s_block_by_block():
+def test_the_blocks_of_mixnet_s_are_those_of_the_paper():
     """The paper, figure 6 (a), at 320 x 320: mixed kernels from the third stage on."""
     rows = describe_stages(ROOT / "configs/ssdlite_mixnet_s_coco.py")
     body = [row[:7] for row in rows if row.name.startswith("stage")]

@@ -1,4 +1,4 @@
-"""The commands of `python -m benchmarks` measure what they say, and refuse what they cannot."""
+"""The records of the commands of `python -m benchmarks`, and what the commands refuse."""
 
 from __future__ import annotations
 
@@ -23,7 +23,6 @@ from benchmarks.inference_forms import MATRIX_PRODUCT
 from benchmarks.input_pipeline import RECIPES
 from benchmarks.networks import our_model
 from benchmarks.records import MODULES, module_of
-from mixdet.deploy import export
 from mixdet.evaluation.coco_scores import BACKENDS
 from tests.tiny import IMAGES
 
@@ -63,7 +62,7 @@ def test_a_folder_without_coco_is_refused(refused_command, tmp_path, command):
     assert "instances_train2017.json" in refused_command(command, "--data-root", tmp_path)
 
 
-def test_unknown_names_are_refused(refused_command, tmp_path):
+def test_unknown_networks_forms_and_backends_are_refused(refused_command, tmp_path):
     message = refused_command("feed", "--data-root", tmp_path, "--network", "MixNet-Q")
     assert "MixNet-Q" in message
     assert "MixNet-S" in message
@@ -78,7 +77,7 @@ def test_unknown_names_are_refused(refused_command, tmp_path):
 
 
 @pytest.mark.heavy
-def test_eval(coco_sample, trained):
+def test_eval_measures_every_detector_and_backend(coco_sample, trained):
     record = testing.measure(
         coco_sample,
         [trained],
@@ -97,13 +96,6 @@ def test_eval(coco_sample, trained):
     for row in record["detectors"]:
         assert row["speedup"]["median"] > 0
     assert "MixNet-S" in testing.table(record)
-
-
-@pytest.fixture(scope="module")
-def exported(trained, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("exported")
-    export(*trained, folder, targets=("onnx", "openvino"))
-    return folder
 
 
 @pytest.mark.heavy
@@ -125,15 +117,15 @@ def test_infer_times_every_installed_form(benchmark_command, tmp_path):
 
 @pytest.mark.heavy
 def test_infer_times_exported_folders(benchmark_command, tmp_path, exported):
-    """Alone: a row per file, with the mAP that its folder states, and both in the plot."""
-    out = tmp_path / "infer.json"
-    alone = ("--without", "timm", "MixDet", "torchvision", "matrix", "--folders", exported)
+    """Each file has a row with the mAP of its folder, and a place in the plot."""
+    folder, out = exported / "raw", tmp_path / "infer.json"
+    alone = ("--without", "timm", "MixDet", "torchvision", "matrix", "--folders", folder)
     arguments = ("--network", "MixNet-S", "--rounds", 1, "--batch", 1, "--threads", 1, *alone)
     code, text, err = benchmark_command("infer", *arguments, "--out", out)
     assert code == 0, err
     rows = json.loads(out.read_text())["rows"]
-    assert [row["form"] for row in rows] == [f"{exported.name}, onnx", f"{exported.name}, openvino"]
-    measured = json.loads((exported / "mixdet.json").read_text())["measured"]
+    assert [row["form"] for row in rows] == ["raw, onnx", "raw, openvino"]
+    measured = json.loads((folder / "mixdet.json").read_text())["measured"]
     assert [row["mAP"] for row in rows] == [measured[name]["mAP"] for name in ("onnx", "openvino")]
     for row in rows:
         assert {*row["milliseconds"]} == {*PARTS}
@@ -143,11 +135,9 @@ def test_infer_times_exported_folders(benchmark_command, tmp_path, exported):
     assert "mAP" in svg
 
 
-def test_infer_refuses_other_folders(refused_command, tmp_path, exported):
+def test_infer_refuses_folders_of_another_kind(refused_command, tmp_path, exported):
     assert "no exported folder" in refused_command("infer", "--folders", tmp_path)
-    manifest = json.loads((exported / "mixdet.json").read_text())
-    (tmp_path / "mixdet.json").write_text(json.dumps(manifest | {"kind": "end2end"}))
-    assert "--kind raw" in refused_command("infer", "--folders", tmp_path)
+    assert "--kind raw" in refused_command("infer", "--folders", exported / "end2end")
 
 
 @pytest.mark.heavy

@@ -25,14 +25,14 @@ def detections(
     runner.model.to(dtype).data_preprocessor.register_forward_hook(
         lambda module, args, data: {**data, "inputs": data["inputs"].to(dtype)}
     )
-    loop = runner._test_loop = runner.build_test_loop(runner._test_loop)
-    process, instances = loop.evaluator.process, {}
+    evaluator, instances = runner.test_loop.evaluator, {}
+    process = evaluator.process
 
     def record(data_samples, data_batch):
         instances.update({sample.img_id: sample.pred_instances for sample in data_samples})
         process(data_samples=data_samples, data_batch=data_batch)
 
-    loop.evaluator.process = record
+    evaluator.process = record
     runner.test()
     return instances
 
@@ -70,7 +70,7 @@ def test_boxes_of_the_coco_sample_equal_mmdets(
     assert unmatched <= tolerated * total
 
 
-def test_mmdets_side_ends_with_the_last_step_of_mmdet():
+def test_the_pipeline_of_mmdets_side_packs_by_mmdet():
     """The step keeps the `meta_keys` of the config."""
     cfg = load_config(str(shipped_folder("configs") / "ssdlite_mixnet_s_coco.py"))
     before = [dict(step) for step in cfg.test_dataloader.dataset.pipeline]

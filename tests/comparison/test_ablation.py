@@ -1,4 +1,4 @@
-"""One block at a time: the configs that are written, what is refused, a whole ablation."""
+"""An ablation changes the kernels of one block at a time."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def shapes(config: str, *options: str) -> dict[str, tuple[int, ...]]:
     return {name: tuple(weight.shape) for name, weight in model.state_dict().items()}
 
 
-def test_each_config_differs_from_the_base_only_in_its_block(tmp_path):
+def test_a_config_differs_from_the_base_in_its_block_only(tmp_path):
     plan = plan_ablation(Plan((V2,), (0, 1)), [9, 2], (5,), tmp_path / "out")
     base, *configs = plan.configs
     assert (base, plan.seeds) == (V2, (0, 1))
@@ -53,14 +53,16 @@ def test_each_config_differs_from_the_base_only_in_its_block(tmp_path):
         (V2.replace("mobilenet_v2_3x3", "mixnet_s_plainhead"), 2, (5,), "MixNet cannot change"),
     ],
 )
-def test_nothing_is_written_for_what_cannot_be(tmp_path, config, block, kernels, words):
+def test_wrong_blocks_and_kernels_are_refused_before_anything_is_written(
+    tmp_path, config, block, kernels, words
+):
     with pytest.raises(MixDetError, match=words):
         plan_ablation(Plan((config,), (0,)), [2, block], kernels, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.heavy
-def test_a_whole_ablation(tmp_path):
+def test_an_ablation_trains_and_reports_every_block(tmp_path):
     config = write_config(tmp_path, write_images(tmp_path / "data"), epochs=1, extra=BACKBONE)
     out = tmp_path / "out"
     plan = plan_ablation(Plan((str(config),), (0,)), [2, 7], (3, 7), out)

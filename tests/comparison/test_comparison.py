@@ -1,6 +1,7 @@
-"""A whole comparison on one-second trainings: runs, resuming, refusals, reports."""
+"""A comparison of trainings of a second each: runs, resuming, refusals and reports."""
 
 import dataclasses
+import functools
 import json
 import os
 import shutil
@@ -36,7 +37,7 @@ def compared(tmp_path_factory):
     return plan, comparison
 
 
-def test_every_run_is_recorded_with_what_its_own_evaluation_said(compared):
+def test_every_run_is_recorded_with_the_scores_of_its_evaluation(compared):
     plan, comparison = compared
     read = Comparison.read(comparison.folder)
     assert read.plan == plan
@@ -53,7 +54,7 @@ def test_every_run_is_recorded_with_what_its_own_evaluation_said(compared):
     assert len({run.losses[0][1] for run in read.runs}) > 1
 
 
-def test_rows_see_the_same_images_with_the_same_seed_and_others_with_another(compared):
+def test_the_seed_determines_the_images_of_all_rows(compared):
     # The first loss comes from untrained weights, which the seed makes, on the first batch.
     _, comparison = compared
     first = {(run.row, run.seed): run.losses[0][1] for run in comparison.runs}
@@ -63,7 +64,7 @@ def test_rows_see_the_same_images_with_the_same_seed_and_others_with_another(com
     assert first[base, 0] != first[base, 1]
 
 
-def test_what_is_done_is_not_done_again_and_more_seeds_are_added(compared, tmp_path, capsys):
+def test_another_seed_is_added_without_training_the_others_again(compared, tmp_path, capsys):
     plan, comparison = compared
     folder = tmp_path / "out"
     shutil.copytree(comparison.folder, folder)
@@ -76,7 +77,7 @@ def test_what_is_done_is_not_done_again_and_more_seeds_are_added(compared, tmp_p
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
-def test_a_run_that_was_killed_goes_on_and_ends_as_if_it_had_not_been(compared, tmp_path):
+def test_a_killed_run_resumes_and_ends_with_the_same_scores(compared, tmp_path):
     plan, comparison = compared
     base = plan.rows[0]
     folder = tmp_path / "out"
@@ -114,7 +115,7 @@ def test_a_run_that_fails_is_named_and_the_others_are_finished(tmp_path):
     assert [run.row for run in Comparison.read(folder).runs] == [good.stem]
 
 
-def test_configs_that_do_not_compare_are_refused(compared, tmp_path):
+def test_configs_with_other_validation_data_or_one_name_are_refused(compared, tmp_path):
     plan, _ = compared
     other = write_config(tmp_path, write_images(tmp_path / "elsewhere"))
     with pytest.raises(MixDetError, match="same validation set"):
@@ -130,7 +131,7 @@ def test_a_folder_is_used_by_one_comparison_at_a_time(compared):
         train_all(plan, comparison.folder)
 
 
-def test_the_report_holds_each_row_and_draws_again_without_the_runs(compared, tmp_path):
+def test_the_report_has_every_row_and_can_be_written_without_the_runs(compared, tmp_path):
     plan, comparison = compared
     text = (comparison.folder / "report.md").read_text()
     assert all(row in text for row in plan.rows)
@@ -155,7 +156,7 @@ def test_rows_with_the_keys_of_older_comparisons_are_read(compared, tmp_path):
     assert Comparison.read(tmp_path / "out").rows == Comparison.read(comparison.folder).rows
 
 
-def test_a_difference_is_a_gain_only_where_its_interval_leaves_zero_out(compared):
+def test_a_difference_whose_interval_contains_zero_is_no_gain(compared):
     _, comparison = compared
     base, other = comparison.plan.rows
 
@@ -172,7 +173,7 @@ def test_a_difference_is_a_gain_only_where_its_interval_leaves_zero_out(compared
     assert describe_difference(clear).startswith(("+5.0", "+5.1"))
 
 
-def test_a_size_that_the_data_lack_is_a_dash(compared):
+def test_the_score_of_a_missing_object_size_is_a_dash(compared):
     _, comparison = compared
     runs = [
         dataclasses.replace(run, metrics=run.metrics | {"coco/bbox_mAP_l": -1.0})
@@ -182,8 +183,8 @@ def test_a_size_that_the_data_lack_is_a_dash(compared):
     assert text.splitlines()[2].split("|")[5].strip() == "-"
 
 
-def test_the_parameters_are_those_of_the_networks_that_were_trained(tmp_path):
-    """Also where an option changes the network."""
+def test_the_parameters_are_those_of_the_trained_networks(tmp_path):
+    """An option may change the network."""
     config = write_config(tmp_path, write_images(tmp_path / "data"), epochs=1)
     option = "model.bbox_head.use_depthwise=True"
     folder = tmp_path / "out"
@@ -199,7 +200,7 @@ def test_the_parameters_are_those_of_the_networks_that_were_trained(tmp_path):
     )
 
 
-def test_ctrl_c_leaves_checkpoints_and_the_same_command_goes_on(compared, tmp_path):
+def test_ctrl_c_leaves_checkpoints_to_resume_from(compared, tmp_path):
     plan, _ = compared
     out = tmp_path / "out"
     slow = ["--cfg-options", "train_cfg.max_epochs=400", "train_cfg.val_interval=1000"]
@@ -211,8 +212,8 @@ def test_ctrl_c_leaves_checkpoints_and_the_same_command_goes_on(compared, tmp_pa
         env=environment,
         text=True,
         stdout=subprocess.PIPE,
-        # a job in a script's background, as the tests may be, ignores it
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        # tests that run in the background of a shell ignore Ctrl-C
+        preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
     run = out / "runs" / plan.rows[0] / "seed_0"
     deadline = time.monotonic() + 300
@@ -239,7 +240,7 @@ def test_ctrl_c_leaves_checkpoints_and_the_same_command_goes_on(compared, tmp_pa
         (["a.py", "--seeds", "0"], "--seeds must be 1 or more"),
     ],
 )
-def test_the_tool_refuses_in_one_line(arguments, words, tmp_path):
+def test_the_tool_refuses_wrong_arguments_in_one_line(arguments, words, tmp_path):
     if "--out" not in arguments:
         arguments = [*arguments, "--out", str(tmp_path)]
     done = subprocess.run(

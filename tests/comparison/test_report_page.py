@@ -1,4 +1,4 @@
-"""The page in a real browser: no console error, nothing wider than the window, nothing fetched."""
+"""The page needs no other file, and fits the window of a browser."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def page(tmp_path) -> str:
     return report_as_html(Comparison(tmp_path, plan, runs, costs), "A title", images)
 
 
-def test_it_asks_nothing_of_any_other_file(page):
+def test_the_page_refers_to_no_other_file(page):
     addresses = re.findall(r"""(?:src|href|url)\s*[=(]\s*["']?([^"')\s>]+)""", page)
     assert [a for a in addresses if not a.startswith(("#", "data:", "images["))] == []
     assert "a &lt;b&gt; &amp; c" in page
@@ -43,7 +43,7 @@ def test_it_asks_nothing_of_any_other_file(page):
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium")
 @pytest.mark.parametrize("width", [1280, 390], ids=["desktop", "phone"])
-def test_in_a_browser(page, width, tmp_path):
+def test_the_page_fits_the_window_without_errors(page, width, tmp_path):
     file = tmp_path / "page.html"
     file.write_text(page)
     browser = Browser(tmp_path / "profile", width=width)

@@ -26,21 +26,21 @@ def by_seed(values):
 
 def test_a_few_seeds_give_the_paired_t_interval():
     base, ours = [40.0, 41.5, 39.2, 40.8], [41.1, 41.9, 40.9, 41.0]
-    found = paired_interval(by_seed(ours), by_seed(base))
+    interval = paired_interval(by_seed(ours), by_seed(base))
     expected = stats.ttest_rel(ours, base).confidence_interval(0.95)
-    assert found.mean == pytest.approx(np.subtract(ours, base).mean())
-    assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
-    assert found.separable == (stats.ttest_rel(ours, base).pvalue < 0.05)
+    assert interval.mean == pytest.approx(np.subtract(ours, base).mean())
+    assert (interval.low, interval.high) == pytest.approx((expected.low, expected.high))
+    assert interval.separable == (stats.ttest_rel(ours, base).pvalue < 0.05)
 
 
-def test_three_seeds_by_hand():
+def test_the_interval_of_three_seeds_by_hand():
     # differences 1, 2, 3: mean 2, standard error 1/sqrt(3), t(0.975, 2) = 4.3027
-    found = paired_interval(by_seed([1, 2, 3]), by_seed([0, 0, 0]))
-    assert found.high - found.mean == pytest.approx(4.3027 / math.sqrt(3), abs=1e-4)
-    assert not found.separable
+    interval = paired_interval(by_seed([1, 2, 3]), by_seed([0, 0, 0]))
+    assert interval.high - interval.mean == pytest.approx(4.3027 / math.sqrt(3), abs=1e-4)
+    assert not interval.separable
 
 
-def test_pairing_removes_what_the_seed_adds_to_both():
+def test_pairing_removes_the_effect_of_the_seed_on_both():
     seeds = np.array([10.0, 30.0, 20.0])
     ours = by_seed(seeds + [1.0, 1.1, 0.9])
     assert paired_interval(ours, by_seed(seeds)).separable
@@ -48,22 +48,22 @@ def test_pairing_removes_what_the_seed_adds_to_both():
 
 
 def test_only_common_seeds_count_and_one_seed_separates_nothing():
-    found = paired_interval({0: 50.0, 1: 90.0}, {0: 40.0, 2: 0.0})
-    assert found.mean == 10
-    assert math.isinf(found.high)
-    assert not found.separable
+    interval = paired_interval({0: 50.0, 1: 90.0}, {0: 40.0, 2: 0.0})
+    assert interval.mean == 10
+    assert math.isinf(interval.high)
+    assert not interval.separable
     with pytest.raises(ValueError, match="no seed"):
         paired_interval({0: 1.0}, {1: 1.0})
 
 
-def test_many_seeds_give_a_bootstrap_that_covers():
+def test_the_bootstrap_interval_of_many_seeds_covers_the_mean():
     generator = np.random.default_rng(1)
     covered = 0
     for _ in range(60):
         differences = generator.normal(1.0, 1.0, 12)
-        found = paired_interval(by_seed(differences), by_seed(np.zeros(12)))
-        assert found.low < found.mean < found.high
-        covered += found.low <= 1.0 <= found.high
+        interval = paired_interval(by_seed(differences), by_seed(np.zeros(12)))
+        assert interval.low < interval.mean < interval.high
+        covered += interval.low <= 1.0 <= interval.high
     assert covered >= 50  # 95 % of 60 are 57; 3 standard deviations below are 52
 
 
@@ -91,7 +91,7 @@ def make_truth(generator):
 
 
 def make_detections(truth, generator):
-    """Shifted true boxes, and as many wrong ones; scores repeat."""
+    """Return two shifted copies of each true box, near and far. Scores repeat."""
     detections = []
     for annotation in truth.dataset["annotations"]:
         for shift in (2.0, 25.0):
@@ -109,7 +109,7 @@ def make_detections(truth, generator):
 
 
 def pycocotools_ap(truth, detections, weights):
-    """mAP of a data set in which each image really stands as often as its weight says."""
+    """Return the mAP of a data set that contains each image as often as its weight says."""
     larger = copy.deepcopy(truth.dataset)
     larger["images"], larger["annotations"], results = [], [], []
     for image, weight in zip(IMAGES, weights, strict=True):
@@ -135,12 +135,12 @@ def pycocotools_ap(truth, detections, weights):
 
 @pytest.mark.parametrize("weights", [(1, 1, 1, 1, 1, 1), (2, 0, 1, 3, 0, 1), (0, 0, 4, 1, 1, 0)])
 @pytest.mark.parametrize("seed", range(3))
-def test_weighted_map_is_pycocotools_on_repeated_images(weights, seed):
+def test_weighted_map_equals_pycocotools_on_repeated_images(weights, seed):
     generator = np.random.default_rng(seed)
     truth = make_truth(generator)
     detections = make_detections(truth, generator)
-    found = ImageAP(truth, detections, IMAGES)(np.array(weights))
-    assert found == pytest.approx(pycocotools_ap(truth, detections, weights), abs=1e-12)
+    score = ImageAP(truth, detections, IMAGES)(np.array(weights))
+    assert score == pytest.approx(pycocotools_ap(truth, detections, weights), abs=1e-12)
 
 
 def test_the_weights_follow_the_callers_order_of_the_images():
@@ -152,7 +152,7 @@ def test_the_weights_follow_the_callers_order_of_the_images():
     assert ImageAP(truth, detections, IMAGES[::-1])(weights[::-1]) == pytest.approx(forward)
 
 
-def test_no_objects_or_no_detections():
+def test_map_without_objects_or_detections():
     truth = make_truth(np.random.default_rng(0))
     score = ImageAP(truth, [], IMAGES)
     assert score(np.ones(6, int)) == 0
@@ -167,9 +167,9 @@ def test_the_bootstrap_separates_a_clear_difference_and_not_a_row_from_itself():
         for a in truth.dataset["annotations"]
     ]
     poor = make_detections(truth, generator)
-    good, bad = (ImageAP(truth, found, IMAGES) for found in (perfect, poor))
-    found = bootstrap_images({"a": [bad], "b": [good, good], "c": [bad]}, len(IMAGES), draws=40)
-    assert found.keys() == {"b", "c"}
-    assert found["b"].separable
-    assert found["b"].mean > 0
-    assert found["c"] == (0, 0, 0)
+    good, bad = (ImageAP(truth, detections, IMAGES) for detections in (perfect, poor))
+    intervals = bootstrap_images({"a": [bad], "b": [good, good], "c": [bad]}, len(IMAGES), draws=40)
+    assert intervals.keys() == {"b", "c"}
+    assert intervals["b"].separable
+    assert intervals["b"].mean > 0
+    assert intervals["c"] == (0, 0, 0)

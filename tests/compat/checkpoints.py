@@ -15,7 +15,7 @@ from torch import nn
 
 
 class Payload:
-    """Makes a folder when it is unpickled."""
+    """An object that makes a folder when it is unpickled."""
 
     def __init__(self, folder: Path, call: Callable) -> None:
         self.folder, self.call = folder, call
@@ -66,11 +66,3 @@ def make_runner(folder: Path, name: str, **options) -> Runner:
         default_scope="mmdet",  # mmengine keeps it: other tests in this process build from it
         **options,
     )
-
-
-def equal(a: object, b: object) -> bool:
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(equal(a[key], b[key]) for key in a)
-    if isinstance(a, list | tuple):
-        return len(a) == len(b) and all(map(equal, a, b))
-    return torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b

@@ -1,4 +1,4 @@
-"""Checkpoints from the network, by every scheme that mmengine knows."""
+"""Checkpoints from the network, by every scheme of mmengine."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
+from mmengine.runner import CheckpointLoader
 from mmengine.runner import checkpoint as mmengine_checkpoint
 
 from mixdet.errors import MixDetError
@@ -19,8 +20,8 @@ from tests.compat.checkpoints import Payload
 
 
 @pytest.fixture
-def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Path, str]]:
-    """A folder and the address that serves it; torch's and mmengine's caches are empty."""
+def file_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Path, str]]:
+    """A folder and the address of its server. The caches of torch and mmengine are empty."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     monkeypatch.setenv("MMENGINE_HOME", str(tmp_path / "mmengine"))
     monkeypatch.setenv("no_proxy", "127.0.0.1")
@@ -39,17 +40,17 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Path
         server.shutdown()
 
 
-def fill(folder: Path, marker: Path) -> None:
+def write_checkpoints(folder: Path, marker: Path) -> None:
     torch.save({"state_dict": {"a": torch.ones(2)}}, folder / "good.pth")
     torch.save({"state_dict": {"a": Payload(marker, os.mkdir)}}, folder / "bad.pth")
 
 
 @pytest.mark.parametrize("scheme", ["http", "torchvision", "open-mmlab", "mmcls", "local mmlab"])
 def test_every_scheme_reads_data_and_refuses_code(
-    site: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scheme: str
+    file_server: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scheme: str
 ) -> None:
-    folder, url = site
-    fill(folder, tmp_path / "marker")
+    folder, url = file_server
+    write_checkpoints(folder, tmp_path / "marker")
     models = {name: f"{url}/{name}.pth" for name in ("good", "bad")}
     if scheme == "local mmlab":  # a name that mmengine's own folder answers
         models = {name: str(folder / f"{name}.pth") for name in models}
@@ -57,37 +58,39 @@ def test_every_scheme_reads_data_and_refuses_code(
         monkeypatch.setattr(mmengine_checkpoint, finder, lambda: models)
     prefix = {"http": f"{url}/", "local mmlab": "open-mmlab://"}.get(scheme, f"{scheme}://")
     suffix = ".pth" if scheme == "http" else ""
-    read = mmengine_checkpoint._load_checkpoint(f"{prefix}good{suffix}")["state_dict"]
+    read = CheckpointLoader.load_checkpoint(f"{prefix}good{suffix}")["state_dict"]
     assert scheme == "mmcls" or read["a"].tolist() == [1, 1]
     with pytest.raises(MixDetError, match=r"bad(-\w+)?\.pth is not loaded.*posix\.mkdir"):
-        mmengine_checkpoint._load_checkpoint(f"{prefix}bad{suffix}")
+        CheckpointLoader.load_checkpoint(f"{prefix}bad{suffix}")
     assert not (tmp_path / "marker").exists()
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "epoch_12.pth"])
-def test_two_models_of_one_file_name_are_not_mixed_up(site: tuple[Path, str], name: str) -> None:
-    folder, url = site
+def test_two_models_of_one_file_name_are_not_mixed_up(
+    file_server: tuple[Path, str], name: str
+) -> None:
+    folder, url = file_server
     for number in (1, 2):
         (folder / str(number)).mkdir()
         tensors = {"a": torch.full((2,), float(number))}
         save = safetensors.torch.save_file if name.endswith("safetensors") else torch.save
         save(tensors, folder / str(number) / name)
     for number in (1, 2, 1):
-        read = mmengine_checkpoint._load_checkpoint(f"{url}/{number}/{name}")
+        read = CheckpointLoader.load_checkpoint(f"{url}/{number}/{name}")
         assert read["a"].tolist() == [number, number]
 
 
-def test_a_download_is_kept(site: tuple[Path, str]) -> None:
-    folder, url = site
-    fill(folder, folder / "marker")
-    mmengine_checkpoint._load_checkpoint(f"{url}/good.pth")
+def test_a_second_load_needs_no_download(file_server: tuple[Path, str]) -> None:
+    folder, url = file_server
+    write_checkpoints(folder, folder / "marker")
+    CheckpointLoader.load_checkpoint(f"{url}/good.pth")
     (folder / "good.pth").unlink()
-    assert mmengine_checkpoint._load_checkpoint(f"{url}/good.pth")["state_dict"]
+    assert CheckpointLoader.load_checkpoint(f"{url}/good.pth")["state_dict"]
 
 
-def test_what_cannot_be_fetched_is_named(site: tuple[Path, str]) -> None:
-    for name in (f"{site[1]}/none.pth", "http://127.0.0.1:9/a.pth"):
+def test_a_failed_download_and_an_unknown_model_are_named(file_server: tuple[Path, str]) -> None:
+    for name in (f"{file_server[1]}/none.pth", "http://127.0.0.1:9/a.pth"):
         with pytest.raises(MixDetError, match=rf"{name} cannot be fetched"):
-            mmengine_checkpoint._load_checkpoint(name)
+            CheckpointLoader.load_checkpoint(name)
     with pytest.raises(MixDetError, match="knows no model named 'nosuch'"):
-        mmengine_checkpoint._load_checkpoint("open-mmlab://nosuch")
+        CheckpointLoader.load_checkpoint("open-mmlab://nosuch")

@@ -1,4 +1,4 @@
-"""Reading a file runs no code, and a file that is no checkpoint is named."""
+"""Reading a checkpoint runs no code, and a file that is no checkpoint is refused by name."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ import safetensors.torch
 import torch
 from mmengine.logging import HistoryBuffer
 from mmengine.model import BaseModule
-from mmengine.runner import checkpoint as mmengine_checkpoint
-from mmengine.runner import load_checkpoint
+from mmengine.runner import CheckpointLoader, load_checkpoint
 from torch import nn
 
 from mixdet.compat import checkpoint
 from mixdet.compat.checkpoint import trust_checkpoints
 from mixdet.errors import MixDetError
-from tests.compat.checkpoints import Payload, equal
+from tests.compat.checkpoints import Payload
+from tests.states import equal
 
 
 def harmless_looking(folder: str) -> int:
@@ -55,13 +55,13 @@ def test_code_in_a_checkpoint_does_not_run(
     assert marker.exists()
 
 
-def test_trust_is_an_argument_and_ends_with_the_call(tmp_path: Path) -> None:
-    """mmengine is trusted by the process; our own readers only by their argument."""
+def test_trust_ends_with_the_call_that_it_is_given_to(tmp_path: Path) -> None:
+    """The trust of a whole process is for mmengine; our own readers ask for their argument."""
     marker, file = tmp_path / "marker", tmp_path / "file.pth"
     torch.save({"state_dict": {}, "meta": Payload(marker, os.mkdir)}, file)
     checkpoint.load(file, trust=True)
     marker.rmdir()
-    for read in (checkpoint.load, mmengine_checkpoint._load_checkpoint):
+    for read in (checkpoint.load, CheckpointLoader.load_checkpoint):
         with pytest.raises(MixDetError, match="--trust-checkpoint"):
             read(str(file))
     trust_checkpoints()
@@ -76,13 +76,13 @@ def test_a_checkpoint_of_mmengine_itself_needs_trust(tmp_path: Path) -> None:
         {"state_dict": {}, "message_hub": {"log_scalars": {"a": HistoryBuffer([1.0], [1])}}}, file
     )
     with pytest.raises(MixDetError, match=r"plain_mmengine.pth.*HistoryBuffer.*--trust-checkpoint"):
-        mmengine_checkpoint._load_checkpoint(str(file))
+        CheckpointLoader.load_checkpoint(str(file))
     trust_checkpoints()
-    read = mmengine_checkpoint._load_checkpoint(str(file))
+    read = CheckpointLoader.load_checkpoint(str(file))
     assert read["message_hub"]["log_scalars"]["a"].current() == 1.0
 
 
-def damaged(kind: str) -> bytes:
+def content_of(kind: str) -> bytes:
     buffer = io.BytesIO()
     if kind == "other zip":
         with zipfile.ZipFile(buffer, "w") as archive:
@@ -105,39 +105,39 @@ def test_a_file_that_is_no_checkpoint_is_refused_by_name(
     tmp_path: Path, kind: str, suffix: str, trusted: bool
 ) -> None:
     file = tmp_path / f"broken{suffix}"
-    file.write_bytes(damaged(kind))
+    file.write_bytes(content_of(kind))
     if trusted:
         trust_checkpoints()
     with pytest.raises(MixDetError) as caught:
-        mmengine_checkpoint._load_checkpoint(str(file))
+        CheckpointLoader.load_checkpoint(str(file))
     assert str(caught.value).startswith(str(file))
     assert "\n" not in str(caught.value)
     assert "trust" not in str(caught.value)
 
 
-def test_a_config_in_a_checkpoints_place_is_told_what_belongs_there(tmp_path: Path) -> None:
+def test_a_config_in_place_of_a_checkpoint_is_refused_with_an_example(tmp_path: Path) -> None:
     file = tmp_path / "config.py"
     file.write_bytes(b"model = dict()")
     with pytest.raises(MixDetError, match=r"config.py cannot be read.*name one, such as"):
         checkpoint.load(file)
 
 
-def test_a_script_module_is_no_checkpoint(tmp_path: Path) -> None:
+def test_a_torchscript_module_is_refused_by_name(tmp_path: Path) -> None:
     file = tmp_path / "scripted.pt"
-    file.write_bytes(damaged("script"))
+    file.write_bytes(content_of("script"))
     with pytest.raises(MixDetError, match=r"scripted.pt cannot be read.*TorchScript"):
         checkpoint.load(file)
 
 
 @pytest.mark.parametrize("name", ["none.pth", "none.safetensors", "."])
-def test_a_missing_file_is_named(tmp_path: Path, name: str) -> None:
+def test_a_missing_checkpoint_is_named(tmp_path: Path, name: str) -> None:
     file = tmp_path / name
-    for load in (mmengine_checkpoint._load_checkpoint, checkpoint.load):
+    for load in (CheckpointLoader.load_checkpoint, checkpoint.load):
         with pytest.raises(MixDetError, match=re.escape(str(file))):
             load(str(file))
 
 
-def test_safetensors_are_a_state_dict(tmp_path: Path) -> None:
+def test_safetensors_load_as_a_state_dict(tmp_path: Path) -> None:
     state = nn.Linear(3, 2).state_dict()
     safetensors.torch.save_file(state, tmp_path / "weights.safetensors")
     model = nn.Linear(3, 2)

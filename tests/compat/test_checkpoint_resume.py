@@ -1,4 +1,4 @@
-"""A run of mmengine's resumes from what we write, and runs nothing that is in it."""
+"""A runner of mmengine resumes from our checkpoints, and runs no code in them."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ import numpy as np
 import torch
 
 from mixdet.compat import checkpoint
-from tests.compat.checkpoints import equal, make_runner
+from tests.compat.checkpoints import make_runner
+from tests.states import equal
 
 
-def test_a_run_of_mmengine_is_read_without_code_and_resumes_as_it_was(tmp_path: Path) -> None:
+def test_a_runner_of_mmengine_resumes_from_a_checkpoint_without_code(tmp_path: Path) -> None:
     first = make_runner(tmp_path, f"{tmp_path.name}_first")
     first.train()
     first.message_hub.update_info("best_score", np.float64(0.25))
@@ -51,7 +52,7 @@ def test_a_run_of_mmengine_is_read_without_code_and_resumes_as_it_was(tmp_path: 
         again.update(1.0)
 
 
-def test_a_config_that_mmengine_would_run_on_resume_is_dropped(tmp_path: Path) -> None:
+def test_the_config_in_a_checkpoint_does_not_run_on_resume(tmp_path: Path) -> None:
     """`Runner.resume` hands `meta.config` to `Config.fromstring`, which runs it as Python."""
     payload, file = tmp_path / "ran", tmp_path / "evil.pth"
     first = make_runner(tmp_path, f"{tmp_path.name}_first")

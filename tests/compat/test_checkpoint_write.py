@@ -22,14 +22,14 @@ from mixdet.compat.checkpoint import to_plain
 
 
 def through_torch(value: object) -> object:
-    """What a reader who trusts nobody sees of what we write."""
+    """Save a value, and return what torch reads of it without running code."""
     buffer = io.BytesIO()
     checkpoint.save(value, buffer)
     buffer.seek(0)
     return torch.load(buffer, weights_only=True)
 
 
-def test_an_mmengine_without_mixdet_resumes_too_and_skips_the_history(tmp_path: Path) -> None:
+def test_mmengine_without_mixdet_resumes_without_the_history(tmp_path: Path) -> None:
     hub = MessageHub(tmp_path.name)
     hub.update_scalar("train/loss", 2.0)
     hub.update_info("epoch", 7)
@@ -52,18 +52,18 @@ def test_an_mmengine_without_mixdet_resumes_too_and_skips_the_history(tmp_path: 
         partial(schedulers.ConstantMomentum, factor=0.5, end=7),
     ],
 )
-def test_a_scheduler_goes_on_where_it_was(make: Callable) -> None:
+def test_a_scheduler_resumes_where_it_was(make: Callable) -> None:
     def start() -> tuple[torch.optim.Optimizer, object]:
         optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1, momentum=0.9)
         return optimizer, make(optimizer)
 
     def walk(optimizer: torch.optim.Optimizer, scheduler: object, steps: int) -> list:
-        seen = []
+        values = []
         for _ in range(steps):
             optimizer.step()
             scheduler.step()
-            seen.append([optimizer.param_groups[0][key] for key in ("lr", "momentum")])
-        return seen
+            values.append([optimizer.param_groups[0][key] for key in ("lr", "momentum")])
+        return values
 
     one, two = start(), start()
     walk(*one, 5)
@@ -72,11 +72,11 @@ def test_a_scheduler_goes_on_where_it_was(make: Callable) -> None:
     assert walk(*one, 6) == walk(*two, 6)
 
 
-def test_what_has_no_plain_form_is_left_out_and_the_rest_stays(
+def test_values_without_a_plain_form_are_left_out_and_logged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    said: list[str] = []
-    monkeypatch.setattr(checkpoint, "print_log", lambda text, **options: said.append(text))
+    messages: list[str] = []
+    monkeypatch.setattr(checkpoint, "print_log", lambda text, **options: messages.append(text))
     point = namedtuple("Point", "x y")
     shared = torch.ones(2)
     value = {
@@ -102,15 +102,15 @@ def test_what_has_no_plain_form_is_left_out_and_the_rest_stays(
     assert read["twice"][0].data_ptr() == read["twice"][1].data_ptr()
     assert not {"object", "function"} & set(read)
     assert read["inside"] == {"next": 1}
-    through_torch(value)  # says nothing twice
-    assert [text.split(" is ")[0] for text in said] == [
+    through_torch(value)  # logs nothing twice
+    assert [text.split(" is ")[0] for text in messages] == [
         "checkpoint.object (object)",
         "checkpoint.inside.deep[0] (list)",
     ]
 
 
 @pytest.mark.parametrize("history", [[], [1, 2, 3], [0.5, float("nan"), 1e300]])
-def test_a_history_comes_back_as_it_was(tmp_path: Path, history: list) -> None:
+def test_a_history_buffer_is_restored_exactly(tmp_path: Path, history: list) -> None:
     buffer = HistoryBuffer(history, [1] * len(history), max_length=50)
     hub = {"message_hub": {"log_scalars": {"a": buffer}, "runtime_info": {}, "resumed_keys": {}}}
     checkpoint.save(hub, tmp_path / "h.pth")
@@ -121,7 +121,7 @@ def test_a_history_comes_back_as_it_was(tmp_path: Path, history: list) -> None:
     assert again.max_length == 50
 
 
-def test_saving_changes_nothing_of_what_is_saved() -> None:
+def test_saving_does_not_change_the_values() -> None:
     value = {"message_hub": {"log_scalars": {"a": HistoryBuffer([1.0], [1])}}, "f": len}
     before = copy.copy(value)
     to_plain(value)

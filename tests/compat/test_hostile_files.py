@@ -1,4 +1,4 @@
-"""Hostile files in place of a checkpoint: whoever reads them, what is in them never runs."""
+"""Hostile files in place of a checkpoint are refused, and none of their code runs."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def bare_pickle(marker: Path) -> bytes:
 
 def pickle_after_torchs_magic_number(marker: Path) -> bytes:
     return b"".join(
-        pickle.dumps(each, protocol=2)
-        for each in (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True})
+        pickle.dumps(value, protocol=2)
+        for value in (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True})
     ) + pickled(marker)
 
 
@@ -99,7 +99,7 @@ READERS = {
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 @pytest.mark.parametrize("reader", READERS)
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
-def test_its_payload_never_runs(tmp_path, kind, reader, suffix):
+def test_the_payload_of_a_hostile_file_never_runs(tmp_path, kind, reader, suffix):
     marker = tmp_path / "marker"
     file = tmp_path / "in" / f"weights{suffix}"
     file.parent.mkdir()
@@ -112,12 +112,12 @@ def test_its_payload_never_runs(tmp_path, kind, reader, suffix):
     assert [path.name for path in tmp_path.rglob("*")] == ["in", file.name]
 
 
-def test_the_payloads_do_run_where_pickle_is_trusted(tmp_path):
-    """So that the tests above can fail."""
+def test_payloads_run_where_pickle_is_trusted(tmp_path):
+    """This shows that the test above can fail."""
     file, marker = tmp_path / "weights.pth", tmp_path / "marker"
     for kind in (pickle_after_torchs_magic_number, zip_as_torch_writes):
         file.write_bytes(kind(marker))
-        with suppress(Exception):  # once it has run, the rest of the file may be wrong
+        with suppress(Exception):  # the rest of the file may be wrong
             torch.load(file, weights_only=False)
         assert marker.exists()
         marker.rmdir()

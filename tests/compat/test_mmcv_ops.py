@@ -1,3 +1,5 @@
+"""The operators that stand in for mmcv's compiled ones, against torchvision and mmdet."""
+
 from __future__ import annotations
 
 import subprocess
@@ -19,8 +21,9 @@ from mmdet.models.losses.focal_loss import py_sigmoid_focal_loss
 
 from mixdet.compat import mmcv_ops
 from mixdet.errors import MixDetError
+from tests.conftest import ROOT
 
-stand_in = pytest.mark.skipif(
+without_compiled_mmcv = pytest.mark.skipif(
     not isinstance(sys.modules.get("mmcv._ext"), mmcv_ops.StandIn), reason="mmcv is compiled"
 )
 
@@ -34,7 +37,7 @@ def boxes_and_scores(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]
 
 
 def greedy_nms(boxes: torch.Tensor, scores: torch.Tensor, threshold: float) -> list[int]:
-    """The definition: walk by falling score, keep what overlaps nothing kept by more."""
+    """NMS by its definition: by falling score, keep a box unless a kept box overlaps it by more."""
     overlap = torchvision.ops.box_iou(boxes, boxes)
     keep: list[int] = []
     for index in scores.argsort(descending=True).tolist():
@@ -45,14 +48,14 @@ def greedy_nms(boxes: torch.Tensor, scores: torch.Tensor, threshold: float) -> l
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 60), st.integers(0, 1000), st.sampled_from([0.1, 0.45, 0.7]))
-def test_nms_keeps_what_the_definition_keeps(count: int, seed: int, threshold: float) -> None:
+def test_nms_keeps_the_boxes_of_its_definition(count: int, seed: int, threshold: float) -> None:
     boxes, scores = boxes_and_scores(count, seed)
     dets, keep = mmcv_nms(boxes, scores, threshold)
     assert keep.tolist() == greedy_nms(boxes, scores, threshold)
     assert torch.equal(dets, torch.cat([boxes[keep], scores[keep, None]], 1))
 
 
-def test_nms_of_mmcv_keeps_its_own_options() -> None:
+def test_nms_has_the_options_of_mmcv() -> None:
     boxes, scores = boxes_and_scores(50, 1)
     _, keep = mmcv_nms(boxes, scores, 0.5, score_threshold=0.4, max_num=7)
     expected = [index for index in greedy_nms(boxes, scores, 0.5) if scores[index] > 0.4]
@@ -71,7 +74,7 @@ def test_batched_nms_equals_torchvision(split_threshold: int) -> None:
     assert torch.equal(dets[:, 4], scores[keep])
 
 
-@stand_in
+@without_compiled_mmcv
 def test_nms_refuses_an_offset() -> None:
     boxes, scores = boxes_and_scores(4, 3)
     with pytest.raises(MixDetError, match=r"offset=1.*mim install"):
@@ -166,16 +169,16 @@ def test_operators_on_a_gpu_equal_those_on_the_cpu() -> None:
     torch.testing.assert_close(results[0], results[1])
 
 
-@stand_in
-def test_an_operator_that_is_not_provided_raises_when_called_and_names_itself() -> None:
+@without_compiled_mmcv
+def test_a_call_of_a_missing_operator_names_it() -> None:
     rois = torch.tensor([[0.0, 0.0, 0.0, 4.0, 4.0]])
     with pytest.raises(MixDetError, match=r"'roi_align_forward'.*mim install mmcv"):
         roi_align(torch.zeros(1, 1, 8, 8), rois, (2, 2))
     assert not hasattr(sys.modules["mmcv._ext"], "__path__")
 
 
-@stand_in
-def test_the_environment_report_runs() -> None:
+@without_compiled_mmcv
+def test_the_environment_report_of_mmdet_runs() -> None:
     from mmdet.utils import collect_env
 
     assert collect_env()["MMDetection"]
@@ -194,4 +197,4 @@ import mmcv._ext
 assert mmcv._ext.nms == 'compiled', mmcv._ext
 assert mmcv_ops.which_nms() == 'compiled mmcv'
 """
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)

@@ -1,3 +1,5 @@
+"""The patch of mmdet's SSDHead, whose prediction needs a loss module that it lacks."""
+
 from __future__ import annotations
 
 import mixdet.compat.prepared
@@ -13,7 +15,7 @@ from mixdet import compat
 
 
 class HeadWithLoss(SSDHead):
-    """What a subclass does that trains with a loss module."""
+    """A subclass that trains with a loss module."""
 
     def __init__(self, **kwargs) -> None:
         super().__init__(**kwargs)
@@ -42,7 +44,7 @@ def test_predict_works_with_the_patch_and_fails_without(monkeypatch: pytest.Monk
         predict()
 
 
-def test_a_loss_module_is_not_hidden() -> None:
+def test_the_patch_keeps_the_loss_module_of_a_subclass() -> None:
     assert len(predict(HeadWithLoss)) == 1
     head = HeadWithLoss(
         anchor_generator={
@@ -58,7 +60,7 @@ def test_a_loss_module_is_not_hidden() -> None:
     assert "loss_cls" in dict(head.named_children())
 
 
-def test_other_heads_and_the_registry_are_as_they_were() -> None:
+def test_the_patch_changes_no_other_head_and_no_registry() -> None:
     compat.prepare()  # again
     assert MODELS.get("SSDHead") is SSDHead
     assert not hasattr(SSDHead.__init__.__wrapped__, "__wrapped__")

@@ -1,4 +1,4 @@
-"""`--data-root` moves everything, and what is missing is named in one line."""
+"""`--data-root` moves all paths of the data, and missing files are named in one line."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.tiny import write_images
 
 
 @DATASETS.register_module()
-class MadeOnFirstUse(DATASETS.get("CocoDataset")):
+class DrawnOnFirstUse(DATASETS.get("CocoDataset")):
     makes_its_data = True
 
 
@@ -61,7 +61,7 @@ def test_data_root_moves_data_sets_in_wrappers_and_metrics():
     assert cfg.test_evaluator[0].ann_file == "third/annotations/instances_val2017.json"
 
 
-def test_data_root_refuses_what_it_cannot_move():
+def test_data_root_refuses_a_config_with_paths_that_it_cannot_move():
     with pytest.raises(MixDetError, match=r"val_evaluator\.ann_file .*truth\.json"):
         set_data_root(config(ann_file="other/truth.json"), "/elsewhere")
     rootless = coco("train")
@@ -70,7 +70,7 @@ def test_data_root_refuses_what_it_cannot_move():
         set_data_root(config(train=rootless), "/elsewhere")
 
 
-def test_what_is_missing_is_named(tmp_path):
+def test_missing_files_are_named_with_the_layout(tmp_path):
     loaders = ("train_dataloader", "val_dataloader")
     cfg = config()
     with pytest.raises(MixDetError) as error:
@@ -94,13 +94,13 @@ def test_what_is_missing_is_named(tmp_path):
     check_data(cfg, ("train_dataloader",))
 
 
-def test_data_that_makes_itself_and_remote_data_are_not_looked_for():
-    check_data(config(train=coco("train", type="MadeOnFirstUse")), ("train_dataloader",))
+def test_data_that_are_drawn_on_first_use_or_remote_are_not_checked():
+    check_data(config(train=coco("train", type="DrawnOnFirstUse")), ("train_dataloader",))
     check_data(config(train=coco("train", data_root="s3://bucket/")), ("train_dataloader",))
 
 
 @pytest.mark.parametrize("root", ["data", "."])
-def test_data_root_may_lie_above_the_old_one(root):
+def test_data_root_may_be_a_parent_of_the_old_one(root):
     cfg = Config(
         dict(
             val_dataloader=dict(

@@ -12,17 +12,17 @@ CONFIGS = sorted(shipped_folder("configs").glob("*.py"))
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_reads_what_mmengine_writes(path):
+def test_a_config_that_mmengine_wrote_is_read(path):
     cfg = Config.fromfile(path)
     assert Config(parse_config(cfg.pretty_text)).to_dict() == cfg.to_dict()
 
 
-def test_reads_keys_that_are_no_identifiers():
+def test_keys_that_are_no_identifiers_are_read():
     cfg = Config({"a": {"b": {9: (3, 5)}, "c": {"9": 3, "type": "Kind"}}})
     assert Config(parse_config(cfg.pretty_text)).to_dict() == cfg.to_dict()
 
 
-def test_values():
+def test_plain_values_of_every_kind_are_read():
     text = "a = dict(b=[1, -2.5, None], c={'x': (True, 'y')}, d=inf)\ne = {3: {1, 2}}"
     want = {
         "a": {"b": [1, -2.5, None], "c": {"x": (True, "y")}, "d": float("inf")},
@@ -51,6 +51,6 @@ def test_values():
         "print(1)",
     ],
 )
-def test_refuses_all_else(text):
+def test_code_in_a_config_is_refused(text):
     with pytest.raises(ValueError, match=r"line|type"):
         parse_config(text)

@@ -1,4 +1,4 @@
-"""Boxes compared with anchors: IoU of shapes, clusters, suggested sizes."""
+"""The fit of anchors to boxes: IoU of shapes, clusters and suggested sizes."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_clusters_recover_known_shapes():
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
+def tiny_config(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tiny")
     return load_config(write_config(folder, write_images(folder / "images")))
 
@@ -51,16 +51,16 @@ def fit(cfg):
     return fit_anchors(split, cfg, MODELS.build(cfg.model))
 
 
-def test_the_models_anchors_are_compared_with_the_boxes(tiny):
-    anchor_fit = fit(tiny)
+def test_the_anchors_of_the_model_are_compared_with_the_boxes(tiny_config):
+    anchor_fit = fit(tiny_config)
     assert anchor_fit.input_wh == (64, 64)
     assert anchor_fit.anchors == 8  # two levels of two squares and two oblongs
     assert anchor_fit.boxes == 21
     assert anchor_fit.by_clusters.mean_iou > anchor_fit.now.mean_iou
 
 
-def test_sizes_far_from_the_boxes_get_a_suggestion_that_fits_better(tiny):
-    cfg = copy.deepcopy(tiny)
+def test_sizes_far_from_the_boxes_get_a_suggestion_that_fits_better(tiny_config):
+    cfg = copy.deepcopy(tiny_config)
     generator = cfg.model.bbox_head.anchor_generator
     generator.update(min_sizes=[200, 300], max_sizes=[300, 400])
     anchor_fit = fit(cfg)
@@ -70,14 +70,14 @@ def test_sizes_far_from_the_boxes_get_a_suggestion_that_fits_better(tiny):
     assert fit(cfg).now == anchor_fit.by_settings
 
 
-def test_a_resize_that_keeps_the_ratio(tiny):
-    whole, half = copy.deepcopy(tiny), copy.deepcopy(tiny)
+def test_boxes_are_measured_after_a_resize_that_keeps_the_ratio(tiny_config):
+    whole, half = copy.deepcopy(tiny_config), copy.deepcopy(tiny_config)
     for cfg, scale in ((whole, (64, 64)), (half, (32, 1000))):
         cfg.train_dataloader.dataset.pipeline = [dict(type="Resize", scale=scale, keep_ratio=True)]
     # the shorter side decides: 32 of 64 pixels
     np.testing.assert_allclose(np.array(fit(half).sides) * 2, fit(whole).sides, atol=0.02)
 
 
-def test_a_model_without_anchors_has_nothing_to_fit(tiny):
-    split = read_splits(tiny, ("train_dataloader",))[0]
-    assert fit_anchors(split, tiny, torch.nn.Identity()) is None
+def test_a_model_without_anchors_has_nothing_to_fit(tiny_config):
+    split = read_splits(tiny_config, ("train_dataloader",))[0]
+    assert fit_anchors(split, tiny_config, torch.nn.Identity()) is None

@@ -33,7 +33,7 @@ def check(images, tmp_path):
     return run
 
 
-def test_data_in_order_have_no_problem(check):
+def test_data_without_a_fault_have_no_problem(check):
     assert check(lambda content, data: None) == {}
 
 
@@ -169,7 +169,7 @@ def all_gone(content, data):
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
-def test_one_fault(check, change, code, level, words):
+def test_a_fault_is_reported_with_its_level_and_an_example(check, change, code, level, words):
     problem = check(change)[code]
     assert problem.level == level
     if words:
@@ -177,11 +177,11 @@ def test_one_fault(check, change, code, level, words):
         assert words in problem.line()
 
 
-def test_a_link_within_the_folder_is_fine(check):
+def test_a_link_within_the_folder_is_no_problem(check):
     assert check(link_inside) == {}
 
 
-def test_a_thousand_faults_are_counted_and_shown_by_example(check):
+def test_a_thousand_faults_are_counted_and_five_are_shown(check):
     def change(content, data):
         lost = dict(content["annotations"][0], image_id=999)
         content["annotations"] += [dict(lost, id=1000 + i) for i in range(1000)]
@@ -191,13 +191,13 @@ def test_a_thousand_faults_are_counted_and_shown_by_example(check):
     assert len(problem.examples) == 5
 
 
-def test_the_same_images_for_training_and_validation(images, tmp_path):
+def test_one_data_set_for_training_and_validation_is_reported(images, tmp_path):
     same = "val_dataloader = train_dataloader\ntest_dataloader = train_dataloader\n"
     problems = quick_check(load_config(write_config(tmp_path, images, extra=same)))
     assert [problem.code for problem in problems] == ["one_data_set"]
 
 
-def test_other_classes_in_validation_than_in_training(images, tmp_path):
+def test_other_classes_in_validation_than_in_training_are_reported(images, tmp_path):
     other = "val_dataloader['dataset']['metainfo'] = dict(classes=('dark',))\n"
     problems = quick_check(load_config(write_config(tmp_path, images, extra=other)))
     assert "classes_differ" in [problem.code for problem in problems]
@@ -226,7 +226,7 @@ def test_one_wrong_box_is_not_another_format(check):
     assert "box_format" not in check(set_box(30, 30, 50, 50))
 
 
-def test_corners_in_the_file_stop_the_training_data(check):
+def test_boxes_stored_as_corners_are_an_error(check):
     def change(content, data):
         for annotation in content["annotations"]:
             x, y, width, height = annotation["bbox"]
@@ -238,8 +238,8 @@ def test_corners_in_the_file_stop_the_training_data(check):
     assert problem.count > IMAGES
 
 
-def test_paths_that_stand_for_themselves(check, tmp_path):
-    """As in mmengine: an absolute path is not below `data_root`."""
+def test_absolute_paths_are_not_joined_to_data_root(check, tmp_path):
+    """mmengine reads them so."""
     data = tmp_path / "data"
     extra = (
         f"train_dataloader['dataset']['ann_file'] = '{data}/annotations/instances_train2017.json'\n"
@@ -249,8 +249,7 @@ def test_paths_that_stand_for_themselves(check, tmp_path):
     assert check(lambda content, data: None, extra) == {}
 
 
-def test_data_that_are_not_coco_or_not_here_are_left_alone(images, tmp_path):
-    """They are another reader's to refuse."""
+def test_data_sets_of_other_types_and_remote_ones_are_not_checked(images, tmp_path):
     remote = "train_dataloader['dataset']['backend_args'] = dict(backend='petrel')\n"
     other = "val_dataloader['dataset'].update(type='VOCDataset', ann_file='ImageSets/val.txt')\n"
     cfg = load_config(write_config(tmp_path, images, extra=remote + other))

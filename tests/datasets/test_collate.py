@@ -1,8 +1,9 @@
-"""What arrives is what mmengine's `pseudo_collate` sends."""
+"""A batch of `packed_collate` arrives as one of mmengine's `pseudo_collate`."""
 
 from __future__ import annotations
 
 import copy
+import io
 import pickle
 
 import numpy as np
@@ -20,7 +21,7 @@ class Samples(Dataset):
     """Images with boxes, as `PackDetInputs` makes them.
 
     Args:
-        sides: One an image.
+        sides: The side of each image.
     """
 
     def __init__(self, sides: list[int]) -> None:
@@ -50,12 +51,12 @@ def assert_same(got: dict, want: dict) -> None:
         for field in ("gt_instances", "ignored_instances"):
             mine, theirs = one.get(field), other.get(field)
             assert set(mine.keys()) == set(theirs.keys())
-            assert all(torch.equal(mine[key], theirs[key]) for key in theirs.keys())  # noqa: SIM118
+            assert all(torch.equal(mine[key], value) for key, value in theirs.items())
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("sides", [[8] * 6, [8, 9, 8, 7, 8, 6]], ids=["one size", "sizes"])
-def test_through_workers(sides, workers):
+def test_batches_of_workers_equal_those_of_pseudo_collate(sides, workers):
     got, want = (
         list(DataLoader(Samples(sides), 3, num_workers=workers, collate_fn=collate))
         for collate in (packed_collate, pseudo_collate)
@@ -65,17 +66,31 @@ def test_through_workers(sides, workers):
         assert_same(one, other)
 
 
-def test_a_batch_crosses_in_one_tensor_and_bytes():
+class TensorPickler(pickle.Pickler):
+    """A pickler that records the shapes of the tensors that it is given."""
+
+    def __init__(self, file: io.BytesIO) -> None:
+        super().__init__(file)
+        self.shapes: list[tuple[int, ...]] = []
+
+    def reducer_override(self, value: object) -> object:
+        if isinstance(value, torch.Tensor):
+            self.shapes.append(tuple(value.shape))
+        return NotImplemented
+
+
+def test_a_batch_is_pickled_with_one_tensor_for_all_images():
+    """A queue between processes sends each tensor by a file descriptor of its own."""
     samples = Samples([8, 8, 8])
     batch = packed_collate([samples[i] for i in range(3)])
-    _, (images, _) = batch["inputs"].__reduce__()
-    assert images.shape == (3, 3, 8, 8)
-    _, (content,) = batch["data_samples"].__reduce__()
-    assert isinstance(content, bytes)
+    for key, shapes in (("inputs", [(3, 3, 8, 8)]), ("data_samples", [])):
+        pickler = TensorPickler(io.BytesIO())
+        pickler.dump(batch[key])
+        assert pickler.shapes == shapes
     assert_same(pickle.loads(pickle.dumps(batch)), batch)
 
 
-def test_the_memory_format_crosses_too():
+def test_the_memory_format_is_pickled_too():
     planes = torch.arange(2 * 3 * 4 * 5).view(2, 3, 4, 5)
     for sent in (planes, planes.contiguous(memory_format=torch.channels_last)):
         batch = packed_collate([{"inputs": image} for image in sent])
@@ -85,7 +100,7 @@ def test_the_memory_format_crosses_too():
 
 
 class Augmented(Samples):
-    """Test-time augmentation: a list for each key. And tensors that NumPy has not."""
+    """Samples of test-time augmentation, with a list for each key, and a sparse tensor."""
 
     def __getitem__(self, index: int) -> dict:
         sample = super().__getitem__(index)
@@ -93,8 +108,8 @@ class Augmented(Samples):
         return {key: [value, value] for key, value in sample.items()} | {"sparse": sparse}
 
 
-def test_what_cannot_be_packed_crosses_as_it_is():
-    """An error in a worker's queue would not end the run, but hang it."""
+def test_values_that_cannot_be_packed_are_sent_as_they_are():
+    """An error in a worker's queue would let the run hang."""
     loader = DataLoader(Augmented([8] * 4), 2, num_workers=1, collate_fn=packed_collate, timeout=60)
     batches = list(loader)
     assert len(batches) == 2
@@ -104,8 +119,8 @@ def test_what_cannot_be_packed_crosses_as_it_is():
     assert torch.equal(got["sparse"][1].to_dense(), torch.eye(3))
 
 
-def test_a_copy_is_shallow():
-    """Pinning memory copies each list."""
+def test_a_copy_of_a_batch_is_shallow():
+    """Pinning of memory copies each list."""
     samples = Samples([8, 8])
     batch = packed_collate([samples[i] for i in range(2)])
     for values in batch.values():
@@ -114,8 +129,8 @@ def test_a_copy_is_shallow():
         assert all(one is other for one, other in zip(copied, values, strict=True))
 
 
-def test_a_model_takes_it(tmp_path):
-    """mmdet's data preprocessor looks for a list of tensors."""
+def test_mmdets_data_preprocessor_takes_a_packed_batch():
+    """It looks for a list of tensors."""
     from mmdet.models import DetDataPreprocessor
 
     samples = Samples([8, 8])

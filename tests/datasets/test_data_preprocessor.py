@@ -39,9 +39,9 @@ def batch(sizes, counts=(2, 0, 3), dtype=torch.uint8, tensors=False) -> dict:
     return {"inputs": inputs, "data_samples": samples}
 
 
-def assert_same(found: dict, expected: dict, atol: float = 0) -> None:
-    torch.testing.assert_close(found["inputs"].cpu(), expected["inputs"], atol=atol, rtol=0)
-    for one, other in zip(found["data_samples"], expected["data_samples"], strict=True):
+def assert_same(got: dict, expected: dict, atol: float = 0) -> None:
+    torch.testing.assert_close(got["inputs"].cpu(), expected["inputs"], atol=atol, rtol=0)
+    for one, other in zip(got["data_samples"], expected["data_samples"], strict=True):
         assert one.metainfo == other.metainfo
         assert set(one.keys()) == set(other.keys())
         for name, value in other.items():
@@ -52,7 +52,7 @@ def assert_same(found: dict, expected: dict, atol: float = 0) -> None:
                 assert torch.equal(mine, tensor)
 
 
-same = [(8, 10)] * 3
+SAME_SIZE = [(8, 10)] * 3
 
 
 @pytest.mark.parametrize("training", [False, True])
@@ -60,20 +60,20 @@ same = [(8, 10)] * 3
 @pytest.mark.parametrize(
     "data",
     [
-        batch(same),
-        batch(same, dtype=torch.float32, tensors=True),
+        batch(SAME_SIZE),
+        batch(SAME_SIZE, dtype=torch.float32, tensors=True),
         batch([(8, 10), (6, 10), (9, 4)]),
-        batch(same, (0, 0, 0)),
-        batch(same) | {"inputs": torch.stack(batch(same)["inputs"])},
+        batch(SAME_SIZE, (0, 0, 0)),
+        batch(SAME_SIZE) | {"inputs": torch.stack(batch(SAME_SIZE)["inputs"])},
     ],
     ids=["bytes", "floats", "several sizes", "no objects", "one tensor"],
 )
-def test_the_same_as_mmdets(data, divisor, training):
+def test_a_batch_equals_that_of_mmdets_preprocessor(data, divisor, training):
     kwargs = COMMON | dict(pad_size_divisor=divisor)
-    given = copy.deepcopy(data)
-    found = BatchedDetDataPreprocessor(**kwargs)(data, training)
-    assert_same(found, DetDataPreprocessor(**kwargs)(copy.deepcopy(data), training))
-    for one, other in zip(data["data_samples"], given["data_samples"], strict=True):
+    before = copy.deepcopy(data)
+    got = BatchedDetDataPreprocessor(**kwargs)(data, training)
+    assert_same(got, DetDataPreprocessor(**kwargs)(copy.deepcopy(data), training))
+    for one, other in zip(data["data_samples"], before["data_samples"], strict=True):
         assert one.metainfo == other.metainfo  # the loader's batch stays as it was
         assert type(one.gt_instances.bboxes) is type(other.gt_instances.bboxes)
 
@@ -91,20 +91,20 @@ def test_the_same_as_mmdets(data, divisor, training):
     ],
     ids=["plain", "integers", "one deviation", "to be padded", "one mean"],
 )
-def test_images_that_lie_channels_last(dtype, order, special):
-    """They stay so, unless they have to be padded or there is one mean for all channels."""
-    data = batch(same, dtype=dtype)
+def test_images_in_channels_last_stay_in_it(dtype, order, special):
+    """Except where they are padded, or where all channels have one mean."""
+    data = batch(SAME_SIZE, dtype=dtype)
     rows = [image.permute(1, 2, 0).contiguous() for image in data["inputs"]]
     data["inputs"] = [image.permute(2, 0, 1) for image in rows]
     kwargs = dict(mean=COMMON["mean"], std=COMMON["std"]) | order | special
-    given = copy.deepcopy(data)
-    found = BatchedDetDataPreprocessor(**kwargs)(data)
-    assert_same(found, DetDataPreprocessor(**kwargs)(copy.deepcopy(data)), atol=2e-6)
+    before = copy.deepcopy(data)
+    got = BatchedDetDataPreprocessor(**kwargs)(data)
+    assert_same(got, DetDataPreprocessor(**kwargs)(copy.deepcopy(data)), atol=2e-6)
     if "pad_size_divisor" not in special and len(kwargs["mean"]) == 3:
-        assert found["inputs"].is_contiguous(memory_format=torch.channels_last)
-    for one, other in zip(data["data_samples"], given["data_samples"], strict=True):
+        assert got["inputs"].is_contiguous(memory_format=torch.channels_last)
+    for one, other in zip(data["data_samples"], before["data_samples"], strict=True):
         assert one.metainfo == other.metainfo  # the loader's batch stays as it was
-    assert all(map(torch.equal, data["inputs"], given["inputs"]))
+    assert all(map(torch.equal, data["inputs"], before["inputs"]))
 
 
 def test_gradients_reach_the_images():
@@ -115,7 +115,7 @@ def test_gradients_reach_the_images():
     torch.testing.assert_close(images.grad, expected.expand_as(images))
 
 
-def test_a_double_network_gets_doubles():
+def test_a_float64_network_gets_float64_images():
     data = {"inputs": [torch.ones(4, 5, 3, dtype=torch.uint8).permute(2, 0, 1)]}
     ours, theirs = (
         kind(**COMMON).double() for kind in (BatchedDetDataPreprocessor, DetDataPreprocessor)
@@ -123,19 +123,19 @@ def test_a_double_network_gets_doubles():
     torch.testing.assert_close(ours(dict(data))["inputs"], theirs(dict(data))["inputs"])
 
 
-def test_samples_with_more_go_mmdets_way():
-    data = batch(same)
+def test_segmentation_maps_are_batched_as_by_mmdet():
+    data = batch(SAME_SIZE)
     data["data_samples"][1].gt_sem_seg = PixelData(sem_seg=torch.zeros(1, 8, 10))
-    found = BatchedDetDataPreprocessor(**COMMON)(copy.deepcopy(data))
+    got = BatchedDetDataPreprocessor(**COMMON)(copy.deepcopy(data))
     expected = DetDataPreprocessor(**COMMON)(data)
     assert torch.equal(
-        found["data_samples"][1].gt_sem_seg.sem_seg, expected["data_samples"][1].gt_sem_seg.sem_seg
+        got["data_samples"][1].gt_sem_seg.sem_seg, expected["data_samples"][1].gt_sem_seg.sem_seg
     )
 
 
-def test_images_alone():
-    """What a test without annotations, and test-time augmentation, send."""
-    images = batch(same)["inputs"]
+def test_images_without_samples_are_normalized_as_by_mmdet():
+    """A test without annotations and test-time augmentation send such batches."""
+    images = batch(SAME_SIZE)["inputs"]
     ours, theirs = BatchedDetDataPreprocessor(**COMMON), DetDataPreprocessor(**COMMON)
     for inputs in (images, torch.stack(images)):
         data = {"inputs": inputs, "data_samples": None}
@@ -143,36 +143,36 @@ def test_images_alone():
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
-def test_on_a_gpu():
-    found = BatchedDetDataPreprocessor(**COMMON).cuda()(batch(same), True)
-    assert found["inputs"].is_cuda
-    assert found["data_samples"][0].gt_instances.bboxes.is_cuda
-    expected = DetDataPreprocessor(**COMMON)(batch(same), True)
-    torch.testing.assert_close(found["inputs"].cpu(), expected["inputs"])
+def test_a_batch_on_a_gpu_equals_mmdets():
+    got = BatchedDetDataPreprocessor(**COMMON).cuda()(batch(SAME_SIZE), True)
+    assert got["inputs"].is_cuda
+    assert got["data_samples"][0].gt_instances.bboxes.is_cuda
+    expected = DetDataPreprocessor(**COMMON)(batch(SAME_SIZE), True)
+    torch.testing.assert_close(got["inputs"].cpu(), expected["inputs"])
     assert torch.equal(
-        found["data_samples"][2].gt_instances.bboxes.cpu(),
+        got["data_samples"][2].gt_instances.bboxes.cpu(),
         expected["data_samples"][2].gt_instances.bboxes,
     )
 
 
-def test_training_batches_are_distorted_by_the_seed():
+def test_the_seed_determines_the_distortion_of_training_images():
     settings = dict(brightness_delta=20)
     model = BatchedDetDataPreprocessor(photometric=settings, **COMMON)
-    data, plain = batch(same), DetDataPreprocessor(**COMMON)
+    data, plain = batch(SAME_SIZE), DetDataPreprocessor(**COMMON)
     np.random.seed(5)
-    found = model(data, training=True)["inputs"]
+    distorted = model(data, training=True)["inputs"]
     np.random.seed(5)
-    drawn = [PhotometricDistortion(**settings).draw() for _ in same]
+    drawn = [PhotometricDistortion(**settings).draw() for _ in SAME_SIZE]
     pixels = [
         distort(image.permute(1, 2, 0).contiguous().numpy(), draw)
         for image, draw in zip(data["inputs"], drawn, strict=True)
     ]
     expected = plain({"inputs": [torch.from_numpy(p).permute(2, 0, 1) for p in pixels]})
-    torch.testing.assert_close(found, expected["inputs"], atol=1e-3, rtol=0)
-    assert torch.equal(model(data)["inputs"], plain(data)["inputs"])  # tests see what is there
+    torch.testing.assert_close(distorted, expected["inputs"], atol=1e-3, rtol=0)
+    assert torch.equal(model(data)["inputs"], plain(data)["inputs"])  # not in a test
 
 
-def test_images_of_several_sizes_are_not_distorted():
+def test_distortion_refuses_images_of_several_sizes():
     model = BatchedDetDataPreprocessor(photometric={}, **COMMON)
     with pytest.raises(MixDetError, match="not of one size"):
         model(batch([(8, 10), (6, 10), (9, 4)]), training=True)

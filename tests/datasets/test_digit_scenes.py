@@ -1,3 +1,5 @@
+"""The data set of digit scenes, which draws its images on first use."""
+
 from __future__ import annotations
 
 import json
@@ -23,8 +25,8 @@ def build(root: Path, **kwargs) -> DigitScenes:
 
 
 @pytest.fixture
-def few(monkeypatch):
-    """Only a few scenes where the data set makes its own."""
+def few_scenes(monkeypatch):
+    """Let the data set draw only a few scenes."""
 
     def make(root, **kwargs):
         return make_digit_scenes(root, **{"train": 8, "val": 3, "progress": False, **kwargs})
@@ -32,7 +34,7 @@ def few(monkeypatch):
     monkeypatch.setattr(digit_scenes, "make_digit_scenes", make)
 
 
-def test_made_on_first_use_and_read_as_written(tmp_path, few):
+def test_scenes_are_drawn_on_first_use_and_read_as_written(tmp_path, few_scenes):
     root = tmp_path / "scenes"
     assert len(build(root)) == 8
     dataset = build(root, **VAL)
@@ -49,12 +51,12 @@ def test_made_on_first_use_and_read_as_written(tmp_path, few):
             assert np.allclose([x1, y1, x2 - x1, y2 - y1], annotation["bbox"])
 
 
-def test_scenes_made_with_other_arguments_are_used(tmp_path, few):
+def test_scenes_that_were_drawn_with_other_arguments_are_used(tmp_path, few_scenes):
     make_digit_scenes(tmp_path / "scenes", train=5, val=2, seed=9, progress=False)
     assert len(build(tmp_path / "scenes")) == 5
 
 
-def test_a_users_own_folder_is_used_and_left_alone(tmp_path, few):
+def test_a_users_own_folder_is_used_and_left_alone(tmp_path, few_scenes):
     root = make_digit_scenes(tmp_path / "scenes", train=2, val=2, progress=False)
     own = tmp_path / "own"
     (own / "annotations").mkdir(parents=True)
@@ -63,18 +65,18 @@ def test_a_users_own_folder_is_used_and_left_alone(tmp_path, few):
     assert [file.name for file in own.iterdir()] == ["annotations"]
 
 
-def test_a_folder_of_something_else_is_refused(tmp_path, few):
+def test_a_folder_of_something_else_is_refused(tmp_path, few_scenes):
     (tmp_path / "notes.txt").write_text("")
     with pytest.raises(MixDetError, match=r"notes\.txt"):
         build(tmp_path)
 
 
-def test_an_annotation_file_that_is_none_of_ours_is_named(tmp_path, few):
+def test_a_missing_annotation_file_of_another_split_is_named(tmp_path, few_scenes):
     with pytest.raises(MixDetError, match=r"instances_test\.json is missing"):
         build(tmp_path / "scenes", ann_file="annotations/instances_test.json")
 
 
-def test_other_ranks_make_nothing(tmp_path, few, monkeypatch):
+def test_other_ranks_wait_and_draw_nothing(tmp_path, few_scenes, monkeypatch):
     import mixdet.datasets.digit_scenes as module
 
     waited = []

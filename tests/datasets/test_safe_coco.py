@@ -1,11 +1,10 @@
-"""Data that are not taken on trust: names out of the folder, huge images, broken ones."""
+"""Data that are not trusted: names that lead out of the folder, huge images and broken ones."""
 
 from __future__ import annotations
 
 import json
 import os
 import re
-import shutil
 import struct
 import zlib
 
@@ -20,11 +19,6 @@ from mixdet.datasets.samplers import SampleIndex
 from mixdet.errors import MixDetError
 from mixdet.images import ImageFileError, ImageLimits, read_image_file, resolve_inside
 from tests.tiny import CLASSES, IMAGES, write_config
-
-
-@pytest.fixture
-def data(images, tmp_path):
-    return shutil.copytree(images, tmp_path / "data")
 
 
 def build(data, **options):
@@ -54,8 +48,8 @@ def rename(data, name):
     file.write_text(json.dumps(content))
 
 
-def bomb(path, side=60_000):
-    """A PNG of a few bytes that says it has 3.6 billion pixels."""
+def write_decompression_bomb(path, side=60_000):
+    """Write a PNG of a few bytes whose header states 3.6 billion pixels."""
     header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
     content = b"\x89PNG\r\n\x1a\n"
     for kind, body in ((b"IHDR", header), (b"IDAT", zlib.compress(bytes(1000)))):
@@ -73,46 +67,48 @@ def damage(data, *names):
     "name",
     ["/etc/passwd", "../val2017/1.png", "a/../../x.png", "", "a\0b", "http://a/b", "file:///etc/x"],
 )
-def test_a_name_that_leads_out_of_the_folder_is_refused(data, name):
-    rename(data, name)
+def test_a_name_that_leads_out_of_the_folder_is_refused(images_copy, name):
+    rename(images_copy, name)
     with pytest.raises(MixDetError, match="file_name"):
-        build(data)
+        build(images_copy)
 
 
 @pytest.mark.parametrize("kind", ["file", "folder"])
-def test_a_link_out_of_the_folder_is_refused_and_not_opened(data, kind):
-    folder = data / "train2017"
+def test_a_link_out_of_the_folder_is_refused_and_not_opened(images_copy, kind):
+    folder = images_copy / "train2017"
     if kind == "file":
         (folder / "1.png").unlink()
-        (folder / "1.png").symlink_to(data / "val2017" / "1.png")
+        (folder / "1.png").symlink_to(images_copy / "val2017" / "1.png")
     else:
-        (folder / "inner").symlink_to(data / "val2017")
-        rename(data, "inner/1.png")
-    dataset = build(data, max_broken=1.0)  # it is no broken image: never replaced
-    with pytest.raises(MixDetError, match=re.escape(f"a link to {data}/val2017/1.png")) as error:
+        (folder / "inner").symlink_to(images_copy / "val2017")
+        rename(images_copy, "inner/1.png")
+    dataset = build(images_copy, max_broken=1.0)  # it is no broken image: never replaced
+    with pytest.raises(
+        MixDetError, match=re.escape(f"a link to {images_copy}/val2017/1.png")
+    ) as error:
         dataset[0]
     assert not isinstance(error.value, ImageFileError)
 
 
-def test_a_pipe_is_no_image_and_is_not_waited_for(data):
-    (data / "train2017" / "1.png").unlink()
-    os.mkfifo(data / "train2017" / "1.png")
+def test_a_pipe_is_no_image_and_is_not_waited_for(images_copy):
+    (images_copy / "train2017" / "1.png").unlink()
+    os.mkfifo(images_copy / "train2017" / "1.png")
     with pytest.raises(MixDetError, match="pipe"):
-        build(data)[0]
+        build(images_copy)[0]
 
 
-def test_links_that_stay_inside_and_a_linked_root_are_followed(data, tmp_path):
-    (data / "train2017" / "1.png").rename(data / "train2017" / "moved.png")
-    (data / "train2017" / "1.png").symlink_to("moved.png")
-    (tmp_path / "linked").symlink_to(data)
+def test_links_within_the_folder_and_a_linked_root_are_followed(images_copy, tmp_path):
+    (images_copy / "train2017" / "1.png").rename(images_copy / "train2017" / "moved.png")
+    (images_copy / "train2017" / "1.png").symlink_to("moved.png")
+    (tmp_path / "linked").symlink_to(images_copy)
     assert build(tmp_path / "linked")[0]["inputs"].shape == (3, 64, 64)
     inside = resolve_inside(tmp_path / "linked", "train2017/1.png")
-    assert inside == (data / "train2017" / "moved.png").resolve()
+    assert inside == (images_copy / "train2017" / "moved.png").resolve()
 
 
-def test_limits_hold_before_anything_is_decoded(data, monkeypatch):
-    folder = data / "train2017"
-    bomb(folder / "1.png")
+def test_limits_hold_before_anything_is_decoded(images_copy, monkeypatch):
+    folder = images_copy / "train2017"
+    write_decompression_bomb(folder / "1.png")
     for decoder in ("mmcv.imfrombytes", "PIL.ImageFile.ImageFile.load"):
         monkeypatch.setattr(decoder, lambda *a, **k: pytest.fail("decoded"))
     for index, options, words in (
@@ -121,16 +117,16 @@ def test_limits_hold_before_anything_is_decoded(data, monkeypatch):
         (1, {"max_bytes": 100}, "bytes, more than max_bytes=100"),
     ):
         with pytest.raises(MixDetError, match=words):
-            build(data, **options)[index]
+            build(images_copy, **options)[index]
 
 
-def test_reading_a_header_decodes_nothing(data, monkeypatch):
+def test_reading_a_header_decodes_nothing(images_copy, monkeypatch):
     monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda image: pytest.fail("decoded"))
-    assert read_image_file(data / "train2017" / "1.png", ImageLimits())[1] == (64, 64)
+    assert read_image_file(images_copy / "train2017" / "1.png", ImageLimits())[1] == (64, 64)
 
 
 @pytest.mark.parametrize("share", [0.3, 0.9])
-def test_half_a_jpeg_is_damaged_and_a_whole_one_is_not(coco_sample, tmp_path, share):
+def test_a_truncated_jpeg_is_damaged_and_a_whole_one_is_not(coco_sample, tmp_path, share):
     source = next((coco_sample / "val2017").iterdir())
     content = source.read_bytes()
     assert read_image_file(source, ImageLimits())[0] == content
@@ -153,40 +149,40 @@ def test_a_whole_thumbnail_does_not_hide_a_truncated_image(tmp_path):
         read_image_file(tmp_path / "a.jpg", ImageLimits())
 
 
-def test_a_broken_image_is_replaced_by_one_that_the_seed_chooses(data):
-    damage(data, 1, 2)
-    (data / "train2017" / "3.png").unlink()
+def test_a_broken_image_is_replaced_by_one_that_the_seed_chooses(images_copy):
+    damage(images_copy, 1, 2)
+    (images_copy / "train2017" / "3.png").unlink()
 
     def fetch(order, key=(0, 0)):
-        dataset = build(data, max_broken=0.5)
+        dataset = build(images_copy, max_broken=0.5)
         return {index: dataset[SampleIndex(index, (*key, index))] for index in order}
 
     forward, backward, other = fetch(range(6)), fetch(range(5, -1, -1)), fetch(range(6), (1, 0))
     for index, sample in forward.items():
         assert torch.equal(sample["inputs"], backward[index]["inputs"])
         path = sample["data_samples"].img_path
-        assert (path == str(data / "train2017" / f"{index + 1}.png")) == (index > 2)
+        assert (path == str(images_copy / "train2017" / f"{index + 1}.png")) == (index > 2)
     replaced = [
-        [each[index]["data_samples"].img_path for index in range(3)] for each in (forward, other)
+        [epoch[index]["data_samples"].img_path for index in range(3)] for epoch in (forward, other)
     ]
     assert replaced[0] != replaced[1]
 
 
-def test_every_image_broken_ends_whatever_the_share(data):
-    damage(data, *range(1, IMAGES + 1))
+def test_a_data_set_of_broken_images_only_is_refused(images_copy):
+    damage(images_copy, *range(1, IMAGES + 1))
     with pytest.raises(MixDetError, match=f"{IMAGES} of {IMAGES} training images"):
-        build(data, max_broken=1.0)[0]
+        build(images_copy, max_broken=1.0)[0]
 
 
-def test_in_evaluation_nothing_takes_a_images_place(data):
-    damage(data, 1)
+def test_in_evaluation_a_broken_image_is_not_replaced(images_copy):
+    damage(images_copy, 1)
     with pytest.raises(ImageFileError, match=r"1\.png"):
-        build(data, max_broken=1.0, test_mode=True)[0]
+        build(images_copy, max_broken=1.0, test_mode=True)[0]
 
 
-def test_an_error_that_is_not_the_images_stays_what_it_is(data):
+def test_an_error_of_a_transform_is_not_taken_for_a_broken_image(images_copy):
     pipeline = [{"type": "LoadImageFromFile"}, {"type": "ImageToTensor", "keys": ["no"]}]
-    dataset = build(data, max_broken=1.0, pipeline=pipeline)
+    dataset = build(images_copy, max_broken=1.0, pipeline=pipeline)
     with pytest.raises(KeyError):
         dataset[0]
 
@@ -203,9 +199,9 @@ def train(tmp_path, data, workers, share):
 
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.usefixtures("quick")
-def test_training_names_counts_and_replaces_up_to_the_share(data, tmp_path, workers):
-    damage(data, 4, 9)
-    log = train(tmp_path, data, workers, share=2 / IMAGES)
+def test_training_names_and_replaces_broken_images_up_to_max_broken(images_copy, tmp_path, workers):
+    damage(images_copy, 4, 9)
+    log = train(tmp_path, images_copy, workers, share=2 / IMAGES)
     for name in (4, 9):  # once, though there are two epochs
         assert log.count(f"{name}.png: the image is damaged, or not an image; another image") == 1
     assert f"2 of {IMAGES} training images are broken" in log
@@ -214,31 +210,31 @@ def test_training_names_counts_and_replaces_up_to_the_share(data, tmp_path, work
 
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.usefixtures("quick")
-def test_training_stops_above_the_share_in_one_line(data, tmp_path, workers):
-    damage(data, 4, 9, 11)
+def test_training_with_more_broken_images_than_max_broken_stops(images_copy, tmp_path, workers):
+    damage(images_copy, 4, 9, 11)
     with pytest.raises(MixDetError) as error:
-        train(tmp_path, data, workers, share=2 / IMAGES)
+        train(tmp_path, images_copy, workers, share=2 / IMAGES)
     assert "\n" not in str(error.value)
-    assert re.match(rf"{data}/train2017/(4|9|11)\.png: ", str(error.value))
+    assert re.match(rf"{images_copy}/train2017/(4|9|11)\.png: ", str(error.value))
     summary = f"3 of {IMAGES} training images are broken, and the limit is max_broken=0.142857"
     assert summary in str(error.value)
     assert not list(tmp_path.rglob("*.pth"))
 
 
-def test_a_part_of_a_png_that_states_more_than_the_file_has_is_damaged(data):
-    file = data / "train2017" / "1.png"
+def test_a_png_with_a_chunk_longer_than_the_file_is_damaged(images_copy):
+    file = images_copy / "train2017" / "1.png"
     content = file.read_bytes()
     at = content.index(b"IDAT") - 4
     file.write_bytes(content[:at] + struct.pack(">I", 10**9) + content[at + 4 :])
     with pytest.raises(ImageFileError, match="cut short"):
-        build(data, test_mode=True)[0]
+        build(images_copy, test_mode=True)[0]
 
 
 @pytest.mark.parametrize("value", [10**400, 2**63, float("inf"), 1e300])
-def test_a_box_of_no_pixels_is_refused(data, value):
-    file = data / "annotations" / "instances_train2017.json"
+def test_a_box_with_coordinates_beyond_all_images_is_refused(images_copy, value):
+    file = images_copy / "annotations" / "instances_train2017.json"
     content = json.loads(file.read_text())
     content["annotations"][0]["bbox"][2] = value
     file.write_text(json.dumps(content))
     with pytest.raises(MixDetError, match=r"1\.png has a box with the coordinates"):
-        build(data)
+        build(images_copy)

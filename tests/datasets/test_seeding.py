@@ -1,4 +1,4 @@
-"""A sample's randomness is a function of (seed, epoch, index), and of nothing else."""
+"""The random numbers of a sample depend on (seed, epoch, index) only."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class RefuseSome(BaseTransform):
 
     def transform(self, results: dict) -> dict | None:
         draws = random.random(), np.random.rand(), torch.rand(()).item()
-        kept = {"image": results["img_path"], "draws": str(draws)}
-        return None if draws[1] < 0.35 else kept
+        sample = {"image": results["img_path"], "draws": str(draws)}
+        return None if draws[1] < 0.35 else sample
 
 
 def dataset(images, pipeline):
@@ -112,14 +112,14 @@ def test_images_do_not_depend_on_the_number_of_workers(images, pipeline, collate
     assert all(differs)
 
 
-def test_a_refetched_sample_is_determined(images):
+def test_the_replacement_of_a_refused_sample_depends_on_the_key_only(images):
     runs = [list(epochs(loader(dataset(images, DRAWS), workers), 3)) for workers in (0, 2)]
     assert runs[0] == runs[1]
     assert len({image for image, _ in runs[0][0]}) < IMAGES  # some came in place of others
 
 
 @pytest.mark.parametrize("wrap", ["RepeatDataset", "ConcatDataset"])
-def test_wrappers_keep_the_key(images, wrap):
+def test_wrapped_data_sets_keep_the_key(images, wrap):
     inner = dataset(images, DRAWS)
     config = (
         {"type": wrap, "times": 2, "dataset": inner}
@@ -137,14 +137,14 @@ def test_keys_do_not_depend_on_the_number_of_gpus(monkeypatch):
     data = range(10)
 
     def keys(world_size):
-        found = []
+        keys = []
         for rank in range(world_size):
             info = (rank, world_size)
             monkeypatch.setattr(mmengine_sampler, "get_dist_info", lambda info=info: info)
             sampler = SeededSampler(data, seed=3)
             sampler.set_epoch(4)
-            found += [index.key for index in sampler]
-        return found
+            keys += [index.key for index in sampler]
+        return keys
 
     assert sorted(keys(1)) == sorted(keys(2)) == [(3, 4, index) for index in range(10)]
     assert keys(1) != sorted(keys(1))
@@ -160,15 +160,15 @@ def test_skip_leaves_out_the_first_samples_once():
 
 
 @pytest.mark.parametrize(
-    "travel", [copy.copy, copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))]
+    "copied", [copy.copy, copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))]
 )
-def test_an_index_travels_with_its_key(travel):
-    index = travel(SampleIndex(7, (1, 2, 7)))
+def test_a_copied_index_keeps_its_key(copied):
+    index = copied(SampleIndex(7, (1, 2, 7)))
     assert index == 7
     assert index.key == (1, 2, 7)
 
 
-def test_an_index_without_a_key_is_warned_about_once(monkeypatch):
+def test_an_index_without_a_key_leads_to_one_warning(monkeypatch):
     warnings = []
     monkeypatch.setattr(seed_module, "print_log", lambda message, **_: warnings.append(message))
     transform = SeedSample()
@@ -180,7 +180,7 @@ def test_an_index_without_a_key_is_warned_about_once(monkeypatch):
     assert "carries no seed" in warnings[0]
 
 
-def test_every_part_of_the_key_counts():
+def test_every_part_of_the_key_changes_the_draws():
     keys = [("sample", 0, 1, 2), ("sample", 0, 2, 1), ("sample", 1, 0, 2), ("iteration", 0, 1, 2)]
     draws = set()
     for key in keys:

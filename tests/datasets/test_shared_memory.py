@@ -64,7 +64,7 @@ def run_in_fork(function: Callable[[], None]) -> int:
 
 
 @needs_maps
-def test_blocks_are_used_again():
+def test_blocks_of_memory_are_used_again():
     others, seen = mapped_blocks(), set()
     for batch in loader():
         seen |= mapped_blocks() - others
@@ -90,7 +90,7 @@ def test_blocks_do_not_overlap():
 
 def test_a_fork_keeps_its_images_of_a_batch():
     context = multiprocessing.get_context("fork")
-    may_look = context.Event()
+    batches_are_over = context.Event()
     batches = iter(loader(1))
     start = BATCHES // 2  # by then all blocks have the size of a large batch
     for _ in range(start):
@@ -98,7 +98,7 @@ def test_a_fork_keeps_its_images_of_a_batch():
     held = [next(batches)["inputs"][0]]
 
     def look() -> None:
-        may_look.wait(60)
+        batches_are_over.wait(60)
         os._exit(0 if torch.equal(held.pop(), image(start * BATCH)) else 1)
 
     process = context.Process(target=look)
@@ -107,7 +107,7 @@ def test_a_fork_keeps_its_images_of_a_batch():
     for number, batch in enumerate(batches, start + 1):
         assert torch.equal(batch["inputs"][0], image(number * BATCH))
         del batch
-    may_look.set()
+    batches_are_over.set()
     process.join()
     assert process.exitcode == 0
 

@@ -14,7 +14,7 @@ from mixdet.inference import Detections
 
 
 class Corners:
-    """A detector of an image's four quarters, scored 0.9, 0.5, 0.4 and 0.1."""
+    """A detector that returns the four quarters of an image, with scores 0.9, 0.5, 0.4 and 0.1."""
 
     def __call__(self, image, *, score_thr=0.0):
         height, width = image.shape[:2]
@@ -31,7 +31,7 @@ def save(path, width, height) -> dict[str, str]:
     return {"path": str(path)}
 
 
-def test_boxes_are_in_pixels_of_the_image_that_is_shown(tmp_path):
+def test_boxes_are_in_pixels_of_the_shown_image(tmp_path):
     detected = page.detect_upload([Corners(), Corners()], save(tmp_path / "a.png", 4000, 3000))
     assert detected.image.shape == (960, 1280, 3)
     assert len(detected.results) == 2
@@ -48,7 +48,7 @@ def test_small_images_keep_their_pixels(tmp_path):
 @pytest.mark.parametrize(
     ("threshold", "words"), [(0.05, "4 boxes"), (0.5, "2 boxes"), (0.9, "1 box")]
 )
-def test_threshold_selects_boxes(tmp_path, threshold, words):
+def test_only_boxes_above_the_threshold_are_drawn(tmp_path, threshold, words):
     detected = page.detect_upload([Corners()], save(tmp_path / "a.png", 600, 600))
     image, line = page.draw_results(detected, threshold)
     assert line.startswith(f"**{words}** in ")
@@ -68,13 +68,16 @@ def test_refusals_name_the_upload_without_its_folder(tmp_path, monkeypatch):
         assert str(tmp_path) not in str(refused.value)
 
 
-def test_the_examples_are_images(tmp_path):
+def test_the_examples_are_image_files(tmp_path):
     files = page.example_images(tmp_path)
     assert len(files) == 6
     for file in files:
         assert Image.open(file).size[0] >= 160
 
 
-def test_names_are_escaped():
-    assert page._heading("a/<b>_c_.pth") == "<b>a</b><br><small>&lt;b&gt;_c_.pth</small>"
-    assert page._heading("folder") == "<b>folder</b><br><small>&nbsp;</small>"
+def test_names_of_detectors_are_escaped():
+    detectors = {"a/<b>_c_.pth": Corners(), "folder": Corners()}
+    components = page.build_page(detectors, []).config["components"]
+    texts = [str(component["props"].get("value")) for component in components]
+    assert "<b>a</b><br><small>&lt;b&gt;_c_.pth</small>" in texts
+    assert "<b>folder</b><br><small>&nbsp;</small>" in texts

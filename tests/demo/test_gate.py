@@ -1,4 +1,4 @@
-"""Which requests pass the gate of the demo page."""
+"""Requests that pass the gate of the demo page, and requests that it refuses."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ def ask(tmp_path):
             "path": path,
             "headers": [(key.encode(), value.encode()) for key, value in headers.items() if value],
         }
-        halves = [body[:7], body[7:]]
+        parts = [body[:7], body[7:]]
         sent = []
 
         async def receive():
-            part = halves.pop(0)
-            return {"type": "http.request", "body": part, "more_body": bool(halves)}
+            part = parts.pop(0)
+            return {"type": "http.request", "body": part, "more_body": bool(parts)}
 
         async def send(event):
             sent.append(event)
@@ -56,7 +56,7 @@ def ask(tmp_path):
     "path",
     ["/", "/config", "/assets/index.js", "/gradio_api/queue/data", "/gradio_api/heartbeat/a"],
 )
-def test_routes_of_the_page(ask, path):
+def test_the_routes_of_the_page_pass(ask, path):
     assert ask("GET", path)[0] == 200
 
 
@@ -99,7 +99,7 @@ def test_other_origins_are_refused(ask, origin):
     assert ask("POST", "/gradio_api/upload", b"image", origin="http://127.0.0.1:7860")[0] == 200
 
 
-def test_limits_of_size(ask):
+def test_requests_above_the_size_limits_are_refused(ask):
     def upload(length):
         return ask("POST", "/gradio_api/upload", **{"content-length": length})[0]
 

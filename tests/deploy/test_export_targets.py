@@ -1,3 +1,5 @@
+"""Which options an export supports, and exports for phones."""
+
 from __future__ import annotations
 
 import json
@@ -26,12 +28,12 @@ from mixdet.inference.exported import ExportedNetwork
         ("ncnn", ["raw", "end2end"], "fp32", "--to ncnn supports --kind raw only"),
     ],
 )
-def test_unsupported_options(target, kinds, precision, words):
+def test_unsupported_options_are_refused(target, kinds, precision, words):
     with pytest.raises(MixDetError, match=words):
         check_export_options([target], kinds, precision)
 
 
-def test_calibration_needs_an_image(trained, tmp_path):
+def test_calibration_without_images_is_refused(trained, tmp_path):
     with pytest.raises(MixDetError, match="--calibration-images 0: give at least 1"):
         export(*trained, tmp_path, precision="int8", calibration_images=0)
 
@@ -55,7 +57,7 @@ def test_a_missing_package_names_the_extra(target, trained, tmp_path, monkeypatc
     ("target", "module"),
     [("ncnn", "pnnx"), ("litert", "litert_torch"), ("executorch", "executorch")],
 )
-def test_exports_for_phones(exported, trained, tmp_path, target, module):
+def test_files_for_phones_give_the_outputs_of_onnx(exported, trained, tmp_path, target, module):
     """The export verifies the boxes. Before NMS, the outputs equal those of ONNX Runtime."""
     pytest.importorskip(module)
     (folder,) = export(*trained, tmp_path, targets=(target,))

@@ -1,3 +1,5 @@
+"""Exported files: their inputs and outputs, their manifest, and the boxes of PyTorch."""
+
 from __future__ import annotations
 
 import copy
@@ -35,7 +37,7 @@ def shapes(model: onnx.ModelProto) -> dict[str, list]:
     }
 
 
-def test_inputs_and_outputs_of_the_files(exported):
+def test_the_files_state_their_inputs_and_outputs(exported):
     raw = onnx.load(exported / "raw" / "model.onnx")
     anchors = 8 * 8 * 4 + 4 * 4 * 4
     assert shapes(raw) == {
@@ -57,7 +59,7 @@ def test_inputs_and_outputs_of_the_files(exported):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_manifest(exported, network, kind):
+def test_the_manifest_states_files_scores_and_anchors(exported, network, kind):
     folder = exported / kind
     manifest = json.loads((folder / "mixdet.json").read_text())
     assert manifest["kind"] == kind
@@ -88,7 +90,7 @@ def test_manifest(exported, network, kind):
     assert np.allclose(anchors, torch.cat(priors).numpy(), atol=1e-4)
 
 
-def test_weights_load_back(exported, network):
+def test_the_safetensors_file_has_the_trained_weights(exported, network):
     weights = load_file(exported / "raw" / "model.safetensors")
     want = network.model.state_dict()
     assert weights.keys() == want.keys()
@@ -142,7 +144,7 @@ def mixnet(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", ["network", "mixnet"])
-def test_raw_outputs_equal_mmdets(name, request, monkeypatch):
+def test_raw_outputs_equal_those_of_mmdets_head(name, request, monkeypatch):
     """Boxes and scores are those of mmdet's head before any selection.
 
     The test computes in double precision, since an untrained network amplifies rounding errors.
@@ -180,7 +182,7 @@ def test_raw_outputs_equal_mmdets(name, request, monkeypatch):
         assert torch.allclose(sort_rows(got), sort_rows(wanted), atol=1e-3)
 
 
-def test_one_mean_for_all_channels(mixnet):
+def test_a_single_mean_is_used_for_all_channels(mixnet):
     """A data preprocessor of mmengine may have one value instead of three."""
     network = copy.copy(mixnet)
     network.model = copy.deepcopy(mixnet.model)
@@ -193,7 +195,7 @@ def test_one_mean_for_all_channels(mixnet):
         assert torch.allclose(one, other, atol=1e-4)
 
 
-def test_int8_networks_have_more_dense_convolutions(mixnet):
+def test_a_network_for_8_bits_has_more_dense_convolutions(mixnet):
     """In 8 bits, a narrow grouped 1x1 convolution is slower than a dense one with zeros."""
     weights = {
         int8: sum(value.numel() for value in RawNetwork(mixnet, int8=int8).parameters())
@@ -224,7 +226,7 @@ def sort_rows(rows: torch.Tensor) -> torch.Tensor:
         ([dict(type="PackDetInputs")], "no Resize"),
     ],
 )
-def test_unsupported_pipelines(pipeline, words):
+def test_unsupported_steps_of_a_pipeline_are_named(pipeline, words):
     with pytest.raises(MixDetError, match=words):
         pipeline_input_wh(pipeline)
 
@@ -240,7 +242,7 @@ def test_export_fails_if_boxes_differ(trained, tmp_path, monkeypatch):
         export(*trained, tmp_path)
 
 
-def test_without_the_test_data(trained, tmp_path, images):
+def test_export_without_test_data_needs_check_false(trained, tmp_path, images):
     config, checkpoint = trained
     with pytest.raises(MixDetError, match="nowhere"):
         export(config, checkpoint, tmp_path / "a", data_root=str(tmp_path / "nowhere"))

@@ -52,7 +52,7 @@ def convolutions_of_openvino(folder) -> list[tuple[str, int, str]]:
     ]
 
 
-def test_convolutions_have_fewer_bits_and_outputs_are_near(reduced, exported):
+def test_convolutions_have_fewer_bits_and_outputs_are_close(reduced, exported):
     precision, folder = reduced
     want = {"int8": {"DequantizeLinear"}, "fp16": {"FLOAT16"}}[precision]
     assert convolution_weights_of_onnx(folder) == want
@@ -102,7 +102,7 @@ def test_openvino_keeps_some_grouped_convolutions_in_float(tmp_path):
         assert np.abs(run(image.numpy())[0] - want).max() < 0.1 * np.abs(want).max()
 
 
-def test_manifest_states_the_precision(reduced):
+def test_the_manifest_states_the_precision(reduced):
     precision, folder = reduced
     manifest = json.loads((folder / "mixdet.json").read_text())
     assert manifest["precision"] == precision
@@ -116,7 +116,7 @@ def test_manifest_states_the_precision(reduced):
         assert "Blocks in float for onnx: none." in (folder / "README.md").read_text()
 
 
-def test_bfloat16_weights(trained, exported, tmp_path):
+def test_bfloat16_halves_the_weights_and_outputs_are_close(trained, exported, tmp_path):
     export(*trained, tmp_path, targets=("openvino",), precision="bf16")
     size = {path: (path / "model.bin").stat().st_size for path in (tmp_path, exported / "raw")}
     assert size[tmp_path] < size[exported / "raw"]
@@ -170,7 +170,7 @@ def test_blocks_hold_only_nodes_of_the_detector(exported):
         assert {"Softmax", "Exp", "Cast"} <= others
 
 
-def test_blocks_without_squeeze_excite(tmp_path):
+def test_squeeze_excite_can_be_left_out_of_the_blocks(tmp_path):
     class Network(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -194,7 +194,7 @@ def test_blocks_without_squeeze_excite(tmp_path):
 @pytest.mark.parametrize(
     ("allowed_drop", "expected"), [(0.1, 0), (0.045, 1), (0.02, 2), (0.01, 2), (0.002, 3), (-1, 9)]
 )
-def test_fewest_float_blocks(allowed_drop, expected):
+def test_the_search_finds_the_fewest_float_blocks(allowed_drop, expected):
     """Of nine blocks, the three most sensitive lose mAP in 8 bits."""
     drops = [0.05, 0.03, 0.005, 0, 0, 0, 0, 0, 0]
     tried = []
@@ -207,7 +207,7 @@ def test_fewest_float_blocks(allowed_drop, expected):
     assert len(tried) == len(set(tried)) <= 5
 
 
-def test_signal_to_noise_by_hand():
+def test_the_signal_to_noise_ratio_equals_one_by_hand():
     """One of two boxes moves by half its width, so that the IoU is a third."""
     boxes = np.float32([[[0, 0, 2, 2], [4, 4, 8, 8]]])
     scores = np.float32([[[0.6, 0.2], [0.1, 0.0]]])

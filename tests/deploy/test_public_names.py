@@ -1,4 +1,4 @@
-"""The public names of `mixdet.deploy`, called as the documentation does."""
+"""The public names of `mixdet.deploy`, called as in the documentation."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mixdet.deploy import (
 from mixdet.inference import Detector
 
 
-def test_export_verify_and_detect(trained, network, tmp_path):
+def test_a_verified_export_gives_the_detections_of_pytorch(trained, network, tmp_path):
     config, checkpoint = trained
     out = tmp_path / "exported"
     folders = export(config, checkpoint, out, targets=["onnx"], kinds=["raw", "end2end"])

@@ -1,3 +1,5 @@
+"""The verification of exported files by the boxes of PyTorch."""
+
 from __future__ import annotations
 
 from dataclasses import replace
@@ -9,11 +11,11 @@ from mixdet.deploy import VerificationReport, detect_reference, verify
 from mixdet.deploy.verification import match_detections
 from mixdet.errors import MixDetError
 
-GOOD = VerificationReport(10, 1000, 2, 0.09, 9e-5, 0.4124, 0.4126)
+PASSING_REPORT = VerificationReport(10, 1000, 2, 0.09, 9e-5, 0.4124, 0.4126)
 
 
-def test_tolerances():
-    GOOD.require()
+def test_a_difference_above_a_tolerance_is_refused():
+    PASSING_REPORT.require()
     for fault, words in (
         (dict(box_difference=0.11), "0.11 pixels"),
         (dict(score_difference=2e-4), "scores differ by 0.0002"),
@@ -21,10 +23,10 @@ def test_tolerances():
         (dict(mAP=0.4119), "mAP is 0.4119 instead of 0.4126"),
     ):
         with pytest.raises(MixDetError, match=words):
-            replace(GOOD, **fault).require()
+            replace(PASSING_REPORT, **fault).require()
 
 
-def test_matching():
+def test_boxes_are_matched_by_class_and_place_in_any_order():
     boxes = np.array([[0, 0, 9, 9], [0, 0, 9, 9], [20, 20, 30, 30]], np.float32)
     scores = np.array([0.9, 0.5, 0.4], np.float32)
     labels = np.array([0, 1, 0])
@@ -39,7 +41,7 @@ def test_matching():
 
 
 @pytest.mark.parametrize("kind", ["raw", "end2end"])
-def test_folder_of_other_weights(exported, network, kind):
+def test_files_of_other_weights_are_refused(exported, network, kind):
     verify(exported / kind, detect_reference(network), "openvino").require()
     bias = network.model.bbox_head.cls_convs[0][0].bias.data
     original = bias.clone()  # subtracting 0.01 again could round differently

@@ -1,3 +1,5 @@
+"""The files of the digit scenes: splits, sizes, COCO's layout, and what a folder may hold."""
+
 from __future__ import annotations
 
 import hashlib
@@ -27,19 +29,19 @@ def bytes_of(root: Path) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
+def scenes(tmp_path_factory) -> Path:
     return make_digit_scenes(
         tmp_path_factory.mktemp("data") / "scenes", train=300, val=100, progress=False
     )
 
 
 @pytest.fixture(scope="module")
-def annotations(folder) -> dict[str, dict]:
-    files = {split: folder / "annotations" / f"instances_{split}.json" for split in SPLITS}
+def annotations(scenes) -> dict[str, dict]:
+    files = {split: scenes / "annotations" / f"instances_{split}.json" for split in SPLITS}
     return {split: json.loads(file.read_text()) for split, file in files.items()}
 
 
-def test_same_seed_same_bytes(tmp_path):
+def test_the_seed_determines_every_byte(tmp_path):
     first = bytes_of(make_digit_scenes(tmp_path / "a", seed=3, **FEW))
     again = bytes_of(make_digit_scenes(tmp_path / "b", seed=3, **FEW))
     other = bytes_of(make_digit_scenes(tmp_path / "c", seed=4, **FEW))
@@ -68,11 +70,11 @@ def test_splits_share_no_digit_and_no_region(annotations):
         assert train[2] <= val[0]  # so no pixel lies in both
 
 
-def test_sizes_of_the_objects(annotations):
+def test_objects_are_small_medium_and_large(annotations):
     for content in annotations.values():
         areas = np.array([annotation["area"] for annotation in content["annotations"]])
         assert (areas < 32**2).mean() >= 0.30
-        assert (areas * (192 / SIZE) ** 2 < 32**2).mean() >= 0.28  # should one train at 192
+        assert (areas * (192 / SIZE) ** 2 < 32**2).mean() >= 0.28  # resized to 192
         assert (areas > SIZE**2 / 4).mean() <= 0.15
         assert (areas >= 96**2).any()
         assert ((areas >= 32**2) & (areas < 96**2)).mean() > 0.3
@@ -86,9 +88,9 @@ def test_some_images_are_empty_and_every_class_occurs(annotations):
         assert max(np.bincount([a["image_id"] for a in content["annotations"]])) == 5
 
 
-def test_the_files_are_coco(folder, annotations):
+def test_pycocotools_reads_the_files(scenes, annotations):
     for split, content in annotations.items():
-        coco = COCO(folder / "annotations" / f"instances_{split}.json")
+        coco = COCO(scenes / "annotations" / f"instances_{split}.json")
         assert len(coco.getImgIds()) == len(content["images"])
         assert [category["name"] for category in coco.loadCats(coco.getCatIds())] == list(
             "0123456789"
@@ -98,7 +100,7 @@ def test_the_files_are_coco(folder, annotations):
         )
         licenses = {entry["id"] for entry in content["licenses"]}
         for image in content["images"]:
-            with Image.open(folder / split / image["file_name"]) as file:
+            with Image.open(scenes / split / image["file_name"]) as file:
                 assert file.size == (image["width"], image["height"])
             assert image["license"] in licenses
         for annotation in content["annotations"]:
@@ -118,19 +120,19 @@ def test_imports_neither_torch_nor_mmdet():
 
 
 class TestFolder:
-    def test_made_once(self, tmp_path, monkeypatch):
+    def test_a_second_call_draws_nothing(self, tmp_path, monkeypatch):
         root = make_digit_scenes(tmp_path / "scenes", **FEW)
         before = bytes_of(root)
-        monkeypatch.setattr(digit_scenes, "make_scene", lambda *_: pytest.fail("made twice"))
+        monkeypatch.setattr(digit_scenes, "make_scene", lambda *_: pytest.fail("drawn twice"))
         assert make_digit_scenes(root, **FEW) == root
         assert bytes_of(root) == before
 
-    def test_ensure_takes_what_is_there(self, tmp_path, monkeypatch):
+    def test_ensure_keeps_scenes_of_other_arguments(self, tmp_path, monkeypatch):
         root = make_digit_scenes(tmp_path / "scenes", seed=7, **FEW)
-        monkeypatch.setattr(digit_scenes, "make_scene", lambda *_: pytest.fail("made anew"))
+        monkeypatch.setattr(digit_scenes, "make_scene", lambda *_: pytest.fail("drawn again"))
         assert ensure_digit_scenes(root, progress=False) == root
 
-    def test_stale_scenes_are_replaced(self, tmp_path, monkeypatch):
+    def test_scenes_of_an_older_version_are_replaced(self, tmp_path, monkeypatch):
         root = tmp_path / "scenes"
         with monkeypatch.context() as patch:
             patch.setattr(digit_scenes, "VERSION", 0)
@@ -143,7 +145,7 @@ class TestFolder:
         assert [file.name for file in tmp_path.iterdir()] == ["scenes"]
 
     @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
-    def test_interrupted_leaves_nothing(self, tmp_path, monkeypatch, error):
+    def test_an_interrupted_call_leaves_no_file(self, tmp_path, monkeypatch, error):
         def stop(split, index, seed):
             if split == "val":
                 raise error
@@ -154,7 +156,7 @@ class TestFolder:
             make_digit_scenes(tmp_path / "scenes", **FEW)
         assert not list(tmp_path.iterdir())
 
-    def test_killed_leaves_no_half_data_set(self, tmp_path):
+    def test_a_killed_process_leaves_no_half_data_set(self, tmp_path):
         code = (
             "import os; from mixdet.digit_scenes import files as d; make = d.make_scene\n"
             "d.make_scene = lambda s, i, seed: os._exit(9) if i == 3 else make(s, i, seed)\n"
@@ -175,7 +177,7 @@ class TestFolder:
             make_digit_scenes(root, **FEW)
         assert (root / "thesis.txt").read_text() == "years of work"
 
-    def test_a_foreign_file_among_stale_scenes_is_refused(self, tmp_path):
+    def test_a_foreign_file_among_other_scenes_is_refused(self, tmp_path):
         root = make_digit_scenes(tmp_path / "scenes", **FEW)
         shutil.copy(root / "train" / "000001.jpg", root / "train" / "mine.jpg")
         before = bytes_of(root)

@@ -16,8 +16,8 @@ from mixdet.errors import MixDetError
 from tests.tiny import write_config, write_images
 
 
-def test_a_step_on_the_cpu(tmp_path):
-    """The forward pass is in bfloat16, the loss finite and near float32's, weights in float32."""
+def test_a_step_on_the_cpu_computes_in_bfloat16_and_keeps_float32_weights(tmp_path):
+    """The loss is finite and close to that in float32."""
     cfg = Config.fromfile(write_config(tmp_path, write_images(tmp_path / "data")))
     init_default_scope("mmdet")
     model = MODELS.build(cfg.model)
@@ -46,7 +46,7 @@ def test_a_step_on_the_cpu(tmp_path):
 @pytest.mark.parametrize(
     ("device", "chosen"), [("cpu", "CpuAmpOptimWrapper"), ("cuda", "AmpOptimWrapper")]
 )
-def test_the_wrapper_follows_the_device(monkeypatch, device, chosen):
+def test_the_device_chooses_the_wrapper(monkeypatch, device, chosen):
     monkeypatch.setattr(amp, "get_device", lambda: device)
     assert amp.amp_wrapper_type("OptimWrapper") == chosen
     with pytest.raises(MixDetError, match="ApexOptimWrapper"):
@@ -54,19 +54,19 @@ def test_the_wrapper_follows_the_device(monkeypatch, device, chosen):
 
 
 @pytest.mark.parametrize("native", [True, False])
-def test_it_says_what_it_does_and_warns_where_bfloat16_is_emulated(monkeypatch, native):
-    said = []
+def test_the_wrapper_warns_if_bfloat16_is_emulated(monkeypatch, native):
+    messages = []
     monkeypatch.setattr(amp, "cpu_has_bfloat16", lambda: native)
-    monkeypatch.setattr(amp, "print_log", lambda text, level, **_: said.append((text, level)))
+    monkeypatch.setattr(amp, "print_log", lambda text, level, **_: messages.append((text, level)))
     parameter = torch.nn.Parameter(torch.ones(1))
     CpuAmpOptimWrapper(optimizer=torch.optim.SGD([parameter], lr=0.1))
-    ((text, level),) = said
+    ((text, level),) = messages
     assert text.startswith("--amp: weights in float32, the forward pass in bfloat16")
     assert ("slower" in text) == (level == logging.WARNING) == (not native)
 
 
 @pytest.mark.parametrize(
-    ("seen", "native"),
+    ("capabilities", "native"),
     [
         ({"architecture": "arm64", "neon": True, "bf16": True}, True),
         ({"architecture": "arm64", "neon": True, "bf16": False}, False),
@@ -74,6 +74,6 @@ def test_it_says_what_it_does_and_warns_where_bfloat16_is_emulated(monkeypatch, 
         ({"architecture": "x86_64", "avx2": True}, False),
     ],
 )
-def test_processors(monkeypatch, seen, native):
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: seen, raising=False)
+def test_bfloat16_in_hardware_is_read_from_the_capabilities(monkeypatch, capabilities, native):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
     assert amp.cpu_has_bfloat16() == native

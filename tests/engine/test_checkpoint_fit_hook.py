@@ -45,8 +45,8 @@ def test_weight_mismatch_names_what_differs(change, description):
     assert weight_mismatch(model, weights) == description
 
 
-def test_a_wrapped_model_and_a_wrappers_weights_fit():
-    """As mmdet's `tools/test.py --tta` wraps the model, and as other tools save a wrapped one."""
+def test_a_wrapped_model_takes_plain_weights_and_weights_of_a_wrapper():
+    """mmdet's `tools/test.py --tta` wraps the model, and other tools save wrapped ones."""
 
     class Model(BaseModel):
         forward = None
@@ -62,8 +62,7 @@ def test_a_wrapped_model_and_a_wrappers_weights_fit():
         CheckpointFitHook().after_load_checkpoint(runner, {"state_dict": {}})
 
 
-def test_other_classes(quick, tmp_path):
-    """Weights for other classes may start a run, but not resume or test it."""
+def test_weights_for_other_classes_start_a_run_but_do_not_resume_one(quick, tmp_path):
     images = write_images(tmp_path / "images")
     launch.train(str(write_config(tmp_path / "two", images, epochs=1, extra=HOOK)))
     checkpoint = tmp_path / "two" / "work" / "epoch_1.pth"
@@ -89,7 +88,7 @@ def test_other_classes(quick, tmp_path):
     assert before[name].shape[0] * 4 == after[name].shape[0] * 3  # classes and the background
 
 
-def test_settings_in_which_a_resumed_run_differs(quick, tmp_path):
+def test_changed_settings_of_a_resumed_run_are_named(quick, tmp_path):
     images = write_images(tmp_path / "images")
     config = str(write_config(tmp_path / "first", images, epochs=1, extra=HOOK))
     launch.train(config, cfg_options=["optim_wrapper.optimizer.lr=0.002"])
@@ -140,7 +139,7 @@ def test_settings_in_which_a_resumed_run_differs(quick, tmp_path):
         ),
     ],
 )
-def test_changed_settings_of_a_recipe(change, expected):
+def test_changed_settings_are_those_of_the_recipe(change, expected):
     first = {
         "model": {"neck": [3, 5]},
         "param_scheduler": [{"end": 1}],

@@ -1,4 +1,4 @@
-"""The captured step learns what the plain step learns; what cannot be captured is refused."""
+"""A captured training step equals the plain one, and runs without a captured step are refused."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 @pytest.fixture
 def model():
     torch.manual_seed(0)
-    made = MODELS.build(read_config(ROOT / "configs/ssdlite_mixnet_s_digits.py").model)
-    made.init_weights()
-    return made.train()
+    detector = MODELS.build(read_config(ROOT / "configs/ssdlite_mixnet_s_digits.py").model)
+    detector.init_weights()
+    return detector.train()
 
 
 @gpu
 @pytest.mark.parametrize("amp", [False, True])
-def test_the_captured_step_is_the_plain_step(model, amp):
-    """Losses of four steps, and the statistics after them: in float32 equal but for rounding."""
+def test_the_captured_step_equals_the_plain_step(model, amp):
+    """The losses of four steps and the statistics after them are equal up to rounding errors."""
     captured, plain = model.cuda(), copy.deepcopy(model.cuda())
     batches = [random_batch(4, SIZE, seed) for seed in range(4)]
     for batch in batches:
@@ -44,15 +44,15 @@ def test_the_captured_step_is_the_plain_step(model, amp):
         type=amp_wrapper_type("OptimWrapper") if amp else "OptimWrapper",
         optimizer=dict(type="SGD", lr=1e-6, momentum=0.9, weight_decay=4e-5),
     )
-    wrappers = [build_optim_wrapper(each, cfg) for each in (captured, plain)]
+    wrappers = [build_optim_wrapper(network, cfg) for network in (captured, plain)]
     before = copy.deepcopy(captured.state_dict())
     capture(captured, 4, wrappers[0].optim_context(captured))
     for name, value in captured.state_dict().items():
         assert torch.equal(value, before[name]), name
     for batch in batches:
         losses = [
-            each.train_step(copy.deepcopy(batch), wrapper)["loss"]
-            for each, wrapper in zip((captured, plain), wrappers, strict=True)
+            network.train_step(copy.deepcopy(batch), wrapper)["loss"]
+            for network, wrapper in zip((captured, plain), wrappers, strict=True)
         ]
         torch.testing.assert_close(*losses, rtol=1e-2 if amp else 1e-4, atol=0)
     for (name, value), expected in zip(captured.named_buffers(), plain.buffers(), strict=True):
@@ -61,7 +61,7 @@ def test_the_captured_step_is_the_plain_step(model, amp):
 
 
 @gpu
-def test_other_batches_and_tests_do_without_the_graph(model):
+def test_other_batch_sizes_and_tests_run_without_the_graph(model):
     model = model.cuda()
     capture(model, 4, nullcontext())
     inputs = torch.randn(2, 3, SIZE, SIZE, device="cuda")
@@ -72,24 +72,25 @@ def test_other_batches_and_tests_do_without_the_graph(model):
         model.test_step(random_batch(4, SIZE))
 
 
-def run(model, count: int = 1) -> SimpleNamespace:
-    """What the hook sees of a runner."""
+def fake_runner(model, count: int = 1) -> SimpleNamespace:
+    """A stand-in for a runner with a model and an optimizer."""
     wrapper = OptimWrapper(torch.optim.SGD(model.parameters(), 0.1), accumulative_counts=count)
     return SimpleNamespace(model=model, optim_wrapper=wrapper)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_no_gpu(model):
+def test_a_run_without_a_gpu_is_refused(model):
     with pytest.raises(MixDetError, match="torch sees no GPU"):
-        CudaGraphHook().before_train(run(model))
+        CudaGraphHook().before_train(fake_runner(model))
 
 
-@pytest.mark.parametrize("what", ["processes", "model", "accumulative_counts"])
-def test_what_cannot_be_captured(model, monkeypatch, what):
+@pytest.mark.parametrize("fault", ["processes", "model", "accumulative_counts"])
+def test_runs_that_cannot_be_captured_are_refused(model, monkeypatch, fault):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    CudaGraphHook().before_train(run(model))
-    if what == "processes":
+    CudaGraphHook().before_train(fake_runner(model))
+    if fault == "processes":
         monkeypatch.setattr("mixdet.engine.hooks.cuda_graph_hook.get_world_size", lambda: 2)
-    seen = run(torch.nn.Linear(1, 1) if what == "model" else model, 1 + (what[0] == "a"))
-    with pytest.raises(MixDetError, match=what):
-        CudaGraphHook().before_train(seen)
+    network = torch.nn.Linear(1, 1) if fault == "model" else model
+    runner = fake_runner(network, count=2 if fault == "accumulative_counts" else 1)
+    with pytest.raises(MixDetError, match=fault):
+        CudaGraphHook().before_train(runner)

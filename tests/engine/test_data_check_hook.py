@@ -1,4 +1,4 @@
-"""The annotations are checked before every training, whatever starts it."""
+"""The annotations are checked before every training, also before one of mmdet's own tools."""
 
 from __future__ import annotations
 
@@ -10,23 +10,17 @@ from mmengine.runner import Runner
 
 from mixdet.errors import MixDetError
 from tests.conftest import ROOT
-from tests.tiny import write_config, write_images
+from tests.tiny import write_config
 
 pytestmark = pytest.mark.usefixtures("quick")
 
 
-@pytest.fixture
-def data(tmp_path):
-    return write_images(tmp_path / "data")
-
-
-def train(tmp_path, data, change=None):
-    """Train without our launcher, as mmdet's own tools/train.py does; return the log."""
-    if change:
-        file = data / "annotations" / "instances_train2017.json"
-        content = json.loads(file.read_text())
-        change(content)
-        file.write_text(json.dumps(content))
+def train(tmp_path, data, change):
+    """Change the annotations and train as mmdet's own tools/train.py does; return the log."""
+    file = data / "annotations" / "instances_train2017.json"
+    content = json.loads(file.read_text())
+    change(content)
+    file.write_text(json.dumps(content))
     hook = "default_hooks['data_check'] = dict(type='DataCheckHook')\n"
     config = write_config(tmp_path, data, epochs=1, extra=hook)
     Runner.from_cfg(Config.fromfile(config)).train()
@@ -34,28 +28,28 @@ def train(tmp_path, data, change=None):
     return log.read_text()
 
 
-def test_a_misspelt_class_stops_the_run_before_the_first_step(data, tmp_path):
+def test_a_misspelled_class_stops_the_run_before_the_first_step(images_copy, tmp_path):
     def misspell(content):
         content["categories"][1]["name"] = "brigth"
 
     with pytest.raises(MixDetError, match=r"bright, did you mean brigth\?.*check_data") as error:
-        train(tmp_path, data, misspell)
+        train(tmp_path, images_copy, misspell)
     assert "\n" not in str(error.value)
     assert not list(tmp_path.rglob("scalars.json"))
 
 
-def test_lesser_faults_are_a_line_each_and_training_goes_on(data, tmp_path):
+def test_training_goes_on_with_a_warning_for_each_lesser_fault(images_copy, tmp_path):
     def change(content):
         content["annotations"][0]["bbox"] = [60, 2, 9, 9]
         content["annotations"][1]["image_id"] = 999
 
-    log = train(tmp_path, data, change)
+    log = train(tmp_path, images_copy, change)
     warnings = [line for line in log.splitlines() if "training data: " in line]
     assert len(warnings) == 2
     assert all("WARNING" in line for line in warnings)
     assert (tmp_path / "work" / "epoch_1.pth").is_file()
 
 
-def test_every_shipped_config_has_the_guards():
+def test_shipped_configs_have_the_hooks_that_guard_a_run():
     hooks = Config.fromfile(ROOT / "configs" / "ssdlite_mixnet_s_coco.py").default_hooks
     assert {"data_check", "finite_loss", "sync_buffers"} <= hooks.keys()

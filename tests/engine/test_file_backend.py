@@ -1,4 +1,4 @@
-"""Files are whole or not there, whenever the process is killed."""
+"""A file is whole or absent, whenever the process is killed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mixdet.errors import MixDetError
 from mixdet.outputs import write_atomically
 
 
-def write_for_ever(path) -> None:
+def write_again_and_again(path) -> None:
     for number in itertools.count():
         write_atomically(path, bytes([number % 256]) * 10**6)
 
@@ -48,7 +48,7 @@ def test_a_write_that_fails_leaves_the_old_file_alone(tmp_path, monkeypatch, ste
 
 def test_a_killed_process_leaves_a_whole_file(tmp_path):
     path = tmp_path / "file"
-    writer = multiprocessing.get_context("fork").Process(target=write_for_ever, args=[path])
+    writer = multiprocessing.get_context("fork").Process(target=write_again_and_again, args=[path])
     writer.start()
     while not path.exists():
         assert writer.is_alive()
@@ -91,23 +91,23 @@ def names(folder):
     return {path.name for path in folder.glob("*.pth")}
 
 
-def test_there_is_always_a_whole_checkpoint_that_last_checkpoint_names(tmp_path):
+def test_last_checkpoint_always_names_a_whole_checkpoint(tmp_path):
     runner = FakeRunner(tmp_path)
     hook = SafeCheckpointHook(interval=1, max_keep_ckpts=1)
     hook.before_train(runner)
     for runner.epoch in range(3):
-        hook._save_checkpoint(runner)
+        hook.after_train_epoch(runner)
         assert (tmp_path / "last_checkpoint").read_text() == str(
             tmp_path / f"epoch_{runner.epoch + 1}.pth"
         )
-        hook._save_checkpoint(runner)  # as after a best score: the same epoch once more
+        hook.after_train_epoch(runner)  # the same epoch once more
         assert names(tmp_path) == {f"epoch_{runner.epoch + 1}.pth"}
-    assert runner.seen[2] == {"epoch_1.pth"}  # while the second is written the first is there
+    assert runner.seen[2] == {"epoch_1.pth"}  # the first stays while the second is written
     assert runner.message_hub.get_info("keep_ckpt_ids") == [3]
 
     runner.epoch, runner.fails = 3, True
     with pytest.raises(OSError, match="disk full"):
-        hook._save_checkpoint(runner)
+        hook.after_train_epoch(runner)
     assert (tmp_path / "last_checkpoint").read_text() == str(tmp_path / "epoch_3.pth")
     assert (tmp_path / "epoch_3.pth").exists()
 
@@ -127,19 +127,19 @@ def validate(hook, runner, epoch, a, b):
 
 
 @pytest.mark.parametrize("metrics", METRICS.values(), ids=METRICS)
-def test_the_best_checkpoint_goes_after_the_next_one_is_there(tmp_path, metrics):
+def test_the_best_checkpoint_stays_until_the_next_one_is_written(tmp_path, metrics):
     runner = FakeRunner(tmp_path)
     hook = best_hook(runner, metrics)
-    other = {"best_b_epoch_1.pth"} if "b" in metrics else set()
+    other_metric = {"best_b_epoch_1.pth"} if "b" in metrics else set()
     for epoch, a, best in ((1, 0.1, 1), (2, 0.3, 2), (3, 0.2, 2), (4, 0.4, 4)):
         validate(hook, runner, epoch, a, b=-a)
-        assert names(tmp_path) == {f"best_a_epoch_{best}.pth"} | other
-    assert runner.seen[-1] == {"best_a_epoch_2.pth"} | other  # while the last one is written
+        assert names(tmp_path) == {f"best_a_epoch_{best}.pth"} | other_metric
+    assert runner.seen[-1] == {"best_a_epoch_2.pth"} | other_metric  # while the last is written
 
     runner.fails = True
     with pytest.raises(OSError, match="disk full"):
         validate(hook, runner, 5, 0.5, b=-1)
-    assert names(tmp_path) == {"best_a_epoch_4.pth"} | other
+    assert names(tmp_path) == {"best_a_epoch_4.pth"} | other_metric
 
 
 @pytest.mark.parametrize("metrics", METRICS.values(), ids=METRICS)

@@ -1,4 +1,4 @@
-"""A loss that is no number ends the run, says where it came from, and leaves a good checkpoint."""
+"""A NaN or infinite loss ends the run in one line, and the last checkpoint is good."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import pytest
 import torch
 from mmdet.registry import HOOKS
 from mmengine.hooks import Hook
+from mmengine.runner import Runner
 
 from mixdet import launch
 from mixdet.errors import MixDetError
@@ -16,39 +17,40 @@ pytestmark = pytest.mark.usefixtures("quick")
 
 @HOOKS.register_module()
 class Break(Hook):
-    """Spoil something in the sixth iteration, the second of the second epoch."""
+    """Spoil a part in the sixth iteration, the second of the second epoch."""
 
-    def __init__(self, what: str) -> None:
-        self.what = what
+    def __init__(self, part: str) -> None:
+        self.part = part
 
     def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
         if runner.iter != 5:
             return
         model = runner.model
-        if self.what == "weight":
+        if self.part == "weight":
             model.backbone.first[3].weight.data[0, 0, 0, 0] = float("nan")
-        elif self.what == "overflow":  # finite weights whose product is not
+        elif self.part == "overflow":  # finite weights whose product is not
             model.backbone.second.weight.data.fill_(3e38)
-        elif self.what == "image":
-            data_batch["inputs"] = [each.float() * float("nan") for each in data_batch["inputs"]]
-        elif self.what == "loss":  # targets are divided by these
+        elif self.part == "image":
+            data_batch["inputs"] = [image * float("nan") for image in data_batch["inputs"]]
+        elif self.part == "loss":  # targets are divided by these
             model.bbox_head.bbox_coder.stds = (0.0, 0.0, 0.0, 0.0)
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
         backbone = runner.model.backbone
-        if self.what in ("step", "statistic") and runner.iter == 7:  # the second epoch's last
-            broken = backbone.second.bias if self.what == "step" else backbone.first[1].running_var
+        if self.part in ("step", "statistic") and runner.iter == 7:  # the second epoch's last
+            broken = backbone.second.bias if self.part == "step" else backbone.first[1].running_var
             broken.data[0] = float("inf")
 
 
-def train(folder, images, what, extra=""):
+def config_with_hook(folder, images, part=None) -> str:
+    """A config with the hook, whose training spoils a part, or none."""
     hooks = "default_hooks['finite_loss'] = dict(type='FiniteLossHook')\n"
-    hooks += f"custom_hooks = [dict(type='Break', what='{what}')]\n" if what else ""
-    launch.train(str(write_config(folder, images, epochs=2, extra=hooks + extra)))
+    hooks += f"custom_hooks = [dict(type='Break', part='{part}')]\n" if part else ""
+    return str(write_config(folder, images, epochs=2, extra=hooks))
 
 
 @pytest.mark.parametrize(
-    ("what", "where"),
+    ("part", "origin"),
     [
         ("weight", "output of backbone.first.3 (Conv2d), whose weight is not finite;"),
         ("overflow", "output of backbone.second (Conv2d);"),
@@ -56,13 +58,13 @@ def train(folder, images, what, extra=""):
         ("loss", "loss_bbox; first in the loss; the output of every layer is finite"),
     ],
 )
-def test_the_run_stops_and_names_iteration_images_and_layer(images, tmp_path, what, where):
+def test_the_run_stops_and_names_iteration_images_and_layer(images, tmp_path, part, origin):
     with pytest.raises(MixDetError) as error:
-        train(tmp_path, images, what)
+        launch.train(config_with_hook(tmp_path, images, part))
     words = str(error.value)
     assert "\n" not in words
     assert "iteration 6 (epoch 2)" in words
-    assert where in words
+    assert origin in words
     assert words.count(f"{images}/train2017/") == 4  # the images of the batch
     last = tmp_path / "work" / "epoch_1.pth"
     assert f"last checkpoint: {last};" in words
@@ -71,33 +73,27 @@ def test_the_run_stops_and_names_iteration_images_and_layer(images, tmp_path, wh
     assert not (tmp_path / "work" / "epoch_2.pth").exists()
 
 
-def test_the_weights_are_still_those_before_the_step(images, tmp_path, monkeypatch):
-    """So a debugger that stands where the error was raised sees what made it."""
-    seen = []
-
-    def record(runner, model, *_):
-        seen.append(all(torch.isfinite(each).all() for each in model.parameters()))
-        return "stopped"
-
-    monkeypatch.setattr("mixdet.engine.hooks.finite_loss_hook._report", record)
-    with pytest.raises(MixDetError):
-        train(tmp_path, images, "loss")
-    assert seen == [True]
+def test_the_run_stops_before_the_weights_change(images, tmp_path):
+    """A debugger at the error sees the weights that led to it."""
+    runner = Runner.from_cfg(launch.load_config(config_with_hook(tmp_path, images, "loss")))
+    with pytest.raises(MixDetError, match="NaN or infinite in iteration 6"):
+        runner.train()
+    assert all(torch.isfinite(weight).all() for weight in runner.model.parameters())
 
 
 @pytest.mark.parametrize(
-    ("what", "name"), [("step", "second.bias"), ("statistic", "first.1.running_var")]
+    ("part", "name"), [("step", "second.bias"), ("statistic", "first.1.running_var")]
 )
-def test_what_overflowed_in_the_step_is_not_written(images, tmp_path, what, name):
+def test_weights_that_overflowed_in_the_step_are_not_written(images, tmp_path, part, name):
     with pytest.raises(MixDetError, match=rf"1 weights .* backbone\.{name}: no checkpoint"):
-        train(tmp_path, images, what)
+        launch.train(config_with_hook(tmp_path, images, part))
     assert (tmp_path / "work" / "epoch_1.pth").exists()
     assert not (tmp_path / "work" / "epoch_2.pth").exists()
     assert (tmp_path / "work" / "last_checkpoint").read_text().endswith("epoch_1.pth")
 
 
-def test_a_run_that_is_in_order_is_left_as_it_is(images, tmp_path):
-    train(tmp_path / "with", images, None)
+def test_the_hook_changes_no_weight_of_a_run_in_order(images, tmp_path):
+    launch.train(config_with_hook(tmp_path / "with", images))
     launch.train(str(write_config(tmp_path / "without", images, epochs=2)))
     a, b = (
         torch.load(tmp_path / name / "work" / "epoch_2.pth", weights_only=True)["state_dict"]

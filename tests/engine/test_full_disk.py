@@ -1,4 +1,4 @@
-"""A disk that is full while a checkpoint is saved: one line, and the last good one stays."""
+"""A full disk ends the run in one line, and the last good checkpoint stays."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def config(tmp_path):
     return write_config(tmp_path, write_images(tmp_path / "data"), epochs=3)
 
 
-def full_from(monkeypatch, epoch: int) -> None:
-    """From the epoch's checkpoint on no file reaches the disk."""
+def fill_disk(monkeypatch, epoch: int) -> None:
+    """Let no file reach the disk from the checkpoint of an epoch on."""
     fsync, full = os.fsync, False
 
     def refuse(file: int) -> None:
@@ -38,9 +38,9 @@ def full_from(monkeypatch, epoch: int) -> None:
     monkeypatch.setattr(os, "fsync", refuse)
 
 
-def test_the_last_good_checkpoint_stays_and_the_run_goes_on_from_it(config, tmp_path, monkeypatch):
+def test_a_run_resumes_from_the_checkpoint_before_the_full_disk(config, tmp_path, monkeypatch):
     with monkeypatch.context() as disk:
-        full_from(disk, epoch=2)
+        fill_disk(disk, epoch=2)
         with pytest.raises(MixDetError) as refusal:
             launch.train(str(config))
     work = tmp_path / "work"
@@ -55,7 +55,7 @@ def test_the_last_good_checkpoint_stays_and_the_run_goes_on_from_it(config, tmp_
     assert load(str(work / "epoch_3.pth"))["meta"]["epoch"] == 3
 
 
-def test_a_log_that_finds_no_room_ends_in_one_line_too(config, monkeypatch):
+def test_a_disk_that_is_full_for_the_log_ends_the_run_in_one_line(config, monkeypatch):
     def full(*arguments):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "scalars.json")
 
@@ -65,7 +65,7 @@ def test_a_log_that_finds_no_room_ends_in_one_line_too(config, monkeypatch):
 
 
 @pytest.mark.heavy
-def test_a_disk_that_is_really_full(config, tmp_path):
+def test_a_real_full_disk_ends_the_run_in_one_line(config, tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=300k", "none", str(disk)]
@@ -75,9 +75,9 @@ def test_a_disk_that_is_really_full(config, tmp_path):
         with pytest.raises(MixDetError, match="No space left") as refusal:
             launch.train(str(config), work_dir=str(disk))
         assert "\n" not in str(refusal.value)
-        good = list(disk.glob("*.pth"))
-        assert good, "the disk is too small for a single checkpoint"
-        for file in good:
+        checkpoints = list(disk.glob("*.pth"))
+        assert checkpoints, "the disk is too small for a single checkpoint"
+        for file in checkpoints:
             assert "state_dict" in load(str(file))
     finally:
         subprocess.run(["umount", "--lazy", str(disk)], check=True)

@@ -1,4 +1,4 @@
-"""KeepMemoryHook saves page faults, and older C libraries are left alone."""
+"""KeepMemoryHook saves page faults, and does nothing with older C libraries."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ print(done, before, faults())
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's allocator")
 @pytest.mark.parametrize("size", [12, 150])  # MiB, of eight tensors
-def test_pages_are_kept(size):
+def test_freed_memory_is_used_again_without_page_faults(size):
     script = SCRIPT.format(size=size)
     output = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
@@ -71,7 +71,7 @@ def glibc(monkeypatch):
 
 
 @pytest.mark.parametrize("limit", [0, 32 << 20, 1 << 30])
-def test_an_older_glibc_takes_less_or_is_left_alone(glibc, limit):
+def test_an_older_glibc_gets_a_lower_threshold_or_none(glibc, limit):
     taken = glibc(limit)
     assert keep_freed_memory() == bool(limit)
     assert taken.get(M_MMAP_THRESHOLD, 0) == limit

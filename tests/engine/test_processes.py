@@ -1,4 +1,4 @@
-"""Two processes on a CPU, over gloo: they train and evaluate as one, and none dies in silence."""
+"""Two processes on a CPU, over gloo, train and evaluate as one process."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PLAIN = """
 model['backbone']['plain'] = True
 model['bbox_head'].update(
     type='MixConvSSDHead', kernel_sizes=3, norm_cfg=dict(type='GN', num_groups=4))
-custom_hooks = [dict(type='NoteLosses', folder='{folder}')]
+custom_hooks = [dict(type='RecordLosses', folder='{folder}')]
 train_dataloader['batch_size'] = {batch}
 """
 EPOCHS = 2
@@ -64,7 +64,7 @@ def assert_close(a: dict, b: dict) -> None:
 
 
 @pytest.fixture(scope="module")
-def one(quick, images, tmp_path_factory):
+def one_process(quick, images, tmp_path_factory):
     """The folder of a run of one process, of batches of 4."""
     folder = tmp_path_factory.mktemp("one")
     launch.train(str(plain_config(folder, images, batch=4)))
@@ -72,7 +72,7 @@ def one(quick, images, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def two(images, tmp_path_factory):
+def two_processes(images, tmp_path_factory):
     """The folder of a run of two processes, of batches of 2 each."""
     return train_two(tmp_path_factory.mktemp("two"), images)
 
@@ -88,31 +88,35 @@ def last(folder: Path) -> dict:
     return load(folder / f"work/epoch_{EPOCHS}.pth")
 
 
-def test_two_processes_learn_as_one_with_the_double_batch(one, two):
-    assert_close(last(two), last(one))
+def test_two_processes_learn_as_one_with_the_double_batch(one_process, two_processes):
+    assert_close(last(two_processes), last(one_process))
     alone, first, second = (
         np.loadtxt(file)
-        for file in (one / "losses_0.txt", two / "losses_0.txt", two / "losses_1.txt")
+        for file in (
+            one_process / "losses_0.txt",
+            two_processes / "losses_0.txt",
+            two_processes / "losses_1.txt",
+        )
     )
     assert not np.allclose(first, second, rtol=1e-3)
     np.testing.assert_allclose((first + second) / 2, alone, rtol=1e-4)
 
 
-def test_one_process_goes_on_from_two(one, two, images, tmp_path):
+def test_one_process_resumes_from_two(one_process, two_processes, images, tmp_path):
     config = plain_config(tmp_path, images, batch=4)
-    launch.train(str(config), resume=str(two / "work/epoch_1.pth"))
-    assert_close(last(tmp_path), last(one))
+    launch.train(str(config), resume=str(two_processes / "work/epoch_1.pth"))
+    assert_close(last(tmp_path), last(one_process))
 
 
-def test_two_processes_go_on_from_one(one, images, tmp_path):
-    train_two(tmp_path, images, "--resume", one / "work/epoch_1.pth")
+def test_two_processes_resume_from_one(one_process, images, tmp_path):
+    train_two(tmp_path, images, "--resume", one_process / "work/epoch_1.pth")
     assert len(np.loadtxt(tmp_path / "losses_1.txt")) * EPOCHS == len(
-        np.loadtxt(one / "losses_0.txt")
+        np.loadtxt(one_process / "losses_0.txt")
     )
-    assert_close(last(tmp_path), last(one))
+    assert_close(last(tmp_path), last(one_process))
 
 
-def test_an_epoch_that_two_left_in_its_middle_starts_over_in_one(images, tmp_path):
+def test_one_process_starts_an_interrupted_epoch_of_two_over(images, tmp_path):
     hook = "custom_hooks = [dict(type='CtrlC', iteration=5)]\ntrain_dataloader['batch_size'] = 2\n"
     config = write_config(tmp_path / "two", images, EPOCHS, hook)
     run_two([ROOT / "tools/dist_train.sh", config, 2])
@@ -131,25 +135,25 @@ def test_two_processes_evaluate_every_image_once(images, tmp_path):
     launch.train(str(config))
     checkpoint = tmp_path / "work/epoch_1.pth"
     one, two = tmp_path / "one.json", tmp_path / "two.json"
-    odd = ["test_dataloader.dataset.indices=13"]  # an image is dealt twice, to fill up
+    odd = ["test_dataloader.dataset.indices=13"]  # one image is evaluated by both
     metrics = launch.evaluate(str(config), str(checkpoint), out=str(one), cfg_options=odd)
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     arguments = [config, checkpoint, "--launcher", "pytorch", "--out", two, "--cfg-options", *odd]
     done = run_two([*torchrun, ROOT / "tools/test.py", *arguments])
     assert done.returncode == 0, done.stderr[-3000:]
     expected, got = (json.loads(file.read_text()) for file in (one, two))
-    assert len({found["image_id"] for found in expected}) == 13
+    assert len({detection["image_id"] for detection in expected}) == 13
     for key in ("image_id", "category_id"):
-        assert [found[key] for found in got] == [found[key] for found in expected]
+        assert [detection[key] for detection in got] == [row[key] for row in expected]
     for key in ("bbox", "score"):
         np.testing.assert_allclose(
-            [found[key] for found in got], [found[key] for found in expected], atol=1e-4
+            [detection[key] for detection in got], [row[key] for row in expected], atol=1e-4
         )
     assert f"coco/bbox_mAP: {metrics['coco/bbox_mAP']:.4f}" in done.stdout + done.stderr
 
 
 def test_two_processes_validate_the_weights_that_are_saved(images, tmp_path):
-    """Batch norm's statistics, which each process gathers from its own images, included."""
+    """Each process has statistics of batch norm of its own images, until they are synchronized."""
     sync = "default_hooks['sync_buffers'] = dict(type='SyncBuffersHook')\n"
     config = write_config(tmp_path, images, EPOCHS, sync)
     done = run_two([ROOT / "tools/dist_train.sh", config, 2])
@@ -161,12 +165,12 @@ def test_two_processes_validate_the_weights_that_are_saved(images, tmp_path):
         assert again[metric] == pytest.approx(logged[metric], abs=1e-6)
 
 
-def test_a_killed_process_ends_the_job_and_is_named_within_a_minute(images, tmp_path):
-    hooks = f"dict(type='NoteLosses', folder='{tmp_path}'), dict(type='KillRank', rank=1, "
+def test_a_killed_process_ends_the_job_within_a_minute_and_is_named(images, tmp_path):
+    hooks = f"dict(type='RecordLosses', folder='{tmp_path}'), dict(type='KillRank', rank=1, "
     hooks = f"custom_hooks = [{hooks}iteration=2)]\n"
     config = write_config(tmp_path, images, 1000, hooks)
     done = run_two([ROOT / "tools/dist_train.sh", config, 2])
-    killed = (tmp_path / "losses_1.txt").stat().st_mtime  # when it last wrote, just before
+    killed = (tmp_path / "losses_1.txt").stat().st_mtime  # its last write, just before
     assert time.time() - killed < 60
     assert done.returncode != 0
     assert "Signal 9 (SIGKILL) received by PID" in done.stderr

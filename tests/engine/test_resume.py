@@ -11,6 +11,7 @@ import torch
 
 from mixdet import launch
 from tests.conftest import ROOT
+from tests.states import assert_same_state, equal
 from tests.tiny import write_config
 
 pytestmark = pytest.mark.usefixtures("quick")
@@ -21,7 +22,7 @@ BATCHES = 4  # an epoch
 
 @pytest.fixture(scope="module")
 def uninterrupted(quick, images, tmp_path_factory):
-    """Where there is nothing to resume from, `auto` begins at the beginning."""
+    """The last checkpoint of a run that is not stopped. Without a checkpoint `auto` starts anew."""
     return run(tmp_path_factory.mktemp("uninterrupted"), images, resume="auto")
 
 
@@ -40,27 +41,15 @@ def load(path):
     return torch.load(path, weights_only=True)
 
 
-def same(a, b) -> bool:
-    """Whether two nested structures are equal, tensors bit for bit."""
-    if isinstance(a, torch.Tensor):
-        return torch.equal(a, b)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
-    if isinstance(a, (list, tuple)):
-        return len(a) == len(b) and all(map(same, a, b))
-    return a == b
-
-
-def assert_same_state(a, b) -> None:
-    for part in ("state_dict", "optimizer", "param_schedulers"):
-        assert same(a[part], b[part]), part
-    for count in ("epoch", "iter"):
-        assert a["meta"][count] == b["meta"][count]
-
-
 def logged_losses(folder):
     (log,) = folder.glob("work/*/vis_data/scalars.json")
-    return {e["step"]: e["loss"] for e in map(json.loads, log.open()) if "loss" in e}
+    entries = map(json.loads, log.open())
+    return {entry["step"]: entry["loss"] for entry in entries if "loss" in entry}
+
+
+def last_log(folder) -> str:
+    """The log of the last run in a folder."""
+    return max(folder.glob("work/*/*.log"), key=lambda file: file.stat().st_mtime_ns).read_text()
 
 
 def interrupt(folder, images, iteration, validation=False, workers=0, extra="", **arguments):
@@ -81,7 +70,7 @@ def interrupt(folder, images, iteration, validation=False, workers=0, extra="", 
         (8, True, (2, 0), 2, 8),  # in the validation after the second epoch
     ],
 )
-def test_ctrl_c_and_resume(
+def test_a_run_that_ctrl_c_stopped_resumes_exactly(
     uninterrupted,
     images,
     tmp_path,
@@ -110,16 +99,18 @@ def test_a_copied_folder_goes_on_from_its_own_checkpoints(uninterrupted, images,
     first, copy = tmp_path / "first" / "work", tmp_path / "copy" / "work"
     shutil.copytree(first, copy)
     before = {file: file.read_bytes() for file in first.rglob("*") if file.is_file()}
-    assert launch._latest(str(copy)) == str(copy / "interrupted.pth")
     resumed = run(tmp_path / "copy", images, resume="auto")
     assert_same_state(resumed, uninterrupted)
     assert {file: file.read_bytes() for file in first.rglob("*") if file.is_file()} == before
-    (copy / "interrupted.pth").unlink()
+    assert f"Load checkpoint from {copy / 'interrupted.pth'}" in last_log(tmp_path / "copy")
+    for checkpoint in copy.glob("*.pth"):
+        checkpoint.unlink()
     (copy / "last_checkpoint").write_text(str(first / "interrupted.pth"))
-    assert launch._latest(str(copy)) == str(first / "interrupted.pth")  # not beside: as named
+    run(tmp_path / "copy", images, resume="auto")
+    assert f"Load checkpoint from {first / 'interrupted.pth'}" in last_log(tmp_path / "copy")
 
 
-def test_resume_from_a_regular_checkpoint(uninterrupted, images, tmp_path):
+def test_a_run_resumes_exactly_from_a_regular_checkpoint(uninterrupted, images, tmp_path):
     run(tmp_path / "first", images)
     again = run(tmp_path / "second", images, resume=str(tmp_path / "first/work/epoch_1.pth"))
     assert_same_state(again, uninterrupted)
@@ -136,7 +127,7 @@ def test_resume_logs_the_batches_that_are_left(images, tmp_path):
     assert "Epoch(train) [2][1/4]" not in log.read_text()
 
 
-def test_resume_is_exact_with_a_batch_sampler_of_its_own(images, tmp_path):
+def test_resume_is_exact_with_another_batch_sampler(images, tmp_path):
     batches = (
         "train_dataloader['batch_sampler'] = dict(type='AspectRatioBatchSampler', drop_last=True)\n"
     )
@@ -146,7 +137,7 @@ def test_resume_is_exact_with_a_batch_sampler_of_its_own(images, tmp_path):
     assert_same_state(resumed, whole)
 
 
-def test_gradients_that_accumulate_are_not_lost(images, tmp_path):
+def test_accumulated_gradients_are_not_lost(images, tmp_path):
     accumulate = "optim_wrapper['accumulative_counts'] = 3\n"
     whole = run(tmp_path / "whole", images, extra=accumulate)
     checkpoint = interrupt(tmp_path / "first", images, 4, extra=accumulate)
@@ -205,7 +196,7 @@ def test_another_seed_does_not_change_a_resumed_run(uninterrupted, images, tmp_p
     again = run(tmp_path / "second", images, resume=checkpoint, seed=7)
     assert_same_state(again, uninterrupted)
     other = run(tmp_path / "third", images, seed=7)
-    assert not same(other["state_dict"], uninterrupted["state_dict"])
+    assert not equal(other["state_dict"], uninterrupted["state_dict"])
 
 
 def test_an_epoch_whose_checkpoint_is_resumed_is_validated_first(images, tmp_path):
@@ -225,7 +216,7 @@ def test_averaged_weights_are_resumed_too(images, tmp_path, iteration, validatio
     interrupt(tmp_path / "first", images, iteration, validation, extra=EMA)
     resumed = run(tmp_path / "first", images, extra=EMA, resume="auto")
     assert_same_state(resumed, whole)
-    assert same(resumed["ema_state_dict"], whole["ema_state_dict"])
+    assert equal(resumed["ema_state_dict"], whole["ema_state_dict"])
     plain = "module.backbone.second.weight"  # what is trained; the average is the model's
     average = whole["state_dict"]["backbone.second.weight"]
     assert not torch.equal(whole["ema_state_dict"][plain], average)
@@ -236,7 +227,7 @@ def test_the_best_checkpoint_holds_the_averaged_weights_that_were_validated(imag
     (best,) = (tmp_path / "work").glob("best_*.pth")
     number = load(best)["meta"]["epoch"]
     (log,) = tmp_path.glob("work/*/vis_data/scalars.json")
-    scores = [each for each in map(json.loads, log.open()) if "coco/AR@100" in each]
+    scores = [entry for entry in map(json.loads, log.open()) if "coco/AR@100" in entry]
     again = launch.evaluate(str(write_config(tmp_path / "test", images)), str(best))
     for metric in ("coco/bbox_mAP", "coco/AR@100"):
         assert again[metric] == pytest.approx(scores[number - 1][metric], abs=1e-6)
@@ -255,7 +246,7 @@ def test_early_stopping_counts_on_after_a_resume(images, tmp_path):
     assert not list(tmp_path.rglob("epoch_4.pth"))
 
 
-def test_the_documents_hooks_stop_early_and_average(images, tmp_path):
+def test_the_hooks_of_the_documents_stop_early_and_average(images, tmp_path):
     page = (ROOT / "docs/custom_data.md").read_text()
     (block,) = (part for part in page.split("```") if "# early stopping, averaged weights" in part)
     base = write_config(tmp_path, images, 30)
@@ -264,6 +255,6 @@ def test_the_documents_hooks_stop_early_and_average(images, tmp_path):
     config.write_text(f"_base_ = '{base.name}'\n" + block.removeprefix("python") + constant)
     launch.train(str(config))
     (log,) = tmp_path.glob("work/*/vis_data/scalars.json")
-    scores = [each for each in map(json.loads, log.open()) if "coco/bbox_mAP" in each]
+    scores = [entry for entry in map(json.loads, log.open()) if "coco/bbox_mAP" in entry]
     assert len(scores) == 6  # the first, and five that are no better
     assert "ema_state_dict" in load(tmp_path / "work/epoch_6.pth")

@@ -1,4 +1,4 @@
-"""Batch size and learning rate: what a run with another batch says and does; a batch of one."""
+"""Batch size and learning rate: runs with another batch than the recipe, and batches of one."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def run(folder, images, extra, **arguments):
     ]
 
 
-def test_another_batch_is_said_and_scaled_on_request(images, tmp_path):
+def test_another_batch_is_logged_and_the_rate_is_scaled_on_request(images, tmp_path):
     log, plain = run(tmp_path / "plain", images, RECIPE.format(16))
     assert f"{WORDS} 16 images, but this run's have 4" in log
     assert "multiplies the learning rate by 0.25" in log
@@ -47,7 +47,7 @@ def test_accumulated_gradients_are_part_of_the_batch(images, tmp_path):
     assert WORDS not in log
 
 
-def test_scaling_wants_to_know_the_recipes_batch(images, tmp_path):
+def test_scaling_without_the_batch_of_the_recipe_is_refused(images, tmp_path):
     config = write_config(tmp_path, images)
     with pytest.raises(MixDetError, match="--auto-scale-lr: the config does not say"):
         launch.train(str(config), auto_scale_lr=True)
@@ -91,7 +91,7 @@ def test_batch_norm_refuses_one_image_and_group_norm_takes_it():
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs/_base_/schedules").glob("*.py")))
-def test_every_recipe_clips_gradients_and_names_its_batch(path):
+def test_every_recipe_clips_gradients_and_states_its_batch(path):
     cfg = Config.fromfile(path)
     assert cfg.optim_wrapper.clip_grad.max_norm > 0
     assert cfg.auto_scale_lr.base_batch_size > 0

@@ -1,4 +1,4 @@
-"""Our numbers are pycocotools', to the last bit, on the file that we write."""
+"""The scores equal those of pycocotools on the written file, bit for bit."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CLASSES = ("cat", "dog", "emu")
 
 
 def pycocotools_numbers(ann_file, results_file) -> list[float]:
-    """The 12 numbers as anybody computes them."""
+    """The 12 numbers of pycocotools."""
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO(str(ann_file))
         evaluation = COCOeval(truth, truth.loadRes(str(results_file)), "bbox")
@@ -34,7 +34,7 @@ def pycocotools_numbers(ann_file, results_file) -> list[float]:
 
 
 def noisy_predictions(truth: COCO, seed: int = 0) -> list[dict]:
-    """Predictions as a detector gives them: some true boxes moved a little, some wrong ones."""
+    """Predictions like those of a detector: moved true boxes, and wrong boxes."""
     rng = np.random.default_rng(seed)
     categories = truth.getCatIds()
     samples = []
@@ -72,8 +72,8 @@ def evaluate(ann_file, samples, classes, **arguments) -> tuple[CocoDetectionMetr
 
 
 @pytest.fixture
-def small(tmp_path):
-    """Three images, three classes, no `emu`; category ids with gaps."""
+def ann_file(tmp_path):
+    """Annotations of three images and three classes with gaps in the ids, and without an `emu`."""
     images = [{"id": i, "file_name": f"{i}.jpg", "width": 100, "height": 80} for i in (3, 5, 9)]
     boxes = [(3, 2, [10, 10, 20, 20]), (3, 7, [40, 10, 50, 60]), (5, 7, [5, 5, 40, 40])]
     annotations = [
@@ -94,7 +94,7 @@ def small(tmp_path):
     return path
 
 
-def test_the_numbers_are_those_of_pycocotools(coco_sample, tmp_path):
+def test_the_scores_are_those_of_pycocotools(coco_sample, tmp_path):
     ann_file = coco_sample / "annotations" / "instances_val2017.json"
     truth = load_coco(ann_file)
     classes = tuple(category["name"] for category in truth.dataset["categories"])
@@ -113,12 +113,12 @@ def test_the_numbers_are_those_of_pycocotools(coco_sample, tmp_path):
     assert np.mean(defined) == pytest.approx(numbers["coco/bbox_mAP"], abs=1e-12)
 
 
-def test_boxes_and_scores_are_written_unrounded(small, tmp_path):
+def test_boxes_and_scores_are_written_unrounded(ann_file, tmp_path):
     boxes = torch.rand(4, 4).cumsum(1) * 30
     scores = torch.rand(4)
     predicted = {"bboxes": boxes, "scores": scores, "labels": torch.tensor([0, 1, 2, 0])}
     samples = [{"img_id": 5, "pred_instances": predicted}]
-    evaluate(small, samples, CLASSES, results_file=str(tmp_path / "results.json"))
+    evaluate(ann_file, samples, CLASSES, results_file=str(tmp_path / "results.json"))
     written = json.loads((tmp_path / "results.json").read_text())
     wh = boxes.double()[:, 2:] - boxes.double()[:, :2]
     assert [w["bbox"] for w in written] == torch.cat([boxes.double()[:, :2], wh], 1).tolist()
@@ -127,15 +127,15 @@ def test_boxes_and_scores_are_written_unrounded(small, tmp_path):
     assert {w["image_id"] for w in written} == {5}
 
 
-@pytest.mark.parametrize("kind", [torch.Tensor.numpy, torch.Tensor.half, torch.Tensor.bfloat16])
-def test_predictions_of_any_kind_and_changed_afterwards(small, kind):
-    samples = perfect(load_coco(small))
+@pytest.mark.parametrize("convert", [torch.Tensor.numpy, torch.Tensor.half, torch.Tensor.bfloat16])
+def test_predictions_of_any_type_may_be_changed_after_processing(ann_file, convert):
+    samples = perfect(load_coco(ann_file))
     for sample in samples:
         sample["pred_instances"] = {
-            name: column if name == "labels" else kind(column)
+            name: column if name == "labels" else convert(column)
             for name, column in sample["pred_instances"].items()
         }
-    metric = CocoDetectionMetric(str(small))
+    metric = CocoDetectionMetric(str(ann_file))
     metric.dataset_meta = {"classes": CLASSES}
     metric.process({}, samples)
     for sample in samples:
@@ -155,9 +155,9 @@ def perfect(truth: COCO) -> list[dict]:
     return samples
 
 
-def test_perfect_and_empty_predictions(small):
-    samples = perfect(load_coco(small))
-    metric, numbers = evaluate(small, samples, CLASSES, classwise=True)
+def test_perfect_predictions_score_1_and_none_score_0(ann_file):
+    samples = perfect(load_coco(ann_file))
+    metric, numbers = evaluate(ann_file, samples, CLASSES, classwise=True)
     assert numbers["coco/bbox_mAP"] == pytest.approx(1)
     assert numbers["coco/bbox_mAP_l"] == -1  # there is no large object
     assert numbers["coco/AP/dog"] == pytest.approx(1)
@@ -166,31 +166,31 @@ def test_perfect_and_empty_predictions(small):
 
     for sample in samples:
         sample["pred_instances"] = {k: v[:0] for k, v in sample["pred_instances"].items()}
-    _, numbers = evaluate(small, samples, CLASSES)
+    _, numbers = evaluate(ann_file, samples, CLASSES)
     assert {numbers[f"coco/{name}"] for name in STATS if not name.endswith(("_l", "_l@100"))} == {0}
 
 
-def test_images_that_were_not_predicted_do_not_count(small, monkeypatch):
+def test_images_without_a_prediction_are_left_out_with_a_warning(ann_file, monkeypatch):
     warnings = []
     monkeypatch.setattr(
         "mixdet.evaluation.coco_metric.print_log", lambda text, **_: warnings.append(text)
     )
-    samples = perfect(load_coco(small))
-    _, numbers = evaluate(small, samples[:1], CLASSES)
+    samples = perfect(load_coco(ann_file))
+    _, numbers = evaluate(ann_file, samples[:1], CLASSES)
     assert numbers["coco/bbox_mAP"] == pytest.approx(1)
-    assert warnings == [f"evaluated on 1 of the 3 images in {small}"]
+    assert warnings == [f"evaluated on 1 of the 3 images in {ann_file}"]
 
 
-def test_a_class_subset_is_evaluated_alone(small):
-    truth = load_coco(small)
+def test_only_the_chosen_classes_are_evaluated(ann_file):
+    truth = load_coco(ann_file)
     scores = score_boxes(truth, [], category_ids=[7])
     assert list(scores.per_class) == ["dog"]
 
 
 @pytest.mark.parametrize("classes", [("dog", "cat", "emu"), ("cat", "dog", "emu", "yak")])
-def test_classes_that_the_file_orders_differently_are_refused(small, classes):
+def test_classes_in_another_order_than_the_file_are_refused(ann_file, classes):
     with pytest.raises(MixDetError, match=r"order|lacks yak"):
-        evaluate(small, perfect(load_coco(small)), classes)
+        evaluate(ann_file, perfect(load_coco(ann_file)), classes)
 
 
 def test_files_that_are_no_annotations_are_refused(tmp_path):
@@ -202,8 +202,8 @@ def test_files_that_are_no_annotations_are_refused(tmp_path):
             load_coco(tmp_path / "bad.json")
 
 
-def test_the_table_shows_percent_and_every_class(small):
-    metric, _ = evaluate(small, perfect(load_coco(small)), CLASSES)
+def test_the_table_shows_percent_and_every_class(ann_file):
+    metric, _ = evaluate(ann_file, perfect(load_coco(ann_file)), CLASSES)
     head, values, _, _, classes = metric.scores.table().splitlines()
     assert dict(zip(head.split(), values.split(), strict=True)) == {
         "mAP": "100.0",
@@ -220,7 +220,7 @@ def test_the_table_shows_percent_and_every_class(small):
 class TestFasterCocoEval:
     """`backend="faster_coco_eval"` gives pycocotools' numbers."""
 
-    def test_on_the_coco_sample(self, coco_sample):
+    def test_scores_of_the_coco_sample_equal_those_of_pycocotools(self, coco_sample):
         ann_file = coco_sample / "annotations/instances_val2017.json"
         truth = load_coco(ann_file)
         samples = noisy_predictions(truth)
@@ -233,14 +233,14 @@ class TestFasterCocoEval:
         assert fast.scores.per_class == pytest.approx(slow.scores.per_class, abs=1e-12, nan_ok=True)
 
     @pytest.mark.heavy
-    def test_on_many_images(self):
+    def test_scores_of_5000_images_equal_those_of_pycocotools(self):
         truth, detections = random_coco_detections(5000)
         want, got = (score_boxes(truth, detections, backend=backend) for backend in BACKENDS)
         assert got.stats == pytest.approx(want.stats, abs=1e-12)
         assert 0.1 < want.stats["bbox_mAP"] < 0.9
 
-    def test_without_an_object_or_a_detection(self, small):
-        truth = load_coco(small)
+    def test_scores_without_objects_or_detections_equal_those_of_pycocotools(self, ann_file):
+        truth = load_coco(ann_file)
         for detections in (
             [],
             [{"image_id": 3, "category_id": 8, "bbox": [1, 1, 5, 5], "score": 1}],
@@ -248,7 +248,7 @@ class TestFasterCocoEval:
             want, got = (score_boxes(truth, detections, backend=name) for name in BACKENDS)
             assert got.stats == want.stats
 
-    def test_refusals(self, monkeypatch):
+    def test_an_unknown_backend_and_a_missing_package_are_refused(self, monkeypatch):
         with pytest.raises(MixDetError, match="backend='coco' of the COCO metric"):
             CocoDetectionMetric("truth.json", backend="coco")
         monkeypatch.setitem(sys.modules, "faster_coco_eval", None)

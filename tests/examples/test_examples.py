@@ -58,7 +58,7 @@ def assert_equal(rows: np.ndarray, detections) -> None:
 
 
 @pytest.fixture(params=[(64, 64), (333, 121)], ids=str)
-def image(request, tmp_path):
+def noise_file(request, tmp_path):
     """A file with an image of noise."""
     file = tmp_path / "image.png"
     pixels = np.random.default_rng(5).integers(0, 256, (*request.param, 3), dtype=np.uint8)
@@ -66,20 +66,20 @@ def image(request, tmp_path):
     return file
 
 
-def test_detect_onnx(exported, image):
+def test_detect_onnx_finds_the_boxes_of_the_detector(exported, noise_file):
     folder = exported / "raw"
     # isolated: neither the checkout nor the environment adds anything
-    command = [sys.executable, "-I", EXAMPLES / "detect_onnx.py", folder, image]
-    said = subprocess.check_output(command, text=True)
+    command = [sys.executable, "-I", EXAMPLES / "detect_onnx.py", folder, noise_file]
+    printed = subprocess.check_output(command, text=True)
     classes = json.loads((folder / "mixdet.json").read_text())["classes"]
-    rows = [line.split() for line in said.splitlines()]
+    rows = [line.split() for line in printed.splitlines()]
     numbers = [[classes.index(name), *map(float, rest)] for name, *rest in rows]
-    assert_equal(np.array(numbers), Detector(folder, runtime="onnx")(image))
+    assert_equal(np.array(numbers), Detector(folder, runtime="onnx")(noise_file))
 
 
-@pytest.mark.heavy  # the compiler takes its time
+@pytest.mark.heavy  # compiling is slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no g++")
-def test_detect_openvino(exported, image, tmp_path):
+def test_detect_openvino_finds_the_boxes_of_the_detector(exported, noise_file, tmp_path):
     folder = exported / "raw"
     manifest = json.loads((folder / "mixdet.json").read_text())
     page = (EXAMPLES / "README.md").read_text()
@@ -89,16 +89,16 @@ def test_detect_openvino(exported, image, tmp_path):
     subprocess.run(["bash", "-ec", build], cwd=EXAMPLES, check=True, env={"PATH": path})
 
     size, rule = manifest["input"], manifest["postprocess"]
-    pixels = cv2.imread(str(image))
+    pixels = cv2.imread(str(noise_file))
     height, width = pixels.shape[:2]
     pixels = pixels[..., ::-1] if size["channels"] == "RGB" else pixels
     pixels = cv2.resize(pixels, (size["width"], size["height"]))
     limits = [str(rule[key]) for key in ("score_thr", "iou_thr", "max_per_img")]
     command = [tmp_path / "detect_openvino", folder / "model.xml", *limits]
-    said = subprocess.check_output(command, input=pixels.tobytes()).decode()
-    rows = np.array([line.split() for line in said.splitlines()], float)
+    printed = subprocess.check_output(command, input=pixels.tobytes()).decode()
+    rows = np.array([line.split() for line in printed.splitlines()], float)
     rows[:, 2:] *= [width / size["width"], height / size["height"]] * 2
-    assert_equal(rows, Detector(folder, runtime="openvino")(image))
+    assert_equal(rows, Detector(folder, runtime="openvino")(noise_file))
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no g++")

@@ -1,3 +1,5 @@
+"""Exported folders in `Detector` and `ExportedNetwork`."""
+
 from __future__ import annotations
 
 import hashlib
@@ -22,6 +24,7 @@ from mixdet.deploy.to_openvino import convert_to_openvino
 from mixdet.errors import MixDetError
 from mixdet.inference import Detector, ExportedNetwork, read_manifest, runtimes
 from mixdet.inference.exported import ExportedFile, suppress
+from mixdet.inference.runtimes import OPENVINO_BATCH
 from tests.conftest import ROOT
 
 
@@ -50,10 +53,10 @@ def test_suppress_equals_torchvision(anchors, classes, seed, nms_pre):
     rows, labels = pairs // classes, pairs % classes
     candidates = torch.from_numpy(boxes / scale)[rows]
     kept = batched_nms(candidates, flat[pairs], labels, 0.45)[:10]
-    found = suppress(boxes, scores, scale, manifest)
-    assert np.allclose(found[0], candidates[kept].numpy())
-    assert np.array_equal(found[1], flat[pairs][kept].numpy())
-    assert np.array_equal(found[2], labels[kept].numpy())
+    got_boxes, got_scores, got_labels = suppress(boxes, scores, scale, manifest)
+    assert np.allclose(got_boxes, candidates[kept].numpy())
+    assert np.array_equal(got_scores, flat[pairs][kept].numpy())
+    assert np.array_equal(got_labels, labels[kept].numpy())
 
 
 CODE = """
@@ -68,9 +71,9 @@ class Refuse(importlib.abc.MetaPathFinder):
 sys.meta_path.insert(0, Refuse())
 from mixdet.inference import Detector
 detector = Detector(sys.argv[1], runtime=sys.argv[2])
-found = detector(sys.argv[3])
-assert len(found) > 0 and found.boxes.shape == (len(found), 4)
-assert set(found.names) <= set(detector.classes)
+detections = detector(sys.argv[3])
+assert len(detections) > 0 and detections.boxes.shape == (len(detections), 4)
+assert set(detections.names) <= set(detector.classes)
 assert "torch" not in sys.modules and "mmdet" not in sys.modules
 """
 
@@ -84,7 +87,7 @@ def test_a_fresh_process_needs_neither_torch_nor_mmdet(exported, images, kind, r
 
 
 @pytest.mark.parametrize("kind", ["raw", "end2end"])
-def test_images_of_every_kind(exported, images, tmp_path, kind):
+def test_images_of_every_kind_give_the_same_boxes(exported, images, tmp_path, kind):
     detector = Detector(exported / kind)
     path = images / "val2017" / "2.png"
     array = np.asarray(Image.open(path))
@@ -94,10 +97,10 @@ def test_images_of_every_kind(exported, images, tmp_path, kind):
     assert want.labels.dtype == np.int64
     alpha = np.dstack([array, np.full(array.shape[:2], 9, np.uint8)])
     for same in (path, str(path), Image.open(path), alpha, [array]):
-        found = detector(same)
-        found = found[0] if isinstance(found, list) else found
-        assert np.array_equal(found.boxes, want.boxes)
-        assert found.names == want.names
+        got = detector(same)
+        got = got[0] if isinstance(got, list) else got
+        assert np.array_equal(got.boxes, want.boxes)
+        assert got.names == want.names
     gray = detector([array[..., 0], Image.fromarray(array[..., 0])])
     assert np.array_equal(gray[0].boxes, gray[1].boxes)
     exif = Image.Exif()
@@ -110,7 +113,7 @@ def test_images_of_every_kind(exported, images, tmp_path, kind):
     assert detector([]) == []
 
 
-def test_batches_change_nothing(exported, images):
+def test_the_batch_size_changes_no_box(exported, images):
     files = sorted((images / "val2017").iterdir())
     detector = Detector(exported / "end2end")
     for one, many in zip(map(detector, files), detector(files, batch_size=5), strict=True):
@@ -119,8 +122,8 @@ def test_batches_change_nothing(exported, images):
 
 
 @pytest.mark.parametrize("convert", [convert_to_openvino, openvino.convert_model])
-def test_eight_images_at_a_time_on_openvino(exported, tmp_path, monkeypatch, convert):
-    """What is computed is the same, also of a file that takes one image alone."""
+def test_openvino_computes_several_images_together(exported, tmp_path, monkeypatch, convert):
+    """Only a file of our converter can be reshaped. The outputs are the same in any case."""
     source = tmp_path / "source"
     shutil.copytree(exported / "raw", source)
     openvino.save_model(convert(source / "model.onnx"), source / "model.xml", False)
@@ -135,14 +138,14 @@ def test_eight_images_at_a_time_on_openvino(exported, tmp_path, monkeypatch, con
     network = ExportedFile(read_manifest(source), "openvino", source)
     height, width = (network.manifest["input"][side] for side in ("height", "width"))
     inputs = np.random.default_rng(0).integers(0, 256, (19, height, width, 3), np.uint8)
-    found = [*network.raw_outputs(inputs)]
-    assert compiled == ([1, 8] if convert is convert_to_openvino else [1])
+    together = [*network.raw_outputs(inputs)]
+    assert compiled == ([1, OPENVINO_BATCH] if convert is convert_to_openvino else [1])
     alone = [pair for one in inputs for pair in network.raw_outputs(one[None])]
-    assert len(found) == len(alone)
-    for pair, others in zip(found, alone, strict=True):
+    assert len(together) == len(alone)
+    for pair, others in zip(together, alone, strict=True):
         for one, other in zip(pair, others, strict=True):
             np.testing.assert_allclose(one, other, rtol=0, atol=1e-4)
-    boxes = np.stack([boxes for boxes, _ in found])
+    boxes = np.stack([boxes for boxes, _ in together])
     assert (boxes[1:] != boxes[:-1]).any((1, 2)).all()  # the images differ
 
 
@@ -169,7 +172,9 @@ def thread_counts(monkeypatch):
 
 @pytest.mark.parametrize("kind", ["raw", "end2end"])
 @pytest.mark.parametrize("runtime", ["onnx", "openvino"])
-def test_threads_reach_the_runtime_and_move_no_box(exported, images, thread_counts, kind, runtime):
+def test_threads_reach_the_runtime_and_change_no_box(
+    exported, images, thread_counts, kind, runtime
+):
     files = sorted((images / "val2017").iterdir())[:9]  # OpenVINO compiles once more, for eight
     default = Detector(exported / kind, runtime=runtime)(files)
     thread_counts.clear()
@@ -197,7 +202,7 @@ Permute out1 1 1 second out1 0=0
 
 
 @pytest.mark.parametrize("threads", [None, 1])
-def test_threads_of_ncnn(tmp_path, monkeypatch, threads):
+def test_threads_reach_ncnn(tmp_path, monkeypatch, threads):
     """A network without weights, whose two outputs are its input."""
     ncnn = pytest.importorskip("ncnn")
     (tmp_path / "model.ncnn.param").write_text(NCNN_COPIES)
@@ -218,17 +223,17 @@ def test_executorch_refuses_threads(tmp_path):
 
 
 @pytest.mark.parametrize("threads", [0, -1])
-def test_threads_are_one_or_more(exported, threads):
+def test_fewer_threads_than_one_are_refused(exported, threads):
     with pytest.raises(MixDetError, match=f"threads={threads}: give a number from 1 on"):
         Detector(exported / "raw", threads=threads)
 
 
-def test_threads_do_not_mix_images(exported):
+def test_calls_from_several_threads_do_not_mix_images(exported):
     detector = Detector(exported / "raw", runtime="openvino")
     rng = np.random.default_rng(0)
     images = [rng.integers(0, 256, (90, 120, 3), np.uint8) for _ in range(9)]
     lists = [[image] for image in images] + [images] * 2
-    alone = [detector(each) for each in lists]
+    alone = [detector(images) for images in lists]
     with ThreadPoolExecutor(3) as threads:
         for _ in range(8):
             for together, expected in zip(threads.map(detector, lists), alone, strict=True):
@@ -237,8 +242,8 @@ def test_threads_do_not_mix_images(exported):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="signal stacks")
-def test_networks_that_are_let_go_leave_signals_alone(exported):
-    """Each OpenVINO core has a signal stack, and restores the one before, be it gone or not."""
+def test_signals_work_after_openvino_networks_are_released(exported):
+    """A core of OpenVINO that is released puts back an earlier signal stack, which may be freed."""
     code = """
 import signal, sys
 from mixdet.inference import Detector
@@ -298,7 +303,7 @@ def test_a_file_that_is_no_network_is_refused(exported, tmp_path):
         (("files",), None),
     ],
 )
-def test_a_manifest_names_the_place_that_is_wrong(exported, tmp_path, place, value):
+def test_a_wrong_value_in_a_manifest_is_named(exported, tmp_path, place, value):
     manifest = json.loads((exported / "raw" / "mixdet.json").read_text())
     inner = manifest
     for key in place[:-1]:
@@ -310,7 +315,7 @@ def test_a_manifest_names_the_place_that_is_wrong(exported, tmp_path, place, val
         read_manifest(tmp_path)
 
 
-def test_folders_that_are_none(exported, tmp_path, monkeypatch):
+def test_folders_without_a_valid_manifest_are_refused(exported, tmp_path, monkeypatch):
     with pytest.raises(MixDetError, match=r"no mixdet.json; these .* have one: end2end, raw"):
         Detector(exported)
     with pytest.raises(MixDetError, match=r"no mixdet.json"):

@@ -1,6 +1,9 @@
+"""ImageNet weights of timm: which ones a backbone gets, from where, and what is refused."""
+
 from __future__ import annotations
 
 import copy
+import io
 import pickle
 from pathlib import Path
 
@@ -50,7 +53,7 @@ def assert_equals_file(backbone: nn.Module, state: dict[str, Tensor]) -> None:
 
 @pytest.fixture
 def hub(monkeypatch) -> list[str]:
-    """A hub whose pages hold the weights of the model that they are named after."""
+    """The pages that are fetched from a stand-in for the hub."""
     pages = []
 
     def fetch(page: str, **kwargs) -> dict[str, Tensor]:
@@ -58,13 +61,15 @@ def hub(monkeypatch) -> list[str]:
         return timm_state(page.removeprefix("timm/").split(".")[0])
 
     monkeypatch.setattr(timm.models, "load_state_dict_from_hf", fetch)
-    monkeypatch.setattr("mixdet.models.weight_init._reach_hub", lambda: None)
+    monkeypatch.setattr("socket.create_connection", lambda *args: io.BytesIO())
     return pages
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
 @pytest.mark.parametrize("detector_init", [None, dict(type="Constant", layer="Conv2d", val=0.5)])
-def test_after_the_detectors_init_the_backbone_equals_the_file(tmp_path, suffix, detector_init):
+def test_the_backbone_has_the_weights_of_the_file_after_the_detectors_init(
+    tmp_path, suffix, detector_init
+):
     state = timm_state("mixnet_s")
     file = write(state, tmp_path / f"model{suffix}")
     detector = MODELS.build(
@@ -111,14 +116,14 @@ def test_after_the_detectors_init_the_backbone_equals_the_file(tmp_path, suffix,
     ],
     ids=str,
 )
-def test_the_weights_follow_from_arch_and_padding(hub, make, kwargs, page):
+def test_arch_and_padding_choose_the_weights(hub, make, kwargs, page):
     backbone = make(**kwargs, init_cfg=dict(type="TimmPretrained"))
     backbone.init_weights()
     assert hub == [page]
     assert_equals_file(backbone, timm_state(page.removeprefix("timm/").split(".")[0]))
 
 
-def test_model_overrides(hub):
+def test_the_argument_model_chooses_the_weights(hub):
     override = dict(type="TimmPretrained", model="tf_mixnet_l.in1k")
     MixNet("l", padding="same", init_cfg=override).init_weights()
     assert hub == ["timm/tf_mixnet_l.in1k"]
@@ -139,7 +144,7 @@ def test_weights_for_another_arithmetic_are_refused(hub, kwargs, model, message)
     assert hub == []
 
 
-def test_a_list_of_initializers_goes_in_order(hub):
+def test_a_list_of_initializers_runs_in_order(hub):
     backbone = MixNet(
         taps=("stage6",),
         init_cfg=[dict(type="Constant", layer="Conv2d", val=0.5), dict(type="TimmPretrained")],
@@ -181,9 +186,9 @@ def test_weights_that_do_not_fit_are_refused_in_one_line(hub, make, kwargs, init
     assert len(str(info.value)) < 1000
 
 
-@pytest.mark.parametrize("what", ["offline", "no network"])
-def test_without_network_or_file_the_error_says_how_to_get_the_file(monkeypatch, tmp_path, what):
-    if what == "offline":
+@pytest.mark.parametrize("case", ["offline", "no network"])
+def test_without_a_network_the_error_says_how_to_get_the_file(monkeypatch, tmp_path, case):
+    if case == "offline":
         monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
         monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     else:
@@ -205,7 +210,7 @@ def test_without_network_or_file_the_error_says_how_to_get_the_file(monkeypatch,
         assert part in message
 
 
-def test_weights_that_were_fetched_before_need_no_network(monkeypatch, tmp_path):
+def test_weights_in_the_cache_need_no_network(monkeypatch, tmp_path):
     """The hub's cache, as `huggingface_hub` lays it out."""
     page = tmp_path / "models--timm--mixnet_m.ft_in1k"
     (page / "refs").mkdir(parents=True)
@@ -234,7 +239,7 @@ def test_a_missing_file_is_refused(tmp_path):
 
 
 class Trap:
-    """Unpickling one creates a file."""
+    """An object that creates a file when it is unpickled."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
@@ -274,7 +279,7 @@ def test_a_file_that_is_no_checkpoint_is_refused(tmp_path):
     ],
     ids=str,
 )
-def test_normalization_of_the_weights(make, kwargs, expected):
+def test_normalization_is_that_of_the_weights(make, kwargs, expected):
     assert timm_normalization(make(**kwargs).timm_name) == expected
 
 

@@ -1,42 +1,27 @@
-"""Fixtures for the tests of the tools: images, a trained detector, running a tool."""
+"""Fixtures that run a tool."""
 
 from __future__ import annotations
 
 import runpy
-import sys
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, refusal_line
 
 
 @pytest.fixture
-def tool(monkeypatch, capfd):
+def tool(call_main, monkeypatch):
     """Run a tool in this process, from the repository's root; return (code, stdout, stderr)."""
 
     def run(name, *arguments):
         monkeypatch.chdir(ROOT)
-        monkeypatch.setattr(sys, "argv", [f"tools/{name}.py", *map(str, arguments)])
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as end:
-            runpy.run_path(f"tools/{name}.py", run_name="__main__")
-        out, err = capfd.readouterr()
-        return end.value.code or 0, out, err
+        file = f"tools/{name}.py"
+        return call_main(lambda: runpy.run_path(file, run_name="__main__"), file, *arguments)
 
     return run
 
 
 @pytest.fixture
 def refusal(tool):
-    """Run a tool that must refuse: exit code 1 and one line, which is returned."""
-
-    def run(name, *arguments):
-        code, out, err = tool(name, *arguments)
-        assert code == 1, out + err
-        lines = err.strip().splitlines()
-        assert len(lines) == 1, err
-        assert lines[0].startswith("error: ")
-        assert "Traceback" not in out + err
-        return lines[0]
-
-    return run
+    """Run a tool that must refuse with exit code 1 and one line; return the line."""
+    return lambda name, *arguments: refusal_line(tool(name, *arguments))

@@ -1,4 +1,4 @@
-"""tools/check_data.py: the images themselves, the report in three forms, the exit code."""
+"""tools/check_data.py reads the images, writes a report in three forms, and sets the exit code."""
 
 from __future__ import annotations
 
@@ -14,12 +14,11 @@ pytestmark = pytest.mark.usefixtures("quick")
 
 
 @pytest.fixture
-def data(images, tmp_path):
-    """Training and validation images that differ, unlike the tiny ones."""
-    data = shutil.copytree(images, tmp_path / "data")
-    for file in (data / "val2017").iterdir():
+def data(images_copy):
+    """The tiny data set with turned validation images."""
+    for file in (images_copy / "val2017").iterdir():
         Image.open(file).rotate(90).save(file)
-    return data
+    return images_copy
 
 
 @pytest.fixture
@@ -36,14 +35,14 @@ def checked(tool, tmp_path):
     return run
 
 
-def test_nothing_wrong(checked, data):
+def test_data_without_a_fault_have_no_problem(checked, data):
     code, problems, out = checked(data)
     assert (code, problems) == (0, {})
     assert "nothing is wrong" in out
     assert "21 training boxes at 64 x 64" in out
 
 
-def test_images_cut_short_spoilt_not_images_and_of_another_size(checked, data):
+def test_truncated_spoiled_missing_and_resized_images_are_reported(checked, data):
     folder = data / "train2017"
     Image.open(folder / "1.png").convert("RGB").save(folder / "whole.jpg")
     jpeg = (folder / "whole.jpg").read_bytes()
@@ -53,10 +52,10 @@ def test_images_cut_short_spoilt_not_images_and_of_another_size(checked, data):
     (folder / "4.png").write_bytes(b"")
     Image.open(folder / "5.png").resize((SIZE, 2 * SIZE)).save(folder / "5.png")
     (folder / "6.png").unlink()
-    spoilt = bytearray((folder / "7.png").read_bytes())
-    middle = len(spoilt) // 2
-    spoilt[middle : middle + 9] = bytes(9)  # whole from header to end, and not to be decoded
-    (folder / "7.png").write_bytes(spoilt)
+    spoiled = bytearray((folder / "7.png").read_bytes())
+    middle = len(spoiled) // 2
+    spoiled[middle : middle + 9] = bytes(9)  # whole from header to end, and not to be decoded
+    (folder / "7.png").write_bytes(spoiled)
     code, problems, out = checked(data)
     assert code == 1
     assert problems["broken_images"]["count"] == 5
@@ -67,7 +66,7 @@ def test_images_cut_short_spoilt_not_images_and_of_another_size(checked, data):
     assert problems["missing_images"]["count"] == 1
 
 
-def test_a_turned_photograph_has_the_size_it_is_read_with(checked, data):
+def test_a_photograph_turned_by_exif_has_its_upright_size(checked, data):
     file = data / "train2017" / "1.png"
     image = Image.open(file).resize((SIZE, SIZE // 2))
     exif = Image.Exif()
@@ -77,7 +76,7 @@ def test_a_turned_photograph_has_the_size_it_is_read_with(checked, data):
     assert "1.png: 32 x 64, stated 64 x 64" in out
 
 
-def test_images_shared_by_training_and_validation_under_other_names(checked, data):
+def test_equal_images_in_training_and_validation_are_reported(checked, data):
     shutil.copy(data / "train2017" / "3.png", data / "val2017" / "9.png")
     code, problems, _ = checked(data)
     assert code == 1
@@ -85,7 +84,7 @@ def test_images_shared_by_training_and_validation_under_other_names(checked, dat
     assert example["text"].endswith(f"9.png is {data / 'train2017' / '3.png'}")
 
 
-def test_anchors_that_miss_the_boxes_are_a_note_with_sizes_that_fit(checked, data):
+def test_anchors_that_miss_the_boxes_lead_to_a_note_with_better_sizes(checked, data):
     generator = "model.bbox_head.anchor_generator"
     sizes = [f"{generator}.min_sizes=[200,300]", f"{generator}.max_sizes=[300,400]"]
     code, problems, out = checked(data, "--cfg-options", *sizes)
@@ -94,7 +93,7 @@ def test_anchors_that_miss_the_boxes_are_a_note_with_sizes_that_fit(checked, dat
     assert "anchor_generator=dict(min_sizes=[" in out
 
 
-def test_the_page_holds_the_images_and_asks_for_nothing_else(checked, data, tmp_path):
+def test_the_page_embeds_the_images_and_loads_nothing_else(checked, data, tmp_path):
     file = data / "annotations" / "instances_train2017.json"
     content = json.loads(file.read_text())
     content["annotations"][0]["bbox"] = [50, 2, 1e9, 9]
@@ -107,7 +106,7 @@ def test_the_page_holds_the_images_and_asks_for_nothing_else(checked, data, tmp_
     assert "http" not in page
 
 
-def test_refusals(refusal, data, tmp_path):
+def test_wrong_paths_and_annotation_files_are_refused(refusal, data, tmp_path):
     config = write_config(tmp_path, data)
     assert "--json" in refusal("check_data", config, "--json", tmp_path / "data" / "annotations")
     assert "is missing" in refusal("check_data", config, "--data-root", tmp_path / "nowhere")

@@ -1,4 +1,4 @@
-"""The tool's formats, and what it says of MAdds."""
+"""The formats of the tool and its options."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ def test_json_holds_exact_numbers():
     assert row["paper"] == TABLE_1[NAME]._asdict()
 
 
-def test_stages_as_markdown():
+def test_stages_are_written_as_markdown():
     lines = run("configs/ssdlite_mixnet_s_digits.py", "--stages", "--format", "markdown")
     assert "ssdlite_mixnet_s_digits" in lines
     assert "3: 48, 5: 48, 7: 48" in lines
     assert "half of what is often called FLOPs" in lines
 
 
-def test_options_are_counted():
-    """A width multiplier of a half: fewer parameters, and no row of the paper's."""
+def test_options_change_the_counts():
+    """A width multiplier of 0.5 leaves fewer parameters, and the paper has no such row."""
     whole, half = (
         json.loads(run(CONFIG, "--format", "json", *options))[0]
         for options in ((), ("--cfg-options", "model.backbone.widen_factor=0.5"))

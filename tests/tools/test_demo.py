@@ -1,4 +1,4 @@
-"""The demo page as it is served: in a browser, with many visitors, and its refusals."""
+"""The server of the demo page: in a browser, with many visitors, and what it refuses."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,18 +23,19 @@ from mixdet.demo import serve, server
 from mixdet.errors import MixDetError
 from mixdet.inference import Detections
 from tests.browser import CHROMIUM, Browser
+from tests.conftest import ROOT
+from tests.untrained import save_untrained
 
-ROOT = Path(__file__).resolve().parents[2]
 TOOL = [sys.executable, str(ROOT / "tools" / "demo.py")]
 
 
 class TestRefusals:
-    def test_without_gradio(self, monkeypatch):
+    def test_missing_gradio_is_named(self, monkeypatch):
         monkeypatch.setattr(server.importlib.util, "find_spec", lambda name: None)
         with pytest.raises(MixDetError, match=re.escape("pip install 'mixdet[demo]'")):
             serve(["a.pth"])
 
-    def test_port_in_use(self, monkeypatch):
+    def test_a_port_in_use_or_out_of_range_is_named(self, monkeypatch):
         monkeypatch.setattr(server.importlib.util, "find_spec", lambda name: True)
         with socket.create_server(("127.0.0.1", 0)) as taken:
             port = taken.getsockname()[1]
@@ -45,7 +47,7 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("options", "words"), [((), "gone.pth"), (("--threads", "0"), "threads=0")]
     )
-    def test_arguments_that_the_detector_refuses(self, options, words):
+    def test_arguments_that_the_detector_refuses_end_in_one_line(self, options, words):
         pytest.importorskip("gradio")
         command = [*TOOL, "gone.pth", "--port", "0", *options]
         done = subprocess.run(command, capture_output=True, text=True)
@@ -55,9 +57,19 @@ class TestRefusals:
         assert done.stderr.count("\n") == 1
 
 
-def test_listens_on_the_loopback_address_only():
-    with server._listen(0) as listener:
-        assert listener.getsockname()[0] == "127.0.0.1"
+def test_listens_on_the_loopback_address_only(monkeypatch):
+    uvicorn = pytest.importorskip("uvicorn")
+    addresses = []
+
+    def run(self, sockets):
+        addresses.extend(listener.getsockname()[0] for listener in sockets)
+
+    monkeypatch.setattr(uvicorn, "Server", lambda config: SimpleNamespace(run=run.__get__(config)))
+    monkeypatch.setattr(server, "Detector", lambda model, threads: FakeDetector())
+    monkeypatch.setattr(server, "build_app", lambda detectors, folder: None)
+    monkeypatch.setattr("signal.signal", lambda *_: None)  # the handlers of this process stay
+    serve(["a.pth"], port=0)
+    assert addresses == ["127.0.0.1"]
 
 
 class FakeDetector:
@@ -128,7 +140,7 @@ class TestInABrowser:
         browser.wait(f"document.querySelector('#count{index}')?.innerText.startsWith('{words} in')")
         browser.wait(f"document.querySelector('#boxes{index} img')?.naturalWidth")
 
-    def test_upload_boxes_and_threshold(self, browser, models, tmp_path):
+    def test_the_threshold_draws_again_without_the_detectors(self, browser, models, tmp_path):
         Image.new("RGB", (600, 400), (90, 90, 90)).save(tmp_path / "a.png")
         browser.upload("#image input[type=file]", tmp_path / "a.png")
         self.wait_for_boxes(browser, 0, "7 boxes")
@@ -161,7 +173,7 @@ class TestInABrowser:
         self.wait_for_boxes(browser, 0, "9 boxes")
         assert [len(model.received) for model in models.values()] == asked
 
-    def test_click_an_example_and_clear_it(self, browser):
+    def test_an_example_can_be_clicked_and_cleared(self, browser):
         browser.wait("document.querySelectorAll('.gallery-item').length == 6")
         browser.run("document.querySelector('.gallery-item').click()")
         self.wait_for_boxes(browser, 0, "7 boxes")
@@ -177,14 +189,14 @@ class TestInABrowser:
         })"""
         browser.wait(script.replace("NAME", name))
 
-    def test_the_camera(self, browser):
+    def test_a_photo_of_the_camera_gets_boxes(self, browser):
         self.press(browser, "capture from camera")
         self.press(browser, "access webcam")
         browser.wait("document.querySelector('#image video')?.videoWidth")
         self.press(browser, "capture photo")
         self.wait_for_boxes(browser, 0, "7 boxes")
 
-    def test_file_that_is_no_image(self, browser, models, tmp_path):
+    def test_a_file_that_is_no_image_is_refused_by_name(self, browser, models, tmp_path):
         asked = len(models["second"].received)
         (tmp_path / "a.png").write_bytes(b"not an image")
         browser.upload("#image input[type=file]", tmp_path / "a.png")
@@ -192,7 +204,7 @@ class TestInABrowser:
         assert len(models["second"].received) == asked
 
     @pytest.mark.parametrize("width", [1280, 390])
-    def test_page_fits_the_window(self, browser, width, tmp_path):
+    def test_the_page_fits_the_window(self, browser, width, tmp_path):
         browser.resize(width, 900)
         Image.new("RGB", (1500, 400), (90, 90, 90)).save(tmp_path / "a.png")
         browser.upload("#image input[type=file]", tmp_path / "a.png")
@@ -265,8 +277,8 @@ def test_fifty_visitors_are_answered_in_order_or_refused(tmp_path):
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_memory_of_the_tool_does_not_grow(tmp_path):
     pytest.importorskip("gradio")
-    checkpoint = write_checkpoint(tmp_path / "model.pth")
-    call = [*TOOL, checkpoint, "--port", "0"]
+    checkpoint = save_untrained(tmp_path / "model.pth")
+    call = [*TOOL, str(checkpoint), "--port", "0"]
     environment = {**os.environ, "TMPDIR": str(tmp_path / "scratch")}
     (tmp_path / "scratch").mkdir()
     tool = subprocess.Popen(call, stdout=subprocess.PIPE, text=True, cwd=tmp_path, env=environment)
@@ -284,14 +296,3 @@ def test_memory_of_the_tool_does_not_grow(tmp_path):
         tool.terminate()
         tool.wait(30)
     assert list((tmp_path / "scratch").glob("mixdet_demo_*")) == []
-
-
-def write_checkpoint(file: Path) -> str:
-    import torch
-    from mmdet.registry import MODELS
-    from mmengine.config import Config
-
-    cfg = Config.fromfile(ROOT / "configs" / "ssdlite_mixnet_s_digits.py")
-    meta = {"cfg": cfg.pretty_text, "dataset_meta": {"classes": tuple("0123456789")}}
-    torch.save({"meta": meta, "state_dict": MODELS.build(cfg.model).state_dict()}, file)
-    return str(file)

@@ -1,3 +1,5 @@
+"""tools/doctor.py reports the installation, the data and their faults."""
+
 from __future__ import annotations
 
 import importlib
@@ -13,8 +15,9 @@ import pytest
 
 from mixdet import doctor
 from mixdet.inference import runtimes
+from tests.conftest import ROOT
 
-TOOL = Path(__file__).resolve().parents[2] / "tools" / "doctor.py"
+TOOL = ROOT / "tools" / "doctor.py"
 
 
 def find(checks: list[doctor.Check], name: str) -> doctor.Check:
@@ -41,7 +44,7 @@ def fail_import(monkeypatch: pytest.MonkeyPatch, module: str, error: Exception) 
     monkeypatch.setattr(doctor.importlib, "import_module", import_module)
 
 
-def test_installation_works_without_coco(
+def test_an_installation_without_coco_works(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -81,7 +84,7 @@ def test_data_of_the_configs_are_found(tmp_path: Path) -> None:
         ("cv2", ImportError("libGL.so.1: cannot open shared object file"), "libGL.so.1"),
     ],
 )
-def test_failed_import_is_a_problem_with_a_remedy(
+def test_a_failed_import_is_a_problem_with_a_remedy(
     monkeypatch: pytest.MonkeyPatch, capsys, module: str, error: Exception, value: str
 ) -> None:
     fail_import(monkeypatch, module, error)
@@ -111,11 +114,13 @@ def test_two_packages_of_one_module_are_a_problem(monkeypatch: pytest.MonkeyPatc
     assert check.remedy.startswith("`pip uninstall mmcv mmcv-lite`")
 
 
-def test_weights_are_checked_only_online(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
+def test_weights_are_looked_up_only_with_online(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    urls = []
 
     def metadata_of(url: str, timeout: float) -> None:
-        asked.append(url)
+        urls.append(url)
         if "mixnet_l" in url:
             raise ConnectionError("no route\nto host")
 
@@ -129,9 +134,9 @@ def test_weights_are_checked_only_online(tmp_path: Path, monkeypatch: pytest.Mon
     offline = doctor.examine(tmp_path)
     assert find(offline, "mixnet_s.ft_in1k").value == "in the cache"
     assert "--online" in find(offline, "mixnet_m.ft_in1k").value
-    assert not asked
+    assert not urls
     online = doctor.examine(tmp_path, online=True)
-    assert len(asked) == len(doctor.WEIGHTS) - 1
+    assert len(urls) == len(doctor.WEIGHTS) - 1
     assert find(online, "mixnet_m.ft_in1k").value == "can be downloaded"
     unreachable = find(online, "mixnet_l.ft_in1k")
     assert unreachable.value == "cannot be downloaded: ConnectionError: no route"
@@ -139,7 +144,7 @@ def test_weights_are_checked_only_online(tmp_path: Path, monkeypatch: pytest.Mon
     assert doctor.works(online)
 
 
-def test_runs_without_any_package(tmp_path: Path) -> None:
+def test_the_tool_runs_without_any_package(tmp_path: Path) -> None:
     command = [sys.executable, "-S", "-I", str(TOOL)]  # no site-packages
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert result.returncode == 1

@@ -1,9 +1,11 @@
+"""The tools export, verify and predict, one after the other."""
+
 from __future__ import annotations
 
 import json
 
 
-def test_export_and_verify(tool, refusal, trained, images, tmp_path):
+def test_an_exported_detector_is_verified_and_predicts(tool, refusal, trained, images, tmp_path):
     folder = tmp_path / "exported"
     code, out, err = tool("export", *trained, "--out", folder, "--to", "onnx", "openvino")
     assert code == 0, out + err

@@ -1,4 +1,4 @@
-"""mmdet's own tools run our configs: its train.py as it is, its test.py through `mixdet.run`."""
+"""mmdet's own train.py runs our configs, and its test.py runs them through `mixdet.run`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytestmark = [
 ]
 
 
-def test_mmdets_tools_train_and_evaluate(tmp_path):
+def test_the_tools_of_mmdet_train_and_evaluate_a_config(tmp_path):
     root, work = tmp_path / "scenes", tmp_path / "work"
     make_digit_scenes(root, train=16, val=8, progress=False)
     options = [

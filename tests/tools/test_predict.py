@@ -1,4 +1,4 @@
-"""The tool's loops with a stand-in for the network, and the tool itself with a real one."""
+"""Prediction on images and videos by a stand-in for a detector, and the tool with a real one."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from mixdet.errors import MixDetError
 from mixdet.images import as_rgb
 from mixdet.inference import Detections
 from mixdet.inference.predict import find_inputs, predict_files, predict_video
+from tests.conftest import ROOT
+from tests.untrained import save_untrained
 
-ROOT = Path(__file__).resolve().parents[2]
 TOOL = [sys.executable, str(ROOT / "tools" / "predict.py")]
 
 
@@ -38,14 +39,14 @@ class BrightSpot:
         return Detections(np.float32([box]), np.float32([0.75]), np.array([0]), ["spot"])
 
 
-class Impatient(BrightSpot):
-    """Somebody presses Ctrl-C at the fourth batch."""
+class InterruptedDetector(BrightSpot):
+    """A detector that Ctrl-C interrupts at the fourth batch."""
 
-    seen = 0
+    batches = 0
 
     def __call__(self, images, **kwargs):
-        self.seen += 1
-        if self.seen == 4:
+        self.batches += 1
+        if self.batches == 4:
             raise KeyboardInterrupt
         return super().__call__(images, **kwargs)
 
@@ -75,7 +76,7 @@ def read_video(path: Path) -> tuple[list[np.ndarray], float]:
 
 
 class TestFiles:
-    def test_a_folder_and_a_file(self, tmp_path):
+    def test_predictions_of_a_folder_and_a_file(self, tmp_path):
         folder, out = tmp_path / "in", tmp_path / "out"
         (folder / "sub").mkdir(parents=True)
         for index, place in enumerate(("a.png", "b.bmp", "sub/a.png")):
@@ -100,12 +101,12 @@ class TestFiles:
         assert [name for name in drawn if "." in name] == ["a.png", "a_2.png", "b.bmp", "sub/a.png"]
         assert as_rgb(out / "a.png").shape == (360, 480, 3)
 
-    def test_the_threshold(self, tmp_path):
+    def test_boxes_below_the_threshold_are_left_out(self, tmp_path):
         Image.fromarray(spot(0, 0)).save(tmp_path / "a.png")
         (entry,) = predict_files(BrightSpot(), [tmp_path / "a.png"], tmp_path / "o", score_thr=0.8)
         assert entry["boxes"] == []
 
-    def test_running_again_over_the_parent_skips_what_was_drawn(self, tmp_path):
+    def test_a_second_run_skips_the_images_that_the_first_drew(self, tmp_path):
         Image.fromarray(spot(0, 0)).save(tmp_path / "a.png")
         for _ in range(2):
             assert len(predict_files(BrightSpot(), [tmp_path], tmp_path / "out")) == 1
@@ -117,7 +118,7 @@ class TestFiles:
             predict_files(BrightSpot(), [tmp_path / "a.png"], tmp_path)
         assert (tmp_path / "a.png").read_bytes() == before
 
-    def test_refusals_name_the_input(self, tmp_path):
+    def test_inputs_without_an_image_are_refused_by_name(self, tmp_path):
         (tmp_path / "empty").mkdir()
         (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8 cut off")
         (tmp_path / "broken.mp4").write_bytes(b"not a film")
@@ -125,7 +126,7 @@ class TestFiles:
             with pytest.raises(MixDetError, match=name.replace(".", r"\.")):
                 predict_files(BrightSpot(), [tmp_path / name], tmp_path / "out")
 
-    def test_what_cannot_be_read_is_named_and_the_others_are_done(self, tmp_path):
+    def test_unreadable_inputs_are_named_after_the_others_are_done(self, tmp_path):
         for name in ("a.png", "c.png", "d.png"):
             Image.fromarray(spot(0, 0)).save(tmp_path / name)
         (tmp_path / "b.png").write_bytes(b"not an image")
@@ -137,7 +138,7 @@ class TestFiles:
         assert [Path(entry["file"]).name for entry in entries] == ["a.png", "c.png", "d.png"]
         assert (tmp_path / "out" / "d.png").is_file()
 
-    def test_out_and_the_input_folder(self, tmp_path, monkeypatch):
+    def test_an_input_folder_as_out_is_refused(self, tmp_path, monkeypatch):
         folder = tmp_path / "a" / "b"
         folder.mkdir(parents=True)
         Image.fromarray(spot(0, 0)).save(folder / "x.png")
@@ -148,7 +149,7 @@ class TestFiles:
         for out in (tmp_path, folder / "out", folder / "out"):
             assert len(predict_files(BrightSpot(), ["."], out)) == 1
 
-    def test_an_out_that_cannot_be_written_is_found_first(self, tmp_path):
+    def test_an_out_that_cannot_be_written_is_refused_before_detecting(self, tmp_path):
         Image.fromarray(spot(0, 0)).save(tmp_path / "a.png")
         (tmp_path / "file").write_text("")
         with pytest.raises(MixDetError, match=r"--out .*file"):
@@ -159,7 +160,7 @@ class TestVideo:
     @pytest.mark.parametrize(
         ("name", "codec", "rate"), [("clip.avi", "MJPG", 12.0), ("clip.mp4", "mp4v", 30.0)]
     )
-    def test_frames_rate_and_boxes(self, tmp_path, name, codec, rate):
+    def test_a_video_keeps_its_frames_and_rate_and_gets_boxes(self, tmp_path, name, codec, rate):
         frames = [spot(8 * index, 50) for index in range(11)]
         source = write_video(tmp_path / name, frames, rate, codec)
         entries = predict_files(BrightSpot(), [source], tmp_path / "out", batch_size=4)
@@ -175,14 +176,14 @@ class TestVideo:
         assert (red[3 * 60, 3 * 40 - 6 : 3 * 40 + 6] > 60).any()
         assert not (red[3 * 60, : 3 * 40 - 20] > 60).any()
 
-    def test_a_limit_on_the_frames(self, tmp_path):
+    def test_frames_above_the_limit_are_left_out(self, tmp_path):
         source = write_video(tmp_path / "clip.avi", [spot(0, 0)] * 6, 10)
         assert len(predict_video(BrightSpot(), source, tmp_path / "o.mp4", frames=4)) == 4
 
-    def test_ctrl_c_leaves_a_video_that_plays(self, tmp_path):
+    def test_ctrl_c_leaves_a_readable_video(self, tmp_path):
         source = write_video(tmp_path / "clip.avi", [spot(0, 0)] * 9, 10)
         with pytest.raises(KeyboardInterrupt):
-            predict_video(Impatient(), source, tmp_path / "o.mp4", batch_size=2)
+            predict_video(InterruptedDetector(), source, tmp_path / "o.mp4", batch_size=2)
         assert len(read_video(tmp_path / "o.mp4")[0]) == 6
 
     def test_a_camera_ends_with_ctrl_c(self, tmp_path, monkeypatch):
@@ -190,17 +191,17 @@ class TestVideo:
         capture = cv2.VideoCapture
         with monkeypatch.context() as patch:
             patch.setattr(cv2, "VideoCapture", lambda index: capture(source))
-            entries = predict_video(Impatient(), 0, tmp_path / "o.mp4")
+            entries = predict_video(InterruptedDetector(), 0, tmp_path / "o.mp4")
         assert [entry["file"] for entry in entries] == ["camera 0"] * 3
         assert len(read_video(tmp_path / "o.mp4")[0]) == 3
 
-    def test_no_camera(self, tmp_path):
+    def test_a_missing_camera_is_named(self, tmp_path):
         with pytest.raises(MixDetError, match="camera 63"):
             predict_video(BrightSpot(), 63, tmp_path / "o.mp4")
 
 
 class TestTool:
-    def test_help_loads_no_torch(self):
+    def test_help_imports_no_torch(self):
         code = (
             "import runpy, sys\n"
             "sys.argv = ['predict.py', '--help']\n"
@@ -211,19 +212,8 @@ class TestTool:
         assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
 
     @pytest.mark.heavy
-    def test_from_a_checkpoint_to_images(self, tmp_path):
-        import mixdet.plugin
-
-        import torch
-        from mmdet.registry import MODELS
-        from mmengine.config import Config
-        from mmengine.registry import init_default_scope
-
-        cfg = Config.fromfile(ROOT / "configs" / "ssdlite_mixnet_s_digits.py")
-        init_default_scope("mmdet")
-        weights = MODELS.build(cfg.model).state_dict()
-        meta = {"cfg": cfg.pretty_text, "dataset_meta": {"classes": tuple("0123456789")}}
-        torch.save({"meta": meta, "state_dict": weights}, tmp_path / "model.pth")
+    def test_the_tool_draws_boxes_of_a_checkpoint(self, tmp_path):
+        save_untrained(tmp_path / "model.pth")
         Image.fromarray(spot(40, 40)).save(tmp_path / "a.png")
         write_video(tmp_path / "clip.avi", [spot(40, 40)] * 3, 10)
         inputs = [str(tmp_path / name) for name in ("a.png", "clip.avi")]

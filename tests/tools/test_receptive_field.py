@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 
-def test_draws_trained_and_untrained_alike(tool, refusal, trained, tmp_path):
+def test_fields_of_trained_configs_are_drawn_and_wrong_arguments_refused(
+    tool, refusal, trained, tmp_path
+):
     config, checkpoint = trained
     out = tmp_path / "field.svg"
     code, text, _ = tool(

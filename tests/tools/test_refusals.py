@@ -1,4 +1,4 @@
-"""What a user can get wrong ends in one line that names it, before anything is lost."""
+"""Mistakes of a user end in one line that names them, before anything is lost."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ pytestmark = pytest.mark.usefixtures("quick")
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_training(refusal, images, tmp_path, options, words):
+def test_wrong_options_of_training_are_refused(refusal, images, tmp_path, options, words):
     config = write_config(tmp_path, images)
     assert words in refusal("train", config, *options)
     assert not list(tmp_path.rglob("*.pth"))
@@ -69,21 +69,23 @@ SHIPPED = "configs/ssdlite_mobilenet_v2_coco.py"
         ("train_dataloader.batch_size=64", "has 45 images and train_dataloader.batch_size is 64"),
     ],
 )
-def test_options_that_a_shipped_config_cannot_take(refusal, coco_sample, tmp_path, option, words):
+def test_wrong_options_of_a_shipped_config_are_refused(
+    refusal, coco_sample, tmp_path, option, words
+):
     where = ("--data-root", coco_sample, "--work-dir", tmp_path)
     name = f"experiment_name={tmp_path.name}"  # mmengine keeps a logger a name
     assert re.search(words, refusal("train", SHIPPED, *where, "--cfg-options", name, option))
 
 
 @pytest.mark.parametrize("name", ["compare", "ablate"])
-def test_a_folder_for_a_comparison_that_cannot_be_made(refusal, tmp_path, name):
+def test_a_comparison_in_a_folder_that_cannot_be_made_is_refused(refusal, tmp_path, name):
     (tmp_path / "file").write_text("")
     blocks = ("--blocks", 2) if name == "ablate" else ()
     config = "configs/table1_digits/ssdlite_mobilenet_v2_3x3_digits.py"
     assert "--out" in refusal(name, config, *blocks, "--out", tmp_path / "file")
 
 
-def test_a_config_that_lacks_what_the_run_needs(refusal, trained, tmp_path):
+def test_a_config_without_the_needed_keys_is_refused(refusal, trained, tmp_path):
     bare = tmp_path / "bare.py"
     bare.write_text("model = dict(type='SSDLite')\n")
     words = "lacks train_dataloader, optim_wrapper, train_cfg"
@@ -100,21 +102,21 @@ def test_options_are_merged_before_imports(images, tmp_path, monkeypatch):
     assert "own_module" in sys.modules
 
 
-def test_a_sheet_without_default_hooks(tool, images, trained, tmp_path):
+def test_a_contact_sheet_needs_no_default_hooks(tool, images, trained, tmp_path):
     config = write_config(tmp_path, images, extra="del default_hooks\n")
     code, out, err = tool("test", config, trained[1], "--sheet", tmp_path / "sheet.jpg")
     assert code == 0, out + err
     assert (tmp_path / "sheet.jpg").stat().st_size > 1000
 
 
-def test_digit_scenes(refusal, tmp_path):
+def test_negative_numbers_of_digit_scenes_are_refused(refusal, tmp_path):
     for option in ("--train", "--val", "--seed"):
         words = refusal("make_digit_scenes", tmp_path / "scenes", option, -3)
         assert f"{option[2:]} is -3" in words
     assert not (tmp_path / "scenes").exists()
 
 
-def test_folders_and_files_that_cannot_be_made(refusal, trained, tmp_path):
+def test_outputs_that_cannot_be_written_are_refused(refusal, trained, tmp_path):
     config, checkpoint = trained
     (tmp_path / "file").write_text("")
     inside = tmp_path / "file" / "new"
@@ -124,7 +126,7 @@ def test_folders_and_files_that_cannot_be_made(refusal, trained, tmp_path):
     assert "--out" in refusal("test", config, checkpoint, "--out", tmp_path)
 
 
-def test_a_damaged_annotation_file(refusal, images, tmp_path):
+def test_a_damaged_annotation_file_is_named(refusal, images, tmp_path):
     damaged = shutil.copytree(images, tmp_path / "data")
     file = damaged / "annotations" / "instances_train2017.json"
     file.write_text(file.read_text()[:-40])
@@ -132,14 +134,14 @@ def test_a_damaged_annotation_file(refusal, images, tmp_path):
     assert f"{file}: not a COCO annotation file" in words
 
 
-def test_weights_alone_are_nothing_to_resume_from(refusal, trained, tmp_path):
+def test_resuming_from_weights_only_is_refused(refusal, trained, tmp_path):
     config, checkpoint = trained
     torch.save(torch.load(checkpoint, weights_only=True)["state_dict"], tmp_path / "bare.pth")
     words = refusal("train", config, "--resume", tmp_path / "bare.pth")
     assert "load_from=" in words
 
 
-def test_a_checkpoint_of_another_network(refusal, tool, trained, tmp_path):
+def test_a_checkpoint_of_another_network_may_only_start_a_run(refusal, tool, trained, tmp_path):
     config, checkpoint = trained
     content = torch.load(checkpoint, weights_only=True)
     first = next(iter(content["state_dict"]))
@@ -152,7 +154,7 @@ def test_a_checkpoint_of_another_network(refusal, tool, trained, tmp_path):
     ):
         words = refusal(*arguments, "--work-dir", tmp_path / "work", "--cfg-options", fit)
         assert f"does not fit the config: it lacks {first}" in words
-    # to start from it is another matter: said, not refused
+    # a run may start from it, with a line in the log
     start = f"load_from={tmp_path / 'other.pth'}"
     options = ("--work-dir", tmp_path / "start", "--cfg-options", fit, start)
     options += ("experiment_name=tiny_start",)  # a logger of its own
@@ -162,7 +164,7 @@ def test_a_checkpoint_of_another_network(refusal, tool, trained, tmp_path):
     assert f"the rest starts from scratch: it lacks {first}" in log.read_text()
 
 
-def test_configs(refusal, trained, tmp_path):
+def test_missing_and_unreadable_configs_are_named(refusal, trained, tmp_path):
     _, checkpoint = trained
     bad = tmp_path / "bad.py"
     bad.write_text("model = nonsense\n")
@@ -176,7 +178,7 @@ def test_configs(refusal, trained, tmp_path):
 
 @pytest.mark.parametrize("workers", [0, 1])
 @pytest.mark.parametrize("damage", ["cut", "gone"])
-def test_images(refusal, images, tmp_path, damage, workers):
+def test_damaged_and_missing_images_are_named(refusal, images, tmp_path, damage, workers):
     data = shutil.copytree(images, tmp_path / "my data")
     for file in (data / "train2017").iterdir():
         file.unlink() if damage == "gone" else file.write_bytes(b"no image")
@@ -186,7 +188,7 @@ def test_images(refusal, images, tmp_path, damage, workers):
     assert ("no such file" if damage == "gone" else "damaged") in words
 
 
-def test_one_image_a_batch_on_a_level_of_one_cell(refusal, coco_sample, tmp_path):
+def test_a_batch_of_one_on_a_level_of_one_cell_is_refused(refusal, coco_sample, tmp_path):
     words = refusal(
         *("train", "configs/ssdlite_mixnet_s_coco.py", "--data-root", coco_sample),
         *("--work-dir", tmp_path, "--cfg-options", "train_dataloader.batch_size=1"),

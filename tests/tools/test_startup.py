@@ -1,4 +1,4 @@
-"""What a command does not use, it does not import: `--help` comes at once."""
+"""`--help` imports no large package, so that it answers at once."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ def imported(*arguments: str) -> set[str]:
 
 
 @pytest.mark.parametrize("name", TOOLS)
-def test_help_imports_nothing_heavy(name):
+def test_help_imports_no_large_package(name):
     packages = imported(f"tools/{name}.py", "--help")
     assert "argparse" in packages
     assert not packages & HEAVY
 
 
-def test_the_package_imports_nothing_heavy():
+def test_importing_mixdet_imports_no_large_package():
     packages = imported("-c", "import mixdet; print(1)")
     assert "mixdet" in packages
     assert not packages & HEAVY

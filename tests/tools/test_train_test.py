@@ -1,4 +1,4 @@
-"""tools/train.py and tools/test.py, as a user meets them."""
+"""Run tools/train.py and tools/test.py as a user does."""
 
 from __future__ import annotations
 
@@ -8,17 +8,15 @@ import re
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
 
-from mixdet.compat import checkpoint as checkpoint_module
+from tests.conftest import ROOT
 from tests.tiny import CLASSES, write_config
 
 pytestmark = pytest.mark.usefixtures("quick")
 
-ROOT = Path(__file__).resolve().parents[2]
 COCO_CONFIG = "configs/ssdlite_mixnet_m_coco.py"
 
 
@@ -38,9 +36,8 @@ def test_help_loads_nothing_heavy(name):
     assert "--data-root" in done.stdout
 
 
-def test_train_ends_with_a_table_paths_and_a_sheet_and_test_repeats_the_numbers(
-    tool, images, tmp_path
-):
+def test_the_report_of_training_and_the_test_of_its_checkpoint_agree(tool, images, tmp_path):
+    """Training ends with a table, the paths and a contact sheet."""
     config = write_config(tmp_path, images)
     code, out, err = tool("train", config, "--cfg-options", "default_hooks.report.sheet=True")
     assert code == 0, err
@@ -63,7 +60,7 @@ def test_train_ends_with_a_table_paths_and_a_sheet_and_test_repeats_the_numbers(
     assert sheet.stat().st_size > 1000
 
 
-def test_options_of_train(tool, images, tmp_path):
+def test_options_of_train_take_effect(tool, images, tmp_path):
     (tmp_path / "elsewhere").symlink_to(images)
     options = ["--data-root", tmp_path / "elsewhere", "--work-dir", tmp_path / "other"]
     options += ["--seed", 3, "--tensorboard", "--amp"]
@@ -80,7 +77,7 @@ def test_options_of_train(tool, images, tmp_path):
     assert checkpoint["meta"]["seed"] == 3
 
 
-def test_coco_that_is_missing(refusal):
+def test_missing_coco_data_are_named(refusal):
     line = refusal("train", COCO_CONFIG, "--data-root", "no/coco")
     assert "no/coco/annotations/instances_train2017.json is missing" in line
     for part in ("instances_val2017.json", "train2017/", "val2017/", "make train"):
@@ -88,7 +85,7 @@ def test_coco_that_is_missing(refusal):
 
 
 @pytest.mark.parametrize("name", ["train", "test"])
-def test_configs_that_cannot_be_read(refusal, tmp_path, name):
+def test_unreadable_configs_are_refused(refusal, tmp_path, name):
     rest = ["checkpoint.pth"] if name == "test" else []
     assert "no such config" in refusal(name, tmp_path / "missing.py", *rest)
     broken = tmp_path / "broken.py"
@@ -97,7 +94,7 @@ def test_configs_that_cannot_be_read(refusal, tmp_path, name):
         assert "cannot be read as a config" in refusal(name, broken, *rest)
 
 
-def test_options_that_do_not_fit(refusal, images, tmp_path):
+def test_misspelled_options_are_refused_with_the_right_spelling(refusal, images, tmp_path):
     config = write_config(tmp_path, images)
     assert "key=value" in refusal("train", config, "--cfg-options", "model.backbone")
     line = refusal("train", config, "--cfg-options", "model.backbone.type=MixNett")
@@ -114,7 +111,7 @@ def test_options_that_do_not_fit(refusal, images, tmp_path):
     assert "error: --launcher slurm" in refusal("train", config, "--launcher", "slurm")
 
 
-def test_checkpoints_that_are_refused(refusal, tool, trained, tmp_path, monkeypatch):
+def test_checkpoints_with_code_and_damaged_ones_are_refused(refusal, tool, trained, tmp_path):
     config, checkpoint = trained
     assert "no such checkpoint" in refusal("test", config, tmp_path / "missing.pth")
     assert "no such checkpoint" in refusal("train", config, "--resume", tmp_path / "missing.pth")
@@ -123,7 +120,6 @@ def test_checkpoints_that_are_refused(refusal, tool, trained, tmp_path, monkeypa
     torch.save(torch.load(checkpoint, weights_only=True) | {"note": Harmless()}, unsafe)
     assert "--trust-checkpoint" in refusal("test", config, unsafe)
     assert "--trust-checkpoint" in refusal("train", config, "--resume", unsafe)
-    monkeypatch.setattr(checkpoint_module, "_mmengine_trusts", False)  # put back after the test
     code, _, err = tool("test", config, unsafe, "--trust-checkpoint")
     assert code == 0, err
 
@@ -133,31 +129,31 @@ def test_checkpoints_that_are_refused(refusal, tool, trained, tmp_path, monkeypa
 
 
 class Harmless:
-    """Something that only unpickling brings back."""
+    """An object that only unpickling restores."""
 
 
-def test_out_needs_a_metric_that_writes(refusal, trained, tmp_path):
+def test_out_with_a_metric_that_writes_no_file_is_refused(refusal, trained, tmp_path):
     options = ["--out", tmp_path / "a.json", "--cfg-options", "test_evaluator.type=CocoMetric"]
     line = refusal("test", *trained, *options)
     assert "CocoDetectionMetric" in line
 
 
 @pytest.mark.parametrize("name", ["dist_train.sh", "slurm_train.sh"])
-def test_launchers_say_how_they_are_used(name):
+def test_launch_scripts_without_arguments_print_their_usage(name):
     done = subprocess.run([ROOT / "tools" / name], capture_output=True, text=True)
     assert done.returncode == 1
     assert "usage:" in done.stderr
 
 
 @pytest.mark.parametrize("script", ["dist_train.sh", "slurm_train.sh"])
-def test_the_scripts_start_torchrun(tmp_path, script):
-    """Through an `srun` that runs its command as it is; torchrun prints what it was given."""
-    stands_in = {
+def test_launch_scripts_start_torchrun(tmp_path, script):
+    """The stand-in for `srun` runs its command; the one for torchrun prints its arguments."""
+    stand_ins = {
         "torchrun": 'printf "%s\\n" "$TORCH_ELASTIC_SHUTDOWN_TIMEOUT" "$@"',
         "srun": 'while [ "$1" != bash ]; do shift; done; exec "$@"',
         "scontrol": "echo node-1",
     }
-    for name, body in stands_in.items():
+    for name, body in stand_ins.items():
         (tmp_path / name).write_text(f"#!/bin/sh\n{body}\n")
         (tmp_path / name).chmod(0o755)
     before = ["gpu"] if script.startswith("slurm") else []
@@ -183,8 +179,8 @@ def test_the_scripts_start_torchrun(tmp_path, script):
 
 @pytest.mark.heavy
 @pytest.mark.parametrize("workers", [0, 2])
-def test_ctrl_c_in_a_terminal(images, tmp_path, workers):
-    """The signal reaches the whole process group, as a terminal sends it."""
+def test_ctrl_c_in_a_terminal_leaves_a_checkpoint_to_resume_from(images, tmp_path, workers):
+    """A terminal sends the signal to the whole process group."""
     config = write_config(tmp_path, images, epochs=1000)
     command = [sys.executable, "tools/train.py", str(config), "--cfg-options"]
     options = [

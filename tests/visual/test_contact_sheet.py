@@ -35,7 +35,7 @@ def pixels(path, color) -> int:
 
 
 class TestMatching:
-    def test_correct_wrong_and_missed(self):
+    def test_boxes_are_correct_wrong_or_missed(self):
         item = image(
             truth_boxes=[BOX, (60, 60, 90, 90)],
             truth_labels=[0, 1],
@@ -49,12 +49,12 @@ class TestMatching:
         assert item.detected.tolist() == [True, False]
 
     @pytest.mark.parametrize(("shift", "correct"), [(13, 1), (14, 0)])
-    def test_the_overlap_is_at_least_one_half(self, shift, correct):
+    def test_a_correct_box_overlaps_by_at_least_one_half(self, shift, correct):
         moved = (10 + shift, 10, 50 + shift, 50)  # 27 of 53, 26 of 54 columns shared
         item = image(truth_boxes=[BOX], truth_labels=[0], boxes=[moved], labels=[0], scores=[0.5])
         assert item.outcomes.tolist() == [correct]
 
-    def test_a_crowd_neither_counts_nor_costs(self):
+    def test_a_box_in_a_crowd_is_neither_correct_nor_wrong(self):
         item = image(
             truth_boxes=[(0, 0, 100, 100)],
             truth_labels=[0],
@@ -65,13 +65,13 @@ class TestMatching:
         )
         assert item.outcomes.tolist() == [-1, 0]
 
-    def test_a_prediction_below_the_threshold_finds_nothing(self):
+    def test_a_box_below_the_threshold_is_not_matched(self):
         item = image(truth_boxes=[BOX], truth_labels=[0], boxes=[BOX], labels=[0], scores=[0.2])
         assert item.detected.tolist() == [True]
         assert item.above(0.3).detected.tolist() == [False]
 
-    def test_agrees_with_pycocotools(self):
-        """As many correct predictions as COCO's evaluation matches at IoU 0.5, on random boxes."""
+    def test_random_boxes_are_matched_as_by_pycocotools(self):
+        """COCO's evaluation at IoU 0.5 matches as many boxes."""
         from pycocotools.coco import COCO
         from pycocotools.cocoeval import COCOeval
 
@@ -138,7 +138,7 @@ class TestContactSheet:
     def sheet(self, path, **kwargs):
         return write_contact_sheet([image(**kwargs)], path, classes=CLASSES)
 
-    def test_colors_say_what_happened(self, tmp_path):
+    def test_correct_wrong_and_missed_boxes_have_their_colors(self, tmp_path):
         truth = {"truth_boxes": [BOX], "truth_labels": [0]}
         wrong = {"boxes": [BOX], "labels": [1], "scores": [0.9]}
         right = {"boxes": [BOX], "labels": [0], "scores": [0.9]}
@@ -156,22 +156,22 @@ class TestContactSheet:
         assert more["both"].tolist() == [False, True, True]
         assert pixels(hit, TRUTH_COLOR) > pixels(empty, TRUTH_COLOR)  # the dashed true box
 
-    def test_every_image_is_there_and_enlarged(self, tmp_path):
+    def test_every_image_is_drawn_and_enlarged(self, tmp_path):
         items = [SheetImage(np.full((40, 80, 3), (40, 50, 200), np.uint8)) for _ in range(5)]
         path = tmp_path / "new" / "sheet.png"
         write_contact_sheet(items, path, classes=CLASSES, columns=3)
         assert pixels(path, (40, 50, 200)) == 5 * 320 * 160
 
-    def test_extreme_images(self, tmp_path):
+    def test_images_of_extreme_shapes_are_drawn(self, tmp_path):
         items = [SheetImage(np.zeros(shape, np.uint8)) for shape in ((1, 1), (1, 900), (900, 1))]
         items.append(image(truth_boxes=[(-5, -5, 200, 200)], truth_labels=[1]))
         assert write_contact_sheet(items, tmp_path / "sheet.png", classes=CLASSES).is_file()
 
-    def test_nothing_to_draw(self, tmp_path):
+    def test_a_sheet_without_images_is_refused(self, tmp_path):
         with pytest.raises(MixDetError, match="empty"):
             write_contact_sheet([], tmp_path / "sheet.png", classes=CLASSES)
 
-    def test_from_results(self, tmp_path):
+    def test_a_sheet_from_results_and_what_it_refuses(self, tmp_path):
         root = make_digit_scenes(tmp_path / "scenes", train=1, val=8, progress=False)
         ann_file = root / "annotations" / "instances_val.json"
         truth = json.loads(ann_file.read_text())["annotations"]
@@ -216,11 +216,11 @@ class TestContactSheet:
 
 
 class TestDrawDetections:
-    def test_the_box_is_where_it_was_said_to_be(self):
+    def test_a_box_is_drawn_at_its_coordinates(self):
         image = np.full((600, 800, 3), 90, np.uint8)
         drawn = draw_detections(image, [(200, 300, 500, 450)], [0.5], [3], ["cat"])
         assert drawn.shape == image.shape
-        assert (image == 90).all()  # the caller's image is left alone
+        assert (image == 90).all()  # the image of the caller stays
         changed = (drawn != image).any(-1)
         rows, columns = np.flatnonzero(changed.any(1)), np.flatnonzero(changed.any(0))
         assert (columns[0], columns[-1]) == (200, 499)

@@ -32,21 +32,21 @@ def without(*keys: str) -> dict:
     return {key: value for key, value in sample().items() if key not in keys}
 
 
-def assert_same(found, expected) -> None:
-    """Types, values and types of the values, through all fields."""
-    assert type(found) is type(expected)
+def assert_same(got, expected) -> None:
+    """Compare types and values through all fields."""
+    assert type(got) is type(expected)
     if hasattr(expected, "all_items"):
-        assert found.metainfo == expected.metainfo
-        assert set(found.keys()) == set(expected.keys())
+        assert got.metainfo == expected.metainfo
+        assert set(got.keys()) == set(expected.keys())
         for key, value in expected.items():
-            assert_same(found.get(key), value)
+            assert_same(got.get(key), value)
     elif isinstance(expected, HorizontalBoxes):
-        assert_same(found.tensor, expected.tensor)
+        assert_same(got.tensor, expected.tensor)
     elif isinstance(expected, torch.Tensor):
-        assert found.dtype == expected.dtype
-        assert torch.equal(found, expected)
+        assert got.dtype == expected.dtype
+        assert torch.equal(got, expected)
     else:
-        np.testing.assert_array_equal(found.to_ndarray(), expected.to_ndarray())
+        np.testing.assert_array_equal(got.to_ndarray(), expected.to_ndarray())
 
 
 @pytest.mark.parametrize(
@@ -71,20 +71,20 @@ def assert_same(found, expected) -> None:
         sample(gt_bboxes_labels=torch.arange(3)),
     ],
 )
-def test_the_sample_is_mmdets(results):
-    found = PackChannelsLast(KEYS)(dict(results))
+def test_a_packed_sample_equals_that_of_pack_det_inputs(results):
+    got = PackChannelsLast(KEYS)(dict(results))
     expected = PackDetInputs(KEYS)(dict(results))
-    assert found.keys() == expected.keys()
+    assert got.keys() == expected.keys()
     for key, value in expected.items():
-        assert_same(found[key], value)
+        assert_same(got[key], value)
 
 
-def test_the_images_are_not_laid_out_anew_up_to_the_network():
+def test_images_stay_in_channels_last_without_a_copy():
     results = [sample(), sample()]
-    packed = [PackChannelsLast(KEYS)(dict(each)) for each in results]
+    packed = [PackChannelsLast(KEYS)(dict(sample)) for sample in results]
     for before, after in zip(results, packed, strict=True):
         assert np.shares_memory(before["img"], after["inputs"].numpy())
-    batch = {key: [each[key] for each in packed] for key in packed[0]}
+    batch = {key: [sample[key] for sample in packed] for key in packed[0]}
     preprocess = BatchedDetDataPreprocessor(mean=[1, 2, 3], std=[4, 5, 6], bgr_to_rgb=True)
     inputs = preprocess(batch)["inputs"]
     assert inputs.is_contiguous(memory_format=torch.channels_last)

@@ -1,4 +1,4 @@
-"""Pixels and boxes are those of mmdet's steps, whatever was drawn; files are read as cv2 reads."""
+"""Pixels and boxes equal those of mmdet's steps, and files are read as cv2 reads them."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def photo(coco_sample):
     return next(path for path in paths if cv2.imread(str(path)).shape[1] == 400)
 
 
-# canvas over image, left, top; crop's width, height, left, top; flip
+# Ratio of canvas to image; left, top; width, height, left and top of the crop; flip
 PLANS = [
     (1.0, 0, 0, 400, 0, 0, 0, False),  # nothing but the resize (the height is filled in)
     (1.0, 0, 0, 211, 187, 63, 21, True),
@@ -95,7 +95,7 @@ def test_pixels_and_boxes_equal_mmdets_steps(photo, monkeypatch, drawn):
 
 @pytest.mark.parametrize("reduction", [1, 2, 4, 8])
 def test_the_canvas_is_distorted_as_the_image_is(monkeypatch, reduction):
-    """It is not computed pixel by pixel; the image's edge is found wherever it lies."""
+    """The color of the canvas is computed only once, beside the pixels of the image."""
     rng = np.random.default_rng(reduction)
     image = rng.integers(0, 256, (33, 47, 3), dtype=np.uint8)
     height, width = (reduction * side for side in image.shape[:2])
@@ -125,7 +125,6 @@ def test_a_reduced_image_is_the_whole_one_averaged(photo, side, reduction):
     whole = cv2.imread(str(photo))
     crop = (35, 4, 35 + 8 * side + 3, 4 + 8 * side + 5) if side == 30 else (19, 3, 387, 251)
     plan = CropPlan(crop, np.ones(1, bool), False)
-    assert transform._reduction(plan) == reduction
     x1, y1 = (edge // reduction * reduction for edge in crop[:2])
     x2, y2 = (-(-edge // reduction) * reduction for edge in crop[2:])
     image = cv2.imread(str(photo), {2: 17, 4: 33, 8: 65}[reduction])
@@ -143,13 +142,28 @@ def test_a_reduced_image_is_the_whole_one_averaged(photo, side, reduction):
     assert error(0, 0) < 0.5 * min(shifted)
 
 
-def test_the_crop_is_never_decoded_smaller_than_the_output():
-    transform = SSDRandomCrop((100, 50))
-    for width, height in np.random.default_rng(0).integers(20, 2000, (200, 2)).tolist():
-        reduction = transform._reduction(CropPlan((-9, 7, width - 9, height + 7), None, False))
-        assert reduction == 1 or (width >= 100 * reduction and height >= 50 * reduction)
-        if reduction < 8:
-            assert width < 200 * reduction or height < 100 * reduction
+def test_a_jpeg_is_decoded_as_small_as_the_output_allows(photo, monkeypatch):
+    """The crop has at least as many pixels as the output, and less than twice as many a side."""
+    widths, imdecode = [], cv2.imdecode
+
+    def record(data, flag):
+        image = imdecode(data, flag)
+        widths.append(image.shape[1])
+        return image
+
+    monkeypatch.setattr(cv2, "imdecode", record)
+    whole = cv2.imread(str(photo)).shape
+    np.random.seed(0)
+    transform, reductions = SSDRandomCrop((80, 40)), set()
+    for _ in range(200):
+        results = transform(sample(photo, [], height=whole[0], width=whole[1]))
+        reduction = round(whole[1] / widths[-1])
+        # pixels of the decoded image per pixel of the output
+        ratios = [1 / (factor * reduction) for factor in results["scale_factor"]]
+        assert reduction == 1 or min(ratios) >= 1
+        assert reduction == 8 or min(ratios) < 2.1  # a reduced crop is enlarged to whole pixels
+        reductions.add(reduction)
+    assert reductions == {1, 2, 4, 8}
 
 
 WHOLE = dict(expand_ratio=None, min_ious=(), min_crop_size=1.0, flip_prob=0.0)
@@ -185,14 +199,14 @@ def test_files_are_read_as_cv2_reads_them(tmp_path, name, kind, annotated):
     height, width = expected.shape[:2]
     assert (height, width) == ((60, 80) if kind == "turned" else (80, 60))
     size = dict(height=80, width=60) if annotated else {}
-    found = SSDRandomCrop((width, height), **WHOLE)(sample(path, [[5, 5, 40, 50]], **size))
-    np.testing.assert_array_equal(found["img"], expected)
-    assert found["ori_shape"] == (height, width)
-    assert found["gt_bboxes"].tensor.tolist() == [[5, 5, 40, 50]]
+    results = SSDRandomCrop((width, height), **WHOLE)(sample(path, [[5, 5, 40, 50]], **size))
+    np.testing.assert_array_equal(results["img"], expected)
+    assert results["ori_shape"] == (height, width)
+    assert results["gt_bboxes"].tensor.tolist() == [[5, 5, 40, 50]]
 
 
 @pytest.mark.parametrize("prob", [0, 1])
-def test_how_many_are_expanded(tmp_path, prob):
+def test_images_are_expanded_with_the_given_probability(tmp_path, prob):
     path = tmp_path / "a.jpg"
     write(path, "color")
     expanded = dict(expand_ratio=(2, 2), expand_prob=prob)
@@ -202,13 +216,13 @@ def test_how_many_are_expanded(tmp_path, prob):
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "a.png"])
-def test_a_png_is_never_reduced(tmp_path, name):
-    """It would cost more, and OpenCV drops its last row where the size is odd."""
+def test_an_image_at_a_quarter_of_its_size_is_averaged(tmp_path, name):
+    """A JPEG is decoded at half its size or less, a PNG at its full size."""
     path = tmp_path / name
     write(path, "color")
-    found = SSDRandomCrop((20, 20), **WHOLE)(sample(path, [], height=80, width=60))
+    results = SSDRandomCrop((20, 20), **WHOLE)(sample(path, [], height=80, width=60))
     mean = cv2.resize(cv2.imread(str(path)), (20, 20), interpolation=cv2.INTER_AREA)
-    assert np.abs(found["img"].astype(float) - mean).mean() < 6
+    assert np.abs(results["img"].astype(float) - mean).mean() < 6
 
 
 def test_a_file_that_is_no_image_is_refused_by_name(tmp_path):
@@ -225,10 +239,10 @@ def test_without_boxes_a_crop_may_miss_the_image(tmp_path):
     np.random.seed(0)
     empty = 0
     for _ in range(300):
-        found = transform(sample(path, [], height=80, width=60))
-        assert found["img"].shape == (30, 20, 3)
-        assert found["gt_bboxes"].tensor.shape == (0, 4)
-        empty += np.ptp(found["img"], axis=(0, 1)).max() == 0
+        results = transform(sample(path, [], height=80, width=60))
+        assert results["img"].shape == (30, 20, 3)
+        assert results["gt_bboxes"].tensor.shape == (0, 4)
+        empty += np.ptp(results["img"], axis=(0, 1)).max() == 0
     assert 0 < empty < 100
 
 
@@ -278,13 +292,13 @@ def test_boxes_are_read_as_mmdet_loads_them(dataset):
     assert [part.shape for part in none] == [(0, 4), (0,), (0,)]
 
 
-def test_what_it_does_not_crop_is_refused(photo):
+def test_samples_with_masks_are_refused(photo):
     crop = SSDRandomCrop((SIZE, SIZE))
     with pytest.raises(MixDetError, match="gt_masks"):
         crop(sample(photo, [[40, 20, 200, 220]], gt_masks=None))
 
 
-def test_the_same_seed_gives_the_same_sample(dataset):
+def test_the_seed_determines_the_sample(dataset):
     pack = dict(type="PackDetInputs")
     data = dataset([dict(type="SSDRandomCrop", scale=(SIZE, SIZE), photometric={}), pack])
 
@@ -312,15 +326,15 @@ MMDET = [
 
 
 def statistics(data: CocoDataset, rounds: int) -> dict[str, list[float]]:
-    found: dict[str, list[float]] = {"mean": [], "deviation": [], "detail": [], "blue": []}
+    values: dict[str, list[float]] = {"mean": [], "deviation": [], "detail": [], "blue": []}
     np.random.seed(rounds)
     for index in list(range(len(data))) * rounds:
         pixels = data[index]["img"]
-        found["mean"].append(pixels.mean())
-        found["deviation"].append(pixels.std())
-        found["detail"].append(np.abs(np.diff(pixels, axis=1)).mean())
-        found["blue"].append(pixels[..., 0].mean() - pixels[..., 2].mean())
-    return found
+        values["mean"].append(pixels.mean())
+        values["deviation"].append(pixels.std())
+        values["detail"].append(np.abs(np.diff(pixels, axis=1)).mean())
+        values["blue"].append(pixels[..., 0].mean() - pixels[..., 2].mean())
+    return values
 
 
 @pytest.mark.heavy

@@ -1,4 +1,4 @@
-"""What every backbone of ours does alike: taps, freezing, checkpointing, state dicts."""
+"""Taps, freezing, checkpointing, state dicts and tracing, which all our backbones have alike."""
 
 from __future__ import annotations
 
@@ -16,11 +16,7 @@ from torchvision.models.feature_extraction import create_feature_extractor
 
 from mixdet.errors import MixDetError
 from mixdet.models.backbones import MixMobileNetV1, MixMobileNetV2, MixNet
-
-MIXNET_TAPS = ["stem", "stage1"]
-for stage in range(2, 7):
-    MIXNET_TAPS += [f"stage{stage}.expansion", f"stage{stage}"]
-MIXNET_TAPS += ["head"]
+from tests.models.backbones.test_mixnet import MIXNET_TAPS
 
 
 def image(*size: int) -> Tensor:
@@ -41,7 +37,7 @@ def train_step(backbone: nn.Module, x: Tensor) -> tuple[Tensor, ...]:
 
 
 @pytest.fixture(scope="module")
-def whole() -> MixNet:
+def all_taps() -> MixNet:
     """A MixNet with all its outputs, in evaluation mode."""
     torch.manual_seed(0)
     backbone = MixNet(taps=MIXNET_TAPS)
@@ -51,12 +47,12 @@ def whole() -> MixNet:
 
 
 @pytest.mark.parametrize("tap", MIXNET_TAPS)
-def test_a_tap_alone_gives_the_same_tensor_and_builds_nothing_without_a_gradient(whole, tap):
+def test_a_single_tap_gives_the_same_output_without_unused_weights(all_taps, tap):
     backbone = MixNet(taps=[tap])
-    backbone.load_state_dict(whole.state_dict())
+    backbone.load_state_dict(all_taps.state_dict())
     x = image(65, 86)
     (output,) = backbone.eval()(x)
-    expected = dict(zip(MIXNET_TAPS, whole(x), strict=True))[tap]
+    expected = dict(zip(MIXNET_TAPS, all_taps(x), strict=True))[tap]
     torch.testing.assert_close(output, expected, rtol=0, atol=0)
     (stride,) = backbone.out_strides
     assert output.shape[1:] == (backbone.out_channels[0], -(-65 // stride), -(-86 // stride))
@@ -67,11 +63,11 @@ def test_a_tap_alone_gives_the_same_tensor_and_builds_nothing_without_a_gradient
     assert unused == []
 
 
-def test_outputs_come_in_the_order_of_the_taps(whole):
+def test_outputs_have_the_order_of_the_taps(all_taps):
     backbone = MixNet(taps=("head", "stage3.expansion", "stage6"))
-    backbone.load_state_dict(whole.state_dict())
+    backbone.load_state_dict(all_taps.state_dict())
     x = image()
-    by_name = dict(zip(MIXNET_TAPS, whole(x), strict=True))
+    by_name = dict(zip(MIXNET_TAPS, all_taps(x), strict=True))
     for tap, output in zip(backbone.taps, backbone.eval()(x), strict=True):
         assert torch.equal(output, by_name[tap])
     assert backbone.out_channels == (1536, 144, 200)
@@ -119,14 +115,14 @@ def test_default_taps_are_the_strides_of_a_pyramid(backbone, padding):
     ],
     ids=str,
 )
-def test_what_does_not_exist_is_refused_in_one_line(make, kwargs, message):
+def test_wrong_arguments_of_a_backbone_are_refused_in_one_line(make, kwargs, message):
     with pytest.raises(MixDetError, match=message) as info:
         make(**kwargs)
     assert "\n" not in str(info.value)
 
 
-def test_a_single_tap_may_be_a_word():
-    """As `--cfg-options model.backbone.taps=stage3` gives it."""
+def test_a_single_tap_may_be_a_string():
+    """`--cfg-options model.backbone.taps=stage3` gives a string."""
     assert MixNet(taps="stage3").out_strides == (8,)
 
 
@@ -147,14 +143,14 @@ def test_frozen_stages_do_not_learn_and_the_others_do(frozen):
         assert (weight.grad is None) == name.startswith(tuple(prefixes)), name
 
 
-def test_frozen_stages_are_frozen_before_an_optimizer_or_ddp_sees_them():
+def test_stages_are_frozen_when_the_backbone_is_built():
     backbone = MixMobileNetV1(frozen_stages=1)
     assert not backbone.conv_stem.weight.requires_grad
     assert not backbone.bn1.training
     assert backbone.blocks[1][0].conv_dw.weight.requires_grad
 
 
-def test_norm_eval_trains_the_weights_and_leaves_the_statistics():
+def test_norm_eval_keeps_the_statistics_and_trains_the_weights():
     backbone = MixMobileNetV1(norm_eval=True)
     backbone.init_weights()
     for norm in norms(backbone):
@@ -172,7 +168,7 @@ def test_norm_eval_trains_the_weights_and_leaves_the_statistics():
 
 
 @pytest.mark.parametrize("norm_cfg", [dict(type="BN"), dict(type="GN", num_groups=4)], ids=str)
-def test_checkpointing_changes_memory_and_nothing_else(norm_cfg):
+def test_checkpointing_halves_the_memory_and_changes_no_result(norm_cfg):
     taps = ("stage2", "stage3.expansion", "stage4")
     kwargs = dict(taps=taps, norm_cfg=norm_cfg)
     plain, checkpointed = MixNet(**kwargs), MixNet(with_cp=True, **kwargs)
@@ -201,21 +197,21 @@ def test_checkpointing_changes_memory_and_nothing_else(norm_cfg):
     assert stored[1] < 0.5 * stored[0]
 
 
-def test_checkpointing_stores_nothing_more_in_evaluation():
+def test_outputs_of_checkpointing_in_evaluation_need_no_gradient():
     backbone = MixNet(taps=("stage3.expansion",), with_cp=True).eval()
     with torch.no_grad():
         (output,) = backbone(image())
     assert not output.requires_grad
 
 
-def test_only_what_is_not_built_is_passed_over_when_weights_load(whole):
-    state = {**whole.state_dict(), "classifier.weight": torch.zeros(1000, 1536)}
+def test_loading_skips_only_the_weights_of_parts_that_are_not_built(all_taps):
+    state = {**all_taps.state_dict(), "classifier.weight": torch.zeros(1000, 1536)}
     keys = list(state)
     backbone = MixNet(taps=("stage3", "stage5.expansion"))
     backbone.load_state_dict(state)
     parent = nn.ModuleDict({"backbone": MixNet(taps=("stage3", "stage5.expansion"))})
     parent.load_state_dict({f"backbone.{key}": value for key, value in state.items()})
-    assert torch.equal(parent["backbone"].conv_stem.weight, whole.conv_stem.weight)
+    assert torch.equal(parent["backbone"].conv_stem.weight, all_taps.conv_stem.weight)
     assert list(state) == keys
     for key in ("blocks.6.0.conv_pw.weight", "blocks.0.0.conv_pwl.weight", "blocks.2.9.bn1.bias"):
         with pytest.raises(RuntimeError, match=f'Unexpected key.*"{key}"'):
@@ -227,7 +223,7 @@ def test_only_what_is_not_built_is_passed_over_when_weights_load(whole):
         MixNet(taps=("head",)).load_state_dict(backbone.state_dict())
 
 
-def test_same_padding_brings_tensorflows_eps_unless_one_is_given():
+def test_same_padding_sets_the_eps_of_tensorflow_unless_one_is_given():
     def eps(**kwargs) -> set[float]:
         return {norm.eps for norm in norms(MixMobileNetV1(taps=("stage2",), **kwargs))}
 
@@ -237,7 +233,7 @@ def test_same_padding_brings_tensorflows_eps_unless_one_is_given():
     assert eps(padding="same", norm_cfg=dict(type="BN", momentum=0.01)) == {1e-3}
 
 
-def test_default_initialization_is_hes_by_group():
+def test_default_initialization_is_that_of_he_for_each_group():
     torch.manual_seed(0)
     backbone = MixNet(taps=("stage6",))
     backbone.init_weights()
@@ -252,7 +248,7 @@ def test_default_initialization_is_hes_by_group():
     assert depthwise.weight.std().item() == pytest.approx(math.sqrt(2 / 9), rel=0.1)
 
 
-def test_a_config_builds_it_and_a_copy_of_it_computes_the_same():
+def test_a_config_builds_a_backbone_that_can_be_copied():
     cfg = Config(
         dict(
             backbone=dict(
@@ -274,7 +270,7 @@ def test_a_config_builds_it_and_a_copy_of_it_computes_the_same():
 
 
 @pytest.fixture
-def timms() -> nn.Module:
+def timm_mixnet() -> nn.Module:
     """timm's MixNet-S with random weights, in evaluation mode."""
     torch.manual_seed(0)
     return timm.create_model("mixnet_s").eval()
@@ -285,11 +281,11 @@ TAPPED = ("stage4.expansion", "stage6")  # the block whose expansion is tapped i
 
 @pytest.mark.parametrize("with_cp", [False, True])
 @pytest.mark.parametrize("name", ["blocks.2", "blocks.3", "blocks.3.0", "blocks.3.1"])
-def test_forward_hooks_on_stages_and_blocks_see_what_timms_see(timms, name, with_cp):
+def test_forward_hooks_on_stages_and_blocks_get_the_outputs_of_timm(timm_mixnet, name, with_cp):
     ours = MixNet(taps=TAPPED, with_cp=with_cp).eval()
-    ours.load_state_dict(timms.state_dict())
+    ours.load_state_dict(timm_mixnet.state_dict())
     seen, x = [], image()
-    for network in (ours, timms):
+    for network in (ours, timm_mixnet):
         module = network.get_submodule(name)
         module.register_forward_hook(lambda _, __, output: seen.append(output.detach().clone()))
         network(x)
@@ -300,7 +296,7 @@ def test_forward_hooks_on_stages_and_blocks_see_what_timms_see(timms, name, with
     "wrap", [checkpoint_wrapper, lambda block: torch.compile(block, backend="eager")]
 )
 @pytest.mark.parametrize("taps", [TAPPED, ("stage6.expansion", "stage6")], ids=",".join)
-def test_a_wrapped_block_computes_what_it_wraps(taps, wrap):
+def test_a_wrapped_block_computes_as_the_block(taps, wrap):
     plain = MixNet(taps=taps)
     wrapped = copy.deepcopy(plain)
     for stage in wrapped.blocks:
@@ -315,7 +311,7 @@ def test_a_wrapped_block_computes_what_it_wraps(taps, wrap):
 
 
 @pytest.mark.parametrize("padding", ["symmetric", "same"])
-def test_it_can_be_traced_by_torch_fx(padding):
+def test_a_backbone_can_be_traced_by_torch_fx(padding):
     backbone = MixNet(taps=TAPPED, padding=padding).eval()
     traced = torch.fx.symbolic_trace(backbone)
     for x in (image(), image(33, 50)):
@@ -323,23 +319,25 @@ def test_it_can_be_traced_by_torch_fx(padding):
             torch.testing.assert_close(output, expected)
 
 
-def test_torchvisions_feature_extractor_takes_it_as_it_takes_timms(timms):
+def test_the_feature_extractor_of_torchvision_works_as_with_timm(timm_mixnet):
     ours = MixNet(taps=TAPPED).eval()
-    ours.load_state_dict(timms.state_dict())
+    ours.load_state_dict(timm_mixnet.state_dict())
     x, nodes = image(), ["blocks.2", "blocks.3", "blocks.5"]
-    features = [create_feature_extractor(network, nodes).eval()(x) for network in (ours, timms)]
+    features = [
+        create_feature_extractor(network, nodes).eval()(x) for network in (ours, timm_mixnet)
+    ]
     for name in nodes:
         torch.testing.assert_close(features[0][name], features[1][name], rtol=0, atol=1e-4)
 
 
-def test_it_can_be_traced_by_torch_jit():
+def test_a_backbone_can_be_traced_by_torch_jit():
     backbone, x = MixNet(taps=TAPPED).eval(), image()
     for output, expected in zip(torch.jit.trace(backbone, x)(x), backbone(x), strict=True):
         torch.testing.assert_close(output, expected)
 
 
 @pytest.mark.parametrize("with_cp", [False, True])
-def test_it_can_be_exported(with_cp):
+def test_a_backbone_can_be_exported(with_cp):
     backbone, x = MixNet(taps=TAPPED, with_cp=with_cp).eval(), image()
     program = torch.export.export(backbone, (x,))
     for output, expected in zip(program.module()(x), backbone(x), strict=True):
@@ -348,7 +346,7 @@ def test_it_can_be_exported(with_cp):
 
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("with_cp", [False, True])
-def test_it_can_be_compiled_as_one_graph(training, with_cp):
+def test_a_backbone_can_be_compiled_as_one_graph(training, with_cp):
     taps = ("stage2.expansion", "stage2")
     backbone, x = MixNet(taps=taps, with_cp=with_cp).train(training), image()
     compiled = torch.compile(copy.deepcopy(backbone), fullgraph=True, backend="aot_eager")

@@ -8,30 +8,24 @@ import torch
 from torch import Tensor, nn
 
 from mixdet.models.backbones import MixNet
+from tests.synthetic import randomize_norms
 
-TAPS = ["stem", "stage1"]
+MIXNET_TAPS = ["stem", "stage1"]
 for stage in range(2, 7):
-    TAPS += [f"stage{stage}.expansion", f"stage{stage}"]
-TAPS += ["head"]
+    MIXNET_TAPS += [f"stage{stage}.expansion", f"stage{stage}"]
+MIXNET_TAPS += ["head"]
 TIMM = {(arch, "symmetric"): f"mixnet_{arch}" for arch in ("s", "m", "l", "xl")}
 TIMM |= {(arch, "same"): f"tf_mixnet_{arch}" for arch in ("s", "m", "l")}
 
 
 def timm_model(name: str) -> nn.Module:
-    """With random weights and random batch norm statistics."""
+    """A model with random weights and random batch norms, in evaluation mode."""
     torch.manual_seed(0)
-    model = timm.create_model(name).eval()
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.uniform_(module.weight, 0.5, 1.5)
-            nn.init.normal_(module.bias, std=0.2)
-            nn.init.normal_(module.running_mean, std=0.2)
-            nn.init.uniform_(module.running_var, 0.5, 2.0)
-    return model
+    return randomize_norms(timm.create_model(name))
 
 
 def timm_outputs(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
-    """What each of our taps is in timm's network."""
+    """Return the output of timm's network at each of our taps."""
     modules = {"stem": model.bn1, "head": model.bn2}
     for number, stage in enumerate(model.blocks, 1):
         modules[f"stage{number}"] = stage
@@ -49,16 +43,16 @@ def timm_outputs(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("size", [(224, 224), (321, 289)], ids=["224", "321x289"])
 @pytest.mark.parametrize(("arch", "padding"), list(TIMM))
-def test_every_output_equals_timms(arch, padding, size):
+def test_every_output_equals_that_of_timm(arch, padding, size):
     theirs = timm_model(TIMM[arch, padding])
-    ours = MixNet(arch, taps=TAPS, padding=padding).eval()
+    ours = MixNet(arch, taps=MIXNET_TAPS, padding=padding).eval()
     ours.load_state_dict(theirs.state_dict())
     x = torch.randn(1, 3, *size)
     expected = timm_outputs(theirs, x)
     with torch.no_grad():
-        outputs = dict(zip(TAPS, ours(x), strict=True))
+        outputs = dict(zip(MIXNET_TAPS, ours(x), strict=True))
     assert outputs.keys() == expected.keys()
-    for tap in TAPS:
+    for tap in MIXNET_TAPS:
         largest = (outputs[tap] - expected[tap]).abs().max() / expected[tap].abs().max()
         assert outputs[tap].shape == expected[tap].shape
         assert largest <= 1e-5, tap
@@ -68,14 +62,14 @@ def test_every_output_equals_timms(arch, padding, size):
     ("arch", "parameters"),
     [("s", 4_134_606), ("m", 5_014_382), ("l", 7_329_252), ("xl", 11_896_768)],
 )
-def test_the_classifiers_parameters_to_the_digit(arch, parameters):
+def test_the_number_of_parameters_is_that_of_timm(arch, parameters):
     backbone = MixNet(arch, taps=("head",))
     classifier = 1536 * 1000 + 1000
     assert sum(weight.numel() for weight in backbone.parameters()) + classifier == parameters
 
 
 @pytest.mark.parametrize(("arch", "padding"), list(TIMM))
-def test_weights_go_both_ways_without_renaming(arch, padding):
+def test_timm_loads_our_weights_and_we_load_those_of_timm(arch, padding):
     theirs = timm.create_model(TIMM[arch, padding])
     ours = MixNet(arch, taps=("stage3", "head"), padding=padding)
     assert str(ours.load_state_dict(theirs.state_dict())) == "<All keys matched successfully>"
@@ -85,7 +79,7 @@ def test_weights_go_both_ways_without_renaming(arch, padding):
 
 
 @pytest.mark.parametrize(("arch", "padding"), list(TIMM))
-def test_timm_name_is_the_model_that_it_equals(arch, padding):
+def test_timm_name_is_that_of_the_equal_model(arch, padding):
     assert MixNet(arch, ("stem",), padding).timm_name.split(".")[0] == TIMM[arch, padding]
     assert MixNet("xl", ("stem",), "same").timm_name is None
 
@@ -98,5 +92,4 @@ def test_relu_at_both_ends_and_swish_between():
 
     assert acts(backbone.act1) == acts(backbone.act2) == {nn.ReLU}
     assert [acts(stage) for stage in backbone.blocks] == [{nn.ReLU}] * 2 + [{nn.SiLU}] * 4
-    one = MixNet(taps=("head",), act_cfg=dict(type="ReLU6"))
-    assert acts(one) == set()
+    assert acts(MixNet(taps=("head",), act_cfg=dict(type="ReLU6"))) == set()

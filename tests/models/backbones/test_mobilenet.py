@@ -13,22 +13,11 @@ from torch import nn
 
 from mixdet.errors import MixDetError
 from mixdet.models.backbones import MixMobileNetV1, MixMobileNetV2
-
-
-def randomized(model: nn.Module) -> nn.Module:
-    """Random batch norm statistics, and evaluation mode."""
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.uniform_(module.weight, 0.5, 1.5)
-            nn.init.normal_(module.bias, std=0.2)
-            nn.init.normal_(module.running_mean, std=0.2)
-            nn.init.uniform_(module.running_var, 0.5, 2.0)
-    model.eval()  # mmdet's does not return itself
-    return model
+from tests.synthetic import randomize_norms
 
 
 def load_by_order(ours: nn.Module, theirs: nn.Module) -> None:
-    """Copy weights whose names differ and whose order is the same; a classifier comes last."""
+    """Copy weights by their order, since the names differ. The classifier comes last."""
     values = list(theirs.state_dict().values())[: len(ours.state_dict())]
     ours.load_state_dict(dict(zip(ours.state_dict(), values, strict=True)))
 
@@ -40,8 +29,8 @@ def assert_close(output: torch.Tensor, expected: torch.Tensor) -> None:
 
 @pytest.mark.parametrize("size", [(224, 224), (161, 203)])
 @torch.no_grad()
-def test_v2_with_plain_kernels_equals_torchvisions(size):
-    theirs = randomized(torchvision.models.mobilenet_v2())
+def test_v2_with_plain_kernels_equals_that_of_torchvision(size):
+    theirs = randomize_norms(torchvision.models.mobilenet_v2())
     ours = MixMobileNetV2(3, taps=("stage5", "stage6.expansion", "head")).eval()
     load_by_order(ours, theirs)
     x = torch.randn(1, 3, *size)
@@ -55,8 +44,8 @@ def test_v2_with_plain_kernels_equals_torchvisions(size):
 
 
 @torch.no_grad()
-def test_taps_name_the_outputs_of_mmdets_ssdlite():
-    theirs = randomized(MobileNetV2(out_indices=(4, 7)))
+def test_taps_give_the_outputs_of_mmdets_ssdlite():
+    theirs = randomize_norms(MobileNetV2(out_indices=(4, 7)))
     ours = MixMobileNetV2(3, taps=("stage5", "head")).eval()
     load_by_order(ours, theirs)
     x = torch.randn(2, 3, 96, 128)
@@ -74,8 +63,8 @@ def test_taps_name_the_outputs_of_mmdets_ssdlite():
 )
 @pytest.mark.parametrize("size", [(224, 224), (161, 203)])
 @torch.no_grad()
-def test_they_equal_timms(make, name, last, size):
-    theirs = randomized(timm.create_model(name))
+def test_outputs_equal_those_of_timm(make, name, last, size):
+    theirs = randomize_norms(timm.create_model(name))
     stages = [f"stage{i}" for i in range(1, len(theirs.blocks) + 1)]
     ours = make(3, taps=[*stages, last]).eval()
     ours.load_state_dict(theirs.state_dict())
@@ -118,7 +107,7 @@ def test_timm_name_is_a_model_whose_weights_fit(make, widen_factor):
         (MixMobileNetV2, (3, 5, 7), 133_168),
     ],
 )
-def test_the_papers_differences_in_parameters(make, kernel_sizes, more):
+def test_larger_kernels_add_the_parameters_of_the_paper(make, kernel_sizes, more):
     def parameters(kernel_sizes) -> int:
         taps = ("stage5",) if make is MixMobileNetV1 else ("head",)
         return sum(weight.numel() for weight in make(kernel_sizes, taps=taps).parameters())
@@ -126,7 +115,7 @@ def test_the_papers_differences_in_parameters(make, kernel_sizes, more):
     assert parameters(kernel_sizes) - parameters(3) == more
 
 
-def test_other_kernels_widths_and_paddings_have_no_weights():
+def test_timm_has_no_weights_for_other_kernels_widths_and_paddings():
     assert MixMobileNetV2().timm_name is None
     assert MixMobileNetV2(5).timm_name is None
     assert MixMobileNetV2(3, 0.75).timm_name is None
@@ -146,9 +135,7 @@ def test_other_kernels_widths_and_paddings_have_no_weights():
     ],
 )
 @pytest.mark.parametrize("key", [int, str], ids=["config", "command line"])
-def test_other_kernels_in_one_block_change_that_block_alone(
-    make, taps, block, place, channels, key
-):
+def test_block_kernel_sizes_change_only_their_block(make, taps, block, place, channels, key):
     plain = make(3, taps=taps)
     changed = make(3, taps=taps, block_kernel_sizes={key(block): 7})
     shapes = {name: weight.shape for name, weight in plain.state_dict().items()}

@@ -1,4 +1,4 @@
-"""MixConvSSDHead against mmdet's SSDHead, torchvision's NMS, and what a loss must do."""
+"""MixConvSSDHead against mmdet's SSDHead and torchvision's NMS and focal loss."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def pair_with_mmdet() -> tuple[MixConvSSDHead, torch.nn.Module]:
     return ours, theirs
 
 
-def test_plain_head_equals_mmdet_forward_and_loss():
+def test_outputs_and_losses_equal_those_of_mmdet():
     ours, theirs = pair_with_mmdet()
     inputs = features()
     outputs, expected = ours(inputs), theirs(inputs)
@@ -114,7 +114,7 @@ def test_plain_head_equals_mmdet_forward_and_loss():
 
 @pytest.mark.parametrize("pos_weight", [-1, 2.5])
 @pytest.mark.parametrize("decoded", [False, True])
-def test_targets_of_a_batch_equal_mmdets(pos_weight, decoded):
+def test_targets_of_a_batch_equal_those_of_mmdet(pos_weight, decoded):
     """The batch is done at once here and image by image in mmdet; one image has no object."""
     train_cfg = ConfigDict(COMMON["train_cfg"] | dict(pos_weight=pos_weight))
     head = make_head(train_cfg=train_cfg, reg_decoded_bbox=decoded)
@@ -165,7 +165,7 @@ def test_anchors_follow_the_size_of_the_image():
 
 @pytest.mark.parametrize("rescale", [False, True])
 @pytest.mark.parametrize("threshold", [0.02, 0.3, 0.999])
-def test_boxes_equal_mmdet(rescale, threshold):
+def test_boxes_equal_those_of_mmdet(rescale, threshold):
     ours, theirs = pair_with_mmdet()
     outputs = ours(features())
     cfg = ConfigDict(COMMON["test_cfg"] | dict(score_thr=threshold))
@@ -181,8 +181,8 @@ def test_boxes_equal_mmdet(rescale, threshold):
 
 
 @pytest.mark.parametrize("loss_cls", [None, FOCAL], ids=["softmax", "focal"])
-def test_postprocessing_against_torchvision(loss_cls):
-    """Everything above the threshold goes into torchvision's class-aware NMS."""
+def test_post_processing_equals_nms_of_torchvision(loss_cls):
+    """All boxes above the threshold go into torchvision's class-aware NMS."""
     torch.manual_seed(0)  # no two scores of this draw are equal: their order would be open
     head = make_head(loss_cls=loss_cls).eval()
     scores = [
@@ -210,7 +210,7 @@ def test_postprocessing_against_torchvision(loss_cls):
 @pytest.mark.parametrize("class_agnostic", [False, True])
 @pytest.mark.parametrize("steps", [None, 10], ids=["all differ", "ties"])
 @pytest.mark.parametrize("places", [1, 5, 30, 1000])
-def test_nms_of_the_best_candidates_is_nms_of_all(places, steps, class_agnostic):
+def test_nms_of_the_best_candidates_equals_nms_of_all(places, steps, class_agnostic):
     """The kept boxes fill the places at once, after more candidates, or never."""
     torch.manual_seed(places)
     corners = torch.rand(2000, 2) * 20  # the boxes overlap, so that NMS keeps few of them
@@ -245,7 +245,7 @@ def test_labels_stay_below_the_number_of_classes(loss_cls):
     assert all(result.labels.max() < CLASSES for result in results)
 
 
-def test_anchors_by_hand():
+def test_the_anchors_of_two_cells_by_hand():
     """SSD, section 2.2: squares of s and sqrt(s s'), and s in the ratios 2 and 1/2; two cells."""
     head = make_head()
     level = head.prior_generator.grid_priors([(g, g) for g in GRIDS], device="cpu")[0]
@@ -255,13 +255,13 @@ def test_anchors_by_hand():
         expected = torch.cat(
             [torch.tensor(center) - sizes / 2, torch.tensor(center) + sizes / 2], 1
         )
-        found = level[4 * cell : 4 * cell + 4]
-        assert sorted(found.round(decimals=3).tolist()) == sorted(
+        anchors = level[4 * cell : 4 * cell + 4]
+        assert sorted(anchors.round(decimals=3).tolist()) == sorted(
             expected.round(decimals=3).tolist()
         )
 
 
-def test_coder_round_trip():
+def test_decoding_inverts_encoding():
     head = make_head()
     anchors = torch.cat(head.prior_generator.grid_priors([(g, g) for g in GRIDS], device="cpu"))
     corners = torch.rand(len(anchors), 2, 2) * SIZE
@@ -272,7 +272,7 @@ def test_coder_round_trip():
 
 
 @pytest.mark.parametrize("loss_cls", [None, FOCAL], ids=["softmax", "focal"])
-def test_loss_of_images_without_objects(loss_cls):
+def test_the_loss_of_images_without_objects_is_finite(loss_cls):
     head = make_head(loss_cls=loss_cls)
     losses = head.loss_by_feat(*head(features()), [truth([], [])] * 2, METAS)
     assert losses["loss_bbox"] == 0
@@ -321,7 +321,7 @@ def test_loss_falls_towards_the_truth(loss_cls):
     assert previous["loss_bbox"] < 1e-6
 
 
-def test_focal_loss_against_torchvision():
+def test_focal_loss_equals_that_of_torchvision():
     """The background, too, is a sigmoid output; its target is 0 on every anchor."""
     head = make_head(loss_cls=FOCAL)
     outputs = head(features())
@@ -335,7 +335,7 @@ def test_focal_loss_against_torchvision():
     torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-6)
 
 
-def test_regression_loss_is_a_config():
+def test_the_config_weights_the_regression_loss():
     """TensorFlow divides by the 4 offsets of a box too: `normalize_loc_loss_by_codesize`."""
     head = make_head()
     outputs = head(features())
@@ -356,7 +356,7 @@ def test_ignored_boxes_give_no_gradient():
     assert losses["loss_cls"] == 0
 
 
-def test_kernel_sizes_by_level():
+def test_each_level_has_its_kernel_sizes():
     head = make_head(kernel_sizes=[(3, 5), 5, 3])
     kernels = [
         sorted({m.kernel_size[0] for m in conv[0].modules() if isinstance(m, torch.nn.Conv2d)})
@@ -392,7 +392,7 @@ def test_kernel_sizes_by_level():
     ],
     ids=str,
 )
-def test_what_does_not_exist_is_refused_in_one_line(kwargs, message):
+def test_wrong_arguments_of_the_head_are_refused_in_one_line(kwargs, message):
     merged = {
         key: COMMON[key] | value if key in ("train_cfg", "test_cfg") else value
         for key, value in kwargs.items()
@@ -402,11 +402,13 @@ def test_what_does_not_exist_is_refused_in_one_line(kwargs, message):
     assert "\n" not in str(info.value)
 
 
-def test_a_threshold_may_keep_every_score():
+def test_a_negative_threshold_keeps_every_score():
     make_head(test_cfg=COMMON["test_cfg"] | dict(score_thr=-1))
 
 
-def test_a_child_may_post_process_by_what_it_makes_later():
+def test_a_subclass_may_post_process_by_its_own_attributes():
+    """The check of the test settings must not call an overridden method."""
+
     class Child(MixConvSSDHead):
         def __init__(self, **kwargs) -> None:
             super().__init__(**kwargs)
@@ -422,7 +424,7 @@ def test_a_child_may_post_process_by_what_it_makes_later():
     ("settings", "key"),
     [("train_cfg", "neg_pos_ratio"), ("test_cfg", "nms"), ("test_cfg", "max_per_img")],
 )
-def test_settings_that_are_needed(settings, key):
+def test_missing_settings_are_named(settings, key):
     cfg = {name: value for name, value in COMMON[settings].items() if name != key}
     with pytest.raises(MixDetError, match=rf"{settings}.*{key}"):
         make_head(**{settings: ConfigDict(cfg)})
@@ -460,7 +462,7 @@ def test_focal_loss_by_another_name_trains_as_focal_loss(kind):
     assert torch.allclose(other.cls_convs[0][-1].bias.sigmoid(), torch.tensor(0.01))
 
 
-def test_the_beta_of_mmdets_train_cfg_is_kept():
+def test_smoothl1_beta_of_train_cfg_takes_effect():
     head = make_head(train_cfg=COMMON["train_cfg"] | dict(smoothl1_beta=0.25))
     assert head.loss_bbox.beta == 0.25
     given = dict(type="SmoothL1Loss", beta=0.5)

@@ -85,7 +85,7 @@ def test_baseline_equals_mmdets_own_model():
     ],
     ids=["mixnet", "expansion", "mmdet", "resnet"],
 )
-def test_any_backbone_fits_without_a_channel(backbone):
+def test_any_backbone_fits_without_channels_in_the_config(backbone):
     config = model_config()
     config.backbone = backbone
     anchors = config.bbox_head.anchor_generator
@@ -106,8 +106,8 @@ def test_any_backbone_fits_without_a_channel(backbone):
     assert len(scores) == 6
 
 
-def test_arch_is_the_whole_change():
-    """What --cfg-options model.backbone.arch=l does."""
+def test_the_option_arch_gives_the_network_of_the_larger_config():
+    """The option is --cfg-options model.backbone.arch=l."""
     config = Config.fromfile(ROOT / "configs/ssdlite_mixnet_s_coco.py")
     config.merge_from_dict({"model.backbone.arch": "l"})
     large = MODELS.build(config.model)
@@ -115,7 +115,7 @@ def test_arch_is_the_whole_change():
     assert [p.shape for p in large.parameters()] == [p.shape for p in expected.parameters()]
 
 
-def test_dry_run_leaves_statistics_and_mode():
+def test_building_leaves_statistics_and_training_mode():
     config = model_config()
     config.backbone = dict(type="MobileNetV2", out_indices=(4, 7))
     model = MODELS.build(config)
@@ -142,7 +142,7 @@ def test_images_of_another_size_are_refused():
 
 
 @pytest.mark.parametrize("size", [1, 0, -320, True, 320.0, "320"])
-def test_a_size_that_no_image_has(size):
+def test_an_input_size_that_is_no_positive_integer_is_refused(size):
     config = model_config("ssdlite_mixnet_s_digits")
     config.input_size = size
     with pytest.raises(
@@ -172,7 +172,7 @@ def test_anchors_follow_the_levels():
         MODELS.build(config)
 
 
-def test_the_digit_peer_of_mmdets_classes_has_our_anchors_coder_and_matching():
+def test_the_mmdet_peer_for_digits_has_our_anchors_coder_and_matching():
     ours = MODELS.build(model_config("ssdlite_mixnet_s_digits"))
     peer = MODELS.build(model_config("ssdlite_mobilenet_v2_mmdet_digits"))
     grids = [(20, 20), (10, 10), (5, 5)]
@@ -189,8 +189,8 @@ def test_the_digit_peer_of_mmdets_classes_has_our_anchors_coder_and_matching():
     assert ours.test_cfg == peer.test_cfg
 
 
-def test_the_plain_path_and_its_twin_differ_in_nothing_but_the_code():
-    """Recipe, function and how weights are drawn: what remains between their runs is chance."""
+def test_the_plain_path_computes_as_timm_in_mmdet():
+    """Recipe, network and initialization are the same, so that runs differ by chance only."""
     names = ("in_mixdet", "timm_in_mmdet")
     folder = ROOT / "configs/plain_path"
     configs = [Config.fromfile(folder / f"ssdlite_mixnet_s_{name}_digits.py") for name in names]
@@ -212,12 +212,12 @@ def test_the_plain_path_and_its_twin_differ_in_nothing_but_the_code():
     batch = random_batch(4, 160)
     for sample in batch["data_samples"]:
         sample.gt_instances.labels %= 10
-    # what preprocessing, anchors, matching, coder, mining and both losses make of it
+    # preprocessing, anchors, matching, coder, mining and both losses
     losses = []
     for model in (ours, peer):
         data = model.train().data_preprocessor(batch, training=True)
-        _, found = model.parse_losses(model(**data, mode="loss"))
-        losses.append({name: value.item() for name, value in found.items()})
+        _, parsed = model.parse_losses(model(**data, mode="loss"))
+        losses.append({name: value.item() for name, value in parsed.items()})
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
     for model in (ours, peer):  # so that scores and offsets are far from equal
         for convs in (model.bbox_head.cls_convs, model.bbox_head.reg_convs):
@@ -225,8 +225,8 @@ def test_the_plain_path_and_its_twin_differ_in_nothing_but_the_code():
                 torch.manual_seed(1)
                 torch.nn.init.normal_(block[-1].weight, std=0.5)
     with torch.no_grad():
-        found = [model.eval().test_step(batch) for model in (ours, peer)]
-    for mine, theirs in zip(*found, strict=True):
+        results = [model.eval().test_step(batch) for model in (ours, peer)]
+    for mine, theirs in zip(*results, strict=True):
         mine, theirs = mine.pred_instances, theirs.pred_instances
         assert len(mine) == len(theirs) == 100
         torch.testing.assert_close(mine.scores, theirs.scores, rtol=1e-3, atol=1e-5)

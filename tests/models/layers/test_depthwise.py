@@ -1,4 +1,4 @@
-"""Against torch's own convolution and its gradients."""
+"""Depthwise convolutions with faster gradients, against torch's own."""
 
 from __future__ import annotations
 
@@ -54,7 +54,9 @@ def both(x: Tensor, weight: Tensor, stride: int, padding: int) -> list[tuple[Ten
     stride=st.integers(1, 3),
     extra=st.integers(0, 2),
 )
-def test_gradients(batch, channels, height, width, size, stride, extra):
+def test_output_and_gradients_equal_those_of_torch_in_float64(
+    batch, channels, height, width, size, stride, extra
+):
     padding = size // 2 + extra
     x = channels_last(batch, channels, height, width)
     weight = torch.randn(channels, 1, size, size, requires_grad=True)
@@ -65,8 +67,8 @@ def test_gradients(batch, channels, height, width, size, stride, extra):
 
 @pytest.mark.parametrize("size", [5, 7, 9, 11])
 @pytest.mark.parametrize("stride", [1, 2])
-def test_in_strips_in_channels_last_only(size, stride):
-    """oneDNN is fast at kernels of at most 3 columns, whole kernels are for other layouts."""
+def test_gradients_are_computed_in_strips_in_channels_last_only(size, stride):
+    """oneDNN is fast at kernels of at most 3 columns. Other layouts get whole kernels."""
     conv, x = MixConv2d(16, size, stride), channels_last(2, 16, 12, 10)
     y = conv(x)
     assert 3 in kernel_widths(lambda: y.sum().backward())
@@ -91,7 +93,7 @@ def test_a_mixconv_has_the_gradients_of_its_merged_form(padding, stride):
         torch.testing.assert_close(group.weight.grad.double(), inner, rtol=1e-4, atol=1e-4)
 
 
-def test_what_is_frozen_gets_no_gradient():
+def test_no_gradient_is_computed_for_a_frozen_kernel_or_an_image():
     conv, x = MixConv2d(8, 5), channels_last(1, 8, 6, 6)
     y = conv(x.detach())  # an image needs no gradient
     assert {*kernel_widths(lambda: y.sum().backward())} == {3}
@@ -103,8 +105,7 @@ def test_what_is_frozen_gets_no_gradient():
     assert x.grad is not None
 
 
-def test_second_derivatives():
-    """Of the first ones' squares, which `create_graph` makes, against torch's."""
+def test_second_derivatives_equal_those_of_torch():
     x, weight = channels_last(1, 6, 7, 6), torch.randn(6, 1, 5, 5, requires_grad=True)
 
     def second(function) -> tuple[Tensor, ...]:
@@ -122,7 +123,7 @@ def test_second_derivatives():
 @pytest.mark.skipif(not onednn_computes(torch.bfloat16), reason="no bfloat16 in hardware")
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("size", [3, 7])
-def test_under_autocast(size, stride):
+def test_gradients_under_autocast_equal_those_of_torch(size, stride):
     conv, x = MixConv2d(16, size, stride), channels_last(2, 16, 9, 9)
     with torch.autocast("cpu", torch.bfloat16):
         y = conv(x)
@@ -136,7 +137,7 @@ def test_under_autocast(size, stride):
         torch.testing.assert_close(one, other, rtol=0.05, atol=0.3)
 
 
-def test_what_torch_alone_can_do_stays():
+def test_functional_and_forward_derivatives_work():
     conv, x = MixConv2d(6, 5), channels_last(2, 6, 7, 6).detach()
     params = {"weight": conv.weight.detach()}
 
@@ -156,20 +157,20 @@ def test_what_torch_alone_can_do_stays():
     torch.testing.assert_close(conv.weight.grad, before)
 
 
-def test_a_bias_that_folding_left_is_added():
+def test_the_bias_of_a_folded_norm_is_added():
     conv = MixConv2d(6, 5)
     conv.bias = nn.Parameter(torch.arange(6.0))
     x = channels_last(1, 6, 5, 5)
     torch.testing.assert_close(conv(x), F.conv2d(x, conv.weight, conv.bias, 1, 2, 1, 6))
 
 
-def test_a_stride_that_is_changed_later_counts():
+def test_a_changed_stride_takes_effect():
     conv, x = MixConv2d(6, 5), channels_last(1, 6, 8, 8)
     conv.stride = (2, 1)
     assert conv(x).shape == (1, 6, 4, 8)
 
 
-def test_traced_and_for_several_outputs_at_a_time():
+def test_tracing_and_batched_gradients_work():
     conv, x = MixConv2d(6, 5), channels_last(1, 6, 8, 8)
     y = conv(x)
     torch.testing.assert_close(torch.fx.symbolic_trace(conv)(x), y)
@@ -182,7 +183,7 @@ def test_traced_and_for_several_outputs_at_a_time():
             torch.testing.assert_close(one[turn], other, rtol=1e-4, atol=1e-4)
 
 
-def test_types_that_torch_refuses_are_refused():
+def test_mixed_types_are_refused_as_by_torch():
     conv, x = MixConv2d(6, 5), channels_last(1, 6, 8, 8, dtype=torch.float64)
     with pytest.raises(RuntimeError, match=r"expected scalar type|same"):
         conv(x)

@@ -1,3 +1,5 @@
+"""MixConv2d against timm's, its definition, and one merged convolution."""
+
 from __future__ import annotations
 
 import copy
@@ -15,7 +17,7 @@ from torch import Tensor, nn
 
 from mixdet.models.layers import Conv2dSame, MixConv2d, split_channels
 
-few = settings(deadline=None, max_examples=60)
+few_examples = settings(deadline=None, max_examples=60)
 odd = st.sampled_from([3, 5, 7, 9, 11])
 paddings = st.sampled_from(["symmetric", "same"])
 splits = st.sampled_from(["equal", "exponential"])
@@ -23,7 +25,7 @@ splits = st.sampled_from(["equal", "exponential"])
 
 @st.composite
 def mixconvs(draw, dtype=torch.float64) -> tuple[nn.Module, dict]:
-    """Any MixConv2d with random weights, and the arguments that made it."""
+    """Any MixConv2d with random weights, and its arguments."""
     dilated = draw(st.booleans())
     kwargs = dict(
         channels=draw(st.integers(1, 40)),
@@ -47,7 +49,7 @@ def images(draw, channels: int, dtype=torch.float64) -> Tensor:
 
 
 def naive(conv: nn.Module, x: Tensor, kwargs: dict) -> Tensor:
-    """Each channel by itself, from the definition: its kernel, its padding, a convolution."""
+    """Convolve each channel by itself, with the kernel and padding of the definition."""
     groups, stride = len(kwargs["kernel_sizes"]), kwargs["stride"]
     channels = kwargs["channels"]
     if kwargs["split"] == "exponential":
@@ -78,7 +80,7 @@ def naive(conv: nn.Module, x: Tensor, kwargs: dict) -> Tensor:
 
 
 @given(st.integers(1, 500), st.integers(1, 6), splits)
-@few
+@few_examples
 def test_a_split_follows_the_definition_and_sums_to_the_channels(channels, groups, split):
     assume(channels >= (2 ** (groups - 1) if split == "exponential" else groups))
     sizes = split_channels(channels, groups, split)
@@ -98,8 +100,8 @@ def test_the_papers_examples_of_a_split():
 
 
 @given(st.data())
-@few
-def test_it_equals_the_naive_reference(data):
+@few_examples
+def test_mixconv_equals_its_definition_channel_by_channel(data):
     conv, kwargs = data.draw(mixconvs())
     x = data.draw(images(kwargs["channels"]))
     y = conv(x)
@@ -112,7 +114,9 @@ def test_it_equals_the_naive_reference(data):
 @pytest.mark.parametrize(("stride", "dilation"), [(1, 1), (2, 1), (1, 2), (2, 2)])
 @pytest.mark.parametrize("kernel_sizes", [(3, 5), (3, 5, 7), (3, 5, 7, 9, 11)])
 @pytest.mark.parametrize("size", [(14, 21), (15, 8)])
-def test_it_equals_timm_with_the_same_weights(kernel_sizes, stride, dilation, padding, size):
+def test_mixconv_equals_that_of_timm_with_the_same_weights(
+    kernel_sizes, stride, dilation, padding, size
+):
     theirs = MixedConv2d(
         26,
         26,
@@ -140,7 +144,7 @@ def test_it_equals_timm_with_the_same_weights(kernel_sizes, stride, dilation, pa
     ],
     ids=str,
 )
-def test_gradients(kernel_sizes, kwargs):
+def test_gradients_pass_gradcheck(kernel_sizes, kwargs):
     conv = MixConv2d(5, kernel_sizes, **kwargs).double()
     x = torch.randn(1, 5, 6, 5, dtype=torch.float64, requires_grad=True)
     names, weights = zip(*conv.named_parameters(), strict=True)
@@ -155,7 +159,7 @@ def test_gradients(kernel_sizes, kwargs):
     ("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-5)], ids=["64", "32"]
 )
 @given(data=st.data())
-@few
+@few_examples
 def test_merged_is_one_convolution_that_computes_the_same(dtype, tolerance, data):
     conv, kwargs = data.draw(mixconvs(dtype))
     x = data.draw(images(kwargs["channels"], dtype))
@@ -169,8 +173,8 @@ def test_merged_is_one_convolution_that_computes_the_same(dtype, tolerance, data
 
 
 @given(st.data())
-@few
-def test_merged_at_larger_strides_and_with_one_pixel_kernels(data):
+@few_examples
+def test_merged_computes_the_same_at_large_strides_with_1x1_kernels(data):
     sizes = data.draw(st.lists(st.sampled_from([1, 3, 5]), min_size=1, max_size=3))
     stride = data.draw(st.integers(1, 5))
     padding = data.draw(paddings)
@@ -202,7 +206,7 @@ def test_one_kernel_is_a_plain_depthwise_convolution(kernel_sizes):
 
 @pytest.mark.parametrize("kernel_sizes", [3, (3, 5)])
 @pytest.mark.parametrize("padding", ["symmetric", "same"])
-def test_it_can_be_copied_and_pickled(kernel_sizes, padding):
+def test_mixconv_can_be_copied_and_pickled(kernel_sizes, padding):
     conv = MixConv2d(8, kernel_sizes, 2, padding=padding)
     x = torch.randn(1, 8, 6, 6)
     for twin in (copy.deepcopy(conv), pickle.loads(pickle.dumps(conv))):
@@ -211,7 +215,7 @@ def test_it_can_be_copied_and_pickled(kernel_sizes, padding):
 
 
 @pytest.mark.parametrize("kernel_sizes", [3, (3, 5)])
-def test_mmengine_initializes_it_as_a_convolution(kernel_sizes):
+def test_mmengine_initializes_mixconv_as_a_convolution(kernel_sizes):
     conv = MixConv2d(8, kernel_sizes)
     initialize(conv, dict(type="Constant", layer="Conv2d", val=7.0))
     assert all((weight == 7).all() for weight in conv.parameters())
@@ -219,7 +223,7 @@ def test_mmengine_initializes_it_as_a_convolution(kernel_sizes):
 
 @pytest.mark.parametrize("kernel_sizes", [3, (3, 5)])
 @pytest.mark.parametrize("padding", ["symmetric", "same"])
-def test_channels_last_stays(kernel_sizes, padding):
+def test_the_output_keeps_channels_last(kernel_sizes, padding):
     conv = MixConv2d(8, kernel_sizes, 2, padding=padding).to(memory_format=torch.channels_last)
     x = torch.randn(2, 8, 10, 10).to(memory_format=torch.channels_last)
     assert conv(x).is_contiguous(memory_format=torch.channels_last)
@@ -250,12 +254,12 @@ def test_channels_last_stays(kernel_sizes, padding):
     ],
     ids=str,
 )
-def test_what_cannot_work_is_refused(kwargs, message):
+def test_wrong_arguments_of_mixconv_are_refused(kwargs, message):
     with pytest.raises(ValueError, match=message):
         MixConv2d(**dict(channels=12, kernel_sizes=(3, 5, 7)) | kwargs)
 
 
-def test_help_shows_the_arguments():
+def test_the_signature_has_the_arguments():
     assert list(inspect.signature(MixConv2d).parameters) == [
         *("channels", "kernel_sizes", "stride", "dilation", "split", "padding", "dilated")
     ]

@@ -1,4 +1,4 @@
-"""Against the two modules called one after the other."""
+"""A norm and an activation in one step, against the two modules one after the other."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Step(nn.Sequential):
         return apply_norm_act(*self, x)
 
 
-def two(act: type[nn.Module], **kwargs: float) -> nn.Sequential:
+def norm_and_act(act: type[nn.Module], **kwargs: float) -> nn.Sequential:
     """A norm and an activation whose parameters leave no part of the activation out."""
     modules = nn.Sequential(nn.BatchNorm2d(6, **kwargs), act(inplace=True))
     nn.init.uniform_(modules[0].weight, 1, 5)
@@ -53,8 +53,8 @@ def saved_bytes(function, x: Tensor) -> int:
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])  # norms stay float32
 @pytest.mark.parametrize("last", [False, True])
-def test_results_gradients_and_statistics_are_those_of_the_two(act, layout, dtype, last):
-    plain = two(act, momentum=0.03, eps=1e-3)
+def test_one_step_equals_the_two_modules(act, layout, dtype, last):
+    plain = norm_and_act(act, momentum=0.03, eps=1e-3)
     ours = copy.deepcopy(plain)
     x = images(dtype, memory_format=layout).requires_grad_()
     x_ours = x.detach().clone().requires_grad_()
@@ -72,9 +72,9 @@ def test_results_gradients_and_statistics_are_those_of_the_two(act, layout, dtyp
 
 
 @pytest.mark.parametrize("act", ACTS)
-def test_gradients_of_large_tensors(act):
+def test_gradients_of_large_tensors_equal_those_of_the_two_modules(act):
     """In float64, since float32 rounds sums over so many pixels."""
-    ours = two(act).double()
+    ours = norm_and_act(act).double()
     plain = copy.deepcopy(ours)
     x = images(torch.float64, LARGE, memory_format=torch.channels_last).requires_grad_()
     x_ours = x.detach().clone().requires_grad_()
@@ -89,7 +89,7 @@ def test_gradients_of_large_tensors(act):
 
 @pytest.mark.parametrize("act", [nn.ReLU, nn.ReLU6])
 def test_the_last_output_may_be_changed_in_place(act):
-    ours = two(act)
+    ours = norm_and_act(act)
     plain = copy.deepcopy(ours)
     x = images().requires_grad_()
     x_ours = x.detach().clone().requires_grad_()
@@ -99,8 +99,8 @@ def test_the_last_output_may_be_changed_in_place(act):
 
 
 @pytest.mark.parametrize("act", ACTS)
-def test_first_and_second_derivatives(act):
-    norm, act = two(act).double()
+def test_first_and_second_derivatives_pass_gradcheck(act):
+    norm, act = norm_and_act(act).double()
     inputs = (images(torch.float64)[:2, :, :1].requires_grad_(), norm.weight, norm.bias)
     del norm.weight, norm.bias  # then what takes their places need not be a parameter
 
@@ -112,21 +112,21 @@ def test_first_and_second_derivatives(act):
     assert torch.autograd.gradgradcheck(function, inputs)
 
 
-def test_it_keeps_less_than_the_two():
+def test_one_step_stores_less_than_the_two_modules():
     x = images().requires_grad_()
     channels = 6 * 4 * 8  # mean, deviation and the like
     for act in (nn.SiLU, nn.ReLU6):
-        plain = two(act)
+        plain = norm_and_act(act)
         assert saved_bytes(plain, x) >= x.nbytes
         assert saved_bytes(Step(*copy.deepcopy(plain)), x) < channels
     assert channels < x.nbytes
 
 
-def test_the_gradient_of_a_large_tensor_takes_no_memory_of_its_own():
+def test_the_gradient_of_a_large_tensor_needs_no_second_tensor():
     """It is written over the activation's gradient, and not over that of `y`."""
     for act in ACTS:
         x = images(size=LARGE, memory_format=torch.channels_last).requires_grad_()
-        y = apply_norm_act(*two(act), x)
+        y = apply_norm_act(*norm_and_act(act), x)
         grad = torch.randn_like(y)
         before = grad.clone()
         with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as ran:
@@ -149,8 +149,8 @@ def test_large_gradients_of_a_model_in_half_are_finite(act):
 
 
 @pytest.mark.parametrize("size", [(5, 4), LARGE], ids=str)
-def test_gradients_of_several_outputs_at_a_time(size):
-    norm, act = two(nn.ReLU6)
+def test_batched_gradients_equal_single_ones(size):
+    norm, act = norm_and_act(nn.ReLU6)
     x = images(size=size, memory_format=torch.channels_last).requires_grad_()
     y = apply_norm_act(norm, act, x)
     grads = torch.randn(2, *y.shape)
@@ -161,8 +161,8 @@ def test_gradients_of_several_outputs_at_a_time(size):
 
 @pytest.mark.parametrize("size", [(5, 4), LARGE], ids=str)
 @pytest.mark.parametrize("parameter", ["weight", "bias"])
-def test_what_is_frozen_gets_no_gradient(parameter, size):
-    norm, act = two(nn.SiLU)
+def test_frozen_parameters_get_no_gradient(parameter, size):
+    norm, act = norm_and_act(nn.SiLU)
     getattr(norm, parameter).requires_grad_(False)
     x = images(size=size, memory_format=torch.channels_last).requires_grad_()
     apply_norm_act(norm, act, x).sum().backward()
@@ -181,10 +181,10 @@ def test_what_is_frozen_gets_no_gradient(parameter, size):
         lambda: nn.Sequential(nn.BatchNorm2d(6, affine=False), nn.SiLU()),
         lambda: nn.Sequential(nn.BatchNorm2d(6, track_running_stats=False), nn.SiLU()),
         lambda: nn.Sequential(nn.BatchNorm2d(6, momentum=None), nn.SiLU()),
-        lambda: two(nn.SiLU).eval(),
+        lambda: norm_and_act(nn.SiLU).eval(),
     ],
 )
-def test_other_modules_are_called_as_they_are(make):
+def test_other_norms_and_activations_are_called_one_by_one(make):
     plain = make()
     ours = copy.deepcopy(plain)
     x = images()
@@ -193,18 +193,18 @@ def test_other_modules_are_called_as_they_are(make):
     assert all(map(torch.equal, ours.buffers(), plain.buffers()))
 
 
-def test_hooks_see_their_module():
+def test_hooks_on_the_modules_fire():
     seen = []
-    norm, act = two(nn.SiLU)
+    norm, act = norm_and_act(nn.SiLU)
     for module in (norm, act):
         module.register_forward_hook(lambda module, *_: seen.append(type(module)))
     apply_norm_act(norm, act, images())
     assert seen == [nn.BatchNorm2d, nn.SiLU]
 
 
-def test_hooks_on_all_modules_see_them():
+def test_global_module_hooks_fire():
     seen = []
-    plain = two(nn.SiLU)
+    plain = norm_and_act(nn.SiLU)
     handle = nn.modules.module.register_module_forward_hook(
         lambda module, *_: seen.append(type(module))
     )
@@ -218,22 +218,22 @@ def test_hooks_on_all_modules_see_them():
 @pytest.mark.parametrize(
     "trace", [torch.fx.symbolic_trace, lambda step: torch.jit.trace(step, images())]
 )
-def test_it_can_be_traced_in_training(trace):
-    step, x = Step(*two(nn.SiLU)), images()
+def test_one_step_can_be_traced_in_training(trace):
+    step, x = Step(*norm_and_act(nn.SiLU)), images()
     expected = copy.deepcopy(step)(x)
     torch.testing.assert_close(trace(copy.deepcopy(step))(x), expected)
 
 
-def test_no_images():
-    """As the plain module does."""
+def test_an_empty_batch_leaves_the_statistics():
+    """The plain module does so too."""
     x = torch.zeros(0, 6, 5, 4)
-    norm, act = two(nn.SiLU)
+    norm, act = norm_and_act(nn.SiLU)
     assert apply_norm_act(norm, act, x).shape == x.shape
     assert torch.equal(norm.running_var, torch.ones(6))
 
 
 def test_one_value_a_channel_is_refused_and_leaves_the_statistics():
-    """As the plain module does: a variance of one value would be NaN."""
+    """The plain module does so too: a variance of one value would be NaN."""
     norm = nn.BatchNorm2d(4)
     with pytest.raises(ValueError, match="more than 1 value per channel"):
         apply_norm_act(norm, nn.ReLU6(), torch.randn(1, 4, 1, 1))

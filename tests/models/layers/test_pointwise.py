@@ -1,4 +1,4 @@
-"""Against torch's own convolutions, called one by one."""
+"""1x1 convolutions, against torch's own, called one by one."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def one_by_one(split: SplitPointwiseConv2d, x: Tensor) -> Tensor:
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("groups", [1, 2, 3])
-def test_output_and_gradients(groups, dtype, layout):
+def test_output_and_gradients_of_groups_equal_those_of_torch(groups, dtype, layout):
     split = SplitPointwiseConv2d(12, 18, groups).to(dtype)
     x = images(12, dtype).contiguous(memory_format=layout).requires_grad_()
     got, want = split(x), one_by_one(split, x)
@@ -43,7 +43,7 @@ def test_output_and_gradients(groups, dtype, layout):
 
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("groups", [1, 4])
-def test_alone_it_is_torchs(groups, bias):
+def test_a_single_convolution_equals_that_of_torch(groups, bias):
     conv, x = PointwiseConv2d(8, 12, 1, groups=groups, bias=bias), images(8)
     torch.testing.assert_close(conv(x), nn.Conv2d.forward(conv, x))
 
@@ -51,7 +51,7 @@ def test_alone_it_is_torchs(groups, bias):
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("groups", [1, 4])
 @pytest.mark.parametrize("size", [(1, 1), (40, 40), (41, 40)], ids=str)
-def test_one_image_without_gradients(groups, size, bias):
+def test_the_output_of_one_image_without_gradients_equals_that_of_torch(groups, size, bias):
     """A matrix product computes few cells, a convolution more of them."""
     conv = PointwiseConv2d(8, 12, 1, groups=groups, bias=bias)
     x = torch.randn(1, 8, *size).contiguous(memory_format=torch.channels_last)
@@ -61,7 +61,7 @@ def test_one_image_without_gradients(groups, size, bias):
     assert got.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_a_graph_of_one_image_takes_more():
+def test_a_graph_traced_with_one_image_takes_two():
     conv = PointwiseConv2d(8, 12, 1)
     one, two = (x.contiguous(memory_format=torch.channels_last) for x in torch.randn(2, 2, 8, 7, 5))
     with torch.no_grad():
@@ -79,7 +79,7 @@ def test_hooks_on_the_groups_fire():
     torch.testing.assert_close(one_by_one(split, x), y)
 
 
-def test_a_module_that_replaces_a_group_is_called():
+def test_a_module_in_place_of_a_group_is_called():
     """Adapters and quantizers do so; they may have the weight of the convolution they wrap."""
 
     class Twice(nn.Module):
@@ -97,7 +97,7 @@ def test_a_module_that_replaces_a_group_is_called():
     torch.testing.assert_close(split(x)[:, 2:], 2 * plain[:, 2:])
 
 
-def test_vmap_and_onednn_switched_off():
+def test_vmap_works_and_so_does_torch_without_onednn():
     conv = PointwiseConv2d(6, 4, 1)
     x = torch.randn(2, 3, 6, 7, 5)
     want = torch.stack([conv(batch) for batch in x])
@@ -107,8 +107,8 @@ def test_vmap_and_onednn_switched_off():
         torch.testing.assert_close(conv(channels_last), want[0])
 
 
-def test_an_export_shows_the_convolutions_as_they_are():
-    """How oneDNN is asked for concerns this machine, not the file."""
+def test_exported_convolutions_are_plain():
+    """The dilation that makes torch call oneDNN is for this machine only."""
     program = torch.export.export(MixNet().eval(), (torch.zeros(1, 3, 64, 64),))
     calls = [node for node in program.graph.nodes if "conv2d" in str(node.target)]
     assert len(calls) > 40
@@ -117,8 +117,8 @@ def test_an_export_shows_the_convolutions_as_they_are():
         assert list(dilation) == [1, 1], call
 
 
-def test_groups_of_different_sizes():
-    """MixNet at a width of its own may have such. A remainder goes to the first group."""
+def test_a_remainder_of_channels_goes_to_the_first_group():
+    """A MixNet of another width may have such groups."""
     conv, x = SplitPointwiseConv2d(7, 9, 2), images(7)
     first, second = conv.children()
     want = torch.cat([F.conv2d(x[:, :4], first.weight), F.conv2d(x[:, 4:], second.weight)], 1)

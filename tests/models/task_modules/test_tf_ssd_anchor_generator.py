@@ -1,4 +1,4 @@
-"""The anchors by hand, and against torchvision's where it can make them."""
+"""TensorFlow's anchors, by hand and against those of torchvision."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def boxes(center: tuple[float, float], sizes: list[tuple[float, float]]) -> torc
     return torch.cat([torch.tensor(center) - half, torch.tensor(center) + half], 1)
 
 
-def test_two_cells_by_hand(levels):
+def test_the_anchors_of_two_cells_by_hand(levels):
     """Level 1, row 2, column 5: 32, and 64 in two ratios. Level 4, row 1, column 2: 208."""
     first = boxes((5.5 * 16, 2.5 * 16), [(32, 32), (90.5097, 45.2548), (45.2548, 90.5097)])
     torch.testing.assert_close(levels[0].view(20, 20, 3, 4)[2, 5], first, rtol=0, atol=1e-3)
@@ -57,12 +57,12 @@ def test_levels_two_to_six_equal_torchvision(levels):
     torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-3)
 
 
-def test_scales_are_the_users():
-    """Small objects: the ends of the scale are given, the levels between follow."""
+def test_scales_lie_between_the_given_ends():
+    """Small objects need a smaller scale."""
     generator = TFSSDAnchorGenerator((8, 16, 32), 160, min_scale=0.1, max_scale=0.5)
     sides = [(level[-1, 2] - level[-1, 0]).item() for level in generator.base_anchors[1:]]
     assert sides == pytest.approx([160 * 0.15**0.5, 160 * 0.5**0.5])
 
 
-def test_a_single_level():
+def test_a_single_level_has_three_anchors():
     assert TFSSDAnchorGenerator((16,), 320).num_base_priors == [3]
