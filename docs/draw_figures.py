@@ -19,7 +19,7 @@ KERNEL_COLORS = dict(zip((3, 5, 7, 9, 11), COLORS[1:], strict=False))
 
 
 class Network(NamedTuple):
-    """A classifier for ImageNet at 224 x 224, as its own paper reports it."""
+    """A classifier for ImageNet at 224 x 224, with the numbers of its own paper."""
 
     name: str
     madds_m: int
@@ -27,7 +27,6 @@ class Network(NamedTuple):
     family: str
 
 
-# None of these was measured here.
 IMAGENET = (
     Network("MixNet-S", 256, 75.8, "MixNet (arXiv 1907.09595)"),
     Network("MixNet-M", 360, 77.0, "MixNet (arXiv 1907.09595)"),
@@ -45,18 +44,17 @@ IMAGENET = (
 
 
 def draw_operator(axes) -> None:
-    """A MixConv of three groups: split, convolve with a kernel each, concatenate."""
+    """Draw a MixConv of three groups: split, convolve each with its kernel, concatenate."""
     kernels = (3, 5, 7)
     channels = split_channels(24, len(kernels))
     axes.set(xlim=(0, 11.7), ylim=(-0.9, 7.2), aspect="equal")
     axes.axis("off")
     cell = 0.26
-    for left in (0.3, 9.7):  # the whole tensor
+    for left in (0.3, 9.7):  # the tensors before and after
         axes.add_patch(Rectangle((left, 0.05), 1.75, 6.95, fc="#f3f3f6", ec="#bbb", lw=0.8))
-    tops = (5.0, 2.5, 0.0)
-    for kernel, count, low in zip(kernels, channels, tops, strict=True):
+    for kernel, count, low in zip(kernels, channels, (5.0, 2.5, 0.0), strict=True):
         color, middle = KERNEL_COLORS[kernel], low + 1
-        for left in (0.5, 9.9):  # the same channels before and after
+        for left in (0.5, 9.9):  # the channels of the group, before and after
             for plane in range(4):
                 corner = (left + 0.1 * plane, low + 0.25 + 0.1 * plane)
                 axes.add_patch(Rectangle(corner, 1.0, 1.0, fc="w", ec=color, lw=1.2))
@@ -85,27 +83,27 @@ def draw_operator(axes) -> None:
 
 
 def draw_fusing(axes) -> None:
-    """A block before and after `fuse`, from left to right, with the layout of each tensor below."""
+    """Draw a block before and after `fuse`, with the channel layout below each tensor."""
     kernels, channels, widened = (3, 5, 7), 16, 96
     parts = split_by_kernel(MixConv2d(widened, kernels).merged_kernel_sizes()).sizes
     rows = (2.2, 1.1, 0.0)
 
-    def box(place, x: float, y: float, text: str, color: str = "#555", height: float = 0.8):
+    def box(panel, x: float, y: float, text: str, color: str = "#555", height: float = 0.8):
         corner = (x - 0.75, y - height / 2)
-        place.add_patch(Rectangle(corner, 1.5, height, fc="w", ec=color, lw=1.4))
-        place.text(x, y, text, ha="center", va="center", fontsize=8, color=color)
+        panel.add_patch(Rectangle(corner, 1.5, height, fc="w", ec=color, lw=1.4))
+        panel.text(x, y, text, ha="center", va="center", fontsize=8, color=color)
 
-    def arrow(place, start: tuple[float, float], end: tuple[float, float]):
-        place.add_patch(
+    def arrow(panel, start: tuple[float, float], end: tuple[float, float]):
+        panel.add_patch(
             FancyArrowPatch(start, end, arrowstyle="-|>", mutation_scale=9, color="#777",
                             shrinkA=0, shrinkB=0)
         )  # fmt: skip
 
     before, after = axes
-    for place, title in ((before, "as trained"), (after, "fused: branches")):
-        place.set(xlim=(-1.8, 10.2), ylim=(-1.4, 3.3), aspect="equal")
-        place.axis("off")
-        place.set_title(title, fontsize=10, loc="left")
+    for panel, title in ((before, "as trained"), (after, "fused: branches")):
+        panel.set(xlim=(-1.8, 10.2), ylim=(-1.4, 3.3), aspect="equal")
+        panel.axis("off")
+        panel.set_title(title, fontsize=10, loc="left")
     for x, text in ((0, f"1x1 conv\n{channels} to {widened}"), (2, "split"), (6, "concat"),
                     (8, f"1x1 conv\n{widened} to {channels}")):  # fmt: skip
         box(before, x, rows[1], text, height=1.2)
@@ -113,8 +111,8 @@ def draw_fusing(axes) -> None:
         arrow(before, (x, rows[1]), (end, rows[1]))
     for kernel, part, y in zip(kernels, parts, rows, strict=True):
         color = KERNEL_COLORS[kernel]
-        for place in axes:
-            box(place, 4, y, f"{kernel}x{kernel}, {part} ch.", color)
+        for panel in axes:
+            box(panel, 4, y, f"{kernel}x{kernel}, {part} ch.", color)
         arrow(before, (2.75, rows[1]), (3.25, y))
         arrow(before, (4.75, y), (5.25, rows[1]))
         box(after, 1.5, y, f"1x1, {channels} to {part}", color)
@@ -125,13 +123,13 @@ def draw_fusing(axes) -> None:
         arrow(after, (7.25, y), (8.9, rows[1]))
     arrow(before, (8.75, rows[1]), (9.4, rows[1]))
     arrow(before, (-1.4, rows[1]), (-0.75, rows[1]))
-    for place, start, end in ((before, -1.2, 9.6), (after, -0.2, 9.1)):
-        place.text(end, rows[1], "+", ha="center", va="center", fontsize=15)
-        place.plot([start, start, end], [rows[1], 3.1, 3.1], color="#777", lw=1)  # the shortcut
-        arrow(place, (end, 3.1), (end, rows[1] + 0.2))
+    for panel, start, end in ((before, -1.2, 9.6), (after, -0.2, 9.1)):
+        panel.text(end, rows[1], "+", ha="center", va="center", fontsize=15)
+        panel.plot([start, start, end], [rows[1], 3.1, 3.1], color="#777", lw=1)  # the shortcut
+        arrow(panel, (end, 3.1), (end, rows[1] + 0.2))
     whole, widened_layout = f"[{channels}]", f"[{widened}]"
     split = f"[{', '.join(map(str, parts))}]"
-    for place, names in (
+    for panel, names in (
         (
             before,
             ((-1.2, whole), (1, widened_layout), (4, split), (7, widened_layout), (9.6, whole)),
@@ -139,34 +137,34 @@ def draw_fusing(axes) -> None:
         (after, ((-0.2, whole), (2.75, split), (5.25, split), (9.1, whole))),
     ):
         for x, text in names:
-            place.text(x, -1.1, text, ha="center", fontsize=8, family="monospace", color="#333")
+            panel.text(x, -1.1, text, ha="center", fontsize=8, family="monospace", color="#333")
 
 
 def draw_networks(axes, networks: Sequence[tuple[str, Sequence[Stage]]]) -> None:
-    """Each backbone from top to bottom: the depthwise channels of its blocks, by kernel."""
-    for place, (name, rows) in zip(axes, networks, strict=True):
+    """Draw each backbone from top to bottom: the depthwise channels of its blocks, by kernel."""
+    for panel, (name, rows) in zip(axes, networks, strict=True):
         widest = max(sum(channels for _, channels in row.kernels) for row in rows)
         for line, row in enumerate(rows):
             left = 0
             for kernel, channels in row.kernels:
-                place.barh(line, channels, left=left, height=0.62, color=KERNEL_COLORS[kernel])
+                panel.barh(line, channels, left=left, height=0.62, color=KERNEL_COLORS[kernel])
                 left += channels
             if not row.kernels:  # the head's 1x1 convolution
-                place.text(0, line, " 1x1", va="center", fontsize=7, color="#555")
+                panel.text(0, line, " 1x1", va="center", fontsize=7, color="#555")
             notes = [f"expand {row.expansion}" if row.expansion else ""]
             notes += [f"SE {row.se_ratio:g}" if row.se_ratio else "", row.activation or ""]
             notes += ["x".join(map(str, row.resolution))]
             text = " · ".join(filter(None, notes))
-            place.text(widest * 1.04, line, text, va="center", fontsize=7, color="#333")
+            panel.text(widest * 1.04, line, text, va="center", fontsize=7, color="#333")
         names = [
             row.name if row.blocks == 1 else f"{row.name}, {row.blocks} blocks" for row in rows
         ]
-        place.set(yticks=range(len(rows)), xlabel="depthwise channels", xlim=(0, widest * 1.75))
-        place.set_yticklabels(names, fontsize=8)
-        place.set_title(name, fontsize=11)
-        place.set_ylim(len(rows) - 0.4, -0.6)
-        place.grid(visible=False)
-        place.set_xticks([tick for tick in place.get_xticks() if tick <= widest])
+        panel.set(yticks=range(len(rows)), xlabel="depthwise channels", xlim=(0, widest * 1.75))
+        panel.set_yticklabels(names, fontsize=8)
+        panel.set_title(name, fontsize=11)
+        panel.set_ylim(len(rows) - 0.4, -0.6)
+        panel.grid(visible=False)
+        panel.set_xticks([tick for tick in panel.get_xticks() if tick <= widest])
     handles = [Rectangle((0, 0), 1, 1, color=color) for color in KERNEL_COLORS.values()]
     labels = [f"{kernel}x{kernel}" for kernel in KERNEL_COLORS]
     axes[0].figure.legend(
@@ -175,17 +173,17 @@ def draw_networks(axes, networks: Sequence[tuple[str, Sequence[Stage]]]) -> None
 
 
 def draw_imagenet(axes) -> None:
-    """Top-1 over multiply-adds; a line joins a family."""
+    """Draw top-1 accuracy over multiply-adds. A line joins the networks of a family."""
     families = list(dict.fromkeys(network.family for network in IMAGENET))
     for index, family in enumerate(families):
         points = [network for network in IMAGENET if network.family == family]
-        x, y = [p.madds_m for p in points], [p.top1 for p in points]
+        x, y = zip(*((point.madds_m, point.top1) for point in points), strict=True)
         color, width = ("#D55E00", 2.2) if index == 0 else (COLORS[(index + 7) % 13], 1)
         axes.plot(x, y, "o-", color=color, lw=width, label=family)
-        for p in points:
-            below = (5, -11) if index else (-20, 7)
-            axes.annotate(p.name, (p.madds_m, p.top1), below, textcoords="offset points",
-                          fontsize=7, color=color)  # fmt: skip
+        for point in points:
+            offset = (5, -11) if index else (-20, 7)
+            axes.annotate(point.name, (point.madds_m, point.top1), offset,
+                          textcoords="offset points", fontsize=7, color=color)  # fmt: skip
     axes.set(xlabel="multiply-adds at 224 x 224 (millions)", ylabel="ImageNet top-1 (%)")
     axes.set_title("the papers' numbers, not measured here", fontsize=9)
     axes.margins(0.1)
@@ -193,7 +191,7 @@ def draw_imagenet(axes) -> None:
 
 
 def backbone(config: str) -> list[Stage]:
-    """The parts of a config's backbone."""
+    """Return the parts of a config's backbone."""
     parts = describe_stages(ROOT / "configs" / config)
     return [part for part in parts if part.name in ("stem", "head") or part.name[:5] == "stage"]
 

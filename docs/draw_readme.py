@@ -2,8 +2,8 @@
 
     python docs/draw_readme.py work_dirs/ssdlite_mixnet_s_digits/epoch_6.pth
 
-The image shows the first validation scenes that hold at least three digits, one for each photograph
-that is in the public domain (CC0).
+The image shows validation scenes with at least three digits: the first scene of each background
+photograph in the public domain (CC0).
 """
 
 from __future__ import annotations
@@ -22,13 +22,14 @@ from mixdet.visual.boxes import draw_detections
 
 ROOT = Path(__file__).resolve().parent.parent
 FIGURE = ROOT / "docs" / "figures" / "detections.jpg"
-CC0 = 1  # among the licenses of the annotation file
-SCENES, SIDE, GAP = 5, 240, 8  # pixels
+CC0 = 1  # the id of this license in the annotation file
+SCENES = 5
+SIDE, GAP = 240, 8  # pixels
 SCORE_THR = 0.5
 
 
 def choose_scenes(annotations: dict, count: int = SCENES) -> list[str]:
-    """File names of the first scenes with three digits, each on another CC0 photograph."""
+    """Return the files of the first scenes with three digits, each on another CC0 photograph."""
     digits = Counter(annotation["image_id"] for annotation in annotations["annotations"])
     scenes: dict[str, str] = {}
     for image in annotations["images"]:
@@ -39,7 +40,7 @@ def choose_scenes(annotations: dict, count: int = SCENES) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("checkpoint", help="of configs/ssdlite_mixnet_s_digits.py")
+    parser.add_argument("checkpoint", help="a checkpoint of configs/ssdlite_mixnet_s_digits.py")
     parser.add_argument("--data", type=Path, default=ROOT / "data/digit_scenes")
     parser.add_argument("--out", type=Path, default=FIGURE)
     args = parser.parse_args()
@@ -49,8 +50,8 @@ def main() -> None:
     gap = np.full((SIDE, GAP, 3), 255, np.uint8)
     row = []
     for file, result in zip(files, results, strict=True):
-        shown = (result.boxes, result.scores, result.labels, result.names)
-        row += [draw_detections(file, *shown, min_size=SIDE), gap]
+        detections = (result.boxes, result.scores, result.labels, result.names)
+        row += [draw_detections(file, *detections, min_size=SIDE), gap]
     Image.fromarray(np.hstack(row[:-1])).save(args.out, quality=85)
     print(f"{args.out}: {', '.join(file.name for file in files)}")
 

@@ -1,8 +1,8 @@
 """Hooks of MkDocs for `make docs`.
 
-They add what lies outside docs/: README.md as the first page, every file that a page links to, and
-the API reference. In the documents a link is relative to its file, as on GitHub; the hooks replace
-it by the link to the page of the site.
+They add pages that are not in docs/: README.md as the first page, every file that a page links to,
+and the API reference. In the documents a link is relative to its file, as on GitHub. The hooks
+replace it by the link to the page of the site.
 """
 
 from __future__ import annotations
@@ -20,32 +20,32 @@ from mkdocs.structure.pages import Page
 ROOT = Path(__file__).resolve().parents[1]
 FIRST_PAGES = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")
 LINK = re.compile(r"^```.*?^```|(?<=\]\()([^)#\s]+)", flags=re.S | re.M)  # not inside code
-REPOSITORY_PATHS: dict[str, str] = {}  # of the pages whose files lie outside docs/
+REPOSITORY_PATHS: dict[str, str] = {}  # by the page's path in the site, for files outside docs/
 
 
 def site_path(path: str) -> str:
-    """The path in the site of a file or folder of the repository, both relative and POSIX."""
+    """Return the path in the site of a file or folder of the repository (POSIX, relative)."""
     if path in FIRST_PAGES:
         return "index.md" if path == "README.md" else path
-    inside = path.startswith("docs/")
-    place = path.removeprefix("docs/") if inside else f"source/{path}"
+    in_docs = path.startswith("docs/")
+    page = path.removeprefix("docs/") if in_docs else f"source/{path}"
     if (ROOT / path).is_dir():
         readme = (ROOT / path / "README.md").is_file()
-        return f"{place}/README.md" if readme else f"{place}/index.md"
-    if path.endswith(".html"):  # the page of a report.md is called report.html
-        return f"files/{place}"
-    return place if inside or path.endswith(".md") else f"{place}.md"
+        return f"{page}/README.md" if readme else f"{page}/index.md"
+    if path.endswith(".html"):  # MkDocs writes report.html for a report.md
+        return f"files/{page}"
+    return page if in_docs or path.endswith(".md") else f"{page}.md"
 
 
 def repository_path(target: str, page: str) -> str | None:
-    """The file or folder that a link in `page` names; None for an address or a missing file."""
+    """Return the file or folder that a link in `page` leads to. None for other links."""
     path = os.path.normpath(PurePosixPath(page).parent / target).replace(os.sep, "/")
-    inside = "://" not in target and not path.startswith("..")
-    return path if inside and (ROOT / path).exists() else None
+    in_repository = "://" not in target and not path.startswith("..")
+    return path if in_repository and (ROOT / path).exists() else None
 
 
-def linked(path: str) -> list[str]:
-    """Files and folders of the repository that a page, or the list of a folder, links to."""
+def linked_paths(path: str) -> list[str]:
+    """Return the files and folders that a page, or the listing of a folder, links to."""
     if (ROOT / path).is_dir() and not site_path(path).endswith("README.md"):
         return sorted(f"{path}/{file.name}" for file in (ROOT / path).iterdir() if file.is_file())
     if not path.endswith(".md"):
@@ -54,20 +54,20 @@ def linked(path: str) -> list[str]:
     return list(filter(None, (repository_path(link, path) for link in links if link)))
 
 
-def text_of(path: str) -> str:
-    """Markdown that lists the files of a folder, or shows the text of a file."""
+def generated_page(path: str) -> str:
+    """Return Markdown that lists the files of a folder, or shows the text of a file."""
     if (ROOT / path).is_dir():
-        lines = [f"- [{name}]({name})" for name in map(os.path.basename, linked(path))]
+        lines = [f"- [{name}]({name})" for name in map(os.path.basename, linked_paths(path))]
         return "\n".join([f"# {path}", "", *lines, ""])
     text = (ROOT / path).read_text(encoding="utf-8", errors="replace")
     return f"# {path}\n\n````{Path(path).suffix[1:]}\n{text}\n````\n"
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the first pages, what a page links to, and the API reference."""
+    """Add the first pages, the files that a page links to, and the API reference."""
     paths = [*FIRST_PAGES, *(f"docs/{file.src_uri}" for file in files.documentation_pages())]
-    for path in paths:  # grows while it is read
-        paths += [target for target in dict.fromkeys(linked(path)) if target not in paths]
+    for path in paths:  # the list grows in the loop
+        paths += [target for target in dict.fromkeys(linked_paths(path)) if target not in paths]
     for path in paths:
         uri = site_path(path)
         if files.get_file_from_path(uri):
@@ -75,7 +75,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         if path.endswith((".md", ".html")):
             files.append(File.generated(config, uri, abs_src_path=str(ROOT / path)))
         else:
-            files.append(File.generated(config, uri, content=text_of(path)))
+            files.append(File.generated(config, uri, content=generated_page(path)))
         REPOSITORY_PATHS[uri] = f"{path}/index.md" if (ROOT / path).is_dir() else path
     reference = api_reference()
     for uri, content in reference.items():
@@ -97,18 +97,18 @@ def on_page_markdown(markdown: str, page: Page, **_: object) -> str:
 
 
 def api_reference() -> dict[str, str]:
-    """Pages by their path, one for each package of mixdet, with the names in `__all__`.
+    """Return a page for each package of mixdet, by its path, with the names in `__all__`.
 
-    A name that several packages export stands under the one nearest the top. The packages are
-    parsed, not imported.
+    A name that several packages export is listed under the outermost one. The packages are parsed,
+    not imported.
     """
     pages: dict[str, list[str]] = {}
-    written: set[str] = set()
+    listed: set[str] = set()
     root = griffe.load("mixdet", search_paths=[ROOT])
-    for package in sorted(exporting(root), key=lambda package: package.path.count(".")):
+    for package in sorted(exporting_packages(root), key=lambda package: package.path.count(".")):
         definitions = {name: package[name].canonical_path for name in package.exports}
-        names = [name for name, path in definitions.items() if path not in written]
-        written.update(definitions.values())
+        names = [name for name, path in definitions.items() if path not in listed]
+        listed.update(definitions.values())
         top = ".".join(package.path.split(".")[:2])
         page = pages.setdefault(f"api/{top}.md", [f"# {top}"])
         if package.path != top and names:
@@ -119,10 +119,10 @@ def api_reference() -> dict[str, str]:
     return {uri: "\n\n".join(pages[uri]) for uri in sorted(pages)}
 
 
-def exporting(module: griffe.Module) -> Iterator[griffe.Module]:
-    """The packages inside a module that have an `__all__`."""
+def exporting_packages(module: griffe.Module) -> Iterator[griffe.Module]:
+    """Yield the packages inside a module that have an `__all__`."""
     for member in module.modules.values():
         if not member.is_alias:
             if member.is_init_module and member.exports:
                 yield member
-            yield from exporting(member)
+            yield from exporting_packages(member)

@@ -1,13 +1,13 @@
-"""The new names of modules and functions that configs and scripts import by an old name.
+"""The new names of modules and functions that have moved.
 
-Importing an old name raises an error of one line with the new name. Nothing else is kept of it.
+A config or a script that imports an old name gets an error of one line with the new name.
 """
 
 from __future__ import annotations
 
 from mixdet.errors import MixDetError
 
-# Old name, new name. The submodules of an old package were moved with it.
+# The new name by the old name. An old package stands for its submodules too.
 MOVED = {
     "mixdet.shipped": "mixdet.config.shipped",
     "mixdet.engine.config": "mixdet.config.read",
@@ -51,10 +51,10 @@ class MovedError(MixDetError, ImportError):
 
 
 class MovedFinder:
-    """A finder for `sys.meta_path`: it finds no module, and refuses the old names.
+    """The last finder of `sys.meta_path`, which finds no module and refuses the old names.
 
-    Python asks it last, for modules that nothing else finds. `from PACKAGE import NAME` asks for
-    PACKAGE.NAME too, where the package has no such attribute.
+    Python asks the last finder for a module that no other finder knows. `from PACKAGE import NAME`
+    asks for PACKAGE.NAME if the package has no such attribute.
     """
 
     @staticmethod
@@ -68,10 +68,10 @@ class MovedFinder:
 
 
 def refuse_moved(name: str) -> None:
-    """Refuse the old name of a module or function, or of a package that contains it.
+    """Refuse an old name, and the names inside an old package.
 
     Raises:
-        MovedError: The name is old. The message has the new one.
+        MovedError: The name is old. The message names the new one.
     """
     for old, new in MOVED.items():
         if name == old or name.startswith(f"{old}."):

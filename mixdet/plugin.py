@@ -1,4 +1,4 @@
-"""The one import that a config names: prepare mmdet for today's torch, register everything."""
+"""The only import that a config needs: it prepares mmdet and registers all classes of MixDet."""
 
 import mixdet.compat.prepared
 

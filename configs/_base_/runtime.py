@@ -3,7 +3,7 @@
 A child config that sets `custom_imports.imports` replaces the list, and must repeat 'mixdet.plugin'
 in it. The hooks of MixDet are in `default_hooks`, a dict that merges with a child's. `custom_hooks`,
 a list, is for the user. MixDet's tools remove a hook that is set to None, as in
-`--cfg-options default_hooks.fuse=None`; mmdet's tools can do so for mmengine's hooks only.
+`--cfg-options default_hooks.fuse=None`. mmdet's tools can remove only mmengine's hooks that way.
 """
 
 default_scope = "mmdet"
@@ -22,13 +22,13 @@ default_hooks = dict(
     ),
     sampler_seed=dict(type="DistSamplerSeedHook"),
     seed_iteration=dict(type="SeedIterationHook"),  # a resumed run repeats itself exactly
-    checkpoint_fit=dict(type="CheckpointFitHook"),  # refuses the weights of another network
+    checkpoint_fit=dict(type="CheckpointFitHook"),  # refuses a checkpoint of another network
     data_check=dict(type="DataCheckHook"),  # finds misspelt classes and lost boxes before training
     finite_loss=dict(type="FiniteLossHook"),  # stops the run at the first NaN
     sync_buffers=dict(type="SyncBuffersHook"),  # averages batch norm statistics before validation
     total_batch=dict(type="TotalBatchHook"),  # warns about another batch size than the recipe's
     interrupt=dict(type="InterruptHook"),  # on Ctrl-C, writes a checkpoint to resume from
-    fuse=dict(type="FuseHook"),  # makes tests faster, with the same results
+    fuse=dict(type="FuseHook"),  # tests faster, with the same results
     keep_memory=dict(type="KeepMemoryHook"),  # on a CPU, lets tensors use freed memory again
     report=dict(type="ReportHook"),  # writes the scores and the contact sheet at the end
     visualization=dict(type="DetVisualizationHook"),

@@ -1,7 +1,6 @@
 """The base of all rows of configs/table1_digits: table 1 of the MixConv paper on digit scenes.
 
-Rows differ in the backbone and in what they set themselves. MobileNetV2 and MixNet both have these
-two taps. The rows with MobileNetV1 set their own.
+MobileNetV2 and MixNet have the two taps below. The rows with MobileNetV1 set other taps.
 """
 
 _base_ = [

@@ -1,7 +1,6 @@
 """MixNet-S in the digit recipe, with taps and heads that timm and mmdet support without MixDet.
 
-It has the network, the recipe and the number of parameters of
-ssdlite_mixnet_s_timm_in_mmdet_digits.
+Network and recipe are those of ssdlite_mixnet_s_timm_in_mmdet_digits.
 """
 
 _base_ = "../ssdlite_mixnet_s_digits.py"

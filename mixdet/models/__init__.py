@@ -1,4 +1,4 @@
-"""The public parts of a MixNet/MixConv detector; importing this registers them with mmdet."""
+"""Networks, heads and detectors with MixConv. An import of this package registers them in mmdet."""
 
 import mixdet.compat.prepared
 

@@ -1,7 +1,6 @@
-"""Names of torch that are not part of its public API, behind functions of our own.
+"""Functions that use names of torch outside its public API.
 
-Each function says what it does and, if so, which public function is missing. Only this file has to
-change when torch renames one of them.
+Only this file has to change when torch renames one of them.
 """
 
 from __future__ import annotations
@@ -17,32 +16,32 @@ HOOK_KINDS = ("forward_hooks", "forward_pre_hooks", "backward_hooks", "backward_
 
 
 def dispatch_mode_active() -> bool:
-    """Whether a `TorchDispatchMode` sees every operation: `make_fx`, counters, fake tensors."""
+    """Tell whether a `TorchDispatchMode`, as that of `make_fx`, sees every operation."""
     return _get_current_dispatch_mode() is not None
 
 
 def forward_ad_active() -> bool:
-    """Whether the code runs inside `torch.autograd.forward_ad.dual_level`."""
+    """Tell whether the code runs inside `torch.autograd.forward_ad.dual_level`."""
     return forward_ad._current_level >= 0
 
 
 def functorch_active() -> bool:
-    """Whether the code runs inside a transform of `torch.func`, such as `grad` or `vmap`."""
+    """Tell whether the code runs inside a transform of `torch.func`, such as `grad` or `vmap`."""
     return torch._C._are_functorch_transforms_active()
 
 
 def is_vmapped(x: Tensor) -> bool:
-    """Whether `torch.func.vmap` made the tensor. Such a tensor cannot tell its memory format."""
+    """Tell whether `torch.func.vmap` made the tensor, whose memory format is then unknown."""
     return torch._C._functorch.is_batchedtensor(x)
 
 
 def is_batched_gradient(grad: Tensor) -> bool:
-    """Whether `torch.autograd.grad(..., is_grads_batched=True)` made the gradient."""
+    """Tell whether `torch.autograd.grad(..., is_grads_batched=True)` made the gradient."""
     return torch._C._functorch.is_legacy_batchedtensor(grad)
 
 
 def hooked(module: nn.Module) -> bool:
-    """Whether hooks of the module, or hooks on all modules, observe its calls."""
+    """Tell whether hooks of the module, or hooks on all modules, observe its calls."""
     return any(
         getattr(module, f"_{kind}") or getattr(module_hooks, f"_global_{kind}")
         for kind in HOOK_KINDS
@@ -50,24 +49,24 @@ def hooked(module: nn.Module) -> bool:
 
 
 def onednn_enabled() -> bool:
-    """Whether oneDNN is switched on, see `torch.backends.mkldnn.flags`."""
+    """Tell whether oneDNN is switched on, see `torch.backends.mkldnn.flags`."""
     return torch._C._get_mkldnn_enabled()
 
 
 def onednn_has_bfloat16() -> bool:
-    """Whether oneDNN computes in bfloat16 on this CPU."""
+    """Tell whether oneDNN computes in bfloat16 on this CPU."""
     return torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 def cpu_has_avx512_bfloat16() -> bool:
-    """Whether this x86 CPU has bfloat16 instructions (torch without `get_capabilities`)."""
+    """Tell whether this x86 CPU has bfloat16 instructions, if torch lacks `get_capabilities`."""
     return torch.cpu._is_avx512_bf16_supported()
 
 
 def depthwise_backward(
     grad: Tensor, x: Tensor, weight: Tensor, stride: int, padding: int, wanted: tuple[bool, bool]
 ) -> tuple[Tensor | None, Tensor | None]:
-    """The gradients of a depthwise `F.conv2d` without bias.
+    """Compute the gradients of a depthwise `F.conv2d` without bias.
 
     Args:
         grad: The gradient of the output, (N, C, H', W').
@@ -75,10 +74,10 @@ def depthwise_backward(
         weight: The kernels, (C, 1, K, K).
         stride: In pixels.
         padding: Pixels of zeros on each side.
-        wanted: Whether the gradient of `x`, and that of `weight`, is computed.
+        wanted: Whether to compute the gradients of `x` and of `weight`.
 
     Returns:
-        The gradients of `x` and `weight`; None in place of one that is not wanted.
+        The gradients of `x` and `weight`. None stands for one that is not wanted.
     """
     geometry = ([stride] * 2, [padding] * 2, [1, 1], False, [0, 0], len(weight))
     mask = [*wanted, False]
@@ -86,17 +85,17 @@ def depthwise_backward(
 
 
 def silu_backward_(grad: Tensor, x: Tensor) -> Tensor:
-    """The gradient of `F.silu` at `x`, written over `x`."""
+    """Return the gradient of `F.silu` at `x`, written over `x`."""
     return torch.ops.aten.silu_backward.grad_input(grad, x, grad_input=x)
 
 
 def relu_backward(grad: Tensor, y: Tensor) -> Tensor:
-    """The gradient of `F.relu`, from its output `y`."""
+    """Return the gradient of `F.relu`, from its output `y`."""
     return torch.ops.aten.threshold_backward(grad, y, 0)
 
 
 def relu6_backward(grad: Tensor, y: Tensor) -> Tensor:
-    """The gradient of `F.relu6`, from its output `y`."""
+    """Return the gradient of `F.relu6`, from its output `y`."""
     return torch.ops.aten.hardtanh_backward(grad, y, 0, 6)
 
 
@@ -109,19 +108,19 @@ def batch_norm_backward(
     eps: float,
     wanted: tuple[bool, bool, bool],
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """The gradients of batch norm in training mode.
+    """Compute the gradients of batch norm in training mode.
 
     Args:
         grad: The gradient of the output, (N, C, H, W).
         x: The input, (N, C, H, W).
         weight: The factor of each channel, (C,).
-        mean: Of the batch, (C,).
+        mean: The mean of the batch, (C,).
         invstd: 1 / sqrt(variance + eps) of the batch, (C,).
-        eps: As the norm's.
-        wanted: Whether the gradients of `x`, `weight` and the bias are computed.
+        eps: The eps of the norm.
+        wanted: Whether to compute the gradients of `x`, `weight` and the bias.
 
     Returns:
-        The gradients of `x`, `weight` and the bias; None in place of one that is not wanted.
+        The gradients of `x`, `weight` and the bias. None stands for one that is not wanted.
     """
     return torch.ops.aten.native_batch_norm_backward(
         grad, x, weight, None, None, mean, invstd, True, eps, list(wanted)
@@ -129,5 +128,5 @@ def batch_norm_backward(
 
 
 def tree_leaves(outputs: object) -> list:
-    """The tensors in nested lists, tuples and dicts, in order."""
+    """Return the tensors in nested lists, tuples and dicts, in order."""
     return _pytree.tree_leaves(outputs)

@@ -22,14 +22,15 @@ class TimmPretrained:
 
     Args:
         model: Name of a timm model, such as 'mixnet_s.ft_in1k'. None stands for the backbone's
-            `timm_name`, which follows from its `arch` and `padding`.
+            `timm_name`.
         checkpoint: Local file (.safetensors or .pth) with a state dict of timm, which replaces the
             download. It is read without unpickling objects.
 
     Raises:
-        MixDetError: When called, if timm has no weights for the backbone, if they cannot be read or
-            downloaded, or if names, shapes, padding or the eps of the norms differ from the
-            backbone's. (For a local file, padding and eps are unknown and not compared.)
+        MixDetError: The call raises it if timm has no weights for the backbone, if they cannot be
+            read or downloaded, or if names, shapes, padding or the eps of the norms differ from the
+            backbone's. Padding and eps are not compared with a local file, which does not state
+            them.
     """
 
     def __init__(self, model: str | None = None, checkpoint: str | None = None) -> None:
@@ -51,7 +52,7 @@ class TimmPretrained:
             update_init_info(module, init_info=f"TimmPretrained: {source}")
 
     def _state(self, module: nn.Module) -> tuple[dict[str, Tensor], str]:
-        """Return timm's state dict and the name of its source."""
+        """Return the state dict of timm's network and the name of its source."""
         if self.checkpoint is not None:
             return _read(self.checkpoint), self.checkpoint
         name = self.model or getattr(module, "timm_name", None)
@@ -69,7 +70,7 @@ class TimmPretrained:
                 f"{type(module).__name__} differs: change model.backbone or init_cfg.model"
             )
         cached = try_to_load_from_cache(page, "model.safetensors")
-        if isinstance(cached, str):  # needs no network
+        if isinstance(cached, str):  # the file is on this machine
             return _read(cached), name
         try:
             _reach_hub()
@@ -83,7 +84,7 @@ class TimmPretrained:
 
 
 def _reach_hub(seconds: float = 5.0) -> None:
-    """Raise an OSError if the hub cannot be reached. Its own client would retry for a minute."""
+    """Raise an OSError if the hub cannot be reached. The hub's client would retry for a minute."""
     hub = urlsplit(constants.ENDPOINT)
     if not urllib.request.getproxies():
         port = hub.port or (80 if hub.scheme == "http" else 443)
@@ -91,7 +92,7 @@ def _reach_hub(seconds: float = 5.0) -> None:
 
 
 def _difference(module: nn.Module, trained: nn.Module) -> str:
-    """Return the setting of timm's network that a backbone lacks, if the shapes do not show it."""
+    """Return a setting of timm's network that differs in a backbone but does not change shapes."""
     same_padding = type(trained.conv_stem).__name__ == "Conv2dSame"
     if same_padding != (getattr(module, "padding", "symmetric") == "same"):
         return f"padding='{'same' if same_padding else 'symmetric'}'"

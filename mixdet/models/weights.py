@@ -1,4 +1,4 @@
-"""Load the weights of a checkpoint completely, or name what does not match."""
+"""Load all weights of a checkpoint, or name those that do not fit."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def load_weights(model: nn.Module, checkpoint: dict, name: str | os.PathLike) ->
     Args:
         model: The model.
         checkpoint: A checkpoint as mmengine saves it, or a state dict.
-        name: The checkpoint's file, for the error message.
+        name: The checkpoint's file, which the error message names.
 
     Raises:
         MixDetError: Names or shapes of the weights differ from the model's.
@@ -25,7 +25,9 @@ def load_weights(model: nn.Module, checkpoint: dict, name: str | os.PathLike) ->
     consume_prefix_in_state_dict_if_present(weights, "module.")  # of a parallel wrapper
     mismatch = weight_mismatch(model, weights)
     if mismatch:
-        raise MixDetError(f"{name} does not fit its config: {mismatch}")
+        raise MixDetError(
+            f"{name} does not fit its config: {mismatch}: use the config that it was trained with"
+        )
     model.load_state_dict(weights)
 
 

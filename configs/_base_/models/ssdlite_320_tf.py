@@ -1,12 +1,12 @@
-"""SSDLite at 320 x 320 of the TensorFlow Object Detection API, for the rows of configs/table1.
+"""SSDLite of the TensorFlow Object Detection API at 320 x 320, for the rows of configs/table1.
 
-The settings are those of its ssdlite_mobilenet_v3_large_320x320_coco and
+The settings are those of TensorFlow's ssdlite_mobilenet_v3_large_320x320_coco and
 ssdlite_mobiledet_cpu_320x320_coco. Levels of 512, 256, 256 and 128 channels follow the backbone's
 two taps. The first level has 3 anchors per cell, the others have 6. There are 80 classes and the
 background. Box offsets are encoded in units of 0.1 and 0.2. An anchor is positive at an IoU of 0.5,
 or if it is the best anchor of a true box. The MixConv paper names no detector, but its numbers of
-parameters and multiply-adds fit this one. Three settings differ from TensorFlow's, and change
-neither number:
+parameters and multiply-adds fit this one. Three settings differ from TensorFlow's. They do not
+change these two numbers:
 
 - Padding is symmetric. Exported files then need no padding operators, and timm's ImageNet weights
   fit if the backbone's `norm_cfg.eps` is 1e-5. For TensorFlow's SAME padding, set
@@ -22,9 +22,8 @@ _base_ = "ssdlite_320.py"
 model = dict(
     # The rows set the type, the kernel sizes and the taps.
     backbone=dict(
-        norm_cfg=dict(
-            type="BN", eps=0.001, momentum=0.03
-        ),  # TensorFlow's decay of 0.97, as in neck and head
+        # a momentum of 0.03 is TensorFlow's decay of 0.97, as in neck and head
+        norm_cfg=dict(type="BN", eps=0.001, momentum=0.03),
         init_cfg=dict(type="TruncNormal", layer="Conv2d", std=0.03),
     ),
     bbox_head=dict(

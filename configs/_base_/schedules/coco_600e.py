@@ -5,9 +5,9 @@
 repeated 5 times). SGD, learning rate 0.015 for a batch of 192, 500 warm-up iterations, cosine to 0.
 
 The cost is estimated, not measured: 70 million images forward and backward take about 20 hours on a
-GPU that computes 1,000 images a second. It depends on the processor whether the 4 workers of
-coco_320.py keep up with such a GPU. docs/performance.md has figures for images of 400 pixels; the
-larger images of COCO take longer to decode.
+GPU that computes 1,000 images a second. Whether the 4 workers of coco_320.py keep up with such a
+GPU depends on the processor. docs/performance.md has figures for images of 400 pixels. The larger
+images of COCO take longer to decode.
 """
 
 train_cfg = dict(type="ResumableTrainLoop", max_epochs=600, val_interval=25)

@@ -5,10 +5,10 @@ iterations an epoch, 109,920 in all. These are 14.1 million images, 7 % of the 2
 coco_tf_400k, so expect a lower AP. The learning rate is 0.1 for a batch of 128. All other settings
 are those of coco_tf_400k.
 
-An iteration of 8 images without data loading was measured: 1.0 s on 2 cores of an AMD EPYC (Zen 3),
-where the recipe would take 20 days. The cost on a GPU is estimated, not measured: 8 hours at 500
-images a second. Crop and flip then keep 2 workers busy (docs/performance.md: some 450 images a
-second and core).
+On 2 cores of an AMD EPYC (Zen 3) an iteration of 8 images was measured at 1.0 s without data
+loading. The recipe would take 20 days there. The cost on a GPU is estimated, not measured: 8 hours
+at 500 images a second. Crop and flip then keep 2 workers busy (docs/performance.md: some 450 images
+a second and core).
 """
 
 _base_ = "coco_tf_400k.py"

@@ -1,8 +1,8 @@
-"""The recipe from scratch of TensorFlow's SSDLite at 320 (MobileNetV3-large): 400,000 steps of 512.
+"""TensorFlow's recipe from scratch for SSDLite at 320 (MobileNetV3-large): 400,000 steps of 512.
 
 1,747 epochs over train2017: 117,266 images that hold objects, 8 GPUs x 64 = 512 images a batch,
 229 iterations an epoch, 400,063 in all. SGD, momentum 0.9, learning rate 0.4 for a batch of 512
-(MobileDet's is 0.8), 2,000 warm-up iterations from a third of it, cosine to 0. Weight decay 4e-5 on
+(0.8 for MobileDet), 2,000 warm-up iterations from a third of it, cosine to 0. Weight decay 4e-5 on
 the weights of convolutions only. The augmentation is flip and SSD's random crop.
 
 The cost is estimated, not measured: 205 million images forward and backward take 57 GPU-hours, or 7

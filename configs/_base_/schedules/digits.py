@@ -1,6 +1,6 @@
 """The digit recipe, for a CPU of two cores: 6 epochs over 2,000 scenes, batch 8, 1,500 iterations.
 
-AdamW, learning rate 0.006 for a batch of 8, 100 warm-up iterations, cosine to 1 % of it.
+AdamW, learning rate 0.006 for a batch of 8, 100 warm-up iterations, cosine to 1 % of that rate.
 """
 
 train_cfg = dict(type="ResumableTrainLoop", max_epochs=6, val_interval=2)

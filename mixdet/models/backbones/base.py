@@ -1,4 +1,4 @@
-"""What MixNet and the MobileNets share: stem, stages, head, taps, freezing, checkpointing."""
+"""The base class of MixNet and the MobileNets: stem, stages, head, taps, frozen stages."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ from mixdet.models.layers.pointwise import PointwiseConv2d
 
 
 class Row(NamedTuple):
-    """A row of an architecture table: `repeats` blocks, of which only a stage's first has a stride.
+    """A row of an architecture table, which describes one block or several equal ones.
 
     Attributes:
         repeats: Number of blocks.
         kernel_sizes: Depthwise kernels, see `MixConv2d`.
-        stride: Stride of the stage's first block.
-        expand_ratio: 1 is a depthwise separable block; more is an inverted residual block that
-            multiplies its channels by this.
+        stride: Stride of the stage's first block. All other blocks have stride 1.
+        expand_ratio: 1 is a depthwise separable block. Any other number is an inverted residual
+            block that multiplies its input channels by this.
         channels: Channels of the output.
         se_ratio: See `InvertedResidual`.
         groups: See `InvertedResidual`.
-        act_cfg: Activation; None is the network's.
+        act_cfg: Activation. None is the network's.
     """
 
     repeats: int
@@ -51,11 +51,11 @@ class Row(NamedTuple):
 
 
 class OutputShape(NamedTuple):
-    """The shape of an output, for an input of any size.
+    """Channels and stride of an output.
 
     Attributes:
         channels: Number of channels.
-        stride: Pixels of the image from one cell to the next.
+        stride: Distance between two cells, in pixels of the image.
     """
 
     channels: int
@@ -93,14 +93,14 @@ class Stage(nn.Sequential):
             return block(x, expansions) if tapped else block(x)
 
         def function(x: Tensor) -> tuple[Tensor, ...]:
-            own: list[Tensor] = []  # of this call, since the backward pass calls once more
-            return (block(x, own) if tapped else block(x), *own)
+            taps: list[Tensor] = []  # a new list, since the backward pass calls this once more
+            return (block(x, taps) if tapped else block(x), *taps)
 
         y, *expanded = checkpoint(
             function,
             x,
             use_reentrant=False,
-            context_fn=lambda: (nullcontext(), _statistics_kept(block)),
+            context_fn=lambda: (nullcontext(), _statistics_frozen(block)),
         )
         if tapped:
             expansions += expanded
@@ -110,15 +110,14 @@ class Stage(nn.Sequential):
 class StagedBackbone(BaseModule):
     """A stem of stride 2, stages of blocks and perhaps a head; parameters are named as in timm.
 
-    Only what the outputs need is built. `load_state_dict` takes the weights of timm's whole
-    classifier: it skips the classifier and what is not built, and nothing else.
+    Layers that no output needs are not built. `load_state_dict` accepts the state dict of timm's
+    whole classifier. It skips the classifier and the layers that are not built, and nothing else.
 
-    No module inside is a mmengine `BaseModule`, so that no part initializes itself after
-    `init_cfg`.
+    No module inside is an mmengine `BaseModule`, so that none initializes itself after `init_cfg`.
 
-    `torch.fx.symbolic_trace`, `torch.jit.trace`, `torch.export` and `torch.compile` take the
-    network. `torch.jit.script` does not: it knows neither the choice of a fast path nor lists of
-    taps; trace the network instead.
+    `torch.fx.symbolic_trace`, `torch.jit.trace`, `torch.export` and `torch.compile` support the
+    network. `torch.jit.script` supports neither the choice of a fast path nor lists of taps. Use
+    `torch.jit.trace` instead.
 
     Attributes:
         out_channels: Number of channels of each output, in the order of the outputs.
@@ -129,8 +128,8 @@ class StagedBackbone(BaseModule):
         stages: The rows of each stage.
         head_channels: Channels of the 1x1 head convolution; None is no head.
         taps: Names of the outputs, in order: 'stem'; 'stageN', the output of `blocks.(N-1)`;
-            'stageN.expansion', the output of the expansion of that stage's first block, which is
-            before the depthwise convolution and still at the finer stride; 'head'.
+            'stageN.expansion', the output of the expansion of that stage's first block; 'head'. An
+            expansion has the stride of the stage before.
         padding: 'symmetric', or 'same' for TensorFlow's variant: SAME padding and an eps of 1e-3 in
             the norms, unless `norm_cfg` sets another.
         frozen_stages: -1 freezes nothing, 0 the stem, n the stem and stages 1 to n.
@@ -138,10 +137,10 @@ class StagedBackbone(BaseModule):
             statistics.
         with_cp: Compute each block again in the backward pass instead of storing its activations.
             `torch.compile` and `torch.export` ignore it, since they plan memory themselves.
-        norm_cfg: Normalization; None is batch norm.
-        act_cfg: Activation where a row names none.
-        residual: Depthwise separable blocks are those of MobileNetV2, not of MobileNetV1.
-        init_cfg: Weight initialization; None is He's, with the fan-out of a convolution's group.
+        norm_cfg: Normalization. None is batch norm.
+        act_cfg: Activation of the stem, of the head and of rows without one.
+        residual: See `DepthwiseSeparable`.
+        init_cfg: Weight initialization. None is He's, with the fan-out of a convolution's group.
 
     Raises:
         MixDetError: If a tap, the padding or a frozen stage does not exist.
@@ -205,7 +204,11 @@ class StagedBackbone(BaseModule):
         self._freeze()
 
     def _checked_taps(self, taps: Sequence[str], shapes: dict[str, OutputShape]) -> tuple[str, ...]:
-        """The taps as a tuple of names that exist."""
+        """Return the taps as a tuple.
+
+        Raises:
+            MixDetError: There are none, or one of them does not exist.
+        """
         taps = (taps,) if isinstance(taps, str) or not isinstance(taps, Sequence) else tuple(taps)
         if not taps or not all(tap in [*shapes] for tap in taps):
             raise MixDetError(
@@ -215,10 +218,10 @@ class StagedBackbone(BaseModule):
         return taps
 
     def _unbuilt_prefixes(self, stages: int) -> tuple[str, ...]:
-        """How the names of timm's parameters begin that this network has no module for."""
+        """Return the prefixes of those timm parameters that this network has no module for."""
         ends_in_expansion = len(self.blocks) and isinstance(self.blocks[-1][0], Expansion)
-        whole = len(self.blocks) - ends_in_expansion
-        prefixes = ["classifier.", *(f"blocks.{index}." for index in range(whole, stages))]
+        complete = len(self.blocks) - ends_in_expansion
+        prefixes = ["classifier.", *(f"blocks.{index}." for index in range(complete, stages))]
         if "head" not in self.taps:
             prefixes += ["conv_head.", "bn2."]
         return tuple(prefixes)
@@ -248,7 +251,7 @@ class StagedBackbone(BaseModule):
         return tuple(outputs[tap] for tap in self.taps)
 
     def branch_blocks(self, form: FusedForm) -> None:
-        """Split the blocks into branches, in place; a part of `mixdet.models.fusing.fuse`."""
+        """Split the blocks into branches, in place. `mixdet.models.fusing.fuse` calls this."""
         places = [(stage, index) for stage in self.blocks for index in range(len(stage))]
         whole = set() if "stem" not in self.taps and can_fold(self.bn1) else {0}
         tapped, count = set(), 0
@@ -268,7 +271,7 @@ class StagedBackbone(BaseModule):
             stage[index] = block
 
     def train(self, mode: bool = True) -> StagedBackbone:
-        """Set the mode; frozen stages and, with `norm_eval`, batch norm stay in evaluation."""
+        """Set the mode. Frozen stages, and batch norm with `norm_eval`, stay in evaluation mode."""
         super().train(mode)
         self._freeze()
         if self.norm_eval:
@@ -292,14 +295,14 @@ class StagedBackbone(BaseModule):
         own = self.state_dict(prefix=prefix)
         unbuilt = tuple(prefix + name for name in self._unbuilt)
         for key in [key for key in state_dict if key.startswith(unbuilt) and key not in own]:
-            del state_dict[key]  # load_state_dict hands out a copy
+            del state_dict[key]  # this is load_state_dict's own copy
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
 def _output_shapes(
     stem_channels: int, stages: Sequence[Sequence[Row]], head_channels: int | None
 ) -> dict[str, OutputShape]:
-    """The shape of every output that a tap can name, in the network's order."""
+    """Return the shape of every output that a tap can name, in the network's order."""
     channels, stride = stem_channels, 2
     shapes = {"stem": OutputShape(channels, stride)}
     for number, rows in enumerate(stages, 1):
@@ -322,7 +325,7 @@ def _build_stages(
     norm_cfg: dict,
     act_cfg: dict,
 ) -> nn.Sequential:
-    """The stages that the taps need; `channels` are those of the stem."""
+    """Build the stages that the taps need, behind a stem with `channels` channels."""
     last = len(stages) if "head" in taps else 0
     for number in range(1, len(stages) + 1):
         if {f"stage{number}", f"stage{number}.expansion"} & {*taps}:
@@ -349,7 +352,7 @@ def _build_blocks(
     norm_cfg: dict,
     act_cfg: dict,
 ) -> list[nn.Module]:
-    """The blocks of one stage, whose input has `channels` channels."""
+    """Build the blocks of a stage whose input has `channels` channels."""
     blocks = []
     for row in rows:
         for _ in range(row.repeats):
@@ -366,25 +369,25 @@ def _build_blocks(
 
 
 @contextmanager
-def _statistics_kept(block: nn.Module) -> Iterator[None]:
-    """Keep the statistics of batch norm while a block is computed once more for the same batch."""
-    kept = [
+def _statistics_frozen(block: nn.Module) -> Iterator[None]:
+    """Freeze the statistics of batch norm while a block computes the same batch once more."""
+    norms = [
         (norm, norm.momentum, norm.num_batches_tracked.clone())
         for norm in block.modules()
         if isinstance(norm, _BatchNorm) and norm.training and norm.track_running_stats
     ]
-    for norm, _, _ in kept:
+    for norm, _, _ in norms:
         norm.momentum = 0.0
     try:
         yield
     finally:
-        for norm, momentum, batches in kept:
+        for norm, momentum, batches in norms:
             norm.momentum = momentum
             norm.num_batches_tracked.copy_(batches)
 
 
 def _init_module(module: nn.Module) -> None:
-    """He's initialization with the fan-out of a convolution's group."""
+    """Initialize a convolution after He, with the fan-out of its group, or a norm with 1 and 0."""
     if isinstance(module, nn.Conv2d):
         fan_out = module.weight[0, 0].numel() * module.out_channels // module.groups
         nn.init.normal_(module.weight, std=math.sqrt(2 / fan_out))

@@ -21,12 +21,12 @@ SWISH = dict(type="SiLU", inplace=True)
 #           separable block
 #   c       channels of the output, before scaling
 #   se      channels of squeeze-excite, as a fraction of the block's input channels; 0 is none
-#   g       (expansion, projection): number of 1x1 convolutions side by side, each on its own group
-#           of channels
+#   g       number of 1x1 convolutions side by side in the (expansion, projection), each on its own
+#           group of channels
 #   act     activation of the block
 # The tap 'stageN' is the output of the N-th stage, which is `blocks.(N-1)`. 'stageN.expansion' is
 # the output of the expansion of that stage's first block: c_in * e channels, at the resolution of
-# the stage before. 'stem' and 'head' are the 3x3 and the 1x1 convolution at the two ends.
+# the stage before. 'stem' is the first convolution (3x3), 'head' the last one (1x1).
 # Resolutions are for an image of 224 x 224.
 
 S = (  # stem of 16 channels
@@ -101,14 +101,14 @@ class MixNet(StagedBackbone):
         taps: Names of the outputs, see the legend above the tables: 'stem', 'stage1' to 'stage6',
             'stage2.expansion' to 'stage6.expansion', 'head' (1536 channels). The default is the
             last stage at strides 8, 16 and 32.
-        padding: 'symmetric', as timm's `mixnet_*`, or 'same' for TensorFlow's flavour, as timm's
+        padding: 'symmetric', as timm's `mixnet_*`, or 'same' for TensorFlow's variant, as timm's
             `tf_mixnet_*`: SAME padding and a batch norm eps of 1e-3.
         frozen_stages: -1 freezes nothing, 0 the stem, n the stem and stages 1 to n.
         norm_eval: Keep batch norm in evaluation mode.
         with_cp: Save memory in training by computing each block twice.
-        norm_cfg: Normalization; an eps given here has precedence over the one of `padding='same'`.
-        act_cfg: One activation for the whole network; None is the paper's: ReLU in the stem,
-            stages 1 and 2 and the head, swish in stages 3 to 6, also inside squeeze-excite.
+        norm_cfg: Normalization. An eps given here has precedence over the one of `padding='same'`.
+        act_cfg: One activation for the whole network. None stands for the paper's: ReLU in the
+            stem, stages 1 and 2 and the head, and swish in stages 3 to 6 with squeeze-excite.
         init_cfg: Weight initialization, as dict(type='TimmPretrained').
 
     Raises:
@@ -131,10 +131,10 @@ class MixNet(StagedBackbone):
             raise MixDetError(f"model.backbone.arch={arch!r} is unknown: use one of {[*ARCHS]}")
         table, stem, width, depth = ARCHS[arch]
         stages = [[_scaled_row(row, width, act_cfg) for row in rows] for rows in table]
-        for rows in stages:  # the blocks that come with depth repeat the stage's last one
+        for rows in stages:  # a deeper network repeats the last block of a stage
             total = sum(row.repeats for row in rows)
-            more = round(total * depth) - total
-            rows[-1] = rows[-1]._replace(repeats=rows[-1].repeats + more)
+            extra = round(total * depth) - total
+            rows[-1] = rows[-1]._replace(repeats=rows[-1].repeats + extra)
         super().__init__(
             make_divisible(stem * width, 8),
             stages,
@@ -152,7 +152,7 @@ class MixNet(StagedBackbone):
 
     @property
     def timm_name(self) -> str | None:
-        """The timm model whose ImageNet weights fit, or None."""
+        """The name of the timm model whose ImageNet weights fit, or None."""
         if self.padding == "same":
             return None if self.arch == "xl" else f"tf_mixnet_{self.arch}.in1k"
         return f"mixnet_{self.arch}." + ("ra_in1k" if self.arch == "xl" else "ft_in1k")

@@ -1,4 +1,4 @@
-"""MobileNetV1 and MobileNetV2 whose depthwise kernels are a parameter.
+"""MobileNetV1 and MobileNetV2 with the depthwise kernels as an argument.
 
 These are the backbones of the MixConv paper's detection table (arXiv 1907.09595, table 1).
 """
@@ -42,15 +42,16 @@ RELU6 = dict(type="ReLU6", inplace=True)
 
 
 class _MixMobileNet(StagedBackbone):
-    """What the two have in common.
+    """The base class of the two networks.
 
     Args:
         table: Architecture.
-        head_channels: Channels of the head before widening, below which it never falls, or None.
+        head_channels: Channels of the head. Only a `widen_factor` above 1 changes them. None is no
+            head.
         kernel_sizes: Depthwise kernels.
-        widen_factor: Factor on all widths.
+        widen_factor: Factor on all other widths.
         block_kernel_sizes: Other kernels for single blocks, by number.
-        act_cfg: Activation; None is ReLU6.
+        act_cfg: Activation. None is ReLU6.
         **kwargs: As for `StagedBackbone`.
     """
 
@@ -70,7 +71,7 @@ class _MixMobileNet(StagedBackbone):
             raise MixDetError(
                 f"model.backbone.widen_factor={widen_factor!r}: give a number above 0"
             )
-        # as text, which a key of --cfg-options is
+        # the keys as text, since --cfg-options gives text
         own_kernels = {str(block): sizes for block, sizes in (block_kernel_sizes or {}).items()}
 
         def widened(channels: int) -> int:
@@ -107,7 +108,7 @@ class _MixMobileNet(StagedBackbone):
 
     @property
     def timm_name(self) -> str | None:
-        """The timm model whose ImageNet weights fit, or None."""
+        """The name of the timm model whose ImageNet weights fit, or None."""
         plain = self.kernel_sizes == (3,) and not self.block_kernel_sizes
         if plain and self.padding == "symmetric":
             return self.timm_names.get(self.widen_factor)
@@ -118,23 +119,22 @@ class _MixMobileNet(StagedBackbone):
 class MixMobileNetV2(_MixMobileNet):
     """MobileNetV2 (arXiv 1801.04381, table 2) with any depthwise kernels.
 
-    With `kernel_sizes=3` it equals torchvision's and timm's; parameters are called as in timm.
+    With `kernel_sizes=3` it equals torchvision's and timm's. Parameters are named as in timm.
 
     Args:
         kernel_sizes: The kernels of every depthwise convolution: an odd number, or one for each of
             the equal channel groups of a MixConv.
-        widen_factor: Factor on all widths, rounded to multiples of 8; the head has at least 1280.
+        widen_factor: Factor on all widths, which are rounded to multiples of 8. The head has at
+            least 1280 channels.
         block_kernel_sizes: Other kernels for single blocks, as `{9: (3, 5, 7)}`, for ablations.
-            Blocks are counted from 1 in the network's order, each with one depthwise convolution.
-            V2: 1 is stage1, then 2-3, 4-6, 7-10, 11-13, 14-16, and 17 is stage7. V1: 1 is stage1,
-            then 2-3, 4-5, 6-11, 12-13. On a command line:
+            Blocks are counted from 1. The stages of V2 are the blocks 1, 2-3, 4-6, 7-10, 11-13,
+            14-16 and 17; those of V1 are 1, 2-3, 4-5, 6-11 and 12-13. On a command line:
             `--cfg-options model.backbone.block_kernel_sizes.9=3,5,7`.
         taps: Names of the outputs: 'stem', 'stage1' to 'stage7', 'stage2.expansion' to
             'stage7.expansion', 'head'. The default is the last stage at strides 8, 16 and 32.
-            ('stage5', 'head') are the taps of mmdet's SSDLite, ('stage6.expansion', 'head')
-            TensorFlow's.
+            mmdet's SSDLite uses ('stage5', 'head'), TensorFlow's ('stage6.expansion', 'head').
         **kwargs: `padding`, `frozen_stages`, `norm_eval`, `with_cp`, `norm_cfg` and `init_cfg` as
-            for `StagedBackbone`; `act_cfg`, by default ReLU6.
+            for `StagedBackbone`, and `act_cfg`, which is ReLU6 by default.
 
     Raises:
         MixDetError: If a kernel size, a block, a tap, the padding or a frozen stage does not exist.
@@ -160,9 +160,9 @@ class MixMobileNetV2(_MixMobileNet):
 class MixMobileNetV1(_MixMobileNet):
     """MobileNetV1 (arXiv 1704.04861, table 1) with any depthwise kernels.
 
-    With `kernel_sizes=3` it equals timm's `mobilenetv1_100`. Arguments as for `MixMobileNetV2`;
-    it has neither a head nor an expansion to tap: 'stem', 'stage1' to 'stage5'.
-    ('stage4', 'stage5') are the taps of TensorFlow's SSDLite.
+    With `kernel_sizes=3` it equals timm's `mobilenetv1_100`. The arguments are those of
+    `MixMobileNetV2`. The taps are 'stem' and 'stage1' to 'stage5'; there is neither a head nor an
+    expansion. TensorFlow's SSDLite uses ('stage4', 'stage5').
     """
 
     timm_names = {  # noqa: RUF012

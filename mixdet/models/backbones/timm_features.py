@@ -1,4 +1,4 @@
-"""A network of timm as a backbone. Its config imports this module: `mixdet.plugin` does not."""
+"""A network of timm as a backbone. A config has to import it: `mixdet.plugin` does not."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class TimmFeatures(BaseModule):
 
 
 def drop_unused_stages(net: nn.Module) -> nn.Module:
-    """Delete the stages behind the last output of a `features_only` network, in place.
+    """Delete the stages after the last output of a `features_only` network, in place.
 
     timm would compute them in every forward pass.
     """

@@ -1,4 +1,4 @@
-"""The outputs of all levels as one tensor."""
+"""Join the outputs of all levels in one tensor."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def flatten_levels(levels: Sequence[Tensor], columns: int) -> Tensor:
         columns: Values per anchor: the class scores, or the 4 box offsets.
 
     Returns:
-        (N, A, columns) for the A anchors of all levels, in the order level, row, column, anchor of
-        the cell. This is the order of mmdet's `grid_priors`.
+        (N, A, columns) for the A anchors of all levels, ordered by level, row, column and anchor of
+        the cell, as by mmdet's `grid_priors`.
     """
     flat = [level.permute(0, 2, 3, 1).reshape(level.shape[0], -1, columns) for level in levels]
     return torch.cat(flat, 1)

@@ -32,8 +32,8 @@ class MixConvSSDHead(SSDHead):
     """SSDLite predictors (depthwise, norm, activation, 1x1) whose depthwise part is a MixConv.
 
     Every level has a predictor for classes and one for boxes. With `kernel_sizes=3` the head is
-    plain SSDLite (MobileNetV2, arXiv 1801.04381, section 6.2). It then equals mmdet's
-    `SSDHead(use_depthwise=True)` in outputs, losses and boxes.
+    plain SSDLite (MobileNetV2, arXiv 1801.04381, section 6.2). Its outputs, losses and boxes are
+    then those of mmdet's `SSDHead(use_depthwise=True)`.
 
     Args:
         num_classes: Classes without the background. An anchor has `num_classes + 1` outputs, and
@@ -41,14 +41,14 @@ class MixConvSSDHead(SSDHead):
         in_channels: Channels of each level.
         kernel_sizes: An int or a sequence of ints for all levels (3, or (3, 5, 7)), or a list with
             one such entry per level, as [(3, 5, 7), (3, 5), 3, 3]. On a grid of 3x3 cells or less
-            a large kernel sees little but padding.
+            a large kernel covers mostly padding.
         split: How MixConv divides the channels among its kernels: 'equal' or 'exponential'.
         padding: 'symmetric' or 'same' (TensorFlow's).
         loss_cls: A softmax cross entropy or mmdet's `FocalLoss`. The cross entropy trains with
             hard-negative mining, `train_cfg.neg_pos_ratio` negatives for each positive (SSD,
-            section 2.2). `FocalLoss` (sigmoid) trains on all anchors. It sets the background's
-            target to 0 on every anchor, as `encode_background_as_zeros` of the TensorFlow Object
-            Detection API does, and `predict` drops the background's output.
+            section 2.2). `FocalLoss` (sigmoid) trains on all anchors. The background's target is
+            then 0 on every anchor, as with `encode_background_as_zeros` of the TensorFlow Object
+            Detection API, and `predict` drops the background's output.
         loss_bbox: Regression loss of the positive anchors. None stands for mmdet's smooth L1 with
             a beta of `train_cfg.smoothl1_beta` (1 by default), summed over the offsets.
         **kwargs: Arguments of mmdet's `SSDHead`.
@@ -56,8 +56,8 @@ class MixConvSSDHead(SSDHead):
     Raises:
         MixDetError: If MixConv does not support a kernel size, `split` or `padding`; if
             `kernel_sizes` and `in_channels` differ in their number of levels; if post-processing
-            fails with `test_cfg`; if `train_cfg` has no valid `neg_pos_ratio`; or if the head does
-            not support `loss_cls`.
+            fails with `test_cfg`; if the cross entropy has no valid `train_cfg.neg_pos_ratio`; or
+            if the head does not support `loss_cls`.
     """
 
     def __init__(
@@ -90,14 +90,14 @@ class MixConvSSDHead(SSDHead):
             **kwargs,
         )
         self._build_losses(loss_cls or dict(type="CrossEntropyLoss"), loss_bbox)
-        if self.test_cfg and type(self) is MixConvSSDHead:  # a subclass is not complete yet
+        if self.test_cfg and type(self) is MixConvSSDHead:  # a subclass is not built completely yet
             self._try_post_processing(self.test_cfg)
 
     def _build_losses(self, loss_cls: dict, loss_bbox: dict | None) -> None:
         self.loss_cls = MODELS.build(loss_cls)
         beta = (self.train_cfg or {}).get("smoothl1_beta", 1.0)
         self.loss_bbox = MODELS.build(loss_bbox or dict(type="SmoothL1Loss", beta=beta))
-        # QualityFocalLoss and GaussianFocalLoss take other targets and do not derive from it.
+        # QualityFocalLoss and GaussianFocalLoss, which take other targets, are no subclasses.
         self.cls_focal_loss = isinstance(self.loss_cls, FocalLoss)
         self.use_sigmoid_cls = getattr(self.loss_cls, "use_sigmoid", None)
         if not self.cls_focal_loss and self.use_sigmoid_cls in (True, None):
@@ -173,7 +173,7 @@ class MixConvSSDHead(SSDHead):
         )
 
     def init_weights(self) -> None:
-        """Initialize; with focal loss every class starts at a probability of 0.01 (RetinaNet)."""
+        """Initialize. With focal loss every class starts at a probability of 0.01 (RetinaNet)."""
         super().init_weights()
         if self.cls_focal_loss:
             for predictor in self.cls_convs:
@@ -194,13 +194,13 @@ class MixConvSSDHead(SSDHead):
             bbox_preds: One (N, anchors * 4, H, W) tensor per level.
             batch_gt_instances: One per image, with `bboxes` (n, 4) in (x1, y1, x2, y2) pixels of
                 the input and `labels` (n,).
-            batch_img_metas: Meta information of the images, with `pad_shape`.
+            batch_img_metas: One per image, with `pad_shape`.
             batch_gt_instances_ignore: Boxes that are neither object nor background.
 
         Returns:
             `loss_cls` and `loss_bbox`, scalars, divided by the number of positive anchors of the
-            batch. Several processes divide by the mean of their numbers, so that they learn as
-            one process with the whole batch does. In mmdet each process divides by its own number.
+            batch. Several processes divide by the mean of their numbers, so that they train as one
+            process with the whole batch does. In mmdet each process divides by its own number.
         """
         labels, label_weights, bbox_targets, bbox_weights, avg_factor = self._targets(
             cls_scores, batch_gt_instances, batch_img_metas, batch_gt_instances_ignore
@@ -211,8 +211,8 @@ class MixConvSSDHead(SSDHead):
         logits = _flatten_to_float(cls_scores, self.cls_out_channels)
         deltas = _flatten_to_float(bbox_preds, 4)
         if self.cls_focal_loss:
-            # A label beyond the last column is all zeros for FocalLoss; the last column is the
-            # background's here.
+            # FocalLoss takes a label beyond the last column as zeros in all columns. The last
+            # column is the background's here, so that the background's label has to be one higher.
             labels = labels + (labels == self.num_classes)
             loss_cls = self.loss_cls(
                 logits.flatten(0, 1), labels.flatten(), label_weights.flatten(), avg_factor
@@ -233,7 +233,7 @@ class MixConvSSDHead(SSDHead):
         metas: list[dict],
         ignored: list[InstanceData] | None,
     ) -> SSDTargets:
-        """Compute the targets for the batch at once where possible, else by mmdet's loop."""
+        """Compute the targets of the batch at once where possible, and else by mmdet's loop."""
         at_once = (
             can_assign_batch(self.assigner, self.sampler)
             and self.train_cfg["allowed_border"] < 0
@@ -256,19 +256,19 @@ class MixConvSSDHead(SSDHead):
         return SSDTargets(*(torch.cat(levels, 1) for levels in targets), num_positives)
 
     def _anchors(self, cls_scores: list[Tensor]) -> list[Tensor]:
-        """Return the anchors of each level, (A, 4), and keep those of the latest image size."""
+        """Return the anchors of each level, (A, 4). Those of the last image size are stored."""
         shapes, device = tuple(score.shape[-2:] for score in cls_scores), cls_scores[0].device
         if torch.compiler.is_compiling() or torch.jit.is_tracing():
             return self.prior_generator.grid_priors(shapes, device=device)
         if (shapes, device) not in self._anchors_of_size:
-            # Training, which may follow a test, cannot use tensors of inference mode.
+            # Training may follow a test, and cannot use tensors that inference mode made.
             with torch.inference_mode(False):
                 anchors = self.prior_generator.grid_priors(shapes, device=device)
             self._anchors_of_size = {(shapes, device): anchors}
         return self._anchors_of_size[shapes, device]
 
     def _mined_loss(self, logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
-        """Sum the cross entropy over the positives and the hardest negatives of each image.
+        """Sum the cross entropy of the positives and of the hardest negatives of each image.
 
         Args:
             logits: (N, A, classes + 1).
@@ -279,10 +279,10 @@ class MixConvSSDHead(SSDHead):
         losses = losses.view_as(labels) * weights
         positive = labels < self.num_classes
         quota = self.train_cfg["neg_pos_ratio"] * positive.sum(1, keepdim=True)
-        # Rank the negatives of an image by their loss; only those within the quota count.
+        # Rank the negatives of an image by their loss. Those within the quota count.
         hardness = losses.detach().masked_fill(positive, -1.0)
         rank = hardness.argsort(1, descending=True).argsort(1)
-        # Indexing by a mask would wait for the GPU, to count the losses.
+        # Indexing by a mask would wait for the GPU to count the losses.
         return losses.masked_fill(~positive & (rank >= quota), 0).sum()
 
     def predict_by_feat(
@@ -297,13 +297,13 @@ class MixConvSSDHead(SSDHead):
     ) -> list[InstanceData]:
         """Turn the outputs for a batch into boxes.
 
-        On each level the `nms_pre` best pairs of an anchor and a class above `score_thr` are kept.
-        All of them are decoded at once. Class-aware NMS leaves `max_per_img` boxes per image.
+        Each level keeps its `nms_pre` best pairs of an anchor and a class above `score_thr`. All
+        levels are decoded at once. Class-aware NMS leaves `max_per_img` boxes per image.
 
         Args:
             cls_scores: One (N, anchors * (classes + 1), H, W) tensor per level.
             bbox_preds: One (N, anchors * 4, H, W) tensor per level.
-            score_factors: Not used; a part of mmdet's signature.
+            score_factors: Not used. mmdet's signature has it.
             batch_img_metas: One per image, with `img_shape`, and `scale_factor` if `rescale`.
             cfg: Replaces the head's `test_cfg`.
             rescale: Return boxes in pixels of the original image.

@@ -13,8 +13,8 @@ class Candidates(NamedTuple):
     """The k best pairs of an anchor and a class, for each of N images.
 
     Attributes:
-        scores: (N, k), -1 where the score is not above the threshold.
-        labels: (N, k), from 0 to the number of classes - 1.
+        scores: (N, k). -1 stands for a score that is not above the threshold.
+        labels: (N, k), counted from 0.
         deltas: (N, k, 4), encoded box offsets.
         anchors: (N, k, 4), (x1, y1, x2, y2) in pixels.
     """
@@ -95,10 +95,10 @@ def class_aware_nms(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Suppress duplicates among boxes of one label, and stop at `max_per_img` boxes.
 
-    The time of NMS grows with the square of the number of candidates. Plain NMS decides on a box
-    by the boxes with a higher score only. NMS of the best candidates therefore keeps the same
-    first boxes as NMS of all candidates. More candidates are taken until `max_per_img` boxes are
-    kept.
+    The time of NMS grows with the square of the number of candidates. In plain NMS only the boxes
+    with a higher score decide about a box, so that NMS of the best candidates keeps the same first
+    boxes as NMS of all. The candidates are the best ones, four times as many at each try, until
+    `max_per_img` boxes are kept.
 
     Args:
         boxes: (n, 4), (x1, y1, x2, y2).
@@ -114,9 +114,9 @@ def class_aware_nms(
     ranking = scores.argsort(descending=True, stable=True)
     while True:
         best = ranking[:count]
-        detections, kept = batched_nms(boxes[best], scores[best], labels[best], cfg["nms"])
-        if len(kept) >= limit or count >= len(boxes):
+        detections, keep = batched_nms(boxes[best], scores[best], labels[best], cfg["nms"])
+        if len(keep) >= limit or count >= len(boxes):
             break
         count *= 4
-    kept = best[kept[:limit]]
-    return boxes[kept], detections[:limit, -1], labels[kept]  # soft NMS changes the scores
+    keep = best[keep[:limit]]
+    return boxes[keep], detections[:limit, -1], labels[keep]  # soft NMS changes the scores

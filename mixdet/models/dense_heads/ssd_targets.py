@@ -13,7 +13,7 @@ from mixdet.models.task_modules.batch_assign import assign_batch, pad_truths
 
 
 class SSDTargets(NamedTuple):
-    """What the A anchors of each of N images have to learn.
+    """The targets of the A anchors of each of N images.
 
     Attributes:
         labels: (N, A), the number of classes for the background.
@@ -39,13 +39,13 @@ def batch_targets(
     num_classes: int,
     pos_weight: float = -1,
 ) -> SSDTargets:
-    """Compute what mmdet's `SSDHead.get_targets` computes, without a loop over images.
+    """Compute the targets of mmdet's `SSDHead.get_targets`, without its loop over images.
 
-    mmdet waits several times for the GPU for every image.
+    The loop waits for the GPU several times for every image.
 
     Args:
         anchors: (A, 4), (x1, y1, x2, y2) in pixels, the same for all images.
-        truths: One per image, with `bboxes` (n, 4) as the anchors and `labels` (n,).
+        truths: One per image, with `bboxes` (n, 4) in the format of the anchors and `labels` (n,).
         assigner: An assigner that `can_assign_batch` accepts.
         bbox_coder: Encodes the box targets. None leaves them in pixels.
         num_classes: Classes without the background.

@@ -1,4 +1,4 @@
-"""A detector's fused copy for PyTorch, checked against the detector."""
+"""Fuse a detector for PyTorch, and check the fused copy against it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from mixdet.errors import MixDetError, one_line
 from mixdet.models.fusing import fuse
 from mixdet.models.torch_private import tree_leaves
 
-TOLERANCE = 1e-4  # of the largest output; it moves boxes by less than a hundredth of a pixel
+TOLERANCE = 1e-4  # of the largest output, which is less than a hundredth of a pixel in a box
 
 
 @torch.no_grad()
@@ -18,25 +18,25 @@ def fused_twin(model: BaseDetector, batch: dict) -> BaseDetector:
 
     Args:
         model: A single-stage detector in evaluation mode.
-        batch: A batch as its data preprocessor takes it. The first image is used.
+        batch: A batch as the detector's data preprocessor takes it. The first image is used.
 
     Returns:
         The fused copy.
 
     Raises:
         MixDetError: The detector cannot be fused, for whatever reason, or the outputs differ. They
-            do where a batch norm does not follow the convolution that is defined before it.
+            differ if a batch norm does not follow the convolution that is defined before it.
     """
     try:
         fused = fuse(model, "torch")
         inputs = model.data_preprocessor(batch)["inputs"][:1]
-        outputs, expected = (tree_leaves(m(inputs, mode="tensor")) for m in (fused, model))
+        outputs, expected = (tree_leaves(net(inputs, mode="tensor")) for net in (fused, model))
         same = all(
-            (ours - theirs).abs().max() <= TOLERANCE * theirs.abs().max()
-            for ours, theirs in zip(outputs, expected, strict=True)
+            (output - target).abs().max() <= TOLERANCE * target.abs().max()
+            for output, target in zip(outputs, expected, strict=True)
         )
     except Exception as error:  # a detector that works must not fail because of its copy
         raise MixDetError(one_line(error)) from error
     if not same:
-        raise MixDetError("the fused network differs")
+        raise MixDetError("the outputs of the fused network differ from the detector's")
     return fused

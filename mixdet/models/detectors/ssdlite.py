@@ -1,4 +1,4 @@
-"""SSDLite: a single-stage detector whose config names no channel of its backbone."""
+"""SSDLite, a single-stage detector that reads channels and strides from its backbone."""
 
 from __future__ import annotations
 
@@ -30,24 +30,23 @@ class FeatureMap(NamedTuple):
 class SSDLite(SingleStageDetector):
     """SSD with depthwise separable predictors (MobileNetV2, arXiv 1801.04381, section 6.2).
 
-    It differs from mmdet's `SingleStageDetector` in how it is built. The backbone is built first,
-    and its `out_channels` and `out_strides` fill in the configs of neck and head. A config
-    therefore names no channel of its backbone, and `--cfg-options model.backbone.arch=l` is enough
-    to change the backbone. A backbone without these two attributes is run once on zeros instead.
+    mmdet's `SingleStageDetector` needs the channels of the backbone in the configs of neck and
+    head. Here the backbone is built first, and its `out_channels` and `out_strides` fill in these
+    configs. `--cfg-options model.backbone.arch=l` is then enough to change the backbone. A backbone
+    without these two attributes is run once on zeros instead.
 
     Args:
         backbone: Config of any backbone whose outputs are (N, C, H, W) feature maps.
-        neck: Config of a neck that takes `in_channels`, which is filled in; or None. For mmdet's
-            `SSDNeck`, give `extra_channels`, the channels of the levels that it adds, in place of
-            `out_channels`.
-        bbox_head: Config of an SSD head, whose `in_channels` is filled in. Three arguments of its
+        neck: Config of a neck, or None. `in_channels` is filled in. mmdet's `SSDNeck` needs
+            `extra_channels`, the channels of the levels that it adds, in place of `out_channels`.
+        bbox_head: Config of an SSD head. `in_channels` is filled in. Three arguments of its
             `anchor_generator` are filled in where they are not given: `strides`, as
             `round(input_size / cells)` for each level; `input_size`, if the generator takes it;
             and `centers`, half a stride, if the generator takes it and no `center_offset` is given.
         train_cfg: Assigner, sampler and loss settings of the head.
         test_cfg: Post-processing settings of the head.
         data_preprocessor: Config of the data preprocessor.
-        input_size: Side in pixels of the square input images, for which the anchors are made.
+        input_size: Side of the square input images in pixels. The anchors are made for it.
         channels_last: Keep weights and features in the channels-last memory format (NHWC).
             Depthwise convolutions are faster in it on CPUs and with cuDNN. Results do not change.
         init_cfg: Weight initialization of the whole detector.
@@ -71,7 +70,7 @@ class SSDLite(SingleStageDetector):
         channels_last: bool = True,
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
-        # SingleStageDetector.__init__ builds all parts from the config as written: skip it.
+        # Skip SingleStageDetector.__init__, which builds all parts from the config as written.
         super(SingleStageDetector, self).__init__(
             data_preprocessor=data_preprocessor, init_cfg=init_cfg
         )
@@ -157,7 +156,7 @@ class SSDLite(SingleStageDetector):
 
 
 def _published_maps(backbone: nn.Module, input_size: int) -> list[FeatureMap] | None:
-    """Return the outputs by the backbone's `out_channels` and `out_strides`, None without them."""
+    """Return the outputs that `out_channels` and `out_strides` describe. None without these."""
     if not (hasattr(backbone, "out_channels") and hasattr(backbone, "out_strides")):
         return None
     return [
@@ -170,18 +169,19 @@ def _published_maps(backbone: nn.Module, input_size: int) -> list[FeatureMap] | 
 def _dry_run(module: nn.Module, inputs: Tensor | list[Tensor]) -> list[FeatureMap]:
     """Run a module once and return the shapes of its outputs."""
     training = module.training
-    module.eval()  # batch norm statistics stay as they are
+    module.eval()  # keeps the batch norm statistics
     outputs = module(inputs)
     module.train(training)
     return [FeatureMap(output.shape[1], output.shape[2]) for output in outputs]
 
 
 def _check_order(maps: Sequence[FeatureMap]) -> None:
+    """Raise a `MixDetError` if the feature maps are not ordered from fine to coarse."""
     cells = [feature_map.cells for feature_map in maps]
     if sorted(cells, reverse=True) != cells:
         raise MixDetError(
-            f"model.backbone: its outputs have {cells} cells along a side: name the finer taps "
-            "first"
+            f"model.backbone: the outputs have {cells} cells along a side, but must be ordered "
+            "from fine to coarse: name the finer taps first"
         )
 
 
@@ -214,7 +214,7 @@ def _complete_anchors(anchors: dict, maps: Sequence[FeatureMap], input_size: int
     if list(anchors.setdefault("strides", strides)) != strides:
         raise MixDetError(
             f"model.bbox_head.anchor_generator.strides is {anchors['strides']}, but the levels "
-            f"have {strides}: leave strides out"
+            f"have {strides}: remove strides from the config"
         )
     parameters = inspect.signature(TASK_UTILS.get(anchors["type"])).parameters
     if "input_size" in parameters:

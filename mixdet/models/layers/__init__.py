@@ -1,4 +1,4 @@
-"""Building blocks: the MixConv operator and the blocks made of it."""
+"""The MixConv operator, and the blocks of MobileNet and MixNet that use it."""
 
 from mixdet.models.layers.blocks import (
     DepthwiseSeparable,

@@ -31,7 +31,8 @@ class SqueezeExcite(nn.Module):
         act_cfg: Activation between them.
 
     Attributes:
-        allow_inplace: The output may be written over the input, which nothing else may read then.
+        allow_inplace: The output may be written over the input. Nothing else may read the input
+            then.
     """
 
     allow_inplace = False
@@ -50,7 +51,7 @@ class SqueezeExcite(nn.Module):
         return x.mul_(gate) if self.allow_inplace else x * gate
 
     def partitioned(self, layout: ChannelLayout) -> PartitionedSqueezeExcite:
-        """The same for a tensor that is split, see `mixdet.models.fusing`."""
+        """Return the squeeze-excite of a split tensor, see `mixdet.models.fusing`."""
         return PartitionedSqueezeExcite(self, layout)
 
 
@@ -75,7 +76,7 @@ class PartitionedSqueezeExcite(nn.Module):
         self.conv_expand = PartitionedConv2d(se.conv_expand, reduced, layout)
 
     def forward(self, parts: list[Tensor]) -> list[Tensor]:
-        """The parts (N, C_i, H, W), in and out."""
+        """Scale the parts (N, C_i, H, W)."""
         means = [x.mean((2, 3), keepdim=True) for x in parts]
         scales = as_list(self.conv_expand(self.act1(self.conv_reduce(means))))
         multiply = Tensor.mul_ if self.allow_inplace else torch.mul
@@ -90,16 +91,16 @@ class DepthwiseSeparable(nn.Module):
         out_channels: Channels of the output.
         kernel_sizes: Depthwise kernels, see `MixConv2d`.
         stride: Stride of the depthwise convolution.
-        residual: True is the block of MobileNetV2 and MixNet: no activation after the 1x1
+        residual: True is the block of MobileNetV2 and MixNet, which has no activation after the 1x1
             convolution, and a shortcut where input and output have the same shape. False is the
-            block of MobileNetV1: an activation and no shortcut.
+            block of MobileNetV1, which has this activation and no shortcut.
         padding: 'symmetric' or 'same'.
         norm_cfg: Normalization after each convolution.
         act_cfg: Activation.
 
     Attributes:
         allow_inplace: The sum with the shortcut may be written over the projection's output.
-        last: The block is the last layer of the network, see `norm_act`.
+        last: The block is the last one of the network, see `apply_norm_act`.
     """
 
     allow_inplace = False
@@ -135,7 +136,7 @@ class DepthwiseSeparable(nn.Module):
         return y
 
     def fusible_layers(self) -> BlockLayers:
-        """The layers in order, see `mixdet.models.fusing`."""
+        """Return the layers in order, see `mixdet.models.fusing`."""
         depthwise = Layer(self.conv_dw, self.bn1, self.act1)
         project = Layer(self.conv_pw, self.bn2, self.act2)
         return BlockLayers(None, depthwise, None, project, self.has_shortcut)
@@ -144,7 +145,7 @@ class DepthwiseSeparable(nn.Module):
 class Expansion(nn.Module):
     """The first layer of an inverted residual block: 1x1 convolution, norm, activation.
 
-    It stands in place of the block where the network ends with the output of this layer.
+    It replaces the block if the output of this layer is the last one that the network needs.
 
     Args:
         in_channels: Channels of the input.
@@ -173,18 +174,19 @@ class Expansion(nn.Module):
 class InvertedResidual(nn.Module):
     """1x1 expansion, depthwise convolution, squeeze-excite, linear 1x1 projection.
 
-    MobileNetV2, arXiv 1801.04381, section 3.3; with squeeze-excite as in MnasNet and MixNet.
+    The block is that of MobileNetV2 (arXiv 1801.04381, section 3.3), with squeeze-excite as in
+    MnasNet and MixNet.
 
     Args:
         in_channels: Channels of the input.
         out_channels: Channels of the output.
         kernel_sizes: Depthwise kernels, see `MixConv2d`.
-        stride: Stride of the depthwise convolution. At 1 there is a shortcut where the numbers of
-            channels agree.
+        stride: Stride of the depthwise convolution. A block with stride 1 and as many output as
+            input channels has a shortcut.
         expand_ratio: The expansion multiplies the number of channels by this.
-        se_ratio: Squeeze-excite has int(in_channels * se_ratio) channels; 0 is no squeeze-excite.
-        groups: Numbers of 1x1 convolutions side by side, each on its own group of channels, of the
-            expansion and of the projection.
+        se_ratio: Squeeze-excite has int(in_channels * se_ratio) channels. 0 is no squeeze-excite.
+        groups: Number of 1x1 convolutions side by side in the expansion and in the projection, each
+            on its own group of channels.
         padding: 'symmetric' or 'same'.
         norm_cfg: Normalization after each convolution.
         act_cfg: Activation, also inside squeeze-excite.
@@ -245,7 +247,7 @@ class InvertedResidual(nn.Module):
         return y
 
     def fusible_layers(self) -> BlockLayers | None:
-        """The layers in order, see `mixdet.models.fusing`; None with a squeeze-excite not ours."""
+        """Return the layers in order, see `mixdet.models.fusing`. None if `se` was replaced."""
         if type(self.se) not in (nn.Identity, SqueezeExcite):
             return None
         return BlockLayers(

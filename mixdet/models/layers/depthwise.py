@@ -1,9 +1,9 @@
 """Depthwise convolution whose gradients are computed in the ways in which oneDNN is fast.
 
-oneDNN's kernel for the gradient of the weight takes kernels of any height, but of at most three
-columns. Its kernel for the gradient of the input takes no strides in bfloat16. All else goes to
-code for dense convolutions, which takes several times as long. So the gradient of a wider weight
-is computed in strips of three columns, and the gradient of a strided input in float32.
+oneDNN has a fast routine for the gradient of a weight of at most three columns, and one for the
+gradient of the input, but not for strides in bfloat16. Otherwise it uses code for dense
+convolutions, which takes several times as long. So the gradient of a wider weight is computed in
+strips of three columns, and the bfloat16 gradient of a strided input in float32.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def depthwise_conv(x: Tensor, weight: Tensor, stride: int, padding: int, channel
 
 
 def _needs_gradient(x: Tensor, weight: Tensor) -> bool:
-    """Whether an ordinary backward pass may follow, on a CPU and in channels_last."""
+    """Tell whether an ordinary backward pass may follow, on a CPU and in channels_last."""
     return (
         eager_on_cpu(x)
         and torch.is_grad_enabled()
@@ -59,7 +59,7 @@ def _needs_gradient(x: Tensor, weight: Tensor) -> bool:
         and x.dim() == 4
         and x.numel() > 0
         and x.stride(1) == 1  # also true of a slice of the channels
-        and not (forward_ad_active() or functorch_active())  # these cannot use `_Depthwise`
+        and not (forward_ad_active() or functorch_active())  # `_Depthwise` supports neither
     )
 
 
@@ -73,40 +73,41 @@ class _Depthwise(torch.autograd.Function):
     @staticmethod
     def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Any, ...]:
         x, weight = ctx.saved_tensors
-        of_x, of_weight = ctx.needs_input_grad[:2]
-        # torch's own gradients can be differentiated again, and computed for a batch of outputs
+        needs_x, needs_weight = ctx.needs_input_grad[:2]
+        # Only torch's own gradients can be differentiated again, or computed for many outputs.
         if torch.is_grad_enabled() or is_batched_gradient(grad):
-            grads = depthwise_backward(grad, x, weight, *ctx.geometry, (of_x, of_weight))
+            grads = depthwise_backward(grad, x, weight, *ctx.geometry, (needs_x, needs_weight))
         else:
             grads = (
-                _input_gradient(grad, x, weight, *ctx.geometry) if of_x else None,
-                _weight_gradient(grad, x, weight, *ctx.geometry) if of_weight else None,
+                _input_gradient(grad, x, weight, *ctx.geometry) if needs_x else None,
+                _weight_gradient(grad, x, weight, *ctx.geometry) if needs_weight else None,
             )
         return *grads, None, None
 
 
 def _input_gradient(grad: Tensor, x: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
-    """The gradient of the input (N, C, H, W)."""
+    """Return the gradient of the input (N, C, H, W)."""
     dtype = torch.float32 if stride > 1 else x.dtype
-    # torch needs the shape of x only, but would copy x where it is a slice of channels
-    shape = torch.empty(x.shape, dtype=dtype, memory_format=torch.channels_last)
+    # torch needs only the shape of x, but would copy x if that is a slice of channels
+    like_x = torch.empty(x.shape, dtype=dtype, memory_format=torch.channels_last)
     grad, weight = grad.to(dtype), weight.to(dtype)
-    return depthwise_backward(grad, shape, weight, stride, padding, (True, False))[0].to(x.dtype)
+    return depthwise_backward(grad, like_x, weight, stride, padding, (True, False))[0].to(x.dtype)
 
 
 def _weight_gradient(grad: Tensor, x: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
-    """The gradient of the weight (C, 1, K, K), in strips of three columns.
+    """Return the gradient of the weight (C, 1, K, K), computed in strips of three columns.
 
-    A strip is the gradient of a K x 3 kernel on the input moved to the left. The input is copied
-    once, together with its padding. A moved input is then a view of this copy that begins a few
-    pixels later. At the end of a row, such a view reads pixels of the next row; the gradient is
+    A strip is the gradient of a K x 3 kernel on the input shifted to the left. The input is copied
+    once, together with its padding. A shifted input is a view of this copy that begins a few pixels
+    later. At the end of a row the view reads pixels of the next row. The gradient of the output is
     padded with zeros there.
     """
     batch, channels, height, width = x.shape
     size = weight.shape[-1]
     if size <= STRIP:
         return depthwise_backward(grad, x, weight, stride, padding, (False, True))[1]
-    rows, columns = (stride * (cells - 1) + size for cells in grad.shape[-2:])  # that are read
+    # the rows and columns of the padded input that the kernel reads
+    rows, columns = (stride * (cells - 1) + size for cells in grad.shape[-2:])
     length = batch * rows * columns * channels
     memory = x.new_zeros(length + (size - STRIP) * channels)
     padded = memory[:length].view(batch, rows, columns, channels).permute(0, 3, 1, 2)
@@ -116,9 +117,9 @@ def _weight_gradient(grad: Tensor, x: Tensor, weight: Tensor, stride: int, paddi
     grad = F.pad(grad, (0, (size - STRIP) // stride))
     strips, done = [], 0
     for first in sorted({*range(0, size - STRIP + 1, STRIP), size - STRIP}):
-        moved = memory.as_strided(padded.shape, padded.stride(), first * channels)
+        shifted = memory.as_strided(padded.shape, padded.stride(), first * channels)
         kernels = weight[..., first : first + STRIP]
-        strip = depthwise_backward(grad, moved, kernels, stride, 0, (False, True))[1]
+        strip = depthwise_backward(grad, shifted, kernels, stride, 0, (False, True))[1]
         strips.append(strip[..., done - first :])  # the last strip overlaps the one before it
         done = first + STRIP
     return torch.cat(strips, -1)

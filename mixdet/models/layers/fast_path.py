@@ -1,4 +1,4 @@
-"""Conditions under which a layer may compute its result in another way than by its modules."""
+"""Conditions under which a layer may replace its modules by a faster computation."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mixdet.models.torch_private import (
 
 
 def eager_on_cpu(x: object) -> bool:
-    """Whether `x` is a tensor on a CPU that is computed now, not traced, compiled or exported."""
+    """Tell whether `x` is a tensor on a CPU, and nothing traces, compiles or exports the code."""
     return (
         isinstance(x, Tensor)  # torch.fx traces with proxies
         and x.device.type == "cpu"
@@ -23,7 +23,7 @@ def eager_on_cpu(x: object) -> bool:
 
 
 def onednn_computes(dtype: torch.dtype) -> bool:
-    """Whether oneDNN computes convolutions of a type on this CPU: float32, and native bfloat16."""
+    """Tell whether oneDNN convolves a type on this CPU: float32, or bfloat16 in hardware."""
     return (
         dtype in (torch.float32, torch.bfloat16)
         and torch.backends.mkldnn.is_available()

@@ -66,8 +66,8 @@ def pad_same(x: Tensor, kernel_size: int, stride: int, dilation: int = 1) -> Ten
         dilation: Dilation of the convolution.
 
     Returns:
-        The padded tensor. A convolution without padding makes (ceil(H/stride), ceil(W/stride))
-        cells of it.
+        The padded tensor. A convolution of it without padding has an output of
+        (ceil(H/stride), ceil(W/stride)) cells.
     """
     pads = []
     for size in (x.shape[-1], x.shape[-2]):
@@ -123,9 +123,9 @@ def MixConv2d(
         stride: Stride of all groups.
         dilation: Dilation of all groups.
         split: 'equal' or 'exponential', see `split_channels`.
-        padding: 'symmetric', or 'same' for TensorFlow's, which differs at strides above 1.
+        padding: 'symmetric', or 'same' for TensorFlow's. They differ at strides above 1.
         dilated: Replace each K x K kernel by 3 x 3 at dilation (K - 1) / 2, which covers the same
-            window (the paper, section 3.2). It needs stride 1.
+            window (the paper, section 3.2). The stride must be 1.
 
     Returns:
         A module (N, C, H, W) -> (N, C, ceil(H/stride), ceil(W/stride)) that has `merged()`. With
@@ -134,10 +134,10 @@ def MixConv2d(
 
     Raises:
         ValueError: If a kernel size is even or below 1, a group is empty, `split` or `padding` is
-            unknown, stride or dilation is below 1, or `dilated` meets a stride.
+            unknown, stride or dilation is below 1, or `dilated` is given with a stride above 1.
     """
     if not isinstance(kernel_sizes, int | Sequence) or isinstance(kernel_sizes, str):
-        raise ValueError(f"kernel_sizes={kernel_sizes!r}: give an odd number or a list of such")
+        raise ValueError(f"kernel_sizes={kernel_sizes!r}: give an odd number or a list of them")
     sizes = (kernel_sizes,) if isinstance(kernel_sizes, int) else kernel_sizes
     convs = [
         DepthwiseConv2d(count, size, stride, dilation, padding, dilated)
@@ -152,13 +152,14 @@ class DepthwiseConv2d(nn.Conv2d):
     Args:
         channels: Channels in and out.
         kernel_size: An odd number.
-        stride: As for `MixConv2d`.
-        dilation: As for `MixConv2d`.
-        padding: As for `MixConv2d`.
-        dilated: As for `MixConv2d`.
+        stride: See `MixConv2d`.
+        dilation: See `MixConv2d`.
+        padding: See `MixConv2d`.
+        dilated: See `MixConv2d`.
 
     Raises:
-        ValueError: As for `MixConv2d`.
+        ValueError: If the kernel size is even or below 1, `padding` is unknown, stride or dilation
+            is below 1, or `dilated` is given with a stride above 1.
     """
 
     def __init__(
@@ -182,7 +183,7 @@ class DepthwiseConv2d(nn.Conv2d):
             )
         if dilated:
             if stride > 1:
-                raise ValueError(f"dilated=True works at stride 1 only, not {stride}: drop one")
+                raise ValueError(f"dilated=True works at stride 1 only, not {stride}: change one")
             if kernel_size > 3:
                 kernel_size, dilation = 3, dilation * (kernel_size - 1) // 2
         pads_same = padding == "same" and stride > 1  # at stride 1 both paddings are symmetric
@@ -202,7 +203,7 @@ class DepthwiseConv2d(nn.Conv2d):
         """(N, C, H, W) -> (N, C, ceil(H/stride), ceil(W/stride))."""
         if self.pads_same:
             x = pad_same(x, self.kernel_size[0], self.stride[0], self.dilation[0])
-        # folding batch norm adds a bias, and a caller may have changed the other attributes
+        # Folding batch norm adds a bias. A caller may have changed the other attributes.
         plain = (
             self.bias is None
             and self.padding_mode == "zeros"
@@ -216,19 +217,19 @@ class DepthwiseConv2d(nn.Conv2d):
 
     @property
     def extent(self) -> int:
-        """Pixels from the first tap of the kernel to the last one. It is even."""
+        """The distance in pixels between the first and the last tap of the kernel. It is even."""
         return self.dilation[0] * (self.kernel_size[0] - 1)
 
     def merged(self) -> nn.Conv2d:
-        """The same as a plain convolution, see `MixedDepthwiseConv2d.merged`."""
+        """Return a plain convolution that computes the same, see `MixedDepthwiseConv2d.merged`."""
         return merge_depthwise([self]).train(self.training)
 
     def merged_kernel_sizes(self) -> list[int]:
-        """The kernel size of each channel, see `MixedDepthwiseConv2d.merged_kernel_sizes`."""
+        """Return each channel's kernel size, see `MixedDepthwiseConv2d.merged_kernel_sizes`."""
         return merged_kernel_sizes([self])
 
     def fused(self, form: FusedForm) -> nn.Conv2d:
-        """What `mixdet.models.fusing.fuse` puts in its place."""
+        """Return the replacement for `mixdet.models.fusing.fuse`."""
         return self.merged()
 
 
@@ -240,27 +241,28 @@ class MixedDepthwiseConv2d(SplitConv2d):
     """
 
     def merged(self) -> nn.Conv2d:
-        """Make the one depthwise convolution that computes the same.
+        """Make one depthwise convolution that computes the same.
 
-        The kernels are zero-padded to the largest one. Dilated kernels are spread out as far as a
-        common dilation needs. It costs more multiplications and less memory traffic.
+        The kernels are zero-padded to the largest one. Kernels of different dilations get a common
+        dilation, with zeros between their taps. The convolution needs more multiplications and less
+        memory traffic.
 
         Returns:
             A new `nn.Conv2d` with a copy of the weights. With SAME padding and a stride, it is a
             `Conv2dSame`.
 
         Raises:
-            ValueError: If kernels narrower than the stride stand beside wider ones under SAME
-                padding. Their centers then differ by an offset that depends on the input size.
+            ValueError: If some kernels are narrower than the stride and others are wider, under
+                SAME padding. Their centers then differ by an offset that depends on the input size.
         """
         return merge_depthwise(list(self.children())).train(self.training)
 
     def merged_kernel_sizes(self) -> list[int]:
-        """The kernel size that each channel has in `merged()` before zero-padding."""
+        """Return the kernel size that each channel has in `merged()` before zero-padding."""
         return merged_kernel_sizes(list(self.children()))
 
     def fused(self, form: FusedForm) -> nn.Conv2d:
-        """What `mixdet.models.fusing.fuse` puts in its place."""
+        """Return the replacement for `mixdet.models.fusing.fuse`."""
         return self.merged()
 
 
@@ -301,7 +303,7 @@ def merge_depthwise(convs: Sequence[DepthwiseConv2d]) -> nn.Conv2d:
 
 
 def merged_kernel_sizes(convs: Sequence[DepthwiseConv2d]) -> list[int]:
-    """The kernel size of each channel at the common dilation of several convolutions."""
+    """Return the kernel size of each channel at the common dilation of several convolutions."""
     dilation = _common_dilation(convs)
     return [conv.extent // dilation + 1 for conv in convs for _ in range(conv.in_channels)]
 

@@ -1,9 +1,8 @@
 """Batch norm and activation as one step of training that stores one tensor fewer.
 
-Computed one after the other, `act(norm(x))` stores `x` and the normalized tensor for the backward
-pass. The normalized tensor follows from `x`, the mean and the deviation of the batch, so storing
-`x` is enough; it is computed again in the backward pass, as in InPlace-ABN (arXiv 1712.02616).
-For a ReLU the output is enough, and the next layer stores that anyway.
+The two modules store `x` and the normalized tensor for the backward pass of `act(norm(x))`. The
+one step stores `x`, and computes the normalized tensor again in the backward pass, similar to
+InPlace-ABN (arXiv 1712.02616). For a ReLU it uses the output, which the next layer stores anyway.
 """
 
 from __future__ import annotations
@@ -25,8 +24,8 @@ from mixdet.models.torch_private import (
     silu_backward_,
 )
 
-# From this many bytes on, the gradient of x is written over the gradient of the activation: large
-# tensors determine the peak of memory.
+# The gradient of an x of this many bytes or more is written over the gradient of the activation,
+# since large tensors determine the peak of memory.
 LARGE = 16 * 2**20
 PART = 2**20  # bytes that are written at a time
 
@@ -38,13 +37,13 @@ def apply_norm_act(norm: nn.Module, act: nn.Module, x: Tensor, last: bool = Fals
     parts, the activation is a SiLU, ReLU or ReLU6, and neither has hooks. Otherwise the two modules
     are called one after the other: in evaluation, on other devices, in a trace, and under
     `torch.compile`, which fuses them itself. The one step can be differentiated once and twice
-    backwards; forward-mode differentiation and `torch.func` refuse it.
+    backwards. Forward-mode differentiation and `torch.func` raise an error.
 
     Args:
         norm: Normalization.
         act: Activation.
         x: (N, C, H, W).
-        last: The result is the last layer's. A caller may then change it in place, so that the
+        last: The result is an output of the network. A caller may change it in place, so that the
             backward pass needs a copy of it.
 
     Returns:
@@ -92,7 +91,7 @@ class _NormAct(torch.autograd.Function):
     @staticmethod
     def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Any, ...]:
         x, weight, bias, mean, invstd, y = ctx.saved_tensors
-        if torch.is_grad_enabled():  # the gradients are to be differentiated again
+        if torch.is_grad_enabled():  # the gradients will be differentiated again
             y = ctx.act()(F.batch_norm(x, None, None, weight, bias, True, eps=ctx.eps))
             inputs = [tensor for tensor in (x, weight, bias) if tensor.requires_grad]
             gradients = iter(torch.autograd.grad(y, inputs, grad, create_graph=True))
@@ -113,7 +112,7 @@ class _NormAct(torch.autograd.Function):
 
 
 def _in_place(x: Tensor, weight: Tensor, grad: Tensor) -> bool:
-    """Whether the gradient of x is to be written over the gradient of the activation."""
+    """Tell whether the gradient of x is written over the gradient of the activation."""
     return (
         x.nbytes >= LARGE
         and x.dtype == weight.dtype
@@ -133,7 +132,7 @@ def _input_gradient(
     weight_grad: Tensor,
     bias_grad: Tensor,
 ) -> Tensor:
-    """Batch norm's gradient of x, written over `grad` in parts that stay in the cache."""
+    """Write batch norm's gradient of x over `grad`, in parts that fit the cache."""
     values = x.numel() // len(mean)
     factor = weight * invstd
     slope = -factor * invstd * weight_grad / values

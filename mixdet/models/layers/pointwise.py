@@ -1,4 +1,4 @@
-"""1x1 convolutions, alone or side by side, computed by oneDNN where that is faster."""
+"""1x1 convolutions, one or several side by side, computed by oneDNN where that is faster."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from mixdet.models.layers.fast_path import eager_on_cpu, onednn_computes
 from mixdet.models.layers.mixconv import SplitConv2d, split_channels
 from mixdet.models.torch_private import hooked, is_vmapped
 
-# On one thread, torch computes 1x1 convolutions of batches below 16 by a kernel of its own, and by
-# oneDNN only where they are dilated (ConvParams::use_mkldnn). Dilation changes no single tap.
+# On one thread, torch computes 1x1 convolutions of batches below 16 by code of its own, and by
+# oneDNN only if they are dilated (ConvParams::use_mkldnn). Dilation does not change a 1x1 kernel.
 ONEDNN = dict(dilation=2)
-# oneDNN reorders the weights in every call. A matrix product does not: it took 0.3 times as long
+# oneDNN reorders the weights in every call. A matrix product does not. It took 0.3 times as long
 # for 10 x 10 cells, 1.1 times for 40 x 40, up to 1.5 times for more (float32, one image, a thread).
 FEW_CELLS = 40 * 40
 
@@ -54,7 +54,7 @@ class SplitPointwiseConv2d(SplitConv2d):
     def forward(self, x: Tensor) -> Tensor:
         """(N, in_channels, H, W) -> (N, out_channels, H, W)."""
         convs = list(self.children())
-        # A hook on a convolution, or a module that replaced it, must see its own call
+        # A convolution with a hook, or one that was replaced, must be called itself.
         as_built = all(type(conv) is PointwiseConv2d and not hooked(conv) for conv in convs)
         if not (self.equal_groups and as_built and _onednn_is_faster(x)):
             return super().forward(x)
@@ -62,11 +62,11 @@ class SplitPointwiseConv2d(SplitConv2d):
 
     @torch.no_grad()
     def merged(self, groups: int = 1) -> PointwiseConv2d:
-        """Make the one convolution that computes the same.
+        """Make one convolution that computes the same.
 
         Args:
-            groups: 1 for a dense convolution, with zeros between the groups, or the number of
-                groups, if they are equal.
+            groups: 1 for a dense convolution with zeros between the groups. For a grouped
+                convolution, the number of groups, which must be equal.
         """
         weights = [conv.weight for conv in self.children()]
         if groups == 1:
@@ -79,7 +79,7 @@ class SplitPointwiseConv2d(SplitConv2d):
         return conv
 
     def fused(self, form: FusedForm) -> PointwiseConv2d:
-        """What `mixdet.models.fusing.fuse` puts in its place: grouped, or dense where narrow."""
+        """Return the replacement for `mixdet.models.fusing.fuse`: grouped, or dense if narrow."""
         convs = list(self.children())
         narrowest = min(min(conv.in_channels, conv.out_channels) for conv in convs)
         dense = not self.equal_groups or narrowest < (form.min_group_channels or 0)
@@ -87,7 +87,7 @@ class SplitPointwiseConv2d(SplitConv2d):
 
 
 def _onednn_is_faster(x: Tensor) -> bool:
-    """Whether `x` is float32 in channels_last on a CPU, and not traced or exported."""
+    """Tell whether `x` is float32 in channels_last on a CPU, and not traced or exported."""
     return (
         eager_on_cpu(x)
         and x.dtype == torch.float32
