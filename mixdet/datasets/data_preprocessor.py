@@ -1,4 +1,4 @@
-"""mmdet's data preprocessor, but for a batch at once instead of image by image."""
+"""A data preprocessor that handles a batch at once, where mmdet's goes image by image."""
 
 from __future__ import annotations
 

@@ -159,9 +159,10 @@ class CocoDetectionMetric(BaseMetric):
         names = [category["name"] for category in categories]
         if names != classes:
             missing = sorted(set(classes) - set(names))
-            difference = f"lacks {', '.join(missing)}" if missing else "has them in another order"
+            difference = f"lacks {', '.join(missing)}" if missing else "has another order"
             raise MixDetError(
-                f"{self.ann_file}: the categories differ from the data set's classes: the file "
-                f"{difference}: set `metainfo.classes` of the data set to the file's names"
+                f"{self.ann_file}: the categories must be the data set's classes in the same "
+                f"order, but the file {difference}: set `metainfo.classes` of the data set to the "
+                "names in the file"
             )
         self._truth, self._category_ids = truth, [category["id"] for category in categories]

@@ -73,7 +73,7 @@ def _report(runner: Runner, model: nn.Module, kwargs: dict, loss_names: list[str
     paths = [sample.metainfo.get("img_path", "?") for sample in kwargs.get("data_samples") or ()]
     more = f" and {len(paths) - MAX_IMAGE_NAMES} more" if len(paths) > MAX_IMAGE_NAMES else ""
     return (
-        f"NaN or infinite in iteration {runner.iter + 1} (epoch {runner.epoch + 1}): "
+        f"a loss is NaN or infinite in iteration {runner.iter + 1} (epoch {runner.epoch + 1}): "
         f"{', '.join(loss_names)}; {_first_origin(runner, model, kwargs)}; images of the batch: "
         f"{', '.join(paths[:MAX_IMAGE_NAMES])}{more}; {_advice(runner)}"
     )
@@ -119,11 +119,13 @@ def _non_finite_names(values: Any, name: str = "") -> list[str]:
         return [] if _is_finite(values) else [name]
     if isinstance(values, dict):
         return [
-            path for key, value in values.items() for path in _non_finite_names(value, str(key))
+            tensor_name
+            for key, value in values.items()
+            for tensor_name in _non_finite_names(value, str(key))
         ]
     if isinstance(values, list | tuple):
-        names = [path for value in values for path in _non_finite_names(value, name)]
-        return list(dict.fromkeys(names))  # one name for all tensors of a list
+        names = [tensor_name for value in values for tensor_name in _non_finite_names(value, name)]
+        return list(dict.fromkeys(names))  # all tensors of a list have one name
     return []
 
 
