@@ -116,6 +116,12 @@ def test_a_run_resumes_exactly_from_a_regular_checkpoint(uninterrupted, images, 
     assert_same_state(again, uninterrupted)
 
 
+def test_a_config_that_resumes_without_a_checkpoint_begins_at_the_beginning(
+    uninterrupted, images, tmp_path
+):
+    assert_same_state(run(tmp_path, images, extra="resume = True\n"), uninterrupted)
+
+
 def test_resume_logs_the_batches_that_are_left(images, tmp_path):
     checkpoint = interrupt(tmp_path / "first", images, 5)
     run(tmp_path / "second", images, resume=str(checkpoint))
