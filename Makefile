@@ -5,13 +5,18 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 CONFIG ?= configs/ssdlite_mixnet_s_digits.py
 ARGS   ?=
+QUICK  := tests/models tests/datasets/transforms tests/datasets/test_collate.py \
+  tests/datasets/test_data_preprocessor.py tests/datasets/test_seeding.py tests/config tests/visual \
+  tests/comparison/test_score_intervals.py tests/test_images.py tests/test_layers.py tests/test_machine.py
+SLOW   := tests/models/fusing/test_fusing.py::test_the_outputs_of_every_config_stay
 
-.PHONY: help install train test test-all test-onedl test-oldest coverage lint docs lock audit doctor clean
+.PHONY: help install train test test-quick test-all test-onedl test-oldest coverage lint docs lock audit doctor clean
 
 help:
 	@echo "make install     mixdet and all its tools into .venv, which train and test do too"
 	@echo "make train       train MixNet-S SSDLite on the digit scenes and evaluate it (CONFIG=, ARGS=)"
 	@echo "make test        the fast tests"
+	@echo "make test-quick  the tests of models, transforms and small units, in under two minutes"
 	@echo "make test-all    all tests"
 	@echo "make test-onedl  the tests on the maintained continuation of mmdet, in .venv-onedl"
 	@echo "make test-oldest the fast tests on the oldest torch that setup.py allows, in .venv-oldest"
@@ -39,6 +44,9 @@ train: install
 
 test: install
 	$(BIN)/python -m pytest $(ARGS)
+
+test-quick: install
+	$(BIN)/python -m pytest $(QUICK) --deselect $(SLOW) $(ARGS)
 
 test-all: install
 	$(BIN)/python -m pytest -m "heavy or not heavy" $(ARGS)

@@ -58,6 +58,7 @@ class TestRefusals:
 
 
 def test_listens_on_the_loopback_address_only(monkeypatch):
+    pytest.importorskip("gradio")
     uvicorn = pytest.importorskip("uvicorn")
     addresses = []
 

@@ -465,5 +465,5 @@ def test_focal_loss_by_another_name_trains_as_focal_loss(kind):
 def test_smoothl1_beta_of_train_cfg_takes_effect():
     head = make_head(train_cfg=COMMON["train_cfg"] | dict(smoothl1_beta=0.25))
     assert head.loss_bbox.beta == 0.25
-    given = dict(type="SmoothL1Loss", beta=0.5)
-    assert make_head(loss_bbox=given).loss_bbox.beta == 0.5
+    loss_bbox = dict(type="SmoothL1Loss", beta=0.5)
+    assert make_head(loss_bbox=loss_bbox).loss_bbox.beta == 0.5
