@@ -142,7 +142,7 @@ def torchvision_ssdlite() -> SSD:
 class TorchvisionRaw(nn.Module):
     """torchvision's SSDLite with the inputs and outputs of MixDet's exported files of kind raw."""
 
-    size = (SIZE, SIZE)
+    input_wh = (SIZE, SIZE)
 
     def __init__(self) -> None:
         super().__init__()
@@ -151,7 +151,7 @@ class TorchvisionRaw(nn.Module):
         x = torch.zeros(1, 3, SIZE, SIZE)
         with torch.no_grad():
             features = list(self.model.backbone(x).values())
-            anchors = self.model.anchor_generator(ImageList(x, [self.size]), features)
+            anchors = self.model.anchor_generator(ImageList(x, [self.input_wh]), features)
         self.register_buffer("anchors", anchors[0])
 
     def outputs(self, x: Tensor) -> dict[str, Tensor]:
