@@ -1,11 +1,11 @@
 """Benchmarks of MixDet against its peers: `python -m benchmarks --help`.
 
-Each command has a module of its own, which `benchmarks.records` names. The module has these
-functions, the last two only where they are needed:
+Each command has its own module, which `benchmarks.records` lists. The module has these functions.
+The last two are optional:
 
     measure: Takes the measurements and returns a record of plain values for JSON.
     table: Lays out a record as text.
-    page_table: Lays out the part that a page of docs/ shows, if that is not the whole table.
+    page_table: Lays out the table for a page of docs/, if it is shorter than `table`.
     plot: Draws a record as SVG.
 
 All modules use these words:

@@ -15,8 +15,8 @@ from mixdet.outputs import writable_file
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
-        description="Time MixDet against its peers, in turns on this machine. Results are medians "
-        "over the rounds, with the lowest and the highest in parentheses.",
+        description="Time MixDet and other detectors in turns on this machine. Results are medians "
+        "over the rounds. The lowest and the highest value are in parentheses.",
     )
     commands = parser.add_subparsers(dest="command", required=True)
     common = argparse.ArgumentParser(add_help=False)
@@ -50,7 +50,7 @@ def parse_args() -> argparse.Namespace:
     command = commands.add_parser(
         "feed",
         parents=[common, coco],
-        help="time training from a data loader against mmdet's, and its waiting for images",
+        help="time training from a data loader against mmdet's, and how long it waits for images",
     )
     command.add_argument(
         "--workers",
@@ -111,7 +111,9 @@ def parse_args() -> argparse.Namespace:
         "fuse", parents=[common], help="time MixConv as trained, padded and fused on two runtimes"
     )
     commands.add_parser(
-        "grow", parents=[common], help="time growing images, batches and kernels, and the layers"
+        "grow",
+        parents=[common],
+        help="time images, batches and kernels of growing size, and the layers",
     )
     commands.add_parser("start", parents=[common], help="time the start of a tool")
 
@@ -150,7 +152,7 @@ def main() -> None:
         return
     out, markdown = args.pop("out"), args.pop("markdown")
     out = writable_file("--out", out) if out else None
-    # Options are named after the parameters of `measure`, which has the defaults.
+    # Options have the names of the parameters of `measure`. Omitted options get its defaults.
     options = {name: value for name, value in args.items() if value is not None}
     record = module_of(command).measure(**options)
     if out:

@@ -63,7 +63,7 @@ def measure(
         MixDetError: The images are missing, or the network is unknown.
     """
     check_known("--network", [network], NETWORKS)
-    data_loader("mixdet", data_root, 0)  # raises here, not in another process
+    data_loader("mixdet", data_root, 0)  # raises an error before other processes are started
     measured_on = machine_record()
     settings = {"network": network, "size": SIZE, "batch": batch}
     setups = {name: setup for name, setup in SETUPS.items() if runs_here(setup.form)}

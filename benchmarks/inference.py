@@ -41,18 +41,17 @@ def measure(
     folders: Sequence[str] = (),
     without: Sequence[str] = (),
 ) -> dict[str, object]:
-    """Time the way from images of 640 x 480 to boxes with a score above 0.05, and its parts.
+    """Time detection from images of 640 x 480 to boxes with a score above 0.05, and its parts.
 
     Forms are left out if their runtime or compiler is not installed. Weights are random. MixDet and
     its peer have scores like a trained detector's. Torchvision's scores are so low that its NMS has
-    no work. INT8 is calibrated on noise, and has no mAP. Only `folders` have an mAP, as they hold
-    trained detectors.
+    no work. INT8 is calibrated on noise. Only `folders` have an mAP: they hold trained detectors.
 
     Args:
         rounds: Number of timed rounds; four times as many for batches of one image.
         network: A key of `benchmarks.networks.NETWORKS`.
-        batches: Numbers of images at a time. Exported files of kind raw compute them one by one, or
-            eight together on OpenVINO.
+        batches: Batch sizes. Exported files of kind raw compute the images of a batch one by one,
+            or eight together on OpenVINO.
         threads: Numbers of threads. Each process is limited to that number of cores.
         folders: Exported folders to time as well, with each runtime that they have a file for.
         without: Forms with one of these words in their name are left out. 'compiled' saves the
@@ -164,7 +163,7 @@ def _measure_batch(
             row["ms_per_billion"] = times[NETWORK]["median"] / _madds_of(form, madds) * 1e9
         if form != MATRIX_PRODUCT:
             row["rest_share"] = times[DECODE_AND_NMS]["median"] / times[END_TO_END]["median"]
-        # An exported folder may hold another network than the peer's.
+        # `folders` get no speedup, as they may hold another network than the peer's.
         if form in INFERENCE_FORMS and form != MATRIX_PRODUCT and PEER in functions:
             row["speedup"] = speedup(seconds[PEER, END_TO_END], seconds[form, END_TO_END])
         rows.append(row)
@@ -172,7 +171,7 @@ def _measure_batch(
 
 
 def _madds_of(form: str, madds: Mapping[str, int]) -> int:
-    """Return the multiply-adds of a form. The peer has those of MixDet's network."""
+    """Return the multiply-adds of a form. The peer has as many as MixDet."""
     matches = (count for start, count in madds.items() if form.startswith(start))
     return next(matches, madds["MixDet"])
 
@@ -212,7 +211,7 @@ def _cells(row: dict) -> list[str]:
 
 
 def page_table(record: dict[str, object]) -> str:
-    """Lay out the medians end to end of all settings as one Markdown table."""
+    """Lay out the median end-to-end times of all settings as one Markdown table."""
     rows = [row for row in record["rows"] if END_TO_END in row["milliseconds"]]
     settings = list(dict.fromkeys((row["batch"], row["threads"]) for row in rows))
     cells: dict[str, dict[tuple, str]] = {}

@@ -59,11 +59,11 @@ def write_files(network: str, folder: Path, exports: Mapping[str, set[str]]) -> 
     Args:
         network: A key of `benchmarks.networks.NETWORKS`.
         folder: An empty folder.
-        exports: By name of the exported folder, the runtimes to export for.
+        exports: Runtimes to export for, by name of the exported folder.
 
     Returns:
-        Multiply-adds of MixDet's detector, of torchvision's, and of a matrix product, by the words
-        that the names of their forms begin with.
+        Multiply-adds of MixDet's detector, of torchvision's detector, and of a matrix product. Each
+        key is the text that the names of the forms start with.
     """
     init_default_scope("mmdet")
     cfg = read_config(str(shipped_folder("configs") / "ssdlite_mixnet_s_coco.py"))

@@ -14,12 +14,13 @@ import numpy as np
 
 from mixdet.inference.exported import ExportedNetwork, network_input, suppress
 
-# Timed parts. Every form has all of them, but the matrix product has only the network
+# Timed parts. Every form has all three parts, except the matrix product. It has only the network.
 END_TO_END, NETWORK, DECODE_AND_NMS = "end to end", "network", "decode and NMS"
 
 PEER = "timm in mmdet, test_step"
 MATRIX_SIZE = 1024
-MATRIX_PRODUCT = f"matrix product, {MATRIX_SIZE} x {MATRIX_SIZE}"  # about the peak of the CPU
+# The product runs at about the peak speed of the CPU.
+MATRIX_PRODUCT = f"matrix product, {MATRIX_SIZE} x {MATRIX_SIZE}"
 TORCH_FORMS = (
     PEER,
     "MixDet, PyTorch",
@@ -85,9 +86,9 @@ def start_form(
 def _load_exported_form(
     folder: Path, runtime: str, threads: int
 ) -> Callable[[list[np.ndarray]], Parts]:
-    """Return a function that takes RGB images (H, W, 3), and returns the parts to time on them."""
+    """Return a function that takes RGB images (H, W, 3) and returns the parts to time."""
     if runtime == "executorch":
-        threads = None  # its package cannot set threads, but computes on the process's cores
+        threads = None  # ExecuTorch cannot set this number; it uses all cores of the process
     network = ExportedNetwork(folder, runtime, threads=threads)
 
     def parts_for(images: list[np.ndarray]) -> Parts:

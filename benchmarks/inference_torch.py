@@ -42,7 +42,7 @@ def load_torch_form(
         network: A key of `benchmarks.networks.NETWORKS`.
 
     Returns:
-        A function that takes RGB images (H, W, 3), and returns the parts to time on them.
+        A function that takes RGB images (H, W, 3) and returns the parts to time.
     """
     init_default_scope("mmdet")
     torch.set_num_threads(threads)
@@ -75,7 +75,7 @@ def _load_detector(
     Args:
         folder: The folder of config and checkpoint.
         rewrite: Takes the detector of the checkpoint, and returns the detector to run.
-        pack: Last step of the test pipeline; None for that of the config.
+        pack: Last step of the test pipeline. None keeps the last step of the config.
     """
     trained = TrainedNetwork(folder / CHECKPOINT, folder / CONFIG, "cpu", trust=False)
     trained.predictor = rewrite(trained.model)

@@ -30,8 +30,8 @@ from mixdet.visual.tables import text_table
 
 SIZE = 320
 BATCH = 8
-PASSES = 10  # over the images in one epoch, so that the start of a data loader weighs little
-RECIPES = {  # (expand, distort colors): whether the recipe does so. All crop, resize and flip
+PASSES = 10  # passes over the images per epoch; the start of a data loader then hardly counts
+RECIPES = {  # (whether to expand, whether to distort colors); all recipes crop, resize and flip
     "all five steps": (True, True),
     "crop and flip alone": (False, False),
 }
@@ -48,12 +48,12 @@ def measure(
     Args:
         data_root: A folder in COCO's layout. Its training images are read.
         rounds: Number of timed rounds, each over all images.
-        images: Number of images, the first ones; None for all.
+        images: Only this many images are read, from the first on. None reads all.
         workers: Numbers of data loader workers to time, with all five steps.
 
     Returns:
-        machine, settings, recipes and workers. The rates of recipes are images per second of CPU
-        time; those of workers are images per second of wall time.
+        machine, settings, recipes and workers. Recipes have images per second of CPU time, and
+        workers have images per second of wall time.
 
     Raises:
         MixDetError: The images are missing.
@@ -88,7 +88,7 @@ def mmdet_steps(expand: bool, photometric: bool) -> list[dict]:
 
 
 def our_steps(expand: bool, photometric: bool) -> list[dict]:
-    """Return MixDet's pipeline of the same distribution."""
+    """Return MixDet's pipeline. Its samples have the same distribution as mmdet's."""
     crop = dict(type="SSDRandomCrop", scale=(SIZE, SIZE))
     if not expand:
         crop["expand_ratio"] = None
@@ -115,10 +115,10 @@ def data_loader(
     Args:
         side: A key of `PIPELINES`.
         data_root: A folder in COCO's layout.
-        workers: Number of worker processes, which stay over all epochs; 0 loads in this process.
+        workers: Number of worker processes. They stay over all epochs. 0 loads in this process.
         batch: Images per batch.
         passes: Number of passes over the images in one epoch.
-        images: Number of images, the first ones; None for all.
+        images: Only this many images are read, from the first on. None reads all.
         photometric: Whether the pipeline distorts colors.
 
     Raises:
@@ -178,7 +178,7 @@ def _measure_recipe(name: str, data_root: str, rounds: int, images: int | None) 
 
 
 def _step_milliseconds(dataset: CocoDataset) -> dict[str, float]:
-    """Return the mean milliseconds for an image of each step, and of the decoding within them."""
+    """Return the mean milliseconds per image of each step, and of decoding, which is in a step."""
     seconds_by_step = {"annotation": 0.0}
     with timed_decoder() as decode_seconds:
         for index in _indices(dataset, 0):
@@ -258,7 +258,7 @@ def page_table(record: dict[str, object]) -> str:
 
 
 def _speeds(record: dict[str, object]) -> list[list[str]]:
-    """Return a header and its rows. The last two columns are the decoder's percent of the time."""
+    """Return a header and rows. The last two columns are the decoder's share of the time."""
     speeds = [
         *((f"{row['recipe']}, one core", row) for row in record["recipes"]),
         *((f"data loader, {row['workers']} workers", row) for row in record["workers"]),

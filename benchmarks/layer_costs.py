@@ -1,4 +1,4 @@
-"""Measure time, multiply-adds and bytes of a network's layers, beside the processor's peak."""
+"""Measure time, multiply-adds and bytes of a network's layers, and the processor's peak."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mixdet.models.fusing import fuse
 from mixdet.visual.tables import text_table
 
 CONV_KINDS = ("1x1 convolutions", "depthwise convolutions", "full convolutions")
-# Sizes of the timed copies: about what a layer moves, and more than a cache holds
+# Sizes of the timed copies. The first is about what a layer moves, the second exceeds the caches.
 COPY_BYTES = 1 << 20, 64 << 20
 
 
@@ -55,13 +55,13 @@ def measure_layer_costs(model: nn.Module, size: int, rounds: int) -> list[dict[s
     """Time the layers of a fused detector on one image, on one thread.
 
     Args:
-        model: The detector, which is fused here.
+        model: The detector. This function fuses it.
         size: Side of the square image in pixels.
         rounds: Number of timed rounds.
 
     Returns:
-        Milliseconds, multiply-adds and bytes of each kind of layer and of the whole network, then
-        of a matrix product and of memory copies, which show the peak of the processor.
+        Milliseconds, multiply-adds and bytes of each kind of layer and of the whole network. The
+        last rows are a matrix product and memory copies, which show the peak of the processor.
     """
     network = fuse(model, "torch")
     image = torch.randn(1, 3, size, size).contiguous(memory_format=torch.channels_last)
@@ -118,7 +118,7 @@ def layer_costs_table(parts: list[dict], markdown: bool = False) -> str:
             part["what"],
             f"{part['milliseconds']:.1f}",
             f"{part['madds'] / 1e6:.0f}",
-            # "everything else" has 0 of both, and may have taken no time
+            # No rate for "everything else": it has no multiply-adds and no bytes.
             *(
                 f"{part[key] / part['milliseconds'] / 1e6:.1f}" if part[key] else ""
                 for key in ("madds", "bytes")

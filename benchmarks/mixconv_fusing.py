@@ -1,4 +1,4 @@
-"""`fuse`: time MixConv on a runtime, as trained, padded, and as rewritten by `fuse`."""
+"""`fuse`: time MixConv on a runtime in three forms: as trained, padded, and as fused."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def _load_files(runtime: str, files: dict[tuple, Path]) -> Callable[[tuple], Non
 def table(record: dict[str, object], markdown: bool = False) -> str:
     """Lay out the record of `measure` as text.
 
-    The times are those of the fastest round, with their ratio to the first row of the group.
+    The table shows the time of the fastest round, and its ratio to the first row of the group.
     """
     first_rows = {}
     rows = []

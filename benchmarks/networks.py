@@ -57,7 +57,7 @@ MOBILENET_V2_357 = [
 
 @MODELS.register_module()
 class TimmMixMobileNetV2(BaseModule):
-    """MobileNetV2 {3,5,7} made of timm's blocks, since `timm.create_model` has no such network.
+    """MobileNetV2 {3,5,7} made of timm's blocks. `timm.create_model` does not offer this network.
 
     The outputs have the strides 16 and 32.
     """
@@ -78,8 +78,8 @@ def check_known(option: str, names: Iterable[str], known: Iterable[str]) -> None
     """Refuse unknown names on the command line.
 
     Args:
-        option: The option that they were given to, such as '--networks'.
-        names: The names.
+        option: The option, such as '--networks'.
+        names: The names that were given to the option.
         known: All names that the option takes.
 
     Raises:
@@ -131,7 +131,7 @@ def _grids(size: int) -> list[int]:
 
 
 def _common_config(size: int) -> dict:
-    """Return the model config of our COCO configs without its backbone, with scaled anchors."""
+    """Return the model of our COCO configs without backbone. Anchors are scaled to the size."""
     model = Config.fromfile(shipped_folder("configs") / "_base_/models/ssdlite_320.py").model
     del model["type"]
     anchors = model.bbox_head.anchor_generator

@@ -17,12 +17,12 @@ def update_page(page: Path, files: Sequence[Path]) -> list[str]:
     """Put the tables of records into a page, and write their plots beside the records.
 
     Args:
-        page: A Markdown file with the lines `BEGIN` and `END` for each record. The name in them is
-            that of the file: 'train' for 'train.json'.
+        page: A Markdown file with the lines `BEGIN` and `END` for each record. The name in both
+            lines is the name of the record's file without its suffix.
         files: Files of records.
 
     Returns:
-        Names of the records without such lines in the page.
+        Names of the records for which the page has no lines `BEGIN` and `END`.
 
     Raises:
         MixDetError: A file holds no record, or the page cannot be read.
@@ -55,7 +55,7 @@ def insert(text: str, name: str, content: str) -> tuple[str, bool]:
     """Replace the text between the lines `BEGIN` and `END` of a name.
 
     Returns:
-        The new text, and whether it has these lines.
+        The new text, and whether the lines were found.
     """
     begin, end = BEGIN.format(name=name), END.format(name=name)
     pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)

@@ -1,7 +1,7 @@
 """Run functions in processes of their own, and time them in turns.
 
-Each side of a comparison has its own process, so that its settings, threads and memory do not
-affect the others.
+Each side of a comparison has its own process. The settings, threads and memory of one side then do
+not affect the others.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def _answer_calls(connection: Connection, factory: Callable[..., Callable], args
 def time_remote_in_turns(
     tasks: Mapping[K, tuple[RemoteFunction, object]], rounds: int, threads: int, warm: bool = False
 ) -> dict[K, list[float]]:
-    """Time every remote call once a round, as `time_in_turns` times functions.
+    """Time every remote call once per round, after a round that is not timed.
 
     Args:
         tasks: Remote functions and their arguments.

@@ -54,7 +54,7 @@ def record_table(record: dict, markdown: bool = False) -> str:
 
 
 def record_page_table(record: dict) -> str:
-    """Lay out a record for a page as Markdown: processor, version and `page_table` or `table`."""
+    """Lay out a record as Markdown for a page: the processor, the version and the table."""
     module = module_of(record["kind"])
     page_table = getattr(module, "page_table", None)
     text = page_table(record) if page_table else module.table(record, markdown=True)

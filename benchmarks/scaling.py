@@ -63,7 +63,7 @@ def measure(
         sweeps: Settings by sweep and value, as in `SWEEPS`.
 
     Returns:
-        machine, settings, sweeps and parts. The sweeps have images per second of CPU time; parts
+        machine, settings, sweeps and parts. The sweeps have images per second of CPU time. `parts`
         is the result of `measure_layer_costs`.
     """
     measured_on = machine_record()
@@ -83,7 +83,7 @@ def measure(
 
 
 def build_model(size: int, kernel_sizes: int | Sequence[int]) -> nn.Module:
-    """Build the detector with random weights. No score reaches its threshold, so NMS is idle."""
+    """Build the detector with random weights. No score reaches the threshold: NMS has no work."""
     cfg = our_config(NETWORK, size)
     cfg["backbone"] = cfg["backbone"] | dict(kernel_sizes=kernel_sizes)
     model = MODELS.build(cfg)

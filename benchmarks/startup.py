@@ -25,8 +25,8 @@ def measure(rounds: int = 5) -> dict[str, object]:
         rounds: Number of timed rounds.
 
     Returns:
-        machine, settings and commands. The commands have the milliseconds of wall time to the first
-        byte, and of CPU time to the end.
+        machine, settings and commands. Each command has the wall time to the first byte and the CPU
+        time to the end, in milliseconds.
     """
     measured_on = machine_record()
     first_byte: dict[str, list[float]] = {name: [] for name in COMMANDS}

@@ -33,7 +33,7 @@ from mixdet.machine import machine_record
 from mixdet.visual.tables import text_table
 
 SIZE = 320
-SCORE_THRESHOLDS = (1e-8, 1e-3)  # the first is that of our configs for the paper's Table 1
+SCORE_THRESHOLDS = (1e-8, 1e-3)  # our configs for the paper's Table 1 use the first
 METRIC_IMAGES = 5000
 
 
@@ -60,8 +60,9 @@ def measure(
         networks: Keys of `NETWORKS`, to test on COCO's images with random weights.
         times: How often a test repeats COCO's images, each time with new ids. Work that a test does
             once, such as fusing, then weighs as little as on all of COCO.
-        backends: Backends of MixDet's metric, one row each. mmdet's side always uses pycocotools.
-        score_thresholds: Score thresholds, one row each.
+        backends: Backends of MixDet's metric. Each gives a row. mmdet's side always uses
+            pycocotools.
+        score_thresholds: Score thresholds. Each gives a row.
         metric_images: Number of synthetic images for the metric alone.
 
     Returns:
@@ -140,7 +141,7 @@ def _start_testing(
     threads: int,
     backend: str = BACKENDS[0],
 ) -> Callable[[str], object]:
-    """Return a function that runs the test for 'test', and counts the images for 'images'."""
+    """Return a function that takes 'test' to run the test, or 'images' to count the images."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # loggers and pycocotools print to stdout
     torch.set_num_threads(threads)
     runner = make_test_runner(side, name, source, threshold, tempfile.mkdtemp(), times, backend)

@@ -1,4 +1,4 @@
-"""Time tasks in turns, so that the load of the machine slows all of them alike."""
+"""Time tasks in turns. The load of the machine then slows all tasks alike."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ def time_in_turns(
     rounds: int,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[K, list[float]]:
-    """Time every task once a round, after a round that is not timed.
+    """Time every task once per round, after a round that is not timed.
 
     Args:
-        tasks: Functions that take the number of the round, which is 0 in the untimed one.
+        tasks: Functions that take the number of the round. The untimed round has number 0.
         rounds: Number of timed rounds.
         clock: `time.perf_counter`, or `time.process_time` for tasks that this process computes
             alone. CPU time leaves out the time in which other processes use the core.

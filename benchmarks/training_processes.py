@@ -19,7 +19,7 @@ from mixdet.machine import machine_record
 from mixdet.visual.tables import text_table
 from tests.synthetic import random_batch
 
-PROCESSES_AND_THREADS = {  # (processes, threads of each); together they train the same batch
+PROCESSES_AND_THREADS = {  # (processes, threads per process); two processes share the batch
     "one process, one thread": (1, 1),
     "one process, two threads": (1, 2),
     "two processes, one thread each": (2, 1),
@@ -54,8 +54,8 @@ def measure(
         rounds: Number of timed rounds.
         networks: Keys of `NETWORKS`.
         size: Side of the square images in pixels.
-        batch: Images per step of all processes together: an even number, 4 or more, since batch
-            norm on the 1x1 level needs two images in each process.
+        batch: Images per step of all processes together. The number must be even and at least 4:
+            batch norm on the 1x1 level needs two images in each process.
 
     Returns:
         machine, settings and rows, with images per second.

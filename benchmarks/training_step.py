@@ -56,7 +56,7 @@ def measure(
         threads: Numbers of threads to time with.
         networks: Keys of `NETWORKS`.
         forms: Forms of MixDet's step, from `TRAINING_FORMS`. 'CUDA graph' captures the step as
-            `CudaGraphHook` does; 'compiled' applies `torch.compile` to backbone, neck and head.
+            `CudaGraphHook` does. 'compiled' applies `torch.compile` to backbone, neck and head.
 
     Returns:
         machine, settings and networks, with images per second and the peak of memory in MB.
@@ -103,7 +103,7 @@ def _measure_network(
         for function in functions.values():
             function("step")  # compiles while no other process computes
         tasks = {form: (function, "step") for form, function in functions.items()}
-        # CPU time leaves out the time of a GPU. 0 threads select wall time.
+        # On a GPU, 0 selects wall time, because CPU time leaves out the time of the GPU.
         seconds = time_remote_in_turns(tasks, rounds, threads if device() == "cpu" else 0)
         peaks = {form: function("peak") for form, function in functions.items()}
     sides = {
@@ -121,7 +121,7 @@ def _measure_network(
 def _start_training(
     name: str, form: str, size: int, batch: int, amp: bool, threads: int
 ) -> Callable[[str], float]:
-    """Return a function that trains a step for 'step', and returns peak memory in MB for 'peak'."""
+    """Return a function that takes 'step' to train a step, or 'peak' for the peak memory in MB."""
     _, step = prepare_training(name, form, size, batch, amp, threads)
     data = random_batch(batch, size)
     memory_before = _process_memory("VmRSS")

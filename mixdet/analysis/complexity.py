@@ -1,8 +1,8 @@
 """Parameters and multiply-adds of a config's detector.
 
 A multiply and an add count as one operation ("MAdds"), as in the papers. This is half of what is
-often called FLOPs. Convolutions and matrix products are counted, for one image at the config's
-size, without post-processing.
+often called FLOPs. Only convolutions and matrix products are counted. The count is for one image of
+the config's size, without post-processing.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Complexity(NamedTuple):
 
     Attributes:
         name: Name of the config.
-        input_hw: (height, width) in pixels of the image that is counted.
+        input_hw: (height, width) in pixels of the image that `madds` is counted for.
         params: Number of parameters.
         madds: Multiply-adds for one image.
         paper: The figures of the MixConv paper for this config, or None.
@@ -82,7 +82,7 @@ def count_madds(model: nn.Module, *inputs, **kwargs) -> int:
     Args:
         model: The network.
         *inputs: Positional arguments of the forward pass.
-        **kwargs: Its keyword arguments.
+        **kwargs: Keyword arguments of the forward pass.
     """
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(*inputs, **kwargs)
@@ -92,13 +92,14 @@ def count_madds(model: nn.Module, *inputs, **kwargs) -> int:
 def count_madds_by_module(model: nn.Module, *inputs, **kwargs) -> Counter[nn.Module]:
     """Count the multiply-adds of every module of a network in one forward pass.
 
-    The count of a module includes its children, and sums up all calls of the module. A direct
-    call of `forward` skips the hooks of a module: such a call counts for the children only.
+    The count of a module includes its children, and is the sum over all calls of the module. If
+    `forward` is called directly, torch skips the hooks of the module. The call then counts only for
+    the children.
 
     Args:
         model: The network.
         *inputs: Positional arguments of the forward pass.
-        **kwargs: Its keyword arguments.
+        **kwargs: Keyword arguments of the forward pass.
     """
     madds: Counter[nn.Module] = Counter()
 
@@ -153,7 +154,7 @@ def build_for_counting(
 
 
 def complexity_table(rows: Sequence[Complexity], markdown: bool = False) -> str:
-    """Return the counts as a table, beside the figures of the paper."""
+    """Return a table of the counts and the figures of the paper."""
     header = ["config", "input", "params", "paper's", "off by", "MAdds", "paper's", "off by"]
     cells = []
     for row in rows:

@@ -1,7 +1,8 @@
 """Effective receptive fields: how strongly each input pixel influences a cell of a feature map.
 
-The influence is the gradient of a level's center cell with respect to the input, averaged over
-images (Luo et al., NeurIPS 2016, arXiv 1701.04128).
+A level is one of the feature maps that the head reads. The influence is the gradient of a level's
+center cell with respect to the input, averaged over images (Luo et al., NeurIPS 2016,
+arXiv 1701.04128).
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from mixdet.models.weights import load_weights
 from mixdet.visual.svg import figure_to_svg, series_color
 from mixdet.visual.tables import text_table
 
-FRACTIONS = (0.5, 0.95)  # of the gradient; the square that holds each fraction is drawn
+FRACTIONS = (0.5, 0.95)  # for each, the square that holds this fraction of the gradient is drawn
 
 
 @dataclass(frozen=True)
@@ -91,8 +92,9 @@ def measure_receptive_field(
         config: Path of the config.
         checkpoint: Trained weights, or None for random weights.
         level: Index of the feature map in the inputs of the head; 0 is the finest.
-        images: The gradient is averaged over this many images, the first of the validation set.
-        data_root: Another folder for the data set.
+        images: Number of images that the gradient is averaged over. The first images of the
+            validation set are used.
+        data_root: Folder to use instead of the config's data folder, or None.
         seed: Seed of the random weights.
 
     Raises:
@@ -146,8 +148,8 @@ def center_cell_gradient(
         level: Index of the feature map; 0 is the finest.
 
     Returns:
-        The absolute gradient (H, W) and the (rows, columns) of the feature map. The gradient is
-        that of the cell's sum over channels, and is summed over the channels of the input.
+        The absolute gradient (H, W), summed over the channels of the input, and the (rows, columns)
+        of the feature map. The gradient is taken of the cell's sum over channels.
 
     Raises:
         MixDetError: The level does not exist.

@@ -18,7 +18,7 @@ from mixdet.visual.tables import text_table
 
 
 class Stage(NamedTuple):
-    """A part of a detector, or several equal parts in a row.
+    """A part of a detector, or several consecutive parts that are equal.
 
     Attributes:
         name: Name of the part, such as `stem` or `stage3`.
@@ -44,7 +44,7 @@ class Stage(NamedTuple):
     madds: int
 
     def merge(self, following: Stage) -> Stage | None:
-        """Return both parts as one, or None if they differ in more than `blocks` and cost."""
+        """Merge this part with the following part. None if they differ in more than the cost."""
         without_cost = self._replace(blocks=0, params=0, madds=0)
         if without_cost != following._replace(blocks=0, params=0, madds=0):
             return None
@@ -58,22 +58,23 @@ class Stage(NamedTuple):
 def describe_stages(config: str | Path, cfg_options: Sequence[str] = ()) -> list[Stage]:
     """Describe a config's network part by part.
 
-    A backbone that is not a `StagedBackbone`, a neck that is not an `SSDNeck`, and a head that is
-    not a `MixConvSSDHead` become one part each, without a description.
+    A `StagedBackbone`, an `SSDNeck` and a `MixConvSSDHead` are split into parts. Another backbone,
+    neck or head is a single part. Its kernels, expansion, squeeze-excite and activation stay empty.
 
     Args:
         config: See `count_complexity`.
         cfg_options: See `count_complexity`.
 
     Returns:
-        The parts in the order of the network. Their parameters and multiply-adds sum up to those of
-        `count_complexity`.
+        The parts in the order of the network. The sums of their parameters and multiply-adds equal
+        the results of `count_complexity`.
 
     Raises:
         MixDetError: See `count_complexity`.
     """
     model, input_hw = build_for_counting(config, cfg_options)
-    resolutions: dict[nn.Conv2d, tuple[int, int]] = {}  # ordered by the latest call
+    # The output size of each convolution. The convolution that was called last is at the end.
+    resolutions: dict[nn.Conv2d, tuple[int, int]] = {}
 
     def note_resolution(conv: nn.Conv2d, _inputs: tuple, output: torch.Tensor) -> None:
         resolutions.pop(conv, None)
@@ -147,7 +148,7 @@ def _describe_block(
 
 
 def stages_table(rows: Sequence[Stage], markdown: bool = False) -> str:
-    """Return the parts as a table whose last row is their sum."""
+    """Return the parts as a table. The last row is the sum of the parts."""
     header = ["part", "blocks", "kernels: channels", "expansion", "squeeze-excite", "activation"]
     header += ["output", "params", "MAdds"]
     cells = [

@@ -1,8 +1,8 @@
 """Change the depthwise kernels of one block at a time, and compare with the unchanged network.
 
 The MixConv paper does this for classification with MobileNetV1 and V2 (arXiv 1907.09595,
-figure 5). This module does it for detection. Each block is a row of a comparison over seeds, and
-the unchanged network is the baseline.
+figure 5). This module does it for detection. Each changed network is a config of a comparison over
+seeds, and the unchanged network is the baseline.
 """
 
 from __future__ import annotations
@@ -50,22 +50,22 @@ class BlockPosition(NamedTuple):
 def plan_ablation(
     plan: Plan, blocks: Sequence[int], kernel_sizes: Sequence[int], folder: Path
 ) -> Plan:
-    """Write a config for each block, and return a plan that compares them with the plan's config.
+    """Write a config for each block, and return a plan that compares these with the original.
 
     Args:
         plan: A plan with one config, the unchanged network.
         blocks: Numbers of the blocks, counted from 1; see `MixMobileNetV2`.
         kernel_sizes: Kernel sizes of the block's depthwise convolution.
-        folder: Folder of the comparison. The configs are written into its subfolder `configs`, and
-            refer to their base config by a relative path.
+        folder: Folder of the comparison. The configs are written into its subfolder `configs`. They
+            name their base config by a relative path.
 
     Raises:
-        MixDetError: The config cannot be read, its backbone cannot change the kernels of one block,
-            or it has no such block or kernels. No file is written in this case.
+        MixDetError: The config cannot be read. Or its backbone cannot change the kernels of one
+            block, does not have one of the blocks, or refuses the kernel sizes. No file is written.
     """
     (config,) = plan.configs
     stem, texts, configs = Path(config).stem, {}, (folder / "configs").resolve()
-    _build_backbone(plan)  # raises if it cannot change the kernels of one block
+    _build_backbone(plan)  # raises if the backbone cannot change the kernels of one block
     for block in sorted(set(blocks)):
         _build_backbone(plan, block_kernel_sizes={block: kernel_sizes})
         name = f"{stem}_block{block:02}_{''.join(map(str, kernel_sizes))}.py"
@@ -85,7 +85,8 @@ def write_ablation_report(comparison: Comparison, blocks: Sequence[int]) -> str:
     """Write `ablation.md` and `ablation.svg`: the change in mAP of each block.
 
     Args:
-        comparison: A comparison trained with the plan of `plan_ablation`, with its report written.
+        comparison: A comparison trained with the plan of `plan_ablation`. `write_report` must have
+            measured its rows.
         blocks: The blocks that were given to `plan_ablation`.
 
     Returns:
@@ -120,7 +121,7 @@ def _draw_changes(
         for number, row in zip(numbers, rows, strict=True):
             change = row.difference
             bars = None
-            if math.isfinite(change.low):  # the interval of one seed is unbounded
+            if math.isfinite(change.low):  # with one seed, the interval is unbounded
                 bars = [[change.mean - change.low], [change.high - change.mean]]
             axes.errorbar(number, change.mean, bars, fmt="o", color=series_color(1), capsize=4)
         axes.axhline(0, color="#444", lw=1)

@@ -14,7 +14,7 @@ from typing import Any
 from mixdet.errors import MixDetError
 from mixdet.outputs import writable_folder, write_atomically
 
-# Keys of rows.json: the name in older files, and today's name
+# Renamed keys of rows.json: old files have the name on the left, and new files that on the right.
 RENAMED_KEYS = {"input_size": "input_hw", "pictures_interval": "images_interval"}
 
 
@@ -26,7 +26,7 @@ class Plan:
         configs: Paths of the configs; the first is the baseline.
         seeds: Every config is trained with each of these seeds.
         cfg_options: `key=value` overrides of all configs.
-        data_root: Another folder for the data sets of all configs, or None.
+        data_root: Folder to use instead of the data folder of each config, or None.
         command: The command line of the comparison, for the report.
     """
 
@@ -38,7 +38,7 @@ class Plan:
 
     @property
     def rows(self) -> list[str]:
-        """Names of the rows, in the order of the configs."""
+        """Names of the rows: the file name of each config without its suffix."""
         return [Path(config).stem for config in self.configs]
 
 
@@ -52,8 +52,10 @@ class RunRecord:
         fingerprint: Hash of the config without the seed and the work folder.
         metrics: COCO's 12 metrics after the last epoch, by their names in mmengine's log.
         curve: (epoch, mAP) of each validation.
-        losses: (iteration, loss). Each loss is the mean of the iterations since the previous entry.
-        seconds_per_iteration: Median over the entries of the log, data loading included.
+        losses: (iteration, loss) of each entry of the log. The loss is the mean over the iterations
+            since the previous entry.
+        seconds_per_iteration: Time of an iteration, data loading included: the median over the
+            entries of the log.
         environment: Versions, hardware and threads.
     """
 
@@ -69,7 +71,7 @@ class RunRecord:
 
 @dataclass(frozen=True)
 class RowRecord:
-    """The measurements of a row that do not belong to one seed: an entry of `rows.json`.
+    """The measurements of a row that are taken once, not for each seed: an entry of `rows.json`.
 
     Attributes:
         params: Parameters of the detector.
@@ -78,8 +80,8 @@ class RowRecord:
         latency_ms: Lower quartile, median and upper quartile of the time for one image,
             post-processing included, in milliseconds.
         latency_of: Hardware that the latency was measured on.
-        images_interval: Mean, low and high of the mAP difference to the baseline, from a bootstrap
-            over validation images. None for the baseline, or if detections are missing.
+        images_interval: Mean, lower bound and upper bound of the difference in mAP to the baseline,
+            from a bootstrap over validation images. None for the baseline.
     """
 
     params: int
@@ -98,7 +100,7 @@ class Comparison:
         folder: The folder.
         plan: Configs and seeds.
         runs: Results of the finished runs.
-        rows: Measurements by row; empty until they are measured.
+        rows: Measurements by name of the row. Empty until the rows are measured.
     """
 
     folder: Path
@@ -151,7 +153,8 @@ class Comparison:
     def scores(self, row: str, metric: str = "coco/bbox_mAP") -> dict[int, float]:
         """Return a metric of a row in percent, by seed.
 
-        Runs are left out if the metric is -1, since the validation set then has no such object.
+        Runs with a metric of -1 are left out. The metric is -1 if the validation set has no object
+        to compute it from, such as no small object for `coco/bbox_mAP_s`.
         """
         return {
             seed: 100 * run.metrics[metric]
@@ -161,9 +164,10 @@ class Comparison:
 
     @contextmanager
     def locked(self) -> Iterator[int]:
-        """Lock the folder, and yield the file descriptor of the lock for the runs to inherit.
+        """Lock the folder, and yield the file descriptor of the lock.
 
-        A run that has the descriptor keeps the folder locked, even after its parent was killed.
+        The runs inherit the descriptor. While a run has it, the folder stays locked, even if the
+        parent process is killed.
 
         Raises:
             MixDetError: Another process has locked the folder, or it is not writable.
@@ -175,7 +179,7 @@ class Comparison:
             except OSError as error:
                 raise MixDetError(
                     f"{self.folder}: another comparison, or one of its runs, uses this folder: "
-                    "wait until it ends or stop it"
+                    "wait for the end of that process, or stop it"
                 ) from error
             os.set_inheritable(file.fileno(), True)
             yield file.fileno()
@@ -193,7 +197,7 @@ def check_unique_names(configs: Iterable[str]) -> None:
         if name in config_by_name:
             raise MixDetError(
                 f"{config_by_name[name]} and {config} have the same name: give each config once, "
-                "and each with a file name of its own"
+                "and rename one of two files with the same name"
             )
         config_by_name[name] = config
 

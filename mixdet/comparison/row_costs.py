@@ -25,7 +25,7 @@ def measure_rows(comparison: Comparison, images: Sequence[Path], ann_file: str) 
     """Measure every row of a comparison, and write the measurements to `rows.json`.
 
     Args:
-        comparison: A comparison with all runs finished. Its `rows` are changed in place.
+        comparison: A comparison with a finished run of each row. Its `rows` are changed in place.
         images: Images for the latency.
         ann_file: COCO annotation file of the validation set.
     """
@@ -59,7 +59,7 @@ def _last_checkpoint(comparison: Comparison, row: str) -> Path:
 def _measure_latencies(
     checkpoints: Sequence[Path], images: Sequence[Path]
 ) -> list[tuple[float, float, float]]:
-    """Time the detectors in turns, and return quartiles of their milliseconds for one image."""
+    """Time the detectors in turns. Return the quartiles of the milliseconds for one image."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     detectors = [Detector(path, device=device) for path in checkpoints]
     arrays = [cv2.imread(str(path))[..., ::-1] for path in images]
@@ -68,7 +68,7 @@ def _measure_latencies(
         image = arrays[index % len(arrays)]
         for detector, milliseconds in zip(detectors, times, strict=True):
             start = time.perf_counter()
-            detector(image)  # returns NumPy arrays, so that a GPU has finished
+            detector(image)  # returns NumPy arrays; a GPU has finished by then
             if index >= 0:
                 milliseconds.append(1000 * (time.perf_counter() - start))
     return [tuple(np.percentile(milliseconds, (25, 50, 75)).tolist()) for milliseconds in times]

@@ -1,4 +1,4 @@
-"""The numbers and remarks of a report, computed once for the Markdown and the HTML page."""
+"""The numbers and notes that the Markdown report and the HTML page share."""
 
 from __future__ import annotations
 
@@ -140,8 +140,8 @@ def _statistics_notes(comparison: Comparison, rows: list[RowSummary]) -> list[st
     if any(row.over_images for row in rows):
         notes.append(
             "Over images: the same difference with a 95 % interval from a bootstrap over the "
-            "validation images. The trained networks stay the same, so that this interval does not "
-            "contain the spread of training."
+            "validation images. The trained networks stay the same. The interval therefore does "
+            "not contain the spread of training."
         )
     half_widths = [
         row.difference.high - row.difference.mean
@@ -182,7 +182,7 @@ def _cost_notes(rows: list[RowSummary]) -> list[str]:
 
 
 def _environments(comparison: Comparison) -> list[str]:
-    """Return a line for each different hardware and set of versions that runs were trained on."""
+    """Return a line for each combination of hardware and versions that runs were trained with."""
     counts: dict[str, int] = {}
     for run in comparison.runs:
         environment = dict(run.environment)

@@ -66,7 +66,7 @@ def describe_environment(threads: int | None = None) -> dict[str, Any]:
     """Return the versions and the hardware that a result was obtained with.
 
     Args:
-        threads: Threads of a run; None for the threads of this process.
+        threads: Number of threads of a run. None for the number of this process.
     """
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else processor()
     return {

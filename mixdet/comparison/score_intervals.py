@@ -39,11 +39,11 @@ class Interval(NamedTuple):
 
 
 def paired_interval(ours: Mapping[int, float], baseline: Mapping[int, float]) -> Interval:
-    """Compute the mean difference of two rows over the seeds that both have.
+    """Compute the mean difference of two rows over the seeds that both have, and its interval.
 
-    The scores are paired by seed. The interval is Student's t interval of the differences for fewer
-    than 8 seeds, and a BCa bootstrap of their mean for 8 or more. With one seed the interval is
-    unbounded, since a single difference says nothing about the spread.
+    The scores are paired by seed. With fewer than 8 seeds, the interval is Student's t interval of
+    the differences. With 8 or more, it is a BCa bootstrap of their mean. With one seed, it is
+    unbounded, because a single difference says nothing about the spread.
 
     Args:
         ours: Scores of a row by seed.
@@ -73,10 +73,10 @@ def paired_interval(ours: Mapping[int, float], baseline: Mapping[int, float]) ->
 
 
 class ImageAP:
-    """The mAP of a file of detections, for any weights of the images.
+    """Computes the mAP of detections on images that have weights.
 
     A bootstrap draws images with replacement. The weight of an image is how often it was drawn.
-    Pycocotools matches detections with objects once; each draw then costs only a cumulative sum.
+    Pycocotools matches detections with objects only once. Each draw then costs a cumulative sum.
     If all weights are one, the result is pycocotools' mAP.
 
     Args:
@@ -122,13 +122,14 @@ class ImageAP:
 
 
 class _ClassMatches(NamedTuple):
-    """The detections of one class in order of falling score, and the number of objects.
+    """The detections of one class, from the highest score to the lowest, and its objects.
 
     Attributes:
         image: (n,) index of each detection's image.
         correct: (IoUs, n) bool, whether a detection is matched with an object.
-        wrong: (IoUs, n) bool. A detection that is neither correct nor wrong is ignored.
-        objects: (images,) number of objects.
+        wrong: (IoUs, n) bool, whether a detection is false. One that is neither correct nor wrong
+            is ignored.
+        objects: (images,) number of objects in each image.
     """
 
     image: np.ndarray
@@ -191,14 +192,14 @@ class _ClassMatches(NamedTuple):
 def bootstrap_images(
     scorers: Mapping[str, Sequence[ImageAP]], images: int, draws: int = 300
 ) -> dict[str, Interval]:
-    """Compute intervals of each row's mAP difference to the first row by drawing images.
+    """Compute an interval of each row's difference in mAP to the first row, by drawing images.
 
-    All rows and seeds are scored on the same draws, and the score of a row is the mean over its
-    seeds. The interval shows how much the difference depends on the choice of the images. It does
-    not contain the spread of training, since the trained networks stay the same.
+    All rows and seeds are scored on the same draws. The score of a row is the mean over its seeds.
+    The interval shows how much the difference depends on the choice of the images. It does not
+    contain the spread of training, since the trained networks stay the same.
 
     Args:
-        scorers: By row, a scorer for each seed.
+        scorers: A scorer for each seed, by row.
         images: Number of validation images.
         draws: Number of draws.
 

@@ -28,23 +28,23 @@ from mixdet.machine import cores
 def train_all(plan: Plan, folder: Path, processes: int = 0) -> Comparison:
     """Train all runs of a plan that are not finished yet.
 
-    Finished runs are kept, and interrupted runs are resumed. All rows of one seed are trained
-    before the next seed, so that an unfinished comparison has its first seeds complete. Ctrl-C
-    stops the runs; each writes a checkpoint first.
+    Finished runs are kept, and interrupted runs are resumed. All configs are trained with one seed
+    before the next seed. An unfinished comparison therefore has all runs of its first seeds.
+    Ctrl-C stops the runs. Each run writes a checkpoint first.
 
     Args:
         plan: Configs and seeds.
         folder: Folder of the comparison; it need not exist.
-        processes: Number of runs at the same time; 0 for one on each GPU, or one run without a GPU.
-            Runs are distributed over the GPUs. Without a GPU they share the cores of the CPU.
+        processes: Number of runs at the same time. 0 means one run per GPU, or one run if there is
+            no GPU. Runs are distributed over the GPUs. Without a GPU they share the CPU's cores.
 
     Returns:
         The comparison with all runs finished.
 
     Raises:
-        MixDetError: A config cannot be read or has another validation set than the baseline; the
-            folder holds runs that do not belong to the plan; or a run failed. After a failed run
-            the other runs are finished first, and the message names the log.
+        MixDetError: A config cannot be read, or has another validation set than the baseline. Or
+            the folder holds runs that do not belong to the plan. Or a run failed. After a failed
+            run, the other runs are finished first. The message names the logs of all failed runs.
     """
     check_unique_names(plan.configs)
     configs = {Path(path).stem: _read_config(plan, path) for path in plan.configs}
@@ -194,7 +194,7 @@ def _fingerprint(cfg: Config) -> str:
 
 
 def _open_comparison(plan: Plan, folder: Path, fingerprints: dict[str, str]) -> Comparison:
-    """Return a new comparison, or the one in the folder with the plan's rows and seeds.
+    """Return the comparison in the folder, or a new one, with the configs and seeds of the plan.
 
     Raises:
         MixDetError: The folder holds runs that do not belong to the plan.
@@ -205,8 +205,8 @@ def _open_comparison(plan: Plan, folder: Path, fingerprints: dict[str, str]) -> 
     for run in stored.runs:
         if run.fingerprint != fingerprints.get(run.row, run.fingerprint):
             raise MixDetError(
-                f"{folder} holds runs of another version of {run.row}: the config or --cfg-options "
-                "have changed: choose another --out, or delete the runs of this row and their "
+                f"{folder} holds runs of another version of {run.row} (the config or --cfg-options "
+                "have changed): choose another --out, or delete the runs of this config and their "
                 "lines in runs.jsonl"
             )
     missing = sorted({run.row for run in stored.runs} - set(plan.rows))
@@ -219,7 +219,7 @@ def _open_comparison(plan: Plan, folder: Path, fingerprints: dict[str, str]) -> 
 
 
 def _make_data(configs: dict[str, Config], queue: Sequence[tuple[str, int]]) -> None:
-    """Build data sets that write their own files, so that runs do not write them at once."""
+    """Build the data sets that write their own files. Otherwise several runs would write them."""
     data_roots = set()
     for row in {row for row, _ in queue}:
         dataset = configs[row].train_dataloader.dataset
@@ -231,7 +231,7 @@ def _make_data(configs: dict[str, Config], queue: Sequence[tuple[str, int]]) -> 
 
 
 def _visible_device(slot: int) -> str:
-    """Return the GPU of a slot, chosen from those that this process may use."""
+    """Return the GPU of a slot, one of the GPUs that this process may use."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     devices = visible.split(",") if visible else [str(i) for i in range(torch.cuda.device_count())]
     return devices[slot % len(devices)]

@@ -1,6 +1,6 @@
-"""Compare the shapes of a model's anchors with those of the boxes, and suggest better anchors.
+"""Compare the anchors of a model with the boxes of the data by shape, and suggest better anchors.
 
-The position is ignored: the IoU is computed as if box and anchor had the same center.
+Positions are ignored: the IoU is computed as if box and anchor had the same center.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import nn
 from mixdet.data_check.data_splits import Split
 
 MATCH_IOU = 0.5  # an anchor with this IoU or more is trained to predict the box
-CHUNK = 20_000  # boxes compared at once, to limit the memory; k-means uses at most as many
+CHUNK = 20_000  # boxes compared at once, to limit the memory; also the most that k-means uses
 PERCENTILES = (5, 25, 50, 75, 95)
 
 
@@ -26,7 +26,7 @@ class Coverage:
     """How well a set of anchor shapes covers a set of boxes.
 
     Attributes:
-        mean_iou: Mean over the boxes of the best anchor's IoU.
+        mean_iou: IoU of a box with its best anchor, averaged over the boxes.
         matched: Fraction of the boxes whose best IoU is at least 0.5.
     """
 
@@ -41,20 +41,21 @@ class Coverage:
 
 @dataclass(frozen=True)
 class AnchorFit:
-    """The training boxes, resized as in training, compared with the model's anchors.
+    """Comparison of the training boxes, resized as in training, with the model's anchors.
 
     Attributes:
-        boxes: Number of boxes; crowds are not counted.
-        input_wh: (width, height) in pixels that images are resized to, before augmentation.
-        sides: Percentiles (5, 25, 50, 75, 95) of the square root of the area, in pixels.
+        boxes: Number of boxes. Boxes with `iscrowd` are not counted.
+        input_wh: (width, height) in pixels that images are resized to. Augmentation is ignored.
+        sides: Percentiles (5, 25, 50, 75, 95) of the square root of the box area, in pixels.
         ratios: The same percentiles of width / height.
         anchors: Number of anchor shapes of the model.
         now: Coverage by the model's anchors.
-        clusters: (width, height) in pixels of as many k-means centers, from small to large.
-        by_clusters: Coverage by the k-means centers, about the best for this number of anchors.
-        settings: `min_sizes` and `max_sizes` for the anchor generator that fit better than those
-            of the config, or None.
-        by_settings: Coverage by `settings`.
+        clusters: (width, height) in pixels of k-means centers, from small to large. There are
+            `anchors` centers, or one for each box if there are fewer boxes.
+        by_clusters: Coverage by the k-means centers. This is about the most that shapes can reach.
+        settings: `min_sizes` and `max_sizes` for the anchor generator. None if they would not fit
+            better than the sizes in the config.
+        by_settings: Coverage by the anchors of `settings`, or None.
     """
 
     boxes: int
@@ -135,7 +136,7 @@ def shape_iou(boxes: np.ndarray, anchors: np.ndarray) -> np.ndarray:
 def cluster_boxes(boxes: np.ndarray, count: int, max_iterations: int = 50) -> np.ndarray:
     """Cluster box shapes by k-means with the distance 1 - IoU (YOLO9000, arXiv 1612.08242, sec. 2).
 
-    The first centers are evenly spaced quantiles of the area, so that the result is not random.
+    The first centers are evenly spaced quantiles of the area. The result is therefore not random.
 
     Args:
         boxes: (n, 2) widths and heights.
@@ -164,7 +165,7 @@ def _chunks(boxes: np.ndarray) -> list[np.ndarray]:
 
 
 def _anchor_shapes(generator) -> np.ndarray:
-    """Return the distinct (width, height) of the anchors, (k, 2) in pixels."""
+    """Return the k different shapes of the anchors: (k, 2) widths and heights in pixels."""
     corners = np.concatenate([anchors.numpy() for anchors in generator.base_anchors]).astype(float)
     return np.unique((corners[:, 2:] - corners[:, :2]).round(3), axis=0)
 
@@ -172,10 +173,10 @@ def _anchor_shapes(generator) -> np.ndarray:
 def _suggest_sizes(
     generator, generator_cfg: dict, boxes: np.ndarray
 ) -> dict[str, list[int]] | None:
-    """Return sizes for an SSD anchor generator that give every level the same number of boxes.
+    """Return sizes for an SSD anchor generator that spread the boxes evenly over the levels.
 
-    Boxes smaller than a cell of the finest level are left out. Whether an anchor overlaps such a
-    box depends on the position of the box, not on the size of the anchor.
+    Boxes smaller than a cell of the finest level are left out. Whether an anchor overlaps a box
+    this small depends on the position of the box, not on the size of the anchor.
     """
     sides = np.sqrt(boxes.prod(1))
     sides = sides[sides >= min(generator.strides[0])]
@@ -191,8 +192,8 @@ def _training_scale(cfg: Config) -> tuple[tuple[int, int], bool] | None:
     """Find the first `Resize` of the training pipeline, or else of the test pipeline.
 
     Returns:
-        `scale`, (width, height) in pixels, and `keep_ratio` of the `Resize`. None if there is no
-        `Resize`.
+        `scale` and `keep_ratio` of the `Resize`, or None if there is no `Resize`. `scale` is
+        (width, height) in pixels.
     """
 
     def resize_steps(node) -> Iterator[dict]:
@@ -211,12 +212,15 @@ def _training_scale(cfg: Config) -> tuple[tuple[int, int], bool] | None:
 
 
 def _resized_boxes(split: Split, scale: tuple[int, int], keep_ratio: bool) -> np.ndarray:
-    """Return (n, 2) widths and heights in pixels, after the resize, of the boxes used in training.
+    """Return the sizes of the boxes used in training, after the images are resized.
 
     Args:
         split: The training data.
         scale: (width, height) in pixels that images are resized to.
         keep_ratio: Whether images keep their aspect ratio and are resized to fit into `scale`.
+
+    Returns:
+        (n, 2) widths and heights in pixels.
     """
     used = [
         not annotation.get("iscrowd")

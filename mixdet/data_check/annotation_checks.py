@@ -13,7 +13,7 @@ from mixdet.images import refuse_foreign_name, resolve_inside
 
 
 def check_not_empty(split: Split) -> list[Problem]:
-    """Find a file without images, or without a box of a class of the config."""
+    """Report an annotation file that has no image, or no box of the config's classes."""
     if not split.images:
         return problem_list("no_images", ERROR, split.name, "no image in the annotations", 1)
     names = (
@@ -128,7 +128,7 @@ def check_ids(split: Split) -> list[Problem]:
 
 
 def check_file_names(split: Split) -> list[Problem]:
-    """Find file names that lead outside the root, occur twice, or do not exist as files.
+    """Report file names that lead outside the data set's folder, occur twice, or have no file.
 
     No image is opened.
     """
@@ -191,12 +191,12 @@ def _with_suggestion(name: str, others: list) -> str:
 
 
 def _exists(root: str, name: str, listings: dict[str, dict[str, bool]]) -> bool:
-    """Look an image up in the listing of its folder, and resolve it only if it is a link.
+    """Return whether an image is in the listing of its folder. Links are followed.
 
     Args:
         root: Folder of the data set.
         name: Path of the image relative to the root.
-        listings: Listings by folder. A folder that is not in it is listed and added.
+        listings: Listings of the folders so far. The listing of a new folder is added.
 
     Raises:
         MixDetError: The image is behind a link that leads outside the root.
@@ -209,7 +209,7 @@ def _exists(root: str, name: str, listings: dict[str, dict[str, bool]]) -> bool:
 
 
 def _list_folder(folder: Path) -> dict[str, bool]:
-    """Return whether each entry of a folder is a link, by name; empty if there is no folder."""
+    """Map each entry of a folder to whether it is a link. The map of a missing folder is empty."""
     try:
         with os.scandir(folder) as entries:
             return {entry.name: entry.is_symlink() for entry in entries}

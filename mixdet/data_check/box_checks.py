@@ -7,14 +7,15 @@ import numpy as np
 from mixdet.data_check.data_problems import ERROR, WARNING, Example, Problem, problem_list
 from mixdet.data_check.data_splits import Split, finite_rows
 
-TOLERANCE = 1.0  # pixels, since annotations are rounded
-# Another format is reported if a smaller fraction of the boxes than MIN_XYWH is valid as
-# (x, y, w, h), and at least the fraction MIN_OTHER is valid in the other format.
+# Boxes may extend this many pixels beyond their image, because annotations are rounded.
+TOLERANCE = 1.0
+# Boxes are taken for (x, y, w, h) if at least the fraction MIN_XYWH of them is valid in this
+# format. Otherwise another format is reported if at least the fraction MIN_OTHER is valid in it.
 MIN_XYWH, MIN_OTHER = 0.95, 0.98
 
 
 def check_boxes(split: Split) -> list[Problem]:
-    """Find boxes that are not numbers, in another format, without an area, or outside their image.
+    """Report broken boxes, boxes in another format than COCO's, and a wrong size or position.
 
     If the boxes are in another format, their size and position are not checked.
     """
@@ -90,7 +91,7 @@ def guess_format(boxes: np.ndarray, sizes: np.ndarray) -> str | None:
 
 
 def _extends_beyond(boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """Return (n,) whether boxes (n, 4) in (x, y, w, h) extend beyond images (n, 2) in (w, h)."""
+    """Return for each box (x, y, w, h) whether it extends beyond its image of `sizes` (w, h)."""
     starts = boxes[:, :2]
     ends = starts + boxes[:, 2:]
     return (starts < -TOLERANCE).any(1) | (ends > sizes + TOLERANCE).any(1)

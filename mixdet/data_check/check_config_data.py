@@ -47,13 +47,13 @@ def full_check(cfg: Config) -> DataReport:
         cfg: The config.
 
     Raises:
-        MixDetError: An annotation file is missing or is not in COCO's format, or the config has no
-            `CocoDataset` on a local disk.
+        MixDetError: The config has no `CocoDataset` on a local disk. Or an annotation file is
+            missing or is not in COCO's format.
     """
     splits = read_splits(cfg)
     if not splits:
         raise MixDetError(
-            "the config has no CocoDataset on a local disk: no other data set can be checked"
+            "the config has no CocoDataset on a local disk; other data sets cannot be checked"
         )
     problems = _check_annotations(splits)
     all_files = [read_image_files(split) for split in splits if split.root is not None]
@@ -86,21 +86,21 @@ def _check_annotations(splits: list[Split]) -> list[Problem]:
 
 
 def _check_same_classes(splits: list[Split]) -> list[Problem]:
-    """Find splits with other classes, or another order of classes, than the first split."""
+    """Report splits that have other classes than the first split, or another order of classes."""
     others = [split for split in splits if split.classes != splits[0].classes]
     return problem_list(
         "classes_differ",
         ERROR,
         " and ".join(split.name for split in (*splits[:1], *others)),
-        "the data sets of the config have different classes, or another order of them; give all of "
-        "them the same classes",
+        "the data sets of the config have different classes or list them in different orders; give "
+        "every data set the same classes in the same order",
         len(others),
         (Example(f"{split.name}: {', '.join(split.classes)}") for split in others),
     )
 
 
 def _check_anchors(fit: AnchorFit | None) -> list[Problem]:
-    """Report anchors that match few boxes, if as many k-means shapes match clearly more."""
+    """Report anchors that match less than 50 % of the boxes, if k-means shapes match over 60 %."""
     poor = fit is not None and fit.now.matched < 0.5 and fit.by_clusters.matched > 0.6
     text = "anchor shapes of the model that together match less than half of the boxes"
     return problem_list("anchors_misfit", NOTE, "training", text, fit.anchors if poor else 0)

@@ -1,4 +1,4 @@
-"""A data report as one HTML page. It holds the images of the examples and loads no other file."""
+"""A data report as one HTML page. The page contains its images and loads no other file."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def _figure(example: Example) -> str:
 
 
 def _draw_example(example: Example) -> str | None:
-    """Return the example's image with its box as a data URL, or None without a usable image."""
+    """Return the example's image with its box as a data URL. None if the image is unusable."""
     if example.image is None:
         return None
     try:

@@ -38,7 +38,7 @@ class Problem:
         level: `error` if training or evaluation would be meaningless, `warning` if some of the data
             are lost or doubtful, `note` if it may be intended.
         data: The data set, such as `training`.
-        text: What is wrong, in some cases with the consequence or the remedy.
+        text: What is wrong. Some texts also state the consequence or the remedy.
         count: Number of occurrences.
         examples: The first occurrences.
     """

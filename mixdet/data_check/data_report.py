@@ -15,7 +15,7 @@ MAX_CHARACTERS = 200  # longer examples are cut in a terminal
 
 @dataclass(frozen=True)
 class SplitSummary:
-    """The size of a split.
+    """The size of a split. A split is a data set of the config.
 
     Attributes:
         data: Name of the split.
@@ -37,9 +37,9 @@ class DataReport:
     """The result of a data check.
 
     Attributes:
-        summaries: The checked data sets.
-        problems: What is wrong with them.
-        anchors: The boxes compared with the anchors, or None if `fit_anchors` gave None.
+        summaries: Sizes of the checked data sets.
+        problems: What is wrong with the data sets.
+        anchors: Comparison of the boxes with the anchors, or None if `fit_anchors` returned None.
     """
 
     summaries: list[SplitSummary]

@@ -1,4 +1,4 @@
-"""The data sets of a config, with their annotations exactly as they are in the file."""
+"""The data sets of a config, with the unchanged content of their annotation files."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ class Split:
             are joined, as in `validation, test`.
         ann_file: Path of the annotation file.
         root: Folder of the images, or None if they are not on a local disk.
-        classes: Class names of the config, or else of the data set's class.
+        classes: Class names of the config. If it names none, those of the Python class, such as
+            the 80 classes of `CocoDataset`.
         limits: Limits on the bytes and pixels of an image file.
         content: `images`, `annotations` and `categories` of the annotation file.
     """
@@ -76,12 +77,12 @@ class Split:
 
     @cached_property
     def boxes(self) -> np.ndarray:
-        """(n, 4) `bbox` of each annotation as it is in the file; NaN if it is not four numbers."""
+        """(n, 4) unchanged `bbox` of each annotation. NaN if it is not four finite numbers."""
         return finite_rows([annotation.get("bbox") for annotation in self.annotations], 4)
 
     @cached_property
     def sizes(self) -> np.ndarray:
-        """(n, 2) width and height in pixels of each annotation's image; NaN if unknown."""
+        """(n, 2) width and height in pixels of each annotation's image. NaN if unknown."""
         images = self.image_by_id
         size_by_id = dict(zip(images, self.stated_sizes(images.values()), strict=True))
         image_ids = (annotation.get("image_id") for annotation in self.annotations)
@@ -91,7 +92,7 @@ class Split:
 
     @staticmethod
     def stated_sizes(images: Iterable[dict]) -> np.ndarray:
-        """Return (n, 2) width and height in pixels of image entries; NaN if they are missing."""
+        """Return (n, 2) width and height in pixels of image entries. NaN if they are missing."""
         return finite_rows([[image.get("width"), image.get("height")] for image in images], 2)
 
     def path(self, image: dict) -> str | None:
@@ -147,7 +148,7 @@ def image_limits(dataset: dict) -> ImageLimits:
 
 
 def finite_rows(rows: list, width: int) -> np.ndarray:
-    """Return the rows as floats (n, width). A row is NaN if it is not `width` finite numbers."""
+    """Return an array (n, width) of the rows. Rows that are not `width` finite numbers are NaN."""
     try:
         values = np.array(rows)
     except ValueError:  # the rows have different lengths

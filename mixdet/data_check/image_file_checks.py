@@ -23,9 +23,10 @@ class ImageFiles:
 
     Attributes:
         split: The split.
-        broken: By path, why the image cannot be used.
-        wrong_size: By path, the size of the file and the size in the annotations as text.
-        paths_by_hash: By hash of the content, the paths of the images.
+        broken: Why an image cannot be used, by path of the image.
+        wrong_size: The size of the file and the size in the annotations as text, by path of the
+            image.
+        paths_by_hash: Paths of the images, by hash of the content.
     """
 
     split: Split
@@ -35,9 +36,10 @@ class ImageFiles:
 
 
 def read_image_files(split: Split) -> ImageFiles:
-    """Read and decode every image of a split that exists, with a progress bar.
+    """Read and decode every existing image of a split, with a progress bar.
 
-    Missing images and names outside the root are left out: `check_file_names` reports them.
+    Missing images and names outside the data set's folder are left out. `check_file_names` reports
+    them.
     """
     files = ImageFiles(split)
     stated = split.stated_sizes(split.images)
@@ -79,7 +81,7 @@ def read_image_files(split: Split) -> ImageFiles:
 
 
 def check_image_files(files: ImageFiles) -> list[Problem]:
-    """Report broken images, and images of another size than the annotations state."""
+    """Report broken images, and images that do not have the size in the annotations."""
     problems = problem_list(
         "broken_images",
         ERROR if len(files.broken) == len(files.split.images) else WARNING,
@@ -100,7 +102,7 @@ def check_image_files(files: ImageFiles) -> list[Problem]:
 
 
 def check_shared_images(training: ImageFiles, other: ImageFiles) -> list[Problem]:
-    """Report images of another split whose files have the content of a training image."""
+    """Report images of another split that equal a training image byte for byte."""
     pairs = [
         (training.paths_by_hash[digest][0], path)
         for digest, paths in other.paths_by_hash.items()

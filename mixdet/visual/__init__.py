@@ -1,7 +1,7 @@
 """Drawing of boxes, figures and text tables.
 
-`boxes` draws detections on an image, `contact_sheet` draws them beside the true boxes, `svg` turns
-a matplotlib figure into SVG, `tables` lays out text.
+`boxes` draws detections on an image. `contact_sheet` draws a grid of images with detections and
+true boxes. `svg` turns a matplotlib figure into SVG. `tables` lays out text tables.
 """
 
 from mixdet.visual.boxes import draw_detections

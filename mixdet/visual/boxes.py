@@ -114,8 +114,8 @@ def draw_label(
     """Write a text on a colored background beside a box.
 
     Five positions are tried: above the box at its left and right end, below the box at both ends,
-    and inside its upper left corner. The chosen position hides the least area of other labels, and
-    among equals the least area of the box.
+    and inside its upper left corner. The chosen position hides the least area of other labels. If
+    several positions do, it is the one that hides the least area of the box.
 
     Args:
         draw: Where to draw.
@@ -148,7 +148,7 @@ def draw_label(
 
 
 def load_font(size: int) -> Any:
-    """Return the font that Pillow ships, so that images look the same on every machine."""
+    """Return the font that Pillow ships. It looks the same on every machine."""
     return ImageFont.load_default(size)
 
 

@@ -1,11 +1,12 @@
-"""Contact sheets: images side by side with their predicted and their true boxes.
+"""Contact sheets: grids of images with predicted and true boxes.
 
 Boxes are (x1, y1, x2, y2) in pixels of the image. An image is anything that
 `mixdet.images.as_rgb` accepts.
 
 Predictions are matched with true boxes as in COCO's evaluation. The predictions of an image are
 visited from the highest score to the lowest. A prediction is correct if an unmatched true box of
-its class overlaps it with an IoU of at least 0.5. It is matched with the one of highest IoU.
+its class overlaps it with an IoU of at least 0.5. If several do, the prediction is matched with the
+true box of highest IoU.
 """
 
 from __future__ import annotations
@@ -45,11 +46,11 @@ class SheetImage:
         boxes: (n, 4) predicted boxes.
         scores: (n,) their scores.
         labels: (n,) their class indices.
-        crowd: (m,) whether a true box is a crowd; empty if none is. A crowd is never missed, and a
-            prediction on a crowd is neither correct nor wrong.
+        crowd: (m,) whether a true box is a crowd. May be empty if there is no crowd. A crowd is
+            never missed, and a prediction on a crowd is neither correct nor wrong.
         title: Caption.
         outcomes: (n,) `CORRECT`, `WRONG` or `ON_CROWD` for each prediction.
-        detected: (m,) whether a true box is matched with a prediction; crowds are True.
+        detected: (m,) whether a true box is matched with a prediction. True for crowds.
     """
 
     image: Any
@@ -123,10 +124,10 @@ def write_contact_sheet(
     tile: int = 320,
     title: str = "",
 ) -> Path:
-    """Draw images side by side with their true and predicted boxes, below a legend.
+    """Draw a grid of images with their true and predicted boxes, below a legend.
 
-    Predictions are solid: green if correct, red if wrong. True boxes are dashed: white if detected,
-    yellow if missed.
+    Predicted boxes are solid: red if wrong, otherwise green. True boxes are dashed: white if
+    detected, yellow if missed.
 
     Args:
         items: The images.
@@ -174,7 +175,9 @@ def write_contact_sheet_from_results(
     count: int = 24,
     **kwargs: Any,
 ) -> Path:
-    """Draw a contact sheet from the files of an evaluation, with evenly spaced images.
+    """Draw a contact sheet from the files of an evaluation.
+
+    The images are evenly spaced in the annotation file.
 
     Args:
         ann_file: See `read_sheet_images`.
@@ -200,14 +203,14 @@ def read_sheet_images(
     results_json: str | os.PathLike,
     count: int,
 ) -> tuple[list[SheetImage], list[str]]:
-    """Read evenly spaced images of a data set with their true and predicted boxes.
+    """Read evenly spaced images of an annotation file, with their true and predicted boxes.
 
     Args:
         ann_file: COCO annotation file.
         image_root: Folder that the `file_name` entries are relative to.
         results_json: COCO results: a list of `image_id`, `category_id`, `bbox` (x, y, w, h) and
-            `score`. `CocoDetectionMetric` writes such a file, and so does mmdet's `CocoMetric` if
-            it has an `outfile_prefix`.
+            `score`. `CocoDetectionMetric` writes this file if `results_file` is set, and mmdet's
+            `CocoMetric` if `outfile_prefix` is set.
         count: Number of images.
 
     Returns:
@@ -227,7 +230,7 @@ def read_sheet_images(
         if unknown:
             raise MixDetError(
                 f"{results_json} has results of {kind} {min(unknown)}, which is not in {ann_file}: "
-                "use the annotation file of that evaluation"
+                "give the annotation file that was used for the evaluation"
             )
     truths, predictions = defaultdict(list), defaultdict(list)
     for annotation in dataset["annotations"]:
@@ -305,7 +308,7 @@ def _draw_legend(
 def _draw_caption(
     draw: ImageDraw.ImageDraw, image: SheetImage, corner: tuple, font: Any, width: int
 ) -> None:
-    """Write the title and the counts of an image. A long title loses its beginning."""
+    """Write the title and the counts of an image. A title that is too long is cut at its start."""
     counts = f"{image.correct} of {image.objects} detected" if image.objects else "no objects"
     counts += f", {image.wrong} wrong" if image.wrong else ""
     title = f"{image.title}  " if image.title else ""

@@ -8,7 +8,8 @@ from collections.abc import Callable
 import matplotlib
 from matplotlib.figure import Figure
 
-# Okabe and Ito's palette for color-blind readers, one brown, one gray, and four darker shades
+# Seven colors of Okabe and Ito's palette for color-blind readers, a brown, a gray, and darker
+# shades of four of the seven
 COLORS = (
     *("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C564B"),
     *("#7F7F7F", "#004C76", "#8F3F00", "#006B4E", "#8A4F71"),

@@ -14,7 +14,7 @@ def text_table(header: Sequence[str], rows: Sequence[Sequence[str]], markdown: b
     Args:
         header: The titles of the columns.
         rows: The cells of each row, one for each column.
-        markdown: Add the pipes of Markdown.
+        markdown: Write the table in Markdown.
     """
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
     rules = ["-" * width for width in widths]
