@@ -1,7 +1,7 @@
 """MixNet backbones and MixConv SSDLite detectors for MMDetection.
 
-Importing this package loads neither torch nor mmdet: import the part you need
-(`mixdet.models`, `mixdet.inference`, ...), or `mixdet.plugin` to register everything.
+Importing this package loads neither torch nor mmdet. Import the subpackage that you need
+(`mixdet.models`, `mixdet.inference`, ...), or `mixdet.plugin` to register all classes.
 """
 
 import sys
@@ -10,4 +10,4 @@ from mixdet.moved import MovedFinder
 
 __version__ = "0.1.0"
 
-sys.meta_path.append(MovedFinder)  # an error at an old module name states the new one
+sys.meta_path.append(MovedFinder)  # importing an old module name raises an error with the new name

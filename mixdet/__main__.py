@@ -1,4 +1,4 @@
-"""Run the tools without a checkout: the command `mixdet`, also `python -m mixdet`."""
+"""The command `mixdet` (or `python -m mixdet`), which runs the tools without a checkout."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def _usage(tools: dict[str, Path]) -> str:
         docstring = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
         summary = docstring.splitlines()[0].partition(":")[0].rstrip(".")
         lines.append(f"  {name:<18}{summary}")
-    lines.append(f"  {'configs':<18}List the shipped configs, or copy them to a new FOLDER to edit")
+    lines.append(f"  {'configs':<18}List the shipped configs; `configs FOLDER` copies them there")
     return "\n".join(lines)
 
 

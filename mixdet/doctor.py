@@ -39,9 +39,9 @@ class Check:
     Attributes:
         section: The heading above the line.
         name: What is checked, such as a package.
-        value: The result, such as its version.
-        level: 'ok', 'note' (the user should know) or 'problem' (MixDet does not work).
-        remedy: What the user can do; empty for 'ok'.
+        value: What was found, such as the version of the package.
+        level: 'ok', 'note' or 'problem'. MixDet works with a note, but not with a problem.
+        remedy: What the user can do. Empty if the level is 'ok'.
     """
 
     section: str
@@ -56,7 +56,7 @@ def examine(folder: Path | None = None, online: bool = False) -> list[Check]:
 
     Args:
         folder: The folder that holds `data/`. None is the working directory.
-        online: Ask Hugging Face whether the ImageNet weights can be downloaded.
+        online: Whether to ask Hugging Face if the ImageNet weights can be downloaded.
 
     Returns:
         The checks, in the order of the report.
@@ -94,7 +94,7 @@ def _versions() -> Iterator[Check]:
 
 def _owners() -> Mapping[str, list[str]]:
     """Return the distributions that each top-level module belongs to."""
-    # Python 3.9 lacks this function. There, `_versions` reports the old Python.
+    # Python 3.9 lacks `packages_distributions`. `_versions` reports such an old Python.
     return getattr(metadata, "packages_distributions", dict)()
 
 
@@ -131,7 +131,10 @@ def _operators() -> Iterator[Check]:
 
         nms(torch.tensor([[0.0, 0.0, 1.0, 1.0]]), torch.ones(1), 0.5)
     except Exception as error:
-        remedy = f"correct the versions above; a compiled mmcv must match torch; or {INSTALL}"
+        remedy = (
+            f"correct the versions above, or {INSTALL}. A compiled mmcv must be built for the "
+            "installed torch."
+        )
         yield Check(section, name, f"does not run: {_line(error)}", "problem", remedy)
         return
     yield Check(section, name, which_nms())
@@ -142,7 +145,7 @@ def _devices() -> Iterator[Check]:
     yield Check(section, "cores", str(cores()))
     try:
         import torch
-    except Exception:  # `_versions` reports it
+    except Exception:  # `_versions` reports this error
         return
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     for index in range(count):
@@ -163,7 +166,7 @@ def _runtimes() -> Iterator[Check]:
     """Check which runtimes of exported files are installed, without importing them."""
     try:
         from mixdet.inference.runtimes import RUNTIME_PACKAGES
-    except Exception:  # NumPy does not import, and `_versions` reports it
+    except Exception:  # NumPy cannot be imported. `_versions` reports this error
         return
     owners = _owners()
     for extra, module in RUNTIME_PACKAGES.items():
@@ -172,7 +175,7 @@ def _runtimes() -> Iterator[Check]:
         else:
             packages = sorted(set(owners.get(module, ())))
             value = " and ".join(f"{name} {metadata.version(name)}" for name in packages) or module
-        yield Check("runtimes of exported files (installed, not tested)", extra, value)
+        yield Check("runtimes of exported files (looked up, not run)", extra, value)
 
 
 def _data(data: Path) -> Iterator[Check]:
@@ -181,8 +184,8 @@ def _data(data: Path) -> Iterator[Check]:
     if missing:
         value = f"{coco}: no {', '.join(missing)}" if coco.is_dir() else f"{coco} does not exist"
         remedy = (
-            f"copy or link COCO 2017 (https://cocodataset.org/#download) to {coco}, with "
-            f"{', '.join(COCO_LAYOUT)}; `make train` does not need it"
+            f"download COCO 2017 (https://cocodataset.org/#download), and copy or link these parts "
+            f"into {coco}: {', '.join(COCO_LAYOUT)}. `make train` works without COCO."
         )
         yield Check(section, "COCO", value, "note", remedy)
     else:
@@ -200,7 +203,7 @@ def _weights(online: bool) -> Iterator[Check]:
     try:
         import timm
         from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
-    except Exception:  # `_versions` reports timm, which installs huggingface_hub
+    except Exception:  # `_versions` reports timm. Without timm, huggingface_hub may be missing too
         return
     for model in WEIGHTS:
         repo, file = timm.get_pretrained_cfg(model).hf_hub_id, "model.safetensors"
@@ -214,8 +217,8 @@ def _weights(online: bool) -> Iterator[Check]:
                 yield Check(section, model, "can be downloaded")
             except Exception as error:
                 remedy = (
-                    f"download {hf_hub_url(repo, file)} on another machine and name the file: "
-                    "--cfg-options model.backbone.init_cfg.checkpoint=FILE"
+                    f"download {hf_hub_url(repo, file)} on another machine, copy the file to this "
+                    "one, and train with --cfg-options model.backbone.init_cfg.checkpoint=FILE"
                 )
                 yield Check(section, model, f"cannot be downloaded: {_line(error)}", "note", remedy)
 

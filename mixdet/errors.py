@@ -7,7 +7,10 @@ from collections.abc import Callable, Iterable
 
 
 class MixDetError(Exception):
-    """An error that the user can fix. Its message is one line: what is wrong, where, the remedy."""
+    """An error that the user can fix.
+
+    Its message is one line, which says what is wrong, where, and what to do.
+    """
 
 
 def one_line(error: Exception) -> str:
@@ -22,7 +25,7 @@ def did_you_mean(word: str, known: Iterable[str], cutoff: float = 0.6) -> str | 
     Args:
         word: The word that is not known.
         known: The known words.
-        cutoff: Least similarity, from 0 to 1, as in `difflib.get_close_matches`.
+        cutoff: Lowest similarity, from 0 to 1, as in `difflib.get_close_matches`.
 
     Returns:
         The question; None if no known word is similar enough.

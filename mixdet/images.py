@@ -18,9 +18,10 @@ import numpy as np
 
 from mixdet.errors import MixDetError
 
-# Pillow's formats that OpenCV decodes too. For some of its other formats Pillow starts programs.
+# The formats that Pillow and OpenCV both decode. Other formats are refused, since Pillow starts
+# external programs for some of them.
 IMAGE_FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
-# EXIF's tag for the orientation, and its values for which width and height change places.
+# EXIF's tag for the orientation, and the values of the tag that swap width and height.
 EXIF_ORIENTATION, EXIF_TRANSPOSED = 0x0112, (5, 6, 7, 8)
 
 
@@ -30,7 +31,7 @@ class ImageFileError(MixDetError):
 
 @dataclass(frozen=True)
 class ImageLimits:
-    """Limits of an image, which are checked before it is decoded.
+    """Limits for an image file, which are checked before the image is decoded.
 
     Attributes:
         max_bytes: Largest size of the file.
@@ -42,11 +43,11 @@ class ImageLimits:
 
 
 def resolve_inside(root: str | os.PathLike, name: str) -> Path:
-    """Return the path of an image under its root, with links resolved.
+    """Return the path of an image with links resolved, and refuse a path outside the root.
 
     Args:
         root: Folder of the images.
-        name: `file_name` of the annotations.
+        name: `file_name` from the annotations.
 
     Raises:
         MixDetError: The name is absolute, contains `..`, or leads out of the root through a link.
@@ -65,7 +66,7 @@ def refuse_foreign_name(name: str, root: str | os.PathLike) -> None:
     """Refuse a `file_name` that is not a path below the root. No file is opened.
 
     Args:
-        name: `file_name` of the annotations.
+        name: `file_name` from the annotations.
         root: Folder of the images.
 
     Raises:
@@ -73,7 +74,7 @@ def refuse_foreign_name(name: str, root: str | os.PathLike) -> None:
     """
     if not _is_valid_name(name):
         raise MixDetError(
-            f"file_name {name!r} names no image under {root}: give a path relative to it"
+            f"file_name {name!r} names no image under {root}: give a path relative to this folder"
         )
     path = PurePath(name)
     if path.anchor or ".." in path.parts or "://" in name:
@@ -81,7 +82,7 @@ def refuse_foreign_name(name: str, root: str | os.PathLike) -> None:
 
 
 def _is_valid_name(name: object) -> bool:
-    """Tell whether a file can have the name."""
+    """Tell whether a file can have this name."""
     if not isinstance(name, str) or not name or "\0" in name:
         return False
     try:
@@ -98,7 +99,7 @@ def read_image_file(path: str | os.PathLike, limits: ImageLimits) -> tuple[bytes
         limits: The limits that are checked.
 
     Returns:
-        The bytes, and (width, height) in pixels of the decoded image, upright as its EXIF tag says.
+        The bytes, and (width, height) in pixels of the image, upright according to its EXIF tag.
 
     Raises:
         ImageFileError: The file is missing, empty, truncated, not an image, or over a limit.
@@ -118,7 +119,7 @@ def read_image_file(path: str | os.PathLike, limits: ImageLimits) -> tuple[bytes
         raise ImageFileError(f"{path} cannot be read ({error.strerror})") from error
     if not content:
         raise ImageFileError(f"{path}: the image is damaged: the file is empty")
-    from PIL import Image  # not needed to run an exported folder
+    from PIL import Image  # imported here, since an exported folder runs without Pillow
 
     with _image_file_errors(path):
         image = Image.open(io.BytesIO(content), formats=IMAGE_FORMATS)
@@ -136,8 +137,8 @@ def read_image_file(path: str | os.PathLike, limits: ImageLimits) -> tuple[bytes
 def _is_truncated(content: bytes) -> bool:
     """Tell whether a JPEG or a PNG ends too early.
 
-    OpenCV 4 decodes half a JPEG without an error. OpenCV 5 allocates the length that a PNG chunk
-    states, even a gigabyte in a file of a few bytes.
+    OpenCV 4 decodes half a JPEG without an error. OpenCV 5 allocates as many bytes as a PNG chunk
+    says that it has, even a gigabyte for a file of a few bytes.
     """
     if content.startswith(b"\x89PNG"):
         position, kind = 8, b""
@@ -147,8 +148,8 @@ def _is_truncated(content: bytes) -> bool:
             kind = content[position + 4 : position + 8]
             position += 12 + length
         return kind != b"IEND" or position > len(content)
-    # The data of a scan never contain an end marker. The one of a thumbnail comes before the last
-    # scan of the image.
+    # A complete JPEG has an end marker after its last scan, whose data never contain one. The end
+    # marker of an embedded thumbnail comes before the last scan of the image.
     is_jpeg = content.startswith(b"\xff\xd8")
     return is_jpeg and content.rfind(b"\xff\xd9") < content.rfind(b"\xff\xda")
 
@@ -167,7 +168,7 @@ def decode_fully(path: str | os.PathLike, content: bytes) -> None:
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about metadata
+            warnings.simplefilter("ignore")  # Pillow warns about metadata
             Image.open(io.BytesIO(content), formats=IMAGE_FORMATS).load()
     except Exception as error:  # damaged data raise various errors
         raise ImageFileError(f"{path}: the image is damaged ({error})") from error
@@ -180,7 +181,7 @@ def _image_file_errors(path: str | os.PathLike) -> Iterator[None]:
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about many pixels, and about metadata
+            warnings.simplefilter("ignore")  # Pillow warns about many pixels and about metadata
             yield
     except Image.DecompressionBombError as error:
         raise ImageFileError(f"{path}: too many pixels ({error})") from error
@@ -191,7 +192,8 @@ def _image_file_errors(path: str | os.PathLike) -> Iterator[None]:
 def _is_transposed(image: Any, content: bytes) -> bool:
     """Tell whether EXIF turns the image by 90 or 270 degrees.
 
-    The function itself looks for EXIF data in a PNG. Pillow would decode the whole image for this.
+    A PNG without EXIF data is recognized by its bytes, since Pillow would decode the whole image to
+    look for the data.
     """
     if image.format == "PNG" and not re.search(rb"e[xX][iI]f", content):
         return False
@@ -202,12 +204,12 @@ def as_rgb(image: Any) -> np.ndarray:
     """Convert an image to an array (H, W, 3) uint8, RGB. Transparency is dropped, as in training.
 
     Args:
-        image: The path of a file, which is turned upright as its EXIF tag says; or a uint8 array,
-            (H, W), (H, W, 1), (H, W, 3) RGB or (H, W, 4) RGBA; or a PIL image. Arrays and PIL
-            images are not turned, so that boxes are in their pixels.
+        image: The path of a file, a PIL image, or a uint8 array of shape (H, W), (H, W, 1),
+            (H, W, 3) RGB or (H, W, 4) RGBA. A file is turned upright as its EXIF tag says. An array
+            or PIL image is not turned, so its predicted boxes are in pixels of the given image.
 
     Raises:
-        MixDetError: The file is not an image, or the array has another shape or type.
+        MixDetError: The file is not an image, or the array has an unsupported shape or type.
     """
     if isinstance(image, str | os.PathLike):
         return _read(Path(image))

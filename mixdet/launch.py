@@ -1,6 +1,7 @@
 """Train and test the detector of a config, for `tools/train.py` and `tools/test.py`.
 
-This module changes no result, so mmdet's own tools can run the configs too.
+It adds options, checks and clearer error messages to mmengine's `Runner`. The configs do not need
+them, so mmdet's own tools can run the configs too.
 """
 
 from __future__ import annotations
@@ -40,7 +41,8 @@ BUILDERS = {
     DataLoader.__init__.__code__: "the data loader",
     BatchSampler.__init__.__code__: "the data loader",
 }
-# Messages of mmcv and torch about data that no check before the run reads, and their replacements
+# Patterns of messages of mmcv and torch, and the messages that replace them. No check before the
+# run can find these faults, since it does not read the images.
 DATA_ERRORS = (
     (r"failed to load image: ([^{\n]+)", "{}: the image is damaged: repair it or leave it out"),
     (r"No such file or directory: '(.+?)'", "{}: no such file, though the annotations name it"),
@@ -70,19 +72,20 @@ def train(
 
     Args:
         config: Path of the config.
-        work_dir: Folder for logs and checkpoints; by default the config's, or `work_dirs/<config>`.
-        resume: A checkpoint to resume from, or `auto` for the latest in the work folder. If there
-            is none, `auto` trains from the beginning.
+        work_dir: Folder for logs and checkpoints. By default it is the `work_dir` of the config, or
+            `work_dirs/<config>`.
+        resume: A checkpoint to resume from, or `auto` for the latest one in the work folder. If the
+            folder has none, `auto` trains from the beginning.
         amp: Train in mixed precision: float16 on a GPU, bfloat16 on a CPU.
         launcher: `none`, `pytorch` or `slurm`.
-        seed: Seed of the run; by default the config's, or 0.
+        seed: Seed of the run. By default it is the seed in the config, or 0.
         data_root: Another folder, in the same layout, for all data sets and metrics.
         cfg_options: `key=value` strings that override the config.
         trust_checkpoint: Let mmengine load checkpoints with pickled objects, which can run any
-            code. This holds for the rest of the process.
+            code. The permission lasts until the process ends.
         tensorboard: Log to TensorBoard too.
-        auto_scale_lr: Multiply the learning rate by the run's total batch size, divided by the
-            config's `auto_scale_lr.base_batch_size`.
+        auto_scale_lr: Scale the learning rate to the total batch size of the run. The factor is
+            this batch size divided by `auto_scale_lr.base_batch_size` of the config.
 
     Raises:
         MixDetError: The config, an option, the data or the checkpoint cannot be used.
@@ -169,7 +172,8 @@ def _prepare_processes(cfg: Config, launcher: str) -> None:
         return
     if launcher == "slurm" and not torch.cuda.is_available():
         raise MixDetError(
-            "--launcher slurm: torch sees no GPU here, and mmengine needs one for each process"
+            "--launcher slurm: mmengine needs a GPU for each process, but torch sees none here: "
+            "request GPUs from Slurm"
         )
     if launcher == "pytorch" and "RANK" not in os.environ:
         raise MixDetError(
@@ -189,9 +193,10 @@ def _prepare_processes(cfg: Config, launcher: str) -> None:
 
 
 def _close_process_group(launcher: str) -> None:
-    """Close the process group of this run, since gloo's threads sometimes abort a process at exit.
+    """Close the process group of this run.
 
-    With the launcher `none` a group belongs to the caller and stays open.
+    If it stayed open, gloo's threads would sometimes abort the process at exit. With the launcher
+    `none`, an open group belongs to the caller and stays open.
     """
     if launcher != "none" and torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
@@ -211,8 +216,8 @@ def _add_tensorboard(cfg: Config) -> None:
 def _scale_lr(cfg: Config) -> None:
     if "base_batch_size" not in (cfg.get("auto_scale_lr") or {}):
         raise MixDetError(
-            "--auto-scale-lr: the config does not state the batch size of its learning rate: add "
-            "auto_scale_lr=dict(base_batch_size=...)"
+            "--auto-scale-lr: the config does not state which batch size its learning rate is for: "
+            "add auto_scale_lr=dict(base_batch_size=...) to it"
         )
     cfg.auto_scale_lr.enable = True
 
@@ -226,7 +231,8 @@ def _existing(checkpoint: str) -> str:
 def _latest(work_dir: str) -> str | None:
     """Return the checkpoint that the file `last_checkpoint` names.
 
-    A file of that name in the work folder comes first, since the folder may have been moved.
+    The path in `last_checkpoint` is wrong if the work folder was moved. So a checkpoint of the same
+    file name in the work folder comes first.
     """
     latest = find_latest_checkpoint(work_dir)
     if not latest:
@@ -250,8 +256,8 @@ def _set_results_file(cfg: Config, path: str) -> None:
 def _check_resumable(checkpoint: str, trust: bool) -> None:
     if "://" not in checkpoint and "meta" not in load(checkpoint, "cpu", trust):
         raise MixDetError(
-            f"--resume {checkpoint}: it holds weights only; start from them with "
-            f"--cfg-options load_from={checkpoint}"
+            f"--resume {checkpoint}: this file holds only weights, so no run can be resumed: start "
+            f"a run from the weights with --cfg-options load_from={checkpoint}"
         )
 
 
@@ -267,7 +273,7 @@ def _argument_hint(error: Exception, target: object) -> str:
     """Suggest an argument in place of one that a class does not accept.
 
     Args:
-        error: The error of the class, or of one of its bases.
+        error: The error that the class or one of its bases raised.
         target: The class that was to be built from the config, or None.
 
     Returns:
@@ -298,7 +304,7 @@ def _explained_errors(config: str, cfg: Config) -> Iterator[None]:
         *_, last = str(error).strip().splitlines()
         if last == str(error):
             raise
-        # The error of a data loader's worker is a traceback that ends with the message
+        # A worker of a data loader sends its error as a traceback. The last line has the message.
         raise MixDetError(last.partition(": ")[2]) from error
     except (
         *(AssertionError, AttributeError, FileNotFoundError, KeyError, NotImplementedError),
@@ -323,6 +329,6 @@ def _explained_errors(config: str, cfg: Config) -> Iterator[None]:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise MixDetError(
-            f"{error.filename or cfg.work_dir}: {error.strerror}; the checkpoints written so far "
-            "are whole: free some space, then resume with --resume"
+            f"{error.filename or cfg.work_dir}: {error.strerror}: free some space, then use "
+            "--resume; the earlier checkpoints are not damaged"
         ) from error

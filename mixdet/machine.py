@@ -1,4 +1,4 @@
-"""Describe the machine and the versions that a figure was measured with."""
+"""Describe the machine and the package versions of a measurement."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pathlib import Path
 
 from mixdet import __version__
 
-# These instructions of x86 and Arm decide how fast float32, bfloat16 and 8-bit networks are. The
-# keys are their names in Linux's /proc/cpuinfo, and the values are their usual names.
+# Instructions of x86 and Arm that decide how fast float32, bfloat16 and 8-bit networks run. A key
+# is a name in Linux's /proc/cpuinfo. Its value is the usual name.
 INSTRUCTIONS = {
     "avx2": "AVX2",
     "avx512f": "AVX-512",
@@ -28,7 +28,7 @@ DISTRIBUTIONS = ("torch", "torchvision", "mmengine", "mmdet", "mmcv", "mmcv-lite
 
 
 def machine_record() -> dict[str, object]:
-    """Return the entry `machine` of a record: the processor, cores, load, GPU and versions."""
+    """Return a description for JSON: the processor, its cores and load, the GPU, the versions."""
     import cv2  # here, since the other functions need neither OpenCV nor torch
     import torch
 
@@ -38,7 +38,7 @@ def machine_record() -> dict[str, object]:
         try:
             versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
-            continue  # mmcv is installed under one of its two names
+            continue  # only one of mmcv and mmcv-lite is installed
     return {
         "processor": processor(),
         "instructions": instructions(),
@@ -61,7 +61,7 @@ def commit() -> str:
 
 
 def describe(record: dict[str, object]) -> str:
-    """Return the entry `machine` of a record in words, as two lines."""
+    """Return the result of `machine_record` in words, as two lines."""
     versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
     gpu = f", {record['gpu']}" if record["gpu"] else ""
     load = f", load {record['load']} at the start" if record["load"] is not None else ""
@@ -83,10 +83,10 @@ def processor() -> str:
 
 
 def instructions() -> list[str]:
-    """Return the values of `INSTRUCTIONS` that the processor has; none unless on Linux."""
+    """Return the usual names of the processor's instructions. The list is empty outside Linux."""
     flags = {*_cpuinfo("flags").split(), *_cpuinfo("Features").split()}
     names = [name for flag, name in INSTRUCTIONS.items() if flag in flags]
-    return list(dict.fromkeys(names))  # VNNI has two flags
+    return list(dict.fromkeys(names))  # without repeats: two flags can have the same usual name
 
 
 def _cpuinfo(key: str) -> str:

@@ -1,4 +1,4 @@
-"""Check output files and folders before long work, and write files whole."""
+"""Check output files and folders before a long run, and write files completely or not at all."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def writable_file(option: str, path: str | os.PathLike) -> Path:
     """Check that a file can be written; create it and its folder if they are missing.
 
     Args:
-        option: The option that names the file, such as `--out`, for the message.
+        option: The option that names the file, such as `--out`. The error message states it.
         path: The file.
 
     Raises:
@@ -33,7 +33,7 @@ def writable_folder(option: str, path: str | os.PathLike) -> Path:
     """Check that files can be written into a folder; create it if it is missing.
 
     Args:
-        option: The option that names the folder, such as `--work-dir`, for the message.
+        option: The option that names the folder, such as `--work-dir`. The error message states it.
         path: The folder.
 
     Raises:
@@ -52,10 +52,10 @@ def writable_folder(option: str, path: str | os.PathLike) -> Path:
 
 
 def write_atomically(path: str | os.PathLike, content: bytes) -> None:
-    """Write a file whole or not at all, even if the power fails meanwhile.
+    """Write a file completely or not at all, even if the power fails meanwhile.
 
-    The content is first written to `.NAME.part` beside the file, which then takes the file's name.
-    A run that is killed may leave a `.NAME.part`; the next write of the same file replaces it. The
+    The content is first written to `.NAME.part` in the same folder, and this file is then renamed.
+    A run that is killed may leave a `.NAME.part`. The next write of the same file replaces it. The
     folder is created if it is missing.
 
     Raises:

@@ -4,9 +4,9 @@
 
 On such an mmcv, a script that imports `mmdet.apis` or `mmcv.ops` at its top, such as mmdet's
 `tools/test.py`, fails before it reads a config. This module prepares mmdet (`mixdet.compat`), then
-runs the script as if it had been started directly. It does not register our models: the config's
-`custom_imports` does, as without this module. Processes that the script spawns (rather than forks)
-are not prepared.
+runs the script as if it had been started directly. MixDet's models are registered by the config's
+`custom_imports`, as always. Processes that the script forks are prepared too. Processes that it
+spawns are not.
 
 On several GPUs: `torchrun --nproc_per_node 8 -m mixdet.run SCRIPT ... --launcher pytorch`.
 """
@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Prepare mmdet, then run the script of the command line as `__main__`.
 
     Raises:
-        MixDetError: The script is missing, or the script raised this error.
+        MixDetError: The script is missing, or it raised a `MixDetError` itself.
     """
     parser = argparse.ArgumentParser(
         prog="python -m mixdet.run", description="Run a script of mmdet without a compiled mmcv."
@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not options.script.is_file():
         raise MixDetError(f"{options.script}: no such script")
 
-    # Here, so that --help and a missing script cost no import of torch
+    # These imports load torch, which --help and a missing script do not need.
     from mixdet import compat
     from mixdet.compat.checkpoint import trust_checkpoints
 
@@ -51,8 +51,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     if options.trust_checkpoint:
         trust_checkpoints()
     sys.argv = [str(options.script), *options.args]
-    if not getattr(sys.flags, "safe_path", False):  # `python -P` adds no first entry
-        sys.path[0] = str(options.script.resolve().parent)  # in place of the working directory
+    # The first entry is the working directory for `python -m`, but the script's folder for a
+    # script. `python -P` adds neither.
+    if not getattr(sys.flags, "safe_path", False):
+        sys.path[0] = str(options.script.resolve().parent)
     runpy.run_path(str(options.script), run_name="__main__")
 
 

@@ -27,7 +27,7 @@ def packed_collate(samples: Sequence[dict]) -> dict[str, Any]:
     process receives the same lists of tensors and data samples that the worker collated.
 
     Args:
-        samples: The pipeline's results, one per image: `inputs`, (3, H, W), and other keys.
+        samples: One dict per image, as the pipeline returns it: `inputs` (3, H, W), and other keys.
 
     Returns:
         The batch, with a list for each key.
@@ -49,7 +49,7 @@ def stack_images(images: Sequence[Tensor]) -> Tensor:
 
 
 def have_one_shape(images: Any) -> bool:
-    """Tell whether images are a list of 3-D tensors of one shape, type and device.
+    """Tell whether images are a list of 3-D tensors with the same shape, type and device.
 
     Test-time augmentation gives nested lists, for which the answer is False.
     """
@@ -67,7 +67,7 @@ def is_channels_last(image: Tensor) -> bool:
 
 
 def _as_stored(images: Sequence[Tensor]) -> tuple[list[Tensor], bool]:
-    """Return the images, permuted to (H, W, 3) if all are channels-last, and whether all are."""
+    """Return the images, and whether all are channels-last. If so, permute them to (H, W, 3)."""
     channels_last = all(map(is_channels_last, images))
     return [image.permute(1, 2, 0) if channels_last else image for image in images], channels_last
 
@@ -78,7 +78,7 @@ def _channels_first(stored: Tensor, channels_last: bool) -> Tensor:
 
 
 class ImageList(list):
-    """A list of images. If they have one shape, it is pickled as one tensor."""
+    """A list of images, which is pickled as one tensor if all images have the same shape."""
 
     def __reduce__(self) -> tuple[Callable, tuple]:
         if not have_one_shape(self):
@@ -90,7 +90,7 @@ class ImageList(list):
         torch.stack(stored, out=shared.tensor)
         return _unstack, (shared, channels_last)
 
-    # torch's pinning calls copy.copy, which would pickle the list without this method.
+    # torch calls copy.copy when it pins memory. Without this method that would pickle the list.
     def __copy__(self) -> ImageList:
         return ImageList(self)
 
@@ -108,7 +108,7 @@ class PackedList(list):
 
 
 class _TensorPickler(pickle.Pickler):
-    """Pickles tensors as NumPy arrays, and so as plain bytes, where NumPy supports the type."""
+    """Pickles a tensor as a NumPy array, which is plain bytes, if NumPy supports its type."""
 
     def reducer_override(self, value: Any) -> Any:
         if type(value) is Tensor and value.device.type == "cpu":
@@ -123,5 +123,5 @@ def _unstack(stored: Tensor, channels_last: bool) -> ImageList:
 
 
 def _unpack(content: bytes) -> PackedList:
-    # This is as safe as the surrounding pickle, which names this function.
+    # pickle.loads can run any code, but so can the pickle that contains `content`.
     return PackedList(pickle.loads(content))

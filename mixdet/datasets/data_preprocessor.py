@@ -26,19 +26,20 @@ class BatchedDetDataPreprocessor(DetDataPreprocessor):
     mmdet sends each image, its boxes and its labels to the GPU one by one, waits for each of them,
     and normalizes image by image. This class sends the images of a batch as one tensor, and all
     boxes and labels as one tensor per data type. It sends them from pinned memory without waiting,
-    and normalizes the whole batch. On a CPU, channels-last images (`PackChannelsLast`) are
-    converted and normalized in one pass and stay channels-last; results are equal up to rounding.
-    Images of several sizes, and samples with more than boxes and labels, are left to mmdet.
+    and normalizes the whole batch at once. On a CPU, channels-last images (see `PackChannelsLast`)
+    are converted and normalized in one pass and stay channels-last. Their values may differ from
+    mmdet's by rounding. Images of different sizes, and samples with other annotations than boxes
+    and labels, are handled by mmdet's code.
 
     Args:
         photometric: Arguments of `PhotometricDistortion`, to distort training batches on the
-            device. Use it together with `SSDRandomCrop(photometric=None)` where the CPU cannot
-            keep up with a GPU. The random numbers come from NumPy's global generator, which
-            `SeedIterationHook` seeds. None distorts nothing.
+            device. Use it if the CPU cannot keep up with a GPU, together with
+            `SSDRandomCrop(photometric=None)`. The random numbers come from NumPy's global
+            generator, which `SeedIterationHook` seeds. With None nothing is distorted.
         **kwargs: Arguments of `DetDataPreprocessor`.
 
     Raises:
-        MixDetError: In training with `photometric`, if the images are not of one size.
+        MixDetError: `photometric` is given, and a training batch has images of different sizes.
     """
 
     def __init__(self, photometric: dict | None = None, **kwargs) -> None:
@@ -49,13 +50,14 @@ class BatchedDetDataPreprocessor(DetDataPreprocessor):
         """Send a batch to the device, and distort, normalize and pad it.
 
         Args:
-            data: `inputs`, images (3, H, W) or one tensor (N, 3, H, W), uint8 or float from 0 to
-                255, in BGR as they are loaded; and `data_samples`, one per image, or None.
+            data: A dict. `inputs` is a list of images (3, H, W) or one tensor (N, 3, H, W), in BGR
+                from 0 to 255, uint8 or float. `data_samples` has one sample per image, or is None.
             training: Whether the batch is for training.
 
         Returns:
-            `inputs`, (N, 3, H, W) float, in RGB with `bgr_to_rgb`; and `data_samples`, copies that
-            also contain the padded size. Boxes are plain tensors unless `boxtype2tensor` is False.
+            A dict. `inputs` is (N, 3, H, W) float, in RGB if `bgr_to_rgb` is set. `data_samples`
+            has copies of the samples, with the padded size added. Boxes are plain tensors unless
+            `boxtype2tensor` is False.
         """
         if training and self.photometric is not None:
             images = data["inputs"]
@@ -73,7 +75,7 @@ class BatchedDetDataPreprocessor(DetDataPreprocessor):
         return super().forward(data, training)
 
     def _takes_one_pass(self, inputs: Any) -> bool:
-        """Tell whether the inputs are channels-last CPU images that need normalization only."""
+        """Tell whether the inputs are channels-last CPU images that need no padding."""
         return (
             self.device.type == "cpu"
             and self._enable_normalize
@@ -86,7 +88,7 @@ class BatchedDetDataPreprocessor(DetDataPreprocessor):
         )
 
     def _in_one_pass(self, images: Sequence[Tensor], samples: Sequence | None) -> dict:
-        """Preprocess as mmdet does. Channel order and normalization are one linear map here."""
+        """Preprocess as mmdet does, but apply channel order and normalization as one linear map."""
         pixels = stack_images(images).float().permute(0, 2, 3, 1)  # (N, H, W, 3)
         mean = self.mean.float().view(3, 1)
         scale = 1 / self.std.float().view(-1, 1).expand_as(mean)
@@ -105,7 +107,7 @@ class BatchedDetDataPreprocessor(DetDataPreprocessor):
         return {"inputs": inputs, "data_samples": samples}
 
     def cast_data(self, data: Any) -> Any:
-        """Send data to the device as mmengine does, in fewer tensors."""
+        """Send data to the device as mmengine does, but in fewer tensors."""
         if not isinstance(data, Mapping):
             return super().cast_data(data)
         sent = {}
@@ -125,7 +127,7 @@ class BatchedDetDataPreprocessor(DetDataPreprocessor):
         return tensor.to(self.device, non_blocking=True)
 
     def _send_samples(self, samples: Sequence) -> Sequence:
-        """Return copies of the samples on the device. All tensors of one type are sent as one."""
+        """Copy the samples to the device. All tensors of the same data type are sent as one."""
         copies = [sample.new() for sample in samples]
         fields: dict[torch.dtype, list[tuple[InstanceData, str, Tensor]]] = {}
         for copy in copies:

@@ -17,25 +17,24 @@ from mixdet.errors import MixDetError
 
 @DATASETS.register_module()
 class DigitScenes(SafeCocoDataset):
-    """`SafeCocoDataset` that writes the digit scenes if their folder does not exist.
+    """A `SafeCocoDataset` that writes the digit scenes to `data_root` if they do not exist yet.
 
     The first process of a machine writes them, and the others wait. Digit scenes of an older
-    version are written again. Any other folder with the annotation file is used as it is, so
-    `data_root` may name scenes with other arguments (`tools/make_digit_scenes.py`) or another data
-    set.
+    version are replaced. Otherwise a folder with the annotation file is used unchanged. It may
+    contain scenes that `tools/make_digit_scenes.py` made with other arguments, or another data set.
 
     Args:
         data_root: Folder of the data set.
         ann_file: Annotation file, relative to `data_root`.
-        data_prefix: Folder of the images, relative to `data_root`.
+        data_prefix: `{"img": FOLDER}`, with the folder of the images relative to `data_root`.
         **kwargs: Arguments of `SafeCocoDataset`.
 
     Raises:
-        MixDetError: The digit scenes have no annotation file of that name, or they cannot be
-            written because the folder contains other files.
+        MixDetError: The digit scenes have no file named `ann_file`, or they cannot be written
+            because the folder contains other files.
     """
 
-    makes_its_data: ClassVar[bool] = True  # checks before a run must not report missing files
+    makes_its_data: ClassVar[bool] = True  # so that checks before a run report no missing files
 
     METAINFO: ClassVar[dict] = {
         "classes": CLASSES,
@@ -62,7 +61,7 @@ class DigitScenes(SafeCocoDataset):
         **kwargs,
     ) -> None:
         annotations = Path(data_root, ann_file)
-        # LOCAL_RANK, since the machines of a run need not share a disk
+        # One process per machine writes the files, since the machines may not share a disk.
         is_first = int(os.environ.get("LOCAL_RANK", 0)) == 0
         is_digit_scenes = read_parameters(Path(data_root)) is not None
         if is_first and (is_digit_scenes or not annotations.is_file()):

@@ -26,20 +26,20 @@ from mixdet.images import (
 
 @DATASETS.register_module()
 class SafeCocoDataset(CocoDataset):
-    """mmdet's `CocoDataset`, which opens no file outside its folder and tolerates broken images.
+    """A `CocoDataset` that opens no image outside its folder and can tolerate broken images.
 
     - A `file_name` is refused if it is absolute, is a URL, contains `..`, or leads out of the image
       folder through a link.
     - The size and the header of an image are checked against limits before it is decoded.
-    - In training, the log names a broken image, and another image, chosen by the seed, replaces it.
-      Each process of a distributed run counts its own broken images, over all its workers. In
-      evaluation a broken image ends the run.
+    - In training, a broken image is logged and replaced by another image, which depends on the
+      seed. Each process of a distributed run counts the broken images that its workers find.
+    - In evaluation, a broken image ends the run.
 
-    With `backend_args` or a URL only the names are checked.
+    If `backend_args` is given or the image folder is a URL, only the file names are checked.
 
     Args:
-        max_broken: Largest fraction of broken images in training. The default, 0, stops the run at
-            the first broken image.
+        max_broken: Largest allowed fraction of broken images in training. The default, 0, stops
+            the run at the first broken image.
         max_bytes: Largest size of an image file in bytes.
         max_pixels: Largest number of pixels of an image, width times height.
         **kwargs: Arguments of `CocoDataset`.
@@ -72,14 +72,16 @@ class SafeCocoDataset(CocoDataset):
                 "tools/check_data.py shows what is wrong"
             ) from error
         if not hasattr(self, "_broken"):
-            # One byte per image, shared by the workers, needs no lock and counts no image twice.
+            # One byte per image, which the workers share. This needs no lock, and an image that
+            # several workers find broken counts once.
             self._broken = torch.zeros(len(self), dtype=torch.uint8).share_memory_()
 
     def parse_data_info(self, raw_data_info: dict) -> dict:
         """Return the annotations of an image.
 
         Raises:
-            MixDetError: The file name leads out of the image folder, or a box is not in pixels.
+            MixDetError: The file name leads out of the image folder, or a coordinate of a box is
+                infinite, NaN or too large.
         """
         name = raw_data_info["raw_img_info"]["file_name"]
         refuse_foreign_name(name, self.data_prefix["img"])
@@ -97,7 +99,7 @@ class SafeCocoDataset(CocoDataset):
         """Run the pipeline on an image. In training another image replaces a broken one.
 
         Raises:
-            MixDetError: The image is broken in evaluation, or too many are broken in training.
+            MixDetError: In evaluation, the image is broken. In training, too many images are.
         """
         while True:
             try:
@@ -143,8 +145,8 @@ class SafeCocoDataset(CocoDataset):
         if count > self.max_broken * len(self) or count == len(self):
             raise MixDetError(
                 f"{error}; {summary}, and the limit is max_broken={self.max_broken:g}: repair or "
-                "remove them; tools/check_data.py lists them"
+                "remove the images that tools/check_data.py lists"
             ) from error
         if not is_known:
             message = f"{error}; another image replaces it: {summary}"
-            print_log(message, logger="current", level=logging.ERROR)  # ranks > 0 log errors only
+            print_log(message, logger="current", level=logging.ERROR)  # other ranks log errors only

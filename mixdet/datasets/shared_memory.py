@@ -1,9 +1,9 @@
-"""Shared memory blocks that a data loading worker uses again for one batch after another.
+"""Shared memory blocks that a data loading worker reuses for batch after batch.
 
 torch allocates new shared memory for every tensor that a worker sends, and the kernel clears its
 pages first. For eight images of 320 x 320 pixels this took longer than reading and augmenting
-them. A worker may use a block of this module again as soon as the training process has freed the
-tensor in it. The system frees the blocks when the worker ends.
+them. A worker may reuse a block of this module as soon as the training process has freed the tensor
+in it. The system frees the blocks when the worker ends.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# Blocks that a worker keeps, for batches that are prefetched, being pinned or in use.
+# A worker keeps up to this many blocks, for batches that are prefetched, being pinned or in use.
 MAX_BLOCKS = 8
-# The last byte of a block is its state.
+# The last byte of a block is its state. A worker replaces an ABANDONED block by a new one.
 FREE, IN_USE, ABANDONED = range(3)
 
-# In a worker: its blocks by number.
+# In a worker: its blocks, by their numbers.
 _worker_blocks: dict[int, Tensor] = {}
-# In the training process: the blocks by process id of the worker and number.
+# In the training process: the received blocks, by the worker's process id and then by number.
 _received_blocks: dict[int, dict[int, Tensor]] = {}
 # In the training process: the finalizers that set a block's state to FREE.
 _finalizers: list[weakref.finalize] = []
@@ -35,7 +35,8 @@ _finalizers: list[weakref.finalize] = []
 class SharedTensor:
     """A tensor in a shared memory block, which a worker fills and then pickles once.
 
-    A worker uses up to `MAX_BLOCKS` blocks again. Further blocks are freed after use, as torch's.
+    A worker reuses up to `MAX_BLOCKS` blocks. If all of them are in use, the tensor gets another
+    block, which is freed after use as torch's own blocks are.
 
     Args:
         shape: Shape of the tensor.
@@ -76,7 +77,8 @@ def _free_block(size: int) -> tuple[int, Tensor]:
         block = torch.empty(size + 1, dtype=torch.uint8).share_memory_()
         if free:
             if not _worker_blocks:
-                # Where torch shares memory by file name, the files would outlive the worker.
+                # Drop the blocks when the worker ends. Where torch shares memory by file name, the
+                # files would remain otherwise.
                 Finalize(None, _worker_blocks.clear, exitpriority=-100)
             _worker_blocks[number] = block
     block[-1] = IN_USE
@@ -86,13 +88,14 @@ def _free_block(size: int) -> tuple[int, Tensor]:
 def _receive(
     worker: int, number: int, block: Tensor, shape: tuple[int, ...], dtype: torch.dtype
 ) -> Tensor:
-    """Return the tensor in the training process. When its storage is freed, so is the block."""
-    if number < MAX_BLOCKS:  # keep it mapped, since mapping costs a page fault per page
+    """Return the tensor, in the training process. Mark the block FREE when its storage is freed."""
+    if number < MAX_BLOCKS:  # keep the block mapped, since mapping costs a page fault per page
         _blocks_of(worker)[number] = block
-    # The finalizer writes to a NumPy array: torch would refuse to change an inference tensor.
+    # The finalizer writes through NumPy, since torch may refuse to change the tensor: it does so
+    # with tensors that were created in inference mode.
     content = block.numpy()
     array = content[: _num_bytes(shape, dtype)]
-    tensor = torch.from_numpy(array)  # its storage, and every view of it, keeps `array` alive
+    tensor = torch.from_numpy(array)  # its storage, which its views share, keeps `array` alive
     finalizer = weakref.finalize(array, _set_state, content, FREE)
     finalizer.atexit = False
     _finalizers[:] = [*(pending for pending in _finalizers if pending.alive), finalizer]
@@ -104,7 +107,7 @@ def _set_state(content: np.ndarray, state: int) -> None:
 
 
 def _abandon_blocks() -> None:
-    """Give up all blocks in use before a fork, since the child process uses their tensors too."""
+    """Before a fork, mark all blocks in use ABANDONED, since the child uses their tensors too."""
     for finalizer in _finalizers:
         detached = finalizer.detach()
         if detached:
@@ -118,7 +121,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def _blocks_of(worker: int) -> dict[int, Tensor]:
-    """Return the blocks of a worker, and drop those of workers that have ended."""
+    """Return a worker's blocks. For a new worker, first drop the blocks of ended workers."""
     if worker not in _received_blocks:
         workers = {child.pid for child in multiprocessing.active_children()}
         for ended in _received_blocks.keys() - workers:

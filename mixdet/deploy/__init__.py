@@ -1,8 +1,8 @@
-"""From a trained detector to files that other runtimes load.
+"""Export a trained detector to files that other runtimes load.
 
-`export` writes a folder, and `mixdet.inference.Detector` runs it. `verify` compares the folder with
-the checkpoint's detections, which `detect_reference` returns. `RawNetwork` is the network that is
-exported, and `fuse` rewrites any of our networks for inference.
+`export` writes a folder, and `mixdet.inference.Detector` runs it. `detect_reference` returns the
+detections of the checkpoint, and `verify` compares the folder with them. `RawNetwork` is the
+network that is exported, and `fuse` rewrites any of our networks for inference.
 """
 
 import mixdet.plugin

@@ -27,7 +27,8 @@ class ExportTarget:
     """What a target needs and supports.
 
     Attributes:
-        packages: Modules that an export imports. The extra with the target's name installs them.
+        packages: Modules that an export imports. `mixdet[NAME]` with the target's name installs
+            them.
         precisions: The supported values of `--precision`.
         kinds: The supported values of `--kind`.
     """
@@ -101,8 +102,9 @@ def write_targets(
     Args:
         targets: Names in `EXPORT_TARGETS`.
         folder: The folder to write to.
-        network_for: Returns the network in the form that is fast on a target.
-        manifest: The contents of `mixdet.json`. INT8 adds the key `float_layers`.
+        network_for: Takes the name of a target, and returns the network in the form that is fast
+            on this target.
+        manifest: The contents of `mixdet.json`. An INT8 export adds the key `float_layers`.
         metadata: Strings to store in ONNX files.
         training_images: INT8 is calibrated on `manifest["calibration_images"]` of these images.
             None for any other precision.

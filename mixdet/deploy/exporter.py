@@ -27,7 +27,7 @@ from mixdet.outputs import writable_folder
 
 KINDS = {"raw": RawNetwork, "end2end": CandidateNetwork}
 WEIGHTS_FILE = "model.safetensors"
-# The manifest states the versions of these packages.
+# The manifest (`mixdet.json`) states the versions of these packages.
 PACKAGES = (
     *("onnx", "onnxscript", "onnxruntime", "openvino", "nncf"),
     *("ncnn", "pnnx", "litert-torch", "ai-edge-litert", "executorch"),
@@ -50,21 +50,21 @@ def export(
 ) -> list[Path]:
     """Export a trained detector, and compare each exported file with it on the test images.
 
-    The files are written to a folder `unverified_...` first. They move to their place when all of
-    them have passed the comparison.
+    The files are written to a subfolder `unverified_...` first. After all of them have passed the
+    comparison, they are moved to the folder itself.
 
     Args:
         config: Path of the config. None takes the config that the checkpoint holds.
         checkpoint: Path of the checkpoint.
-        out: The folder to write. With several kinds, it gets a subfolder for each of them.
+        out: The folder to write. With several kinds, it gets a subfolder for each kind.
         targets: Runtimes to export for, names in `mixdet.deploy.export_targets.EXPORT_TARGETS`.
         kinds: 'raw' (boxes and scores before NMS, one image) or 'end2end' (after NMS, batches).
         precision: 'fp32', 'fp16', 'bf16' or 'int8'. `EXPORT_TARGETS` says which target supports
             which precision.
         calibration_images: Number of training images that INT8 is calibrated on.
-        max_drop: The mAP (0 to 1) that a file of less than float32 may lose.
+        max_drop: The mAP (0 to 1) that a file may lose if its precision is not 'fp32'.
         data_root: Another folder for the config's data.
-        check: False skips the comparison, and the manifest states no mAP.
+        check: False skips the comparison. Then `mixdet.json` states no mAP.
         trust_checkpoint: As for `mixdet.inference.Detector`.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Write the `README.md` of an exported folder, which tells how to run its files."""
+"""Write the `README.md` of an exported folder. It tells how to run the files in the folder."""
 
 from __future__ import annotations
 
@@ -43,27 +43,29 @@ KINDS = {
 PRECISIONS = {
     "fp16": "The weights are float16.",
     "bf16": "The weights are bfloat16, and CPUs that support bfloat16 also compute in it.",
-    "int8": "Convolutions have 8 bits, except those of squeeze-excite and, for OpenVINO, some "
-    "grouped ones. Decoding is float32.",
+    "int8": "Convolutions are computed in 8 bits. Squeeze-excite and the decoding of boxes stay in "
+    "float32, and so do some grouped convolutions for OpenVINO.",
 }
-NCNN = """For ncnn, the input is `in0`: three float planes of 0..255, as
-`ncnn::Mat::from_pixels_resize` makes them. The outputs are `out0`, the boxes, and `out1`, the
-scores."""
+NCNN = """For ncnn, the input is `in0`. It has three planes of floats from 0 to 255, as
+`ncnn::Mat::from_pixels_resize` makes them. The outputs are `out0` (boxes) and `out1` (scores)."""
 OUTPUTS = {
     "raw": """Outputs:
 
 - `boxes` (1, {anchors}, 4), as (x1, y1, x2, y2) in pixels of the input
 - `scores` (1, {anchors}, {classes})
 
-The caller still has to drop scores of {score_thr} and below, to do NMS within each class at an IoU
-of {iou_thr}, and to scale the boxes to the image.""",
+Then do the following in your own code:
+
+1. Drop the boxes whose score is {score_thr} or less.
+2. Do NMS within each class, with an IoU threshold of {iou_thr}.
+3. Scale the boxes to the size of the image.""",
     "end2end": """Outputs:
 
 - `boxes` (N, {places}, 4), as (x1, y1, x2, y2) in pixels of the input
 - `scores` (N, {places}), best first
-- `labels` (N, {places}), with -1 after the last box
+- `labels` (N, {places}); places without a box have the label -1
 
-The caller still has to scale the boxes to the image.""",
+Then scale the boxes to the size of the image in your own code.""",
 }
 PURPOSES = {
     "model.onnx": "ONNX Runtime",
@@ -82,8 +84,9 @@ def write_folder_readme(directory: Path, folder: Path, manifest: dict[str, Any])
     """Write the `README.md` of an exported folder.
 
     Args:
-        directory: Where to write it.
-        folder: The path that it states for the exported folder, where the files will be moved to.
+        directory: The folder to write the `README.md` to.
+        folder: Final path of the exported folder, as the `README.md` shows it. The files are moved
+            there later from `directory`.
         manifest: The contents of `mixdet.json`.
     """
     files = [*manifest["files"], MANIFEST]
@@ -130,6 +133,7 @@ def _notes(manifest: dict[str, Any]) -> list[str]:
     ]
     if "refused" in manifest:
         notes.append(f"**These files are not to be used.** {manifest['refused']}.")
+    # A block is a group of layers. INT8 leaves some in float, because they would lose too much mAP.
     notes += [
         f"Blocks in float for {target}: {', '.join(blocks) or 'none'}."
         for target, blocks in manifest.get("float_layers", {}).items()

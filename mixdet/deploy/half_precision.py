@@ -17,8 +17,8 @@ def convert_onnx_to_float16(file: Path, path: Path, nodes: Collection[str]) -> N
     Args:
         file: The float32 file.
         path: The file to write.
-        nodes: Names of the nodes that may compute in float16, the keys of
-            `mixdet.deploy.quantization.blocks_of_nodes`.
+        nodes: Names of the nodes that may compute in float16. They are the keys of the dict that
+            `mixdet.deploy.quantization.blocks_of_nodes` returns.
     """
     import onnx
     from onnxruntime.transformers.float16 import convert_float_to_float16
@@ -30,7 +30,7 @@ def convert_onnx_to_float16(file: Path, path: Path, nodes: Collection[str]) -> N
 
 
 def round_openvino_weights(model: Any, dtype: str) -> None:
-    """Round the weights of an OpenVINO model's convolutions. Anchors stay as they are.
+    """Round the weights of an OpenVINO model's convolutions. Anchors stay in float32.
 
     Args:
         model: The `openvino.Model`, which is changed in place.

@@ -1,4 +1,8 @@
-"""Write 8-bit files that keep their mAP: the blocks most sensitive to 8 bits stay in float."""
+"""Write 8-bit files that keep their mAP.
+
+The network is divided into blocks, such as inverted residuals. The blocks that change the
+detections most when they have 8 bits stay in float.
+"""
 
 from __future__ import annotations
 
@@ -33,14 +37,14 @@ class Int8Writer:
     """Writes the 8-bit files of one exported network.
 
     Only nodes of the detector's modules are quantized. Normalization, decoding, anchors, softmax
-    and NMS stay in float. So does squeeze-excite, and for OpenVINO some grouped convolutions (see
-    `mixdet.deploy.quantization.quantize_nodes`).
+    and NMS stay in float. Squeeze-excite stays in float too. For OpenVINO, some grouped
+    convolutions also do (see `mixdet.deploy.quantization.quantize_nodes`).
 
     Args:
         file: The float32 network, `model.onnx`.
         manifest: The contents of `mixdet.json`, with `calibration_images` and `max_drop`.
-        training_images: Images of the training split. Some of them calibrate, and others measure
-            the mAP.
+        training_images: Images of the training split. Some of them are used to calibrate, and
+            others to measure the mAP.
     """
 
     def __init__(
@@ -60,7 +64,7 @@ class Int8Writer:
         self._ranking: list[str] = []
 
     def write(self, target: str, folder: Path) -> list[str]:
-        """Write a target's files, with the fewest blocks in float that keep the mAP.
+        """Write a target's files, with as few blocks in float as the mAP allows.
 
         Args:
             target: 'onnx' or 'openvino'.
@@ -105,7 +109,7 @@ class Int8Writer:
             with tempfile.TemporaryDirectory() as folder:
                 file, path = self.file, Path(folder, RUNTIME_FILES["onnx"][0])
                 if self.manifest["kind"] == "end2end":
-                    # Outputs before NMS can be compared anchor by anchor.
+                    # Compare the outputs before NMS, since they have one entry for each anchor.
                     import onnx
 
                     file = Path(folder, "raw.onnx")
@@ -134,9 +138,10 @@ def fewest_float_blocks(blocks: int, keeps_mean_ap: Callable[[int], bool]) -> in
     """Return the smallest number of blocks in float that keeps the mAP, found by bisection.
 
     Args:
-        blocks: The number of blocks. All of them in float keep the mAP, and are not tried.
-        keeps_mean_ap: Returns whether a number of blocks in float keeps the mAP. A larger number is
-            taken to keep it too.
+        blocks: The number of all blocks. If all of them are in float, the mAP is kept, so this is
+            not tried.
+        keeps_mean_ap: Returns whether a number of blocks in float keeps the mAP. The search assumes
+            that any larger number keeps it too.
     """
     if keeps_mean_ap(0):
         return 0
@@ -146,14 +151,15 @@ def fewest_float_blocks(blocks: int, keeps_mean_ap: Callable[[int], bool]) -> in
 def signal_to_noise(
     outputs: Sequence[Sequence[np.ndarray]], other_outputs: Sequence[Sequence[np.ndarray]]
 ) -> float:
-    """Return the signal-to-noise ratio of a changed network, which is high if it detects the same.
+    """Return the signal-to-noise ratio of a changed network. It is high if little has changed.
 
-    The signal is the scores. The noise is the change of the scores and, where a box moves, the
-    score of its best class times (1 - IoU). So boxes with a low score count for little.
+    The signal is the energy (sum of squares) of the scores. The noise is the energy of the changes
+    of scores, plus the energy of the moves of boxes. The move of a box is its best score times
+    (1 - IoU of the old and the new box). So boxes with a low score count for little.
 
     Args:
         outputs: For each image, boxes (1, A, 4) and scores (1, A, classes) of the network.
-        other_outputs: The same arrays of the changed network.
+        other_outputs: The same for the changed network.
 
     Returns:
         Decibels. The value is very large if nothing changes, and minus infinity if the other

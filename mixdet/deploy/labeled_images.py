@@ -1,4 +1,4 @@
-"""Images of a config's data set with their annotations, to run and to score a detector on."""
+"""Load the images and annotations of a config's data set, and score a detector on them."""
 
 from __future__ import annotations
 
@@ -59,7 +59,10 @@ class LabeledImages:
         return detections
 
     def mean_ap(self, detections: Sequence[Sequence[np.ndarray]]) -> float:
-        """Return COCO's box mAP of detections that `detect` returned; -1 without objects."""
+        """Return COCO's box mAP of detections that `detect` returned.
+
+        It is -1 if the annotations of the images have no objects.
+        """
         results = [
             result
             for image_id, arrays in zip(self.image_ids, detections, strict=True)
@@ -73,7 +76,7 @@ def load_labeled_images(cfg: Config, loader: str, data_root: str | None = None) 
     """Return the images of a config's data loader.
 
     Args:
-        cfg: The config. Where the loader has several data sets, the first one is taken.
+        cfg: The config. If the loader has several data sets, the first one is taken.
         loader: 'train_dataloader' or 'test_dataloader'.
         data_root: Another folder for the config's data.
 

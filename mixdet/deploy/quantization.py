@@ -1,8 +1,9 @@
 """Write a network with some of its nodes in 8 bits.
 
-Weights have seven bits and one scale for each channel. An x86 CPU without VNNI adds pairs of
-8-bit products in 16 bits, and with eight bits these sums overflow. ONNX Runtime calls the remedy
-`reduce_range`, NNCF calls it `OverflowFix`. So a file gives the same boxes on every CPU.
+Weights use seven of the eight bits, and have one scale for each channel. An x86 CPU without VNNI
+adds pairs of products in 16 bits. Weights of eight bits would let these sums overflow. With seven
+bits, a file gives the same boxes on every CPU. ONNX Runtime calls this option `reduce_range`. NNCF
+calls it `OverflowFix`.
 """
 
 from __future__ import annotations
@@ -19,31 +20,32 @@ from mixdet.deploy.quiet import errors_only
 from mixdet.deploy.to_openvino import convert_to_openvino
 from mixdet.inference.runtimes import RUNTIME_FILES
 
-# Squeeze-excite modules have this name. They compute little, and 8 bits make them slower.
+# Name of the squeeze-excite modules. They compute little, and 8 bits make them slower.
 SQUEEZE_EXCITE = "se"
-# OpenVINO's depthwise convolutions are no faster in 8 bits up to this output area, as a fraction of
-# the input's pixels. It lies between 1/64 (an output of stride 8) and 1/16 (stride 4).
+# In OpenVINO, a depthwise convolution is faster in 8 bits only if its output has more pixels than
+# this fraction of the network's input. It lies between 1/64 (outputs of stride 8) and 1/16 (of
+# stride 4).
 FLOAT_DEPTHWISE_AREA = 1 / 32
-# A row of AMX's tiles holds this many 8-bit channels. OpenVINO 2026.4 can compute wrong numbers on
-# CPUs with AMX for a grouped 1x1 convolution whose groups have more channels than this, but not a
-# multiple of it. Try again with a later version.
+# A row of a tile of AMX holds this many 8-bit channels. On CPUs with AMX, OpenVINO 2026.4 can
+# compute wrong numbers for some grouped 1x1 convolutions. Their groups have more channels than a
+# row, and the number is no multiple of a row. A later version may need no exception.
 AMX_ROW_CHANNELS = 64
 
 
 def blocks_of_nodes(file: Path, squeeze_excite: bool = True) -> dict[str, str]:
-    """Return the block of every node that may have fewer bits.
+    """Return the block of every node that may compute in fewer bits.
 
-    These are the nodes of the detector's modules. The nodes that normalize the image, decode boxes
-    or do NMS are left out.
+    A block is a group of nodes. Only the nodes of the detector's modules may compute in fewer bits.
+    The nodes that normalize the image, decode boxes or do NMS are left out.
 
     Args:
         file: An ONNX file in which torch's exporter has stated the module of every node.
         squeeze_excite: False leaves out the nodes of squeeze-excite.
 
     Returns:
-        The block by the name of the node. A block is the path of the node's module up to its first
-        indices, such as 'backbone.blocks.2.0' for 'backbone.blocks.2.0.conv_pw.1'. A path without
-        an index is cut to its parent's.
+        The name of the block by the name of the node. The name of a block is the path of the node's
+        module up to its first indices, such as 'backbone.blocks.2.0' for
+        'backbone.blocks.2.0.conv_pw.1'. If the path has no index, it is the path of the parent.
     """
     import onnx
 
@@ -79,10 +81,10 @@ def quantize_nodes(
         target: 'onnx' or 'openvino'.
         file: The float32 network, an ONNX file.
         folder: The folder to write to.
-        nodes: Names of these nodes. For OpenVINO, small depthwise convolutions
-            (`FLOAT_DEPTHWISE_AREA`) stay in float all the same, and so do grouped 1x1 convolutions
-            that AMX can compute wrongly (`AMX_ROW_CHANNELS`).
-        inputs: The calibration images, each as the network takes it: (N, H, W, 3) uint8.
+        nodes: Names of the nodes to compute in 8 bits. For OpenVINO, two kinds of them stay in
+            float nevertheless: small depthwise convolutions (`FLOAT_DEPTHWISE_AREA`), and grouped
+            1x1 convolutions that AMX can compute wrongly (`AMX_ROW_CHANNELS`).
+        inputs: The calibration images, in the input format of the network: (N, H, W, 3) uint8.
         calibration_cache: A file in which ONNX Runtime keeps the ranges of the activations. The
             next call with the same network reads them from it.
     """
@@ -124,7 +126,7 @@ def _quantize_onnx(
 def _stays_in_float(op: Any, pixels: float) -> bool:
     """Return whether an operation of OpenVINO is to stay in float.
 
-    8 bits make some grouped convolutions wrong, and others no faster.
+    In 8 bits, some grouped convolutions give wrong numbers, and others are not faster.
 
     Args:
         op: The operation.
@@ -132,7 +134,7 @@ def _stays_in_float(op: Any, pixels: float) -> bool:
     """
     if op.get_type_name() != "GroupConvolution":
         return False
-    # Weights: (groups, output channels, input channels, height, width), the channels of one group.
+    # Weights: (groups, output channels of a group, input channels of a group, height, width).
     *_, channels, kernel_height, kernel_width = op.get_input_shape(1)
     if channels == 1:  # depthwise
         *_, height, width = op.get_output_partial_shape(0)

@@ -21,7 +21,7 @@ from mixdet.models.fusing import fuse
 
 
 class RawNetwork(nn.Module):
-    """A detector from uint8 images to all boxes and class scores, before any selection.
+    """A network that turns uint8 images into all boxes and class scores, before any selection.
 
     Attributes:
         input_wh: Width and height of the input in pixels.
@@ -132,7 +132,7 @@ class RawNetwork(nn.Module):
         return torch.minimum(boxes.clamp(min=0), limit), scores
 
     def _decode(self, offsets: Tensor) -> Tensor:
-        """Turn offsets (N, A, 4) into boxes (N, A, 4). No constant of the graph depends on N."""
+        """Turn offsets (N, A, 4) into boxes (N, A, 4). The exported graph works for every N."""
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "DeprecationWarning: onnx_delta2bbox")
             return self.detector.bbox_head.bbox_coder.decode(
@@ -170,7 +170,8 @@ def postprocess_settings(trained: TrainedNetwork) -> dict[str, Any]:
     """Return the thresholds of a detector's `test_cfg`, as `mixdet.json` holds them.
 
     Raises:
-        MixDetError: The config has another NMS than `nms`, or other options than its IoU.
+        MixDetError: The NMS of the config has another type than `nms`, or has other options than
+            `iou_threshold`.
     """
     cfg = trained.cfg.model.get("test_cfg") or {}
     nms = dict(cfg.get("nms") or {})
@@ -195,7 +196,7 @@ def pipeline_input_wh(pipeline: Sequence[dict]) -> tuple[int, int]:
         pipeline: The steps, which begin with an array (`TrainedNetwork.pipeline`).
 
     Raises:
-        MixDetError: The pipeline does more than resize to one size, bilinearly.
+        MixDetError: The pipeline does anything else than a bilinear resize to one size.
     """
     remedy = "export needs a test pipeline of LoadImageFromFile, Resize(keep_ratio=False), Pack"
     scale = None
@@ -220,6 +221,6 @@ def pipeline_input_wh(pipeline: Sequence[dict]) -> tuple[int, int]:
 
 
 def _scale_weights(stem: nn.Module, scale: Tensor) -> None:
-    """Multiply a stem's weights by (3, 1, 1), which has the effect of scaling its input."""
+    """Multiply a stem's weights by one factor for each input channel, instead of its input."""
     for conv in (module for module in stem.modules() if isinstance(module, nn.Conv2d)):
         conv.weight.mul_(scale)  # in place: a fused network has no gradients

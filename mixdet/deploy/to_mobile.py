@@ -18,7 +18,7 @@ from mixdet.inference.runtimes import RUNTIME_FILES
 
 
 class _OneImageNetwork(nn.Module):
-    """Has `RawNetwork.forward_one_image` as its forward."""
+    """A module whose `forward` is `RawNetwork.forward_one_image`."""
 
     def __init__(self, network: RawNetwork) -> None:
         super().__init__()
@@ -29,7 +29,7 @@ class _OneImageNetwork(nn.Module):
 
 
 class _PlanesNetwork(_OneImageNetwork):
-    """Has `RawNetwork.forward_planes` as its forward: ncnn has no uint8 tensors."""
+    """A module whose `forward` is `RawNetwork.forward_planes`, since ncnn has no uint8 tensors."""
 
     def forward(self, planes: Tensor) -> tuple[Tensor, Tensor]:
         return self.network.forward_planes(planes)
@@ -90,9 +90,9 @@ def save_executorch(network: RawNetwork, path: str | os.PathLike) -> None:
 def _one_image_network(network: RawNetwork) -> nn.Module:
     """Return the network for one image, with weights in PyTorch's default memory format.
 
-    XNNPACK refuses channels-last weights, and the converter of LiteRT confuses them: litert-torch
-    0.10 identifies a constant by its address. For a channels-last weight it makes a copy, which can
-    get the address of an earlier copy.
+    XNNPACK refuses channels-last weights. The converter of LiteRT can take one such weight for
+    another: litert-torch 0.10 identifies a constant by its address, and copies every channels-last
+    weight. A copy can get the address of an earlier copy.
     """
     return _OneImageNetwork(network).eval().to(memory_format=torch.contiguous_format)
 

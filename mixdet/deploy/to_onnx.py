@@ -1,4 +1,4 @@
-"""Write networks as ONNX files, end2end ones with NMS as nodes of ONNX."""
+"""Write networks as ONNX files. Files of kind end2end also have ONNX nodes for NMS."""
 
 from __future__ import annotations
 
@@ -51,13 +51,13 @@ def save_onnx(
     postprocess: dict[str, Any],
     metadata: dict[str, str],
 ) -> None:
-    """Write a network as ONNX. A `CandidateNetwork` gets its NMS and takes any number of images.
+    """Write a network as ONNX. A `CandidateNetwork` gets NMS, and takes any number of images.
 
     The input is `image`, (N, H, W, 3) uint8. For a `RawNetwork`, N is 1, and the outputs are
     `boxes` (1, A, 4) and `scores` (1, A, classes). For a `CandidateNetwork`, the outputs are
     `boxes` (N, K, 4), `scores` (N, K) in descending order, and `labels` (N, K) int64. The labels
-    after the last box are -1. K is `max_per_img`, or the number of pairs of anchor and class where
-    that is smaller.
+    after the last box are -1. K is `max_per_img`, or the number of pairs of an anchor and a class
+    if this number is smaller.
 
     Args:
         network: The network.
@@ -105,7 +105,7 @@ def save_onnx(
         )
         nms = parser.parse_model(text)
         model = compose.merge_models(model, nms, io_map=[(name, name) for name in names])
-        del model.opset_import[1:]  # the merge states the opset twice, and quantizers refuse it
+        del model.opset_import[1:]  # the merge repeats the opset, and quantizers refuse a repeat
     helper.set_model_props(model, metadata)
     onnx.checker.check_model(model)
     Path(path).write_bytes(model.SerializeToString())

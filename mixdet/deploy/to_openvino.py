@@ -9,8 +9,8 @@ from typing import Any
 def convert_to_openvino(file: Path) -> Any:
     """Read an ONNX file as an `openvino.Model` that can be reshaped to any number of images.
 
-    In a file for a single image, torch writes the 1 of the batch as a constant into every reshape.
-    This function replaces the constant by the batch of the tensor that is reshaped.
+    In a file for a single image, torch writes the batch size 1 as a constant into every reshape.
+    This function lets every reshape copy the batch size of its input instead.
     """
     import openvino
     from openvino import opset13

@@ -18,26 +18,28 @@ from mixdet.inference.trained import TrainedNetwork
 BOX_TOLERANCE = 0.1  # pixels
 SCORE_TOLERANCE = 1e-4
 MEAN_AP_TOLERANCE = 0.0005
-# A box has a counterpart if another box of its class is nearer than this, in pixels and in score.
+# A box has a counterpart if the other detector finds a box of the same class that differs by less
+# than this, in pixels and in score.
 MATCH_PIXELS, MATCH_SCORE = 1, 0.01
-# Tolerated fraction of boxes without a counterpart. NMS and the score threshold may select another
-# of two boxes with equal scores.
+# Tolerated fraction of boxes without a counterpart. Of two boxes with equal scores, NMS and the
+# score threshold may select either one.
 UNMATCHED_TOLERANCE = 0.001
 
 
 @dataclass(frozen=True)
 class VerificationReport:
-    """How far the detections of an exported folder are from those of PyTorch.
+    """The differences between the detections of an exported folder and of PyTorch.
 
     Attributes:
         images: Number of images that were compared.
-        boxes: Number of boxes of PyTorch.
+        boxes: Number of boxes that PyTorch detects.
         unmatched: Number of boxes, of PyTorch or of the folder, without a counterpart.
-        box_difference: Largest difference of two matched boxes, in pixels of the image.
-        score_difference: Largest difference of their scores.
+        box_difference: Largest difference between the coordinates of two matched boxes, in pixels
+            of the image.
+        score_difference: Largest difference between the scores of two matched boxes.
         mAP: COCO's box mAP of the folder; -1 where the images have no objects.
         mAP_torch: COCO's box mAP of PyTorch.
-        max_drop: The mAP that the folder may lose. None for float32, which must lose none.
+        max_drop: The mAP that the folder may lose. None for float32, which has fixed tolerances.
     """
 
     images: int
@@ -67,8 +69,8 @@ class VerificationReport:
         """Check that the folder may be used.
 
         Raises:
-            MixDetError: A float32 folder differs by more than its tolerance, or another one has
-                lost more mAP than `max_drop`.
+            MixDetError: A float32 folder differs from PyTorch by more than a tolerance, or a folder
+                of another precision has lost more mAP than `max_drop`.
         """
         if self.max_drop is not None:
             lost = self.mAP_torch - self.mAP
@@ -90,8 +92,8 @@ class VerificationReport:
         if self.unmatched > UNMATCHED_TOLERANCE * 2 * self.boxes:
             faults.append(
                 f"{self.unmatched} boxes have no counterpart within {MATCH_PIXELS} pixel and "
-                f"{MATCH_SCORE} in score, and PyTorch detects {self.boxes} (was the file exported "
-                "from this checkpoint?)"
+                f"{MATCH_SCORE} in score (PyTorch detects {self.boxes} boxes): name the checkpoint "
+                "that this file was exported from"
             )
         if abs(self.mAP - self.mAP_torch) >= MEAN_AP_TOLERANCE:
             faults.append(f"mAP is {self.mAP:.4f} instead of {self.mAP_torch:.4f}")
@@ -101,7 +103,7 @@ class VerificationReport:
 
 @dataclass(frozen=True)
 class ReferenceDetections:
-    """The detections of a detector in PyTorch, in its config's test images.
+    """The detections that a detector in PyTorch makes in the test images of its config.
 
     Attributes:
         classes: Class names, indexed by label.
@@ -181,8 +183,8 @@ def match_detections(a: Sequence[np.ndarray], b: Sequence[np.ndarray]) -> tuple[
         b: The same arrays of the other detector, which may have another n.
 
     Returns:
-        The number of unmatched boxes of both; the largest difference of matched boxes in pixels;
-        the largest difference of their scores.
+        The number of unmatched boxes of both detectors, the largest difference between matched
+        boxes in pixels, and the largest difference between their scores.
     """
     free = np.ones(len(b[0]), bool)
     box_difference = score_difference = 0.0

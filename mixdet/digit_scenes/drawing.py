@@ -1,10 +1,10 @@
 """Draw a digit scene: handwritten digits on a crop of a photograph, with their boxes.
 
 The wheels of scikit-learn and scikit-image contain the digits and the photographs; nothing is
-downloaded. The two splits share no digit and no pixel of a photograph:
+downloaded. The training and the validation scenes share no digit and no pixel of a photograph:
 
 - The last fifth of the digits of each class is for validation. The digits are in the order of
-  their collection, so most validation digits are by other writers.
+  their collection, so most validation digits are by other writers than the training digits.
 - The right 30 % of each photograph is for validation, and the rest for training.
 """
 
@@ -24,14 +24,14 @@ HEIGHT_RANGE = (18.0, 125.0)  # Height of an upright digit in pixels, log-unifor
 MAX_DIGITS = 5
 EMPTY_FRACTION = 0.05  # Fraction of the images without a digit.
 INK_THRESHOLD = 0.5  # A pixel of a mask above this value is ink. The box encloses all ink.
-MAX_OVERLAP = 0.1  # Intersection of two boxes over the smaller area. Ink never overlaps.
-# Smallest CIELAB distance between a digit and the photograph behind it, for nine tenths of the
-# pixels in the digit's box. A distance of 2 is just noticeable; black on white has 100.
+MAX_OVERLAP = 0.1  # Intersection of two boxes over the smaller box's area. Ink never overlaps.
+# Smallest allowed result of `contrast`, a distance in CIELAB. A distance of 2 is just noticeable.
+# The distance from black to white is 100.
 MIN_CONTRAST = 25.0
 
-# Photographs by name, with the id of their license in `files.LICENSES`. Images of the two packages
-# that contain text (page, text, logo, astronaut, coins, motorcycle) or are nearly blank (moon,
-# cell, clock) are not used.
+# Photographs by name, with the id of their license in `files.LICENSES`. The two packages have more
+# images. They are not used because they contain text (page, text, logo, astronaut, coins,
+# motorcycle) or are nearly blank (moon, cell, clock).
 PHOTOGRAPHS = {
     "china": 2,  # by danielbuechele, from scikit-learn
     "flower": 2,  # by vultilion, from scikit-learn
@@ -68,7 +68,7 @@ class Scene(NamedTuple):
     Attributes:
         image: (160, 160, 3) uint8, RGB.
         boxes: One (x1, y1, x2, y2) per digit, in pixels, x2 and y2 exclusive.
-        digits: The digits.
+        digits: The digits, in the order of `boxes`.
         photograph: Name of the photograph.
         crop: (x1, y1, x2, y2) in pixels of the photograph.
     """
@@ -106,7 +106,7 @@ def load_samples() -> tuple[np.ndarray, np.ndarray]:
 
 
 def digit_indices(split: str) -> np.ndarray:
-    """Return the indices of the samples of a split; the last fifth of each class is `val`."""
+    """Return the indices of a split's samples. The last fifth of each class belongs to `val`."""
     labels = load_samples()[1]
     split_indices = []
     for label in range(len(CLASSES)):
@@ -117,7 +117,7 @@ def digit_indices(split: str) -> np.ndarray:
 
 
 def photo_regions(split: str) -> dict[str, tuple[int, int, int, int]]:
-    """Return the region (x1, y1, x2, y2) of each photograph for a split, in pixels."""
+    """Return the region (x1, y1, x2, y2) of each photograph that a split may use, in pixels."""
     regions = {}
     for name, photo in load_photographs().items():
         height, width = photo.shape[:2]
@@ -162,7 +162,10 @@ def make_scene(split: str, index: int, seed: int = 0) -> Scene:
 
 
 def _background(split: str, rng: np.random.Generator) -> tuple[np.ndarray, str, tuple]:
-    """Return a square crop of a photograph at `SIZE`, the photograph's name, and the crop's box."""
+    """Crop a random photograph to a square, and resize the crop to `SIZE`.
+
+    Return the resized crop, the name of the photograph, and the box of the crop in it.
+    """
     name = list(PHOTOGRAPHS)[rng.integers(len(PHOTOGRAPHS))]
     x1, y1, x2, y2 = photo_regions(split)[name]
     side = int(rng.uniform(0.6 * SIZE, min(2 * SIZE, x2 - x1, y2 - y1)))
@@ -199,7 +202,7 @@ def _draw_digit(split: str, height: float, rng: np.random.Generator) -> Digit:
 def _place(
     mask: np.ndarray, boxes: list, inked: np.ndarray, rng: np.random.Generator
 ) -> tuple[int, int, int, int] | None:
-    """Find a box for the mask that hardly overlaps the other digits. Return None if none is found.
+    """Find a box for the mask that hardly overlaps the other digits, or return None.
 
     Args:
         mask: Mask of the digit, (H, W).
@@ -236,7 +239,7 @@ def _choose_color(lab: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray
         rng: The random generator.
 
     Returns:
-        Color and opacity, or None if no legible ones are found.
+        Color and opacity, or None if none of 50 random choices is legible.
     """
     for _ in range(50):
         color, opacity = rng.integers(0, 256, 3), rng.uniform(0.7, 1)
@@ -246,7 +249,9 @@ def _choose_color(lab: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray
 
 
 def contrast(lab: np.ndarray, color: np.ndarray, opacity: float) -> float:
-    """Return the CIELAB distance to the ink that nine tenths of the background's pixels exceed.
+    """Return the contrast between ink and its background: a distance in CIELAB, times the opacity.
+
+    Nine tenths of the background's pixels have at least this distance to the color of the ink.
 
     Args:
         lab: Background, (H, W, 3) float32 in CIELAB.

@@ -49,9 +49,9 @@ def make_digit_scenes(
 ) -> Path:
     """Write the data set to a folder, unless the folder already contains the same data set.
 
-    The files are written to a temporary folder, which is then renamed, so that an interrupted run
-    leaves no incomplete data set. Digit scenes with other arguments, or of an older version, are
-    replaced.
+    The files are written to a temporary folder, which is then renamed. An interrupted run therefore
+    leaves no incomplete data set. Existing digit scenes with other arguments, or of an older
+    version, are replaced.
 
     Args:
         root: The folder for `annotations/instances_{train,val}.json`, `train/` and `val/`.
@@ -65,8 +65,8 @@ def make_digit_scenes(
         The folder.
 
     Raises:
-        MixDetError: The folder contains files other than digit scenes, or cannot be written; or
-            `train` or `val` is below 1, or `seed` below 0.
+        MixDetError: The folder contains files other than digit scenes, or cannot be written. The
+            error is also raised if `train` or `val` is below 1, or `seed` is below 0.
     """
     for name, value, minimum in (("train", train, 1), ("val", val, 1), ("seed", seed, 0)):
         if value < minimum:
@@ -96,7 +96,7 @@ def make_digit_scenes(
 def ensure_digit_scenes(root: str | os.PathLike, progress: bool = True) -> Path:
     """Write the default digit scenes to a folder, unless it already contains digit scenes.
 
-    Digit scenes of an older version are written again, with the same arguments.
+    Digit scenes of an older version are replaced by new ones with the same arguments.
 
     Args:
         root: The folder.
@@ -116,7 +116,7 @@ def ensure_digit_scenes(root: str | os.PathLike, progress: bool = True) -> Path:
 
 
 def read_parameters(root: Path) -> dict[str, int] | None:
-    """Return version and arguments of the digit scenes in a folder, or None if it has none."""
+    """Return the version and the arguments of a folder's digit scenes, or None without scenes."""
     parameters = []
     for split in SPLITS:
         try:

@@ -31,24 +31,26 @@ from mixdet.evaluation.coco_scores import (
 
 @METRICS.register_module()
 class CocoDetectionMetric(BaseMetric):
-    """The 12 COCO metrics for boxes, equal to those of pycocotools to the last bit.
+    """The 12 COCO metrics for boxes, with exactly the values that pycocotools computes.
 
     mmdet's `CocoMetric` evaluates with 100, 300 and 1000 boxes per image and rounds to 3 digits.
     This class uses pycocotools' own limits of 1, 10 and 100 boxes. The metrics are `coco/bbox_mAP`,
     `coco/bbox_mAP_50`, `_75`, `_s`, `_m` and `_l`, and `coco/AR@1`, `AR@10`, `AR@100`, `AR_s@100`,
-    `AR_m@100` and `AR_l@100`. A metric is -1 if the data contain no object for it. Only images
-    with predictions are evaluated. If the file contains more images, a warning says so.
+    `AR_m@100` and `AR_l@100`. A metric is -1 if the data contain no object for it. Only images that
+    the model was applied to are evaluated. If the annotation file contains more images, a warning
+    says so.
 
     Args:
         ann_file: Annotation file in COCO's format. It is read at the first batch, since the data
-            set may write it.
+            set may have to write it before.
         results_file: File for the detections in COCO's results format, with boxes as
             (x, y, width, height) in pixels of the original image. None writes no file.
-        classwise: Also return `coco/AP/<class>` for every class. `scores` always contains them.
+        classwise: Also return `coco/AP/<class>` for every class. The attribute `scores` always
+            contains these values.
         backend: 'pycocotools', or 'faster_coco_eval' (an extra package), which gives the same
             results in less time.
         backend_args: Arguments of mmengine's file backend, for `ann_file`.
-        collect_device: As in `BaseMetric`.
+        collect_device: The argument of mmengine's `BaseMetric`.
         prefix: Prefix of the metrics' names, by default `coco`.
 
     Raises:
@@ -92,15 +94,16 @@ class CocoDetectionMetric(BaseMetric):
 
         Args:
             data_batch: Not used.
-            data_samples: One per image: `img_id`, and `pred_instances` with `bboxes` (N, 4) as
-                (x1, y1, x2, y2) in pixels of the original image, `scores` (N,), `labels` (N,).
+            data_samples: One dict per image, with `img_id` and `pred_instances`. The instances have
+                `bboxes` (N, 4), which are (x1, y1, x2, y2) in pixels of the original image,
+                `scores` (N,) and `labels` (N,).
         """
         if self._truth is None:
             self._load_truth()
         for sample in data_samples:
             predicted = sample["pred_instances"]
             columns = (predicted[name] for name in ("bboxes", "scores", "labels"))
-            # Copy, since a slice would keep all candidates in memory.
+            # Copy, since a column may be a slice, which keeps all candidates in memory.
             copies = (torch.as_tensor(column).to("cpu", copy=True) for column in columns)
             self.results.append((sample["img_id"], *copies))
 
@@ -111,7 +114,7 @@ class CocoDetectionMetric(BaseMetric):
         """Write the results file and compute the metrics.
 
         Args:
-            results: Image id, boxes, scores and labels of every image, as in `process`.
+            results: Image id, boxes, scores and labels of every image, as `process` stores them.
 
         Returns:
             The metrics by name, without the prefix.
@@ -144,11 +147,13 @@ class CocoDetectionMetric(BaseMetric):
     def _load_truth(self) -> None:
         """Read the annotations, and map labels to category ids as `CocoDataset` does.
 
-        Label i is the i-th category of the file among the data set's classes. Class names are
-        therefore right only if file and data set have the same order.
+        `CocoDataset` ignores categories of the file that are not classes of the data set. Label i
+        is the i-th of the other categories. The class names are therefore right only if the file
+        and the data set have the same order.
 
         Raises:
-            MixDetError: The classes of file and data set differ, in their names or their order.
+            MixDetError: The file lacks a class of the data set, or has the classes in another
+                order.
         """
         with get_local_path(self.ann_file, backend_args=self.backend_args) as path:
             truth = load_coco(path)

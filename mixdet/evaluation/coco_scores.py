@@ -16,9 +16,10 @@ from pycocotools.cocoeval import COCOeval
 
 from mixdet.errors import MixDetError
 
-# Names for pycocotools' `stats`, in its order: average precision over IoU 0.50 to 0.95, at 0.50, at
-# 0.75, and for small, medium and large objects; then average recall with at most 1, 10 and 100
-# boxes per image, and with 100 boxes for small, medium and large objects.
+# Names for pycocotools' `stats`, in its order. The first six are average precisions: over IoU 0.50
+# to 0.95, at IoU 0.50, at IoU 0.75, and for small, medium and large objects. The last six are
+# average recalls: with at most 1, 10 and 100 boxes per image, and with at most 100 boxes for small,
+# medium and large objects.
 STATS = (
     *("bbox_mAP", "bbox_mAP_50", "bbox_mAP_75", "bbox_mAP_s", "bbox_mAP_m", "bbox_mAP_l"),
     *("AR@1", "AR@10", "AR@100", "AR_s@100", "AR_m@100", "AR_l@100"),
@@ -32,8 +33,9 @@ class BoxScores:
     """The results of an evaluation, from 0 to 1.
 
     Attributes:
-        stats: The 12 COCO metrics by their names in `STATS`; -1 if a metric has no object.
-        per_class: AP over IoU 0.50 to 0.95 by class name; NaN if a class has no object.
+        stats: The 12 COCO metrics by their names in `STATS`. A metric is -1 if there is no object
+            for it.
+        per_class: AP over IoU 0.50 to 0.95 by class name. It is NaN for a class without objects.
     """
 
     stats: dict[str, float]
@@ -78,7 +80,7 @@ def pause_garbage_collection() -> Iterator[None]:
 
 
 def load_coco(ann_file: str | os.PathLike) -> COCO:
-    """Read an annotation file without the output of pycocotools.
+    """Read an annotation file, and hide what pycocotools prints.
 
     Raises:
         MixDetError: The file does not exist, or is not in COCO's format.
@@ -150,7 +152,7 @@ def score_boxes(
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
-    # (IoU, recall, class, object size, limit of boxes), -1 where undefined
+    # The dimensions are (IoU, recall, class, object size, limit of boxes). -1 means undefined.
     precision = evaluation.eval["precision"]
     per_class = {}
     for column, category in enumerate(evaluation.params.catIds):
@@ -164,14 +166,14 @@ def score_boxes(
 
 
 def load_backend(backend: str) -> tuple[type, Callable[[COCO], Any]]:
-    """Import a backend.
+    """Import the backend of an evaluation.
 
     Args:
         backend: One of `BACKENDS`.
 
     Returns:
-        The evaluator's class, and a function that converts pycocotools' `COCO` to the class that
-        the evaluator takes.
+        The evaluator's class, and a function that converts a `COCO` object of pycocotools to the
+        type that the evaluator needs.
 
     Raises:
         MixDetError: The backend is unknown or not installed.
@@ -196,8 +198,8 @@ def as_coco(truth: COCO, detections: Sequence[dict[str, Any]]) -> COCO:
 
     Args:
         truth: The annotations.
-        detections: Detections in COCO's results format. The list may be empty, unlike for
-            `COCO.loadRes`.
+        detections: Detections in COCO's results format. The list may be empty, which `COCO.loadRes`
+            does not support.
     """
     if detections:
         return truth.loadRes([dict(detection) for detection in detections])

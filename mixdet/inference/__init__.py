@@ -1,7 +1,7 @@
-"""From a trained detector to boxes: `Detector("epoch_12.pth")("street.jpg")`.
+"""Detect objects with a trained detector: `Detector("epoch_12.pth")("street.jpg")`.
 
-Importing this package loads neither torch nor mmdet nor Pillow. A checkpoint loads torch and mmdet
-when it is opened. An exported folder needs only NumPy, OpenCV and its runtime.
+Importing this package loads neither torch nor mmdet nor Pillow. Opening a checkpoint loads torch
+and mmdet. An exported folder needs only NumPy, OpenCV and its runtime.
 """
 
 from mixdet.inference.detector import Detections, Detector

@@ -1,4 +1,4 @@
-"""Detect objects with a checkpoint or with an exported folder, through one class."""
+"""The class `Detector`, which runs a checkpoint or a folder that `tools/export.py` wrote."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Detections:
     """The detections in one image, sorted by falling score.
 
     Attributes:
-        boxes: (n, 4) float32, (x1, y1, x2, y2) in pixels of the given image.
+        boxes: (n, 4) float32, (x1, y1, x2, y2) in pixels of the image.
         scores: (n,) float32, from 0 to 1.
         labels: (n,) int64, indices into the detector's `classes`.
         names: The class name of each box.
@@ -55,25 +55,24 @@ class Detector:
     Args:
         checkpoint: A checkpoint of mmengine (`.pth`), or a folder that `tools/export.py` wrote.
         config: Path of the config that the checkpoint was trained with. By default the detector
-            takes the config in the checkpoint, which is read as plain values and not run.
-        device: Where a checkpoint computes, such as `cpu` or `cuda:0`. A folder computes on the
+            takes the config in the checkpoint. That config is read as plain values, and not run.
+        device: The device for a checkpoint, such as `cpu` or `cuda:0`. A folder always runs on the
             CPU.
-        trust_checkpoint: Unpickle any object in the checkpoint and run its config. Both can run
-            any code, so the source of the checkpoint has to be trusted.
+        trust_checkpoint: Unpickle any object in the checkpoint, and run its config. Both can run
+            any code, so use this only if you trust the source of the checkpoint.
         runtime: The runtime for a folder: 'onnx', 'openvino', 'ncnn', 'litert' or 'executorch'. By
             default it is the first one that has a file in the folder and is installed.
-        threads: Number of CPU threads to compute with; by default the runtime chooses. With a
-            folder, the number applies to this detector only, and ExecuTorch supports none. With a
-            checkpoint, it is passed to `torch.set_num_threads`, so it applies to the whole process
-            until another detector sets it.
+        threads: Number of CPU threads to compute with. By default the runtime chooses. For a
+            folder, the number applies to this detector only. ExecuTorch does not support it. For a
+            checkpoint, `torch.set_num_threads` sets it for the whole process.
 
     Attributes:
         classes: Class names, indexed by label.
 
     Raises:
-        MixDetError: A checkpoint cannot be read safely, lacks its config, or does not fit it. A
-            folder lacks a file, has a file that was changed, or has none for an installed runtime.
-            An argument has a wrong value or is not for this kind of detector.
+        MixDetError: The checkpoint cannot be read safely, has no config, or does not fit its
+            config. A file of the folder is missing or was changed, or no runtime for its files is
+            installed. An argument has a wrong value, or the checkpoint or folder does not take it.
     """
 
     def __init__(
@@ -88,8 +87,8 @@ class Detector:
     ) -> None:
         if threads is not None and threads < 1:
             raise MixDetError(f"threads={threads}: give a number from 1 on")
-        # Both classes of networks have `classes`. A call takes RGB arrays and returns boxes (n, 4),
-        # scores (n,) and labels (n,) for each of them
+        # A `TrainedNetwork` or an `ExportedNetwork`. Both have the attribute `classes`. A call with
+        # a list of RGB arrays returns boxes (n, 4), scores (n,) and labels (n,) for each array
         self._network: Any
         if Path(checkpoint).is_dir():
             if config is not None or device != "cpu":
@@ -99,7 +98,7 @@ class Detector:
                 )
             self._network = ExportedNetwork(checkpoint, runtime, threads)
         elif Path(checkpoint).is_file():
-            from mixdet.inference.trained import TrainedNetwork  # loads torch and mmdet: seconds
+            from mixdet.inference.trained import TrainedNetwork  # slow: it loads torch and mmdet
 
             if runtime is not None:
                 raise MixDetError(
@@ -121,16 +120,16 @@ class Detector:
         """Detect in one image, or in each image of a list.
 
         Args:
-            images: An image, or a list of images: each a path, an array or a PIL image, as for
-                `mixdet.images.as_rgb`.
+            images: An image, or a list of images. An image is a path, an array or a PIL image, as
+                `mixdet.images.as_rgb` takes it.
             score_thr: Leave out detections with a lower score. The threshold of the config is
                 applied first.
             batch_size: Number of images computed at a time. With 8 or more, OpenVINO computes eight
-                images of a file of kind raw together. This is faster, except for the first such
-                call, which compiles the network.
+                images at once if the folder was exported with `--kind raw`. This is faster. Only
+                the first call with eight images is slow, because it compiles the network.
 
         Returns:
-            `Detections`, or a list of them for a list.
+            `Detections` for an image, or a list of `Detections` for a list of images.
 
         Raises:
             MixDetError: An image cannot be read.

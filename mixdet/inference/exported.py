@@ -17,7 +17,9 @@ from mixdet.inference.runtimes import RUNTIME_FILES, RUNTIME_PACKAGES, load
 
 
 class ExportedFile:
-    """An exported file on its runtime, with the pre- and post-processing that the manifest states.
+    """An exported network file on its runtime.
+
+    Pre- and post-processing follow the manifest, `mixdet.json`.
 
     Args:
         manifest: The content of `mixdet.json`.
@@ -26,8 +28,8 @@ class ExportedFile:
         threads: Number of threads to compute with; None leaves it to the runtime.
 
     Raises:
-        MixDetError: The runtime cannot read the file or set threads, or the file's input is not
-            the one in the manifest.
+        MixDetError: The runtime cannot read the file or set threads, or the input of the file has
+            another size than the manifest states.
     """
 
     def __init__(
@@ -39,7 +41,7 @@ class ExportedFile:
             self._loaded = load(runtime, model, manifest.get("precision", "fp32"), threads)
         except MixDetError:
             raise
-        except Exception as error:  # runtimes raise anything
+        except Exception as error:  # a runtime can raise any error
             raise MixDetError(
                 f"{RUNTIME_PACKAGES[runtime]} cannot read {model} as a network "
                 f"({one_line(error)}): export again"
@@ -51,14 +53,15 @@ class ExportedFile:
                 f"{folder / MANIFEST} states an input of {expected}, but {model.name} takes "
                 f"{tuple(shape[1:])}: export again"
             )
-        self._lock = threading.Lock()  # runtimes keep inputs and outputs between calls
+        # Runtimes keep inputs and outputs between calls, so calls must not overlap
+        self._lock = threading.Lock()
 
     def __call__(self, images: Sequence[np.ndarray]) -> list[tuple[np.ndarray, ...]]:
         """Detect in RGB images (H, W, 3).
 
         Returns:
-            For each image: boxes (n, 4), (x1, y1, x2, y2) in its pixels, scores (n,) and labels
-            (n,).
+            For each image: boxes (n, 4) as (x1, y1, x2, y2) in pixels of the image, scores (n,) and
+            labels (n,).
         """
         inputs = network_input(images, self.manifest)
         input_wh = inputs.shape[2:0:-1]
@@ -77,7 +80,7 @@ class ExportedFile:
         return detections
 
     def raw_outputs(self, inputs: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Compute the outputs of a file of kind raw.
+        """Compute the outputs of a file of kind raw: boxes and scores before NMS.
 
         Args:
             inputs: (N, H, W, 3) uint8, as `network_input` returns them.
@@ -106,12 +109,13 @@ class ExportedNetwork(ExportedFile):
 
     Args:
         folder: The folder.
-        runtime: The runtime to use; None for the first that is usable.
+        runtime: The runtime to use. None takes the first one that has a file in the folder and is
+            installed.
         threads: Number of threads to compute with; None leaves it to the runtime.
 
     Raises:
-        MixDetError: A file is missing, damaged or changed, no runtime for it is installed, or the
-            runtime cannot set threads.
+        MixDetError: A file is missing, damaged or changed, no runtime for the files is installed,
+            or the runtime cannot set threads.
     """
 
     def __init__(
@@ -142,14 +146,16 @@ def suppress(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Turn raw outputs into detections, as mmdet's heads do.
 
-    On each level, the candidates are the `nms_pre` best pairs of an anchor and a class above
-    `score_thr`. Class-aware non-maximum suppression leaves at most `max_per_img` of them.
+    A candidate is a pair of an anchor and a class whose score is above `score_thr`. Each level
+    keeps its `nms_pre` best candidates. Non-maximum suppression within each class leaves at most
+    `max_per_img` detections in the image.
 
     Args:
         boxes: (A, 4), (x1, y1, x2, y2) in pixels of the network's input.
         scores: (A, classes).
-        scale: (4,), the input's size over the image's size, for x1, y1, x2, y2.
-        manifest: The content of `mixdet.json`, of which `levels` and `postprocess` are read.
+        scale: (4,), the size of the network's input divided by the size of the image, for x1, y1,
+            x2, y2.
+        manifest: The content of `mixdet.json`. Only `levels` and `postprocess` are read.
 
     Returns:
         Boxes (n, 4) in pixels of the image, scores (n,), descending, and labels (n,) int64.
@@ -171,7 +177,7 @@ def suppress(
     large = (sizes > post["min_bbox_size"]).all(1)
     boxes, scores, labels, sizes = boxes[large], scores[large], labels[large], sizes[large]
     keep = np.zeros(0, int)
-    if len(boxes):  # OpenCV takes (x, y, width, height), and drops scores up to its threshold 0
+    if len(boxes):  # OpenCV takes (x, y, width, height). Its score threshold is set to 0
         xywh = np.hstack([boxes[:, :2], sizes]).astype(float)
         keep = cv2.dnn.NMSBoxesBatched(xywh, scores, labels.astype(np.int32), 0.0, post["iou_thr"])
         keep = np.asarray(keep, int).ravel()

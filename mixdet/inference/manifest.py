@@ -22,7 +22,7 @@ def _is_text(value: Any) -> bool:
 
 
 def _number_from(low: float, high: float, kinds: type | tuple = int) -> Callable[[Any], bool]:
-    """Return a test whether a value is a number from `low` to `high`. NaN fails the test."""
+    """Return a function that tells whether a value is a number from `low` to `high`, not NaN."""
     return lambda value: (
         isinstance(value, kinds) and not isinstance(value, bool) and low <= value <= high
     )
@@ -30,7 +30,7 @@ def _number_from(low: float, high: float, kinds: type | tuple = int) -> Callable
 
 _is_whole = _number_from(-1, 2**31)
 _is_number = _number_from(-(2**31), 2**31, (int, float))
-# A test for every value of the manifest that `mixdet.inference` reads
+# A test for each value that `mixdet.inference` reads from the manifest (`mixdet.json`)
 SCHEMA = {
     "kind": lambda value: value in ("raw", "end2end"),
     "input": {
@@ -61,7 +61,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if not path.is_file():  # this refuses a named pipe too: reading it would block
         exported = sorted(file.parent.name for file in folder.glob(f"*/{MANIFEST}"))
         exported = [name for name in exported if not name.startswith(UNVERIFIED_PREFIX)]
-        hint = f"; these folders in it have one: {', '.join(exported)}" if exported else ""
+        hint = f"; name one of its exported folders: {', '.join(exported)}" if exported else ""
         raise MixDetError(f"{folder} is no exported folder: it has no {MANIFEST}{hint}")
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
@@ -82,7 +82,7 @@ def _find_fault(value: Any, schema: Any, where: str = "") -> str | None:
         if not isinstance(value, dict):
             return where.removeprefix(".")
         children = [(value.get(key), rule, f"{where}.{key}") for key, rule in schema.items()]
-    elif isinstance(schema, list):  # the only item of the schema is for all items of the list
+    elif isinstance(schema, list):  # its only item is the schema of every item of the value
         if not isinstance(value, list) or not value:
             return where.removeprefix(".")
         children = [(item, schema[0], f"{where}[{index}]") for index, item in enumerate(value)]
@@ -103,7 +103,7 @@ def usable_runtimes(
 
     Args:
         folder: The exported folder.
-        manifest: Its `mixdet.json`.
+        manifest: The content of its `mixdet.json`.
         runtime: Consider this runtime only.
 
     Raises:
@@ -119,7 +119,7 @@ def usable_runtimes(
     usable = [name for name in candidates if importlib.util.find_spec(RUNTIME_PACKAGES[name])]
     if not usable:
         extras = " or ".join(f'pip install "mixdet[{name}]"' for name in candidates)
-        raise MixDetError(f"{folder}: no runtime for it is installed: {extras}")
+        raise MixDetError(f"{folder}: no runtime for its files is installed: run {extras}")
     return usable
 
 
@@ -133,6 +133,6 @@ def check_files(folder: Path, manifest: dict[str, Any], runtime: str) -> None:
         path = folder / name
         if not path.is_file() or sha256(path) != manifest["files"].get(name):
             raise MixDetError(
-                f"{path} is missing or was changed: its SHA-256 is not the one in {MANIFEST}: copy "
-                "the folder again, or export again"
+                f"{path} is missing or was changed since the export ({MANIFEST} has its SHA-256): "
+                "copy the folder again, or export again"
             )

@@ -1,4 +1,4 @@
-"""Run a detector over files, a video or a camera; write images with boxes and one JSON.
+"""Run a detector on images, videos or a camera. Write drawings of the boxes, and a JSON file.
 
 The JSON is a list with one entry for each image: `file`, `boxes` (x1, y1, x2, y2 in pixels),
 `scores`, `labels` and `names`. An entry of a video or a camera also has `frame`, counted from 0.
@@ -37,7 +37,7 @@ def predict_files(
     score_thr: float = 0.3,
     batch_size: int = 8,
 ) -> list[dict[str, Any]]:
-    """Detect in images, videos and folders of them; draw the detections.
+    """Detect in images, videos and folders, draw the detections, and write `predictions.json`.
 
     Args:
         detector: The detector.
@@ -51,7 +51,8 @@ def predict_files(
 
     Raises:
         MixDetError: An input is missing or would be overwritten, or the folder cannot be written.
-            If an input cannot be read, the error comes after all other inputs are in the JSON.
+            If an input cannot be read, the error is raised after the results of all other inputs
+            were written.
     """
     out = Path(out)
     pairs = find_inputs(inputs, out)
@@ -75,7 +76,7 @@ def predict_files(
             faults.append(str(error))
     path = write_json(entries, out)
     if faults:
-        done = f" (the other {len(pairs) - len(faults)} inputs are done: {path})"
+        done = f" (the results of the other {len(pairs) - len(faults)} inputs are in {path})"
         raise MixDetError("; ".join(faults) + (done if entries else ""))
     return entries
 
@@ -148,10 +149,10 @@ def write_json(entries: list[dict[str, Any]], out: str | os.PathLike) -> Path:
 
 
 def find_inputs(inputs: Iterable[str | os.PathLike], out: Path) -> list[tuple[Path, Path]]:
-    """List the input files, also those in folders, and the file to write for each of them.
+    """List the input files, including the files in folders, and the file to write for each one.
 
-    The files of a folder keep their relative paths. If two results would have the same path, the
-    second gets `_2` at the end of its name, and so on.
+    The results of a folder keep the relative paths of its files. If two results would have the same
+    path, the second one gets `_2` at the end of its name, the third one `_3`, and so on.
 
     Returns:
         Pairs of an input file and the file to write.
@@ -160,7 +161,7 @@ def find_inputs(inputs: Iterable[str | os.PathLike], out: Path) -> list[tuple[Pa
         MixDetError: An input is missing or would be overwritten, or a folder has no images and no
             videos.
     """
-    sources: dict[Path, Path] = {}  # by the file to write
+    sources: dict[Path, Path] = {}  # the input file by the file to write
     for path in map(Path, inputs):
         for source in _list_files(path, out):
             name = source.relative_to(path) if path.is_dir() else Path(source.name)
@@ -184,7 +185,7 @@ def _list_files(path: Path, out: Path) -> list[Path]:
         if out_folder == folder:
             raise MixDetError(f"--out {out} is an input folder: choose another, or one inside it")
         out_is_inside = out_folder.is_relative_to(folder)
-        # The folder can have results of an earlier run
+        # `out` can hold the results of an earlier run, which are no inputs
         ignored = path / out_folder.relative_to(folder) if out_is_inside else None
         files = [
             file
@@ -214,7 +215,7 @@ def _read_images(
 
 
 def _output_suffix(suffix: str) -> str:
-    """Return the suffix of the file to write. An image keeps a suffix that every viewer opens."""
+    """Return the suffix of the file to write. Images that few viewers can open become PNG."""
     if suffix in VIDEO_SUFFIXES:
         return ".mp4"
     return suffix if suffix in (".bmp", ".jpeg", ".jpg", ".png", ".webp") else ".png"
@@ -240,7 +241,8 @@ def _writer(target: Path, rate: float, shape: tuple[int, ...]) -> cv2.VideoWrite
     writer = cv2.VideoWriter(str(target), codec, rate, (shape[1], shape[0]))
     if not writer.isOpened():
         raise MixDetError(
-            f"cannot write {target}: this OpenCV has no encoder for mp4v: install another build"
+            f"cannot write {target}: this OpenCV has no encoder for mp4v: install another build of "
+            "OpenCV"
         )
     return writer
 

@@ -29,8 +29,10 @@ RUNTIME_PACKAGES = {
     "litert": "ai_edge_litert",
     "executorch": "executorch",
 }
-OPENVINO_BATCH = 8  # images that OpenVINO computes together: it reshapes a network for one image
-# Packages that write 8-bit files. ONNX Runtime ranks the blocks for every target
+# OpenVINO can reshape a file that was exported for one image. It then computes this many at once
+OPENVINO_BATCH = 8
+# Packages that an export to 8 bits needs. For OpenVINO it needs ONNX Runtime too, which finds out
+# which blocks (groups of layers) lose most in 8 bits
 INT8_PACKAGES = ("onnxruntime", "nncf")
 
 
@@ -38,11 +40,11 @@ class LoadedNetwork(NamedTuple):
     """A network on its runtime. Calls of `run` must not overlap.
 
     Attributes:
-        shape: Shape of the input, with None or a name for a size that is not fixed; None where the
-            file does not state it.
+        shape: Shape of the input. A size that is not fixed is None or a name. The whole shape is
+            None if the file does not state it.
         run: Computes the outputs of images (N, H, W, 3) uint8. For a file of kind raw, N is 1 or
             `batch`.
-        batch: Number of images that a file of kind raw computes faster together, or 1.
+        batch: Number of images that a file of kind raw can compute at once, to be faster; or 1.
     """
 
     shape: Sequence[int | str | None] | None
@@ -57,7 +59,7 @@ def load(
 
     Args:
         runtime: A key of `RUNTIME_FILES`.
-        path: The first of the runtime's files.
+        path: The first file of the runtime in `RUNTIME_FILES`.
         precision: Precision that the file was exported with: 'fp32', 'fp16', 'bf16' or 'int8'.
         threads: Number of threads to compute with; None leaves it to the runtime.
 
@@ -90,15 +92,16 @@ def _onnx(path: Path, precision: str, threads: int | None) -> LoadedNetwork:
 def openvino_core() -> Any:
     """Return the only `openvino.Core` of the process, which is never released.
 
-    A Core gives the thread that creates it a signal stack. When it is released, it frees that stack
-    and puts back the stack that the thread had before. If two Cores are released in the order of
-    their creation, the second puts back a stack that the first has freed. The next signal, such as
-    the end of a data loader's worker, then crashes the process (OpenVINO 2026.4).
+    A second Core could crash the process (OpenVINO 2026.4). A Core gives the thread that creates it
+    a signal stack. When the Core is released, it frees this stack and restores the previous one. If
+    two Cores are released in the order of their creation, the second Core restores the stack that
+    the first Core has freed. The next signal then crashes the process, for example when a worker of
+    a data loader ends.
     """
     import openvino
 
     core = openvino.Core()
-    core.set_property({"ENABLE_MMAP": False})  # a file in use may be exported again
+    core.set_property({"ENABLE_MMAP": False})  # so a file in use can be overwritten by an export
     return core
 
 
@@ -106,7 +109,7 @@ def _openvino(path: Path, precision: str, threads: int | None) -> LoadedNetwork:
     core = openvino_core()
     model = core.read_model(path)
     shape = [size.get_length() if size.is_static else None for size in model.input().partial_shape]
-    # Without a hint OpenVINO computes in bfloat16 where the CPU can, which moves boxes by pixels
+    # Without a hint, OpenVINO computes in bfloat16 on CPUs that can. This moves boxes by pixels
     hint = {"fp16": "f16", "bf16": "bf16"}.get(precision, "f32")
     config = {"INFERENCE_PRECISION_HINT": hint}
     if threads is not None:
@@ -160,7 +163,7 @@ def _ncnn(path: Path, precision: str, threads: int | None) -> LoadedNetwork:
         outputs = []
         for name in ("out0", "out1"):
             failed, output = extractor.extract(name)
-            if failed or output.empty():  # NumPy would read an empty output beyond its end
+            if failed or output.empty():  # `np.array` reads invalid memory for an empty output
                 raise MixDetError(f"{path}: ncnn computes no {name}: export again")
             outputs.append(np.array(output).reshape(1, -1, output.w))
         return outputs
@@ -186,7 +189,7 @@ def _executorch(path: Path, precision: str, threads: int | None) -> LoadedNetwor
             f"{path}: ExecuTorch's Python package cannot set threads: leave threads out, or choose "
             "another runtime"
         )
-    import torch  # only ExecuTorch's Python package takes torch tensors; on a phone it needs none
+    import torch  # ExecuTorch's Python package takes torch tensors. On a phone it needs no torch
     from executorch.runtime import Runtime
 
     program = Runtime.get().load_program(path)

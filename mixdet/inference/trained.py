@@ -34,21 +34,21 @@ class TrainedNetwork:
         model: The detector, as it was trained.
         predictor: The module that predicts: `model`, or its fused copy.
         cfg: The detector's config.
-        pipeline: The test pipeline, which takes an array instead of a file.
+        pipeline: The test pipeline, changed to take an array instead of a file.
         classes: Class names, indexed by label.
 
     Args:
         checkpoint: Path of the checkpoint.
         config: Path of its config; None for the config in the checkpoint.
         device: Where to compute, such as `cpu` or `cuda:0`.
-        trust: Unpickle any object and run the config in the checkpoint as Python.
-        fuse: Predict with a fused copy of `model`, if `model` is a single-stage detector. The first
-            call makes the copy, and checks on its first image that both compute the same. A
-            detector that cannot be fused predicts without fusing, after a warning.
+        trust: Unpickle any object in the checkpoint, and run its config as Python.
+        fuse: Predict with a faster copy of `model` (see `mixdet.models.fusing.fuse`), if `model` is
+            a single-stage detector. The first call makes the copy. It checks on one image that both
+            compute the same. If the detector cannot be fused, the call warns and uses `model`.
 
     Raises:
-        MixDetError: The checkpoint cannot be read safely, lacks its config or does not fit it, or
-            nothing can be computed on the device.
+        MixDetError: The checkpoint cannot be read safely, has no config or does not fit its config.
+            Or the device cannot be used.
     """
 
     def __init__(
@@ -89,8 +89,8 @@ class TrainedNetwork:
         """Detect in RGB images (H, W, 3).
 
         Returns:
-            For each image: boxes (n, 4), (x1, y1, x2, y2) in its pixels, scores (n,) and labels
-            (n,).
+            For each image: boxes (n, 4) as (x1, y1, x2, y2) in pixels of the image, scores (n,) and
+            labels (n,).
         """
         prepared = [self._prepare(image) for image in images]
         batch = {key: [sample[key] for sample in prepared] for key in ("inputs", "data_samples")}
@@ -145,7 +145,7 @@ def _from_array(pipeline: Sequence[dict]) -> list[dict]:
 
 
 def _class_names(meta: dict, cfg: Config) -> tuple[str, ...]:
-    """Return the class names in the checkpoint, or else of the test data set in its config."""
+    """Return the class names in the checkpoint. If it has none, return the test data set's."""
     metainfo = {key.lower(): value for key, value in meta.get("dataset_meta", {}).items()}
     if "classes" not in metainfo:
         dataset = cfg.get("test_dataloader", {}).get("dataset", {})

@@ -1,4 +1,4 @@
-"""A sampler whose indices carry the seed of each sample."""
+"""A sampler that attaches a seed for the sample's random numbers to every index."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from mmengine.dataset import DefaultSampler
 
 
 class SampleIndex(int):
-    """An index into a data set, with the key that seeds the randomness of the sample.
+    """An index into a data set, with the key that seeds the random numbers of the sample.
 
     The index is sent to the workers and passes through the data set to
-    `results["sample_idx"]`, where `SeedSample` reads its key. Wrappers that compute an inner index
-    (`RepeatDataset` by `%`, `ConcatDataset` by `-`) keep the key, so that each repetition of a
-    sample is augmented in another way.
+    `results["sample_idx"]`, where `SeedSample` reads the key. Wrappers of a data set compute an
+    inner index: `RepeatDataset` with `%`, and `ConcatDataset` with `-`. Both operators keep the
+    key, so each repetition of a sample is augmented in another way.
 
     Attributes:
-        key: (seed, epoch, index). The index is that of the outermost data set.
+        key: (seed, epoch, index), with the index into the outermost data set.
     """
 
     key: tuple[int, int, int]
@@ -43,13 +43,13 @@ class SeededSampler(DefaultSampler):
     """mmengine's `DefaultSampler` with indices that carry (seed, epoch, index).
 
     With `SeedSample` as the first transform, a sample does not depend on the number of workers and
-    GPUs, and a resumed run repeats the samples exactly.
+    GPUs. A resumed run gets exactly the samples that it would have got without the stop.
     """
 
     _skipped = 0
 
     def skip(self, samples: int) -> None:
-        """Skip the first samples of this rank, in the next iteration over the sampler only.
+        """Skip the first samples of this rank, but only in the next iteration over the sampler.
 
         Args:
             samples: Number of samples to skip.

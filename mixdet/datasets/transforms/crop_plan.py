@@ -14,12 +14,13 @@ MAX_ASPECT = 2.0  # largest ratio of the longer to the shorter side of a crop
 
 
 class CropPlan(NamedTuple):
-    """The plan for one image.
+    """The geometry of the augmentation of one image.
 
     Attributes:
         crop: (x1, y1, x2, y2) in whole pixels of the image, x2 and y2 exclusive. It may extend
-            beyond the image on any side, where it has to be filled.
-        kept: (N,) bool, the boxes whose center is inside. Without a crop these are all boxes.
+            beyond the image on any side. The area outside the image has to be filled.
+        kept: (N,) bool, True for a box whose center is inside the crop. If "no crop" was drawn, all
+            boxes are kept.
         flip: Whether the crop is mirrored from left to right.
     """
 
@@ -32,17 +33,18 @@ class CropPlan(NamedTuple):
 class CropPlanner:
     """Draw expansion, minimum-IoU crop and flip from NumPy's global generator.
 
-    The plans have the distribution of mmdet's `Expand`, `MinIoURandomCrop` and `RandomFlip`. All
-    trials of a threshold are drawn and checked together. A threshold that no crop can reach is
-    skipped without a trial, which changes no probability.
+    The plans have the same distribution as with mmdet's `Expand`, `MinIoURandomCrop` and
+    `RandomFlip`. The crop is cut from the canvas, which is the image after the expansion. For each
+    drawn threshold, `TRIALS` crops are drawn and checked at once. A threshold that no crop can
+    reach is skipped without a trial. This does not change the distribution.
 
     Attributes:
-        expand_ratio: Smallest and largest ratio of the canvas's side to the image's. None turns
-            the expansion off.
+        expand_ratio: Smallest and largest ratio of the canvas's side to the image's side. None
+            turns the expansion off.
         expand_prob: Probability of an expansion.
-        min_ious: Thresholds. Each of them, "no crop" and "no threshold" are drawn with equal
-            probability.
-        min_crop_size: Smallest ratio of the crop's side to the canvas's.
+        min_ious: Thresholds for the smallest IoU of the crop with a box. Each threshold, "no crop"
+            and "no threshold" have the same probability.
+        min_crop_size: Smallest ratio of the crop's side to the canvas's side.
         flip_prob: Probability of a flip.
     """
 
@@ -72,7 +74,7 @@ class CropPlanner:
         return CropPlan((x1 - left, y1 - top, x2 - left, y2 - top), kept, flip)
 
     def _crop(self, boxes: np.ndarray, canvas: tuple[int, int]) -> tuple[list[int], np.ndarray]:
-        """Draw a crop [x1, y1, x2, y2] of the canvas; return it and which boxes are kept."""
+        """Draw a crop of the canvas. Return [x1, y1, x2, y2], and which boxes are kept, (N,)."""
         modes = (None, *self.min_ious, 0)
         highest = self._highest_threshold(boxes, canvas)
         while True:
@@ -92,13 +94,13 @@ class CropPlanner:
                 return crops[0].tolist(), inside[0]
 
     def _highest_threshold(self, boxes: np.ndarray, canvas: tuple[int, int]) -> float:
-        """Return an upper bound of the threshold that a crop can reach with all boxes.
+        """Return an upper bound for the smallest IoU of a crop with a box.
 
         An IoU is at most the ratio of the smaller to the larger area. Let the smallest box have the
-        area a, the largest box the area b, and the smallest crop the area c. A crop can have an IoU
-        of t with the smallest box only if its area is at most a / t, and with the largest box only
-        if its area is at least t b. Therefore t is at most a / c, and at most the square root of
-        a / b.
+        area a, the largest box the area b, and the smallest crop the area c. Suppose that a crop
+        has an IoU of at least t with every box. Because of the smallest box, the crop's area is at
+        most a / t. Because of the largest box, the crop's area is at least t b. The crop's area is
+        also at least c. Therefore t is at most the square root of a / b, and at most a / c.
         """
         if not len(boxes):
             return 1.0
@@ -110,7 +112,7 @@ class CropPlanner:
         return min(bounds) * (1 + 1e-5)  # the areas have rounding errors
 
     def _trials(self, canvas: tuple[int, int]) -> np.ndarray:
-        """Draw `TRIALS` crops; return those of allowed shape, (T, 4), in whole pixels."""
+        """Draw `TRIALS` crops. Return those with an allowed aspect ratio, (T, 4), whole pixels."""
         draws = np.random.random_sample((2, TRIALS, 2))
         sizes = (self.min_crop_size + (1 - self.min_crop_size) * draws[0]) * canvas
         aspects = sizes[:, 1] / sizes[:, 0]
@@ -120,7 +122,7 @@ class CropPlanner:
         room = canvas - sizes
         starts = room + (1 - room) * draws[1][allowed]
         crops = np.concatenate([starts, starts + sizes], axis=1).astype(np.int64)
-        if min(canvas) * self.min_crop_size < 1:  # only then a crop may be empty
+        if min(canvas) * self.min_crop_size < 1:  # otherwise no crop is empty
             crops = crops[(crops[:, 2:] > crops[:, :2]).all(axis=1)]
         return crops
 
@@ -131,7 +133,7 @@ def _uniform(low: float, high: float) -> float:
 
 
 def _smallest_iou(crops: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """Return the smallest IoU of each of T crops with N > 0 boxes, (T,)."""
+    """Return, for each of T crops, the smallest of its IoUs with N > 0 boxes, (T,)."""
     starts = np.maximum(crops[:, None, :2], boxes[:, :2])
     ends = np.minimum(crops[:, None, 2:], boxes[:, 2:])
     sides = np.maximum(ends - starts, 0)

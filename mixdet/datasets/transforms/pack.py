@@ -19,10 +19,10 @@ OTHER_ANNOTATION_KEYS = {"gt_masks", "gt_seg_map", "proposals"}
 class PackChannelsLast(PackDetInputs):
     """mmdet's `PackDetInputs`, without a copy of the image.
 
-    `inputs` has the shape (3, H, W) and the values that mmdet gives, but stays in the channels-last
-    memory of the image (H, W, 3). On a CPU with `BatchedDetDataPreprocessor` it stays so up to the
-    first convolution. Boxes and labels are copied only if some boxes are to be ignored. If boxes
-    are missing or other annotations are present, mmdet packs the annotations.
+    `inputs` has mmdet's shape (3, H, W) and mmdet's values, but shares the channels-last memory
+    (H, W, 3) of the image. With `BatchedDetDataPreprocessor` on a CPU, it stays channels-last up to
+    the first convolution. Boxes and labels are not copied either. If boxes are missing or ignored,
+    or if there are other annotations, mmdet's code packs the annotations.
 
     Required keys: img, (H, W, 3) or (H, W).
 
@@ -32,7 +32,7 @@ class PackChannelsLast(PackDetInputs):
     share memory with the input of the transform.
 
     Args:
-        meta_keys: Keys for the meta information of the data sample, mmdet's by default.
+        meta_keys: Keys to copy to the meta information of the data sample. The default is mmdet's.
     """
 
     def transform(self, results: dict) -> dict:
@@ -57,7 +57,7 @@ class PackChannelsLast(PackDetInputs):
 
 
 def _has_boxes_only(results: dict) -> bool:
-    """Tell whether a sample is annotated with boxes and labels only, none of them ignored."""
+    """Tell whether a sample's annotations are boxes and labels only, and no box is ignored."""
     if not results.keys() >= set(BOX_KEYS) or results.keys() & OTHER_ANNOTATION_KEYS:
         return False
     boxes, labels, ignored = (results[key] for key in BOX_KEYS)

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 ORDERS = tuple(itertools.permutations(range(3)))
-# Pixels that are distorted at a time. As float32, in BGR and in HSV, they fit into the cache.
+# Number of pixels that are distorted at a time. Two float32 copies of them, in BGR and in HSV, fit
+# into the CPU's cache.
 BAND_PIXELS = 20_000
 
 
@@ -23,7 +24,7 @@ class PhotometricDraw(NamedTuple):
 
     Attributes:
         brightness: Summand of every value.
-        contrast: Factor of every value, after the brightness.
+        contrast: Factor of every value, applied after the brightness is added.
         saturation: Factor of the saturation in HSV.
         hue: Summand of the hue in HSV, in degrees.
         order: Channel i of the output is channel order[i] of the input.
@@ -40,9 +41,10 @@ class PhotometricDraw(NamedTuple):
 class PhotometricDistortion:
     """Draw distortions as mmdet's `PhotoMetricDistortion` does.
 
-    Each of the five parts of a distortion has a probability of 1/2. mmdet also draws whether the
-    contrast comes before or after saturation and hue. This class does not, since a positive factor
-    changes neither saturation nor hue, so that both orders give the same pixels.
+    Each of the five fields of a `PhotometricDraw` is drawn with a probability of 1/2, and otherwise
+    has its default. mmdet also draws whether the contrast changes before or after saturation and
+    hue. This class does not, since both orders give the same pixels: a positive factor changes
+    neither saturation nor hue.
 
     Attributes:
         brightness_delta: Largest absolute change of the brightness, in gray values.
@@ -81,13 +83,13 @@ def distort(
     shown: tuple[slice, slice] = (slice(None), slice(None)),
     fill: Sequence[int] = (0, 0, 0),
 ) -> np.ndarray:
-    """Distort an image. The result is not clipped to 0 to 255, as in mmdet.
+    """Distort an image. As in mmdet, the values are not clipped to 0 to 255.
 
     Args:
         image: (H, W, 3) uint8, BGR.
         draw: The distortion.
-        shown: Rows and columns of the image that may differ from `fill`.
-        fill: The color of all other pixels, BGR.
+        shown: Rows and columns with the pixels that may differ from `fill`.
+        fill: Color of all pixels outside `shown`, BGR.
 
     Returns:
         (H, W, 3) float32.
@@ -109,7 +111,8 @@ def distort(
 
 
 def _needs_hsv(draw: PhotometricDraw) -> bool:
-    # mmdet always converts to HSV and back, which changes only values below zero.
+    # mmdet always converts to HSV and back. If saturation and hue do not change, the conversion
+    # changes only values below zero.
     return draw.saturation != 1 or draw.hue != 0 or draw.brightness < 0
 
 
@@ -132,16 +135,16 @@ class _BgrDistortion:
 class _HsvDistortion:
     """Any distortion, by one conversion to HSV and back.
 
-    The channel order is a part of the hue and of the conversion back. A cyclic order of the
-    channels shifts the hue by 120 or 240 degrees. The other three orders are cyclic orders of RGB
-    in place of BGR.
+    The channel order needs no pass of its own. A cyclic order of BGR shifts the hue by 0, 120 or
+    240 degrees. The other three orders are cyclic orders of RGB, so for these the pixels are
+    converted back to RGB instead of BGR.
     """
 
     def __init__(self, draw: PhotometricDraw) -> None:
         first, second, last = draw.order
         cyclic = (second - first) % 3 == 1
         self.conversion = cv2.COLOR_HSV2BGR if cyclic else cv2.COLOR_HSV2RGB
-        # OpenCV wraps a hue above 360 degrees, but not one below 0.
+        # OpenCV wraps a hue above 360 degrees, but not a hue below 0.
         hue = (draw.hue + 120 * (first if cyclic else last)) % 360
         self.matrix = np.float32(
             [[1, 0, 0, hue], [0, draw.saturation, 0, 0], [0, 0, draw.contrast, 0]]
@@ -155,14 +158,14 @@ class _HsvDistortion:
             pixels += self.brightness
         hsv = cv2.transform(cv2.cvtColor(pixels, cv2.COLOR_BGR2HSV), self.matrix)
         if self.saturates:
-            rows = hsv.reshape(len(hsv), -1)  # four times faster than on one channel
+            rows = hsv.reshape(len(hsv), -1)  # four times faster than one channel alone
             np.minimum(rows, _saturation_limit(hsv.shape[1]), out=rows)
         cv2.cvtColor(hsv, self.conversion, dst=pixels)
 
 
 @lru_cache(maxsize=64)
 def _saturation_limit(width: int) -> np.ndarray:
-    """Return the limits of a row of HSV pixels, (3 * width,): 1 for the saturation."""
+    """Return upper limits for a row of HSV pixels, (3 * width,). Only the saturation has one."""
     return np.tile(np.float32([np.inf, 1, np.inf]), width)
 
 
@@ -181,11 +184,11 @@ def _fill_outside(image: np.ndarray, inside: tuple[slice, slice], color: np.ndar
 
 
 def distort_batch(images: Tensor, draws: Sequence[PhotometricDraw]) -> Tensor:
-    """Distort a batch as `distort` does an image, on any device and without a loop over images.
+    """Distort a batch of images as `distort` does, on any device and without a loop over images.
 
     Args:
         images: (N, 3, H, W), BGR, 0 to 255.
-        draws: One per image.
+        draws: The distortions, one per image.
 
     Returns:
         (N, 3, H, W) float32.

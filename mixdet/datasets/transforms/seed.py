@@ -1,4 +1,4 @@
-"""Seed the random generators by the key of a sample or of an iteration."""
+"""Seed the random generators from the key of a sample or of an iteration."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ def seed_generators(*key: int | str) -> int:
     """Seed `random`, NumPy's global generator and torch's CPU generator from a key.
 
     Args:
-        *key: Integers and strings. Begin with a word for the purpose, so that two purposes with
-            equal numbers get different random numbers.
+        *key: Integers and strings. Begin with a word for the purpose. Otherwise two purposes with
+            the same integers would get the same random numbers.
 
     Returns:
-        The 64-bit seed of the key, for other generators.
+        The 64-bit seed that the key gives, to seed other generators.
     """
     digest = hashlib.blake2b(repr(key).encode(), digest_size=8).digest()
     seed = int.from_bytes(digest, "little")
     random.seed(seed)
     np.random.seed(seed & 0xFFFFFFFF)
-    # torch.manual_seed would also seed every accelerator, from every worker.
+    # torch.manual_seed would also seed every accelerator, and that in every worker.
     torch.default_generator.manual_seed(seed)
     return seed
 
 
 @TRANSFORMS.register_module()
 class SeedSample(BaseTransform):
-    """Seed all random generators from (seed, epoch, index), as the first training transform.
+    """Seed all random generators from (seed, epoch, index). Use it as the first training transform.
 
-    The key comes from the `SampleIndex` of `SeededSampler`. If the pipeline rejects a sample, mmdet
-    draws another index, which has no key. The new sample continues the random numbers of the
-    rejected one, so it is reproducible too. If no index ever has a key, the transform changes
-    nothing and logs one warning.
+    These three numbers are the key of the `SampleIndex` that `SeededSampler` yields. If the
+    pipeline rejects a sample, mmdet draws another index, which has no key. The generators then
+    continue from the rejected sample, so the new sample is reproducible too. If the first index has
+    no key, the transform logs a warning. It does not seed for an index without a key.
     """
 
     _seeded = False
@@ -54,9 +54,9 @@ class SeedSample(BaseTransform):
         elif not (self._seeded or self._warned):
             self._warned = True
             print_log(
-                "SeedSample: the index carries no seed, so samples depend on the workers: set "
-                "train_dataloader.sampler.type to SeededSampler (a wrapper of the data set that "
-                "replaces the index also drops the seed)",
+                "SeedSample: the index carries no seed, so samples depend on the number of "
+                "workers: set train_dataloader.sampler.type to SeededSampler, and use no wrapper "
+                "of the data set that replaces the index",
                 logger="current",
                 level=logging.WARNING,
             )

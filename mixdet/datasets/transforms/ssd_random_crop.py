@@ -1,4 +1,4 @@
-"""SSD's augmentation in one transform, which touches the pixels of the crop only."""
+"""SSD's augmentation in one transform, which processes only the pixels of the crop."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mixdet.datasets.transforms.crop_plan import CropPlan, CropPlanner
 from mixdet.datasets.transforms.photometric import PhotometricDistortion, distort
 from mixdet.errors import MixDetError
 
-# OpenCV decodes a JPEG at 1/2, 1/4 or 1/8 of its size at less cost than at its full size.
+# OpenCV decodes a JPEG faster at 1/2, 1/4 or 1/8 of its size than at its full size.
 REDUCED_FLAGS = {
     8: cv2.IMREAD_REDUCED_COLOR_8,
     4: cv2.IMREAD_REDUCED_COLOR_4,
@@ -43,7 +43,7 @@ class Annotations(NamedTuple):
 
     @classmethod
     def from_results(cls, results: dict) -> Annotations:
-        """Return the annotations that a transform has loaded, or else those of the data set."""
+        """Return the annotations of an earlier transform, or without one those of the data set."""
         if "gt_bboxes" in results:
             boxes = results["gt_bboxes"].tensor.numpy()
             return cls(boxes, results["gt_bboxes_labels"], results["gt_ignore_flags"])
@@ -61,34 +61,42 @@ class SSDRandomCrop(BaseTransform):
 
     The transform replaces mmdet's `LoadImageFromFile`, `LoadAnnotations` (of boxes), `Expand`,
     `MinIoURandomCrop`, `Resize` (bilinear, to a fixed size), `RandomFlip` and
-    `PhotoMetricDistortion`, and has the same distribution. It first draws a plan from the boxes and
-    the size in the annotations. Then it decodes the file, at a reduced size if the crop is at least
-    twice as large as the output, and resizes the pixels of the crop once. The random numbers come
-    from NumPy's global generator, which `SeedSample` seeds.
+    `PhotoMetricDistortion`. Its results have the same distribution. It first plans the crop from
+    the boxes and the image size in the annotations. Then it decodes the file, and resizes the
+    pixels of the crop once. If the crop is at least twice as large as the output, a JPEG is decoded
+    at a reduced size. The random numbers come from NumPy's global generator, which `SeedSample`
+    seeds.
 
-    With a reduced image, the crop is enlarged to whole pixels of that image, by less than one pixel
-    of the output. The boxes take this into account.
+    In an image of reduced size, the crop is enlarged to whole pixels. On each side this adds less
+    than one pixel of the output. The boxes are computed for the enlarged crop.
 
-    Required keys: img_path, and either instances, as mmdet's data sets give them (bbox as x1, y1,
-    x2, y2 in pixels, bbox_label and ignore_flag), or gt_bboxes (`HorizontalBoxes`),
-    gt_bboxes_labels and gt_ignore_flags of an earlier transform, which take precedence.
+    Required keys: img_path, and the annotations. If an earlier transform gives gt_bboxes
+    (`HorizontalBoxes`), gt_bboxes_labels and gt_ignore_flags, these are used. Otherwise the key is
+    instances, as mmdet's data sets give it: bbox as (x1, y1, x2, y2) in pixels, bbox_label and
+    ignore_flag.
 
     Optional keys: height and width, as `CocoDataset` gives them. Without them an image is decoded
     at its full size.
 
-    Modified or added keys: img, (H, W, 3) BGR, uint8, or float32 if distorted; img_shape and
-    ori_shape, (height, width); scale_factor, (x, y), pixels of the output per pixel of the image;
-    flip and flip_direction; gt_bboxes, (N, 4), (x1, y1, x2, y2) in pixels of the output, clipped to
-    it; gt_bboxes_labels and gt_ignore_flags. Boxes whose center is outside the crop are removed.
+    Modified or added keys:
+
+    - img: (H, W, 3) BGR, float32 if `photometric` is given, else uint8.
+    - img_shape and ori_shape: (height, width) of the output and of the image.
+    - scale_factor: (x, y), pixels of the output per pixel of the image.
+    - flip and flip_direction.
+    - gt_bboxes: (N, 4), (x1, y1, x2, y2) in pixels of the output, clipped to the output.
+    - gt_bboxes_labels and gt_ignore_flags.
+
+    Boxes whose center is outside the crop are removed.
 
     Args:
         scale: (width, height) of the output.
-        expand_ratio: Smallest and largest ratio of the canvas's side to the image's. None turns
-            the expansion off.
+        expand_ratio: Smallest and largest ratio of the canvas's side to the image's side. The
+            canvas is the image after the expansion. None turns the expansion off.
         expand_prob: Probability of an expansion.
-        fill: Color of the canvas in RGB (img itself is BGR), rounded down.
-        min_ious: Thresholds for the IoU of the crop with all boxes.
-        min_crop_size: Smallest ratio of the crop's side to the canvas's.
+        fill: Color of the canvas around the image, rounded down. It is in RGB, although img is BGR.
+        min_ious: Thresholds for the smallest IoU of the crop with a box.
+        min_crop_size: Smallest ratio of the crop's side to the canvas's side.
         flip_prob: Probability of a flip.
         photometric: Arguments of `PhotometricDistortion`. None turns the distortion off.
         backend_args: Arguments of mmengine's file backend.
@@ -141,7 +149,7 @@ class SSDRandomCrop(BaseTransform):
             reduction = self._reduction(plan) if data.startswith(JPEG_SIGNATURE) else 1
         image = _decode(data, reduction, path)
         if size is None or image.shape[:2] != tuple(-(-side // reduction) for side in size):
-            # The annotations state no size or a wrong one, or EXIF turns the image.
+            # The annotations have no size or a wrong size, or EXIF turns the image. Plan again.
             if reduction > 1:
                 reduction, image = 1, _decode(data, 1, path)
             size = image.shape[:2]
@@ -229,17 +237,18 @@ def _visible_slice(start: int, length: int, factor: float, size: int) -> slice:
     Args:
         start: First row or column of the image in the crop, in pixels before the resize.
         length: Side of the image, in pixels before the resize.
-        factor: Ratio of the resized crop to the crop.
+        factor: Ratio of the resized crop's side to the crop's side.
         size: Side of the resized crop.
     """
-    # A resized pixel depends on two pixels, each less than one pixel from its position.
+    # Along a side, a resized pixel depends on two pixels of the crop. Each of them is less than one
+    # pixel away from its position.
     first = min(max(math.floor((start - 1) * factor) - 1, 0), size)
     last = min(max(math.ceil((start + length + 1) * factor) + 1, first), size)
     return slice(first, last)
 
 
 def _decode(data: bytes, reduction: int, path: str) -> np.ndarray:
-    """Decode to (H, W, 3) uint8, BGR, and turn upright, as mmdet's `LoadImageFromFile` does."""
+    """Decode an image to (H, W, 3) uint8, BGR, upright, as mmdet's `LoadImageFromFile` does."""
     flag = REDUCED_FLAGS.get(reduction, cv2.IMREAD_COLOR)
     image = cv2.imdecode(np.frombuffer(data, np.uint8), flag)
     if image is None:
