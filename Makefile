@@ -19,7 +19,7 @@ help:
 	@echo "make test-quick  the tests of models, transforms and small units, in under two minutes"
 	@echo "make test-all    all tests"
 	@echo "make test-onedl  the tests on the maintained continuation of mmdet, in .venv-onedl"
-	@echo "make test-oldest the fast tests on the oldest torch that setup.py allows, in .venv-oldest"
+	@echo "make test-oldest the fast tests on the oldest torch that pyproject.toml allows, in .venv-oldest"
 	@echo "make coverage    the fast tests, and how much of mixdet they run"
 	@echo "make lint        ruff, as pre-commit runs it"
 	@echo "make docs        the site of the documents and the API reference, in site/"
@@ -57,7 +57,7 @@ test-onedl: .venv-onedl/.installed
 	.venv-onedl/bin/python -m pytest tests/compat tests/models tests/engine tests/evaluation \
 	  tests/test_configs.py tests/test_run.py $(ARGS)
 
-.venv-onedl/.installed: setup.py
+.venv-onedl/.installed: setup.py pyproject.toml
 	$(PYTHON) -m venv .venv-onedl
 	MMCV_WITH_OPS=0 .venv-onedl/bin/python -m pip install --quiet --disable-pip-version-check \
 	  onedl-mmengine==0.10.12 onedl-mmcv==2.3.6 onedl-mmdetection==3.5.1 "torch>=2.6" torchvision \
@@ -70,7 +70,7 @@ test-onedl: .venv-onedl/.installed
 test-oldest: .venv-oldest/.installed
 	.venv-oldest/bin/python -m pytest $(ARGS)
 
-.venv-oldest/.installed: setup.py
+.venv-oldest/.installed: setup.py pyproject.toml
 	$(PYTHON) -m venv .venv-oldest
 	.venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]' \
 	  torch==2.6.0 torchvision==0.21.0

@@ -15,13 +15,27 @@ MOVED = {
     "mixdet.engine.data_paths": "mixdet.config.data_paths",
     "mixdet.engine.launch": "mixdet.launch",
     "mixdet.engine.trained": "mixdet.inference.trained",
+    "mixdet.engine.hooks.checkpoint": "mixdet.engine.hooks.checkpoint_hook",
+    "mixdet.engine.hooks.cuda_graph": "mixdet.engine.hooks.cuda_graph_hook",
+    "mixdet.engine.hooks.data_check": "mixdet.engine.hooks.data_check_hook",
+    "mixdet.engine.hooks.early_stopping": "mixdet.engine.hooks.early_stopping_hook",
+    "mixdet.engine.hooks.finite": "mixdet.engine.hooks.finite_loss_hook",
+    "mixdet.engine.hooks.fit": "mixdet.engine.hooks.checkpoint_fit_hook",
+    "mixdet.engine.hooks.fuse": "mixdet.engine.hooks.fuse_hook",
+    "mixdet.engine.hooks.interrupt": "mixdet.engine.hooks.interrupt_hook",
+    "mixdet.engine.hooks.memory": "mixdet.engine.hooks.keep_memory_hook",
+    "mixdet.engine.hooks.report": "mixdet.engine.hooks.report_hook",
+    "mixdet.engine.hooks.seed": "mixdet.engine.hooks.seed_iteration_hook",
+    "mixdet.engine.hooks.total_batch": "mixdet.engine.hooks.total_batch_hook",
     "mixdet.inference.as_rgb": "mixdet.images.as_rgb",
     "mixdet.deploy.exported": "mixdet.inference.exported",
     "mixdet.deploy.runtimes": "mixdet.inference.runtimes",
     "mixdet.deploy.pictures": "mixdet.deploy.labeled_images",
     "mixdet.deploy.quantise": "mixdet.deploy.quantization",
+    "mixdet.deploy.fuse": "mixdet.deploy (from mixdet.deploy import fuse)",
     "mixdet.deploy.branches": "mixdet.models.fusing.blocks",
     "mixdet.deploy.parts": "mixdet.models.fusing.parts",
+    "mixdet.models.dense_heads.suppress": "mixdet.models.dense_heads.ssd_post_processing",
     "mixdet.models.layers.shortcut": "mixdet.models.layers.fast_path",
     "mixdet.deploy.export": "mixdet.deploy.exporter",
     "mixdet.deploy.half": "mixdet.deploy.half_precision",
@@ -34,9 +48,29 @@ MOVED = {
     "mixdet.datasets.digit_scenes_dataset": "mixdet.datasets.digit_scenes",
     "mixdet.models.data_preprocessors": "mixdet.datasets.data_preprocessor",
     "mixdet.analysis.ablation": "mixdet.comparison.ablation",
+    "mixdet.analysis.benchmark.peers": "mixdet.models.backbones.timm_features",
     "mixdet.analysis.benchmark": "benchmarks (a folder of the repository, not of the package)",
     "mixdet.analysis.comparison": "mixdet.comparison",
+    "mixdet.analysis.comparison.costs": "mixdet.comparison.row_costs",
+    "mixdet.analysis.comparison.figures": "mixdet.comparison.report_figures",
+    "mixdet.analysis.comparison.folder": "mixdet.comparison.comparison_folder",
+    "mixdet.analysis.comparison.markdown": "mixdet.comparison.report_markdown",
+    "mixdet.analysis.comparison.page": "mixdet.comparison.report_page",
+    "mixdet.analysis.comparison.report": "mixdet.comparison.comparison_report",
+    "mixdet.analysis.comparison.runs": "mixdet.comparison.training_runs",
+    "mixdet.analysis.comparison.statistics": "mixdet.comparison.score_intervals",
+    "mixdet.analysis.comparison.summary": "mixdet.comparison.row_summary",
+    "mixdet.analysis.comparison.worker": "mixdet.comparison.run_worker",
     "mixdet.analysis.data_check": "mixdet.data_check",
+    "mixdet.analysis.data_check.anchors": "mixdet.data_check.anchor_fit",
+    "mixdet.analysis.data_check.boxes": "mixdet.data_check.box_checks",
+    "mixdet.analysis.data_check.check": "mixdet.data_check.check_config_data",
+    "mixdet.analysis.data_check.entries": "mixdet.data_check.annotation_checks",
+    "mixdet.analysis.data_check.files": "mixdet.data_check.image_file_checks",
+    "mixdet.analysis.data_check.page": "mixdet.data_check.data_page",
+    "mixdet.analysis.data_check.problems": "mixdet.data_check.data_problems",
+    "mixdet.analysis.data_check.report": "mixdet.data_check.data_report",
+    "mixdet.analysis.data_check.splits": "mixdet.data_check.data_splits",
     "mixdet.analysis.drawing": "mixdet.visual.boxes",
     "mixdet.analysis.machine": "mixdet.machine",
     "mixdet.analysis.pictures": "mixdet.visual.contact_sheet",
@@ -73,6 +107,7 @@ def refuse_moved(name: str) -> None:
     Raises:
         MovedError: The name is old. The message names the new one.
     """
-    for old, new in MOVED.items():
-        if name == old or name.startswith(f"{old}."):
-            raise MovedError(f"{old} has moved: import {new}", name=name)
+    matches = [old for old in MOVED if f"{name}.".startswith(f"{old}.")]
+    if matches:
+        old = max(matches, key=len)
+        raise MovedError(f"{old} has moved: import {MOVED[old]}", name=name)

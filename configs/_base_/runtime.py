@@ -23,7 +23,9 @@ default_hooks = dict(
     sampler_seed=dict(type="DistSamplerSeedHook"),
     seed_iteration=dict(type="SeedIterationHook"),  # a resumed run repeats itself exactly
     checkpoint_fit=dict(type="CheckpointFitHook"),  # refuses a checkpoint of another network
-    data_check=dict(type="DataCheckHook"),  # finds misspelt classes and lost boxes before training
+    data_check=dict(
+        type="DataCheckHook"
+    ),  # finds misspelled classes and lost boxes before training
     finite_loss=dict(type="FiniteLossHook"),  # stops the run at the first NaN
     sync_buffers=dict(type="SyncBuffersHook"),  # averages batch norm statistics before validation
     total_batch=dict(type="TotalBatchHook"),  # warns about another batch size than the recipe's

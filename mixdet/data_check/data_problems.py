@@ -34,7 +34,7 @@ class Problem:
     """Something that is wrong with one data set.
 
     Attributes:
-        code: A short name for scripts. It does not change between versions.
+        code: A short name for scripts.
         level: `error` if training or evaluation would be meaningless, `warning` if some of the data
             are lost or doubtful, `note` if it may be intended.
         data: The data set, such as `training`.

@@ -140,7 +140,7 @@ class MixMobileNetV2(_MixMobileNet):
         MixDetError: If a kernel size, a block, a tap, the padding or a frozen stage does not exist.
     """
 
-    timm_names = {  # noqa: RUF012
+    timm_names: ClassVar = {
         0.5: "mobilenetv2_050.lamb_in1k",
         1.0: "mobilenetv2_100.ra_in1k",
         1.4: "mobilenetv2_140.ra_in1k",
@@ -165,7 +165,7 @@ class MixMobileNetV1(_MixMobileNet):
     expansion. TensorFlow's SSDLite uses ('stage4', 'stage5').
     """
 
-    timm_names = {  # noqa: RUF012
+    timm_names: ClassVar = {
         1.0: "mobilenetv1_100.ra4_e3600_r224_in1k",
         1.25: "mobilenetv1_125.ra4_e3600_r224_in1k",
     }

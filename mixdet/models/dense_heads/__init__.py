@@ -1,5 +1,5 @@
 """Detection heads that this package adds to mmdet."""
 
-from .mixconv_ssd_head import MixConvSSDHead
+from mixdet.models.dense_heads.mixconv_ssd_head import MixConvSSDHead
 
 __all__ = ["MixConvSSDHead"]

@@ -1,6 +1,6 @@
 """Detectors that this package adds to mmdet."""
 
-from .fused import fused_twin
-from .ssdlite import SSDLite
+from mixdet.models.detectors.fused import fused_twin
+from mixdet.models.detectors.ssdlite import SSDLite
 
 __all__ = ["SSDLite", "fused_twin"]
