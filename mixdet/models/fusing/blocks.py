@@ -32,7 +32,7 @@ class Layer(NamedTuple):
         return fuse_conv_bn(nn.Sequential(conv, self.norm))[0]
 
     def groups(self, form: FusedForm) -> tuple[ChannelLayout, ChannelLayout]:
-        """Return the groups of input and output channels. A single group is not to be split."""
+        """Return the groups of input and output channels. A single group means no split."""
         convs = list(self.conv.children()) or [self.conv]
         inputs = [conv.in_channels for conv in convs]
         outputs = [conv.out_channels for conv in convs]
@@ -69,7 +69,7 @@ class BlockLayers(NamedTuple):
 class BranchedBlock(nn.Module):
     """A block whose depthwise convolution is split into branches.
 
-    Its input and output have the `layouts`, None for a whole one. `tapped` keeps the expansion whole.
+    Its input and output have the `layouts`, or None if whole. `tapped` keeps the expansion whole.
     """
 
     def __init__(self, layers: BlockLayers, layouts: list, form: FusedForm, tapped: bool) -> None:

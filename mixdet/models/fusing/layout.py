@@ -48,7 +48,7 @@ class ChannelLayout:
 def split_by_kernel(
     kernel_sizes: Sequence[int], boundaries: Collection[int] = (), min_channels: int = 0
 ) -> ChannelLayout:
-    """Split the channels of a MixConv into branches. `kernel_sizes` has the size of each channel.
+    """Split the channels of a MixConv into branches. `kernel_sizes` has one size per channel.
 
     A branch ends at each of the `boundaries`, where a group of a 1x1 convolution ends. It also ends
     where the kernel size changes, moved down to a multiple of `BLOCK` or to one of the

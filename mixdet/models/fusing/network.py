@@ -23,7 +23,7 @@ def fuse(
     its replacement. For a MixConv that is one convolution with zero-padded kernels: docs/fusing.md.
 
     Hooks of replaced modules are lost. With 'torch', squeeze-excite and shortcuts write over their
-    input. Hooks of other modules must then copy what they keep, and gradients may fail.
+    input. Hooks that remain must then copy the tensors that they keep, and gradients may fail.
 
     Args:
         model: A detector or any other network. It is not changed.

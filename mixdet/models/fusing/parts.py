@@ -32,10 +32,10 @@ class PerPart(nn.Sequential):
 class PartitionedConv2d(nn.ModuleList):
     """A convolution whose input and output may be split into parts.
 
-    A part of the output is a piece, or several concatenated. A piece is a sum of convolutions,
-    since runtimes add while they convolve. If the output has more channels than the input, one
-    convolution reads all parts, joined, since copies of the input are smaller. Otherwise each reads
-    one part. `conv` must have a bias. Its weight must be zero between different `groups`.
+    A part of the output is one piece, or several joined pieces. A piece is a sum of convolutions,
+    since runtimes add while they convolve. If the input has fewer channels than the output, parts
+    of the input are joined for one convolution, which is a small copy. Otherwise each part has its
+    own convolution. `conv` must have a bias. Its weight must be zero between different `groups`.
     """
 
     allow_inplace = False  # a sum may be written over one of its terms
