@@ -114,7 +114,7 @@ class StagedBackbone(BaseModule):
     whole network. It skips the weights of timm's classifier and of layers that are not built, and
     no others.
 
-    No inner module is an mmengine `BaseModule`, which would initialize itself after `init_cfg`.
+    No inner module is a `BaseModule` of mmengine, which would initialize itself after `init_cfg`.
 
     `torch.fx.symbolic_trace`, `torch.jit.trace`, `torch.export` and `torch.compile` work with the
     network. `torch.jit.script` does not, since it supports neither the choice of a fast path nor
@@ -274,7 +274,7 @@ class StagedBackbone(BaseModule):
             stage[index] = block
 
     def train(self, mode: bool = True) -> StagedBackbone:
-        """Set the mode. Frozen stages stay in evaluation mode, as do batch norms by `norm_eval`."""
+        """Set the mode. Frozen stages and, by `norm_eval`, batch norms stay in evaluation mode."""
         super().train(mode)
         self._freeze()
         if self.norm_eval:
@@ -289,7 +289,7 @@ class StagedBackbone(BaseModule):
                 module.eval().requires_grad_(False)
 
     def init_weights(self) -> None:
-        """Initialize by `init_cfg`, or else as timm does for its depthwise convolutions."""
+        """Initialize by `init_cfg`. Without it, initialize as timm does for depthwise networks."""
         if not (self.init_cfg or self.is_init):
             self.apply(_init_module)
         super().init_weights()

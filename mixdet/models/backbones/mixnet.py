@@ -26,7 +26,7 @@ SWISH = dict(type="SiLU", inplace=True)
 #   act     activation of the block
 # The tap 'stageN' is the output of the N-th stage, which is `blocks.(N-1)`. 'stageN.expansion' is
 # the output of the expansion in that stage's first block. It has e times the channels of the
-# previous stage and the same resolution. 'stem' is the first convolution (3x3), 'head' the last (1x1).
+# previous stage and the same resolution. 'stem' is the first convolution, 'head' the last one.
 # Resolutions are for an image of 224 x 224.
 
 S = (  # stem of 16 channels
