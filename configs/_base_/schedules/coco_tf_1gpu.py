@@ -1,14 +1,14 @@
 """TensorFlow's recipe from scratch, cut down for one GPU and one night.
 
-120 epochs over train2017: 117,266 images that hold objects, 1 GPU x 128 images a batch, 916
-iterations an epoch, 109,920 in all. These are 14.1 million images, 7 % of the 205 million of
-coco_tf_400k, so expect a lower AP. The learning rate is 0.1 for a batch of 128. All other settings
-are those of coco_tf_400k.
+The training has 120 epochs over the 117,266 images of train2017 that hold objects. A batch has 128
+images on 1 GPU, so an epoch has 916 iterations and the training 109,920. These are 14.1 million
+images, 7 % of the 205 million of coco_tf_400k, so expect a lower AP. The learning rate is 0.1 for a
+batch of 128. All other settings are those of coco_tf_400k.
 
-On 2 cores of an AMD EPYC (Zen 3) an iteration of 8 images was measured at 1.0 s without data
-loading. The recipe would take 20 days there. The cost on a GPU is estimated, not measured: 8 hours
-at 500 images a second. Crop and flip then keep 2 workers busy (docs/performance.md: some 450 images
-a second and core).
+On 2 cores of an AMD EPYC (Zen 3), an iteration of 8 images took 1.0 s without data loading. The
+recipe would take 20 days there. The cost on a GPU is estimated, not measured: 8 hours at 500 images
+per second. Crop and flip then keep 2 workers busy, since a core prepares some 450 images per second
+(docs/performance.md).
 """
 
 _base_ = "coco_tf_400k.py"
