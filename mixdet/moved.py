@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from mixdet.errors import MixDetError
 
-# The new name by the old name. An old package stands for its submodules too.
+# Each old name with its new one. An old package stands for its submodules too.
 MOVED = {
     "mixdet.shipped": "mixdet.config.shipped",
     "mixdet.engine.config": "mixdet.config.read",
@@ -81,14 +81,14 @@ MOVED = {
 
 
 class MovedError(MixDetError, ImportError):
-    """An import of an old name."""
+    """The error that an import of an old name raises."""
 
 
 class MovedFinder:
-    """The last finder of `sys.meta_path`, which finds no module and refuses the old names.
+    """A finder for the end of `sys.meta_path`. It finds no module, and refuses the old names.
 
-    Python asks the last finder for a module that no other finder knows. `from PACKAGE import NAME`
-    asks for PACKAGE.NAME if the package has no such attribute.
+    Python asks it for every module that no other finder knows. `from PACKAGE import NAME` asks for
+    the module PACKAGE.NAME if the package has no attribute NAME.
     """
 
     @staticmethod

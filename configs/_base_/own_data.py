@@ -1,6 +1,6 @@
 """The base of a config for your own data (docs/custom_data.md): SSDLite with MixNet-S, 320 x 320.
 
-The recipe is that of schedules/digits.py, whose learning rate is for a batch of 8.
+The recipe is schedules/digits.py. Its learning rate is for a batch of 8.
 """
 
 _base_ = [
@@ -21,7 +21,7 @@ model = dict(
     ),
     neck=dict(norm_cfg=dict(momentum=0.1)),
     bbox_head=dict(
-        kernel_sizes=[(3, 5, 7), (3, 5, 7), (3, 5), 3, 3, 3],  # as ssdlite_mixnet_m_coco.py
+        kernel_sizes=[(3, 5, 7), (3, 5, 7), (3, 5), 3, 3, 3],  # as in ssdlite_mixnet_m_coco.py
         norm_cfg=dict(momentum=0.1),
     ),
 )

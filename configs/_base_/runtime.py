@@ -1,9 +1,9 @@
 """Settings that all runs share: registration, hooks, logging and seeds.
 
 A child config that sets `custom_imports.imports` replaces the list, and must repeat 'mixdet.plugin'
-in it. The hooks of MixDet are in `default_hooks`, a dict that merges with a child's. `custom_hooks`,
-a list, is for the user. MixDet's tools remove a hook that is set to None, as in
-`--cfg-options default_hooks.fuse=None`. mmdet's tools can remove only mmengine's hooks that way.
+in it. MixDet's hooks are in the dict `default_hooks`, because a child config's dict is merged with
+it. The list `custom_hooks` is left to the user. MixDet's tools remove a hook that is set to None, as
+in `--cfg-options default_hooks.fuse=None`. mmdet's tools can remove only mmengine's hooks that way.
 """
 
 default_scope = "mmdet"
@@ -28,16 +28,16 @@ default_hooks = dict(
     ),  # finds misspelled classes and lost boxes before training
     finite_loss=dict(type="FiniteLossHook"),  # stops the run at the first NaN
     sync_buffers=dict(type="SyncBuffersHook"),  # averages batch norm statistics before validation
-    total_batch=dict(type="TotalBatchHook"),  # warns about another batch size than the recipe's
+    total_batch=dict(type="TotalBatchHook"),  # warns if the batch size is not the recipe's
     interrupt=dict(type="InterruptHook"),  # on Ctrl-C, writes a checkpoint to resume from
-    fuse=dict(type="FuseHook"),  # tests faster, with the same results
+    fuse=dict(type="FuseHook"),  # fuses the network, for faster tests with the same results
     keep_memory=dict(type="KeepMemoryHook"),  # on a CPU, lets tensors use freed memory again
     report=dict(type="ReportHook"),  # writes the scores and the contact sheet at the end
     visualization=dict(type="DetVisualizationHook"),
 )
 
 env_cfg = dict(
-    cudnn_benchmark=True,  # pays off since all inputs have one size
+    cudnn_benchmark=True,  # pays off since all inputs have the same size
     mp_cfg=dict(mp_start_method="fork", opencv_num_threads=0),
     dist_cfg=dict(backend="nccl"),
 )

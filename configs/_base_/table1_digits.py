@@ -1,6 +1,6 @@
-"""The base of all rows of configs/table1_digits: table 1 of the MixConv paper on digit scenes.
+"""The base of all configs in configs/table1_digits: table 1 of the MixConv paper on digit scenes.
 
-MobileNetV2 and MixNet have the two taps below. The rows with MobileNetV1 set other taps.
+The configs with MobileNetV2 and MixNet use the two taps below. Those with MobileNetV1 set others.
 """
 
 _base_ = [

@@ -1,4 +1,4 @@
-"""Networks, heads and detectors with MixConv. An import of this package registers them in mmdet."""
+"""Networks, heads and detectors with MixConv. Importing this package registers them in mmdet."""
 
 import mixdet.compat.prepared
 

@@ -1,6 +1,6 @@
-"""Functions that use names of torch outside its public API.
+"""Functions that need names of torch outside its public API.
 
-Only this file has to change when torch renames one of them.
+If torch renames one of these, only this file has to change.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ HOOK_KINDS = ("forward_hooks", "forward_pre_hooks", "backward_hooks", "backward_
 
 
 def dispatch_mode_active() -> bool:
-    """Tell whether a `TorchDispatchMode`, as that of `make_fx`, sees every operation."""
+    """Tell whether a `TorchDispatchMode` intercepts every operation, as inside `make_fx`."""
     return _get_current_dispatch_mode() is not None
 
 
@@ -31,7 +31,7 @@ def functorch_active() -> bool:
 
 
 def is_vmapped(x: Tensor) -> bool:
-    """Tell whether `torch.func.vmap` made the tensor, whose memory format is then unknown."""
+    """Tell whether `torch.func.vmap` made the tensor. Its memory format is then unknown."""
     return torch._C._functorch.is_batchedtensor(x)
 
 
@@ -41,7 +41,7 @@ def is_batched_gradient(grad: Tensor) -> bool:
 
 
 def hooked(module: nn.Module) -> bool:
-    """Tell whether hooks of the module, or hooks on all modules, observe its calls."""
+    """Tell whether hooks on this module, or hooks on all modules, observe its calls."""
     return any(
         getattr(module, f"_{kind}") or getattr(module_hooks, f"_global_{kind}")
         for kind in HOOK_KINDS
@@ -59,7 +59,7 @@ def onednn_has_bfloat16() -> bool:
 
 
 def cpu_has_avx512_bfloat16() -> bool:
-    """Tell whether this x86 CPU has bfloat16 instructions, if torch lacks `get_capabilities`."""
+    """Tell whether this x86 CPU has bfloat16, for a torch without `get_capabilities`."""
     return torch.cpu._is_avx512_bf16_supported()
 
 
@@ -72,7 +72,7 @@ def depthwise_backward(
         grad: The gradient of the output, (N, C, H', W').
         x: The input, (N, C, H, W).
         weight: The kernels, (C, 1, K, K).
-        stride: In pixels.
+        stride: Stride of the convolution, in pixels.
         padding: Pixels of zeros on each side.
         wanted: Whether to compute the gradients of `x` and of `weight`.
 
@@ -85,17 +85,17 @@ def depthwise_backward(
 
 
 def silu_backward_(grad: Tensor, x: Tensor) -> Tensor:
-    """Return the gradient of `F.silu` at `x`, written over `x`."""
+    """Return the gradient of `F.silu` at `x`. It is written over `x`."""
     return torch.ops.aten.silu_backward.grad_input(grad, x, grad_input=x)
 
 
 def relu_backward(grad: Tensor, y: Tensor) -> Tensor:
-    """Return the gradient of `F.relu`, from its output `y`."""
+    """Return the gradient of `F.relu`, computed from its output `y`."""
     return torch.ops.aten.threshold_backward(grad, y, 0)
 
 
 def relu6_backward(grad: Tensor, y: Tensor) -> Tensor:
-    """Return the gradient of `F.relu6`, from its output `y`."""
+    """Return the gradient of `F.relu6`, computed from its output `y`."""
     return torch.ops.aten.hardtanh_backward(grad, y, 0, 6)
 
 

@@ -23,14 +23,13 @@ class TimmPretrained:
     Args:
         model: Name of a timm model, such as 'mixnet_s.ft_in1k'. None stands for the backbone's
             `timm_name`.
-        checkpoint: Local file (.safetensors or .pth) with a state dict of timm, which replaces the
+        checkpoint: Local file (.safetensors or .pth) with a state dict of timm, to use instead of a
             download. It is read without unpickling objects.
 
     Raises:
-        MixDetError: The call raises it if timm has no weights for the backbone, if they cannot be
-            read or downloaded, or if names, shapes, padding or the eps of the norms differ from the
-            backbone's. Padding and eps are not compared with a local file, which does not state
-            them.
+        MixDetError: When called, if timm has no weights for the backbone, if they cannot be read or
+            downloaded, or if their names, shapes, padding or norm eps differ from the backbone's.
+            A local file does not state padding and eps, so these two are not compared.
     """
 
     def __init__(self, model: str | None = None, checkpoint: str | None = None) -> None:
@@ -84,7 +83,7 @@ class TimmPretrained:
 
 
 def _reach_hub(seconds: float = 5.0) -> None:
-    """Raise an OSError if the hub cannot be reached. The hub's client would retry for a minute."""
+    """Raise an OSError if the Hugging Face hub is out of reach. Its client retries for a minute."""
     hub = urlsplit(constants.ENDPOINT)
     if not urllib.request.getproxies():
         port = hub.port or (80 if hub.scheme == "http" else 443)
@@ -92,7 +91,7 @@ def _reach_hub(seconds: float = 5.0) -> None:
 
 
 def _difference(module: nn.Module, trained: nn.Module) -> str:
-    """Return a setting of timm's network that differs in a backbone but does not change shapes."""
+    """Return the padding or norm eps of timm's network if the backbone's differs, else ''."""
     same_padding = type(trained.conv_stem).__name__ == "Conv2dSame"
     if same_padding != (getattr(module, "padding", "symmetric") == "same"):
         return f"padding='{'same' if same_padding else 'symmetric'}'"
@@ -113,7 +112,7 @@ def timm_normalization(name: str) -> tuple[list[float], list[float]]:
         Mean and standard deviation of red, green and blue, on the scale of 0 to 255.
 
     Raises:
-        MixDetError: If timm has no such weights.
+        MixDetError: If timm has no weights of this name.
     """
     cfg = _pretrained_cfg(name)
     mean, std = ([round(255 * value, 6) for value in values] for values in (cfg.mean, cfg.std))

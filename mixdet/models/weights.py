@@ -16,13 +16,13 @@ def load_weights(model: nn.Module, checkpoint: dict, name: str | os.PathLike) ->
     Args:
         model: The model.
         checkpoint: A checkpoint as mmengine saves it, or a state dict.
-        name: The checkpoint's file, which the error message names.
+        name: File of the checkpoint, for the error message.
 
     Raises:
         MixDetError: Names or shapes of the weights differ from the model's.
     """
     weights = checkpoint.get("state_dict", checkpoint)
-    consume_prefix_in_state_dict_if_present(weights, "module.")  # of a parallel wrapper
+    consume_prefix_in_state_dict_if_present(weights, "module.")  # added by DistributedDataParallel
     mismatch = weight_mismatch(model, weights)
     if mismatch:
         raise MixDetError(
@@ -39,8 +39,8 @@ def weight_mismatch(model: nn.Module, weights: dict) -> str:
         weights: The state dict.
 
     Returns:
-        A description for an error message, with the first name of each kind. It is empty if the
-        model can load the weights.
+        A description for an error message, with the first name of each kind of difference. It is
+        empty if the model can load the weights.
     """
     own = model.state_dict()
     missing = [name for name in own if name not in weights]

@@ -1,4 +1,4 @@
-"""COCO 2017 at 320 x 320 with SSD's augmentation: expand, IoU crop, resize, flip, photometric.
+"""COCO 2017 at 320 x 320 with SSD's augmentation: expand, IoU crop, resize, flip, color distortion.
 
 `data_root` must contain annotations/instances_{train,val}2017.json, train2017/ and val2017/.
 """
@@ -50,7 +50,7 @@ train_dataloader = dict(
         ann_file="annotations/instances_train2017.json",
         data_prefix=dict(img="train2017/"),
         filter_cfg=dict(filter_empty_gt=True, min_size=32),
-        max_broken=0.01,  # training stops if more images than this fraction are broken
+        max_broken=0.01,  # training stops if more than this fraction of the images is broken
         pipeline=train_pipeline,
         backend_args=backend_args,
     ),

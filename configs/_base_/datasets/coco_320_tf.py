@@ -1,7 +1,7 @@
 """COCO 2017 at 320 x 320 with the augmentation of TensorFlow's SSDLite: flip and SSD's random crop.
 
-The crop has the distribution of mmdet's crop. It sets a minimum IoU of the crop with the objects,
-as the SSD paper does. TensorFlow's crop sets the minimum fraction of one object inside it instead.
+The crops have the same distribution as mmdet's. They need a minimum IoU with the objects, as in the
+SSD paper. TensorFlow's crops instead need to contain a minimum fraction of one object.
 """
 
 _base_ = "coco_320.py"

@@ -1,4 +1,4 @@
-"""Digit scenes, the built-in data set, at their own size of 160 x 160. It is written on first use.
+"""The built-in data set of digit scenes, at its own size of 160 x 160. It is written on first use.
 
 Images are not flipped, since a mirrored digit is not a digit.
 """

@@ -36,7 +36,8 @@ model = dict(
         anchor_generator=dict(
             type="SSDAnchorGenerator",
             scale_major=False,
-            # sides in pixels of the two squares of a level, with 20, 10, 5, 3, 2 or 1 cells a side
+            # A level has a square with the side min_size and one with sqrt(min_size * max_size), in
+            # pixels. The levels have 20, 10, 5, 3, 2 and 1 cells per side.
             min_sizes=[48, 100, 150, 202, 253, 304],
             max_sizes=[100, 150, 202, 253, 304, 320],
             ratios=[[2, 3]] * 6,

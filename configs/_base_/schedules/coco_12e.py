@@ -1,4 +1,7 @@
-"""mmdet's 1x schedule: 12 epochs over train2017, SGD, learning rate 0.01 for 16 images (8 GPUs x 2)."""
+"""mmdet's 1x schedule: 12 epochs over train2017 with SGD.
+
+The learning rate is 0.01 for a batch of 16 images (8 GPUs x 2).
+"""
 
 max_epochs = 12
 train_cfg = dict(type="ResumableTrainLoop", max_epochs=max_epochs, val_interval=1)

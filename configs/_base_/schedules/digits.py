@@ -1,6 +1,7 @@
-"""The digit recipe, for a CPU of two cores: 6 epochs over 2,000 scenes, batch 8, 1,500 iterations.
+"""The digit recipe, for a CPU of two cores: 6 epochs over 2,000 scenes, 1,500 iterations with a batch of 8.
 
-AdamW, learning rate 0.006 for a batch of 8, 100 warm-up iterations, cosine to 1 % of that rate.
+The optimizer is AdamW with a learning rate of 0.006 for a batch of 8. The rate rises for 100 warm-up
+iterations, and then falls to 1 % of this on a cosine.
 """
 
 train_cfg = dict(type="ResumableTrainLoop", max_epochs=6, val_interval=2)

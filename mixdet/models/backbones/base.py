@@ -26,18 +26,18 @@ from mixdet.models.layers.pointwise import PointwiseConv2d
 
 
 class Row(NamedTuple):
-    """A row of an architecture table, which describes one block or several equal ones.
+    """A row of an architecture table, which describes one or more equal blocks.
 
     Attributes:
         repeats: Number of blocks.
         kernel_sizes: Depthwise kernels, see `MixConv2d`.
         stride: Stride of the stage's first block. All other blocks have stride 1.
-        expand_ratio: 1 is a depthwise separable block. Any other number is an inverted residual
-            block that multiplies its input channels by this.
+        expand_ratio: 1 makes a depthwise separable block. Any other number makes an inverted
+            residual block, whose expansion multiplies the number of input channels by it.
         channels: Channels of the output.
         se_ratio: See `InvertedResidual`.
         groups: See `InvertedResidual`.
-        act_cfg: Activation. None is the network's.
+        act_cfg: Activation. None stands for the network's activation.
     """
 
     repeats: int
@@ -55,7 +55,7 @@ class OutputShape(NamedTuple):
 
     Attributes:
         channels: Number of channels.
-        stride: Distance between two cells, in pixels of the image.
+        stride: Distance between neighboring cells, in pixels of the image.
     """
 
     channels: int
@@ -108,16 +108,17 @@ class Stage(nn.Sequential):
 
 
 class StagedBackbone(BaseModule):
-    """A stem of stride 2, stages of blocks and perhaps a head; parameters are named as in timm.
+    """A stem of stride 2, stages of blocks and an optional head. Parameters have timm's names.
 
     Layers that no output needs are not built. `load_state_dict` accepts the state dict of timm's
-    whole classifier. It skips the classifier and the layers that are not built, and nothing else.
+    whole network. It skips the weights of timm's classifier and of layers that are not built, and
+    no others.
 
-    No module inside is an mmengine `BaseModule`, so that none initializes itself after `init_cfg`.
+    No inner module is a `BaseModule` of mmengine, which would initialize itself after `init_cfg`.
 
-    `torch.fx.symbolic_trace`, `torch.jit.trace`, `torch.export` and `torch.compile` support the
-    network. `torch.jit.script` supports neither the choice of a fast path nor lists of taps. Use
-    `torch.jit.trace` instead.
+    `torch.fx.symbolic_trace`, `torch.jit.trace`, `torch.export` and `torch.compile` work with the
+    network. `torch.jit.script` does not, since it supports neither the choice of a fast path nor
+    lists of taps. Use `torch.jit.trace` instead.
 
     Attributes:
         out_channels: Number of channels of each output, in the order of the outputs.
@@ -126,21 +127,23 @@ class StagedBackbone(BaseModule):
     Args:
         stem_channels: Channels of the 3x3 stem.
         stages: The rows of each stage.
-        head_channels: Channels of the 1x1 head convolution; None is no head.
-        taps: Names of the outputs, in order: 'stem'; 'stageN', the output of `blocks.(N-1)`;
-            'stageN.expansion', the output of the expansion of that stage's first block; 'head'. An
-            expansion has the stride of the stage before.
-        padding: 'symmetric', or 'same' for TensorFlow's variant: SAME padding and an eps of 1e-3 in
-            the norms, unless `norm_cfg` sets another.
-        frozen_stages: -1 freezes nothing, 0 the stem, n the stem and stages 1 to n.
+        head_channels: Channels of the 1x1 head convolution. None stands for no head.
+        taps: Names of the outputs, in order. A name is 'stem', 'stageN' (the output of
+            `blocks.(N-1)`), 'stageN.expansion' (the output of the expansion in that stage's first
+            block) or 'head'. An expansion has the stride of the previous stage.
+        padding: 'symmetric' or 'same'. 'same' is TensorFlow's variant: SAME padding, and an eps
+            of 1e-3 in the norms, unless `norm_cfg` sets another eps.
+        frozen_stages: -1 freezes nothing, 0 freezes the stem, and n freezes the stem and stages 1
+            to n.
         norm_eval: Keep batch norm in evaluation mode, so that training does not change its
             statistics.
         with_cp: Compute each block again in the backward pass instead of storing its activations.
             `torch.compile` and `torch.export` ignore it, since they plan memory themselves.
-        norm_cfg: Normalization. None is batch norm.
-        act_cfg: Activation of the stem, of the head and of rows without one.
+        norm_cfg: Normalization. None stands for batch norm.
+        act_cfg: Activation of the stem, the head and the rows without an activation.
         residual: See `DepthwiseSeparable`.
-        init_cfg: Weight initialization. None is He's, with the fan-out of a convolution's group.
+        init_cfg: Weight initialization. None stands for He's method, with the fan-out of one group
+            of a convolution.
 
     Raises:
         MixDetError: If a tap, the padding or a frozen stage does not exist.
@@ -207,7 +210,7 @@ class StagedBackbone(BaseModule):
         """Return the taps as a tuple.
 
         Raises:
-            MixDetError: There are none, or one of them does not exist.
+            MixDetError: No tap is given, or one of the taps does not exist.
         """
         taps = (taps,) if isinstance(taps, str) or not isinstance(taps, Sequence) else tuple(taps)
         if not taps or not all(tap in [*shapes] for tap in taps):
@@ -218,7 +221,7 @@ class StagedBackbone(BaseModule):
         return taps
 
     def _unbuilt_prefixes(self, stages: int) -> tuple[str, ...]:
-        """Return the prefixes of those timm parameters that this network has no module for."""
+        """Return the name prefixes of timm's parameters that this network has no module for."""
         ends_in_expansion = len(self.blocks) and isinstance(self.blocks[-1][0], Expansion)
         complete = len(self.blocks) - ends_in_expansion
         prefixes = ["classifier.", *(f"blocks.{index}." for index in range(complete, stages))]
@@ -271,7 +274,7 @@ class StagedBackbone(BaseModule):
             stage[index] = block
 
     def train(self, mode: bool = True) -> StagedBackbone:
-        """Set the mode. Frozen stages, and batch norm with `norm_eval`, stay in evaluation mode."""
+        """Set the mode. Frozen stages and, by `norm_eval`, batch norms stay in evaluation mode."""
         super().train(mode)
         self._freeze()
         if self.norm_eval:
@@ -286,7 +289,7 @@ class StagedBackbone(BaseModule):
                 module.eval().requires_grad_(False)
 
     def init_weights(self) -> None:
-        """Initialize by `init_cfg`, or as timm does for networks with depthwise convolutions."""
+        """Initialize by `init_cfg`. Without it, initialize as timm does for depthwise networks."""
         if not (self.init_cfg or self.is_init):
             self.apply(_init_module)
         super().init_weights()
@@ -295,7 +298,7 @@ class StagedBackbone(BaseModule):
         own = self.state_dict(prefix=prefix)
         unbuilt = tuple(prefix + name for name in self._unbuilt)
         for key in [key for key in state_dict if key.startswith(unbuilt) and key not in own]:
-            del state_dict[key]  # this is load_state_dict's own copy
+            del state_dict[key]  # from the copy that `load_state_dict` made
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
@@ -333,7 +336,7 @@ def _build_stages(
     built = nn.Sequential()
     for number, rows in enumerate(stages[:last], 1):
         if number == last and not {"head", f"stage{number}"} & {*taps}:
-            # the rest of the stage would get no gradient
+            # nothing reads the rest of the stage, so it would get no gradient
             norm_and_act = dict(norm_cfg=norm_cfg, act_cfg=rows[0].act_cfg or act_cfg)
             expanded = channels * rows[0].expand_ratio
             blocks = [Expansion(channels, expanded, rows[0].groups[0], **norm_and_act)]
@@ -387,7 +390,7 @@ def _statistics_frozen(block: nn.Module) -> Iterator[None]:
 
 
 def _init_module(module: nn.Module) -> None:
-    """Initialize a convolution after He, with the fan-out of its group, or a norm with 1 and 0."""
+    """Initialize a convolution after He, with one group's fan-out, or a norm with 1 and 0."""
     if isinstance(module, nn.Conv2d):
         fan_out = module.weight[0, 0].numel() * module.out_channels // module.groups
         nn.init.normal_(module.weight, std=math.sqrt(2 / fan_out))

@@ -14,25 +14,25 @@ RELU = dict(type="ReLU", inplace=True)
 SWISH = dict(type="SiLU", inplace=True)
 
 # The columns of the tables:
-#   n       number of blocks; the first block of a stage has stride s, all others stride 1
-#   k       depthwise kernels: one, or one for each of the equal channel groups of a MixConv
+#   n       number of blocks. The first block of a stage has stride s, all others stride 1
+#   k       depthwise kernel sizes: one, or one for each of the equal channel groups of a MixConv
 #   s       stride
-#   e       expand ratio: the block multiplies its input channels by this; 1 is a depthwise
-#           separable block
+#   e       expand ratio: the block multiplies the number of its input channels by this. 1 makes a
+#           depthwise separable block
 #   c       channels of the output, before scaling
-#   se      channels of squeeze-excite, as a fraction of the block's input channels; 0 is none
-#   g       number of 1x1 convolutions side by side in the (expansion, projection), each on its own
-#           group of channels
+#   se      channels of squeeze-excite, as a fraction of the block's input channels. 0 means none
+#   g       (expansion, projection): number of 1x1 convolutions side by side in each of these two
+#           layers. Each convolution has its own group of channels
 #   act     activation of the block
 # The tap 'stageN' is the output of the N-th stage, which is `blocks.(N-1)`. 'stageN.expansion' is
-# the output of the expansion of that stage's first block: c_in * e channels, at the resolution of
-# the stage before. 'stem' is the first convolution (3x3), 'head' the last one (1x1).
+# the output of the expansion in that stage's first block. It has e times the channels of the
+# previous stage and the same resolution. 'stem' is the first convolution, 'head' the last one.
 # Resolutions are for an image of 224 x 224.
 
 S = (  # stem of 16 channels
-    # stage1, 112x112: as MobileNetV2 begins
+    # stage1, 112x112: a depthwise separable block, as in MobileNetV2
     (Row(1, 3, 1, 1, 16, 0, (1, 1), RELU),),
-    # stage2, 56x56: 3x3 only, where large kernels would cost most
+    # stage2, 56x56: 3x3 kernels only, since large ones cost most at high resolutions
     (Row(1, 3, 2, 6, 24, 0, (2, 2), RELU), Row(1, 3, 1, 3, 24, 0, (2, 2), RELU)),
     # stage3, 28x28, stride 8: the first mixed kernels, swish and squeeze-excite
     (
@@ -44,7 +44,7 @@ S = (  # stem of 16 channels
         Row(1, (3, 5, 7), 2, 6, 80, 0.25, (1, 2), SWISH),
         Row(2, (3, 5), 1, 6, 80, 0.25, (1, 2), SWISH),
     ),
-    # stage5, 14x14, stride 16: wider, at the resolution of stage4
+    # stage5, 14x14, stride 16: wider than stage4, at the same resolution
     (
         Row(1, (3, 5, 7), 1, 6, 120, 0.5, (2, 2), SWISH),
         Row(2, (3, 5, 7, 9), 1, 3, 120, 0.5, (2, 2), SWISH),
@@ -56,7 +56,7 @@ S = (  # stem of 16 channels
     ),
 )
 M = (  # stem of 24 channels
-    # stage1, 112x112: as MobileNetV2 begins
+    # stage1, 112x112: a depthwise separable block, as in MobileNetV2
     (Row(1, 3, 1, 1, 24, 0, (1, 1), RELU),),
     # stage2, 56x56: mixed kernels from here on
     (Row(1, (3, 5, 7), 2, 6, 32, 0, (2, 2), RELU), Row(1, 3, 1, 3, 32, 0, (2, 2), RELU)),
@@ -70,7 +70,7 @@ M = (  # stem of 24 channels
         Row(1, (3, 5, 7), 2, 6, 80, 0.25, (1, 1), SWISH),
         Row(3, (3, 5, 7, 9), 1, 6, 80, 0.25, (2, 2), SWISH),
     ),
-    # stage5, 14x14, stride 16: wider, at the resolution of stage4
+    # stage5, 14x14, stride 16: wider than stage4, at the same resolution
     (
         Row(1, 3, 1, 6, 120, 0.5, (1, 1), SWISH),
         Row(3, (3, 5, 7, 9), 1, 3, 120, 0.5, (2, 2), SWISH),
@@ -81,7 +81,7 @@ M = (  # stem of 24 channels
         Row(3, (3, 5, 7, 9), 1, 6, 200, 0.5, (1, 2), SWISH),
     ),
 )
-HEAD_CHANNELS = 1536  # the same for all
+HEAD_CHANNELS = 1536  # the same for every arch
 
 # arch: (table, channels of the stem, factor on all widths but the head's, factor on the depth)
 ARCHS = {
@@ -94,22 +94,23 @@ ARCHS = {
 
 @MODELS.register_module()
 class MixNet(StagedBackbone):
-    """MixNet S, M, L (the paper's) and XL (timm's), with timm's parameter names.
+    """MixNet S, M and L of the paper and XL of timm. Parameters have timm's names.
 
     Args:
         arch: 's', 'm', 'l' or 'xl'.
         taps: Names of the outputs, see the legend above the tables: 'stem', 'stage1' to 'stage6',
             'stage2.expansion' to 'stage6.expansion', 'head' (1536 channels). The default is the
-            last stage at strides 8, 16 and 32.
-        padding: 'symmetric', as timm's `mixnet_*`, or 'same' for TensorFlow's variant, as timm's
-            `tf_mixnet_*`: SAME padding and a batch norm eps of 1e-3.
+            last stage at each of the strides 8, 16 and 32.
+        padding: 'symmetric' as in timm's `mixnet_*`, or 'same' as in timm's `tf_mixnet_*`, which
+            means TensorFlow's SAME padding and a batch norm eps of 1e-3.
         frozen_stages: -1 freezes nothing, 0 the stem, n the stem and stages 1 to n.
         norm_eval: Keep batch norm in evaluation mode.
         with_cp: Save memory in training by computing each block twice.
-        norm_cfg: Normalization. An eps given here has precedence over the one of `padding='same'`.
-        act_cfg: One activation for the whole network. None stands for the paper's: ReLU in the
-            stem, stages 1 and 2 and the head, and swish in stages 3 to 6 with squeeze-excite.
-        init_cfg: Weight initialization, as dict(type='TimmPretrained').
+        norm_cfg: Normalization. An eps given here replaces the one of `padding='same'`.
+        act_cfg: One activation for the whole network. None stands for the paper's choice: ReLU in
+            the stem, stages 1 and 2 and the head, and swish in stages 3 to 6, also inside
+            squeeze-excite.
+        init_cfg: Weight initialization, such as dict(type='TimmPretrained').
 
     Raises:
         MixDetError: If the arch, a tap, the padding or a frozen stage does not exist.

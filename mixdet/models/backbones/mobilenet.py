@@ -33,7 +33,7 @@ V2 = (
     (3, 2, 6, 32),  # stage3, 28x28, stride 8
     (4, 2, 6, 64),  # stage4, 14x14
     (3, 1, 6, 96),  # stage5, 14x14, stride 16
-    (3, 2, 6, 160),  # stage6, 7x7; its expansion: 576 channels at stride 16
+    (3, 2, 6, 160),  # stage6, 7x7; its expansion has 576 channels at stride 16
     (1, 1, 6, 320),  # stage7, 7x7, stride 32
 )
 STEM_CHANNELS = 32
@@ -42,17 +42,17 @@ RELU6 = dict(type="ReLU6", inplace=True)
 
 
 class _MixMobileNet(StagedBackbone):
-    """The base class of the two networks.
+    """The base class of MobileNetV1 and MobileNetV2.
 
     Args:
-        table: Architecture.
-        head_channels: Channels of the head. Only a `widen_factor` above 1 changes them. None is no
-            head.
-        kernel_sizes: Depthwise kernels.
-        widen_factor: Factor on all other widths.
-        block_kernel_sizes: Other kernels for single blocks, by number.
-        act_cfg: Activation. None is ReLU6.
-        **kwargs: As for `StagedBackbone`.
+        table: Architecture, `V1` or `V2`.
+        head_channels: Channels of the head. Only a `widen_factor` above 1 changes them. None stands
+            for no head.
+        kernel_sizes: Depthwise kernel sizes, see `MixMobileNetV2`.
+        widen_factor: Factor on the channels of all other layers.
+        block_kernel_sizes: Other kernel sizes for single blocks, by the number of the block.
+        act_cfg: Activation. None stands for ReLU6.
+        **kwargs: The other arguments of `StagedBackbone`.
     """
 
     timm_names: ClassVar[dict[float, str]]  # by widen_factor
@@ -71,7 +71,7 @@ class _MixMobileNet(StagedBackbone):
             raise MixDetError(
                 f"model.backbone.widen_factor={widen_factor!r}: give a number above 0"
             )
-        # the keys as text, since --cfg-options gives text
+        # keys as text, since `--cfg-options` gives them as text
         own_kernels = {str(block): sizes for block, sizes in (block_kernel_sizes or {}).items()}
 
         def widened(channels: int) -> int:
@@ -119,25 +119,29 @@ class _MixMobileNet(StagedBackbone):
 class MixMobileNetV2(_MixMobileNet):
     """MobileNetV2 (arXiv 1801.04381, table 2) with any depthwise kernels.
 
-    With `kernel_sizes=3` it equals torchvision's and timm's. Parameters are named as in timm.
+    With `kernel_sizes=3` it equals the network of torchvision and timm. Parameters have timm's
+    names.
 
     Args:
-        kernel_sizes: The kernels of every depthwise convolution: an odd number, or one for each of
-            the equal channel groups of a MixConv.
+        kernel_sizes: The kernel size of every depthwise convolution: an odd number, or one for each
+            of the equal channel groups of a MixConv.
         widen_factor: Factor on all widths, which are rounded to multiples of 8. The head has at
             least 1280 channels.
-        block_kernel_sizes: Other kernels for single blocks, as `{9: (3, 5, 7)}`, for ablations.
-            Blocks are counted from 1. The stages of V2 are the blocks 1, 2-3, 4-6, 7-10, 11-13,
-            14-16 and 17; those of V1 are 1, 2-3, 4-5, 6-11 and 12-13. On a command line:
+        block_kernel_sizes: Other kernel sizes for single blocks, as in `{9: (3, 5, 7)}`, for
+            ablations. Blocks are counted from 1. The stages of V2 have the blocks 1, 2-3, 4-6,
+            7-10, 11-13, 14-16 and 17. The stages of V1 have the blocks 1, 2-3, 4-5, 6-11 and
+            12-13. On a command line:
             `--cfg-options model.backbone.block_kernel_sizes.9=3,5,7`.
         taps: Names of the outputs: 'stem', 'stage1' to 'stage7', 'stage2.expansion' to
-            'stage7.expansion', 'head'. The default is the last stage at strides 8, 16 and 32.
-            mmdet's SSDLite uses ('stage5', 'head'), TensorFlow's ('stage6.expansion', 'head').
+            'stage7.expansion', 'head'. The default is the last stage at each of the strides 8, 16
+            and 32. mmdet's SSDLite uses ('stage5', 'head'), and TensorFlow's SSDLite uses
+            ('stage6.expansion', 'head').
         **kwargs: `padding`, `frozen_stages`, `norm_eval`, `with_cp`, `norm_cfg` and `init_cfg` as
             for `StagedBackbone`, and `act_cfg`, which is ReLU6 by default.
 
     Raises:
-        MixDetError: If a kernel size, a block, a tap, the padding or a frozen stage does not exist.
+        MixDetError: If `widen_factor` or a kernel size is invalid, or if a block, a tap, the
+            padding or a frozen stage does not exist.
     """
 
     timm_names: ClassVar = {
@@ -161,8 +165,8 @@ class MixMobileNetV1(_MixMobileNet):
     """MobileNetV1 (arXiv 1704.04861, table 1) with any depthwise kernels.
 
     With `kernel_sizes=3` it equals timm's `mobilenetv1_100`. The arguments are those of
-    `MixMobileNetV2`. The taps are 'stem' and 'stage1' to 'stage5'; there is neither a head nor an
-    expansion. TensorFlow's SSDLite uses ('stage4', 'stage5').
+    `MixMobileNetV2`. The taps are 'stem' and 'stage1' to 'stage5', since the network has neither a
+    head nor an expansion. TensorFlow's SSDLite uses ('stage4', 'stage5').
     """
 
     timm_names: ClassVar = {

@@ -1,4 +1,4 @@
-"""A network of timm as a backbone. A config has to import it: `mixdet.plugin` does not."""
+"""A network of timm as a backbone. A config must import this file: `mixdet.plugin` does not."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class TimmFeatures(BaseModule):
 
     Args:
         name: A name that `timm.create_model` knows.
-        out_indices: Indices of the features that are the outputs. The last two of a MixNet have
-            the strides 16 and 32.
+        out_indices: Indices of the features to return. The last two features of a MixNet have the
+            strides 16 and 32.
         init_cfg: See mmengine's `BaseModule`.
     """
 

@@ -16,8 +16,8 @@ def flatten_levels(levels: Sequence[Tensor], columns: int) -> Tensor:
         columns: Values per anchor: the class scores, or the 4 box offsets.
 
     Returns:
-        (N, A, columns) for the A anchors of all levels, ordered by level, row, column and anchor of
-        the cell, as by mmdet's `grid_priors`.
+        (N, A, columns), where A is the number of anchors of all levels. As in mmdet's
+        `grid_priors`, anchors are ordered by level, row, column and place in the cell.
     """
     flat = [level.permute(0, 2, 3, 1).reshape(level.shape[0], -1, columns) for level in levels]
     return torch.cat(flat, 1)

@@ -29,26 +29,27 @@ KernelSizes = int | Sequence[int]
 
 @MODELS.register_module()
 class MixConvSSDHead(SSDHead):
-    """SSDLite predictors (depthwise, norm, activation, 1x1) whose depthwise part is a MixConv.
+    """An SSDLite head that uses a MixConv as the depthwise convolution of its predictors.
 
-    Every level has a predictor for classes and one for boxes. With `kernel_sizes=3` the head is
-    plain SSDLite (MobileNetV2, arXiv 1801.04381, section 6.2). Its outputs, losses and boxes are
-    then those of mmdet's `SSDHead(use_depthwise=True)`.
+    Every level has a predictor for classes and one for boxes. A predictor is a depthwise
+    convolution, norm, activation and 1x1 convolution. With `kernel_sizes=3` the head is plain
+    SSDLite (MobileNetV2, arXiv 1801.04381, section 6.2). Its outputs, losses and boxes then equal
+    those of mmdet's `SSDHead(use_depthwise=True)`.
 
     Args:
-        num_classes: Classes without the background. An anchor has `num_classes + 1` outputs, and
-            the last one is the background.
+        num_classes: Number of classes without the background. An anchor has `num_classes + 1` class
+            outputs, and the last one is for the background.
         in_channels: Channels of each level.
-        kernel_sizes: An int or a sequence of ints for all levels (3, or (3, 5, 7)), or a list with
-            one such entry per level, as [(3, 5, 7), (3, 5), 3, 3]. On a grid of 3x3 cells or less
+        kernel_sizes: Kernel sizes of all levels, such as 3 or (3, 5, 7), or a list with such an
+            entry for each level, as in [(3, 5, 7), (3, 5), 3, 3]. On a grid of 3x3 or fewer cells,
             a large kernel covers mostly padding.
         split: How MixConv divides the channels among its kernels: 'equal' or 'exponential'.
-        padding: 'symmetric' or 'same' (TensorFlow's).
-        loss_cls: A softmax cross entropy or mmdet's `FocalLoss`. The cross entropy trains with
-            hard-negative mining, `train_cfg.neg_pos_ratio` negatives for each positive (SSD,
-            section 2.2). `FocalLoss` (sigmoid) trains on all anchors. The background's target is
-            then 0 on every anchor, as with `encode_background_as_zeros` of the TensorFlow Object
-            Detection API, and `predict` drops the background's output.
+        padding: 'symmetric', or 'same' for TensorFlow's SAME padding.
+        loss_cls: A softmax cross entropy or mmdet's `FocalLoss`. Cross entropy trains with
+            hard-negative mining (SSD, section 2.2): `train_cfg.neg_pos_ratio` negatives for each
+            positive. `FocalLoss` (sigmoid) trains on all anchors. Its target for the background
+            output is 0 on every anchor, as with `encode_background_as_zeros` of the TensorFlow
+            Object Detection API, and `predict` drops this output.
         loss_bbox: Regression loss of the positive anchors. None stands for mmdet's smooth L1 with
             a beta of `train_cfg.smoothl1_beta` (1 by default), summed over the offsets.
         **kwargs: Arguments of mmdet's `SSDHead`.
@@ -76,7 +77,7 @@ class MixConvSSDHead(SSDHead):
         for key, value, known in (("split", split, SPLITS), ("padding", padding, PADDINGS)):
             if value not in known:
                 raise MixDetError(f"model.bbox_head.{key}={value!r} is unknown: use one of {known}")
-        # SSDHead.__init__ calls _init_layers, which reads these.
+        # SSDHead.__init__ calls _init_layers, which reads these attributes.
         self.kernel_sizes = _kernel_sizes_per_level(kernel_sizes, len(in_channels))
         self.split = split
         self.padding = padding
@@ -97,7 +98,7 @@ class MixConvSSDHead(SSDHead):
         self.loss_cls = MODELS.build(loss_cls)
         beta = (self.train_cfg or {}).get("smoothl1_beta", 1.0)
         self.loss_bbox = MODELS.build(loss_bbox or dict(type="SmoothL1Loss", beta=beta))
-        # QualityFocalLoss and GaussianFocalLoss, which take other targets, are no subclasses.
+        # QualityFocalLoss and GaussianFocalLoss take other targets. They are not subclasses.
         self.cls_focal_loss = isinstance(self.loss_cls, FocalLoss)
         self.use_sigmoid_cls = getattr(self.loss_cls, "use_sigmoid", None)
         if not self.cls_focal_loss and self.use_sigmoid_cls in (True, None):
@@ -140,7 +141,7 @@ class MixConvSSDHead(SSDHead):
         )
 
     def _try_post_processing(self, cfg: dict) -> None:
-        """Post-process an example, since the first validation may come after hours of training.
+        """Post-process an example: the first validation may come only after hours of training.
 
         Raises:
             MixDetError: A value is out of range, or post-processing fails.
@@ -173,7 +174,7 @@ class MixConvSSDHead(SSDHead):
         )
 
     def init_weights(self) -> None:
-        """Initialize. With focal loss every class starts at a probability of 0.01 (RetinaNet)."""
+        """Initialize. With focal loss, every class gets a probability of 0.01, as in RetinaNet."""
         super().init_weights()
         if self.cls_focal_loss:
             for predictor in self.cls_convs:
@@ -198,21 +199,22 @@ class MixConvSSDHead(SSDHead):
             batch_gt_instances_ignore: Boxes that are neither object nor background.
 
         Returns:
-            `loss_cls` and `loss_bbox`, scalars, divided by the number of positive anchors of the
-            batch. Several processes divide by the mean of their numbers, so that they train as one
-            process with the whole batch does. In mmdet each process divides by its own number.
+            The scalars `loss_cls` and `loss_bbox`. Both are divided by the number of positive
+            anchors in the batch. Several processes divide by the mean of their numbers. They then
+            train like one process with the whole batch. In mmdet, each process divides by its own
+            number.
         """
         labels, label_weights, bbox_targets, bbox_weights, avg_factor = self._targets(
             cls_scores, batch_gt_instances, batch_img_metas, batch_gt_instances_ignore
         )
-        if get_world_size() > 1:  # gradients are averaged over the processes too
+        if get_world_size() > 1:  # a mean, since the gradients are averaged over the processes
             avg_factor = torch.as_tensor(avg_factor, dtype=torch.float32, device=labels.device)
             avg_factor = reduce_mean(avg_factor)
         logits = _flatten_to_float(cls_scores, self.cls_out_channels)
         deltas = _flatten_to_float(bbox_preds, 4)
         if self.cls_focal_loss:
-            # FocalLoss takes a label beyond the last column as zeros in all columns. The last
-            # column is the background's here, so that the background's label has to be one higher.
+            # FocalLoss sets all targets to 0 for a label beyond the last column. The last
+            # column is the background's here, so the background's label is raised by 1.
             labels = labels + (labels == self.num_classes)
             loss_cls = self.loss_cls(
                 logits.flatten(0, 1), labels.flatten(), label_weights.flatten(), avg_factor
@@ -233,12 +235,12 @@ class MixConvSSDHead(SSDHead):
         metas: list[dict],
         ignored: list[InstanceData] | None,
     ) -> SSDTargets:
-        """Compute the targets of the batch at once where possible, and else by mmdet's loop."""
+        """Compute the targets of the batch at once if possible, or else by mmdet's loop."""
         at_once = (
             can_assign_batch(self.assigner, self.sampler)
             and self.train_cfg["allowed_border"] < 0
             and all(isinstance(truth.bboxes, Tensor) for truth in truths)
-            # An image smaller than the batch has anchors in its padding, which do not count.
+            # If sizes differ, smaller images have anchors in their padding, which do not count.
             and len({tuple(meta["pad_shape"][:2]) for meta in metas}) == 1
         )
         if at_once:
@@ -256,12 +258,12 @@ class MixConvSSDHead(SSDHead):
         return SSDTargets(*(torch.cat(levels, 1) for levels in targets), num_positives)
 
     def _anchors(self, cls_scores: list[Tensor]) -> list[Tensor]:
-        """Return the anchors of each level, (A, 4). Those of the last image size are stored."""
+        """Return the anchors of each level, (A, 4). They are kept until the image size changes."""
         shapes, device = tuple(score.shape[-2:] for score in cls_scores), cls_scores[0].device
         if torch.compiler.is_compiling() or torch.jit.is_tracing():
             return self.prior_generator.grid_priors(shapes, device=device)
         if (shapes, device) not in self._anchors_of_size:
-            # Training may follow a test, and cannot use tensors that inference mode made.
+            # Training may follow a test. It cannot use tensors that were made in inference mode.
             with torch.inference_mode(False):
                 anchors = self.prior_generator.grid_priors(shapes, device=device)
             self._anchors_of_size = {(shapes, device): anchors}
@@ -279,10 +281,10 @@ class MixConvSSDHead(SSDHead):
         losses = losses.view_as(labels) * weights
         positive = labels < self.num_classes
         quota = self.train_cfg["neg_pos_ratio"] * positive.sum(1, keepdim=True)
-        # Rank the negatives of an image by their loss. Those within the quota count.
+        # Rank the negatives of an image by their loss. Only those within the quota count.
         hardness = losses.detach().masked_fill(positive, -1.0)
         rank = hardness.argsort(1, descending=True).argsort(1)
-        # Indexing by a mask would wait for the GPU to count the losses.
+        # `masked_fill` does not wait for the GPU. Indexing by the mask would, to count the losses.
         return losses.masked_fill(~positive & (rank >= quota), 0).sum()
 
     def predict_by_feat(
@@ -297,8 +299,9 @@ class MixConvSSDHead(SSDHead):
     ) -> list[InstanceData]:
         """Turn the outputs for a batch into boxes.
 
-        Each level keeps its `nms_pre` best pairs of an anchor and a class above `score_thr`. All
-        levels are decoded at once. Class-aware NMS leaves `max_per_img` boxes per image.
+        Each level keeps its best pairs of an anchor and a class: at most `nms_pre`, with scores
+        above `score_thr`. The pairs of all levels are decoded at once. Class-aware NMS leaves at
+        most `max_per_img` boxes per image.
 
         Args:
             cls_scores: One (N, anchors * (classes + 1), H, W) tensor per level.
@@ -335,7 +338,7 @@ class MixConvSSDHead(SSDHead):
 
 
 def _flatten_to_float(levels: list[Tensor], columns: int) -> Tensor:
-    """Flatten levels; losses and boxes of half-precision outputs are computed in float32."""
+    """Flatten levels. Half precision becomes float32, in which losses and boxes are computed."""
     flat = flatten_levels(levels, columns)
     return flat.to(torch.promote_types(flat.dtype, torch.float32))
 
@@ -343,7 +346,7 @@ def _flatten_to_float(levels: list[Tensor], columns: int) -> Tensor:
 def _kernel_sizes_per_level(
     kernel_sizes: KernelSizes | Sequence[KernelSizes], levels: int
 ) -> list[KernelSizes]:
-    """Return one entry per level. A flat sequence of ints is one MixConv for all levels."""
+    """Return one entry per level. An int or a flat sequence of ints applies to all levels."""
     if isinstance(kernel_sizes, int) or all(isinstance(size, int) for size in kernel_sizes):
         return [kernel_sizes] * levels
     if len(kernel_sizes) != levels:

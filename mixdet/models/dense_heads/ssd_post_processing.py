@@ -1,4 +1,4 @@
-"""Post-processing of an SSD head: candidates of all levels, then NMS for each image."""
+"""Post-processing of an SSD head: select candidates in all levels, then apply NMS per image."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def select_candidates(scores: Tensor, deltas: Tensor, anchors: Tensor, cfg: dict
         scores: (N, A, classes), without the background.
         deltas: (N, A, 4).
         anchors: (A, 4).
-        cfg: The head's `test_cfg`. `score_thr` (0) is the threshold, and `nms_pre` (no limit) the
-            number of pairs that are kept per image.
+        cfg: The head's `test_cfg`. `score_thr` is the threshold, 0 by default. `nms_pre` is the
+            largest number of pairs to keep per image, without a limit by default.
 
     Returns:
         The candidates, by descending score. k is the largest number that an image of the batch
@@ -45,7 +45,7 @@ def select_candidates(scores: Tensor, deltas: Tensor, anchors: Tensor, cfg: dict
     k = scores.shape[1]
     if cfg.get("nms_pre", -1) > 0:
         k = min(k, cfg["nms_pre"])
-    # At a usual threshold few pairs are left.
+    # Usually few pairs are above the threshold, so that k can be small.
     k = min(k, int((scores > threshold).sum(1).max()))
     scores, pairs = scores.topk(k)
     scores = scores.masked_fill(scores <= threshold, -1.0)
@@ -93,12 +93,12 @@ def filter_detections(
 def class_aware_nms(
     boxes: Tensor, scores: Tensor, labels: Tensor, cfg: dict
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Suppress duplicates among boxes of one label, and stop at `max_per_img` boxes.
+    """Suppress duplicates among boxes of the same label, and keep at most `max_per_img` boxes.
 
-    The time of NMS grows with the square of the number of candidates. In plain NMS only the boxes
-    with a higher score decide about a box, so that NMS of the best candidates keeps the same first
-    boxes as NMS of all. The candidates are the best ones, four times as many at each try, until
-    `max_per_img` boxes are kept.
+    The time of NMS grows with the square of the number of candidates. In plain NMS, only boxes with
+    a higher score can suppress a box. NMS of the best candidates alone therefore keeps the same
+    first boxes as NMS of all candidates. It begins with few candidates, and takes four times as
+    many at each further try, until `max_per_img` boxes are kept.
 
     Args:
         boxes: (n, 4), (x1, y1, x2, y2).
@@ -119,4 +119,4 @@ def class_aware_nms(
             break
         count *= 4
     keep = best[keep[:limit]]
-    return boxes[keep], detections[:limit, -1], labels[keep]  # soft NMS changes the scores
+    return boxes[keep], detections[:limit, -1], labels[keep]  # soft NMS has changed the scores

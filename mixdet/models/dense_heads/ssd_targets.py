@@ -13,15 +13,15 @@ from mixdet.models.task_modules.batch_assign import assign_batch, pad_truths
 
 
 class SSDTargets(NamedTuple):
-    """The targets of the A anchors of each of N images.
+    """The targets of N images with A anchors each.
 
     Attributes:
-        labels: (N, A), the number of classes for the background.
+        labels: (N, A). The label of the background is the number of classes.
         label_weights: (N, A), 0 for an anchor that does not count.
         boxes: (N, A, 4), encoded offsets, or (x1, y1, x2, y2) in pixels for a loss on decoded
             boxes.
         box_weights: (N, A, 4), 1 for the positive anchors and 0 for the others.
-        num_positives: Positive anchors of the batch. An image without any counts as one.
+        num_positives: Number of positive anchors in the batch. An image without any counts as one.
     """
 
     labels: Tensor
@@ -39,9 +39,9 @@ def batch_targets(
     num_classes: int,
     pos_weight: float = -1,
 ) -> SSDTargets:
-    """Compute the targets of mmdet's `SSDHead.get_targets`, without its loop over images.
+    """Compute the same targets as mmdet's `SSDHead.get_targets`, without its loop over images.
 
-    The loop waits for the GPU several times for every image.
+    That loop waits for the GPU several times for every image.
 
     Args:
         anchors: (A, 4), (x1, y1, x2, y2) in pixels, the same for all images.

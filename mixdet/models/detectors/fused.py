@@ -1,4 +1,4 @@
-"""Fuse a detector for PyTorch, and check the fused copy against it."""
+"""Fuse a detector for PyTorch, and compare the outputs of the fused copy with the detector's."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from mixdet.errors import MixDetError, one_line
 from mixdet.models.fusing import fuse
 from mixdet.models.torch_private import tree_leaves
 
-TOLERANCE = 1e-4  # of the largest output, which is less than a hundredth of a pixel in a box
+TOLERANCE = 1e-4  # fraction of the largest output, below a hundredth of a pixel for a box
 
 
 @torch.no_grad()
@@ -25,7 +25,8 @@ def fused_twin(model: BaseDetector, batch: dict) -> BaseDetector:
 
     Raises:
         MixDetError: The detector cannot be fused, for whatever reason, or the outputs differ. They
-            differ if a batch norm does not follow the convolution that is defined before it.
+            differ if `forward` does not call a batch norm after the convolution that is defined
+            before it.
     """
     try:
         fused = fuse(model, "torch")

@@ -1,4 +1,4 @@
-"""Networks rewritten for inference: the same outputs from fewer and cheaper operations."""
+"""Rewrite a network for inference: fewer and cheaper operations give the same outputs."""
 
 from mixdet.models.fusing.forms import FUSED_FORMS, FusedForm
 from mixdet.models.fusing.network import fuse

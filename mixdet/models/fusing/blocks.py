@@ -1,4 +1,4 @@
-"""Blocks of MixNet and MobileNet as branches of one kernel size each."""
+"""Split the blocks of MixNet and MobileNet into parallel branches, each with one kernel size."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from mixdet.models.fusing.parts import PartitionedConv2d, Parts, PerPart, as_lis
 
 
 def can_fold(norm: nn.Module) -> bool:
-    """Tell whether a module is batch norm only. timm's `BatchNormAct2d` has an activation too."""
+    """Tell whether a module is only a batch norm. timm's `BatchNormAct2d` has an activation too."""
     return type(norm).forward in (_BatchNorm.forward, nn.SyncBatchNorm.forward)
 
 
 class Layer(NamedTuple):
-    """A convolution, or several side by side, with its norm and activation."""
+    """A convolution, or a module of several side by side, and the norm and activation after it."""
 
     conv: nn.Module
     norm: nn.Module
@@ -32,7 +32,7 @@ class Layer(NamedTuple):
         return fuse_conv_bn(nn.Sequential(conv, self.norm))[0]
 
     def groups(self, form: FusedForm) -> tuple[ChannelLayout, ChannelLayout]:
-        """Return the groups of input and of output channels: one if they are not to be split."""
+        """Return the groups of input and output channels. A single group means no split."""
         convs = list(self.conv.children()) or [self.conv]
         inputs = [conv.in_channels for conv in convs]
         outputs = [conv.out_channels for conv in convs]
@@ -43,23 +43,23 @@ class Layer(NamedTuple):
 
 
 class BlockLayers(NamedTuple):
-    """The layers of a block, in order. A block returns them from a method `fusible_layers`."""
+    """The layers of a block, in order, as the block's method `fusible_layers` returns them."""
 
     expand: Layer | None  # 1x1
     depthwise: Layer
-    se: nn.Module | None  # it has a method `partitioned(layout)`
+    se: nn.Module | None  # squeeze-excite, with a method `partitioned(layout)`
     project: Layer  # 1x1
     has_shortcut: bool
 
     def can_branch(self, form: FusedForm) -> bool:
-        """Tell whether every norm can be folded and no 1x1 convolution has to stay grouped."""
+        """Tell whether every norm can be folded, and `form` keeps no 1x1 convolution grouped."""
         pointwise = [layer for layer in (self.expand, self.project) if layer]
         grouped = any(list(layer.conv.children()) for layer in pointwise)
         norms = [layer.norm for layer in (*pointwise, self.depthwise)]
         return (form.min_group_channels is not None or not grouped) and all(map(can_fold, norms))
 
     def input_sizes(self, form: FusedForm, behind_stem: bool) -> tuple[int, ...]:
-        """Return the sizes of the parts in which the block reads its input best."""
+        """Return the sizes of the parts into which the block's input is best split."""
         if self.expand:
             return self.expand.groups(form)[0].sizes
         kernel_sizes = self.depthwise.conv.merged_kernel_sizes()
@@ -67,9 +67,9 @@ class BlockLayers(NamedTuple):
 
 
 class BranchedBlock(nn.Module):
-    """A block with its depthwise convolution split into branches.
+    """A block whose depthwise convolution is split into branches.
 
-    `layouts` are those of its input and output; None is whole. A tapped expansion stays whole.
+    Its input and output have the `layouts`, or None if whole. `tapped` keeps the expansion whole.
     """
 
     def __init__(self, layers: BlockLayers, layouts: list, form: FusedForm, tapped: bool) -> None:
@@ -110,9 +110,10 @@ def branch_blocks(
 ) -> tuple[ChannelLayout | None, list[nn.Module]]:
     """Split the blocks of a network into branches, and the tensors between them into parts.
 
-    A tensor is split by the groups of the 1x1 expansion that reads it. The first tensor may also be
-    split by the kernels of the depthwise convolution that reads it. A shortcut gives two tensors
-    the same layout. A block whose own class lacks `fusible_layers` stays: a subclass may differ.
+    A tensor is split at the groups of the 1x1 expansion that reads it. The first tensor may also be
+    split by the kernel sizes of the depthwise convolution that reads it. The input and output of a
+    shortcut get the same layout. A block stays unchanged if its own class does not define
+    `fusible_layers`, because a subclass may compute something else.
 
     Args:
         blocks: Blocks in a row. Tensor i is the input of block i and the output of block i - 1.
@@ -121,7 +122,7 @@ def branch_blocks(
         form: The form of the network.
 
     Returns:
-        The layout of the first block's input, None for whole, and the blocks.
+        The layout of the first block's input, or None if it stays whole, and the new blocks.
     """
     layers = [b.fusible_layers() if "fusible_layers" in vars(type(b)) else None for b in blocks]
     layers = [fusible if fusible and fusible.can_branch(form) else None for fusible in layers]

@@ -1,4 +1,4 @@
-"""The form of a fused network for each runtime: the one that was measured to be fastest."""
+"""The form of a fused network for each runtime: the settings that were measured to be fastest."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ BLOCK = 16  # ONNX Runtime and OpenVINO convolve channels in blocks of 8 (AVX2) 
 
 
 class FusedForm(NamedTuple):
-    """The settings that depend on the runtime. docs/fusing.md has the measurements.
+    """The settings of `fuse` that depend on the runtime. docs/fusing.md has the measurements.
 
     Attributes:
-        min_group_channels: A 1x1 convolution is split into its groups if each has at least so many
-            input and output channels. Otherwise it becomes dense. None keeps it grouped.
-        min_group_channels_int8: The same in 8 bits.
+        min_group_channels: A 1x1 convolution is split into its groups if each group has at least
+            this many input and output channels. Otherwise it becomes dense. None keeps it grouped.
+        min_group_channels_int8: The same for a network that is quantized to 8 bits.
         min_part_channels: Zeros fill up the parts of a split tensor to this many channels.
         inplace: Squeeze-excite and shortcuts write over their input. Only PyTorch needs this.
     """

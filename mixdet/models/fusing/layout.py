@@ -1,4 +1,4 @@
-"""The layout of a tensor's channels: in one tensor, or in several parts."""
+"""How the channels of a tensor are stored: in one tensor, or in several parts."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ Range = tuple[int, int]  # [first, end)
 class ChannelLayout:
     """The layout of a tensor's channels.
 
-    A whole tensor is a `Tensor` (N, C, H, W). A split tensor is a list of parts (N, C_i, H, W),
-    each with the next channels in order. Zeros may follow the channels of a part.
+    A whole tensor is a `Tensor` (N, C, H, W). A split tensor is a list of parts (N, C_i, H, W) that
+    hold its channels in order. A part may end in additional channels of zeros.
 
     Args:
-        sizes: Number of channels of each part, without zeros.
+        sizes: Number of channels of each part, without the additional zeros.
         min_channels: Zeros fill up each part of a split tensor to this many channels.
     """
 
@@ -32,14 +32,14 @@ class ChannelLayout:
         self.boundaries = list(accumulate(self.sizes))[:-1]  # channels at which a new part begins
 
     def locate(self, groups: ChannelLayout) -> list[Range]:
-        """Return the range of each group of channels in the joined parts, zeros included."""
+        """Return the range of each group of channels in the joined parts. Zeros are counted."""
         *starts, total = accumulate(self.padded_sizes, initial=0)
         parts = zip(starts, self.sizes, strict=True)
         positions = [*(start + i for start, size in parts for i in range(size)), total]
         return list(pairwise(positions[end] for end in accumulate(groups.sizes, initial=0)))
 
     def pad(self, weight: Tensor, dim: int) -> Tensor:
-        """Insert the zeros into a weight or a bias, along the dimension of the channels."""
+        """Insert the parts' zeros into a weight or bias, along `dim`, the channels' dimension."""
         others = [0, 0] * (weight.dim() - 1 - dim)
         parts = zip(weight.split(self.sizes, dim), self.sizes, self.padded_sizes, strict=True)
         return torch.cat([F.pad(w, [*others, 0, padded - size]) for w, size, padded in parts], dim)
@@ -48,11 +48,11 @@ class ChannelLayout:
 def split_by_kernel(
     kernel_sizes: Sequence[int], boundaries: Collection[int] = (), min_channels: int = 0
 ) -> ChannelLayout:
-    """Split the channels of a MixConv, each with its kernel size, into branches.
+    """Split the channels of a MixConv into branches. `kernel_sizes` has one size per channel.
 
-    A branch ends at each of the `boundaries`, which are those of the groups of 1x1 convolutions. A
-    boundary between kernel sizes is moved down to a multiple of `BLOCK`, but not across these. The
-    channels that it passes get the kernel size of their new branch.
+    A branch ends at each of the `boundaries`, where a group of a 1x1 convolution ends. It also ends
+    where the kernel size changes, moved down to a multiple of `BLOCK` or to one of the
+    `boundaries`, whichever is nearer. The channels in between get the next branch's kernel size.
     """
     ends = {0, len(kernel_sizes), *boundaries}
     for channel, (size, following) in enumerate(pairwise(kernel_sizes), 1):

@@ -1,4 +1,4 @@
-"""The pass over a network that replaces its modules by faster ones for inference."""
+"""Replace the modules of a network by faster ones for inference."""
 
 from __future__ import annotations
 
@@ -18,18 +18,17 @@ def fuse(
 ) -> nn.Module:
     """Rewrite a trained network into the form that a runtime computes fastest.
 
-    Batch norm is folded into the convolution before it. A MixConv becomes branches of one kernel
-    size each, or one depthwise convolution with zero-padded kernels, see docs/fusing.md. A backbone
-    has a method `branch_blocks(form)` that replaces its blocks. Other modules have a method
-    `fused(form)` that returns their replacement.
+    Batch norm is folded into the convolution before it. If a backbone has `branch_blocks(form)`,
+    this splits its blocks into parallel branches. If another module has `fused(form)`, this returns
+    its replacement. For a MixConv that is one convolution with zero-padded kernels: docs/fusing.md.
 
-    Hooks of a replaced module are lost. For 'torch', squeeze-excite and shortcuts write over their
-    input, so that other hooks must copy what they keep, and gradients may fail.
+    Hooks of replaced modules are lost. With 'torch', squeeze-excite and shortcuts write over their
+    input. Hooks that remain must then copy the tensors that they keep, and gradients may fail.
 
     Args:
         model: A detector or any other network. It is not changed.
-        target: The runtime, one of `FUSED_FORMS`.
-        branched: False pads the kernels of every MixConv, for comparison.
+        target: The runtime, a key of `FUSED_FORMS`.
+        branched: Split blocks into branches. False pads every MixConv instead, for comparison.
         int8: Choose the form that is fastest after quantization to 8 bits.
 
     Returns:
@@ -51,7 +50,7 @@ def fuse(
             if hasattr(type(child), "fused"):
                 setattr(module, name, child.fused(form))
             elif isinstance(child, _BatchNorm) and not can_fold(child):
-                setattr(module, name, nn.Sequential(child))  # `fuse_conv_bn` skips it there
+                setattr(module, name, nn.Sequential(child))  # hides it from `fuse_conv_bn`
     fused = fuse_conv_bn(fused)
     for module in fused.modules():
         if hasattr(type(module), "allow_inplace"):

@@ -1,4 +1,4 @@
-"""Layers between tensors that are whole or split into parts, see `ChannelLayout`."""
+"""Layers whose input and output may be split into parts, see `ChannelLayout`."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from torch import Tensor, nn
 
 from mixdet.models.fusing.layout import ChannelLayout, Range
 
-Parts = Tensor | list[Tensor]  # a whole tensor (N, C, H, W), or the parts (N, C_i, H, W) of one
-Groups = tuple[ChannelLayout, ChannelLayout] | None  # of input and output; None is one group
-Source = tuple[Range, Range | None]  # parts that are joined, or a part and some of its channels
+Parts = Tensor | list[Tensor]  # a whole tensor (N, C, H, W), or a list of its parts (N, C_i, H, W)
+Groups = tuple[ChannelLayout, ChannelLayout] | None  # groups of input and output; None for one
+Source = tuple[Range, Range | None]  # parts to join; channels to read, or None for all of them
 
 
 def as_list(x: Parts | None) -> list[Tensor]:
-    """Return the parts of a split tensor, or a whole tensor as the only part. None has no parts."""
+    """Return the parts as a list. A whole tensor is the only part. None gives an empty list."""
     return x if isinstance(x, list) else [] if x is None else [x]
 
 
@@ -30,12 +30,12 @@ class PerPart(nn.Sequential):
 
 
 class PartitionedConv2d(nn.ModuleList):
-    """A convolution between tensors that may be split.
+    """A convolution whose input and output may be split into parts.
 
-    A part of the output is one piece, or several pieces that are concatenated. A piece is a sum of
-    convolutions, since runtimes add while they convolve. If the output has more channels than the
-    input, a convolution reads several parts joined, which copies the smaller side. Otherwise it
-    reads one part. `conv` has a bias, and its weight is zero between the `groups`.
+    A part of the output is one piece, or several joined pieces. A piece is a sum of convolutions,
+    since runtimes add while they convolve. If the input has fewer channels than the output, parts
+    of the input are joined for one convolution, which is a small copy. Otherwise each part has its
+    own convolution. `conv` must have a bias. Its weight must be zero between different `groups`.
     """
 
     allow_inplace = False  # a sum may be written over one of its terms
@@ -45,8 +45,8 @@ class PartitionedConv2d(nn.ModuleList):
         self, conv: nn.Conv2d, inputs: ChannelLayout, outputs: ChannelLayout, groups: Groups = None
     ) -> None:
         super().__init__()
-        self.sources: list[Source] = []  # of each convolution
-        self.pieces: list[list[int]] = []  # of each part, the number of convolutions of each piece
+        self.sources: list[Source] = []  # what each convolution reads
+        self.pieces: list[list[int]] = []  # per output part, the convolutions in each piece
         join = conv.in_channels < conv.out_channels
         groups = groups or (ChannelLayout([conv.in_channels]), ChannelLayout([conv.out_channels]))
         ranges = list(zip(inputs.locate(groups[0]), outputs.locate(groups[1]), strict=True))
@@ -64,7 +64,7 @@ class PartitionedConv2d(nn.ModuleList):
             self.pieces.append([count for count in counts if count])
 
     def forward(self, x: Parts, shortcut: Parts | None = None) -> Parts:
-        """Convolve (N, C, H, W) to (N, C', H', W'), and add a shortcut of the output's layout."""
+        """Convolve (N, C, H, W) to (N, C', H', W'), and add a shortcut with the output's layout."""
         parts = as_list(x)
         shortcuts = as_list(shortcut) or [None] * len(self.pieces)
         inputs = {source: _read(parts, source) for source in dict.fromkeys(self.sources)}
@@ -91,7 +91,7 @@ def _read(parts: Sequence[Tensor], source: Source) -> Tensor:
 
 
 def _sources(inputs: ChannelLayout, start: int, stop: int, join: bool) -> list:
-    """Return the sources that hold a range of channels, each with its columns of the weight."""
+    """Return the sources of the channels [start, stop), each with its columns of the weight."""
     ranges = inputs.locate(inputs)
     parts = [i for i, (first, end) in enumerate(ranges) if first < stop and start < end]
     first, end = ranges[parts[0]][0], ranges[parts[-1]][1]
@@ -106,7 +106,7 @@ def _sources(inputs: ChannelLayout, start: int, stop: int, join: bool) -> list:
 def split_depthwise(
     conv: nn.Conv2d, layout: ChannelLayout, kernel_sizes: Sequence[int]
 ) -> nn.ModuleList:
-    """Split a depthwise convolution with a bias. A part gets the largest kernel that it needs."""
+    """Split a depthwise convolution with a bias. Each part gets its channels' largest kernel."""
     weight, bias, convs = layout.pad(conv.weight, 0), layout.pad(conv.bias, 0), []
     ends = pairwise([0, *layout.boundaries, len(kernel_sizes)])
     for (start, stop), (first, end) in zip(ends, layout.locate(layout), strict=True):
@@ -114,13 +114,13 @@ def split_depthwise(
         border = (conv.kernel_size[0] - size) // 2
         inner = slice(border, border + size)
         convs.append(_like(conv, weight[first:end, :, inner, inner], bias[first:end], end - first))
-        padding = max(0, conv.padding[0] - border * conv.dilation[0])  # `Conv2dSame` has 0
+        padding = max(0, conv.padding[0] - border * conv.dilation[0])  # `Conv2dSame` pads by itself
         convs[-1].padding = padding, padding
     return nn.ModuleList(convs)
 
 
 def _like(conv: nn.Conv2d, weight: Tensor, bias: Tensor | None, groups: int = 1) -> nn.Conv2d:
-    """Make a convolution with the stride, padding and dilation of another, and other weights."""
+    """Make a convolution with the type, stride, padding and dilation of `conv` and new weights."""
     shape = weight.shape[1] * groups, len(weight), weight.shape[-1]
     new = type(conv)(*shape, conv.stride, conv.padding, conv.dilation, groups, device="meta")
     new.weight = nn.Parameter(weight.clone())

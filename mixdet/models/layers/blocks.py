@@ -1,7 +1,7 @@
 """The blocks of MobileNet and MixNet, with a MixConv in place of the depthwise convolution.
 
-Parameters are named as in timm (`conv_pw`, `bn1`, `conv_dw`, `se.conv_reduce`, ...), so that
-weights load both ways without renaming.
+Parameters are named as in timm (`conv_pw`, `bn1`, `conv_dw`, `se.conv_reduce`, ...). Weights can
+therefore be loaded in both directions without renaming.
 """
 
 from __future__ import annotations
@@ -51,12 +51,12 @@ class SqueezeExcite(nn.Module):
         return x.mul_(gate) if self.allow_inplace else x * gate
 
     def partitioned(self, layout: ChannelLayout) -> PartitionedSqueezeExcite:
-        """Return the squeeze-excite of a split tensor, see `mixdet.models.fusing`."""
+        """Return the squeeze-excite for a split tensor, see `mixdet.models.fusing`."""
         return PartitionedSqueezeExcite(self, layout)
 
 
 class PartitionedSqueezeExcite(nn.Module):
-    """A squeeze-excite of a tensor that is split into parts.
+    """A squeeze-excite for a tensor that is split into parts.
 
     Args:
         se: The squeeze-excite of the whole tensor.
@@ -91,9 +91,9 @@ class DepthwiseSeparable(nn.Module):
         out_channels: Channels of the output.
         kernel_sizes: Depthwise kernels, see `MixConv2d`.
         stride: Stride of the depthwise convolution.
-        residual: True is the block of MobileNetV2 and MixNet, which has no activation after the 1x1
-            convolution, and a shortcut where input and output have the same shape. False is the
-            block of MobileNetV1, which has this activation and no shortcut.
+        residual: True makes the block of MobileNetV2 and MixNet. It has no activation after the 1x1
+            convolution, and has a shortcut if input and output have the same shape. False makes the
+            block of MobileNetV1. It has an activation there, and no shortcut.
         padding: 'symmetric' or 'same'.
         norm_cfg: Normalization after each convolution.
         act_cfg: Activation.
@@ -145,7 +145,7 @@ class DepthwiseSeparable(nn.Module):
 class Expansion(nn.Module):
     """The first layer of an inverted residual block: 1x1 convolution, norm, activation.
 
-    It replaces the block if the output of this layer is the last one that the network needs.
+    It replaces the block if the network needs no output of the block's later layers.
 
     Args:
         in_channels: Channels of the input.
@@ -184,7 +184,7 @@ class InvertedResidual(nn.Module):
         stride: Stride of the depthwise convolution. A block with stride 1 and as many output as
             input channels has a shortcut.
         expand_ratio: The expansion multiplies the number of channels by this.
-        se_ratio: Squeeze-excite has int(in_channels * se_ratio) channels. 0 is no squeeze-excite.
+        se_ratio: Squeeze-excite has int(in_channels * se_ratio) channels. 0 leaves it out.
         groups: Number of 1x1 convolutions side by side in the expansion and in the projection, each
             on its own group of channels.
         padding: 'symmetric' or 'same'.

@@ -1,9 +1,10 @@
-"""Depthwise convolution whose gradients are computed in the ways in which oneDNN is fast.
+"""Depthwise convolution whose gradients are computed in ways that are fast with oneDNN.
 
-oneDNN has a fast routine for the gradient of a weight of at most three columns, and one for the
-gradient of the input, but not for strides in bfloat16. Otherwise it uses code for dense
-convolutions, which takes several times as long. So the gradient of a wider weight is computed in
-strips of three columns, and the bfloat16 gradient of a strided input in float32.
+oneDNN has a fast routine for the gradient of the weight if the kernel has at most three columns. It
+also has one for the gradient of the input, except in bfloat16 with a stride. Otherwise it uses code
+for dense convolutions, which takes several times as long. This module therefore computes the
+gradient of a wider weight in strips of three columns. With a stride, it computes the bfloat16
+gradient of the input in float32.
 """
 
 from __future__ import annotations
@@ -32,9 +33,9 @@ def depthwise_conv(x: Tensor, weight: Tensor, stride: int, padding: int, channel
     Args:
         x: (N, C, H, W).
         weight: (C, 1, K, K).
-        stride: In pixels.
+        stride: Stride in pixels.
         padding: Pixels of zeros on each side.
-        channels: C. A tracer cannot read it from the tensors.
+        channels: C. It is an argument because a tracer cannot read it from the tensors.
 
     Returns:
         (N, C, H', W').
@@ -51,14 +52,14 @@ def depthwise_conv(x: Tensor, weight: Tensor, stride: int, padding: int, channel
 
 
 def _needs_gradient(x: Tensor, weight: Tensor) -> bool:
-    """Tell whether an ordinary backward pass may follow, on a CPU and in channels_last."""
+    """Tell whether a plain backward pass may follow, and `x` is on a CPU and in channels_last."""
     return (
         eager_on_cpu(x)
         and torch.is_grad_enabled()
         and (x.requires_grad or weight.requires_grad)
         and x.dim() == 4
         and x.numel() > 0
-        and x.stride(1) == 1  # also true of a slice of the channels
+        and x.stride(1) == 1  # channels_last, or a slice of its channels
         and not (forward_ad_active() or functorch_active())  # `_Depthwise` supports neither
     )
 
@@ -74,7 +75,7 @@ class _Depthwise(torch.autograd.Function):
     def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Any, ...]:
         x, weight = ctx.saved_tensors
         needs_x, needs_weight = ctx.needs_input_grad[:2]
-        # Only torch's own gradients can be differentiated again, or computed for many outputs.
+        # torch's own function is needed to differentiate again, or for many outputs at once.
         if torch.is_grad_enabled() or is_batched_gradient(grad):
             grads = depthwise_backward(grad, x, weight, *ctx.geometry, (needs_x, needs_weight))
         else:
@@ -88,7 +89,7 @@ class _Depthwise(torch.autograd.Function):
 def _input_gradient(grad: Tensor, x: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
     """Return the gradient of the input (N, C, H, W)."""
     dtype = torch.float32 if stride > 1 else x.dtype
-    # torch needs only the shape of x, but would copy x if that is a slice of channels
+    # torch needs only the shape of x. It would copy an x that is a slice of channels.
     like_x = torch.empty(x.shape, dtype=dtype, memory_format=torch.channels_last)
     grad, weight = grad.to(dtype), weight.to(dtype)
     return depthwise_backward(grad, like_x, weight, stride, padding, (True, False))[0].to(x.dtype)
@@ -99,8 +100,8 @@ def _weight_gradient(grad: Tensor, x: Tensor, weight: Tensor, stride: int, paddi
 
     A strip is the gradient of a K x 3 kernel on the input shifted to the left. The input is copied
     once, together with its padding. A shifted input is a view of this copy that begins a few pixels
-    later. At the end of a row the view reads pixels of the next row. The gradient of the output is
-    padded with zeros there.
+    later. At the end of a row, the view reads pixels of the next row. The gradient of the output is
+    padded with zeros there, so these pixels do not count.
     """
     batch, channels, height, width = x.shape
     size = weight.shape[-1]

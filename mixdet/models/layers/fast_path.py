@@ -15,7 +15,7 @@ from mixdet.models.torch_private import (
 def eager_on_cpu(x: object) -> bool:
     """Tell whether `x` is a tensor on a CPU, and nothing traces, compiles or exports the code."""
     return (
-        isinstance(x, Tensor)  # torch.fx traces with proxies
+        isinstance(x, Tensor)  # torch.fx traces with proxies instead
         and x.device.type == "cpu"
         and not (torch.compiler.is_compiling() or torch.jit.is_tracing())
         and not dispatch_mode_active()
@@ -23,7 +23,7 @@ def eager_on_cpu(x: object) -> bool:
 
 
 def onednn_computes(dtype: torch.dtype) -> bool:
-    """Tell whether oneDNN convolves a type on this CPU: float32, or bfloat16 in hardware."""
+    """Tell whether oneDNN convolves a type on this CPU: float32, or bfloat16 if it is supported."""
     return (
         dtype in (torch.float32, torch.bfloat16)
         and torch.backends.mkldnn.is_available()

@@ -20,17 +20,18 @@ SPLITS = ("equal", "exponential")
 
 
 def split_channels(channels: int, groups: int, split: str = "equal") -> list[int]:
-    """Split channels into groups (the paper, section 3.2).
+    """Split channels into groups (section 3.2 of the paper).
 
     Args:
         channels: Number of channels.
         groups: Number of groups.
-        split: 'equal' gives every group the same number, and the remainder to the first group
-            (64 in 4 groups are 16, 16, 16, 16). 'exponential' gives group i, counted from 1,
-            floor(channels / 2^i), and the last group the rest (64 in 4 groups are 32, 16, 8, 8).
+        split: 'equal' gives every group the same number of channels, and adds the remainder to the
+            first group (64 in 4 groups are 16, 16, 16, 16). 'exponential' gives group i, counted
+            from 1, floor(channels / 2^i) channels. The last group gets the rest (64 in 4 groups are
+            32, 16, 8, 8).
 
     Returns:
-        The channels of each group; their sum is `channels`.
+        The number of channels of each group. Their sum is `channels`.
 
     Raises:
         ValueError: If the split is unknown, or a group would be empty.
@@ -49,15 +50,15 @@ def split_channels(channels: int, groups: int, split: str = "equal") -> list[int
     sizes.append(channels - sum(sizes))
     if 0 in sizes:
         raise ValueError(
-            f"split='exponential' leaves a group of {channels} channels in {groups} groups empty "
+            f"split='exponential' of {channels} channels in {groups} groups leaves a group empty "
             f"({sizes}): use fewer kernel sizes, or split='equal'"
         )
     return sizes
 
 
-@torch.fx.wrap  # symbolic tracing records the call: the padding depends on the size of the input
+@torch.fx.wrap  # symbolic tracing records this call, since the padding depends on the input's size
 def pad_same(x: Tensor, kernel_size: int, stride: int, dilation: int = 1) -> Tensor:
-    """Pad with zeros as TensorFlow's SAME does. An odd pixel goes to the right and the bottom.
+    """Pad with zeros as TensorFlow's SAME does: an odd pixel is added at the right or bottom.
 
     Args:
         x: (N, C, H, W).
@@ -87,7 +88,7 @@ class Conv2dSame(nn.Conv2d):
 class SplitConv2d(nn.Module):
     """Convolutions side by side, each on its own group of channels.
 
-    They are children called '0', '1', ..., as in timm, so that weights load by name.
+    The children are called '0', '1', ..., as in timm, so that weights load by name.
 
     Args:
         convs: The convolutions, in the order of the channels.
@@ -123,9 +124,10 @@ def MixConv2d(
         stride: Stride of all groups.
         dilation: Dilation of all groups.
         split: 'equal' or 'exponential', see `split_channels`.
-        padding: 'symmetric', or 'same' for TensorFlow's. They differ at strides above 1.
-        dilated: Replace each K x K kernel by 3 x 3 at dilation (K - 1) / 2, which covers the same
-            window (the paper, section 3.2). The stride must be 1.
+        padding: 'symmetric', or 'same' for TensorFlow's SAME padding. The two differ at strides
+            above 1.
+        dilated: Replace each K x K kernel by a 3 x 3 kernel with dilation (K - 1) / 2, which covers
+            the same window (section 3.2 of the paper). The stride must be 1.
 
     Returns:
         A module (N, C, H, W) -> (N, C, ceil(H/stride), ceil(W/stride)) that has `merged()`. With
@@ -203,7 +205,8 @@ class DepthwiseConv2d(nn.Conv2d):
         """(N, C, H, W) -> (N, C, ceil(H/stride), ceil(W/stride))."""
         if self.pads_same:
             x = pad_same(x, self.kernel_size[0], self.stride[0], self.dilation[0])
-        # Folding batch norm adds a bias. A caller may have changed the other attributes.
+        # `depthwise_conv` takes only attributes as built. Folding batch norm adds a bias, and a
+        # caller may have changed the others.
         plain = (
             self.bias is None
             and self.padding_mode == "zeros"
@@ -217,11 +220,11 @@ class DepthwiseConv2d(nn.Conv2d):
 
     @property
     def extent(self) -> int:
-        """The distance in pixels between the first and the last tap of the kernel. It is even."""
+        """The distance in pixels between the outermost columns of the kernel. It is even."""
         return self.dilation[0] * (self.kernel_size[0] - 1)
 
     def merged(self) -> nn.Conv2d:
-        """Return a plain convolution that computes the same, see `MixedDepthwiseConv2d.merged`."""
+        """Return a plain convolution with equal outputs, see `MixedDepthwiseConv2d.merged`."""
         return merge_depthwise([self]).train(self.training)
 
     def merged_kernel_sizes(self) -> list[int]:
@@ -229,7 +232,7 @@ class DepthwiseConv2d(nn.Conv2d):
         return merged_kernel_sizes([self])
 
     def fused(self, form: FusedForm) -> nn.Conv2d:
-        """Return the replacement for `mixdet.models.fusing.fuse`."""
+        """Return the convolution that replaces this module in `mixdet.models.fusing.fuse`."""
         return self.merged()
 
 
@@ -241,19 +244,19 @@ class MixedDepthwiseConv2d(SplitConv2d):
     """
 
     def merged(self) -> nn.Conv2d:
-        """Make one depthwise convolution that computes the same.
+        """Make one depthwise convolution with equal outputs.
 
         The kernels are zero-padded to the largest one. Kernels of different dilations get a common
-        dilation, with zeros between their taps. The convolution needs more multiplications and less
-        memory traffic.
+        dilation, with zeros between their weights. The one convolution needs more multiplications
+        than the separate ones, and less memory traffic.
 
         Returns:
             A new `nn.Conv2d` with a copy of the weights. With SAME padding and a stride, it is a
             `Conv2dSame`.
 
         Raises:
-            ValueError: If some kernels are narrower than the stride and others are wider, under
-                SAME padding. Their centers then differ by an offset that depends on the input size.
+            ValueError: With SAME padding, if some kernels are narrower than the stride and others
+                are wider. Their centers then differ by an offset that depends on the input size.
         """
         return merge_depthwise(list(self.children())).train(self.training)
 
@@ -262,13 +265,13 @@ class MixedDepthwiseConv2d(SplitConv2d):
         return merged_kernel_sizes(list(self.children()))
 
     def fused(self, form: FusedForm) -> nn.Conv2d:
-        """Return the replacement for `mixdet.models.fusing.fuse`."""
+        """Return the convolution that replaces this module in `mixdet.models.fusing.fuse`."""
         return self.merged()
 
 
 @torch.no_grad()
 def merge_depthwise(convs: Sequence[DepthwiseConv2d]) -> nn.Conv2d:
-    """Make one depthwise convolution of several, see `MixedDepthwiseConv2d.merged`."""
+    """Make one depthwise convolution out of several, see `MixedDepthwiseConv2d.merged`."""
     stride, same = convs[0].stride[0], convs[0].pads_same
     largest = max(conv.extent for conv in convs)
     if same and min(conv.extent for conv in convs) < min(stride - 1, largest):

@@ -1,7 +1,7 @@
-"""Batch norm and activation as one step of training that stores one tensor fewer.
+"""Batch norm and activation as one autograd function that stores one tensor fewer in training.
 
-The two modules store `x` and the normalized tensor for the backward pass of `act(norm(x))`. The
-one step stores `x`, and computes the normalized tensor again in the backward pass, similar to
+For the backward pass of `act(norm(x))`, two separate modules store `x` and the normalized tensor.
+The one function stores `x`. Its backward pass computes the normalized tensor again, similar to
 InPlace-ABN (arXiv 1712.02616). For a ReLU it uses the output, which the next layer stores anyway.
 """
 
@@ -24,7 +24,7 @@ from mixdet.models.torch_private import (
     silu_backward_,
 )
 
-# The gradient of an x of this many bytes or more is written over the gradient of the activation,
+# If x has this many bytes or more, its gradient is written over the gradient of the activation,
 # since large tensors determine the peak of memory.
 LARGE = 16 * 2**20
 PART = 2**20  # bytes that are written at a time
@@ -33,18 +33,19 @@ PART = 2**20  # bytes that are written at a time
 def apply_norm_act(norm: nn.Module, act: nn.Module, x: Tensor, last: bool = False) -> Tensor:
     """Compute `act(norm(x))`, with the statistics, results and gradients of the two modules.
 
-    The one step is used in training on a CPU, if the norm is an `nn.BatchNorm2d` with all its
-    parts, the activation is a SiLU, ReLU or ReLU6, and neither has hooks. Otherwise the two modules
-    are called one after the other: in evaluation, on other devices, in a trace, and under
-    `torch.compile`, which fuses them itself. The one step can be differentiated once and twice
-    backwards. Forward-mode differentiation and `torch.func` raise an error.
+    The one function is used in training on a CPU, if the norm is an `nn.BatchNorm2d` with weights,
+    running statistics and a momentum, the activation is a SiLU, ReLU or ReLU6, and neither has
+    hooks. Otherwise the two modules are called one after the other. This includes evaluation, other
+    devices, traces, and `torch.compile`, which fuses the modules itself. The gradients of the one
+    function can be differentiated once more. Forward-mode differentiation and `torch.func` raise an
+    error.
 
     Args:
         norm: Normalization.
         act: Activation.
         x: (N, C, H, W).
-        last: The result is an output of the network. A caller may change it in place, so that the
-            backward pass needs a copy of it.
+        last: The result is an output of the network. A caller may change it in place, so a copy is
+            stored for the backward pass.
 
     Returns:
         (N, C, H, W).
@@ -58,7 +59,7 @@ def apply_norm_act(norm: nn.Module, act: nn.Module, x: Tensor, last: bool = Fals
         and type(act) in (nn.SiLU, nn.ReLU, nn.ReLU6)
         and eager_on_cpu(x)
         and x.dim() == 4
-        and x.numel() > x.shape[1]  # batch norm refuses one value a channel with its own message
+        and x.numel() > x.shape[1]  # else batch norm raises its own error
         and not (hooked(norm) or hooked(act))
     )
     if one_step:
@@ -112,11 +113,11 @@ class _NormAct(torch.autograd.Function):
 
 
 def _in_place(x: Tensor, weight: Tensor, grad: Tensor) -> bool:
-    """Tell whether the gradient of x is written over the gradient of the activation."""
+    """Tell whether the gradient of x should be written over the gradient of the activation."""
     return (
         x.nbytes >= LARGE
         and x.dtype == weight.dtype
-        and x.dtype in (torch.float32, torch.float64)  # torch sums float16 in float32
+        and x.dtype in (torch.float32, torch.float64)  # for float16, torch sums in float32
         and not is_batched_gradient(grad)
         and x.is_contiguous(memory_format=torch.channels_last)
         and grad.is_contiguous(memory_format=torch.channels_last)

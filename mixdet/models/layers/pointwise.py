@@ -11,16 +11,17 @@ from mixdet.models.layers.fast_path import eager_on_cpu, onednn_computes
 from mixdet.models.layers.mixconv import SplitConv2d, split_channels
 from mixdet.models.torch_private import hooked, is_vmapped
 
-# On one thread, torch computes 1x1 convolutions of batches below 16 by code of its own, and by
-# oneDNN only if they are dilated (ConvParams::use_mkldnn). Dilation does not change a 1x1 kernel.
+# On one thread, torch uses oneDNN for 1x1 convolutions of batches below 16 only if they are dilated
+# (see ConvParams::use_mkldnn). A dilation makes no difference to a 1x1 kernel.
 ONEDNN = dict(dilation=2)
-# oneDNN reorders the weights in every call. A matrix product does not. It took 0.3 times as long
-# for 10 x 10 cells, 1.1 times for 40 x 40, up to 1.5 times for more (float32, one image, a thread).
+# Up to about this many cells a matrix product is used instead of oneDNN, which reorders the weights
+# in every call. The product took 0.3 times as long for 10 x 10 cells, 1.1 times for 40 x 40, and up
+# to 1.5 times for more (float32, one image, one thread).
 FEW_CELLS = 40 * 40
 
 
 class PointwiseConv2d(nn.Conv2d):
-    """`nn.Conv2d` of kernel 1x1 and stride 1, faster in channels_last on a CPU; same arguments."""
+    """An `nn.Conv2d` with a 1x1 kernel and stride 1 that is faster in channels_last on a CPU."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, in_channels, H, W) -> (N, out_channels, H, W)."""
@@ -36,7 +37,7 @@ class PointwiseConv2d(nn.Conv2d):
 class SplitPointwiseConv2d(SplitConv2d):
     """1x1 convolutions side by side, each on its own group of channels, without bias.
 
-    Groups of equal size are computed as one grouped convolution in channels_last.
+    In channels_last, groups of equal size are computed as one grouped convolution.
 
     Args:
         in_channels: Channels of the input, of all groups together.
@@ -62,11 +63,11 @@ class SplitPointwiseConv2d(SplitConv2d):
 
     @torch.no_grad()
     def merged(self, groups: int = 1) -> PointwiseConv2d:
-        """Make one convolution that computes the same.
+        """Make one convolution with equal outputs.
 
         Args:
-            groups: 1 for a dense convolution with zeros between the groups. For a grouped
-                convolution, the number of groups, which must be equal.
+            groups: 1 makes a dense convolution with zeros between the groups. The number of groups
+                makes a grouped convolution, for which the groups must have equal sizes.
         """
         weights = [conv.weight for conv in self.children()]
         if groups == 1:
@@ -79,7 +80,7 @@ class SplitPointwiseConv2d(SplitConv2d):
         return conv
 
     def fused(self, form: FusedForm) -> PointwiseConv2d:
-        """Return the replacement for `mixdet.models.fusing.fuse`: grouped, or dense if narrow."""
+        """Return the convolution for `fuse`. It is dense if groups are narrow or unequal."""
         convs = list(self.children())
         narrowest = min(min(conv.in_channels, conv.out_channels) for conv in convs)
         dense = not self.equal_groups or narrowest < (form.min_group_channels or 0)
@@ -87,7 +88,7 @@ class SplitPointwiseConv2d(SplitConv2d):
 
 
 def _onednn_is_faster(x: Tensor) -> bool:
-    """Tell whether `x` is float32 in channels_last on a CPU, and not traced or exported."""
+    """Tell whether `x` is float32 and channels_last on a CPU, and is not traced or exported."""
     return (
         eager_on_cpu(x)
         and x.dtype == torch.float32

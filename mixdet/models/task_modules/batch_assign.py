@@ -10,7 +10,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 
 def can_assign_batch(assigner: object, sampler: object) -> bool:
-    """Tell whether `assign_batch` gives the results of an assigner and a sampler of mmdet."""
+    """Tell whether `assign_batch` gives the same results as this assigner and sampler of mmdet."""
     return (
         type(assigner) is MaxIoUAssigner
         and type(assigner.iou_calculator) is BboxOverlaps2D
@@ -24,7 +24,7 @@ def can_assign_batch(assigner: object, sampler: object) -> bool:
 
 
 def pad_truths(truths: list[InstanceData]) -> tuple[Tensor, Tensor]:
-    """Stack the true boxes of a batch, padded to the largest number in an image.
+    """Stack the true boxes of all images, padded to the largest number of boxes in an image.
 
     Args:
         truths: One per image, with `bboxes` (n, 4) and `labels` (n,).
@@ -42,7 +42,7 @@ def pad_truths(truths: list[InstanceData]) -> tuple[Tensor, Tensor]:
 def assign_batch(
     assigner: MaxIoUAssigner, anchors: Tensor, boxes: Tensor, labels: Tensor
 ) -> Tensor:
-    """Assign a true box to each anchor, with the assigner's thresholds and its tie-breaks.
+    """Assign a true box to each anchor, with the assigner's thresholds and tie-breaks.
 
     Args:
         assigner: An assigner that `can_assign_batch` accepts.
@@ -51,8 +51,8 @@ def assign_batch(
         labels: (N, M), as `pad_truths` returns them.
 
     Returns:
-        (N, A): the index of a box of the image plus 1, 0 for the background, -1 for an anchor that
-        is neither.
+        (N, A). 1 plus the index of the box in its image, 0 for the background, or -1 for an anchor
+        that counts as neither.
     """
     is_box = labels >= 0
     overlaps = assigner.iou_calculator(boxes, anchors.expand(len(boxes), -1, -1))
@@ -63,8 +63,8 @@ def assign_batch(
     assigned = negative.long() - 1
     assigned = torch.where(best_overlap >= assigner.pos_iou_thr, best_box + 1, assigned)
     if assigner.match_low_quality:
-        # Every box gets its best anchor, or all its best anchors. Of several boxes with the same
-        # best anchor, the last one gets it.
+        # Every box gets its best anchor. If several anchors tie, `gt_max_assign_all` gives it all
+        # of them. If several boxes have the same best anchor, the last box gets it.
         top_overlap, top_anchor = overlaps.max(2, keepdim=True)
         if assigner.gt_max_assign_all:
             matched = overlaps == top_overlap

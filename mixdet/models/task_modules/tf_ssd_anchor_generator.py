@@ -1,4 +1,4 @@
-"""The SSD anchors of the TensorFlow Object Detection API."""
+"""The anchors of SSD in the TensorFlow Object Detection API."""
 
 from __future__ import annotations
 
@@ -15,21 +15,25 @@ RATIOS = (1.0, 2.0, 1 / 2, 3.0, 1 / 3)
 
 @TASK_UTILS.register_module()
 class TFSSDAnchorGenerator(AnchorGenerator):
-    """Anchors of one scale a level, in five ratios, and one square between two scales.
+    """The anchors of `ssd_anchor_generator` in the TensorFlow Object Detection API.
 
-    This is the `ssd_anchor_generator` of the TensorFlow Object Detection API, after SSD (arXiv
-    1512.02325, section 2.2), with its default of three anchors on the first level. These three
-    anchors have two scales, which mmdet's `SSDAnchorGenerator` does not support.
+    They follow SSD (arXiv 1512.02325, section 2.2). The first level has three anchors per cell,
+    which is TensorFlow's default, and every other level has six. mmdet's `SSDAnchorGenerator`
+    cannot make the first level, because its three anchors have two different scales.
 
-    Scales rise linearly over the levels. As pairs of scale and ratio of width to height, the first
-    level has (0.1, 1), (`min_scale`, 2) and (`min_scale`, 1/2). Every other level has its scale s
-    in the ratios 1, 2, 1/2, 3 and 1/3, and a square of the scale sqrt(s s'). Here s' is the scale
-    of the next level, or 1 for the last level. The cells divide the image exactly, and the anchors
-    are centered in them. On a grid of 3 cells, a cell of a 320-pixel image has a side of 320/3
-    pixels. mmdet takes 107.
+    The scale of an anchor is the square root of its area, as a fraction of the image's side. The
+    ratio is its width divided by its height. The first level has the (scale, ratio) pairs (0.1, 1),
+    (`min_scale`, 2) and (`min_scale`, 1/2). The scales of the levels rise linearly. A later level
+    with scale s has one anchor for each of the ratios 1, 2, 1/2, 3 and 1/3. It also has a square of
+    scale sqrt(s s'), where s' is the scale of the next level, or 1 if there is none.
+
+    The cells divide the image exactly, and each anchor is centered in its cell. For example, a grid
+    of 3 x 3 cells on an image of 320 pixels has cells with a side of 320/3 pixels. mmdet's SSDLite
+    config rounds this to 107.
 
     Args:
-        strides: Side of a cell in pixels for each level, finest first. Rounded values are enough.
+        strides: Side of a cell in pixels for each level, finest first. Rounded values are enough,
+            since the exact ones are computed from `input_size`.
         input_size: Side in pixels of the square image.
         min_scale: Scale of the first level, as a fraction of the image's side.
         max_scale: Scale of the last level, as a fraction of the image's side.
@@ -53,7 +57,7 @@ class TFSSDAnchorGenerator(AnchorGenerator):
         super().__init__(exact_strides, ratios=[1.0], scales=[1.0])
 
     def gen_base_anchors(self) -> list[Tensor]:
-        """Return the anchors of each level's first cell, (anchors, 4), (x1, y1, x2, y2) pixels."""
+        """Return the anchors of each level's first cell, (n, 4), as (x1, y1, x2, y2) in pixels."""
         anchors = []
         for (stride, _), shapes in zip(self.strides, self.shapes, strict=True):
             scales, ratios = torch.tensor(shapes).T
