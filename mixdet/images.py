@@ -78,7 +78,9 @@ def refuse_foreign_name(name: str, root: str | os.PathLike) -> None:
         )
     path = PurePath(name)
     if path.anchor or ".." in path.parts or "://" in name:
-        raise MixDetError(f"file_name {name} leads out of {root}: give a path relative to it")
+        raise MixDetError(
+            f"file_name {name} leads out of {root}: give a path relative to this folder"
+        )
 
 
 def _is_valid_name(name: object) -> bool:
@@ -206,7 +208,7 @@ def as_rgb(image: Any) -> np.ndarray:
     Args:
         image: The path of a file, a PIL image, or a uint8 array of shape (H, W), (H, W, 1),
             (H, W, 3) RGB or (H, W, 4) RGBA. A file is turned upright as its EXIF tag says. An array
-            or PIL image is not turned, so its predicted boxes are in pixels of the given image.
+            or PIL image is not turned, so predicted boxes are in pixels of the given image.
 
     Raises:
         MixDetError: The file is not an image, or the array has an unsupported shape or type.

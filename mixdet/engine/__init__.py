@@ -1,4 +1,4 @@
-"""Training: a loop that resumes within an epoch, hooks, mixed precision, files written whole.
+"""Training: a loop that can resume within an epoch, hooks, mixed precision and a file backend.
 
 Importing this package registers its classes with mmengine.
 """

@@ -21,8 +21,8 @@ from mixdet.models.torch_private import cpu_has_avx512_bfloat16
 class CpuAmpOptimWrapper(OptimWrapper):
     """`OptimWrapper` whose forward pass runs under CPU autocast to bfloat16.
 
-    Weights, gradients and the optimizer's state stay in float32. bfloat16 has the range of
-    float32, so that no loss scaling is needed. The arguments are those of `OptimWrapper`.
+    Weights, gradients and the optimizer's state stay in float32. bfloat16 has the same range as
+    float32, so the losses need no scaling. The arguments are those of `OptimWrapper`.
     """
 
     def __init__(self, *args, **kwargs) -> None:
@@ -31,8 +31,8 @@ class CpuAmpOptimWrapper(OptimWrapper):
         speed = (
             "this CPU has bfloat16 instructions"
             if native
-            else "torch sees no bfloat16 instructions on this CPU and emulates them, so that "
-            "training is correct but slower than without --amp"
+            else "torch sees no bfloat16 instructions on this CPU and emulates them: training is "
+            "correct, but slower than without --amp"
         )
         print_log(
             f"--amp: weights in float32, the forward pass in bfloat16; {speed}",
@@ -48,7 +48,7 @@ class CpuAmpOptimWrapper(OptimWrapper):
 
 
 def cpu_has_bfloat16() -> bool:
-    """Tell whether torch sees bfloat16 instructions (with an older torch, on x86 only)."""
+    """Tell whether torch sees bfloat16 instructions. An older torch looks for those of x86 only."""
     if hasattr(torch.cpu, "get_capabilities"):
         capabilities = torch.cpu.get_capabilities()
         names = ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16")
@@ -60,13 +60,13 @@ def amp_wrapper_type(wrapper: str) -> str:
     """Return the name of the mixed-precision optimizer wrapper for this machine.
 
     Args:
-        wrapper: `optim_wrapper.type` of the config, which the result replaces.
+        wrapper: `optim_wrapper.type` of the config. The caller replaces it by the result.
 
     Returns:
         `AmpOptimWrapper` (float16, loss scaling) on a GPU, `CpuAmpOptimWrapper` on a CPU.
 
     Raises:
-        MixDetError: The config has another wrapper, or the device supports no mixed precision.
+        MixDetError: `wrapper` is not supported, or the device has no mixed precision.
     """
     supported = ("OptimWrapper", "AmpOptimWrapper", "CpuAmpOptimWrapper")
     if wrapper not in supported:

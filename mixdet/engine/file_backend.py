@@ -1,7 +1,7 @@
-"""A file backend that writes whole files only.
+"""A file backend that never leaves a partly written file.
 
 A file is written under a temporary name, synced, and then renamed. mmengine's local backend writes
-in place, so that a run that is killed while it saves leaves a broken checkpoint.
+in place: a run that is killed while it saves leaves a broken checkpoint.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from mixdet.outputs import write_atomically
 
 
 def write_last_checkpoint(work_dir: str | os.PathLike, checkpoint: str | os.PathLike) -> None:
-    """Write the path of the checkpoint that `--resume` continues from, as mmengine reads it.
+    """Record which checkpoint `--resume` continues from, in the file that mmengine reads.
 
     Args:
-        work_dir: The work folder, which gets the file `last_checkpoint`.
+        work_dir: The work folder, in which the file `last_checkpoint` is written.
         checkpoint: Path of the checkpoint.
     """
     write_atomically(Path(work_dir, "last_checkpoint"), os.fspath(checkpoint).encode())

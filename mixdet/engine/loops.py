@@ -13,7 +13,7 @@ from torch.utils.data import BatchSampler
 from mixdet.datasets.samplers import SeededSampler
 from mixdet.errors import MixDetError
 
-# Key of the message hub, which every checkpoint contains, for the state of the current epoch.
+# Key for the state of the current epoch in the message hub, which every checkpoint contains.
 EPOCH_START = "epoch_begun"
 
 
@@ -21,15 +21,16 @@ EPOCH_START = "epoch_begun"
 class ResumableTrainLoop(EpochBasedTrainLoop):
     """mmengine's epoch loop, with two differences after a resume.
 
-    - A checkpoint that was written within an epoch continues with the next batch of that epoch.
-      If the batch size or the number of GPUs has changed, the epoch starts over.
-    - A checkpoint that was written at the end of an epoch does not contain the result of that
-      epoch's validation. If a validation is due, it runs first.
+    - If the checkpoint was written within an epoch, the run continues with the next batch of that
+      epoch. If the batch size or the number of GPUs has changed, the epoch starts over.
+    - If the checkpoint was written at the end of an epoch, it was written before the validation of
+      that epoch. If this validation is due, it runs first.
 
-    A run that was stopped and resumed therefore goes through the same states as one that was not.
+    A run that was stopped and resumed therefore goes through the same states as a run that was
+    never stopped.
 
     Raises:
-        MixDetError: There is no batch, or head and data differ in their number of classes.
+        MixDetError: There is no batch, or the head and the data have different numbers of classes.
     """
 
     def __init__(self, *args, **kwargs) -> None:
@@ -49,12 +50,13 @@ class ResumableTrainLoop(EpochBasedTrainLoop):
         return self.runner.model
 
     def _check(self) -> None:
-        """Refuse data without a batch, and a head with another number of classes than the data."""
+        """Refuse data that give no batch, and a head whose number of classes is not the data's."""
         dataset = self.dataloader.dataset
         if not len(self.dataloader):
             raise MixDetError(
                 f"there is no batch to train on: the data set has {len(dataset)} images and "
-                f"train_dataloader.batch_size is {self.dataloader.batch_size}: set a smaller one"
+                f"train_dataloader.batch_size is {self.dataloader.batch_size}: set a smaller "
+                "batch_size"
             )
         head = getattr(self.runner.model, "bbox_head", None)
         num_classes = getattr(head, "num_classes", None)
@@ -82,17 +84,17 @@ class ResumableTrainLoop(EpochBasedTrainLoop):
         self._epoch += 1
 
     def _epoch_start(self) -> dict | None:
-        """Return the state at the start of the current epoch, None between two epochs."""
+        """Return the state at the start of the current epoch, or None between two epochs."""
         start = self.runner.message_hub.get_info(EPOCH_START)
         return start if start and start["epoch"] == self._epoch else None
 
     def _batch_layout(self) -> list[int | None]:
-        """Return the numbers that, with the seed, determine the samples of each batch."""
+        """Return the numbers that, together with the seed, determine which samples a batch has."""
         size = getattr(self.dataloader.batch_sampler, "batch_size", None)
         return [len(self.dataloader), size, self.runner.world_size]
 
     def _batches_done(self) -> int:
-        """Return how many batches of the current epoch came before the checkpoint."""
+        """Return how many batches of the current epoch were done before the checkpoint."""
         start = self._epoch_start()
         if start is None:
             return 0
@@ -109,7 +111,8 @@ class ResumableTrainLoop(EpochBasedTrainLoop):
         if isinstance(sampler, SeededSampler) and type(batch_sampler) is BatchSampler:
             sampler.skip(first * self.dataloader.batch_size)
             return self.dataloader
-        # Other samplers may have a state: load and drop the first batches, which is slower.
+        # Other samplers may have a state, so the first batches are loaded and dropped. This is
+        # slower.
         return islice(self.dataloader, first, None)
 
     def _validate_if_due(self) -> None:

@@ -1,4 +1,4 @@
-"""Check that a checkpoint fits the model and the config before a run goes on with it."""
+"""Check that a checkpoint fits the model and the config before a run uses it."""
 
 from __future__ import annotations
 
@@ -15,9 +15,11 @@ from mixdet.config.plain import parse_config
 from mixdet.errors import MixDetError
 from mixdet.models.weights import weight_mismatch
 
-# The config keys that decide what a run learns. mmengine itself warns about another seed.
+# The config keys that decide what a run learns. The seed is missing here, since mmengine itself
+# warns if it differs.
 RECIPE_KEYS = ("model", "train_dataloader", "optim_wrapper", "param_scheduler", "train_cfg")
-# mmengine restores the state of these from a checkpoint, so that new values have no effect.
+# mmengine restores the optimizer and the schedulers from a checkpoint. New values for the following
+# keys therefore have no effect.
 RESTORED_OPTIM_WRAPPER_KEYS = ("optimizer", "paramwise_cfg")
 RESTORED_PREFIXES = (
     *(f"optim_wrapper.{key}" for key in RESTORED_OPTIM_WRAPPER_KEYS),
@@ -30,39 +32,42 @@ MAX_NAMED_CHANGES = 5  # in a line of the log
 class CheckpointFitHook(Hook):
     """Refuse to resume or to test with weights that do not match the model.
 
-    mmengine loads whatever matches, and only logs the rest. Weights to start from (`load_from`)
-    may differ, for example in the number of classes, and a warning names the difference. A resumed
-    run also gets a warning with the settings that differ from the checkpoint's.
+    mmengine loads the weights that match, and only logs the others. If a training run starts from
+    weights (`load_from`), these may differ, for example in the number of classes. A warning then
+    names the difference. If a run is resumed, a warning also names the settings of its config that
+    differ from the checkpoint's config.
     """
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Compare the names and shapes of the weights.
+        """Compare the names and shapes of the checkpoint's weights with those of the model.
 
         Raises:
-            MixDetError: They differ, and the run resumes or tests.
+            MixDetError: The names or shapes differ, and the run resumes or tests.
         """
         model = runner.model
         while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
             model = model.module
         weights = checkpoint.get("state_dict", checkpoint)
-        consume_prefix_in_state_dict_if_present(weights, "module.")  # of a parallel wrapper
+        consume_prefix_in_state_dict_if_present(weights, "module.")  # added by a parallel wrapper
         mismatch = weight_mismatch(model, weights)
         if not mismatch:
             if runner._resume:
                 _log_changes(runner, checkpoint)
             return
-        trains = isinstance(runner._train_loop, BaseLoop)  # in a test it stays a config
+        # mmengine builds the training loop from its config only if the run trains.
+        trains = isinstance(runner._train_loop, BaseLoop)
         if runner._resume or not trains:
             raise MixDetError(f"the checkpoint does not fit the config: {mismatch}")
         runner.logger.warning(f"load_from fits in part; the rest starts from scratch: {mismatch}")
 
 
 def _log_changes(runner: Runner, checkpoint: dict) -> None:
-    """Log the settings that differ, and correct those in the run's config that have no effect."""
+    """Log the settings that differ. Reset those without effect in the run's config."""
     try:
         earlier = parse_config(checkpoint["meta"]["cfg"])
         changes = changed_settings(parse_config(runner.cfg.pretty_text), earlier)
-    except (KeyError, TypeError, ValueError):  # another tool's checkpoint, or code in the config
+    except (KeyError, TypeError, ValueError):
+        # The checkpoint is from another tool, or a config contains code.
         return
     without_effect = [change for change in changes if change.startswith(RESTORED_PREFIXES)]
     in_effect = [change for change in changes if change not in without_effect]
@@ -77,7 +82,7 @@ def _log_changes(runner: Runner, checkpoint: dict) -> None:
             more = len(settings) - MAX_NAMED_CHANGES
             more = f" and {more} more" if more > 0 else ""
             runner.logger.warning(f"{message}: {', '.join(settings[:MAX_NAMED_CHANGES])}{more}")
-    if without_effect:  # the next checkpoint contains this config
+    if without_effect:  # reset them, since the next checkpoint contains this config
         current, restored = runner.cfg.optim_wrapper, earlier.get("optim_wrapper") or {}
         runner.cfg.optim_wrapper = {
             **{k: value for k, value in current.items() if k not in RESTORED_OPTIM_WRAPPER_KEYS},
@@ -91,7 +96,7 @@ def changed_settings(config: dict, earlier: dict) -> list[str]:
 
     Args:
         config: The config of a run.
-        earlier: The config of the run before.
+        earlier: The config of an earlier run.
     """
     now, before = (
         dict(_settings({key: recipe[key] for key in RECIPE_KEYS if key in recipe}))
@@ -100,12 +105,12 @@ def changed_settings(config: dict, earlier: dict) -> list[str]:
     return [
         f"{key}={now.get(key)!r} (was {before.get(key)!r})"
         for key in {**now, **before}
-        if repr(now.get(key)) != repr(before.get(key))  # NaN does not equal itself
+        if repr(now.get(key)) != repr(before.get(key))  # as text, since NaN != NaN
     ]
 
 
 def _settings(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the keys, joined by dots as in `--cfg-options`, and the values of nested settings."""
+    """Yield each nested setting: its key, joined by dots as in `--cfg-options`, and its value."""
     if isinstance(value, dict):
         items = value.items()
     elif isinstance(value, list | tuple) and any(isinstance(item, dict) for item in value):

@@ -1,4 +1,4 @@
-"""A checkpoint hook that always leaves a whole checkpoint on disk."""
+"""A checkpoint hook that always leaves a complete checkpoint on disk."""
 
 from __future__ import annotations
 
@@ -19,24 +19,25 @@ class SafeCheckpointHook(CheckpointHook):
     """mmengine's `CheckpointHook`, made safe for a run that is killed at any time.
 
     Checkpoints and `last_checkpoint` are written to a temporary file, which is then renamed. An
-    old checkpoint is removed after the new one is written. (mmengine removes the old best
-    checkpoint first, and with `max_keep_ckpts=1` the last one too.) Only files in the folder of
-    the run are removed. A run that resumes from another folder changes nothing there.
+    old checkpoint is removed only after the new one is written. (mmengine removes the old best
+    checkpoint before that, and with `max_keep_ckpts=1` the last checkpoint too.) Only files in the
+    folder of the run are removed. A run that resumes from another folder changes nothing in it.
 
     Args:
-        backend_args: Arguments of mmengine's file backend. None stands for `AtomicBackend`, which
-            writes whole files only.
+        backend_args: Arguments of mmengine's file backend. With None, `AtomicBackend` is used,
+            which never leaves a partly written file.
         **kwargs: Arguments of `CheckpointHook`.
 
     Raises:
-        MixDetError: Before training, `save_best` names a metric that validation does not give.
+        MixDetError: `save_best` names a metric that validation does not give. The error is raised
+            before training.
     """
 
     def __init__(self, *args, backend_args: dict | None = None, **kwargs) -> None:
         super().__init__(*args, backend_args=backend_args or {"backend": "atomic"}, **kwargs)
 
     def before_train(self, runner: Runner) -> None:
-        """Check `save_best`, and find the best checkpoint in a moved or copied work folder."""
+        """Check `save_best`. Find the best checkpoint again if the work folder was moved."""
         super().before_train(runner)
         self._check_save_best(runner)
         for name, path in self._best_paths().items():
@@ -45,9 +46,9 @@ class SafeCheckpointHook(CheckpointHook):
                 runner.message_hub.update_info(name, self._path_in_out_dir(path))
 
     def _check_save_best(self, runner: Runner) -> None:
-        """Raise an error now for a metric that the first validation would not find."""
+        """Raise an error before training if validation does not give the metric."""
         metrics = runner.val_evaluator.metrics if self.save_best and runner.val_loop else []
-        # mmengine's metrics do not publish their names.
+        # mmengine's own metrics have no attribute `names`, so they cannot be checked.
         if not metrics or not all(hasattr(metric, "names") for metric in metrics):
             return
         known = [f"{metric.prefix}/{name}" for metric in metrics for name in metric.names]
@@ -70,7 +71,7 @@ class SafeCheckpointHook(CheckpointHook):
                 self._remove([self._path_in_out_dir(old)])
 
     def _best_paths(self) -> dict[str, str | None]:
-        """Return the paths of the best checkpoints, by their keys in the message hub."""
+        """Return the paths of the best checkpoints. The keys are those of the message hub."""
         if not self.save_best:
             return {}
         if len(self.key_indicators) == 1:
@@ -113,7 +114,7 @@ class SafeCheckpointHook(CheckpointHook):
         self._remove(outdated)
 
     def _outdated_paths(self, runner: Runner, step: int) -> list[str]:
-        """Add a step to `keep_ckpt_ids`; return the paths of the steps over `max_keep_ckpts`."""
+        """Add a step to `keep_ckpt_ids`. Return the checkpoints in excess of `max_keep_ckpts`."""
         if self.max_keep_ckpts <= 0:
             return []
         steps = [previous for previous in self.keep_ckpt_ids if previous != step] + [step]

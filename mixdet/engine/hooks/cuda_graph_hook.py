@@ -1,4 +1,4 @@
-"""Train a network as one CUDA graph: a GPU spends most of a small network's time on launches."""
+"""Train with a CUDA graph: a small network otherwise spends most of its time on kernel launches."""
 
 from __future__ import annotations
 
@@ -19,14 +19,15 @@ from mixdet.models.detectors.ssdlite import HeadOutputs
 
 @HOOKS.register_module()
 class CudaGraphHook(Hook):
-    """Train with the forward and backward pass of backbone, neck and predictors as a CUDA graph.
+    """Run the forward and backward pass of backbone, neck and predictors as a CUDA graph.
 
     `torch.cuda.make_graphed_callables` captures the hundreds of kernels of each pass, and the
     graph launches them at once. Results do not change. Targets, losses, the optimizer and
-    validation run without the graph, and so does a batch of another size than the first one.
+    validation run without the graph. A batch of another size than the first batch also runs
+    without it.
 
     The hook needs one GPU and an `SSDLite` with a `MixConvSSDHead`, and supports no gradient
-    accumulation. No shipped config has it. To add it, use
+    accumulation. No shipped config contains the hook. To add it, use
     `--cfg-options default_hooks.cuda_graph.type=CudaGraphHook`.
     """
 
@@ -48,7 +49,7 @@ class CudaGraphHook(Hook):
                 type(runner.model) is not SSDLite or type(head) is not MixConvSSDHead,
                 "the model is not an SSDLite with a MixConvSSDHead",
             ),
-            # .grad is memory of the graph, which the next pass overwrites
+            # The next pass of the graph overwrites the gradients, so they cannot be accumulated.
             (accumulated > 1, "optim_wrapper.accumulative_counts is more than 1"),
         ):
             if fails:
@@ -59,7 +60,7 @@ class CudaGraphHook(Hook):
     def before_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: dict | None = None
     ) -> None:
-        """Capture before the first iteration, whose batch gives the size."""
+        """Capture the network before the first iteration, for the size of its batch."""
         if runner.model.graphed is None:
             images = len(data_batch["inputs"])
             capture(runner.model, images, runner.optim_wrapper.optim_context(runner.model))
@@ -70,9 +71,9 @@ class CudaGraphHook(Hook):
 
 
 def capture(model: SSDLite, images: int, context: AbstractContextManager) -> None:
-    """Capture a detector's network, and set its `graphed` to a function that launches the graph.
+    """Capture a detector's network, and set `model.graphed` to a function that runs the graph.
 
-    Weights, batch norm statistics and random state do not change.
+    Weights, batch norm statistics and random states do not change.
 
     Args:
         model: The detector, on a GPU and in training mode.
@@ -80,11 +81,12 @@ def capture(model: SSDLite, images: int, context: AbstractContextManager) -> Non
         context: The context of a step's forward pass, as `OptimWrapper.optim_context` returns it.
 
     Raises:
-        MixDetError: The network cannot be captured, for example because a part waits for the GPU.
+        MixDetError: The network cannot be captured, for example because a layer makes the CPU wait
+            for the GPU.
     """
     device = next(model.parameters()).device
     inputs = torch.randn(images, 3, model.input_size, model.input_size, device=device)
-    buffers = [buffer.clone() for buffer in model.buffers()]  # the warm-up changes batch norm's
+    buffers = [buffer.clone() for buffer in model.buffers()]  # the capture changes them
     try:
         with torch.random.fork_rng([device]), context, _uncached_autocast():
             graphed = torch.cuda.make_graphed_callables(
@@ -107,7 +109,7 @@ def capture(model: SSDLite, images: int, context: AbstractContextManager) -> Non
 
 
 class _HeadOutputs(nn.Module):
-    """`SSDLite.outputs` as a module, since torch looks for the parameters of what it captures."""
+    """`SSDLite.outputs` as a module, so that torch finds the parameters when it captures it."""
 
     def __init__(self, model: SSDLite) -> None:
         super().__init__()
@@ -118,7 +120,7 @@ class _HeadOutputs(nn.Module):
 
 
 def _uncached_autocast() -> AbstractContextManager:
-    """Repeat the current autocast without its cache, so that the graph casts the weights anew."""
+    """Return the current autocast without its cache. Each run of the graph casts the weights."""
     return torch.autocast(
         "cuda",
         dtype=torch.get_autocast_dtype("cuda"),

@@ -13,7 +13,7 @@ from mixdet.errors import MixDetError
 
 @HOOKS.register_module()
 class DataCheckHook(Hook):
-    """Stop a training run whose data are unusable, and log a line for every other problem.
+    """Stop a training run whose data are unusable, and log the warnings about its data.
 
     The hook reads the annotation files and lists the image folders, but opens no image.
     `tools/check_data.py` opens the images too, and shows examples.
@@ -26,13 +26,13 @@ class DataCheckHook(Hook):
         """Check the training and the validation data of the runner's config.
 
         Raises:
-            MixDetError: A problem is of the level "error".
+            MixDetError: The check finds a problem of the level "error".
         """
         problems = quick_check(runner.cfg)
         errors = [problem for problem in problems if problem.level == "error"]
         if errors:
             more = f"; and {len(errors) - 1} more" if len(errors) > 1 else ""
-            raise MixDetError(f"{errors[0].line()}{more}: tools/check_data.py shows all")
+            raise MixDetError(f"{errors[0].line()}{more}: tools/check_data.py shows all problems")
         for problem in problems:
             if problem.level == "warning":
                 runner.logger.warning(problem.line())

@@ -1,4 +1,4 @@
-"""Early stopping that goes on after a resume."""
+"""Early stopping that keeps its state when a run is resumed."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from mmdet.registry import HOOKS
 from mmengine.hooks import EarlyStoppingHook
 from mmengine.runner import Runner
 
-STATE_KEY = "early_stopping"  # of the message hub, which every checkpoint contains
+STATE_KEY = "early_stopping"  # a key in the message hub, which every checkpoint contains
 
 
 @HOOKS.register_module()
 class ResumableEarlyStoppingHook(EarlyStoppingHook):
     """mmengine's `EarlyStoppingHook`, with its state in the checkpoints.
 
-    mmengine's hook forgets its best score and its count when a run is resumed. A run that is
-    resumed often therefore never stops.
+    When a run is resumed, mmengine's hook forgets the best score and how many validations did not
+    improve it. A run that is resumed often may therefore never stop early.
     """
 
     def before_train(self, runner: Runner) -> None:
-        """Restore the state of the checkpoint."""
+        """Restore the state from the checkpoint."""
         state = runner.message_hub.get_info(STATE_KEY)
         if state:
             self.best_score, self.wait_count = state["best_score"], state["wait_count"]

@@ -25,8 +25,9 @@ class FiniteLossHook(Hook):
     """Stop at the first NaN or infinite loss, before its gradients reach the weights.
 
     The hook then runs the batch once more, to name the first layer whose output is not finite. It
-    also stops the run before a checkpoint with NaN or infinite weights is written, so that the
-    last checkpoint on disk is usable. (Gradients can overflow although the loss is finite.)
+    also stops the run before a checkpoint with NaN or infinite weights is written. The last
+    checkpoint on disk therefore stays usable. (Weights can become infinite although the loss is
+    finite, if gradients overflow.)
 
     A forward hook of torch reads the losses, since mmengine's hooks run after the optimizer's step.
     """
@@ -39,7 +40,7 @@ class FiniteLossHook(Hook):
         def check(model: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
             names = _non_finite_names(output) if kwargs.get("mode") == "loss" else []
             if names:
-                self._handle.remove()  # the repeated pass must not end here
+                self._handle.remove()  # the second pass over the batch must not end here
                 raise MixDetError(_report(runner, model, kwargs, names))
 
         self._handle = _unwrapped(runner).register_forward_hook(check, with_kwargs=True)
@@ -54,7 +55,7 @@ class FiniteLossHook(Hook):
         Raises:
             MixDetError: A weight, or a statistic of batch norm, is NaN or infinite.
         """
-        # Other buffers may be infinite by design, such as masks.
+        # Other buffers, such as masks, may be infinite by design.
         parameter_names = {name for name, _ in _unwrapped(runner).named_parameters()}
         broken = [
             name
@@ -80,7 +81,7 @@ def _report(runner: Runner, model: nn.Module, kwargs: dict, loss_names: list[str
 
 
 def _first_origin(runner: Runner, model: nn.Module, kwargs: dict) -> str:
-    """Run the batch again and describe the first output that is not finite."""
+    """Run the batch again, and describe where the first value that is not finite appears."""
     if _non_finite_names(kwargs["inputs"]):
         return "first in the images themselves"
     for hook in runner.hooks:
@@ -93,7 +94,7 @@ def _first_origin(runner: Runner, model: nn.Module, kwargs: dict) -> str:
 
 @contextmanager
 def _watch_outputs(model: nn.Module) -> Iterator[list[str]]:
-    """Yield a list, which gets a message about the first layer with a non-finite output."""
+    """Yield a list, to which a message about the first layer with a non-finite output is added."""
     messages: list[str] = []
 
     def watch(name: str, module: nn.Module):
@@ -114,7 +115,7 @@ def _watch_outputs(model: nn.Module) -> Iterator[list[str]]:
 
 
 def _non_finite_names(values: Any, name: str = "") -> list[str]:
-    """Return the names of the tensors in a nested structure that are not finite."""
+    """Return the names of those tensors in a nested structure that contain NaN or infinity."""
     if isinstance(values, torch.Tensor):
         return [] if _is_finite(values) else [name]
     if isinstance(values, dict):
@@ -125,7 +126,7 @@ def _non_finite_names(values: Any, name: str = "") -> list[str]:
         ]
     if isinstance(values, list | tuple):
         names = [tensor_name for value in values for tensor_name in _non_finite_names(value, name)]
-        return list(dict.fromkeys(names))  # all tensors of a list have one name
+        return list(dict.fromkeys(names))  # the tensors of a list share one name
     return []
 
 

@@ -15,19 +15,19 @@ from mixdet.models.detectors import fused_twin
 
 @HOOKS.register_module()
 class FuseHook(Hook):
-    """Replace the test step of a detector by that of a fused copy, while a run tests.
+    """During a test, replace the detector's test step by the test step of a fused copy.
 
-    In the copy batch norm is folded into the convolutions, and a MixConv neither splits nor joins
-    channels (`mixdet.deploy.fuse`). The copy is used only if it gives the detector's results on
+    In the copy, batch norm is folded into the convolutions, and a MixConv neither splits nor joins
+    channels (see `mixdet.deploy.fuse`). The copy is used only if it gives the detector's results on
     the first batch. If it does not, or if the detector cannot be fused, the hook logs a warning
-    and the detector is tested as it is. Validation within training is never fused.
+    and the detector is tested without fusing. Validation during training never uses a fused copy.
     """
 
     def __init__(self) -> None:
         self._model: nn.Module | None = None  # the model with a replaced `test_step`
 
     def before_run(self, runner: Runner) -> None:
-        """Restore the test step, in case an error ended the test before."""
+        """Restore the test step, in case an error ended an earlier test."""
         self.after_test_epoch(runner)
 
     before_train = before_val = before_test = before_run
@@ -35,7 +35,7 @@ class FuseHook(Hook):
     def before_test_iter(
         self, runner: Runner, batch_idx: int, data_batch: dict | None = None
     ) -> None:
-        """Fuse before the first batch, and compare the results on it."""
+        """Fuse the detector before the first batch, and compare the results on this batch."""
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         if batch_idx or not isinstance(model, SingleStageDetector):
             return

@@ -25,9 +25,9 @@ class InterruptHook(Hook):
 
     The checkpoint is `interrupted.pth` in the folder of the other checkpoints, and
     `last_checkpoint` names it. After the last iteration of an epoch, the other hooks for the end
-    of the epoch run first. A running validation is finished, since the model may hold averaged
-    weights during it. A second SIGINT has the effect that it had before training; by default it
-    stops the process at once. If one of several processes gets the signal, all of them stop.
+    of the epoch run first. A running validation is finished, since the model may contain averaged
+    weights until it ends. A second SIGINT is handled as it was before training. By default it stops
+    the process at once. If one of several processes gets the signal, all of them stop.
 
     With `ResumableTrainLoop`, `SeededSampler` and `SeedSample` the resumed run ends with the same
     weights as a run that was never stopped.
@@ -46,7 +46,7 @@ class InterruptHook(Hook):
 
             def request_stop(number, frame) -> None:
                 if os.getpid() != process:
-                    return  # data loading workers inherit the handler, and go on
+                    return  # data loading workers inherit the handler, but must go on
                 self._signals += 1
                 if self._signals == 1:
                     os.write(2, NOTICE)  # print is not safe in a signal handler
@@ -59,7 +59,7 @@ class InterruptHook(Hook):
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch=None, outputs: dict | None = None
     ) -> None:
-        """Stop here, unless the epoch ends or gradients are still being accumulated."""
+        """Stop if requested, unless the epoch ends or gradients are still being accumulated."""
         if not self._any_process_requested():
             return
         by_epoch = isinstance(runner.train_loop, EpochBasedTrainLoop)
@@ -70,7 +70,7 @@ class InterruptHook(Hook):
             self._stop(runner, runner.epoch, runner.iter + 1)
 
     def after_train_epoch(self, runner: Runner) -> None:
-        """Stop between training and validation."""
+        """Stop between training and validation, if requested."""
         by_epoch = isinstance(runner.train_loop, EpochBasedTrainLoop)
         if by_epoch and self._any_process_requested():
             self._stop(runner, runner.epoch + 1, runner.iter)
@@ -115,7 +115,7 @@ class InterruptHook(Hook):
                 backend_args=hook.backend_args if hook else {"backend": "atomic"},
             )
         except Exception as error:
-            # A second SIGINT may arrive inside a bare `except` of mmengine, which hides it.
+            # mmengine's bare `except` may have replaced the KeyboardInterrupt of a second SIGINT.
             if self._signals > 1:
                 raise KeyboardInterrupt from error
             raise

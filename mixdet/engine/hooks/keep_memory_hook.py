@@ -13,12 +13,12 @@ from mmengine.runner import Runner
 
 # Parameters of mallopt, from glibc's <malloc.h>.
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3
-# Blocks above this size are mapped one by one, and unmapped when they are freed. The first value
-# that glibc accepts is used; older versions accept the second only.
+# glibc maps each block above this size on its own, and unmaps it when it is freed. The values are
+# tried in order, since older versions of glibc accept only the second one.
 MMAP_THRESHOLDS = (1 << 30, 32 << 20)
-DEFAULT_MMAP_THRESHOLD = 128 << 10  # glibc's own
+DEFAULT_MMAP_THRESHOLD = 128 << 10  # glibc's default
 HEAP_SETTINGS = (
-    (M_TRIM_THRESHOLD, -1),  # never give the end of the heap back
+    (M_TRIM_THRESHOLD, -1),  # never return the end of the heap to the system
     (M_TOP_PAD, 64 << 20),  # grow the heap by this much at a time
 )
 
@@ -29,13 +29,13 @@ class KeepMemoryHook(Hook):
 
     By default glibc maps new memory for every large tensor and unmaps it when the tensor is freed.
     The kernel then has to clear the same pages in every step. PyTorch's tuning guide recommends
-    another allocator; this hook sets three parameters of glibc's allocator instead. They apply to
-    the whole process, whose memory use then stays at its peak. `default_hooks.keep_memory=None`
-    turns the hook off.
+    another allocator. This hook instead sets three parameters of glibc's allocator. They apply to
+    the whole process. Its memory use then stays at its peak. `default_hooks.keep_memory=None` turns
+    the hook off.
 
-    In training, large tensors are still mapped until the optimizer has made its first step. That
+    In training, glibc still maps large tensors until the optimizer has made its first step. That
     step creates tensors that stay, such as the optimizer's momenta. In the heap they would lie
-    between freed tensors, and leave gaps too small for the next ones.
+    between freed tensors, and leave gaps that are too small for the tensors of the next iteration.
     """
 
     def __init__(self) -> None:
@@ -65,25 +65,25 @@ class KeepMemoryHook(Hook):
 
 
 def _has_stepped(wrapper: OptimWrapper) -> bool:
-    """Tell whether the iteration that ends includes a step of every optimizer."""
+    """Tell whether every optimizer has made a step in the iteration that just ended."""
     wrappers = wrapper.values() if isinstance(wrapper, OptimWrapperDict) else [wrapper]
     return all(wrapper.should_update() for wrapper in wrappers)
 
 
 def keep_freed_memory() -> bool:
-    """Set glibc's malloc to keep freed memory. Return False where there is no glibc."""
-    # With any other setting glibc stops adapting the mmap threshold, so this one is raised first.
+    """Set glibc's malloc to keep freed memory. Return False if the system has no glibc."""
+    # Once any parameter is set, glibc no longer adapts the mmap threshold. So first raise it.
     raised = any(_mallopt(M_MMAP_THRESHOLD, threshold) for threshold in MMAP_THRESHOLDS)
     return raised and all(_mallopt(parameter, value) for parameter, value in HEAP_SETTINGS)
 
 
 def map_large_tensors() -> bool:
-    """Set glibc's malloc to map large tensors again. Return False where there is no glibc."""
+    """Set glibc's malloc to map large tensors again. Return False if the system has no glibc."""
     return keep_freed_memory() and _mallopt(M_MMAP_THRESHOLD, DEFAULT_MMAP_THRESHOLD)
 
 
 def _mallopt(parameter: int, value: int) -> bool:
     if not sys.platform.startswith("linux"):
         return False
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has no mallopt
     return mallopt is not None and bool(mallopt(parameter, value))

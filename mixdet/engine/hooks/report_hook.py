@@ -18,14 +18,15 @@ from mixdet.visual.contact_sheet import write_contact_sheet_from_results
 class ReportHook(Hook):
     """Report the results after training and after a test.
 
-    The log gets the table of scores and the paths of the checkpoints. The detections of the last
-    validation are written to `val_detections.json` in the work folder, and those of a test to
-    `test_detections.json`, unless the metric has a `results_file`. `val_sheet.jpg` and
+    The hook logs the table of scores and the paths of the checkpoints. It also adds files to the
+    work folder. `val_detections.json` contains the detections of the last validation, and
+    `test_detections.json` the detections of a test. If the metric has a `results_file`, the
+    detections are written to that file instead. The contact sheets `val_sheet.jpg` and
     `test_sheet.jpg` show detections and true boxes. Scores and detections come from the loop's
-    `CocoDetectionMetric`; without one the hook logs the checkpoints only.
+    `CocoDetectionMetric`. Without this metric, the hook logs only the checkpoints.
 
     Args:
-        sheet: True draws the sheet in the work folder, False draws none. A path names another file.
+        sheet: Whether to draw a contact sheet. A path draws it to that file.
     """
 
     priority = "LOWEST"  # after the last checkpoint

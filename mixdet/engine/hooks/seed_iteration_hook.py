@@ -16,20 +16,20 @@ from mixdet.datasets.transforms.seed import seed_generators
 class SeedIterationHook(Hook):
     """Seed before every training iteration, and before the weights are initialized.
 
-    Dropout and other random layers then depend neither on the random numbers of the data pipeline
-    (without workers `SeedSample` seeds this process too) nor on the iteration at which a run was
-    resumed. Each rank has its own seed for an iteration. The initial weights are the same on all
-    ranks.
+    Dropout and other random layers then do not depend on the iteration at which a run was resumed.
+    They do not depend on the data pipeline either, which without workers seeds the generators of
+    this process. Each rank has its own seed for an iteration. The initial weights are the same on
+    all ranks.
     """
 
     priority = "VERY_HIGH"
 
     def before_run(self, runner: Runner) -> None:
-        """Seed the initialization of the weights, which follows."""
+        """Seed the generators for the initialization of the weights, which follows."""
         _seed_everywhere("run", runner.seed)
 
     def before_train(self, runner: Runner) -> None:
-        """Give the sampler the seed of the run, which a resumed run takes from its checkpoint."""
+        """Give the sampler the run's seed. A resumed run has the seed of its checkpoint."""
         sampler = runner.train_dataloader.sampler
         seed_per_rank = runner.cfg.get("randomness", {}).get("diff_rank_seed")
         if isinstance(sampler, SeededSampler) and not seed_per_rank:

@@ -1,4 +1,4 @@
-"""Warn when a run has another batch size than its learning rate is made for."""
+"""Warn if the learning rate of a run was chosen for another batch size."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from mmengine.runner import Runner
 
 @HOOKS.register_module()
 class TotalBatchHook(Hook):
-    """Warn if the batch over all processes is not `auto_scale_lr.base_batch_size` of the config.
+    """Warn if the total batch size of all processes is not `auto_scale_lr.base_batch_size`.
 
-    With `auto_scale_lr.enable` mmengine scales the learning rate in proportion to the batch (Goyal
-    et al. 2017, section 2.1) and logs it, so the hook does not warn. Unlike mmengine's scaling, the
-    hook counts the batches of accumulated gradients as one batch.
+    With `auto_scale_lr.enable` mmengine scales the learning rate in proportion to the batch size
+    (Goyal et al. 2017, section 2.1) and logs this. The hook then does not warn. Unlike mmengine,
+    the hook counts all batches whose gradients are accumulated as one batch.
     """
 
     def before_train(self, runner: Runner) -> None:
