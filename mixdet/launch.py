@@ -131,10 +131,10 @@ def evaluate(
     Args:
         config: Path of the config.
         checkpoint: Path or URL of the checkpoint.
-        out: File for the detections as COCO results JSON; by default `test_detections.json` in the
-            work folder.
-        sheet: File for a drawing of true and predicted boxes; by default `test_sheet.jpg` in the
-            work folder.
+        out: File for the detections as COCO results JSON. By default it is `test_detections.json`
+            in the work folder.
+        sheet: File for a drawing of true and predicted boxes. By default it is `test_sheet.jpg` in
+            the work folder.
         work_dir: As in `train`.
         launcher: As in `train`.
         data_root: As in `train`.

@@ -27,8 +27,8 @@ from mixdet.visual.boxes import draw_detections, resize_longer_side
 LIMITS = ImageLimits(max_bytes=20 * 2**20, max_pixels=50_000_000)
 MIN_THRESHOLD, INITIAL_THRESHOLD = 0.05, 0.3
 MAX_SIDE = 1280  # pixels of the longer side of an image with boxes
-MAX_QUEUE = 32  # images that wait for a detector; more are refused
-MAX_SESSIONS = 32  # browser pages whose detections and image are kept
+MAX_QUEUE = 32  # number of images that can wait for a detector. Any further image is refused
+MAX_SESSIONS = 32  # number of browser pages whose detections the server keeps
 DELETE_CACHE = (60, 900)  # every 60 seconds, files that are older than 900 seconds are deleted
 STYLE = """
 footer {display: none !important}
