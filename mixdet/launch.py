@@ -216,7 +216,7 @@ def _add_tensorboard(cfg: Config) -> None:
 def _scale_lr(cfg: Config) -> None:
     if "base_batch_size" not in (cfg.get("auto_scale_lr") or {}):
         raise MixDetError(
-            "--auto-scale-lr: the config does not state which batch size its learning rate is for: "
+            "--auto-scale-lr: the config does not say which batch size its learning rate is for: "
             "add auto_scale_lr=dict(base_batch_size=...) to it"
         )
     cfg.auto_scale_lr.enable = True
@@ -329,6 +329,6 @@ def _explained_errors(config: str, cfg: Config) -> Iterator[None]:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise MixDetError(
-            f"{error.filename or cfg.work_dir}: {error.strerror}: free some space, then use "
-            "--resume; the earlier checkpoints are not damaged"
+            f"{error.filename or cfg.work_dir}: {error.strerror} (the earlier checkpoints are not "
+            "damaged): free some space, then resume with --resume"
         ) from error
