@@ -9,7 +9,7 @@ bool load(ncnn::Net& net, const char* param, const char* bin) {
     return net.load_param(param) == 0 && net.load_model(bin) == 0;
 }
 
-// Detect in an upright RGBA image of image_width x image_height, for a network that takes RGB of
+// Detect in an upright RGBA image of image_width x image_height. The network takes RGB of
 // width x height. Boxes are in pixels of the network's input: scale them to the image.
 std::vector<Box> detect(const ncnn::Net& net, const unsigned char* rgba, int image_width,
                         int image_height, int width, int height,
@@ -18,7 +18,7 @@ std::vector<Box> detect(const ncnn::Net& net, const unsigned char* rgba, int ima
                                                      image_height, width, height);
     auto extractor = net.create_extractor();
     extractor.input("in0", image);
-    ncnn::Mat boxes, scores;  // one row for each anchor; columns: x1, y1, x2, y2; classes
+    ncnn::Mat boxes, scores;  // each has one row per anchor: (x1, y1, x2, y2), and all class scores
     extractor.extract("out0", boxes);
     extractor.extract("out1", scores);
     return decode(boxes, scores, scores.h, scores.w, postprocess);

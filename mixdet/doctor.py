@@ -184,7 +184,7 @@ def _data(data: Path) -> Iterator[Check]:
     if missing:
         value = f"{coco}: no {', '.join(missing)}" if coco.is_dir() else f"{coco} does not exist"
         remedy = (
-            f"download COCO 2017 (https://cocodataset.org/#download), and copy or link these parts "
+            "download COCO 2017 (https://cocodataset.org/#download), and copy or link these parts "
             f"into {coco}: {', '.join(COCO_LAYOUT)}. `make train` works without COCO."
         )
         yield Check(section, "COCO", value, "note", remedy)

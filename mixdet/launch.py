@@ -131,10 +131,10 @@ def evaluate(
     Args:
         config: Path of the config.
         checkpoint: Path or URL of the checkpoint.
-        out: File for the detections as COCO results JSON; by default `test_detections.json` in the
-            work folder.
-        sheet: File for a drawing of true and predicted boxes; by default `test_sheet.jpg` in the
-            work folder.
+        out: File for the detections as COCO results JSON. By default it is `test_detections.json`
+            in the work folder.
+        sheet: File for a drawing of true and predicted boxes. By default it is `test_sheet.jpg` in
+            the work folder.
         work_dir: As in `train`.
         launcher: As in `train`.
         data_root: As in `train`.
@@ -216,7 +216,7 @@ def _add_tensorboard(cfg: Config) -> None:
 def _scale_lr(cfg: Config) -> None:
     if "base_batch_size" not in (cfg.get("auto_scale_lr") or {}):
         raise MixDetError(
-            "--auto-scale-lr: the config does not state which batch size its learning rate is for: "
+            "--auto-scale-lr: the config does not say which batch size its learning rate is for: "
             "add auto_scale_lr=dict(base_batch_size=...) to it"
         )
     cfg.auto_scale_lr.enable = True
@@ -329,6 +329,6 @@ def _explained_errors(config: str, cfg: Config) -> Iterator[None]:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise MixDetError(
-            f"{error.filename or cfg.work_dir}: {error.strerror}: free some space, then use "
-            "--resume; the earlier checkpoints are not damaged"
+            f"{error.filename or cfg.work_dir}: {error.strerror} (the earlier checkpoints are not "
+            "damaged): free some space, then resume with --resume"
         ) from error

@@ -90,7 +90,7 @@ def instructions() -> list[str]:
 
 
 def _cpuinfo(key: str) -> str:
-    """Return a value of the first core in Linux's /proc/cpuinfo; empty on other systems."""
+    """Return a value of the first core in Linux's /proc/cpuinfo, or "" on other systems."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith(key)), "")

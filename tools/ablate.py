@@ -16,14 +16,16 @@ def parse_args() -> argparse.Namespace:
         "block at a time. Report the change in mAP of each block. The same command resumes an "
         "interrupted run."
     )
-    parser.add_argument("config", metavar="CONFIG", help="has MixMobileNetV1 or MixMobileNetV2")
+    parser.add_argument(
+        "config", metavar="CONFIG", help="a config with MixMobileNetV1 or MixMobileNetV2"
+    )
     parser.add_argument(
         "--blocks", type=int, nargs="+", required=True, help="numbers of blocks, counted from 1"
     )
     parser.add_argument(
         "--kernel-sizes",
         default="3,5,7",
-        help="kernels of the changed block (default: %(default)s)",
+        help="kernel sizes of the changed block (default: %(default)s)",
     )
     parser.add_argument(
         "--seeds", type=int, default=3, help="number of seeds, counted from 0 (default: 3)"
@@ -38,9 +40,9 @@ def parse_args() -> argparse.Namespace:
         "--processes",
         type=int,
         default=0,
-        help="runs at the same time (default: one on each GPU, or one on a CPU)",
+        help="number of runs at the same time (default: one per GPU, or one without a GPU)",
     )
-    parser.add_argument("--data-root", help="another folder in the same layout")
+    parser.add_argument("--data-root", help="another folder for the data, in the same layout")
     parser.add_argument(
         "--cfg-options", nargs="+", default=(), metavar="KEY=VALUE", help="override all configs"
     )

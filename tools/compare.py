@@ -15,7 +15,9 @@ def parse_args() -> argparse.Namespace:
         description="Train each config with each seed, then report means, standard deviations and "
         "differences. The same command resumes an interrupted run, and keeps finished runs."
     )
-    parser.add_argument("configs", nargs="*", metavar="CONFIG", help="the first is the baseline")
+    parser.add_argument(
+        "configs", nargs="*", metavar="CONFIG", help="the first config is the baseline"
+    )
     parser.add_argument(
         "--seeds", type=int, default=5, help="number of seeds, counted from 0 (default: 5)"
     )
@@ -29,9 +31,9 @@ def parse_args() -> argparse.Namespace:
         "--processes",
         type=int,
         default=0,
-        help="runs at the same time (default: one on each GPU, or one on a CPU)",
+        help="number of runs at the same time (default: one per GPU, or one without a GPU)",
     )
-    parser.add_argument("--data-root", help="another folder in the same layout")
+    parser.add_argument("--data-root", help="another folder for the data, in the same layout")
     parser.add_argument(
         "--cfg-options", nargs="+", default=(), metavar="KEY=VALUE", help="override all configs"
     )
@@ -39,7 +41,10 @@ def parse_args() -> argparse.Namespace:
         "--report", action="store_true", help="write the report of --out again, without training"
     )
     parser.add_argument(
-        "--images", type=int, default=6, help="validation images in the report (default: 6)"
+        "--images",
+        type=int,
+        default=6,
+        help="number of validation images in the report (default: 6)",
     )
     return parser.parse_args()
 

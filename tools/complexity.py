@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mixdet.errors import run_tool
 
-NOTE = "MAdds: a multiply and an add are one operation, half of what is often called FLOPs."
+NOTE = "MAdds: a multiply and an add are one operation. This is half of what is often called FLOPs."
 
 
 def parse_args() -> argparse.Namespace:

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Train on the GPUs of one machine, or of several machines (run it on each machine). Without a GPU,
-# GPUS is the number of processes, which communicate over gloo.
+# Train on the GPUs of one machine or of several machines. With several machines, run this script on
+# each of them. Without a GPU, GPUS is the number of processes, which communicate over gloo.
 #   tools/dist_train.sh CONFIG GPUS [options of tools/train.py]
 #   NNODES=2 NODE_RANK=0 MASTER_ADDR=host tools/dist_train.sh CONFIG GPUS
 set -euo pipefail

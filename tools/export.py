@@ -33,7 +33,7 @@ def parse_args() -> argparse.Namespace:
         "--precision",
         default="fp32",
         choices=("fp32", "fp16", "bf16", "int8"),
-        help="fp16: onnx, openvino and ncnn; bf16: openvino; int8: onnx and openvino "
+        help="fp16 is for onnx, openvino and ncnn; bf16 for openvino; int8 for onnx and openvino "
         "(default: fp32)",
     )
     parser.add_argument(

@@ -17,7 +17,8 @@ def main() -> None:
     parser.add_argument("--val", type=int, default=400, help="number of validation images")
     parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same images")
     args = parser.parse_args()
-    from mixdet.digit_scenes.files import make_digit_scenes  # loads OpenCV, unlike --help
+    # This import loads OpenCV, which --help does not need.
+    from mixdet.digit_scenes.files import make_digit_scenes
 
     folder = make_digit_scenes(args.root, train=args.train, val=args.val, seed=args.seed)
     print(f"digit scenes are in {folder}")

@@ -13,7 +13,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("checkpoint", help="a trained detector (.pth), or an exported folder")
     parser.add_argument("inputs", nargs="*", metavar="INPUT", help="image, folder or video")
     parser.add_argument(
-        "--camera", type=int, metavar="N", help="read the camera of this number, until Ctrl-C"
+        "--camera", type=int, metavar="N", help="read the camera with this number, until Ctrl-C"
     )
     parser.add_argument(
         "--frames", type=int, metavar="N", help="stop the camera after this many frames"
@@ -24,7 +24,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--out",
         default="outputs/predict",
-        help="folder for predictions.json and the drawn images, small ones enlarged "
+        help="folder for predictions.json and the drawn images; small images are enlarged "
         "(default: %(default)s)",
     )
     parser.add_argument(
@@ -36,7 +36,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--device",
         default="cpu",
-        help="where a checkpoint computes: cpu, cuda:0, ... (default: %(default)s)",
+        help="device for a checkpoint: cpu, cuda:0, ... (default: %(default)s)",
     )
     parser.add_argument(
         "--threads", type=int, metavar="N", help="CPU threads (default: the runtime chooses)"
@@ -46,7 +46,7 @@ def parse_args() -> argparse.Namespace:
         type=int,
         default=8,
         metavar="N",
-        help="images computed at a time (default: %(default)s)",
+        help="number of images computed at a time (default: %(default)s)",
     )
     parser.add_argument(
         "--trust-checkpoint",
@@ -65,7 +65,7 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    # Here, since --help needs neither NumPy nor OpenCV
+    # These imports load NumPy and OpenCV, which --help does not need.
     from mixdet.inference import Detector
     from mixdet.inference.predict import predict_files, predict_video, write_json
 

@@ -10,8 +10,9 @@ from mixdet.errors import MixDetError, run_tool
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description="Draw the effective receptive fields of detectors side by side: the gradient "
-        "of a level's center cell with respect to the input, averaged over validation images."
+        description="Draw the effective receptive fields of detectors side by side. They are the "
+        "gradients of the center cell of a feature level with respect to the input, averaged over "
+        "validation images."
     )
     parser.add_argument("configs", nargs="+", metavar="CONFIG")
     parser.add_argument(
@@ -24,14 +25,16 @@ def parse_args() -> argparse.Namespace:
         "--level",
         type=int,
         default=0,
-        help="index of the head's input; 0 is the finest (default: 0)",
+        help="index of the feature level; 0 is the finest (default: 0)",
     )
     parser.add_argument(
         "--images", type=int, default=50, help="number of images to average over (default: 50)"
     )
-    parser.add_argument("--data-root", help="another folder in the same layout")
+    parser.add_argument("--data-root", help="another folder for the data, in the same layout")
     parser.add_argument("--seed", type=int, default=0, help="seed of random weights (default: 0)")
-    parser.add_argument("--out", default="receptive_field.svg", help="default: %(default)s")
+    parser.add_argument(
+        "--out", default="receptive_field.svg", help="SVG file to write (default: %(default)s)"
+    )
     return parser.parse_args()
 
 
@@ -41,7 +44,7 @@ def main() -> None:
     if len(checkpoints) != len(args.configs):
         raise MixDetError(
             f"--checkpoints: {len(checkpoints)} for {len(args.configs)} configs: "
-            "give one for each config"
+            "name one checkpoint for each config"
         )
     if args.images < 1:
         raise MixDetError("--images must be 1 or more")

@@ -23,7 +23,7 @@ def parse_args() -> argparse.Namespace:
         nargs="?",
         const="auto",
         metavar="CHECKPOINT",
-        help="resume from this checkpoint (without a path: from the latest in the work folder)",
+        help="resume from this checkpoint (without a path: from the latest one in the work folder)",
     )
     parser.add_argument(
         "--amp",
@@ -33,8 +33,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--auto-scale-lr",
         action="store_true",
-        help="multiply the learning rate by this run's total batch size, divided by the config's "
-        "auto_scale_lr.base_batch_size",
+        help="scale the learning rate by the factor: total batch size of this run divided by "
+        "auto_scale_lr.base_batch_size in the config",
     )
     parser.add_argument(
         "--launcher",

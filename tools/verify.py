@@ -14,7 +14,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("config", help="path of the config")
     parser.add_argument("checkpoint", help="the checkpoint that was exported")
     parser.add_argument(
-        "--runtime", help="onnx, openvino, ncnn, ... (default: all that the folder has a file for)"
+        "--runtime",
+        help="onnx, openvino, ncnn, ... (default: every installed one that the folder has files "
+        "for)",
     )
     parser.add_argument("--data-root", help="another folder for the config's test data")
     parser.add_argument(

@@ -1,8 +1,10 @@
-"""Fixes that mmdet 3.3 needs on current torch. Each module names its fault, and when it can go.
+"""Fixes that mmdet 3.3 needs on current torch.
 
-Importing this package costs nothing; `prepare()` does the work. It has to run before anything
-imports `mmdet.models`, `mmdet.apis` or `mmcv.ops`. `import mixdet.plugin`, which our configs name,
-and `python -m mixdet.run SCRIPT` call it.
+Each module describes the fault that it fixes, and says when the module can be removed.
+
+Importing this package changes nothing. `prepare()` applies the fixes. It has to run before anything
+imports `mmdet.models`, `mmdet.apis` or `mmcv.ops`. `mixdet.plugin`, which our configs import, and
+`python -m mixdet.run SCRIPT` call it.
 """
 
 from __future__ import annotations

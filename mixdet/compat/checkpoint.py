@@ -2,17 +2,18 @@
 
 The fault: mmengine's checkpoints are pickles of objects, so reading one can run any code. mmengine
 0.10.7 writes its `HistoryBuffer` objects, the functions of a one-cycle scheduler and numpy scalars
-into checkpoints. From torch 2.6 on `torch.load` refuses those, so `--resume` fails. Checkpoints
-from http are still unpickled without a check, since `torch.hub.load_state_dict_from_url` kept its
-old default. onedl-mmengine 0.10.12 unpickles whatever torch refuses.
+into checkpoints. From torch 2.6 on, `torch.load` refuses these objects, so `--resume` fails.
+Checkpoints from http are still unpickled without a check, since
+`torch.hub.load_state_dict_from_url` kept its old default. onedl-mmengine 0.10.12 unpickles whatever
+torch refuses.
 
-The fix: mmengine's checkpoint module gets a `torch.save` that writes tensors and plain Python
-values only, a `torch.load` that reads nothing else, and a download function that uses it. mmengine
-reads every source with these (local, http, torchvision://, open-mmlab://, Pretrained, resume), and
-no config needs a hook. An mmengine without mixdet reads such a checkpoint too; when it resumes from
-one, it skips the log history.
+The fix: mmengine's checkpoint module gets three functions. Its `torch.save` writes only tensors and
+plain Python values. Its `torch.load` reads nothing else. Its download function uses this
+`torch.load`. mmengine reads every source with these functions (local, http, torchvision://,
+open-mmlab://, Pretrained, resume), so no config needs a hook. mmengine can read the checkpoints
+without mixdet too. If it resumes from one, it skips the log history.
 
-This module can go when mmengine reads and writes with `weights_only=True`.
+This module can be removed when mmengine reads and writes with `weights_only=True`.
 """
 
 from __future__ import annotations
@@ -61,9 +62,9 @@ class _NotPlainError(TypeError):
 def to_plain(value: Any, where: str = "checkpoint") -> Any:
     """Copy a value as tensors and plain Python values.
 
-    History buffers and mappings become dicts, NumPy values become Python values. A value without a
-    plain form is left out of the dict that holds it. This is logged, except for functions: the
-    config brings those back (a scheduler's annealing function).
+    History buffers and mappings become dicts, and NumPy values become Python values. A value that
+    has no plain form is left out of the dict that holds it. This is logged, except for functions,
+    such as the annealing function of a scheduler. A resumed run gets them from its config.
 
     Args:
         value: The value to save.
@@ -100,7 +101,7 @@ def _plain_mapping(value: Mapping, where: str) -> dict:
     ordered = isinstance(value, OrderedDict)
     result: dict = OrderedDict() if ordered else {}
     if ordered:
-        vars(result).update(vars(value))  # a state dict's `_metadata`: the versions of its modules
+        vars(result).update(vars(value))  # `_metadata` of a state dict: the versions of its modules
     for key, item in value.items():
         place = f"{where}.{key}"
         try:
@@ -117,9 +118,10 @@ def _plain_mapping(value: Mapping, where: str) -> dict:
 
 
 def _restore(checkpoint: dict, trust: bool) -> None:
-    """Turn the dicts of `to_plain` into history buffers, and drop the text `meta.config`.
+    """Restore the history buffers that `to_plain` turned into dicts.
 
-    mmengine's resume runs that text as Python. mixdet reads the config from the text `meta.cfg`.
+    Also drop the text `meta.config`, unless the checkpoint is trusted: mmengine runs this text as
+    Python when it resumes. mixdet reads the config from the text `meta.cfg` instead.
     """
     meta = checkpoint.get("meta")
     if isinstance(meta, dict) and not trust:
@@ -170,7 +172,8 @@ def load(file: Any, map_location: MapLocation = None, trust: bool = False) -> di
         raise MixDetError(_refusal(name, error)) from error
     if not isinstance(content, dict):
         raise MixDetError(
-            f"{name} holds a {type(content).__name__}, not a checkpoint or a state dict"
+            f"{name} holds a {type(content).__name__}, not a checkpoint or a state dict: name "
+            "another file"
         )
     _restore(content, trust)
     return content
@@ -196,8 +199,8 @@ def _refusal(name: str, error: Exception) -> str:
     reason = re.split(r"\.\s|\n", str(error))[0] if explained else ""
     reason = reason or "damaged, cut off, or another kind of file"
     return (
-        f"{name} cannot be read as a checkpoint ({reason}): if it is one, copy or download it "
-        "again; if not, name one, such as epoch_12.pth"
+        f"{name} cannot be read as a checkpoint ({reason}): if it is a checkpoint, copy or "
+        "download it again; if not, name one, such as epoch_12.pth"
     )
 
 
@@ -238,7 +241,8 @@ def install() -> None:
         return
     mmengine_checkpoint.torch = _SafeTorch("torch", __doc__)
     mmengine_checkpoint.load_url = load_url
-    if hasattr(mmengine_checkpoint, "_safe_torch_load"):  # onedl-mmengine: it unpickles the rest
+    # onedl-mmengine unpickles in this function what `torch.load` refuses
+    if hasattr(mmengine_checkpoint, "_safe_torch_load"):
         mmengine_checkpoint._safe_torch_load = _load_for_mmengine
     loader = mmengine_checkpoint.CheckpointLoader
     load_any_scheme = loader.load_checkpoint  # a bound method

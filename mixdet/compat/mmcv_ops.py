@@ -5,9 +5,9 @@ The fault: mmcv-lite 2.1.0, and onedl-mmcv built with MMCV_WITH_OPS=0, have `mmc
 a GPU, the sigmoid focal loss.
 
 The fix: a stand-in for `mmcv._ext` computes these two with torch and torchvision. Its other
-operators raise an error when they are called. A compiled mmcv stays as it is.
+operators raise an error when they are called. A compiled mmcv is not changed.
 
-This module can go when mmdet imports without `mmcv._ext`.
+This module can be removed when mmdet can be imported without `mmcv._ext`.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int = 0) ->
     Args:
         boxes: (N, 4), (x1, y1, x2, y2).
         scores: (N,).
-        iou_threshold: Boxes that overlap a better one by more than this are dropped.
+        iou_threshold: A box is dropped if its IoU with a better box is larger than this.
         offset: Pixels that mmcv adds to widths and heights; torchvision supports 0 only.
 
     Returns:
@@ -55,13 +55,14 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int = 0) ->
 def _focal_terms(
     logits: Tensor, target: Tensor, weight: Tensor, alpha: float
 ) -> tuple[Tensor, ...]:
-    """Return terms in which the loss of positives and negatives is one formula.
+    """Return terms with which the loss has the same formula for positives and negatives.
 
-    Half precision becomes float32.
+    If the logits have half precision, the terms are float32.
 
     Returns:
-        Three tensors (N, C): the logits, negated for all classes but the target's; this sign, 1 or
-        -1; and the weights (alpha or 1 - alpha, times the weight of the class).
+        Three tensors (N, C). The first has the logits of the positives and the negated logits of
+        the negatives. The second has the signs, 1 and -1. The third has the weights: alpha or
+        1 - alpha, times the weight of the target's class.
     """
     logits = logits if logits.dtype == torch.float64 else logits.float()
     num_classes = logits.size(1)
@@ -69,7 +70,7 @@ def _focal_terms(
     sign = positive.to(logits.dtype) * 2 - 1
     factor = torch.where(positive, alpha, 1 - alpha).to(logits.dtype)
     if weight.numel():
-        # A row has the weight of its target's class; background has the weight 1
+        # Each row is weighted by the class of its target. Background has the weight 1
         factor = factor * F.pad(weight.to(logits.dtype), (0, 1), value=1.0)[target][:, None]
     return logits * sign, sign, factor
 
@@ -82,7 +83,7 @@ def sigmoid_focal_loss_forward(
     Args:
         input: Logits, (N, C).
         target: Class of each row, (N,), 0 to C; C is background.
-        weight: One weight a class, (C,), or empty.
+        weight: One weight per class, (C,), or an empty tensor.
         output: Receives the loss, (N, C).
         gamma: Exponent of the modulating factor.
         alpha: Weight of the positives; the negatives have 1 - alpha.
@@ -107,7 +108,7 @@ def _not_compiled() -> str:
 
 
 class StandIn(ModuleType):
-    """A module in place of `mmcv._ext`. An operator that it lacks raises an error when called."""
+    """A module in place of `mmcv._ext`. Calling any operator but these raises an error."""
 
     nms = staticmethod(nms)
     sigmoid_focal_loss_forward = staticmethod(sigmoid_focal_loss_forward)

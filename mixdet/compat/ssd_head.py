@@ -1,14 +1,14 @@
 """Give mmdet's SSDHead the attribute `loss_cls`, which its prediction reads.
 
 The fault: `SSDHead.predict` fails with "'SSDHead' object has no attribute 'loss_cls'". In mmdet
-3.3.0, the base class of all dense heads asks `self.loss_cls` for custom channels. SSDHead has no
-such attribute, since it calls cross entropy itself.
+3.3.0, the base class of all dense heads asks `self.loss_cls` for custom channels. SSDHead does not
+have this attribute, since it calls cross entropy itself.
 
-The fix: an SSDHead that set no `loss_cls` gets None. The attribute is set on the instance. On the
-class it would hide the loss modules of subclasses, because `nn.Module` looks for a module only
-where there is no attribute.
+The fix: an SSDHead without `loss_cls` gets `loss_cls = None`. The attribute is set on the instance.
+On the class it would hide a subclass's loss module of the same name, because `nn.Module` finds a
+module by name only if there is no attribute of this name.
 
-This module can go when mmdet's SSDHead has the attribute.
+This module can be removed when mmdet's SSDHead has the attribute.
 """
 
 from __future__ import annotations

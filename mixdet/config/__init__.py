@@ -2,5 +2,6 @@
 
 `shipped` finds the configs of the package, `read` reads a config and applies options, `plain` reads
 the config in a checkpoint without running it, and `data_paths` handles the folders that a config
-reads its data from. Import from these modules: `shipped` and `plain` need no torch and no mmengine.
+reads its data from. This file imports none of them, because `shipped` and `plain` must work without
+torch and mmengine.
 """

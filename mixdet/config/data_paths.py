@@ -44,7 +44,8 @@ def set_data_root(cfg: Config, root: str) -> None:
 def check_data(cfg: Config, loaders: tuple[str, ...]) -> None:
     """Check that the annotation files and image folders of a run exist.
 
-    Remote paths and data sets whose class sets `makes_its_data` are not checked.
+    Remote paths are not checked. Data sets that write their own files (`makes_its_data` in their
+    class) are not checked either.
 
     Args:
         cfg: The config.
@@ -69,9 +70,9 @@ def check_data(cfg: Config, loaders: tuple[str, ...]) -> None:
         where, root, path = missing
         layout = ", ".join(dict.fromkeys(_relative(part, root) for part in required[root]))
         raise MixDetError(
-            f"{path} is missing ({where}): {root or 'the config'} must hold {layout}; --data-root "
-            "names another folder. To train on the embedded data set instead: make train, or "
-            "tools/train.py configs/ssdlite_mixnet_s_digits.py"
+            f"{path} is missing ({where}): {root or 'the config'} must hold {layout}: add it, or "
+            "name another folder with --data-root. To train on the embedded data set instead, run "
+            "make train, or tools/train.py configs/ssdlite_mixnet_s_digits.py"
         )
 
 
@@ -90,7 +91,7 @@ def with_annotations(cfg: Config, keys: tuple[str, ...]) -> Iterator[tuple[str, 
 
     Args:
         cfg: The config.
-        keys: Keys at the top of the config; the parts under these are searched.
+        keys: Top-level keys of the config. Everything below these keys is searched.
 
     Yields:
         The key of a part, such as `train_dataloader.dataset`, and the part.
@@ -115,8 +116,8 @@ def _move_file(where: str, file: str, roots: list[str], root: str) -> str:
         if PurePath(file).is_relative_to(old):
             return str(Path(root, PurePath(file).relative_to(old)))
     raise MixDetError(
-        f"--data-root: {where}.ann_file ({file}) is not under the data_root of a data set: set it "
-        "with --cfg-options"
+        f"--data-root: {where}.ann_file ({file}) is not under the data_root of a data set: set "
+        f"{where}.ann_file with --cfg-options"
     )
 
 

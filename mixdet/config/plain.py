@@ -10,9 +10,9 @@ from typing import Any
 def parse_config(text: str) -> dict[str, Any]:
     """Read the text of a config (mmengine's `Config.pretty_text`) without running it.
 
-    mmengine runs such text as Python, and its registry takes the name of any Python object as a
-    `type`, such as `os.system` or `mmengine.rmtree`. Here the text may contain assignments of plain
-    values only, and a `type` has to be a registered name, alone or with the scope mmdet or mixdet.
+    mmengine runs this text as Python. Its registry also accepts the name of any Python object as a
+    `type`, such as `os.system` or `mmengine.rmtree`. Here the text may only assign plain values to
+    names. A `type` must be a name without dots, or a name in the scope mmdet or mixdet.
 
     Raises:
         ValueError: The text contains anything else.

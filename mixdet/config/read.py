@@ -24,8 +24,8 @@ KEYS_BESIDE_RUNNER = (
     *("activation_checkpointing", "efficient_conv_bn_eval", "tta_model", "tta_pipeline"),
 )
 
-# The default hooks of mmengine. mmengine accepts `name=None` for these only, and leaves the hook
-# out. `load_config` removes any other hook that is None.
+# The names of mmengine's default hooks. mmengine leaves out such a hook if the config sets it to
+# None. It does not accept None for any other hook, so `load_config` removes other hooks of None.
 DEFAULT_HOOKS = "runtime_info", "timer", "sampler_seed", "logger", "param_scheduler", "checkpoint"
 
 
@@ -51,7 +51,7 @@ def read_config(path: str | os.PathLike, cfg_options: Sequence[str] = ()) -> Con
     try:
         modules = custom_imports["imports"] or ()
         for module in [modules] if isinstance(modules, str) else modules:
-            refuse_moved(str(module))  # even if failed imports are allowed
+            refuse_moved(str(module))  # raises even if the config allows failed imports
         import_modules_from_strings(**custom_imports)
     except Exception as error:  # the modules can raise anything
         message = str(error) if isinstance(error, MixDetError) else one_line(error)
@@ -73,7 +73,8 @@ def load_config(
     Args:
         path: As for `read_config`.
         cfg_options: As for `read_config`.
-        work_dir: The work folder; by default the config's, or `work_dirs/<config>`.
+        work_dir: The work folder. By default it is `work_dir` in the config, or
+            `work_dirs/<config>`.
         data_root: Another folder, in the same layout, for all data sets and metrics.
 
     Raises:
@@ -117,9 +118,9 @@ def _merge(cfg: Config, options: Sequence[str]) -> None:
 
 
 def _check_keys(cfg: Config, options: Sequence[str]) -> None:
-    """Refuse a key that has no effect: a misspelled one, or `data_root`.
+    """Refuse a key that has no effect: a misspelled key, or `data_root`.
 
-    The data sets copied `data_root` when the config was read.
+    Each data set has its own copy of `data_root`, from when the config was read.
 
     Raises:
         MixDetError: An option has such a key.
@@ -129,7 +130,7 @@ def _check_keys(cfg: Config, options: Sequence[str]) -> None:
         key = option.partition("=")[0].partition(".")[0]
         if key == "data_root":
             raise MixDetError(
-                "--cfg-options data_root: it does not change the data sets: use --data-root"
+                "--cfg-options data_root does not change the data sets: use --data-root"
             )
         hint = None if key in known else did_you_mean(key, known, cutoff=0.8)
         if hint:

@@ -21,14 +21,14 @@ ROUTES = re.compile(
     rf"|GET {API}/(info|app_id|theme\.css|startup-events|upload_progress|queue/data|heartbeat/\w+)"
     rf"|POST {API}/(upload|queue/join|cancel|reset)"
 )
-# This header forbids the browser to load anything from another server.
+# The value of a header that forbids the browser to load anything from another server.
 CONTENT_SECURITY_POLICY = (
     "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; frame-ancestors 'none'"
 )
 
 
 class Gate:
-    """An ASGI application that passes the permitted requests on to another.
+    """An ASGI application that passes the permitted requests on to another application.
 
     Args:
         app: The other application.
@@ -44,7 +44,7 @@ class Gate:
         if scope["type"] == "lifespan":
             return await self.app(scope, receive, send)
         if scope["type"] != "http":
-            # The server closes the connection at an exception.
+            # The server closes the connection if this function raises an exception.
             raise RuntimeError(f"the demo page does not support {scope['type']}")
         if refusal := self._refusal(scope):
             return await _answer(send, *refusal)
@@ -133,7 +133,7 @@ async def _read_body(receive: Any) -> bytes | None:
 
 
 def _replay(body: bytes, receive: Any) -> Any:
-    """Return a `receive` that first returns a body that was read, then what the client sends."""
+    """Return a `receive` that returns a body that was read, and then what the client sends."""
     events = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def receive_again() -> dict:

@@ -27,8 +27,8 @@ from mixdet.visual.boxes import draw_detections, resize_longer_side
 LIMITS = ImageLimits(max_bytes=20 * 2**20, max_pixels=50_000_000)
 MIN_THRESHOLD, INITIAL_THRESHOLD = 0.05, 0.3
 MAX_SIDE = 1280  # pixels of the longer side of an image with boxes
-MAX_QUEUE = 32  # images that wait for a detector; more are refused
-MAX_SESSIONS = 32  # browser pages whose detections and image are kept
+MAX_QUEUE = 32  # number of images that can wait for a detector. Any further image is refused
+MAX_SESSIONS = 32  # number of browser pages whose detections the server keeps
 DELETE_CACHE = (60, 900)  # every 60 seconds, files that are older than 900 seconds are deleted
 STYLE = """
 footer {display: none !important}
@@ -39,12 +39,12 @@ footer {display: none !important}
 
 @dataclass(frozen=True)
 class DetectedImage:
-    """The detections of the detectors in one image.
+    """An image, and what each detector detects in it.
 
     Attributes:
-        image: (H, W, 3) uint8 RGB, in the size in which it is shown.
-        results: For each detector its detections, with boxes in pixels of `image`, and the time of
-            its call in seconds.
+        image: (H, W, 3) uint8 RGB, in the size that the page shows.
+        results: For each detector a pair: its detections, with boxes in pixels of `image`, and the
+            time of its call in seconds.
     """
 
     image: np.ndarray
@@ -55,7 +55,7 @@ def detect_upload(detectors: list[Callable], file: Mapping[str, Any]) -> Detecte
     """Run the detectors on an uploaded file.
 
     Args:
-        detectors: Each is called with an RGB array (H, W, 3) and `score_thr`.
+        detectors: Functions that take an RGB array (H, W, 3) and the keyword `score_thr`.
         file: Gradio's description of the upload, of which only `path` is used.
 
     Raises:
@@ -130,7 +130,7 @@ def build_page(detectors: Mapping[str, Callable], examples: list[Path]) -> gr.Bl
     def on_threshold(
         detected: DetectedImage | None, file: dict | None, threshold: float
     ) -> list[Any]:
-        if detected is None:  # gradio has dropped it in favor of newer sessions
+        if detected is None:  # gradio has deleted it to make room for newer sessions
             return on_image(file, threshold)
         return [detected, *draw_results(detected, threshold)]
 
@@ -156,7 +156,7 @@ def build_page(detectors: Mapping[str, Callable], examples: list[Path]) -> gr.Bl
                     label="Score threshold",
                     elem_id="threshold",
                 )
-                # Not gr.Examples: its requests do not wait in the queue.
+                # gr.Examples is not used, because its requests do not wait in the queue.
                 gallery = gr.Dataset(
                     components=[image],
                     samples=[[str(file)] for file in examples],

@@ -43,7 +43,8 @@ def serve(
         config = uvicorn.Config(
             app, log_level="warning", limit_concurrency=256, timeout_graceful_shutdown=1
         )
-        # Uvicorn raises the signal again after it has stopped. `sys.exit` removes the folder.
+        # Uvicorn raises the signal again after it has stopped. `sys.exit` then leaves the `with`
+        # statement, which removes the folder.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
         uvicorn.Server(config).run(sockets=[listener])
 
@@ -100,7 +101,7 @@ async def _limit_threads(app: Any) -> AsyncIterator[None]:
 def _load_detectors(
     models: Sequence[str | os.PathLike], threads: int | None
 ) -> dict[str, Detector]:
-    """Load the detectors. Each gets the last two parts of its path as a unique name."""
+    """Load the detectors by name: the last two parts of a path, or all of it if that is taken."""
     detectors = {}
     for model in models:
         name = "/".join(Path(model).resolve().parts[-2:])

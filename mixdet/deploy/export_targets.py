@@ -27,8 +27,7 @@ class ExportTarget:
     """What a target needs and supports.
 
     Attributes:
-        packages: Modules that an export imports. `mixdet[NAME]` with the target's name installs
-            them.
+        packages: Modules that an export imports. `pip install "mixdet[TARGET]"` installs them.
         precisions: The supported values of `--precision`.
         kinds: The supported values of `--kind`.
     """

@@ -63,7 +63,7 @@ Then do the following in your own code:
 
 - `boxes` (N, {places}, 4), as (x1, y1, x2, y2) in pixels of the input
 - `scores` (N, {places}), best first
-- `labels` (N, {places}); places without a box have the label -1
+- `labels` (N, {places}), padded with -1 after the last box
 
 Then scale the boxes to the size of the image in your own code.""",
 }

@@ -37,8 +37,8 @@ class Int8Writer:
     """Writes the 8-bit files of one exported network.
 
     Only nodes of the detector's modules are quantized. Normalization, decoding, anchors, softmax
-    and NMS stay in float. Squeeze-excite stays in float too. For OpenVINO, some grouped
-    convolutions also do (see `mixdet.deploy.quantization.quantize_nodes`).
+    and NMS stay in float. Squeeze-excite stays in float too. For OpenVINO, so do some grouped
+    convolutions (see `mixdet.deploy.quantization.quantize_nodes`).
 
     Args:
         file: The float32 network, `model.onnx`.

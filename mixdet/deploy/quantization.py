@@ -28,7 +28,7 @@ SQUEEZE_EXCITE = "se"
 FLOAT_DEPTHWISE_AREA = 1 / 32
 # A row of a tile of AMX holds this many 8-bit channels. On CPUs with AMX, OpenVINO 2026.4 can
 # compute wrong numbers for some grouped 1x1 convolutions. Their groups have more channels than a
-# row, and the number is no multiple of a row. A later version may need no exception.
+# row, and this number is not a multiple of a row. A later version may need no exception.
 AMX_ROW_CHANNELS = 64
 
 

@@ -221,6 +221,6 @@ def pipeline_input_wh(pipeline: Sequence[dict]) -> tuple[int, int]:
 
 
 def _scale_weights(stem: nn.Module, scale: Tensor) -> None:
-    """Multiply a stem's weights by one factor for each input channel, instead of its input."""
+    """Multiply a stem's weights by (3, 1, 1) factors. This equals multiplying its input by them."""
     for conv in (module for module in stem.modules() if isinstance(module, nn.Conv2d)):
         conv.weight.mul_(scale)  # in place: a fused network has no gradients

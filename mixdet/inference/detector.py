@@ -72,7 +72,8 @@ class Detector:
     Raises:
         MixDetError: The checkpoint cannot be read safely, has no config, or does not fit its
             config. A file of the folder is missing or was changed, or no runtime for its files is
-            installed. An argument has a wrong value, or the checkpoint or folder does not take it.
+            installed. An argument has a wrong value, or is given for a folder but needs a
+            checkpoint, or the other way round.
     """
 
     def __init__(

@@ -161,7 +161,7 @@ def find_inputs(inputs: Iterable[str | os.PathLike], out: Path) -> list[tuple[Pa
         MixDetError: An input is missing or would be overwritten, or a folder has no images and no
             videos.
     """
-    sources: dict[Path, Path] = {}  # the input file by the file to write
+    sources: dict[Path, Path] = {}  # maps each file to write to its input file
     for path in map(Path, inputs):
         for source in _list_files(path, out):
             name = source.relative_to(path) if path.is_dir() else Path(source.name)

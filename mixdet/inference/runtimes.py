@@ -31,8 +31,8 @@ RUNTIME_PACKAGES = {
 }
 # OpenVINO can reshape a file that was exported for one image. It then computes this many at once
 OPENVINO_BATCH = 8
-# Packages that an export to 8 bits needs. For OpenVINO it needs ONNX Runtime too, which finds out
-# which blocks (groups of layers) lose most in 8 bits
+# Packages that an export to 8 bits needs. For every target, ONNX Runtime finds the blocks (groups
+# of layers) that lose most in 8 bits
 INT8_PACKAGES = ("onnxruntime", "nncf")
 
 
@@ -44,7 +44,8 @@ class LoadedNetwork(NamedTuple):
             None if the file does not state it.
         run: Computes the outputs of images (N, H, W, 3) uint8. For a file of kind raw, N is 1 or
             `batch`.
-        batch: Number of images that a file of kind raw can compute at once, to be faster; or 1.
+        batch: Number of images that a file of kind raw can compute at once to be faster. It is 1 if
+            the file only takes single images.
     """
 
     shape: Sequence[int | str | None] | None

@@ -145,7 +145,7 @@ def _from_array(pipeline: Sequence[dict]) -> list[dict]:
 
 
 def _class_names(meta: dict, cfg: Config) -> tuple[str, ...]:
-    """Return the class names in the checkpoint. If it has none, return the test data set's."""
+    """Return the class names in the checkpoint, or else those of the config's test data set."""
     metainfo = {key.lower(): value for key, value in meta.get("dataset_meta", {}).items()}
     if "classes" not in metainfo:
         dataset = cfg.get("test_dataloader", {}).get("dataset", {})
