@@ -116,8 +116,8 @@ def fuzz(
         file: The path to write it to.
         read: The reader, called without arguments.
         root: The only folder whose files the reader may open.
-        count: Number of files. Up to `RUN_FILES`, hypothesis chooses every random number, so that it
-            can shrink a file that fails; for more, it chooses seeds only.
+        count: Number of files. Up to `RUN_FILES`, hypothesis chooses every random number, so that
+            it can shrink a file that fails; for more, it chooses seeds only.
     """
     start, total, accepted = time.process_time(), 0, 0
 
