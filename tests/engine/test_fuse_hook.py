@@ -10,6 +10,7 @@ import pytest
 import torch
 from mmdet.models.test_time_augs import DetTTAModel
 from mmdet.registry import HOOKS, MODELS
+from mmengine.config import ConfigDict
 from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
 from mmengine.runner import Runner
@@ -104,7 +105,8 @@ def test_a_detector_that_cannot_be_fused_is_tested_as_it_is(runner):
 def test_a_model_with_test_time_augmentation_is_tested_as_it_is(runner):
     """It is no detector of its own, and takes lists of augmented images."""
     runner.model = model = DetTTAModel(
-        module=runner.model, tta_cfg=dict(nms=dict(type="nms", iou_threshold=0.5), max_per_img=10)
+        module=runner.model,
+        tta_cfg=ConfigDict(nms=dict(type="nms", iou_threshold=0.5), max_per_img=10),
     )
     batch = random_batch(1, 160)
     FuseHook().before_test_iter(runner, 0, batch)

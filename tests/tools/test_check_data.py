@@ -81,7 +81,7 @@ def test_equal_images_in_training_and_validation_are_reported(checked, data):
     code, problems, _ = checked(data)
     assert code == 1
     (example,) = problems["shared_images"]["examples"]
-    assert example["text"].endswith(f"9.png is {data / 'train2017' / '3.png'}")
+    assert example["text"].endswith(f"9.png equals {data / 'train2017' / '3.png'}")
 
 
 def test_anchors_that_miss_the_boxes_lead_to_a_note_with_better_sizes(checked, data):
