@@ -206,7 +206,6 @@ def test_a_plan_keeps_the_boxes_whose_center_is_inside(boxes, size, seed):
         (0.3, [(60, 40, 120, 95), (70, 50, 150, 110)]),
         (0.5, [(20, 10, 170, 140)]),
         (0.5, [(60, 40, 130, 100), (0, 0, 30, 30)]),  # no crop reaches it
-        (0.9, [(80, 60, 110, 85)]),  # no crop reaches it
     ],
 )
 def test_a_threshold_leads_to_a_crop_as_often_as_in_mmdet(min_iou, boxes):
