@@ -61,7 +61,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if not path.is_file():  # this refuses a named pipe too: reading it would block
         exported = sorted(file.parent.name for file in folder.glob(f"*/{MANIFEST}"))
         exported = [name for name in exported if not name.startswith(UNVERIFIED_PREFIX)]
-        hint = f"; name one of its exported folders: {', '.join(exported)}" if exported else ""
+        hint = f"; these subfolders of it have one: {', '.join(exported)}" if exported else ""
         raise MixDetError(f"{folder} is no exported folder: it has no {MANIFEST}{hint}")
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
