@@ -1,4 +1,4 @@
-"""`input`: time `SSDRandomCrop` against the steps of mmdet's training pipeline that it replaces."""
+"""The benchmark `input`: the speed of `SSDRandomCrop` and of the mmdet transforms it replaces."""
 
 from __future__ import annotations
 
@@ -31,7 +31,9 @@ from mixdet.visual.tables import text_table
 SIZE = 320
 BATCH = 8
 PASSES = 10  # passes over the images per epoch; the start of a data loader then hardly counts
-RECIPES = {  # (whether to expand, whether to distort colors); all recipes crop, resize and flip
+# (expand, distort colors): the five steps are expand, crop, resize, flip and distort colors; all
+# recipes crop, resize and flip
+RECIPES = {
     "all five steps": (True, True),
     "crop and flip alone": (False, False),
 }
@@ -52,8 +54,8 @@ def measure(
         workers: Numbers of data loader workers to time, with all five steps.
 
     Returns:
-        machine, settings, recipes and workers. Recipes have images per second of CPU time, and
-        workers have images per second of wall time.
+        A dict with the keys kind, machine, settings, recipes and workers. An entry of `recipes` has
+        images per second of CPU time, an entry of `workers` images per second of wall time.
 
     Raises:
         MixDetError: The images are missing.
@@ -115,7 +117,7 @@ def data_loader(
     Args:
         side: A key of `PIPELINES`.
         data_root: A folder in COCO's layout.
-        workers: Number of worker processes. They stay over all epochs. 0 loads in this process.
+        workers: Number of worker processes. They are kept between epochs. 0 loads in this process.
         batch: Images per batch.
         passes: Number of passes over the images in one epoch.
         images: Only this many images are read, from the first on. None reads all.
@@ -148,7 +150,10 @@ def _dataset(data_root: str, steps: list[dict], images: int | None) -> CocoDatas
 
 
 def _indices(dataset: CocoDataset, turn: int) -> Iterator[int]:
-    """Yield all indices with the keys that `SeedSample` reads. Each turn draws other samples."""
+    """Yield every index with the seed that `SeedSample` uses.
+
+    Each turn augments the same images with other random numbers.
+    """
     return (SampleIndex(index, (0, turn, index)) for index in range(len(dataset)))
 
 
@@ -178,7 +183,10 @@ def _measure_recipe(name: str, data_root: str, rounds: int, images: int | None) 
 
 
 def _step_milliseconds(dataset: CocoDataset) -> dict[str, float]:
-    """Return the mean milliseconds per image of each step, and of decoding, which is in a step."""
+    """Return the mean milliseconds per image of each step, and of decoding.
+
+    The time of decoding is also contained in the step that decodes.
+    """
     seconds_by_step = {"annotation": 0.0}
     with timed_decoder() as decode_seconds:
         for index in _indices(dataset, 0):

@@ -1,6 +1,7 @@
-"""Two sides of a benchmark: MixDet's SSDLite, and mmdet's SSDLite with a backbone of timm.
+"""Two sides of a benchmark: MixDet's SSDLite and the peer.
 
-With the same weights, both sides compute the same outputs.
+The peer is what a user would run without MixDet: mmdet's SSDLite with a backbone of timm. With the
+same weights, both sides compute the same outputs.
 """
 
 from __future__ import annotations
@@ -113,7 +114,7 @@ def peer_model(name: str, size: int) -> nn.Module:
 
 
 def our_model(name: str, size: int) -> nn.Module:
-    """Build MixDet's `SSDLite` with the arguments of `peer_model`."""
+    """Build MixDet's `SSDLite`. The arguments are those of `peer_model`."""
     return MODELS.build(our_config(name, size))
 
 

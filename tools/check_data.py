@@ -18,7 +18,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--data-root", metavar="FOLDER", help="another folder for all data sets")
     parser.add_argument("--json", metavar="FILE", help="write the report as JSON")
     parser.add_argument(
-        "--html", metavar="FILE", help="write the report as a web page that shows its examples"
+        "--html",
+        metavar="FILE",
+        help="write the report as a web page with example images of each problem",
     )
     parser.add_argument(
         "--cfg-options", nargs="+", default=[], metavar="KEY=VALUE", help="override the config"

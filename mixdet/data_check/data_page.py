@@ -55,7 +55,10 @@ def _figure(example: Example) -> str:
 
 
 def _draw_example(example: Example) -> str | None:
-    """Return the example's image with its box as a data URL. None if the image is unusable."""
+    """Draw the example's box on its image and return the result as a data URL.
+
+    Return None if there is no image or it cannot be read.
+    """
     if example.image is None:
         return None
     try:

@@ -43,8 +43,9 @@ class TrainedNetwork:
         device: Where to compute, such as `cpu` or `cuda:0`.
         trust: Unpickle any object in the checkpoint, and run its config as Python.
         fuse: Predict with a faster copy of `model` (see `mixdet.models.fusing.fuse`), if `model` is
-            a single-stage detector. The first call makes the copy. It checks on one image that both
-            compute the same. If the detector cannot be fused, the call warns and uses `model`.
+            a single-stage detector. The first call makes the copy and checks on its first image
+            that the copy and `model` give the same outputs. If the detector cannot be fused, the
+            call warns and uses `model`.
 
     Raises:
         MixDetError: The checkpoint cannot be read safely, has no config or does not fit its config.

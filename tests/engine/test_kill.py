@@ -1,4 +1,7 @@
-"""Kill -9 in training and while checkpoints are written leaves no half file and loses nothing."""
+"""A training that is killed with SIGKILL at any time leaves only whole checkpoints.
+
+This holds even while it writes a checkpoint. When resumed, it ends in the same state.
+"""
 
 from __future__ import annotations
 
@@ -29,8 +32,9 @@ def train(config: str, started, kill_at: tuple[int, str] | None) -> None:
     Args:
         config: Path of the config.
         started: An event that is set where training starts.
-        kill_at: Kill this process in its n-th write of a file: within the write (`part`), before
-            the renaming (`whole`) or after it (`named`). None does not kill it.
+        kill_at: (n, moment): kill this process at its n-th write of a file. The moment is `part`
+            (half of the file is written), `whole` (written, not renamed) or `named` (renamed).
+            None: do not kill.
     """
     import torch
 

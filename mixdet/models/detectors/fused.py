@@ -9,7 +9,9 @@ from mixdet.errors import MixDetError, one_line
 from mixdet.models.fusing import fuse
 from mixdet.models.torch_private import tree_leaves
 
-TOLERANCE = 1e-4  # fraction of the largest output, below a hundredth of a pixel for a box
+# The largest allowed difference of an output, as a fraction of the largest value of that output. It
+# moves a box of SSDLite by about 0.01 pixel.
+TOLERANCE = 1e-4
 
 
 @torch.no_grad()
@@ -24,9 +26,9 @@ def fused_twin(model: BaseDetector, batch: dict) -> BaseDetector:
         The fused copy.
 
     Raises:
-        MixDetError: The detector cannot be fused, for whatever reason, or the outputs differ. They
-            differ if `forward` does not call a batch norm after the convolution that is defined
-            before it.
+        MixDetError: The detector cannot be fused, for whatever reason, or the outputs differ.
+            Fusing assumes that each batch norm runs right after the convolution defined before it.
+            If `forward` calls them in another order, the outputs differ.
     """
     try:
         fused = fuse(model, "torch")
@@ -36,7 +38,9 @@ def fused_twin(model: BaseDetector, batch: dict) -> BaseDetector:
             (output - target).abs().max() <= TOLERANCE * target.abs().max()
             for output, target in zip(outputs, expected, strict=True)
         )
-    except Exception as error:  # a detector that works must not fail because of its copy
+    except Exception as error:
+        # Any failure becomes a MixDetError, so that the caller can go on with the detector that is
+        # not fused.
         raise MixDetError(one_line(error)) from error
     if not same:
         raise MixDetError("the outputs of the fused network differ from the detector's")

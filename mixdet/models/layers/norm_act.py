@@ -2,7 +2,9 @@
 
 For the backward pass of `act(norm(x))`, two separate modules store `x` and the normalized tensor.
 The one function stores `x`. Its backward pass computes the normalized tensor again, similar to
-InPlace-ABN (arXiv 1712.02616). For a ReLU it uses the output, which the next layer stores anyway.
+InPlace-ABN (arXiv 1712.02616). For ReLU and ReLU6 the function also keeps its output and does not
+compute it again. This costs no memory, because the next layer keeps the output anyway. Only an
+output of the network is copied.
 """
 
 from __future__ import annotations
@@ -24,8 +26,8 @@ from mixdet.models.torch_private import (
     silu_backward_,
 )
 
-# If x has this many bytes or more, its gradient is written over the gradient of the activation,
-# since large tensors determine the peak of memory.
+# From this many bytes of x on, the backward pass writes the gradient of x into the buffer that
+# holds the gradient of the batch norm's output. Only large tensors matter for peak memory.
 LARGE = 16 * 2**20
 PART = 2**20  # bytes that are written at a time
 
@@ -35,10 +37,10 @@ def apply_norm_act(norm: nn.Module, act: nn.Module, x: Tensor, last: bool = Fals
 
     The one function is used in training on a CPU, if the norm is an `nn.BatchNorm2d` with weights,
     running statistics and a momentum, the activation is a SiLU, ReLU or ReLU6, and neither has
-    hooks. Otherwise the two modules are called one after the other. This includes evaluation, other
-    devices, traces, and `torch.compile`, which fuses the modules itself. The gradients of the one
-    function can be differentiated once more. Forward-mode differentiation and `torch.func` raise an
-    error.
+    hooks. Otherwise the two modules are called one by one, for example in evaluation, on other
+    devices, in traces and under `torch.compile`, which fuses the modules itself. The gradients of
+    the one function can be differentiated once more. Forward-mode differentiation and `torch.func`
+    raise an error.
 
     Args:
         norm: Normalization.
@@ -59,7 +61,8 @@ def apply_norm_act(norm: nn.Module, act: nn.Module, x: Tensor, last: bool = Fals
         and type(act) in (nn.SiLU, nn.ReLU, nn.ReLU6)
         and eager_on_cpu(x)
         and x.dim() == 4
-        and x.numel() > x.shape[1]  # else batch norm raises its own error
+        # with one value per channel, nn.BatchNorm2d raises its own error
+        and x.numel() > x.shape[1]
         and not (hooked(norm) or hooked(act))
     )
     if one_step:
@@ -113,7 +116,7 @@ class _NormAct(torch.autograd.Function):
 
 
 def _in_place(x: Tensor, weight: Tensor, grad: Tensor) -> bool:
-    """Tell whether the gradient of x should be written over the gradient of the activation."""
+    """Tell whether the gradient of x should be written over that of the batch norm's output."""
     return (
         x.nbytes >= LARGE
         and x.dtype == weight.dtype
