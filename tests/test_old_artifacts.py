@@ -6,9 +6,7 @@ The tests write the files as that commit wrote them: texts, keys and digests are
 from __future__ import annotations
 
 import hashlib
-import importlib
 import json
-import re
 import subprocess
 import sys
 from inspect import signature
@@ -27,11 +25,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from mixdet import launch
 from mixdet.config.plain import parse_config
-from mixdet.config.read import read_config
 from mixdet.config.shipped import find_config
-from mixdet.errors import MixDetError
 from mixdet.inference import Detector
-from mixdet.moved import MOVED
 from tests.conftest import ROOT
 from tests.tiny import CLASSES
 
@@ -437,39 +432,3 @@ def test_an_old_comparison_is_reported(tmp_path):
     _, row = (line for line in done.stdout.splitlines() if line.startswith("| ssdlite_"))
     assert "| 70.5" in row
     assert "+10.0 [+9.5, +10.5]" in row  # over images
-
-
-@pytest.mark.parametrize("old", MOVED)
-def test_an_old_name_is_refused_with_the_new_one(old, tmp_path):
-    new = MOVED[old]
-    # Python imports the package of a module first
-    package = min((name for name in MOVED if f"{old}.".startswith(f"{name}.")), key=len)
-    with pytest.raises(ImportError, match=re.escape(f"{package} has moved: import ")):
-        importlib.import_module(old)
-    config = tmp_path / "config.py"
-    for allowed in (True, False):
-        imports = f"dict(imports=['mixdet.plugin', '{old}'], allow_failed_imports={allowed})"
-        config.write_text(f"custom_imports = {imports}")
-        with pytest.raises(MixDetError) as refusal:
-            read_config(config)
-        words = f"{config}: custom_imports: {old} has moved: import {new}"
-        assert str(refusal.value) == words
-
-
-@pytest.mark.parametrize("new", MOVED.values())
-def test_a_new_name_can_be_imported(new):
-    name = new.split()[0]
-    try:
-        importlib.import_module(name)
-    except ModuleNotFoundError:  # the name of a function
-        module, _, function = name.rpartition(".")
-        assert callable(getattr(importlib.import_module(module), function))
-
-
-def test_a_users_module_that_imports_an_old_name_is_refused(tmp_path, monkeypatch):
-    (tmp_path / "users_transforms.py").write_text("from mixdet.shipped import find_config")
-    monkeypatch.syspath_prepend(tmp_path)
-    config = tmp_path / "config.py"
-    config.write_text("custom_imports = dict(imports=['users_transforms'])")
-    with pytest.raises(MixDetError, match=r"mixdet\.shipped has moved: import mixdet\.config"):
-        read_config(config, ["custom_imports.allow_failed_imports=False"])
