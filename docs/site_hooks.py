@@ -99,13 +99,13 @@ def on_page_markdown(markdown: str, page: Page, **_: object) -> str:
 def api_reference() -> dict[str, str]:
     """Return a page for each package of mixdet, by its path, with the names in `__all__`.
 
-    A name that several packages export is listed under the outermost one. The packages are parsed,
+    A name that several modules export is listed under the outermost one. The modules are parsed,
     not imported.
     """
     pages: dict[str, list[str]] = {}
     listed: set[str] = set()
     root = griffe.load("mixdet", search_paths=[ROOT])
-    for package in sorted(exporting_packages(root), key=lambda package: package.path.count(".")):
+    for package in sorted(exporting_modules(root), key=lambda package: package.path.count(".")):
         definitions = {name: package[name].canonical_path for name in package.exports}
         names = [name for name, path in definitions.items() if path not in listed]
         listed.update(definitions.values())
@@ -119,10 +119,10 @@ def api_reference() -> dict[str, str]:
     return {uri: "\n\n".join(pages[uri]) for uri in sorted(pages)}
 
 
-def exporting_packages(module: griffe.Module) -> Iterator[griffe.Module]:
-    """Yield the packages inside a module that have an `__all__`."""
+def exporting_modules(module: griffe.Module) -> Iterator[griffe.Module]:
+    """Yield the packages and modules inside a module that have an `__all__`."""
     for member in module.modules.values():
         if not member.is_alias:
-            if member.is_init_module and member.exports:
+            if member.exports:
                 yield member
-            yield from exporting_packages(member)
+            yield from exporting_modules(member)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable
 
+__all__ = ["MixDetError"]
+
 
 class MixDetError(Exception):
     """An error that the user can fix.

@@ -18,6 +18,8 @@ import numpy as np
 
 from mixdet.errors import MixDetError
 
+__all__ = ["ImageFileError", "ImageLimits", "as_rgb"]
+
 # The formats that Pillow and OpenCV both decode. Other formats are refused, since Pillow starts
 # external programs for some of them.
 IMAGE_FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")

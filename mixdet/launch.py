@@ -33,6 +33,8 @@ from mixdet.engine.amp import amp_wrapper_type
 from mixdet.errors import MixDetError, did_you_mean, one_line
 from mixdet.outputs import writable_file, writable_folder
 
+__all__ = ["evaluate", "train"]
+
 # These functions build an object from a part of the config. The values name that part. An error
 # that is raised inside one of these functions is a fault of the config.
 BUILDERS = {

@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image, ImageChops
 
-from mixdet.digit_scenes.files import make_digit_scenes
+from mixdet.digit_scenes import make_digit_scenes
 from tests.conftest import ROOT
 from tests.untrained import save_untrained
 

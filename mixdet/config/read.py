@@ -18,6 +18,8 @@ from mixdet.config.shipped import find_config
 from mixdet.errors import MixDetError, did_you_mean, one_line
 from mixdet.moved import refuse_moved
 
+__all__ = ["load_config", "read_config"]
+
 # Top-level keys of a config that mmengine and mmdet read, besides the arguments of `Runner`
 KEYS_BESIDE_RUNNER = (
     *("model_wrapper_cfg", "find_unused_parameters", "sync_bn", "compile", "custom_imports"),

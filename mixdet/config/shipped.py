@@ -7,6 +7,8 @@ from pathlib import Path
 
 from mixdet.errors import MixDetError, did_you_mean
 
+__all__ = ["config_names", "find_config"]
+
 PACKAGE = Path(__file__).parents[1]
 
 

@@ -8,14 +8,8 @@ import pytest
 import torch
 from mmengine.analysis import FlopAnalyzer
 
-from mixdet.analysis.complexity import (
-    Complexity,
-    build_for_counting,
-    complexity_table,
-    count_complexity,
-    count_madds,
-    count_madds_by_module,
-)
+from mixdet.analysis import Complexity, count_complexity, count_madds
+from mixdet.analysis.complexity import build_for_counting, complexity_table, count_madds_by_module
 from mixdet.analysis.paper import TABLE_1, PaperRow
 from mixdet.errors import MixDetError
 from tests.conftest import ROOT

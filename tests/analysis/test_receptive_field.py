@@ -7,11 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from mixdet.analysis.receptive_field import (
-    ReceptiveField,
-    center_cell_gradient,
-    measure_receptive_field,
-)
+from mixdet.analysis import ReceptiveField, measure_receptive_field
+from mixdet.analysis.receptive_field import center_cell_gradient
 from mixdet.errors import MixDetError
 from tests.conftest import ROOT
 

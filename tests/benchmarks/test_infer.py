@@ -10,7 +10,7 @@ from mmdet.models.detectors.base import BaseDetector
 from benchmarks.inference_files import write_files
 from benchmarks.inference_forms import PEER
 from benchmarks.inference_torch import load_torch_form
-from mixdet.models.backbones import MixNet
+from mixdet.models import MixNet
 from tests.running_modules import count_batch_norms, record_running_modules
 
 

@@ -6,7 +6,8 @@ import re
 
 import pytest
 
-from mixdet.comparison.comparison_folder import Comparison, Plan, RowRecord, RunRecord
+from mixdet.comparison import Comparison, Plan
+from mixdet.comparison.comparison_folder import RowRecord, RunRecord
 from mixdet.comparison.report_page import report_as_html
 from tests.browser import CHROMIUM, Browser
 

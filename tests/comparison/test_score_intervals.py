@@ -11,11 +11,8 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from scipy import stats
 
-from mixdet.comparison.score_intervals import (
-    ImageAP,
-    bootstrap_images,
-    paired_interval,
-)
+from mixdet.comparison import paired_interval
+from mixdet.comparison.score_intervals import ImageAP, bootstrap_images
 
 IMAGES = (3, 4, 8, 15, 16, 23)
 

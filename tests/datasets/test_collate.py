@@ -14,7 +14,7 @@ from mmengine.dataset import pseudo_collate
 from mmengine.structures import InstanceData
 from torch.utils.data import DataLoader, Dataset
 
-from mixdet.datasets.collate import packed_collate
+from mixdet.datasets import packed_collate
 
 
 class Samples(Dataset):

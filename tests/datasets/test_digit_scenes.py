@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from mmdet.registry import DATASETS
 
-from mixdet.datasets.digit_scenes import DigitScenes
+from mixdet.datasets import DigitScenes
 from mixdet.digit_scenes import files as digit_scenes
-from mixdet.digit_scenes.files import make_digit_scenes
+from mixdet.digit_scenes import make_digit_scenes
 from mixdet.errors import MixDetError
 
 VAL = {"ann_file": "annotations/instances_val.json", "data_prefix": {"img": "val/"}}

@@ -15,7 +15,7 @@ from mmdet.registry import DATASETS
 from PIL import Image
 
 from mixdet import launch
-from mixdet.datasets.samplers import SampleIndex
+from mixdet.datasets import SampleIndex
 from mixdet.errors import MixDetError
 from mixdet.images import ImageFileError, ImageLimits, read_image_file, resolve_inside
 from tests.tiny import CLASSES, IMAGES, write_config

@@ -18,9 +18,9 @@ from mmengine.config import Config
 from mmengine.dataset import sampler as mmengine_sampler
 from mmengine.runner import Runner
 
-from mixdet.datasets.samplers import SampleIndex, SeededSampler
+from mixdet.datasets import SampleIndex, SeededSampler, SeedSample
 from mixdet.datasets.transforms import seed as seed_module
-from mixdet.datasets.transforms.seed import SeedSample, seed_generators
+from mixdet.datasets.transforms.seed import seed_generators
 from tests.conftest import ROOT
 from tests.tiny import CLASSES, IMAGES
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from mixdet.datasets.collate import packed_collate
+from mixdet.datasets import packed_collate
 from mixdet.datasets.shared_memory import MAX_BLOCKS, SharedTensor
 
 BATCH, BATCHES = 4, 60

@@ -10,8 +10,7 @@ import pytest
 from mixdet.deploy import export
 from mixdet.deploy.export_targets import EXPORT_TARGETS, check_export_options
 from mixdet.errors import MixDetError
-from mixdet.inference import Detector
-from mixdet.inference.exported import ExportedNetwork
+from mixdet.inference import Detector, ExportedNetwork
 
 
 @pytest.mark.parametrize(

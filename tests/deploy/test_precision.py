@@ -16,7 +16,7 @@ from mixdet.deploy import export, fuse
 from mixdet.deploy.int8_writer import fewest_float_blocks, signal_to_noise
 from mixdet.deploy.quantization import blocks_of_nodes, quantize_nodes
 from mixdet.errors import MixDetError
-from mixdet.inference.exported import ExportedNetwork
+from mixdet.inference import ExportedNetwork
 from mixdet.inference.runtimes import OPENVINO_BATCH, RUNTIME_FILES, load
 from mixdet.models.layers import InvertedResidual
 

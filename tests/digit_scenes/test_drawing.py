@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
+from mixdet.digit_scenes import Scene, make_scene
 from mixdet.digit_scenes import drawing as digit_drawing
 from mixdet.digit_scenes.drawing import (
     INK_THRESHOLD,
@@ -15,12 +16,10 @@ from mixdet.digit_scenes.drawing import (
     PHOTOGRAPHS,
     SIZE,
     SPLITS,
-    Scene,
     contrast,
     digit_indices,
     load_photographs,
     load_samples,
-    make_scene,
     photo_regions,
 )
 

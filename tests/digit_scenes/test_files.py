@@ -15,9 +15,10 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
+from mixdet.digit_scenes import ensure_digit_scenes, make_digit_scenes, make_scene
 from mixdet.digit_scenes import files as digit_scenes
-from mixdet.digit_scenes.drawing import SIZE, SPLITS, digit_indices, load_samples, make_scene
-from mixdet.digit_scenes.files import ensure_digit_scenes, make_digit_scenes, read_parameters
+from mixdet.digit_scenes.drawing import SIZE, SPLITS, digit_indices, load_samples
+from mixdet.digit_scenes.files import read_parameters
 from mixdet.errors import MixDetError
 
 FEW = {"train": 6, "val": 4, "progress": False}

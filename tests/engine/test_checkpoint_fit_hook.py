@@ -11,7 +11,8 @@ from mmengine.model import BaseModel
 from torch import nn
 
 from mixdet import launch
-from mixdet.engine.hooks.checkpoint_fit_hook import CheckpointFitHook, changed_settings
+from mixdet.engine import CheckpointFitHook
+from mixdet.engine.hooks.checkpoint_fit_hook import changed_settings
 from mixdet.errors import MixDetError
 from mixdet.models.weights import weight_mismatch
 from tests.tiny import write_config, write_images

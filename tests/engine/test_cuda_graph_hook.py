@@ -12,8 +12,8 @@ from mmdet.registry import MODELS
 from mmengine.optim import OptimWrapper, build_optim_wrapper
 
 from mixdet.config.read import read_config
+from mixdet.engine import CudaGraphHook
 from mixdet.engine.amp import amp_wrapper_type
-from mixdet.engine.hooks import CudaGraphHook
 from mixdet.engine.hooks.cuda_graph_hook import capture
 from mixdet.errors import MixDetError
 from tests.conftest import ROOT

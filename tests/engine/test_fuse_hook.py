@@ -17,7 +17,7 @@ from mmengine.runner import Runner
 
 from mixdet import launch
 from mixdet.config.read import read_config
-from mixdet.engine.hooks import FuseHook
+from mixdet.engine import FuseHook
 from mixdet.models.layers import MixedDepthwiseConv2d
 from tests.conftest import ROOT
 from tests.running_modules import count_batch_norms, record_running_modules

@@ -11,10 +11,10 @@ import torch
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 from torch.optim import SGD
 
+from mixdet.engine import KeepMemoryHook
 from mixdet.engine.hooks.keep_memory_hook import (
     DEFAULT_MMAP_THRESHOLD,
     M_MMAP_THRESHOLD,
-    KeepMemoryHook,
     keep_freed_memory,
 )
 

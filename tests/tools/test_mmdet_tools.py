@@ -10,7 +10,7 @@ import mmdet
 import pytest
 import torch
 
-from mixdet.digit_scenes.files import make_digit_scenes
+from mixdet.digit_scenes import make_digit_scenes
 from tests.conftest import ROOT
 
 TOOLS = Path(mmdet.__file__).parent / ".mim" / "tools"

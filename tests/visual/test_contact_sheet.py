@@ -8,18 +8,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mixdet.digit_scenes.files import make_digit_scenes
+from mixdet.digit_scenes import make_digit_scenes
 from mixdet.errors import MixDetError
-from mixdet.visual.boxes import draw_detections
-from mixdet.visual.contact_sheet import (
-    CORRECT_COLOR,
-    MISSED_COLOR,
-    TRUTH_COLOR,
-    WRONG_COLOR,
+from mixdet.visual import (
     SheetImage,
+    draw_detections,
     write_contact_sheet,
     write_contact_sheet_from_results,
 )
+from mixdet.visual.contact_sheet import CORRECT_COLOR, MISSED_COLOR, TRUTH_COLOR, WRONG_COLOR
 
 CLASSES = ("cat", "dog")
 BOX = (10, 10, 50, 50)

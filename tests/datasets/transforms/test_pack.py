@@ -9,8 +9,7 @@ from mmdet.datasets.transforms import PackDetInputs
 from mmdet.structures.bbox import HorizontalBoxes
 from mmdet.structures.mask import BitmapMasks
 
-from mixdet.datasets import BatchedDetDataPreprocessor
-from mixdet.datasets.transforms import PackChannelsLast
+from mixdet.datasets import BatchedDetDataPreprocessor, PackChannelsLast
 
 KEYS = ("img_id", "img_shape", "flip")
 

@@ -15,13 +15,14 @@ from mmdet.structures.bbox import HorizontalBoxes
 from PIL import Image
 from scipy.stats import ks_2samp
 
+from mixdet.datasets import SSDRandomCrop
 from mixdet.datasets.transforms.crop_plan import CropPlan
 from mixdet.datasets.transforms.photometric import (
     PhotometricDistortion,
     PhotometricDraw,
     distort,
 )
-from mixdet.datasets.transforms.ssd_random_crop import Annotations, SSDRandomCrop
+from mixdet.datasets.transforms.ssd_random_crop import Annotations
 from mixdet.errors import MixDetError
 
 SIZE = 320

@@ -15,7 +15,7 @@ from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoi
 from torchvision.models.feature_extraction import create_feature_extractor
 
 from mixdet.errors import MixDetError
-from mixdet.models.backbones import MixMobileNetV1, MixMobileNetV2, MixNet
+from mixdet.models import MixMobileNetV1, MixMobileNetV2, MixNet
 from tests.models.backbones.test_mixnet import MIXNET_TAPS
 
 

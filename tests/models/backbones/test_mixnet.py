@@ -7,7 +7,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from mixdet.models.backbones import MixNet
+from mixdet.models import MixNet
 from tests.synthetic import randomize_norms
 
 MIXNET_TAPS = ["stem", "stage1"]

@@ -12,7 +12,7 @@ from mmdet.models.backbones import MobileNetV2
 from torch import nn
 
 from mixdet.errors import MixDetError
-from mixdet.models.backbones import MixMobileNetV1, MixMobileNetV2
+from mixdet.models import MixMobileNetV1, MixMobileNetV2
 from tests.synthetic import randomize_norms
 
 

@@ -20,12 +20,12 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from mixdet.errors import MixDetError
-from mixdet.models.backbones import MixMobileNetV2, MixNet
+from mixdet.models import MixMobileNetV2, MixNet, split_channels
 from mixdet.models.backbones.base import Row, StagedBackbone
 from mixdet.models.fusing import fuse
 from mixdet.models.fusing.forms import BLOCK
 from mixdet.models.fusing.layout import ChannelLayout, split_by_kernel
-from mixdet.models.layers import InvertedResidual, split_channels
+from mixdet.models.layers import InvertedResidual
 from mixdet.models.layers.mixconv import SplitConv2d
 from tests.models.layers.test_mixconv import few_examples
 from tests.test_configs import CONFIGS

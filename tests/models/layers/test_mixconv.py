@@ -15,7 +15,8 @@ from mmengine.model import initialize
 from timm.layers import MixedConv2d
 from torch import Tensor, nn
 
-from mixdet.models.layers import Conv2dSame, MixConv2d, split_channels
+from mixdet.models import MixConv2d, split_channels
+from mixdet.models.layers import Conv2dSame
 
 few_examples = settings(deadline=None, max_examples=60)
 odd = st.sampled_from([3, 5, 7, 9, 11])
