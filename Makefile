@@ -32,8 +32,8 @@ install: $(VENV)/.installed
 
 # Made again when the requirements change. The stamp is written last: a broken install is repeated.
 $(VENV)/.installed: setup.py pyproject.toml
-	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 10) and \
-	  "Python 3.10 or newer is needed, this is %d.%d: make PYTHON=python3.11 ..." % v[:2])'
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and \
+	  "Python 3.11 or newer is needed, this is %d.%d: make PYTHON=python3.11 ..." % v[:2])'
 	@echo "Installing into $(VENV): a few minutes, several GB (PyPI's torch for Linux brings its CUDA libraries)"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'

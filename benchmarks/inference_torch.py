@@ -80,11 +80,11 @@ def _load_detector(
     trained = TrainedNetwork(folder / CHECKPOINT, folder / CONFIG, "cpu", trust=False)
     trained.predictor = rewrite(trained.model)
     if pack is not None:
-        trained._steps[-1] = pack
+        trained.steps[-1] = pack
 
     def parts_for(images: list[np.ndarray]) -> Parts:
         model = trained.predictor
-        prepared = [trained._prepare(image) for image in images]
+        prepared = [trained.prepare(image) for image in images]
         batch = {key: [sample[key] for sample in prepared] for key in ("inputs", "data_samples")}
         inputs = model.data_preprocessor(batch)["inputs"]
         outputs = model(inputs, mode="tensor")

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from matplotlib.patches import FancyArrowPatch, Rectangle
 
-from mixdet.analysis.stages import Stage, describe_stages
+from mixdet.analysis.stages import StageSummary, describe_stages
 from mixdet.models.fusing.layout import split_by_kernel
 from mixdet.models.layers import MixConv2d, split_channels
 from mixdet.visual.svg import COLORS, figure_to_svg
@@ -140,7 +140,7 @@ def draw_fusing(axes) -> None:
             panel.text(x, -1.1, text, ha="center", fontsize=8, family="monospace", color="#333")
 
 
-def draw_networks(axes, networks: Sequence[tuple[str, Sequence[Stage]]]) -> None:
+def draw_networks(axes, networks: Sequence[tuple[str, Sequence[StageSummary]]]) -> None:
     """Draw each backbone from top to bottom: the depthwise channels of its blocks, by kernel."""
     for panel, (name, rows) in zip(axes, networks, strict=True):
         widest = max(sum(channels for _, channels in row.kernels) for row in rows)
@@ -190,7 +190,7 @@ def draw_imagenet(axes) -> None:
     axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
 
 
-def backbone(config: str) -> list[Stage]:
+def backbone(config: str) -> list[StageSummary]:
     """Return the parts of a config's backbone."""
     parts = describe_stages(ROOT / "configs" / config)
     return [part for part in parts if part.name in ("stem", "head") or part.name[:5] == "stage"]

@@ -20,7 +20,8 @@ from mixdet.machine import cores
 
 MODULES = (  # import names, which can differ from the names of distributions
     *("torch", "torchvision", "mmengine", "mmcv", "mmdet", "timm", "pycocotools"),
-    *("numpy", "cv2", "sklearn", "skimage"),
+    *("numpy", "scipy", "cv2", "PIL", "matplotlib", "sklearn", "skimage", "tqdm"),
+    *("huggingface_hub", "safetensors"),
 )
 COCO_LAYOUT = (
     "annotations/instances_train2017.json",
@@ -65,6 +66,7 @@ def examine(folder: Path | None = None, online: bool = False) -> list[Check]:
     parts: tuple[Callable[[], Iterator[Check]], ...] = (
         _versions,
         _operators,
+        _detector,
         _devices,
         _runtimes,
         lambda: _data(data),
@@ -74,7 +76,7 @@ def examine(folder: Path | None = None, online: bool = False) -> list[Check]:
 
 
 def _versions() -> Iterator[Check]:
-    section, recent = "versions", sys.version_info >= (3, 10)
+    section, recent = "versions", sys.version_info >= (3, 11)
     owners = _owners()
     try:
         yield Check(section, "mixdet", metadata.version("mixdet"))
@@ -86,7 +88,7 @@ def _versions() -> Iterator[Check]:
         "python",
         sys.version.split()[0],
         "ok" if recent else "problem",
-        "" if recent else "create an environment with Python 3.10 or newer",
+        "" if recent else "create an environment with Python 3.11 or newer",
     )
     for module in MODULES:
         yield _version(section, module, sorted(set(owners.get(module, ()))))
@@ -138,6 +140,36 @@ def _operators() -> Iterator[Check]:
         yield Check(section, name, f"does not run: {_line(error)}", "problem", remedy)
         return
     yield Check(section, name, which_nms())
+
+
+def _detector() -> Iterator[Check]:
+    """Build a shipped detector with random weights, and detect in a black image."""
+    section, name = "detector", "MixNet-S"
+    try:
+        import mixdet.plugin
+
+        import torch
+        from mmdet.registry import MODELS
+        from mmdet.structures import DetDataSample
+        from mmengine.registry import init_default_scope
+
+        from mixdet.config.read import read_config
+        from mixdet.config.shipped import find_config
+
+        init_default_scope("mmdet")
+        config = read_config(find_config("ssdlite_mixnet_s_digits"))
+        model = MODELS.build(config.model).eval()
+        sample = DetDataSample(
+            metainfo=dict(img_shape=(160, 160), ori_shape=(160, 160), scale_factor=(1.0, 1.0))
+        )
+        image = torch.zeros(3, 160, 160, dtype=torch.uint8)
+        with torch.inference_mode():
+            model.test_step({"inputs": [image], "data_samples": [sample]})
+    except Exception as error:
+        remedy = f"correct the versions and operators above, or {INSTALL}"
+        yield Check(section, name, f"does not run: {_line(error)}", "problem", remedy)
+        return
+    yield Check(section, name, "built from its config, and detects in an image")
 
 
 def _devices() -> Iterator[Check]:

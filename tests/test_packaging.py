@@ -11,6 +11,7 @@ import subprocess
 import sys
 import sysconfig
 import tarfile
+import tomllib
 import venv
 from importlib import metadata
 from pathlib import Path
@@ -82,7 +83,6 @@ def test_a_config_is_found_by_its_name_and_by_its_path(tmp_path, monkeypatch):
 
 def requirements(*extras: str) -> set[Requirement]:
     """The requirements of pyproject.toml with extras, which may name other extras."""
-    tomllib = pytest.importorskip("tomllib")  # since Python 3.11
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     lines = [*project["dependencies"]]
     for extra in extras:

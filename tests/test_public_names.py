@@ -1,9 +1,11 @@
-"""Every name that a package exports can be imported from it and says what it is."""
+"""Every name that a package exports can be imported, says what it is and is used by a test."""
 
 from __future__ import annotations
 
 import ast
 import importlib
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -31,3 +33,39 @@ def test_exported_names_exist_and_have_docstrings(name):
     for exported in module.__all__:
         value = getattr(module, exported)
         assert value.__doc__ or not callable(value), f"{name}.{exported}"
+
+
+def used_objects(file: Path) -> Iterator[object]:
+    """The objects that a test file imports from mixdet and then uses."""
+    nodes = [*ast.walk(ast.parse(file.read_text()))]
+    used = {node.id for node in nodes if isinstance(node, ast.Name)}
+    for node in nodes:
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("mixdet"):
+            module = importlib.import_module(node.module)
+            for alias in node.names:
+                if (alias.asname or alias.name) in used:
+                    yield getattr(module, alias.name, None)
+
+
+def types_in_configs() -> set[str]:
+    """The strings of all shipped configs and tests, among which are the registered types."""
+    files = [*(ROOT / "configs").rglob("*.py"), *(ROOT / "tests").rglob("test_*.py")]
+    return {
+        node.value
+        for file in files
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
+
+
+def test_every_exported_name_is_used_by_a_test_or_a_config():
+    used = [value for file in (ROOT / "tests").rglob("*.py") for value in used_objects(file)]
+    types = types_in_configs()
+    unused = [
+        f"{name}.{exported}"
+        for name in exporting_modules()
+        for exported in importlib.import_module(name).__all__
+        if exported not in types
+        and not any(getattr(importlib.import_module(name), exported) is value for value in used)
+    ]
+    assert not unused

@@ -8,12 +8,12 @@ import mixdet.plugin
 
 from mixdet.analysis.complexity import Complexity, count_complexity, count_madds
 from mixdet.analysis.receptive_field import ReceptiveField, measure_receptive_field
-from mixdet.analysis.stages import Stage, describe_stages
+from mixdet.analysis.stages import StageSummary, describe_stages
 
 __all__ = [
     "Complexity",
     "ReceptiveField",
-    "Stage",
+    "StageSummary",
     "count_complexity",
     "count_madds",
     "describe_stages",

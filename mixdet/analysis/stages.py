@@ -17,7 +17,7 @@ from mixdet.models.layers import Expansion, InvertedResidual, SqueezeExcite
 from mixdet.visual.tables import text_table
 
 
-class Stage(NamedTuple):
+class StageSummary(NamedTuple):
     """A part of a detector, or several consecutive parts that are equal.
 
     Attributes:
@@ -43,7 +43,7 @@ class Stage(NamedTuple):
     params: int
     madds: int
 
-    def merge(self, following: Stage) -> Stage | None:
+    def merge(self, following: StageSummary) -> StageSummary | None:
         """Merge this part with the following part. None if they differ in more than the cost."""
         without_cost = self._replace(blocks=0, params=0, madds=0)
         if without_cost != following._replace(blocks=0, params=0, madds=0):
@@ -55,7 +55,7 @@ class Stage(NamedTuple):
         )
 
 
-def describe_stages(config: str | Path, cfg_options: Sequence[str] = ()) -> list[Stage]:
+def describe_stages(config: str | Path, cfg_options: Sequence[str] = ()) -> list[StageSummary]:
     """Describe a config's network part by part.
 
     A `StagedBackbone`, an `SSDNeck` and a `MixConvSSDHead` are split into parts. Another backbone,
@@ -88,10 +88,10 @@ def describe_stages(config: str | Path, cfg_options: Sequence[str] = ()) -> list
     def madds_of(part: nn.Module) -> int:
         return madds[part] if part in madds else sum(map(madds_of, part.children()))
 
-    stages: list[Stage] = []
+    stages: list[StageSummary] = []
     for name, part in _parts(model):
         inside = set(part.modules())
-        stage = Stage(
+        stage = StageSummary(
             name,
             1,
             *(([], None, None, None) if part in model.children() else _describe_block(part)),
@@ -132,7 +132,7 @@ def _parts(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 def _describe_block(
     part: nn.Module,
 ) -> tuple[list[tuple[int, int]], int | None, float | None, str | None]:
-    """Return `kernels`, `expansion`, `se_ratio` and `activation` of a part, as in `Stage`."""
+    """Return kernels, expansion, SE ratio and activation of a part, see `StageSummary`."""
     convs = [m for m in part.modules() if isinstance(m, nn.Conv2d)]
     kernels = [(m.kernel_size[0], m.out_channels) for m in convs if m.kernel_size[0] > 1]
     activations = (m for m in part.modules() if type(m).__module__ == nn.ReLU.__module__)
@@ -147,7 +147,7 @@ def _describe_block(
     return kernels, expansion, se_ratio, activation
 
 
-def stages_table(rows: Sequence[Stage], markdown: bool = False) -> str:
+def stages_table(rows: Sequence[StageSummary], markdown: bool = False) -> str:
     """Return the parts as a table. The last row is the sum of the parts."""
     header = ["part", "blocks", "kernels: channels", "expansion", "squeeze-excite", "activation"]
     header += ["output", "params", "MAdds"]

@@ -16,8 +16,19 @@ def prepare() -> None:
     Raises:
         ImportError: mmengine, mmcv or mmdet is not installed.
     """
-    from mixdet.compat import checkpoint, mmcv_ops, ssd_head  # here: they load torch and mmengine
+    # here: they load torch and mmengine
+    from mixdet.compat import (
+        checkpoint,
+        find_loader,
+        inferencer,
+        mmcv_ops,
+        package_paths,
+        ssd_head,
+    )
 
-    mmcv_ops.install()  # first: mmdet.models cannot be imported without it
+    find_loader.install()  # first: mmcv and mmengine call it when they are imported or used
+    package_paths.install()
+    mmcv_ops.install()  # mmdet.models cannot be imported without it
     checkpoint.install()
+    inferencer.install()
     ssd_head.install()  # imports mmdet.models

@@ -26,7 +26,10 @@ from torch.nn import functional as F
 from mixdet.errors import MixDetError
 
 EXTENSION = "mmcv._ext"
-REMEDY = "`pip uninstall mmcv-lite`, then `mim install mmcv==2.1.0`"
+REMEDY = (
+    "`pip uninstall mmcv-lite`, then build mmcv 2.1.0 from source (PyPI has no wheel of it): "
+    "https://mmcv.readthedocs.io/en/latest/get_started/build.html"
+)
 
 
 def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int = 0) -> Tensor:

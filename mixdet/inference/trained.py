@@ -35,6 +35,7 @@ class TrainedNetwork:
         predictor: The module that predicts: `model`, or its fused copy.
         cfg: The detector's config.
         pipeline: The test pipeline, changed to take an array instead of a file.
+        steps: The transforms that `pipeline` describes.
         classes: Class names, indexed by label.
 
     Args:
@@ -68,7 +69,7 @@ class TrainedNetwork:
         try:
             model = revert_sync_batchnorm(MODELS.build(cfg.model))
             self.pipeline = _from_array(get_test_pipeline_cfg(cfg))
-            self._steps = [TRANSFORMS.build(step) for step in self.pipeline]
+            self.steps = [TRANSFORMS.build(step) for step in self.pipeline]
         except (KeyError, AttributeError) as error:
             raise MixDetError(
                 f"{checkpoint}: its config cannot be built ({one_line(error)}): name another "
@@ -93,7 +94,7 @@ class TrainedNetwork:
             For each image: boxes (n, 4) as (x1, y1, x2, y2) in pixels of the image, scores (n,) and
             labels (n,).
         """
-        prepared = [self._prepare(image) for image in images]
+        prepared = [self.prepare(image) for image in images]
         batch = {key: [sample[key] for sample in prepared] for key in ("inputs", "data_samples")}
         with torch.inference_mode():
             if self._to_fuse:
@@ -109,9 +110,10 @@ class TrainedNetwork:
             warnings.warn(f"the detector predicts without fusing: {error}", stacklevel=4)
         self._to_fuse = False
 
-    def _prepare(self, image: np.ndarray) -> dict[str, Any]:
+    def prepare(self, image: np.ndarray) -> dict[str, Any]:
+        """Run the test pipeline on an RGB image (H, W, 3), and return its `inputs` and sample."""
         results = {"img": np.ascontiguousarray(image[..., ::-1]), "img_id": 0}
-        for step in self._steps:
+        for step in self.steps:
             results = step(results)
         return results
 

@@ -9,9 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.nn.modules import module as module_hooks
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils import _pytree
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
+AnyBatchNorm = _BatchNorm  # the base class of BatchNorm1d to 3d and of SyncBatchNorm
 HOOK_KINDS = ("forward_hooks", "forward_pre_hooks", "backward_hooks", "backward_pre_hooks")
 
 

@@ -11,7 +11,6 @@ import torch
 from mmcv.cnn import build_activation_layer, build_norm_layer
 from mmengine.model import BaseModule
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from mixdet.errors import MixDetError
@@ -23,6 +22,7 @@ from mixdet.models.layers import Conv2dSame, DepthwiseSeparable, Expansion, Inve
 from mixdet.models.layers.mixconv import PADDINGS
 from mixdet.models.layers.norm_act import apply_norm_act
 from mixdet.models.layers.pointwise import PointwiseConv2d
+from mixdet.models.torch_private import AnyBatchNorm
 
 
 class Row(NamedTuple):
@@ -244,7 +244,9 @@ class StagedBackbone(BaseModule):
             if f"stage{number}.expansion" in self.taps:
                 expansions: list[Tensor] = []
                 x = stage(x, expansions)
-                outputs[f"stage{number}.expansion"] = expansions[0]
+                # a hook on a stage that is only an expansion may have replaced its output
+                only_expansion = isinstance(stage[-1], Expansion)
+                outputs[f"stage{number}.expansion"] = x if only_expansion else expansions[0]
             else:
                 x = stage(x)
             if f"stage{number}" in self.taps:
@@ -279,7 +281,7 @@ class StagedBackbone(BaseModule):
         self._freeze()
         if self.norm_eval:
             for module in self.modules():
-                if isinstance(module, _BatchNorm):
+                if isinstance(module, AnyBatchNorm):
                     module.eval()
         return self
 
@@ -377,7 +379,7 @@ def _statistics_frozen(block: nn.Module) -> Iterator[None]:
     norms = [
         (norm, norm.momentum, norm.num_batches_tracked.clone())
         for norm in block.modules()
-        if isinstance(norm, _BatchNorm) and norm.training and norm.track_running_stats
+        if isinstance(norm, AnyBatchNorm) and norm.training and norm.track_running_stats
     ]
     for norm, _, _ in norms:
         norm.momentum = 0.0
@@ -396,6 +398,6 @@ def _init_module(module: nn.Module) -> None:
         nn.init.normal_(module.weight, std=math.sqrt(2 / fan_out))
         if module.bias is not None:
             nn.init.zeros_(module.bias)
-    elif isinstance(module, (_BatchNorm, nn.GroupNorm)):
+    elif isinstance(module, (AnyBatchNorm, nn.GroupNorm)):
         nn.init.ones_(module.weight)
         nn.init.zeros_(module.bias)

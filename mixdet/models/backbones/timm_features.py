@@ -45,8 +45,9 @@ class TimmFeatures(BaseModule):
 def drop_unused_stages(net: nn.Module) -> nn.Module:
     """Delete the stages after the last output of a `features_only` network, in place.
 
-    timm would compute them in every forward pass.
+    timm would compute these stages of its EfficientNets and MixNets in every forward pass.
     """
-    last_stage = int(net.feature_info.module_name()[-1].removeprefix("blocks."))
-    del net.blocks[last_stage + 1 :]
+    last_output = net.feature_info.module_name()[-1]
+    if last_output.startswith("blocks."):  # networks of other families stop at the last output
+        del net.blocks[int(last_output.removeprefix("blocks.")) + 1 :]
     return net

@@ -7,16 +7,16 @@ from typing import NamedTuple
 
 from mmcv.cnn import fuse_conv_bn
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from mixdet.models.fusing.forms import FusedForm
 from mixdet.models.fusing.layout import ChannelLayout, split_by_kernel
 from mixdet.models.fusing.parts import PartitionedConv2d, Parts, PerPart, as_list, split_depthwise
+from mixdet.models.torch_private import AnyBatchNorm
 
 
 def can_fold(norm: nn.Module) -> bool:
     """Tell whether a module is only a batch norm. timm's `BatchNormAct2d` has an activation too."""
-    return type(norm).forward in (_BatchNorm.forward, nn.SyncBatchNorm.forward)
+    return type(norm).forward in (AnyBatchNorm.forward, nn.SyncBatchNorm.forward)
 
 
 class Layer(NamedTuple):

@@ -6,11 +6,11 @@ import copy
 
 from mmcv.cnn import fuse_conv_bn
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from mixdet.errors import MixDetError
 from mixdet.models.fusing.blocks import can_fold
 from mixdet.models.fusing.forms import FUSED_FORMS
+from mixdet.models.torch_private import AnyBatchNorm
 
 
 def fuse(
@@ -49,7 +49,7 @@ def fuse(
         for name, child in module.named_children():
             if hasattr(type(child), "fused"):
                 setattr(module, name, child.fused(form))
-            elif isinstance(child, _BatchNorm) and not can_fold(child):
+            elif isinstance(child, AnyBatchNorm) and not can_fold(child):
                 setattr(module, name, nn.Sequential(child))  # hides it from `fuse_conv_bn`
     fused = fuse_conv_bn(fused)
     for module in fused.modules():
