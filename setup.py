@@ -1,4 +1,4 @@
-"""What pyproject.toml cannot say: a wheel carries the configs and the tools."""
+"""The build step that pyproject.toml cannot declare: a wheel contains the configs and the tools."""
 
 import shutil
 from pathlib import Path
@@ -14,11 +14,12 @@ class BuildWithConfigs(build_py):
 
     def run(self) -> None:
         super().run()
-        if self.editable_mode:  # they are read from the checkout
+        if self.editable_mode:  # configs and tools are read from the checkout
             return
         home = Path(self.build_lib, "mixdet", ".mim")
         shutil.rmtree(home, ignore_errors=True)
-        ignored = shutil.ignore_patterns("__pycache__", "benchmark.py")  # benchmarks/ stays here
+        # A wheel does not contain benchmarks/, which tools/benchmark.py needs.
+        ignored = shutil.ignore_patterns("__pycache__", "benchmark.py")
         for folder in ("configs", "tools"):
             shutil.copytree(HERE / folder, home / folder, ignore=ignored)
         shutil.copy(HERE / "model-index.yml", home)

@@ -1,13 +1,13 @@
 """The new names of modules and functions that have moved.
 
-A config or a script that imports an old name gets an error of one line with the new name.
+A config or a script that imports an old name gets a one-line error that states the new name.
 """
 
 from __future__ import annotations
 
 from mixdet.errors import MixDetError
 
-# Each old name with its new one. An old package stands for its submodules too.
+# Each old name with its new name. The entry of a package also holds for its submodules.
 MOVED = {
     "mixdet.shipped": "mixdet.config.shipped",
     "mixdet.engine.config": "mixdet.config.read",
@@ -85,10 +85,11 @@ class MovedError(MixDetError, ImportError):
 
 
 class MovedFinder:
-    """A finder for the end of `sys.meta_path`. It finds no module, and refuses the old names.
+    """An import finder that finds no module, but raises an error for the old names.
 
-    Python asks it for every module that no other finder knows. `from PACKAGE import NAME` asks for
-    the module PACKAGE.NAME if the package has no attribute NAME.
+    It stands at the end of `sys.meta_path`, so Python asks it for every module that no other finder
+    knows. `from PACKAGE import NAME` asks for the module PACKAGE.NAME if the package has no
+    attribute NAME.
     """
 
     @staticmethod
@@ -102,7 +103,7 @@ class MovedFinder:
 
 
 def refuse_moved(name: str) -> None:
-    """Refuse an old name, and the names inside an old package.
+    """Raise an error if a name is old or lies inside an old package.
 
     Raises:
         MovedError: The name is old. The message names the new one.

@@ -55,8 +55,8 @@ def write_atomically(path: str | os.PathLike, content: bytes) -> None:
     """Write a file completely or not at all, even if the power fails meanwhile.
 
     The content is first written to `.NAME.part` in the same folder, and this file is then renamed.
-    A run that is killed may leave a `.NAME.part`. The next write of the same file replaces it. The
-    folder is created if it is missing.
+    A run that is killed may leave a `.NAME.part`, which the next write of the same file replaces.
+    The folder is created if it is missing.
 
     Raises:
         MixDetError: The file cannot be written, for example because the disk is full.

@@ -1,4 +1,4 @@
-"""The only import that a config needs: it prepares mmdet and registers all classes of MixDet."""
+"""The only import that a config needs: it applies the fixes to mmdet and registers our classes."""
 
 import mixdet.compat.prepared
 

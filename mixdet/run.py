@@ -3,10 +3,10 @@
     python -m mixdet.run [--trust-checkpoint] SCRIPT [ARGS ...]
 
 On such an mmcv, a script that imports `mmdet.apis` or `mmcv.ops` at its top, such as mmdet's
-`tools/test.py`, fails before it reads a config. This module prepares mmdet (`mixdet.compat`), then
-runs the script as if it had been started directly. MixDet's models are registered by the config's
-`custom_imports`, as always. Processes that the script forks are prepared too. Processes that it
-spawns are not.
+`tools/test.py`, fails before it reads a config. This module applies the fixes of `mixdet.compat` to
+mmdet, then runs the script as if it had been started directly. MixDet's models are registered by
+the config's `custom_imports`, as always. Processes that the script forks have the fixes too.
+Processes that it spawns do not.
 
 On several GPUs: `torchrun --nproc_per_node 8 -m mixdet.run SCRIPT ... --launcher pytorch`.
 """
@@ -23,10 +23,10 @@ from mixdet.errors import MixDetError, run_tool
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Prepare mmdet, then run the script of the command line as `__main__`.
+    """Apply the fixes to mmdet, then run the script of the command line as `__main__`.
 
     Raises:
-        MixDetError: The script is missing, or it raised a `MixDetError` itself.
+        MixDetError: The script is missing, or the script raised this error.
     """
     parser = argparse.ArgumentParser(
         prog="python -m mixdet.run", description="Run a script of mmdet without a compiled mmcv."
@@ -51,8 +51,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if options.trust_checkpoint:
         trust_checkpoints()
     sys.argv = [str(options.script), *options.args]
-    # The first entry is the working directory for `python -m`, but the script's folder for a
-    # script. `python -P` adds neither.
+    # `python -m` puts the working directory first, but `python SCRIPT` puts the script's folder
+    # first. `python -P` adds neither folder.
     if not getattr(sys.flags, "safe_path", False):
         sys.path[0] = str(options.script.resolve().parent)
     runpy.run_path(str(options.script), run_name="__main__")

@@ -1,4 +1,4 @@
-"""Drive Chromium over its DevTools pipe, without another package."""
+"""Control Chromium over its DevTools pipe, without a package such as Selenium."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
 
 class Browser:
-    """A headless window on one page.
+    """A headless Chromium window that shows one page.
 
     Attributes:
         console: Errors that the page or the browser has logged.
-        requests: URLs that the page has requested, without `data:` and `blob:`.
+        requests: URLs that the page has requested, except `data:` and `blob:` URLs.
     """
 
     def __init__(self, profile: Path, width: int = 1280, height: int = 900) -> None:

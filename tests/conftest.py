@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @pytest.fixture(scope="session")
 def coco_sample() -> Path:
-    """The folder of real COCO images that stands beside the checkout, in COCO's layout."""
+    """The folder `../shared/coco_sample`, which holds real COCO images in COCO's layout."""
     folder = ROOT.parent / "shared" / "coco_sample"
     if not (folder / "annotations" / "instances_val2017.json").is_file():
         message = "the COCO sample is not at ../shared/coco_sample"
@@ -47,7 +47,7 @@ def images_copy(images, tmp_path) -> Path:
 
 @pytest.fixture(scope="session")
 def photograph() -> np.ndarray:
-    """A photograph of uneven shape, (300, 451, 3) RGB."""
+    """A photograph, (300, 451, 3) RGB. The width is an odd number."""
     from skimage import data
 
     return data.chelsea()
@@ -65,11 +65,11 @@ def trained(images, tmp_path_factory) -> tuple[Path, Path]:
 
 @pytest.fixture(scope="session")
 def exported(trained, tmp_path_factory) -> Path:
-    """The folder of two exported folders of the tiny detector, `raw` and `end2end`.
+    """A folder with two exports of the tiny detector, in the subfolders `raw` and `end2end`.
 
-    Each has files for ONNX Runtime and for OpenVINO.
+    Each subfolder has files for ONNX Runtime and for OpenVINO.
     """
-    from mixdet.deploy import export  # here: few tests need what it imports
+    from mixdet.deploy import export  # imported here, since few tests need its many imports
 
     out = tmp_path_factory.mktemp("exported")
     export(*trained, out, targets=("onnx", "openvino"), kinds=("raw", "end2end"))
@@ -102,7 +102,7 @@ def call_main(monkeypatch, capfd) -> Callable[..., tuple[int, str, str]]:
 
 
 def refusal_line(result: tuple[int, str, str]) -> str:
-    """Return the one line with which a command refuses. Its exit code must be 1."""
+    """Return the one-line error message of a command. Its exit code must be 1."""
     code, out, err = result
     assert code == 1, out + err
     (line,) = err.strip().splitlines()
@@ -121,7 +121,7 @@ def _mmdet_scope():
 
 @pytest.fixture(autouse=True)
 def _no_trust(monkeypatch):
-    """End the trust of `trust_checkpoints` with the test. It would last as long as the process."""
+    """Undo `trust_checkpoints` after each test. Otherwise it would hold for all later tests."""
     monkeypatch.setattr(checkpoint, "_mmengine_trusts", False)
 
 
@@ -129,8 +129,8 @@ def _no_trust(monkeypatch):
 def _no_closed_log_files():
     """Remove closed log files from mmengine's loggers.
 
-    A runner leaves its log file behind, and `logging.config.dictConfig`, which uvicorn calls,
-    closes it. mmengine's `init_weights` would write to the closed file.
+    A runner leaves a logger with its log file. uvicorn closes this file, because it calls
+    `logging.config.dictConfig`. mmengine's `init_weights` would then write to the closed file.
     """
     from mmengine.logging import MMLogger
 

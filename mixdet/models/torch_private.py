@@ -1,6 +1,6 @@
-"""Functions that need names of torch outside its public API.
+"""Functions that use private names of torch.
 
-If torch renames one of these, only this file has to change.
+If torch changes a private name, only this file has to change.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def functorch_active() -> bool:
 
 
 def is_vmapped(x: Tensor) -> bool:
-    """Tell whether `torch.func.vmap` made the tensor. Its memory format is then unknown."""
+    """Tell whether `torch.func.vmap` made `x`. The memory format of such a tensor is unknown."""
     return torch._C._functorch.is_batchedtensor(x)
 
 
@@ -61,7 +61,7 @@ def onednn_has_bfloat16() -> bool:
 
 
 def cpu_has_avx512_bfloat16() -> bool:
-    """Tell whether this x86 CPU has bfloat16, for a torch without `get_capabilities`."""
+    """Tell whether this x86 CPU has bfloat16, if torch lacks `torch.cpu.get_capabilities`."""
     return torch.cpu._is_avx512_bf16_supported()
 
 
@@ -79,7 +79,7 @@ def depthwise_backward(
         wanted: Whether to compute the gradients of `x` and of `weight`.
 
     Returns:
-        The gradients of `x` and `weight`. None stands for one that is not wanted.
+        The gradients of `x` and `weight`, with None for a gradient that is not wanted.
     """
     geometry = ([stride] * 2, [padding] * 2, [1, 1], False, [0, 0], len(weight))
     mask = [*wanted, False]
@@ -87,7 +87,7 @@ def depthwise_backward(
 
 
 def silu_backward_(grad: Tensor, x: Tensor) -> Tensor:
-    """Return the gradient of `F.silu` at `x`. It is written over `x`."""
+    """Return the gradient of `F.silu` at `x`. The memory of `x` is overwritten with it."""
     return torch.ops.aten.silu_backward.grad_input(grad, x, grad_input=x)
 
 
@@ -122,7 +122,7 @@ def batch_norm_backward(
         wanted: Whether to compute the gradients of `x`, `weight` and the bias.
 
     Returns:
-        The gradients of `x`, `weight` and the bias. None stands for one that is not wanted.
+        The gradients of `x`, `weight` and the bias, with None for a gradient that is not wanted.
     """
     return torch.ops.aten.native_batch_norm_backward(
         grad, x, weight, None, None, mean, invstd, True, eps, list(wanted)
@@ -130,5 +130,5 @@ def batch_norm_backward(
 
 
 def tree_leaves(outputs: object) -> list:
-    """Return the tensors in nested lists, tuples and dicts, in order."""
+    """Return the leaves of nested lists, tuples and dicts, such as a model's output tensors."""
     return _pytree.tree_leaves(outputs)

@@ -27,9 +27,9 @@ class TimmPretrained:
             download. It is read without unpickling objects.
 
     Raises:
-        MixDetError: When called, if timm has no weights for the backbone, if they cannot be read or
-            downloaded, or if their names, shapes, padding or norm eps differ from the backbone's.
-            A local file does not state padding and eps, so these two are not compared.
+        MixDetError: When called, if timm has no weights for the backbone, if the weights cannot be
+            read or downloaded, or if they do not fit the backbone. Names, shapes, padding and norm
+            eps are compared. Padding and eps are not compared for a local file, which lacks them.
     """
 
     def __init__(self, model: str | None = None, checkpoint: str | None = None) -> None:
@@ -66,7 +66,8 @@ class TimmPretrained:
         if difference:
             raise MixDetError(
                 f"init_cfg: the weights of {name} are for {difference}, but this "
-                f"{type(module).__name__} differs: change model.backbone or init_cfg.model"
+                f"{type(module).__name__} has another value: change model.backbone or "
+                "init_cfg.model"
             )
         cached = try_to_load_from_cache(page, "model.safetensors")
         if isinstance(cached, str):  # the file is on this machine
@@ -83,7 +84,10 @@ class TimmPretrained:
 
 
 def _reach_hub(seconds: float = 5.0) -> None:
-    """Raise an OSError if the Hugging Face hub is out of reach. Its client retries for a minute."""
+    """Raise an OSError if the Hugging Face hub cannot be reached within a few seconds.
+
+    Without this check, the hub's client would retry for a minute.
+    """
     hub = urlsplit(constants.ENDPOINT)
     if not urllib.request.getproxies():
         port = hub.port or (80 if hub.scheme == "http" else 443)

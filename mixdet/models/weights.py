@@ -32,15 +32,15 @@ def load_weights(model: nn.Module, checkpoint: dict, name: str | os.PathLike) ->
 
 
 def weight_mismatch(model: nn.Module, weights: dict) -> str:
-    """Describe how a state dict differs from a model's own in names and shapes.
+    """Describe how the names and shapes of a state dict differ from those of a model.
 
     Args:
         model: The model.
         weights: The state dict.
 
     Returns:
-        A description for an error message, with the first name of each kind of difference. It is
-        empty if the model can load the weights.
+        A description for an error message, with the first name of each kind of difference, or ''
+        if the model can load the weights.
     """
     own = model.state_dict()
     missing = [name for name in own if name not in weights]

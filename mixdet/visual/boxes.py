@@ -35,7 +35,7 @@ def draw_detections(
         boxes: (n, 4).
         scores: (n,) from 0 to 1.
         labels: (n,) class indices, which select the colors.
-        names: (n,) class names, one for each box.
+        names: (n,) the class name of each box.
         min_size: An image is enlarged until its longer side has this many pixels, so that the names
             are readable. 0 keeps the size of every image.
 
@@ -114,8 +114,8 @@ def draw_label(
     """Write a text on a colored background beside a box.
 
     Five positions are tried: above the box at its left and right end, below the box at both ends,
-    and inside its upper left corner. The chosen position hides the least area of other labels. If
-    several positions do, it is the one that hides the least area of the box.
+    and inside its upper left corner. The chosen position hides the least area of other labels.
+    Among equal positions, the one that hides the least area of the box is chosen.
 
     Args:
         draw: Where to draw.

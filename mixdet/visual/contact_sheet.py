@@ -5,8 +5,8 @@ Boxes are (x1, y1, x2, y2) in pixels of the image. An image is anything that
 
 Predictions are matched with true boxes as in COCO's evaluation. The predictions of an image are
 visited from the highest score to the lowest. A prediction is correct if an unmatched true box of
-its class overlaps it with an IoU of at least 0.5. If several do, the prediction is matched with the
-true box of highest IoU.
+its class overlaps it with an IoU of at least 0.5. Among several such true boxes, the one with the
+highest IoU is matched.
 """
 
 from __future__ import annotations
@@ -42,12 +42,13 @@ class SheetImage:
     Attributes:
         image: The image.
         truth_boxes: (m, 4) true boxes.
-        truth_labels: (m,) their class indices.
+        truth_labels: (m,) class indices of the true boxes.
         boxes: (n, 4) predicted boxes.
-        scores: (n,) their scores.
-        labels: (n,) their class indices.
-        crowd: (m,) whether a true box is a crowd. May be empty if there is no crowd. A crowd is
-            never missed, and a prediction on a crowd is neither correct nor wrong.
+        scores: (n,) scores of the predicted boxes.
+        labels: (n,) class indices of the predicted boxes.
+        crowd: (m,) whether a true box is a crowd (COCO's `iscrowd`). May be empty if there is no
+            crowd. A crowd is never missed, and a prediction on a crowd is neither correct nor
+            wrong.
         title: Caption.
         outcomes: (n,) `CORRECT`, `WRONG` or `ON_CROWD` for each prediction.
         detected: (m,) whether a true box is matched with a prediction. True for crowds.
@@ -88,7 +89,7 @@ class SheetImage:
 
     @property
     def objects(self) -> int:
-        """Number of true boxes without the crowds."""
+        """Number of true boxes that are not crowds."""
         return int((~self.crowd).sum())
 
     def above(self, score_thr: float) -> SheetImage:

@@ -1,4 +1,4 @@
-"""Counted parameters and multiply-adds against mmengine's analysis, sums and published sizes."""
+"""Counts of parameters and multiply-adds equal mmengine's analysis and published sizes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from mixdet.errors import MixDetError
 from tests.conftest import ROOT
 
 BASELINE = ROOT / "configs/ssdlite_mobilenet_v2_coco.py"
-# Parameters that the kernels add to the 3x3 row, by column: sum of (k * k - 9) over the channels
+# Parameters that larger kernels add to the network with 3x3 kernels: the sum of k * k - 9 over the
+# channels. v1 and v2 are MobileNetV1 and MobileNetV2, the columns of table 1 of the paper.
 ADDED = {
     "v1": {"5x5": 79_360, "mix35": 39_680, "7x7": 198_400, "mix357": 92_176},
     "v2": {"5x5": 114_176, "mix35": 57_088, "7x7": 285_440, "mix357": 133_168},
@@ -29,7 +30,7 @@ def row(column: str, kernels: str) -> Complexity:
 
 @pytest.mark.parametrize("name", ["ssdlite_mixnet_s_digits", "table1/ssdlite_mixnet_m_tf_coco"])
 def test_counted_multiply_adds_equal_those_of_mmengine(name):
-    """mmengine's analysis counts batch norm too, under another name."""
+    """mmengine counts the operations of batch norm too, but they are listed separately."""
     path = ROOT / f"configs/{name}.py"
     model, input_hw = build_for_counting(path)
     analysis = FlopAnalyzer(model, torch.zeros(1, 3, *input_hw))
@@ -40,7 +41,10 @@ def test_counted_multiply_adds_equal_those_of_mmengine(name):
 
 
 def test_multiply_adds_by_module_equal_a_sum_by_hand():
-    """A 3x3 convolution that is called twice, and a linear layer past the hooks of its parent."""
+    """A convolution counts at each of its calls. A layer counts even if its parent is not called.
+
+    Here `head.forward` is called, which skips the hooks of `head`.
+    """
 
     class Network(torch.nn.Module):
         def __init__(self) -> None:
@@ -61,7 +65,7 @@ def test_multiply_adds_by_module_equal_a_sum_by_hand():
 
 
 def test_the_baseline_has_the_size_that_mmdet_states():
-    """4.229 M parameters and 0.746 B multiply-adds, of mmdet's own config of the same network."""
+    """mmdet states 4.229 M parameters and 0.746 B multiply-adds for its config of this network."""
     baseline = count_complexity(BASELINE)
     assert baseline.input_hw == (320, 320)
     assert round(baseline.params / 1e6, 3) == 4.229
@@ -77,14 +81,17 @@ def test_larger_kernels_add_their_weights(column, kernels):
 @pytest.mark.parametrize("column", ADDED)
 @pytest.mark.parametrize("kernels", ["3x3", *ADDED["v1"]])
 def test_the_rows_of_table_1_have_the_sizes_of_the_paper(column, kernels):
-    """Within 0.6 % of the parameters and 1 % of the multiply-adds."""
+    """They agree within 0.6 % for the parameters and 1 % for the multiply-adds."""
     counted = row(column, kernels)
     assert counted.params / 1e6 == pytest.approx(counted.paper.params_m, rel=0.006)
     assert counted.madds / 1e9 == pytest.approx(counted.paper.madds_b, rel=0.01)
 
 
 def test_the_differences_stated_in_the_paper_follow_from_table_1():
-    """MixConv {3,5,7} is 0.6 and 1.1 AP above 7x7, and 0.7 and 0.8 above 3x3."""
+    """With MobileNetV1, MixConv {3,5,7} is 0.6 AP above 7x7 and 0.7 AP above 3x3.
+
+    With MobileNetV2, it is 1.1 AP above 7x7 and 0.8 AP above 3x3.
+    """
     for column, above_7x7, above_3x3 in (("v1", 0.6, 0.7), ("v2", 1.1, 0.8)):
         ap = {k: TABLE_1[f"ssdlite_mobilenet_{column}_{k}_coco"].ap for k in ("3x3", "7x7")}
         mixed = TABLE_1[f"ssdlite_mobilenet_{column}_mix357_coco"].ap

@@ -1,4 +1,4 @@
-"""Effective receptive fields of a network whose field is known, and of real ones."""
+"""Effective receptive fields of a network whose field is known, and of shipped configs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from tests.conftest import ROOT
 
 
 class Linear(nn.Module):
-    """Two convolutions of ones: a cell sees (5 - 1) + 2 * (3 - 1) + 1 = 9 pixels a side."""
+    """Two convolutions whose weights are all 1.
+
+    An output cell depends on a square with a side of (5 - 1) + 2 * (3 - 1) + 1 = 9 pixels.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -30,19 +33,22 @@ class Linear(nn.Module):
         return (self.second(self.first(inputs)),)
 
 
-def test_the_field_of_two_convolutions_of_ones_is_that_of_the_formula():
+def test_the_field_of_two_convolutions_follows_the_formula():
     weight, grid = center_cell_gradient(Linear(), {"inputs": torch.zeros(1, 3, 32, 40)}, 0)
     assert grid == (16, 20)
-    # ones of 5, and three of them at stride 2: how often each of the 9 pixels is counted
+    # How often each of the 9 pixels is counted along one axis. The second convolution adds three
+    # outputs of the first one. Each sums 5 pixels, and they are 2 pixels apart.
     times = np.convolve(np.ones(5), [1, 0, 1, 0, 1])
     want = np.zeros((32, 40))
     want[12:21, 16:25] = 3 * np.outer(times, times)  # around the middle cell (8, 10)
     np.testing.assert_array_equal(weight, want)
     field = ReceptiveField("linear", 2, weight / weight.sum(), trained=False, images=1)
     assert field.center == pytest.approx((16.5, 20.5))
-    assert field.side(0.9999) == 8  # half a side of 4 pixels reaches the middles of 9
+    # A pixel is inside a square if its middle is. A square of side 8 around the middle of the
+    # center pixel holds the middles of 9 x 9 pixels, and a square of side 4 those of 5 x 5 pixels.
+    assert field.side(0.9999) == 8
     inner = weight[14:19, 18:23].sum() / weight.sum()
-    assert field.within()[1] == pytest.approx(inner)  # half a side of 2: 5 x 5 pixels
+    assert field.within()[1] == pytest.approx(inner)
 
 
 def test_a_missing_level_is_refused():

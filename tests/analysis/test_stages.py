@@ -1,4 +1,4 @@
-"""The table of stages adds up to the whole network, and MixNet's equals the paper's figure."""
+"""The stages add up to the whole network, and those of MixNet-S equal the paper's figure 6 (a)."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from tests.conftest import ROOT
 @pytest.mark.parametrize(
     "name",
     [
-        "table1/ssdlite_mixnet_m_tf_coco",  # ends in an expansion tap and the head
+        "table1/ssdlite_mixnet_m_tf_coco",  # the last output of the backbone is its head's
         "table1/ssdlite_mobilenet_v1_mix357_coco",
-        "ssdlite_mixnet_s_digits",  # ends in a stage
-        "ssdlite_mobilenet_v2_mmdet_digits",  # nothing in it is ours
+        "ssdlite_mixnet_s_digits",  # the last output of the backbone is a stage's
+        "ssdlite_mobilenet_v2_mmdet_digits",  # only mmdet's own classes
     ],
 )
 def test_the_rows_add_up_to_the_network(name):
@@ -26,8 +26,8 @@ def test_the_rows_add_up_to_the_network(name):
     assert f"{whole.params:,}" in stages_table(rows).splitlines()[-1]
 
 
-def test_the_blocks_of_mixnet_s_are_those_of_the_paper():
-    """The paper, figure 6 (a), at 320 x 320: mixed kernels from the third stage on."""
+def test_the_blocks_of_mixnet_s_equal_those_of_the_paper():
+    """They are in figure 6 (a). The resolutions are for an input of 320 x 320 pixels."""
     rows = describe_stages(ROOT / "configs/ssdlite_mixnet_s_coco.py")
     body = [row[:7] for row in rows if row.name.startswith("stage")]
     assert body == [

@@ -22,5 +22,5 @@ def benchmark_command(call_main, monkeypatch):
 
 @pytest.fixture
 def refused_command(benchmark_command):
-    """Run a command that must refuse with exit code 1 and one line; return the line."""
+    """Run a command that must fail with exit code 1 and a message of one line; return the line."""
     return lambda *arguments: refusal_line(benchmark_command(*arguments))

@@ -1,4 +1,4 @@
-"""The records of the commands of `python -m benchmarks`, and what the commands refuse."""
+"""What the commands of `python -m benchmarks` record, and which arguments they refuse."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def test_infer_times_every_installed_form(benchmark_command, tmp_path):
 
 @pytest.mark.heavy
 def test_infer_times_exported_folders(benchmark_command, tmp_path, exported):
-    """Each file has a row with the mAP of its folder, and a place in the plot."""
+    """Each exported file has a row with the mAP that its folder states, and a point in the plot."""
     folder, out = exported / "raw", tmp_path / "infer.json"
     alone = ("--without", "timm", "MixDet", "torchvision", "matrix", "--folders", folder)
     arguments = ("--network", "MixNet-S", "--rounds", 1, "--batch", 1, "--threads", 1, *alone)
@@ -146,7 +146,7 @@ def test_fuse_compares_forms_of_a_mixconv():
     record = mixconv_fusing.measure(1, [group])
     split, fused = record["rows"]
     for runtime in ("onnx", "openvino"):
-        # kernels or 1x1 convolutions are widened with zeros
+        # Fusing pads kernels or 1x1 convolutions with zeros, so the fused form computes more.
         assert split["madds"][runtime] < fused["madds"][runtime] < 1.5 * split["madds"][runtime]
         assert fused["milliseconds"][runtime]["low"] > 0
     ratio = fused["milliseconds"]["onnx"]["low"] / split["milliseconds"]["onnx"]["low"]

@@ -1,4 +1,4 @@
-"""Both sides of `eval` find the same boxes in the same images."""
+"""The two sides of the benchmark `eval`, mmdet and MixDet, find the same boxes in each image."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from benchmarks.testing import make_test_runner, mmdet_settings
 from mixdet.config.read import load_config
 from mixdet.config.shipped import shipped_folder
 
-# Folding batch norm moves the last digits in float32. Now and then two boxes change places by that,
-# and NMS or the cut at 100 boxes takes the other one.
+# Type, tolerated distance in pixels, tolerated fraction of unmatched boxes. In float32, folding
+# batch norm changes the last digits of the scores. Two boxes may then swap their order, and NMS or
+# the limit of 100 boxes keeps the other box.
 FLOAT32 = (torch.float32, 1e-2, 1e-3)
 
 
@@ -43,9 +44,9 @@ def detections(
 def test_boxes_of_the_coco_sample_equal_mmdets(
     name, dtype, pixels, tolerated, coco_sample, tmp_path, monkeypatch
 ):
-    """Every box has one of the other side within `pixels`, and 1e-4 of its score.
+    """For each box of mmdet, MixDet finds a box of the same class and nearly the same score.
 
-    A part of the boxes is tolerated not to have one.
+    The boxes differ by less than `pixels`. At most the fraction `tolerated` has no such partner.
     """
     warnings = []
     monkeypatch.setattr(MMLogger, "warning", lambda self, text, *args: warnings.append(text))
@@ -70,8 +71,8 @@ def test_boxes_of_the_coco_sample_equal_mmdets(
     assert unmatched <= tolerated * total
 
 
-def test_the_pipeline_of_mmdets_side_packs_by_mmdet():
-    """The step keeps the `meta_keys` of the config."""
+def test_mmdets_side_packs_the_inputs_with_mmdets_step():
+    """The last step of the pipeline is replaced by `PackDetInputs` with the same `meta_keys`."""
     cfg = load_config(str(shipped_folder("configs") / "ssdlite_mixnet_s_coco.py"))
     before = [dict(step) for step in cfg.test_dataloader.dataset.pipeline]
     steps = mmdet_settings(cfg)["test_dataloader"].dataset.pipeline

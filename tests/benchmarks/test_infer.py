@@ -1,4 +1,4 @@
-"""A form of `infer` times its own network from end to end."""
+"""Each form of a detector that the benchmark `infer` compares is timed with its own network."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def network_files(tmp_path_factory):
 
 
 @pytest.mark.parametrize("form", [PEER, "MixDet, PyTorch", "MixDet, PyTorch fused"])
-def test_a_form_is_timed_from_end_to_end_with_its_own_network(network_files, form):
+def test_end_to_end_and_network_time_the_same_detector(network_files, form):
     threads = torch.get_num_threads()
     images = [np.zeros((480, 640, 3), np.uint8)]
     parts = load_torch_form(form, network_files, threads, "MixNet-S")(images)

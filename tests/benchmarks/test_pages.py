@@ -1,4 +1,4 @@
-"""Tables and plots in pages are those of the records."""
+"""The command `report` writes the tables and plots of records into pages."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from benchmarks.pages import BEGIN, END, insert
 def test_report_prints_and_inserts_the_tables(benchmark_command, refused_command, tmp_path):
     record = scaling.measure(1, {"kernel": {3: scaling.Setting(64, 2, 3)}})
     rest = next(part for part in record["parts"] if not part["madds"])
-    rest["milliseconds"] = 0.0  # so it is where the convolutions take all of the network's median
+    # "everything else" is 0 if the convolutions take as long as the whole network.
+    rest["milliseconds"] = 0.0
     file, page = tmp_path / "cost.json", tmp_path / "page.md"
     file.write_text(json.dumps(record))
     page.write_text(f"before\n{BEGIN.format(name='cost')}\nold\n{END.format(name='cost')}\nafter")
@@ -23,7 +24,7 @@ def test_report_prints_and_inserts_the_tables(benchmark_command, refused_command
     assert (code, out) == (0, ""), err
     text = page.read_text()
     assert layer_costs in text
-    assert sweeps not in text  # the plot shows them
+    assert sweeps not in text  # a page shows the sweeps in the plot only
     assert "old" not in text
     assert text.startswith("before\n<!--")
     assert text.endswith("![cost](cost.svg)\n<!-- /cost -->\nafter")
@@ -34,7 +35,7 @@ def test_report_prints_and_inserts_the_tables(benchmark_command, refused_command
     assert "other.json" in refused_command("report", tmp_path / "other.json")
 
 
-def test_only_the_lines_of_the_name_are_replaced():
+def test_only_the_lines_between_the_marks_of_the_record_are_replaced():
     page = f"{BEGIN.format(name='train')}\nold\n{END.format(name='train')}"
     new_page = f"{BEGIN.format(name='train')}\nnew\n{END.format(name='train')}"
     assert insert(page, "train", "new") == (new_page, True)

@@ -1,4 +1,4 @@
-"""Turns, medians and ratios, on a clock that the test moves."""
+"""Timing in turns, medians and speedups, on a clock that the test sets."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_tasks_take_turns_and_the_first_round_is_not_timed():
 
 
 def test_the_speedup_is_taken_within_each_round():
-    """A round that is slow for both sides does not change it."""
+    """A round that is slow for both sides does not change the speedup."""
     ratios = speedup([10.0, 100.0, 12.0], [5.0, 50.0, 4.0])
     assert ratios == {"median": 2.0, "low": 2.0, "high": pytest.approx(3.0)}
     assert format_range(ratios, 1) == "2.0 (2.0-3.0)"

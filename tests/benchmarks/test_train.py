@@ -1,4 +1,4 @@
-"""Both sides of `train` make the same step."""
+"""The two sides of the benchmark `train`, the peer and MixDet, make the same training step."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ def backward(model: nn.Module) -> Tensor:
 @pytest.mark.heavy
 @pytest.mark.parametrize("name", NETWORKS)
 def test_both_sides_make_the_same_step(name):
-    """Losses, gradients and statistics equal those of timm's and mmdet's own modules, in float64.
+    """In float64, MixDet's losses, gradients and statistics equal those of the peer.
 
-    In float32, batch norm over the few cells of the last levels would amplify rounding errors to
-    percents in the stem, on either side.
+    The peer is mmdet's SSDLite with a backbone of timm. In float32, batch norm over the few cells
+    of the last levels would amplify rounding errors on both sides, to some percent in the stem.
     """
     torch.manual_seed(0)
     peer, ours = peer_model(name, SIZE), our_model(name, SIZE)
@@ -45,7 +45,7 @@ def test_both_sides_make_the_same_step(name):
     losses = [backward(model.double()) for model in (peer, ours)]
     torch.testing.assert_close(losses[1], losses[0], rtol=1e-4, atol=0)
     for (name, theirs), mine in zip(peer.named_parameters(), ours.parameters(), strict=True):
-        # a bias before a batch norm has no gradient but rounding errors
+        # The exact gradient of a bias before a batch norm is 0. Rounding errors remain.
         assert (mine.grad - theirs.grad).norm() <= 1e-4 * theirs.grad.norm() + 1e-12, name
     for (name, theirs), mine in zip(peer.named_buffers(), ours.buffers(), strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5, msg=name)
@@ -54,10 +54,10 @@ def test_both_sides_make_the_same_step(name):
 @pytest.mark.heavy
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_step_in_float32_rounds_no_worse_than_the_peer(name, monkeypatch):
-    """Errors of loss and gradients are at most twice the peer's. Float64 serves as the truth.
+    """The errors of loss and gradients against float64 are at most twice those of the peer.
 
-    The peer is in channels_last as well, a layout in which torch's batch norm rounds the sums six
-    times as much as in NCHW.
+    The peer runs in channels_last too. In this layout, the rounding error of torch's batch norm is
+    six times as large as in NCHW.
     """
     peer, ours = peer_model(name, SIZE), our_model(name, SIZE)
     initialize_as_trained(
@@ -85,16 +85,16 @@ def test_a_step_in_float32_rounds_no_worse_than_the_peer(name, monkeypatch):
     ):
         size = truth.grad.norm()
         if size < 1e-9:
-            continue  # a bias before a batch norm has no gradient but rounding errors
+            continue  # the exact gradient of a bias before a batch norm is 0
         compared += 1
-        # errors are large only behind activations near a kink
+        # The errors are large only where the input of an activation is near one of its kinks.
         peer_error = (theirs.grad - truth.grad).norm()
         assert (mine.grad - truth.grad).norm() <= 2 * peer_error + 1e-4 * size, name
     assert compared > 0.7 * len(list(ours.parameters()))
 
 
 def backward_with_own_paths(model: nn.Module, monkeypatch) -> tuple[Tensor, dict[str, int]]:
-    """Make a backward pass; return the loss, and how often layers compute in ways of our own."""
+    """Make a backward pass; return the loss, and how often each computation of MixDet's own ran."""
     dilated, conv2d = [], F.conv2d
 
     def record(x, weight, *args, **kwargs):

@@ -13,7 +13,7 @@ from tests.synthetic import random_batch
 
 
 class FakeRemoteFunction:
-    """A remote function whose first run after another's costs ten times as much."""
+    """A remote function that takes ten times as long if another one ran before it."""
 
     latest, runs = None, 0
 
@@ -23,7 +23,7 @@ class FakeRemoteFunction:
         FakeRemoteFunction.runs += 1
 
 
-def test_a_warm_turn_times_its_second_run():
+def test_only_the_second_run_of_a_warm_turn_is_timed():
     tasks = {name: (FakeRemoteFunction(), "run") for name in ("peer", "ours")}
     seconds = time_remote_in_turns(tasks, 2, threads=1, warm=True)
     assert seconds == {"peer": [1.0, 1.0], "ours": [1.0, 1.0]}
@@ -33,7 +33,7 @@ def test_a_warm_turn_times_its_second_run():
 
 
 def weights_after_a_step(rank: int, processes: int, init_method: str):
-    """Train one step with other processes; return a function that returns the weights."""
+    """Train one step together with the other processes; return a function that gives weights."""
     if processes > 1:
         dist.init_process_group("gloo", init_method, rank=rank, world_size=processes)
     model, step = prepare_training("MixNet-S", "eager", 160, 2, amp=False, threads=1)
@@ -43,7 +43,7 @@ def weights_after_a_step(rank: int, processes: int, init_method: str):
 
 
 @pytest.mark.heavy
-def test_processes_that_are_timed_learn_together(tmp_path):
+def test_timed_processes_of_one_group_train_the_same_weights(tmp_path):
     init_method = f"file://{tmp_path}/init"
     with (
         remote_function(weights_after_a_step, 0, 2, init_method) as first,
@@ -53,5 +53,6 @@ def test_processes_that_are_timed_learn_together(tmp_path):
     ):
         weights = [function(None) for function in (first, second, alone, again)]
     assert np.array_equal(weights[0], weights[1])
-    assert not np.array_equal(weights[0], weights[2])  # two images are not the mean of four
+    # The group averages the gradients of four images, a single process those of two.
+    assert not np.array_equal(weights[0], weights[2])
     assert np.array_equal(weights[2], weights[3])  # all start from the same weights

@@ -48,7 +48,7 @@ def test_a_config_differs_from_the_base_in_its_block_only(tmp_path):
 @pytest.mark.parametrize(
     ("config", "block", "kernels", "words"),
     [
-        (V2, 14, (3, 5), "no block 14"),  # its taps end at stage5
+        (V2, 14, (3, 5), "no block 14"),  # stage5, its last output, ends with block 13
         (V2, 2, (4,), "kernel size 4"),
         (V2.replace("mobilenet_v2_3x3", "mixnet_s_plainhead"), 2, (5,), "MixNet cannot change"),
     ],
@@ -71,11 +71,11 @@ def test_an_ablation_trains_and_reports_every_block(tmp_path):
     text = write_ablation_report(comparison, [2, 7])
     assert (out / "ablation.md").read_text() == text
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()[2:]]
-    # half of the expanded channels get 7 * 7 - 3 * 3 = 40 weights more: 48 of stage1's 8 channels
-    # expanded, and 8 * 6 in stage4
+    # Block 2 and block 7 both expand 8 channels to 48. Half of the 48 get 7x7 kernels, which have
+    # 7 * 7 - 3 * 3 = 40 more weights each: 24 * 40 = 960.
     assert [row[:3] + row[4:5] for row in rows] == [
         ["2", "2", "2", "+960"],
         ["7", "4", "2", "+960"],
     ]
-    assert all("not separable" in row[3] for row in rows)  # one seed
+    assert all("not separable" in row[3] for row in rows)  # one seed separates nothing
     assert "change in mAP" in (out / "ablation.svg").read_text()

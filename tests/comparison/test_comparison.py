@@ -1,4 +1,4 @@
-"""A comparison of trainings of a second each: runs, resuming, refusals and reports."""
+"""Comparisons whose trainings take a second each: runs, resuming, refusals and reports."""
 
 import dataclasses
 import functools
@@ -23,7 +23,7 @@ from tests.tiny import write_config, write_images
 
 @pytest.fixture(scope="module")
 def compared(tmp_path_factory):
-    """Two rows, two seeds, trained side by side."""
+    """A comparison of two configs, its rows, each trained with two seeds in parallel processes."""
     root = tmp_path_factory.mktemp("comparison")
     data = write_images(root / "data")
     # the second row trains with another learning rate: the data order must still be the same
@@ -55,7 +55,7 @@ def test_every_run_is_recorded_with_the_scores_of_its_evaluation(compared):
 
 
 def test_the_seed_determines_the_images_of_all_rows(compared):
-    # The first loss comes from untrained weights, which the seed makes, on the first batch.
+    # The first loss depends on the initial weights and the first batch. The seed determines both.
     _, comparison = compared
     first = {(run.row, run.seed): run.losses[0][1] for run in comparison.runs}
     base, other = comparison.plan.rows
@@ -73,7 +73,7 @@ def test_another_seed_is_added_without_training_the_others_again(compared, tmp_p
     extended = train_all(more, folder)
     assert "4 of 6 runs are done" in capsys.readouterr().out
     assert len(extended.runs) == 6
-    assert not extended.rows  # measured anew, with the third seed
+    assert not extended.rows  # the report will measure the rows again, with the third seed
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
@@ -115,7 +115,7 @@ def test_a_run_that_fails_is_named_and_the_others_are_finished(tmp_path):
     assert [run.row for run in Comparison.read(folder).runs] == [good.stem]
 
 
-def test_configs_with_other_validation_data_or_one_name_are_refused(compared, tmp_path):
+def test_configs_with_different_validation_data_or_the_same_name_are_refused(compared, tmp_path):
     plan, _ = compared
     other = write_config(tmp_path, write_images(tmp_path / "elsewhere"))
     with pytest.raises(MixDetError, match="same validation set"):
@@ -183,8 +183,8 @@ def test_the_score_of_a_missing_object_size_is_a_dash(compared):
     assert text.splitlines()[2].split("|")[5].strip() == "-"
 
 
-def test_the_parameters_are_those_of_the_trained_networks(tmp_path):
-    """An option may change the network."""
+def test_the_parameters_of_the_trained_network_are_counted(tmp_path):
+    """They include the changes that `cfg_options` made to the network of the config."""
     config = write_config(tmp_path, write_images(tmp_path / "data"), epochs=1)
     option = "model.bbox_head.use_depthwise=True"
     folder = tmp_path / "out"
@@ -194,7 +194,7 @@ def test_the_parameters_are_those_of_the_trained_networks(tmp_path):
     checkpoint = comparison.run_folder(row, 0) / "epoch_1.pth"
     state = torch.load(checkpoint, weights_only=True)["state_dict"]
     statistics = ("running_mean", "running_var", "num_batches_tracked")
-    assert "bbox_head.cls_convs.0.1.weight" in state  # behind a depthwise one
+    assert "bbox_head.cls_convs.0.1.weight" in state  # it follows the depthwise convolution
     assert record.params == sum(
         value.numel() for name, value in state.items() if not name.endswith(statistics)
     )
@@ -205,14 +205,14 @@ def test_ctrl_c_leaves_checkpoints_to_resume_from(compared, tmp_path):
     out = tmp_path / "out"
     slow = ["--cfg-options", "train_cfg.max_epochs=400", "train_cfg.val_interval=1000"]
     command = [sys.executable, "tools/compare.py", plan.configs[0], "--seeds", "1", "--out", out]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}  # for tests.tiny
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}  # the config imports tests.tiny
     process = subprocess.Popen(
         [*command, *slow],
         cwd=ROOT,
         env=environment,
         text=True,
         stdout=subprocess.PIPE,
-        # tests that run in the background of a shell ignore Ctrl-C
+        # If a shell runs pytest in the background, its processes would ignore Ctrl-C.
         preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
     run = out / "runs" / plan.rows[0] / "seed_0"

@@ -1,4 +1,4 @@
-"""The page needs no other file, and fits the window of a browser."""
+"""The report page loads no other file, and fits the window of a browser."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_the_page_fits_the_window_without_errors(page, width, tmp_path):
         assert browser.run("innerWidth") == width
         assert browser.run("document.documentElement.scrollWidth") <= width
         row = browser.run("document.querySelector('tbody th').offsetHeight")
-        assert row < 150, "names are squeezed into a column of letters"
+        assert row < 150, "the column of names is too narrow: the names break after every letter"
         assert browser.console == []
         assert browser.requests == [file.as_uri()]
     finally:

@@ -1,4 +1,4 @@
-"""Intervals against scipy's paired test, and weighted mAP against pycocotools itself."""
+"""Intervals equal those of scipy's paired test, and the weighted mAP equals pycocotools'."""
 
 import contextlib
 import copy
@@ -37,7 +37,7 @@ def test_the_interval_of_three_seeds_by_hand():
     assert not interval.separable
 
 
-def test_pairing_removes_the_effect_of_the_seed_on_both():
+def test_pairing_removes_the_effect_of_the_seed_on_both_rows():
     seeds = np.array([10.0, 30.0, 20.0])
     ours = by_seed(seeds + [1.0, 1.1, 0.9])
     assert paired_interval(ours, by_seed(seeds)).separable
@@ -61,7 +61,7 @@ def test_the_bootstrap_interval_of_many_seeds_covers_the_mean():
         interval = paired_interval(by_seed(differences), by_seed(np.zeros(12)))
         assert interval.low < interval.mean < interval.high
         covered += interval.low <= 1.0 <= interval.high
-    assert covered >= 50  # 95 % of 60 are 57; 3 standard deviations below are 52
+    assert covered >= 50  # 95 % of 60 is 57, and three standard deviations less is 52
 
 
 def make_truth(generator):
@@ -88,7 +88,7 @@ def make_truth(generator):
 
 
 def make_detections(truth, generator):
-    """Return two shifted copies of each true box, near and far. Scores repeat."""
+    """Return two copies of each true box, a nearer and a farther one. Some scores are equal."""
     detections = []
     for annotation in truth.dataset["annotations"]:
         for shift in (2.0, 25.0):
@@ -149,7 +149,7 @@ def test_the_weights_follow_the_callers_order_of_the_images():
     assert ImageAP(truth, detections, IMAGES[::-1])(weights[::-1]) == pytest.approx(forward)
 
 
-def test_map_without_objects_or_detections():
+def test_map_is_0_without_detections_and_minus_1_without_objects():
     truth = make_truth(np.random.default_rng(0))
     score = ImageAP(truth, [], IMAGES)
     assert score(np.ones(6, int)) == 0

@@ -15,7 +15,7 @@ from torch import nn
 
 
 class Payload:
-    """An object that makes a folder when it is unpickled."""
+    """An object whose unpickling calls a function, such as `os.mkdir`, with a folder."""
 
     def __init__(self, folder: Path, call: Callable) -> None:
         self.folder, self.call = folder, call
@@ -63,6 +63,6 @@ def make_runner(folder: Path, name: str, **options) -> Runner:
         custom_hooks=[{"type": "EMAHook"}],
         default_hooks={"checkpoint": {"type": "CheckpointHook", "published_keys": ["state_dict"]}},
         log_level="ERROR",
-        default_scope="mmdet",  # mmengine keeps it: other tests in this process build from it
+        default_scope="mmdet",  # mmengine keeps this scope for the later tests of the process
         **options,
     )

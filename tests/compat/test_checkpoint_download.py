@@ -1,4 +1,4 @@
-"""Checkpoints from the network, by every scheme of mmengine."""
+"""Checkpoints load from every kind of address that mmengine knows, without running their code."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.compat.checkpoints import Payload
 
 @pytest.fixture
 def file_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Path, str]]:
-    """A folder and the address of its server. The caches of torch and mmengine are empty."""
+    """A folder, and the address of a server for it. The caches of torch and mmengine are empty."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     monkeypatch.setenv("MMENGINE_HOME", str(tmp_path / "mmengine"))
     monkeypatch.setenv("no_proxy", "127.0.0.1")
@@ -52,13 +52,14 @@ def test_every_scheme_reads_data_and_refuses_code(
     folder, url = file_server
     write_checkpoints(folder, tmp_path / "marker")
     models = {name: f"{url}/{name}.pth" for name in ("good", "bad")}
-    if scheme == "local mmlab":  # a name that mmengine's own folder answers
+    if scheme == "local mmlab":  # mmengine also accepts local paths in its list of models
         models = {name: str(folder / f"{name}.pth") for name in models}
     for finder in ("get_torchvision_models", "get_external_models", "get_mmcls_models"):
         monkeypatch.setattr(mmengine_checkpoint, finder, lambda: models)
     prefix = {"http": f"{url}/", "local mmlab": "open-mmlab://"}.get(scheme, f"{scheme}://")
     suffix = ".pth" if scheme == "http" else ""
     read = CheckpointLoader.load_checkpoint(f"{prefix}good{suffix}")["state_dict"]
+    # From mmcls, mmengine keeps only the weights of a backbone, so "a" is dropped.
     assert scheme == "mmcls" or read["a"].tolist() == [1, 1]
     with pytest.raises(MixDetError, match=r"bad(-\w+)?\.pth is not loaded.*posix\.mkdir"):
         CheckpointLoader.load_checkpoint(f"{prefix}bad{suffix}")
@@ -66,7 +67,7 @@ def test_every_scheme_reads_data_and_refuses_code(
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "epoch_12.pth"])
-def test_two_models_of_one_file_name_are_not_mixed_up(
+def test_two_models_with_the_same_file_name_are_not_mixed_up(
     file_server: tuple[Path, str], name: str
 ) -> None:
     folder, url = file_server

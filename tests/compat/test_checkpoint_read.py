@@ -1,4 +1,4 @@
-"""Reading a checkpoint runs no code, and a file that is no checkpoint is refused by name."""
+"""Reading a checkpoint runs no code. For a file that is no checkpoint, the error names the file."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ def test_code_in_a_checkpoint_does_not_run(
     assert marker.exists()
 
 
-def test_trust_ends_with_the_call_that_it_is_given_to(tmp_path: Path) -> None:
-    """The trust of a whole process is for mmengine; our own readers ask for their argument."""
+def test_trust_holds_for_one_call_of_load_only(tmp_path: Path) -> None:
+    """`trust_checkpoints` affects mmengine's loader only; `load` needs `trust` at each call."""
     marker, file = tmp_path / "marker", tmp_path / "file.pth"
     torch.save({"state_dict": {}, "meta": Payload(marker, os.mkdir)}, file)
     checkpoint.load(file, trust=True)
@@ -70,7 +70,7 @@ def test_trust_ends_with_the_call_that_it_is_given_to(tmp_path: Path) -> None:
     assert not marker.exists()
 
 
-def test_a_checkpoint_of_mmengine_itself_needs_trust(tmp_path: Path) -> None:
+def test_a_checkpoint_that_mmengine_wrote_without_mixdet_needs_trust(tmp_path: Path) -> None:
     file = tmp_path / "plain_mmengine.pth"
     torch.save(
         {"state_dict": {}, "message_hub": {"log_scalars": {"a": HistoryBuffer([1.0], [1])}}}, file

@@ -1,4 +1,4 @@
-"""A runner of mmengine resumes from our checkpoints, and runs no code in them."""
+"""mmengine's `Runner` resumes from our checkpoints, and runs no code in them."""
 
 from __future__ import annotations
 
@@ -20,16 +20,17 @@ def test_a_runner_of_mmengine_resumes_from_a_checkpoint_without_code(tmp_path: P
 
     written = torch.load(tmp_path / "saved.pth", weights_only=True)
     assert set(written) > {"state_dict", "ema_state_dict", "optimizer", "param_schedulers", "meta"}
-    assert written["state_dict"]._metadata["layers.1"]["version"] == 2  # of batch norm
+    assert written["state_dict"]._metadata["layers.1"]["version"] == 2  # `_version` of BatchNorm1d
     assert written["meta"]["dataset_meta"]["palette"] == [[0, 1, 2], [3, 4, 5]]
-    assert len(list(tmp_path.glob("epoch_2*.pth"))) == 2  # one of them published at the end
+    assert len(list(tmp_path.glob("epoch_2*.pth"))) == 2  # the second one is the published copy
     for file in tmp_path.glob("epoch_*.pth"):
         torch.load(file, weights_only=True)
 
     second = make_runner(
         tmp_path, f"{tmp_path.name}_second", resume=True, load_from=str(tmp_path / "saved.pth")
     )
-    second.optim_wrapper = second.build_optim_wrapper(second.optim_wrapper)  # in `train`'s order
+    # The same steps in the same order as in `Runner.train`
+    second.optim_wrapper = second.build_optim_wrapper(second.optim_wrapper)
     second.param_schedulers = second.build_param_scheduler(second.param_schedulers)
     second.call_hook("before_run")
     second.load_or_resume()
@@ -53,7 +54,7 @@ def test_a_runner_of_mmengine_resumes_from_a_checkpoint_without_code(tmp_path: P
 
 
 def test_the_config_in_a_checkpoint_does_not_run_on_resume(tmp_path: Path) -> None:
-    """`Runner.resume` hands `meta.config` to `Config.fromstring`, which runs it as Python."""
+    """Without our fix, `Runner.resume` runs the text `meta.config` as Python."""
     payload, file = tmp_path / "ran", tmp_path / "evil.pth"
     first = make_runner(tmp_path, f"{tmp_path.name}_first")
     first.train()
@@ -61,7 +62,7 @@ def test_the_config_in_a_checkpoint_does_not_run_on_resume(tmp_path: Path) -> No
     content = torch.load(file, weights_only=True)
     content["meta"]["config"] = f"x = open({str(payload)!r}, 'w').close()\n"
     torch.save(content, file)
-    torch.load(file, weights_only=True)  # torch sees plain values
+    torch.load(file, weights_only=True)  # torch accepts the file, since the code is only a string
     second = make_runner(tmp_path, f"{tmp_path.name}_second")
     second.optim_wrapper = second.build_optim_wrapper(second.optim_wrapper)
     second.param_schedulers = second.build_param_scheduler(second.param_schedulers)

@@ -1,4 +1,4 @@
-"""Checkpoints hold tensors and plain values, and lose nothing that resuming needs."""
+"""Checkpoints hold only tensors and plain Python values, and all that resuming needs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from mixdet.compat.checkpoint import to_plain
 
 
 def through_torch(value: object) -> object:
-    """Save a value, and return what torch reads of it without running code."""
+    """Save a value; return the value that torch reads back without running code."""
     buffer = io.BytesIO()
     checkpoint.save(value, buffer)
     buffer.seek(0)
@@ -72,7 +72,7 @@ def test_a_scheduler_resumes_where_it_was(make: Callable) -> None:
     assert walk(*one, 6) == walk(*two, 6)
 
 
-def test_values_without_a_plain_form_are_left_out_and_logged(
+def test_objects_and_functions_are_left_out_and_the_objects_are_logged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     messages: list[str] = []
@@ -102,7 +102,7 @@ def test_values_without_a_plain_form_are_left_out_and_logged(
     assert read["twice"][0].data_ptr() == read["twice"][1].data_ptr()
     assert not {"object", "function"} & set(read)
     assert read["inside"] == {"next": 1}
-    through_torch(value)  # logs nothing twice
+    through_torch(value)  # a second save logs nothing again
     assert [text.split(" is ")[0] for text in messages] == [
         "checkpoint.object (object)",
         "checkpoint.inside.deep[0] (list)",

@@ -113,11 +113,11 @@ def test_the_payload_of_a_hostile_file_never_runs(tmp_path, kind, reader, suffix
 
 
 def test_payloads_run_where_pickle_is_trusted(tmp_path):
-    """This shows that the test above can fail."""
+    """The payloads work if pickle may run code, so the test above could fail."""
     file, marker = tmp_path / "weights.pth", tmp_path / "marker"
     for kind in (pickle_after_torchs_magic_number, zip_as_torch_writes):
         file.write_bytes(kind(marker))
-        with suppress(Exception):  # the rest of the file may be wrong
+        with suppress(Exception):  # after the payload, torch may fail on the rest of the file
             torch.load(file, weights_only=False)
         assert marker.exists()
         marker.rmdir()

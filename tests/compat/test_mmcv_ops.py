@@ -1,4 +1,4 @@
-"""The operators that stand in for mmcv's compiled ones, against torchvision and mmdet."""
+"""MixDet's replacements of mmcv's compiled operators equal those of torchvision and mmdet."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def boxes_and_scores(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]
 
 
 def greedy_nms(boxes: torch.Tensor, scores: torch.Tensor, threshold: float) -> list[int]:
-    """NMS by its definition: by falling score, keep a box unless a kept box overlaps it by more."""
+    """In order of falling score, keep each box whose IoU with no kept box exceeds the threshold."""
     overlap = torchvision.ops.box_iou(boxes, boxes)
     keep: list[int] = []
     for index in scores.argsort(descending=True).tolist():
@@ -48,7 +48,7 @@ def greedy_nms(boxes: torch.Tensor, scores: torch.Tensor, threshold: float) -> l
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 60), st.integers(0, 1000), st.sampled_from([0.1, 0.45, 0.7]))
-def test_nms_keeps_the_boxes_of_its_definition(count: int, seed: int, threshold: float) -> None:
+def test_nms_keeps_the_same_boxes_as_greedy_nms(count: int, seed: int, threshold: float) -> None:
     boxes, scores = boxes_and_scores(count, seed)
     dets, keep = mmcv_nms(boxes, scores, threshold)
     assert keep.tolist() == greedy_nms(boxes, scores, threshold)
@@ -84,13 +84,14 @@ def test_nms_refuses_an_offset() -> None:
 def logits_and_targets(rows: int = 40, classes: int = 6, dtype=torch.float64):
     random = torch.Generator().manual_seed(0)
     logits = torch.randn(rows, classes, generator=random, dtype=dtype) * 4
-    target = torch.randint(classes + 1, (rows,), generator=random)  # `classes` is background
+    # The label `classes` stands for the background.
+    target = torch.randint(classes + 1, (rows,), generator=random)
     target[0] = classes
     return logits, target
 
 
 def one_hot(target: torch.Tensor, classes: int = 6) -> torch.Tensor:
-    """(N, C) of 0 and 1; a row of background is all 0."""
+    """Return (N, C) zeros and ones. The row of a background target has only zeros."""
     return torch.nn.functional.one_hot(target, classes + 1)[:, :classes].double()
 
 
@@ -123,7 +124,7 @@ def test_focal_loss_passes_gradcheck() -> None:
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
-def test_focal_loss_weights_the_rows_by_their_class(reduction: str) -> None:
+def test_focal_loss_weights_each_row_by_the_class_of_its_target(reduction: str) -> None:
     logits, target = logits_and_targets()
     weight = torch.linspace(0.5, 3, 6, dtype=torch.float64)
     x = logits.clone().requires_grad_()
@@ -144,7 +145,8 @@ def test_focal_loss_of_large_logits_is_finite(dtype: torch.dtype) -> None:
     loss = sigmoid_focal_loss(logits, torch.tensor([1, 2]), 2.0, 0.25, None, "sum")
     loss.backward()
     assert loss.dtype == logits.grad.dtype == dtype
-    # wrong by 200 three times, once as a positive: 0.25 * 200 + 2 * 0.75 * 200
+    # Three logits are wrong by 200. The positive one costs 0.25 * 200, and each of the two
+    # negative ones costs 0.75 * 200.
     torch.testing.assert_close(loss.double(), torch.tensor(350.0).double(), rtol=5e-3, atol=0)
     torch.testing.assert_close(
         logits.grad.double(), torch.tensor([[0.75, -0.25], [0, 0.75]]).double()
@@ -157,12 +159,13 @@ def test_operators_on_a_gpu_equal_those_on_the_cpu() -> None:
     _, keep = mmcv_nms(boxes, scores, 0.5)
     _, keep_gpu = mmcv_nms(boxes.cuda(), scores.cuda(), 0.5)
     assert keep.tolist() == keep_gpu.tolist()
-    from mmdet.models.losses import FocalLoss  # takes mmcv's operator on a GPU, its own on a CPU
+    # This loss calls mmcv's operator on a GPU, and mmdet's own code on a CPU.
+    from mmdet.models.losses import FocalLoss
 
     logits, target = logits_and_targets(dtype=torch.float32)
     results = []
     for device in ("cpu", "cuda"):
-        x = logits.detach().to(device).requires_grad_()  # a leaf on each
+        x = logits.detach().to(device).requires_grad_()  # a leaf tensor on each device
         loss = FocalLoss()(x, target.to(device), torch.full((40,), 0.5, device=device))
         loss.backward()
         results.append((loss.detach().cpu(), x.grad.cpu()))

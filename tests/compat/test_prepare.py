@@ -1,4 +1,4 @@
-"""Orders of imports, each in a process of its own."""
+"""Modules can be imported in any order. Each order is tested in a new process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The patch of mmdet's SSDHead, whose prediction needs a loss module that it lacks."""
+"""The patch gives mmdet's SSDHead the attribute `loss_cls`, which its prediction reads."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_the_patch_keeps_the_loss_module_of_a_subclass() -> None:
 
 
 def test_the_patch_changes_no_other_head_and_no_registry() -> None:
-    compat.prepare()  # again
+    compat.prepare()  # a second call must not patch the head again
     assert MODELS.get("SSDHead") is SSDHead
     assert not hasattr(SSDHead.__init__.__wrapped__, "__wrapped__")
     assert not hasattr(RetinaHead.__init__, "__wrapped__")

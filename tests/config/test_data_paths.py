@@ -1,4 +1,4 @@
-"""`--data-root` moves all paths of the data, and missing files are named in one line."""
+"""`--data-root` replaces the root of all data paths, and missing files are named in one line."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_data_root_refuses_a_config_with_paths_that_it_cannot_move():
         set_data_root(config(train=rootless), "/elsewhere")
 
 
-def test_missing_files_are_named_with_the_layout(tmp_path):
+def test_the_message_of_a_missing_file_names_it_and_the_expected_layout(tmp_path):
     loaders = ("train_dataloader", "val_dataloader")
     cfg = config()
     with pytest.raises(MixDetError) as error:
@@ -94,7 +94,7 @@ def test_missing_files_are_named_with_the_layout(tmp_path):
     check_data(cfg, ("train_dataloader",))
 
 
-def test_data_that_are_drawn_on_first_use_or_remote_are_not_checked():
+def test_data_sets_that_draw_their_images_or_are_remote_are_not_checked():
     check_data(config(train=coco("train", type="DrawnOnFirstUse")), ("train_dataloader",))
     check_data(config(train=coco("train", data_root="s3://bucket/")), ("train_dataloader",))
 

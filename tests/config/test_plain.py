@@ -1,4 +1,4 @@
-"""The config of a checkpoint is read without running it, or refused."""
+"""The config text in a checkpoint is read without running code. Text with code is refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The fit of anchors to boxes: IoU of shapes, clusters and suggested sizes."""
+"""How well anchors fit boxes: the IoU of shapes, clusters and suggested sizes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from mixdet.data_check.data_splits import read_splits
 from tests.tiny import write_config, write_images
 
 
-def test_shape_iou_equals_mmdets_iou_of_boxes_on_one_center():
+def test_shape_iou_equals_mmdets_iou_of_boxes_with_the_same_center():
     rng = np.random.default_rng(0)
     boxes, anchors = rng.uniform(1, 90, (40, 2)), rng.uniform(1, 90, (7, 2))
     corners = [torch.tensor(np.hstack([-sizes / 2, sizes / 2])) for sizes in (boxes, anchors)]
@@ -54,7 +54,7 @@ def fit(cfg):
 def test_the_anchors_of_the_model_are_compared_with_the_boxes(tiny_config):
     anchor_fit = fit(tiny_config)
     assert anchor_fit.input_wh == (64, 64)
-    assert anchor_fit.anchors == 8  # two levels of two squares and two oblongs
+    assert anchor_fit.anchors == 8  # two levels, each with two squares and two oblongs
     assert anchor_fit.boxes == 21
     assert anchor_fit.by_clusters.mean_iou > anchor_fit.now.mean_iou
 
@@ -66,7 +66,7 @@ def test_sizes_far_from_the_boxes_get_a_suggestion_that_fits_better(tiny_config)
     anchor_fit = fit(cfg)
     assert anchor_fit.now.matched == 0
     assert anchor_fit.by_settings.matched > 0.8
-    generator.update(anchor_fit.settings)  # a config takes the suggestion as it is
+    generator.update(anchor_fit.settings)  # the suggestion fits into the config unchanged
     assert fit(cfg).now == anchor_fit.by_settings
 
 
@@ -74,7 +74,7 @@ def test_boxes_are_measured_after_a_resize_that_keeps_the_ratio(tiny_config):
     whole, half = copy.deepcopy(tiny_config), copy.deepcopy(tiny_config)
     for cfg, scale in ((whole, (64, 64)), (half, (32, 1000))):
         cfg.train_dataloader.dataset.pipeline = [dict(type="Resize", scale=scale, keep_ratio=True)]
-    # the shorter side decides: 32 of 64 pixels
+    # The scale (32, 1000) resizes the images from 64 x 64 to 32 x 32 pixels.
     np.testing.assert_allclose(np.array(fit(half).sides) * 2, fit(whole).sides, atol=0.02)
 
 

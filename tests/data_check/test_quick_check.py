@@ -18,7 +18,7 @@ from tests.tiny import IMAGES, write_config
 
 @pytest.fixture
 def check(images, tmp_path):
-    """Change the training annotations (and the folder), check, return the problems by code."""
+    """Change a copy of the tiny training data, check it, and return the problems by code."""
 
     def run(change, extra=""):
         data = shutil.copytree(images, tmp_path / "data")
@@ -33,7 +33,7 @@ def check(images, tmp_path):
     return run
 
 
-def test_data_without_a_fault_have_no_problem(check):
+def test_correct_data_have_no_problem(check):
     assert check(lambda content, data: None) == {}
 
 
@@ -191,13 +191,13 @@ def test_a_thousand_faults_are_counted_and_five_are_shown(check):
     assert len(problem.examples) == 5
 
 
-def test_one_data_set_for_training_and_validation_is_reported(images, tmp_path):
+def test_the_same_data_set_for_training_and_validation_is_reported(images, tmp_path):
     same = "val_dataloader = train_dataloader\ntest_dataloader = train_dataloader\n"
     problems = quick_check(load_config(write_config(tmp_path, images, extra=same)))
     assert [problem.code for problem in problems] == ["one_data_set"]
 
 
-def test_other_classes_in_validation_than_in_training_are_reported(images, tmp_path):
+def test_different_classes_in_training_and_validation_are_reported(images, tmp_path):
     other = "val_dataloader['dataset']['metainfo'] = dict(classes=('dark',))\n"
     problems = quick_check(load_config(write_config(tmp_path, images, extra=other)))
     assert "classes_differ" in [problem.code for problem in problems]
@@ -222,7 +222,7 @@ def test_formats_of_real_boxes_are_told_apart(coco_sample):
     assert guess_format(centers / np.hstack([sizes, sizes]), sizes).startswith("fractions")
 
 
-def test_one_wrong_box_is_not_another_format(check):
+def test_one_wrong_box_is_not_taken_for_another_format(check):
     assert "box_format" not in check(set_box(30, 30, 50, 50))
 
 
@@ -239,7 +239,7 @@ def test_boxes_stored_as_corners_are_an_error(check):
 
 
 def test_absolute_paths_are_not_joined_to_data_root(check, tmp_path):
-    """mmengine reads them so."""
+    """mmengine ignores `data_root` for absolute paths too."""
     data = tmp_path / "data"
     extra = (
         f"train_dataloader['dataset']['ann_file'] = '{data}/annotations/instances_train2017.json'\n"

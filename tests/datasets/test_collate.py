@@ -1,4 +1,4 @@
-"""A batch of `packed_collate` arrives as one of mmengine's `pseudo_collate`."""
+"""Batches of `packed_collate` arrive with the same values as those of `pseudo_collate`."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class TensorPickler(pickle.Pickler):
 
 
 def test_a_batch_is_pickled_with_one_tensor_for_all_images():
-    """A queue between processes sends each tensor by a file descriptor of its own."""
+    """A queue between processes needs a file descriptor for each tensor."""
     samples = Samples([8, 8, 8])
     batch = packed_collate([samples[i] for i in range(3)])
     for key, shapes in (("inputs", [(3, 3, 8, 8)]), ("data_samples", [])):
@@ -109,7 +109,7 @@ class Augmented(Samples):
 
 
 def test_values_that_cannot_be_packed_are_sent_as_they_are():
-    """An error in a worker's queue would let the run hang."""
+    """If packing raised an error in a worker's queue, the run would hang."""
     loader = DataLoader(Augmented([8] * 4), 2, num_workers=1, collate_fn=packed_collate, timeout=60)
     batches = list(loader)
     assert len(batches) == 2
@@ -120,7 +120,7 @@ def test_values_that_cannot_be_packed_are_sent_as_they_are():
 
 
 def test_a_copy_of_a_batch_is_shallow():
-    """Pinning of memory copies each list."""
+    """torch copies each list when it pins memory. The copy must keep the type and the values."""
     samples = Samples([8, 8])
     batch = packed_collate([samples[i] for i in range(2)])
     for values in batch.values():
@@ -130,7 +130,7 @@ def test_a_copy_of_a_batch_is_shallow():
 
 
 def test_mmdets_data_preprocessor_takes_a_packed_batch():
-    """It looks for a list of tensors."""
+    """It expects the images as a list of tensors, and a packed batch has such a list."""
     from mmdet.models import DetDataPreprocessor
 
     samples = Samples([8, 8])

@@ -14,9 +14,9 @@ from mixdet.models.torch_private import hooked, is_vmapped
 # On one thread, torch uses oneDNN for 1x1 convolutions of batches below 16 only if they are dilated
 # (see ConvParams::use_mkldnn). A dilation makes no difference to a 1x1 kernel.
 ONEDNN = dict(dilation=2)
-# Up to about this many cells a matrix product is used instead of oneDNN, which reorders the weights
-# in every call. The product took 0.3 times as long for 10 x 10 cells, 1.1 times for 40 x 40, and up
-# to 1.5 times for more (float32, one image, one thread).
+# Up to this many cells, a matrix product is used instead of oneDNN. oneDNN reorders the weights in
+# every call. The product took 0.3 times as long as oneDNN for 10 x 10 cells, 1.1 times for 40 x 40,
+# and up to 1.5 times for more (float32, one image, one thread).
 FEW_CELLS = 40 * 40
 
 
@@ -55,7 +55,7 @@ class SplitPointwiseConv2d(SplitConv2d):
     def forward(self, x: Tensor) -> Tensor:
         """(N, in_channels, H, W) -> (N, out_channels, H, W)."""
         convs = list(self.children())
-        # A convolution with a hook, or one that was replaced, must be called itself.
+        # A convolution that has a hook or was replaced must be called, not only read for weights.
         as_built = all(type(conv) is PointwiseConv2d and not hooked(conv) for conv in convs)
         if not (self.equal_groups and as_built and _onednn_is_faster(x)):
             return super().forward(x)
@@ -63,11 +63,11 @@ class SplitPointwiseConv2d(SplitConv2d):
 
     @torch.no_grad()
     def merged(self, groups: int = 1) -> PointwiseConv2d:
-        """Make one convolution with equal outputs.
+        """Merge the convolutions into one that computes the same outputs.
 
         Args:
-            groups: 1 makes a dense convolution with zeros between the groups. The number of groups
-                makes a grouped convolution, for which the groups must have equal sizes.
+            groups: 1 makes a dense convolution. Its weights between different groups are zero. The
+                number of groups makes a grouped convolution. Its groups must have equal sizes.
         """
         weights = [conv.weight for conv in self.children()]
         if groups == 1:
@@ -80,7 +80,7 @@ class SplitPointwiseConv2d(SplitConv2d):
         return conv
 
     def fused(self, form: FusedForm) -> PointwiseConv2d:
-        """Return the convolution for `fuse`. It is dense if groups are narrow or unequal."""
+        """Return the merged convolution for `fuse`, dense if a group is narrow or sizes differ."""
         convs = list(self.children())
         narrowest = min(min(conv.in_channels, conv.out_channels) for conv in convs)
         dense = not self.equal_groups or narrowest < (form.min_group_channels or 0)

@@ -14,7 +14,7 @@ def can_assign_batch(assigner: object, sampler: object) -> bool:
     return (
         type(assigner) is MaxIoUAssigner
         and type(assigner.iou_calculator) is BboxOverlaps2D
-        # With another type of threshold mmdet assigns no negatives.
+        # If `neg_iou_thr` has another type, mmdet assigns no negatives.
         and isinstance(assigner.neg_iou_thr, float | tuple)
         and assigner.ignore_iof_thr <= 0
         and assigner.gpu_assign_thr <= 0
@@ -63,8 +63,8 @@ def assign_batch(
     assigned = negative.long() - 1
     assigned = torch.where(best_overlap >= assigner.pos_iou_thr, best_box + 1, assigned)
     if assigner.match_low_quality:
-        # Every box gets its best anchor. If several anchors tie, `gt_max_assign_all` gives it all
-        # of them. If several boxes have the same best anchor, the last box gets it.
+        # Every box gets its best anchor. If several anchors tie, the box gets all of them with
+        # `gt_max_assign_all`, otherwise one. If boxes share a best anchor, the last box gets it.
         top_overlap, top_anchor = overlaps.max(2, keepdim=True)
         if assigner.gt_max_assign_all:
             matched = overlaps == top_overlap

@@ -17,7 +17,7 @@ RATIOS = (1.0, 2.0, 1 / 2, 3.0, 1 / 3)
 class TFSSDAnchorGenerator(AnchorGenerator):
     """The anchors of `ssd_anchor_generator` in the TensorFlow Object Detection API.
 
-    They follow SSD (arXiv 1512.02325, section 2.2). The first level has three anchors per cell,
+    The anchors follow SSD (arXiv 1512.02325, section 2.2). The first level has three per cell,
     which is TensorFlow's default, and every other level has six. mmdet's `SSDAnchorGenerator`
     cannot make the first level, because its three anchors have two different scales.
 
@@ -32,8 +32,8 @@ class TFSSDAnchorGenerator(AnchorGenerator):
     config rounds this to 107.
 
     Args:
-        strides: Side of a cell in pixels for each level, finest first. Rounded values are enough,
-            since the exact ones are computed from `input_size`.
+        strides: Side of a cell in pixels for each level, smallest first. Rounded values are
+            enough, since the exact sides are computed from `input_size`.
         input_size: Side in pixels of the square image.
         min_scale: Scale of the first level, as a fraction of the image's side.
         max_scale: Scale of the last level, as a fraction of the image's side.
