@@ -94,7 +94,7 @@ def _versions() -> Iterator[Check]:
 
 def _owners() -> Mapping[str, list[str]]:
     """Return the distributions that each top-level module belongs to."""
-    # Python 3.9 lacks `packages_distributions`, so the result is empty. `_versions` reports it.
+    # Python 3.9 lacks `packages_distributions`, so the result is empty. `_versions` warns of it.
     return getattr(metadata, "packages_distributions", dict)()
 
 
