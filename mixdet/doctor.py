@@ -96,7 +96,7 @@ def _versions() -> Iterator[Check]:
 
 def _owners() -> Mapping[str, list[str]]:
     """Return the distributions that each top-level module belongs to."""
-    # Python 3.9 lacks `packages_distributions`. `_versions` reports such an old Python.
+    # Python 3.9 lacks `packages_distributions`, so the result is empty. `_versions` warns of it.
     return getattr(metadata, "packages_distributions", dict)()
 
 
@@ -207,7 +207,7 @@ def _runtimes() -> Iterator[Check]:
         else:
             packages = sorted(set(owners.get(module, ())))
             value = " and ".join(f"{name} {metadata.version(name)}" for name in packages) or module
-        yield Check("runtimes of exported files (looked up, not run)", extra, value)
+        yield Check("runtimes of exported files (not tested)", extra, value)
 
 
 def _data(data: Path) -> Iterator[Check]:
@@ -235,7 +235,7 @@ def _weights(online: bool) -> Iterator[Check]:
     try:
         import timm
         from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
-    except Exception:  # `_versions` reports timm. Without timm, huggingface_hub may be missing too
+    except Exception:  # `_versions` reports that timm is missing or does not import
         return
     for model in WEIGHTS:
         repo, file = timm.get_pretrained_cfg(model).hf_hub_id, "model.safetensors"
@@ -262,7 +262,7 @@ def _line(error: Exception) -> str:
 
 
 def works(checks: list[Check]) -> bool:
-    """Return whether no check is a problem."""
+    """Return whether MixDet works, which means that no check has the level 'problem'."""
     return all(check.level != "problem" for check in checks)
 
 

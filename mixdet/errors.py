@@ -1,4 +1,4 @@
-"""The error class for everything that a user can fix, and how a tool prints it."""
+"""The class of errors that a user can fix, and the function that prints them for a tool."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["MixDetError"]
 class MixDetError(Exception):
     """An error that the user can fix.
 
-    Its message is one line, which says what is wrong, where, and what to do.
+    The message is one line. It says what is wrong, where it is wrong, and what to do.
     """
 
 
@@ -22,7 +22,7 @@ def one_line(error: Exception) -> str:
 
 
 def did_you_mean(word: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
-    """Ask whether the most similar known word was meant.
+    """Return the question whether the most similar known word was meant.
 
     Args:
         word: The word that is not known.
@@ -30,9 +30,9 @@ def did_you_mean(word: str, known: Iterable[str], cutoff: float = 0.6) -> str | 
         cutoff: Lowest similarity, from 0 to 1, as in `difflib.get_close_matches`.
 
     Returns:
-        The question; None if no known word is similar enough.
+        The question, or None if no known word is similar enough.
     """
-    import difflib  # here, so that tools start without it
+    import difflib  # imported here, since most runs of a tool do not need it
 
     words = {candidate.lower(): candidate for candidate in known}
     close = difflib.get_close_matches(word.lower(), words, n=1, cutoff=cutoff)

@@ -1,9 +1,10 @@
-"""Refuse every request to the demo page's server that the page itself does not make.
+"""Refuse the requests to the demo page's server that do not come from the page.
 
 Gradio serves more than the page: it fetches URLs, forwards requests and runs functions that the
 page does not show. Any web site that is open in the browser can send requests to the loopback
-address, and the owner of a domain can let its name resolve to that address. So a request must name
-this machine as its host, come from the page, ask for a route of the page and have a limited size.
+address. The owner of a domain can also let the domain's name resolve to that address (DNS
+rebinding). So a request must name this machine as its host, come from the page, ask for a route of
+the page and have a limited size.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ class Gate:
 
     Args:
         app: The other application.
-        folder: The folder of the uploads. A request may name no file outside it.
+        folder: The folder of the uploads. Requests that name any other file are refused.
         max_upload: Largest size of an upload in bytes.
     """
 
@@ -69,9 +70,9 @@ class Gate:
         }
         host = headers.get("host", "")
         if not re.fullmatch(r"(127\.0\.0\.1|localhost)(:\d+)?", host):
-            return 403, "this page answers this machine only"
+            return 403, "this page answers requests to 127.0.0.1 and localhost only"
         if headers.get("origin", f"http://{host}") != f"http://{host}":
-            return 403, "this page does not answer other pages"
+            return 403, "this page does not answer requests from other pages"
         method, path = scope["method"], scope["path"]
         file = path.removeprefix(f"{API}/file=")
         if file != path and method in ("GET", "HEAD"):
@@ -90,7 +91,7 @@ class Gate:
     def _names_uploads_only(self, message: bytes) -> bool:
         """Return whether every file in a JSON message is an upload.
 
-        Gradio would read any other file, and would fetch a URL.
+        Without this check, gradio would read other files of this machine and fetch URLs.
         """
         try:
             values = [json.loads(message)]
@@ -133,7 +134,7 @@ async def _read_body(receive: Any) -> bytes | None:
 
 
 def _replay(body: bytes, receive: Any) -> Any:
-    """Return a `receive` that returns a body that was read, and then what the client sends."""
+    """Return a new `receive`, which returns the body first and then the client's later events."""
     events = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def receive_again() -> dict:

@@ -26,7 +26,7 @@ from mixdet.visual.boxes import draw_detections, resize_longer_side
 
 LIMITS = ImageLimits(max_bytes=20 * 2**20, max_pixels=50_000_000)
 MIN_THRESHOLD, INITIAL_THRESHOLD = 0.05, 0.3
-MAX_SIDE = 1280  # pixels of the longer side of an image with boxes
+MAX_SIDE = 1280  # larger images are shown with a longer side of this many pixels
 MAX_QUEUE = 32  # number of images that can wait for a detector. Any further image is refused
 MAX_SESSIONS = 32  # number of browser pages whose detections the server keeps
 DELETE_CACHE = (60, 900)  # every 60 seconds, files that are older than 900 seconds are deleted
@@ -43,8 +43,8 @@ class DetectedImage:
 
     Attributes:
         image: (H, W, 3) uint8 RGB, in the size that the page shows.
-        results: For each detector a pair: its detections, with boxes in pixels of `image`, and the
-            time of its call in seconds.
+        results: One pair per detector: its detections, with boxes in pixels of `image`, and the
+            number of seconds that its call took.
     """
 
     image: np.ndarray
@@ -56,10 +56,10 @@ def detect_upload(detectors: list[Callable], file: Mapping[str, Any]) -> Detecte
 
     Args:
         detectors: Functions that take an RGB array (H, W, 3) and the keyword `score_thr`.
-        file: Gradio's description of the upload, of which only `path` is used.
+        file: Gradio's description of the upload. Only `path` is used.
 
     Raises:
-        MixDetError: The file is no image, is larger than `LIMITS`, or was deleted.
+        MixDetError: The file is not an image, is larger than `LIMITS`, or was deleted.
     """
     path = Path(file["path"])
     if not path.is_file():
@@ -84,8 +84,8 @@ def draw_results(detected: DetectedImage, threshold: float) -> list[Any]:
     """Draw the boxes whose score reaches the threshold.
 
     Returns:
-        For each detector two values: the image with boxes, (H, W, 3) uint8 RGB, and a line of
-        Markdown with the number of boxes and the time.
+        Two values per detector: the image with boxes, (H, W, 3) uint8 RGB, and a line of Markdown
+        with the number of boxes and the time.
     """
     outputs = []
     for detections, seconds in detected.results:
@@ -130,7 +130,7 @@ def build_page(detectors: Mapping[str, Callable], examples: list[Path]) -> gr.Bl
     def on_threshold(
         detected: DetectedImage | None, file: dict | None, threshold: float
     ) -> list[Any]:
-        if detected is None:  # gradio has deleted it to make room for newer sessions
+        if detected is None:  # gradio deletes old detections, so run the detectors again
             return on_image(file, threshold)
         return [detected, *draw_results(detected, threshold)]
 

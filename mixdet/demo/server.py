@@ -27,7 +27,7 @@ def serve(
 
     Args:
         models: One or two checkpoints or exported folders, as `Detector` takes them.
-        port: The port to listen on; 0 takes any free one.
+        port: The port to listen on. 0 takes any free port.
         threads: Number of CPU threads of each detector, as `Detector` takes it.
 
     Raises:
@@ -43,8 +43,8 @@ def serve(
         config = uvicorn.Config(
             app, log_level="warning", limit_concurrency=256, timeout_graceful_shutdown=1
         )
-        # Uvicorn raises the signal again after it has stopped. `sys.exit` then leaves the `with`
-        # statement, which removes the folder.
+        # Uvicorn raises the signal again after the server has stopped. `sys.exit` then leaves the
+        # `with` statement, and the temporary folder is removed.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
         uvicorn.Server(config).run(sockets=[listener])
 
@@ -54,7 +54,7 @@ def build_app(detectors: Mapping[str, Callable], folder: str | os.PathLike) -> A
 
     Args:
         detectors: One or two detectors by name.
-        folder: Holds uploads and images with boxes, until they are deleted.
+        folder: Folder for the examples, the uploads and the images with boxes.
     """
     # Gradio reads these variables when it is imported, and when a page is built.
     os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": str(folder)}
@@ -101,7 +101,10 @@ async def _limit_threads(app: Any) -> AsyncIterator[None]:
 def _load_detectors(
     models: Sequence[str | os.PathLike], threads: int | None
 ) -> dict[str, Detector]:
-    """Load the detectors by name: the last two parts of a path, or all of it if that is taken."""
+    """Load the detectors by name.
+
+    A name is the last two parts of the model's path, or the whole path if that name is taken.
+    """
     detectors = {}
     for model in models:
         name = "/".join(Path(model).resolve().parts[-2:])

@@ -1,8 +1,8 @@
 """Export a trained detector to files that other runtimes load.
 
 `export` writes a folder, and `mixdet.inference.Detector` runs it. `detect_reference` returns the
-detections of the checkpoint, and `verify` compares the folder with them. `RawNetwork` is the
-network that is exported, and `fuse` rewrites any of our networks for inference.
+detections of the checkpoint, and `verify` compares the folder's detections with them. `RawNetwork`
+is the network that is exported. `fuse` rewrites any network of MixDet for inference.
 """
 
 import mixdet.plugin

@@ -96,17 +96,16 @@ def write_targets(
     metadata: dict[str, str],
     training_images: LabeledImages | None,
 ) -> None:
-    """Write the files of some targets in the precision that the manifest states.
+    """Write the files of the given targets in the precision that the manifest states.
 
     Args:
         targets: Names in `EXPORT_TARGETS`.
         folder: The folder to write to.
-        network_for: Takes the name of a target, and returns the network in the form that is fast
-            on this target.
+        network_for: Takes the name of a target, and returns the network fused for this target.
         manifest: The contents of `mixdet.json`. An INT8 export adds the key `float_layers`.
         metadata: Strings to store in ONNX files.
-        training_images: INT8 is calibrated on `manifest["calibration_images"]` of these images.
-            None for any other precision.
+        training_images: Images of the training split for an INT8 export. None for any other
+            precision.
     """
     precision = manifest["precision"]
     for name in targets:

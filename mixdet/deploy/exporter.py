@@ -48,7 +48,7 @@ def export(
     check: bool = True,
     trust_checkpoint: bool = False,
 ) -> list[Path]:
-    """Export a trained detector, and compare each exported file with it on the test images.
+    """Export a trained detector, and compare the detector with each file on the test images.
 
     The files are written to a subfolder `unverified_...` first. After all of them have passed the
     comparison, they are moved to the folder itself.
@@ -56,7 +56,7 @@ def export(
     Args:
         config: Path of the config. None takes the config that the checkpoint holds.
         checkpoint: Path of the checkpoint.
-        out: The folder to write. With several kinds, it gets a subfolder for each kind.
+        out: The folder to write. If several kinds are exported, each kind has its own subfolder.
         targets: Runtimes to export for, names in `mixdet.deploy.export_targets.EXPORT_TARGETS`.
         kinds: 'raw' (boxes and scores before NMS, one image) or 'end2end' (after NMS, batches).
         precision: 'fp32', 'fp16', 'bf16' or 'int8'. `EXPORT_TARGETS` says which target supports
@@ -71,7 +71,7 @@ def export(
         The exported folders, one for each kind.
 
     Raises:
-        MixDetError: A target lacks its package, the detector cannot be exported, or an exported
+        MixDetError: A package is not installed, the detector cannot be exported, or an exported
             file fails the comparison. After a failed comparison the files stay in `unverified_...`,
             and an earlier export in the same folder is unchanged.
     """
@@ -153,9 +153,9 @@ def _write_files(
     targets: Sequence[str],
     training_images: LabeledImages | None,
 ) -> None:
-    """Write the weights and the files of every target, and state them in the manifest."""
+    """Write the weights and the files of every target, and put their SHA-256 in the manifest."""
     weights = {name: value.contiguous() for name, value in trained.model.state_dict().items()}
-    # `save_file` would make the file unreadable for other users.
+    # safetensors' `save_file` would write a file that other users cannot read.
     (folder / WEIGHTS_FILE).write_bytes(save(weights))
     metadata_keys = ("kind", "input", "classes", "postprocess")
     metadata = {key: json.dumps(manifest[key]) for key in metadata_keys}

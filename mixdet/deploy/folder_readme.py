@@ -44,7 +44,7 @@ PRECISIONS = {
     "fp16": "The weights are float16.",
     "bf16": "The weights are bfloat16, and CPUs that support bfloat16 also compute in it.",
     "int8": "Convolutions are computed in 8 bits. Squeeze-excite and the decoding of boxes stay in "
-    "float32, and so do some grouped convolutions for OpenVINO.",
+    "float32. For OpenVINO, some grouped convolutions stay in float32 too.",
 }
 NCNN = """For ncnn, the input is `in0`. It has three planes of floats from 0 to 255, as
 `ncnn::Mat::from_pixels_resize` makes them. The outputs are `out0` (boxes) and `out1` (scores)."""
@@ -85,8 +85,8 @@ def write_folder_readme(directory: Path, folder: Path, manifest: dict[str, Any])
 
     Args:
         directory: The folder to write the `README.md` to.
-        folder: Final path of the exported folder, as the `README.md` shows it. The files are moved
-            there later from `directory`.
+        folder: Final path of the exported folder, which the `README.md` shows. The files are moved
+            from `directory` to this path later.
         manifest: The contents of `mixdet.json`.
     """
     files = [*manifest["files"], MANIFEST]
@@ -132,8 +132,8 @@ def _notes(manifest: dict[str, Any]) -> list[str]:
         for target, report in manifest["measured"].items()
     ]
     if "refused" in manifest:
-        notes.append(f"**These files are not to be used.** {manifest['refused']}.")
-    # A block is a group of layers. INT8 leaves some in float, because they would lose too much mAP.
+        notes.append(f"**Do not use these files.** {manifest['refused']}.")
+    # A block is a group of layers. Blocks that would lose too much mAP in INT8 stay in float.
     notes += [
         f"Blocks in float for {target}: {', '.join(blocks) or 'none'}."
         for target, blocks in manifest.get("float_layers", {}).items()

@@ -30,7 +30,7 @@ def convert_onnx_to_float16(file: Path, path: Path, nodes: Collection[str]) -> N
 
 
 def round_openvino_weights(model: Any, dtype: str) -> None:
-    """Round the weights of an OpenVINO model's convolutions. Anchors stay in float32.
+    """Round the weights of an OpenVINO model's convolutions. Other constants stay in float32.
 
     Args:
         model: The `openvino.Model`, which is changed in place.

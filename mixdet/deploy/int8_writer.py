@@ -1,7 +1,7 @@
 """Write 8-bit files that keep their mAP.
 
-The network is divided into blocks, such as inverted residuals. The blocks that change the
-detections most when they have 8 bits stay in float.
+The network is divided into blocks, such as inverted residuals. The blocks whose quantization
+changes the detections most stay in float.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from mixdet.inference.runtimes import RUNTIME_FILES, load
 
 RANKING_IMAGES = 20
 VALIDATION_IMAGES = 200
-# The search may use up this fraction of `max_drop`. It runs on few images of the training split, so
-# the drop on the test images can be larger.
+# While the writer chooses the blocks in float, the mAP may drop by this fraction of `max_drop`. The
+# writer uses few images of the training split, so the drop on the test images can be larger.
 DROP_FRACTION = 0.5
 
 
 class Int8Writer:
     """Writes the 8-bit files of one exported network.
 
-    Only nodes of the detector's modules are quantized. Normalization, decoding, anchors, softmax
-    and NMS stay in float. Squeeze-excite stays in float too. For OpenVINO, so do some grouped
-    convolutions (see `mixdet.deploy.quantization.quantize_nodes`).
+    Only nodes of the detector's modules are quantized. Normalization, squeeze-excite, decoding,
+    anchors, softmax and NMS stay in float. For OpenVINO, some grouped convolutions stay in float
+    too (see `mixdet.deploy.quantization.quantize_nodes`).
 
     Args:
         file: The float32 network, `model.onnx`.
@@ -103,7 +103,7 @@ class Int8Writer:
         return float_blocks(count)
 
     def _blocks_by_sensitivity(self) -> list[str]:
-        """Return all blocks, first the one that changes the detections most when it has 8 bits."""
+        """Return all blocks. The block whose quantization changes the detections most is first."""
         if not self._ranking:
             inputs = self.inputs[:: max(1, len(self.inputs) // RANKING_IMAGES)]
             with tempfile.TemporaryDirectory() as folder:
@@ -138,8 +138,8 @@ def fewest_float_blocks(blocks: int, keeps_mean_ap: Callable[[int], bool]) -> in
     """Return the smallest number of blocks in float that keeps the mAP, found by bisection.
 
     Args:
-        blocks: The number of all blocks. If all of them are in float, the mAP is kept, so this is
-            not tried.
+        blocks: The number of all blocks. With all blocks in float nothing is quantized, so the
+            function does not try this number.
         keeps_mean_ap: Returns whether a number of blocks in float keeps the mAP. The search assumes
             that any larger number keeps it too.
     """
@@ -151,11 +151,11 @@ def fewest_float_blocks(blocks: int, keeps_mean_ap: Callable[[int], bool]) -> in
 def signal_to_noise(
     outputs: Sequence[Sequence[np.ndarray]], other_outputs: Sequence[Sequence[np.ndarray]]
 ) -> float:
-    """Return the signal-to-noise ratio of a changed network. It is high if little has changed.
+    """Return the signal-to-noise ratio of a changed network, which is high if little has changed.
 
-    The signal is the energy (sum of squares) of the scores. The noise is the energy of the changes
-    of scores, plus the energy of the moves of boxes. The move of a box is its best score times
-    (1 - IoU of the old and the new box). So boxes with a low score count for little.
+    The signal is the energy (sum of squares) of the scores. The noise is the energy of the score
+    differences, plus the energy of the box differences. The difference of a box is its best score
+    times (1 - IoU of the old and the new box). So boxes with a low score count for little.
 
     Args:
         outputs: For each image, boxes (1, A, 4) and scores (1, A, classes) of the network.

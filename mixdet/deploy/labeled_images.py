@@ -47,10 +47,10 @@ class LabeledImages:
         """Run a network on all images.
 
         Args:
-            network: Takes a list of RGB images, and returns their detections as this method does.
+            network: Takes a list of RGB images, and returns one tuple per image (see below).
 
         Returns:
-            For each image the boxes (n, 4), the scores (n,) and the labels (n,).
+            One tuple per image: the boxes (n, 4), the scores (n,) and the labels (n,).
         """
         detections = []
         for start in range(0, len(self), BATCH_SIZE):
@@ -61,7 +61,7 @@ class LabeledImages:
     def mean_ap(self, detections: Sequence[Sequence[np.ndarray]]) -> float:
         """Return COCO's box mAP of detections that `detect` returned.
 
-        It is -1 if the annotations of the images have no objects.
+        The mAP is -1 if the annotations of the images have no objects.
         """
         results = [
             result

@@ -1,8 +1,8 @@
 """Write a network with some of its nodes in 8 bits.
 
-Weights use seven of the eight bits, and have one scale for each channel. An x86 CPU without VNNI
-adds pairs of products in 16 bits. Weights of eight bits would let these sums overflow. With seven
-bits, a file gives the same boxes on every CPU. ONNX Runtime calls this option `reduce_range`. NNCF
+Weights use seven of the eight bits, and have one scale per channel. An x86 CPU without VNNI adds
+pairs of products in 16 bits, and these sums would overflow with eight-bit weights. With seven bits,
+a file gives the same boxes on every CPU. ONNX Runtime calls this option `reduce_range`, and NNCF
 calls it `OverflowFix`.
 """
 
@@ -20,15 +20,15 @@ from mixdet.deploy.quiet import errors_only
 from mixdet.deploy.to_openvino import convert_to_openvino
 from mixdet.inference.runtimes import RUNTIME_FILES
 
-# Name of the squeeze-excite modules. They compute little, and 8 bits make them slower.
+# Name of the squeeze-excite modules. These modules compute little, and are slower in 8 bits.
 SQUEEZE_EXCITE = "se"
 # In OpenVINO, a depthwise convolution is faster in 8 bits only if its output has more pixels than
-# this fraction of the network's input. It lies between 1/64 (outputs of stride 8) and 1/16 (of
-# stride 4).
+# this fraction of the network's input. An output of stride 4 has 1/16 of the pixels, which is
+# enough. An output of stride 8 has 1/64, which is not.
 FLOAT_DEPTHWISE_AREA = 1 / 32
-# A row of a tile of AMX holds this many 8-bit channels. On CPUs with AMX, OpenVINO 2026.4 can
-# compute wrong numbers for some grouped 1x1 convolutions. Their groups have more channels than a
-# row, and this number is not a multiple of a row. A later version may need no exception.
+# Number of 8-bit channels in one row of an AMX tile. On CPUs with AMX, OpenVINO 2026.4 can compute
+# wrong numbers for a grouped 1x1 convolution. This happens if its groups have more channels than a
+# row, and not a multiple of a row. A later version of OpenVINO may need no exception.
 AMX_ROW_CHANNELS = 64
 
 
@@ -43,9 +43,9 @@ def blocks_of_nodes(file: Path, squeeze_excite: bool = True) -> dict[str, str]:
         squeeze_excite: False leaves out the nodes of squeeze-excite.
 
     Returns:
-        The name of the block by the name of the node. The name of a block is the path of the node's
-        module up to its first indices, such as 'backbone.blocks.2.0' for
-        'backbone.blocks.2.0.conv_pw.1'. If the path has no index, it is the path of the parent.
+        A dict from node names to block names. The name of a block is the path of the node's module
+        up to its first indices, such as 'backbone.blocks.2.0' for 'backbone.blocks.2.0.conv_pw.1'.
+        If the path has no index, the name of the block is the path of the module's parent.
     """
     import onnx
 
@@ -62,7 +62,7 @@ def blocks_of_nodes(file: Path, squeeze_excite: bool = True) -> dict[str, str]:
             blocks[node.name] = block
     previous = ""
     for name, block in blocks.items():
-        # A block without a convolution is an activation, and belongs to the block before it.
+        # A block without a convolution is only an activation. It is joined to the block before it.
         previous = blocks[name] = block if block in with_convolution else previous
     return blocks
 
@@ -81,12 +81,12 @@ def quantize_nodes(
         target: 'onnx' or 'openvino'.
         file: The float32 network, an ONNX file.
         folder: The folder to write to.
-        nodes: Names of the nodes to compute in 8 bits. For OpenVINO, two kinds of them stay in
-            float nevertheless: small depthwise convolutions (`FLOAT_DEPTHWISE_AREA`), and grouped
+        nodes: Names of the nodes to compute in 8 bits. For OpenVINO, two kinds of these nodes stay
+            in float: small depthwise convolutions (`FLOAT_DEPTHWISE_AREA`), and grouped
             1x1 convolutions that AMX can compute wrongly (`AMX_ROW_CHANNELS`).
         inputs: The calibration images, in the input format of the network: (N, H, W, 3) uint8.
         calibration_cache: A file in which ONNX Runtime keeps the ranges of the activations. The
-            next call with the same network reads them from it.
+            next call with the same network reads the ranges from this file.
     """
     path = folder / RUNTIME_FILES[target][0]
     if target == "openvino":
@@ -124,7 +124,7 @@ def _quantize_onnx(
 
 
 def _stays_in_float(op: Any, pixels: float) -> bool:
-    """Return whether an operation of OpenVINO is to stay in float.
+    """Return whether an OpenVINO operation must stay in float.
 
     In 8 bits, some grouped convolutions give wrong numbers, and others are not faster.
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def errors_only(name: str | None = None) -> Iterator[None]:
-    """Let a logger print nothing below an error.
+    """Let a logger print errors only, within a `with` statement.
 
     Args:
         name: The logger's name. None is the root logger.

@@ -26,10 +26,10 @@ class RawNetwork(nn.Module):
     Attributes:
         input_wh: Width and height of the input in pixels.
         channel_order: 'RGB' or 'BGR', the order of the input's channels.
-        levels: One dict for each feature level, finest first. `cells` is [rows, columns]. `stride`
-            is [x, y] in pixels. `first` holds the anchors (x1, y1, x2, y2) of the upper left cell.
-            `anchors` is the number of anchors. Anchors are ordered by row, column and their place
-            in the cell.
+        levels: One dict per feature level, finest first. `cells` is [rows, columns]. `stride` is
+            [x, y] in pixels. `first` holds the anchors (x1, y1, x2, y2) of the upper left cell.
+            `anchors` is the level's number of anchors. The anchors are ordered by row, then by
+            column, and within a cell as in `first`.
 
     Args:
         trained: The detector.
@@ -96,7 +96,7 @@ class RawNetwork(nn.Module):
             image: (N, H, W, 3) uint8, with channels in `channel_order`.
 
         Returns:
-            Boxes (N, A, 4) as (x1, y1, x2, y2) in pixels of the input, clipped to it; scores
+            Boxes (N, A, 4) as (x1, y1, x2, y2) in pixels, clipped to the input, and scores
             (N, A, classes) in 0..1.
         """
         return self._detect(self._centered(image), self._decode)
@@ -111,7 +111,7 @@ class RawNetwork(nn.Module):
 
     def _centered(self, image: Tensor) -> Tensor:
         """Subtract the mean from (N, H, W, 3), and return (N, 3, H, W)."""
-        # Runtimes are slow on a last dimension of 3, so a whole row of the image is one dimension.
+        # Runtimes are slow on a last dimension of 3, so the columns and channels are flattened.
         rows = image.float().flatten(2) - self.mean_row
         return rows.unflatten(2, (-1, 3)).permute(0, 3, 1, 2)
 
@@ -152,7 +152,7 @@ class CandidateNetwork(RawNetwork):
         """Like `RawNetwork.forward`, but only the candidates of NMS keep their scores.
 
         The candidates are the `nms_pre` best pairs of box and class of each level. An empty box is
-        no candidate.
+        not a candidate.
         """
         boxes, scores = super().forward(image)
         nms_pre = self.detector.bbox_head.test_cfg.get("nms_pre", -1)
@@ -170,7 +170,7 @@ def postprocess_settings(trained: TrainedNetwork) -> dict[str, Any]:
     """Return the thresholds of a detector's `test_cfg`, as `mixdet.json` holds them.
 
     Raises:
-        MixDetError: The NMS of the config has another type than `nms`, or has other options than
+        MixDetError: The NMS of the config is not of the type `nms`, or its only option is not
             `iou_threshold`.
     """
     cfg = trained.cfg.model.get("test_cfg") or {}
@@ -193,10 +193,10 @@ def pipeline_input_wh(pipeline: Sequence[dict]) -> tuple[int, int]:
     """Return the width and height that a test pipeline resizes every image to.
 
     Args:
-        pipeline: The steps, which begin with an array (`TrainedNetwork.pipeline`).
+        pipeline: The steps of `TrainedNetwork.pipeline`, which load an array instead of a file.
 
     Raises:
-        MixDetError: The pipeline does anything else than a bilinear resize to one size.
+        MixDetError: The pipeline does anything other than a bilinear resize to one size.
     """
     remedy = "export needs a test pipeline of LoadImageFromFile, Resize(keep_ratio=False), Pack"
     scale = None
@@ -221,6 +221,6 @@ def pipeline_input_wh(pipeline: Sequence[dict]) -> tuple[int, int]:
 
 
 def _scale_weights(stem: nn.Module, scale: Tensor) -> None:
-    """Multiply a stem's weights by (3, 1, 1) factors. This equals multiplying its input by them."""
+    """Multiply a stem's weights by factors (3, 1, 1), instead of multiplying the stem's input."""
     for conv in (module for module in stem.modules() if isinstance(module, nn.Conv2d)):
         conv.weight.mul_(scale)  # in place: a fused network has no gradients

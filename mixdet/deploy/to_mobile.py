@@ -1,4 +1,4 @@
-"""Write networks of kind raw for phones: for ncnn, for LiteRT, and for ExecuTorch with XNNPACK."""
+"""Write networks of the kind `raw` for phones: ncnn, LiteRT, and ExecuTorch with XNNPACK."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def save_ncnn(network: RawNetwork, folder: Path, half: bool) -> None:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             torch.jit.trace(_PlanesNetwork(network).eval(), planes, check_trace=False).save(script)
-        # pnnx.convert is not used: it imports Python code that it has written.
+        # pnnx.convert is not used, because it writes Python code and imports this code.
         shape = f"inputshape=[1,3,{height},{width}]f32"
         command = [pnnx.EXEC_PATH, script, shape, f"fp16={int(half)}"]
         process = subprocess.run(command, cwd=work, capture_output=True, text=True)
@@ -90,9 +90,9 @@ def save_executorch(network: RawNetwork, path: str | os.PathLike) -> None:
 def _one_image_network(network: RawNetwork) -> nn.Module:
     """Return the network for one image, with weights in PyTorch's default memory format.
 
-    XNNPACK refuses channels-last weights. The converter of LiteRT can take one such weight for
-    another: litert-torch 0.10 identifies a constant by its address, and copies every channels-last
-    weight. A copy can get the address of an earlier copy.
+    XNNPACK refuses channels-last weights. The converter of LiteRT can confuse two of them:
+    litert-torch 0.10 copies every channels-last weight, and identifies a constant by its address.
+    A copy can get the address of an earlier copy that was freed.
     """
     return _OneImageNetwork(network).eval().to(memory_format=torch.contiguous_format)
 

@@ -16,8 +16,8 @@ OPSET = 18
 IR_VERSION = 10
 
 # NonMaxSuppression selects (image, class, anchor) triples. Their scores are written to a tensor of
-# zeros, so that one TopK gives every image the same number of boxes. Places without a box get the
-# label -1. The prefix `nms_` prevents clashes with names that torch gives.
+# zeros, so that one TopK gives every image the same number of boxes. Entries of the output without
+# a box get the label -1. The prefix `nms_` prevents clashes with names that torch gives.
 NMS = """
 <ir_version: {ir}, opset_import: ["" : {opset}]>
 nms (float[N, {anchors}, 4] candidates, float[N, {anchors}, {classes}] candidate_scores)
@@ -51,7 +51,7 @@ def save_onnx(
     postprocess: dict[str, Any],
     metadata: dict[str, str],
 ) -> None:
-    """Write a network as ONNX. A `CandidateNetwork` gets NMS, and takes any number of images.
+    """Write a network as ONNX. NMS is appended to a `CandidateNetwork`.
 
     The input is `image`, (N, H, W, 3) uint8. For a `RawNetwork`, N is 1, and the outputs are
     `boxes` (1, A, 4) and `scores` (1, A, classes). For a `CandidateNetwork`, the outputs are
@@ -70,9 +70,9 @@ def save_onnx(
 
     with_nms = isinstance(network, CandidateNetwork)
     width, height = network.input_wh
-    # torch.export would take a batch of 1 for a constant.
+    # The example for a variable batch size has 2 images: torch.export treats a size of 1 as fixed.
     image = torch.zeros(1 + with_nms, height, width, 3, dtype=torch.uint8)
-    # torch 2.6 refuses a dimension without a maximum, and names it s0.
+    # torch 2.6 needs a maximum for the dimension, and writes the name s0 (replaced by N below).
     dynamic = ({0: torch.export.Dim("N", min=1, max=1 << 20)},) if with_nms else None
     names = ["candidates", "candidate_scores"] if with_nms else ["boxes", "scores"]
     with errors_only("torch.onnx"), torch.no_grad(), warnings.catch_warnings():
@@ -105,7 +105,7 @@ def save_onnx(
         )
         nms = parser.parse_model(text)
         model = compose.merge_models(model, nms, io_map=[(name, name) for name in names])
-        del model.opset_import[1:]  # the merge repeats the opset, and quantizers refuse a repeat
+        del model.opset_import[1:]  # merging lists the opset twice, which quantizers refuse
     helper.set_model_props(model, metadata)
     onnx.checker.check_model(model)
     Path(path).write_bytes(model.SerializeToString())

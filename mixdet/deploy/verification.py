@@ -14,15 +14,15 @@ from mixdet.errors import MixDetError
 from mixdet.inference.exported import ExportedNetwork
 from mixdet.inference.trained import TrainedNetwork
 
-# Tolerances of float32 files. Runtimes add numbers in different orders.
+# Tolerances for float32 files, since runtimes add numbers in different orders.
 BOX_TOLERANCE = 0.1  # pixels
 SCORE_TOLERANCE = 1e-4
 MEAN_AP_TOLERANCE = 0.0005
 # A box has a counterpart if the other detector finds a box of the same class that differs by less
 # than this, in pixels and in score.
 MATCH_PIXELS, MATCH_SCORE = 1, 0.01
-# Tolerated fraction of boxes without a counterpart. Of two boxes with equal scores, NMS and the
-# score threshold may select either one.
+# Tolerated fraction of boxes without a counterpart. Rounding can decide which of two boxes with
+# nearly equal scores NMS keeps, and whether a box passes the score threshold.
 UNMATCHED_TOLERANCE = 0.001
 
 
@@ -33,11 +33,11 @@ class VerificationReport:
     Attributes:
         images: Number of images that were compared.
         boxes: Number of boxes that PyTorch detects.
-        unmatched: Number of boxes, of PyTorch or of the folder, without a counterpart.
+        unmatched: Number of boxes without a counterpart: those of PyTorch plus those of the folder.
         box_difference: Largest difference between the coordinates of two matched boxes, in pixels
             of the image.
         score_difference: Largest difference between the scores of two matched boxes.
-        mAP: COCO's box mAP of the folder; -1 where the images have no objects.
+        mAP: COCO's box mAP of the folder, or -1 if the images have no objects.
         mAP_torch: COCO's box mAP of PyTorch.
         max_drop: The mAP that the folder may lose. None for float32, which has fixed tolerances.
     """
@@ -143,10 +143,10 @@ def verify(
     Args:
         folder: The folder.
         reference: The detections of the same detector in PyTorch, from `detect_reference`.
-        runtime: The runtime to use. None takes the first one of the folder that is installed.
+        runtime: The runtime to use. None takes the folder's first runtime that is installed.
 
     Returns:
-        The differences. Call `require()` to raise an error where they are too large.
+        The differences. Call `require()` to raise an error if they are too large.
 
     Raises:
         MixDetError: The folder cannot be loaded, or it has other classes than the detector.

@@ -1,10 +1,10 @@
 """Draw a digit scene: handwritten digits on a crop of a photograph, with their boxes.
 
-The wheels of scikit-learn and scikit-image contain the digits and the photographs; nothing is
+The wheels of scikit-learn and scikit-image contain the digits and the photographs, so nothing is
 downloaded. The training and the validation scenes share no digit and no pixel of a photograph:
 
 - The last fifth of the digits of each class is for validation. The digits are in the order of
-  their collection, so most validation digits are by other writers than the training digits.
+  their collection, so most validation digits are by people who wrote no training digit.
 - The right 30 % of each photograph is for validation, and the rest for training.
 """
 
@@ -24,14 +24,14 @@ HEIGHT_RANGE = (18.0, 125.0)  # Height of an upright digit in pixels, log-unifor
 MAX_DIGITS = 5
 EMPTY_FRACTION = 0.05  # Fraction of the images without a digit.
 INK_THRESHOLD = 0.5  # A pixel of a mask above this value is ink. The box encloses all ink.
-MAX_OVERLAP = 0.1  # Intersection of two boxes over the smaller box's area. Ink never overlaps.
+MAX_OVERLAP = 0.1  # Intersection of two boxes, divided by the smaller area. Ink never overlaps.
 # Smallest allowed result of `contrast`, a distance in CIELAB. A distance of 2 is just noticeable.
 # The distance from black to white is 100.
 MIN_CONTRAST = 25.0
 
-# Photographs by name, with the id of their license in `files.LICENSES`. The two packages have more
-# images. They are not used because they contain text (page, text, logo, astronaut, coins,
-# motorcycle) or are nearly blank (moon, cell, clock).
+# Photographs by name, with the id of their license in `files.LICENSES`. The other images of the two
+# packages are not used, because they contain text (page, text, logo, astronaut, coins, motorcycle)
+# or are nearly blank (moon, cell, clock).
 PHOTOGRAPHS = {
     "china": 2,  # by danielbuechele, from scikit-learn
     "flower": 2,  # by vultilion, from scikit-learn
@@ -164,7 +164,7 @@ def make_scene(split: str, index: int, seed: int = 0) -> Scene:
 def _background(split: str, rng: np.random.Generator) -> tuple[np.ndarray, str, tuple]:
     """Crop a random photograph to a square, and resize the crop to `SIZE`.
 
-    Return the resized crop, the name of the photograph, and the box of the crop in it.
+    Return the resized crop, the photograph's name, and the crop's box in the photograph.
     """
     name = list(PHOTOGRAPHS)[rng.integers(len(PHOTOGRAPHS))]
     x1, y1, x2, y2 = photo_regions(split)[name]
@@ -202,7 +202,7 @@ def _draw_digit(split: str, height: float, rng: np.random.Generator) -> Digit:
 def _place(
     mask: np.ndarray, boxes: list, inked: np.ndarray, rng: np.random.Generator
 ) -> tuple[int, int, int, int] | None:
-    """Find a box for the mask that hardly overlaps the other digits, or return None.
+    """Find a box that hardly overlaps the other digits, or return None if the search fails.
 
     Args:
         mask: Mask of the digit, (H, W).
@@ -224,7 +224,7 @@ def _place(
 
 
 def _overlap(a: tuple, b: tuple) -> float:
-    """Return the intersection of two boxes over the area of the smaller one."""
+    """Return the intersection of two boxes, divided by the area of the smaller box."""
     width = min(a[2], b[2]) - max(a[0], b[0])
     height = min(a[3], b[3]) - max(a[1], b[1])
     areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (a, b)]

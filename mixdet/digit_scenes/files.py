@@ -1,8 +1,8 @@
 """Write the digit scenes: a small detection data set in COCO's format.
 
 `mixdet.digit_scenes.drawing` draws the scenes. The `info` of an annotation file lists the digits
-and the regions of the photographs that its split may use. Each annotation names its digit, and
-each image its photograph and crop. The `area` of an annotation is the area of its box.
+and the regions of the photographs that its split may use. Each annotation names its digit. Each
+image names its photograph and its crop. The `area` of an annotation is the area of its box.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from mixdet.digit_scenes.drawing import (
 )
 from mixdet.errors import MixDetError
 
-VERSION = 1  # Increase it whenever the same arguments give other images.
+VERSION = 1  # Increase it whenever a change of the code changes the images.
 
 LICENSES = [
     {"id": 1, "name": "CC0 1.0", "url": "https://creativecommons.org/publicdomain/zero/1.0/"},
@@ -116,7 +116,7 @@ def ensure_digit_scenes(root: str | os.PathLike, progress: bool = True) -> Path:
 
 
 def read_parameters(root: Path) -> dict[str, int] | None:
-    """Return the version and the arguments of a folder's digit scenes, or None without scenes."""
+    """Return the version and the arguments of a folder's digit scenes, or None if it has none."""
     parameters = []
     for split in SPLITS:
         try:
@@ -156,7 +156,7 @@ def _refuse_other_files(root: Path) -> None:
     if other:
         raise MixDetError(
             f"{root} contains {other.name}, which is not a file of the digit scenes: move the "
-            "folder away, or give another one"
+            "folder away, or give another folder"
         )
 
 

@@ -1,7 +1,7 @@
 """A file backend that never leaves a partly written file.
 
 A file is written under a temporary name, synced, and then renamed. mmengine's local backend writes
-in place: a run that is killed while it saves leaves a broken checkpoint.
+in place, so a run that is killed while it writes leaves a broken checkpoint.
 """
 
 from __future__ import annotations

@@ -23,8 +23,8 @@ class ResumableTrainLoop(EpochBasedTrainLoop):
 
     - If the checkpoint was written within an epoch, the run continues with the next batch of that
       epoch. If the batch size or the number of GPUs has changed, the epoch starts over.
-    - If the checkpoint was written at the end of an epoch, it was written before the validation of
-      that epoch. If this validation is due, it runs first.
+    - A checkpoint at the end of an epoch is written before the validation of that epoch. The
+      resumed run therefore starts with this validation, if it is due.
 
     A run that was stopped and resumed therefore goes through the same states as a run that was
     never stopped.
@@ -35,7 +35,7 @@ class ResumableTrainLoop(EpochBasedTrainLoop):
 
     def __init__(self, *args, **kwargs) -> None:
         super().__init__(*args, **kwargs)
-        self._check()  # before mmengine builds a schedule over no batches
+        self._check()  # here, since mmengine next builds the schedules for the number of batches
 
     def run(self) -> torch.nn.Module:
         """Train to the last epoch and return the model."""
@@ -50,7 +50,7 @@ class ResumableTrainLoop(EpochBasedTrainLoop):
         return self.runner.model
 
     def _check(self) -> None:
-        """Refuse data that give no batch, and a head whose number of classes is not the data's."""
+        """Refuse data without a batch, and a head with another number of classes than the data."""
         dataset = self.dataloader.dataset
         if not len(self.dataloader):
             raise MixDetError(
@@ -111,8 +111,7 @@ class ResumableTrainLoop(EpochBasedTrainLoop):
         if isinstance(sampler, SeededSampler) and type(batch_sampler) is BatchSampler:
             sampler.skip(first * self.dataloader.batch_size)
             return self.dataloader
-        # Other samplers may have a state, so the first batches are loaded and dropped. This is
-        # slower.
+        # Other samplers may have a state, so load the first batches and drop them. This is slower.
         return islice(self.dataloader, first, None)
 
     def _validate_if_due(self) -> None:

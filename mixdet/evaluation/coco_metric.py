@@ -41,8 +41,8 @@ class CocoDetectionMetric(BaseMetric):
     says so.
 
     Args:
-        ann_file: Annotation file in COCO's format. It is read at the first batch, since the data
-            set may have to write it before.
+        ann_file: Annotation file in COCO's format. The metric reads it at the first batch, since
+            some data sets write the file when they are loaded.
         results_file: File for the detections in COCO's results format, with boxes as
             (x, y, width, height) in pixels of the original image. None writes no file.
         classwise: Also return `coco/AP/<class>` for every class. The attribute `scores` always
@@ -103,7 +103,7 @@ class CocoDetectionMetric(BaseMetric):
         for sample in data_samples:
             predicted = sample["pred_instances"]
             columns = (predicted[name] for name in ("bboxes", "scores", "labels"))
-            # Copy, since a column may be a slice, which keeps all candidates in memory.
+            # Copy, since a column may be a view that keeps the tensor of all candidates in memory.
             copies = (torch.as_tensor(column).to("cpu", copy=True) for column in columns)
             self.results.append((sample["img_id"], *copies))
 
@@ -148,8 +148,8 @@ class CocoDetectionMetric(BaseMetric):
         """Read the annotations, and map labels to category ids as `CocoDataset` does.
 
         `CocoDataset` ignores categories of the file that are not classes of the data set. Label i
-        is the i-th of the other categories. The class names are therefore right only if the file
-        and the data set have the same order.
+        is the i-th of the remaining categories. The class names are therefore right only if the
+        file and the data set list the classes in the same order.
 
         Raises:
             MixDetError: The file lacks a class of the data set, or has the classes in another

@@ -1,4 +1,4 @@
-"""The 12 COCO metrics and the AP of each class, as pycocotools computes them, unrounded."""
+"""Compute the 12 COCO metrics and the AP of each class with pycocotools, without rounding."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class BoxScores:
     Attributes:
         stats: The 12 COCO metrics by their names in `STATS`. A metric is -1 if there is no object
             for it.
-        per_class: AP over IoU 0.50 to 0.95 by class name. It is NaN for a class without objects.
+        per_class: AP over IoU 0.50 to 0.95 by class name, or NaN for a class without objects.
     """
 
     stats: dict[str, float]
@@ -67,8 +67,8 @@ def _percent(value: float, width: int) -> str:
 def pause_garbage_collection() -> Iterator[None]:
     """Pause Python's search for reference cycles.
 
-    An evaluation creates many small objects without cycles. Every search visits all of them, which
-    takes a third of the evaluation's time.
+    An evaluation creates many small objects without cycles. Every search visits all these objects.
+    The searches take a third of the evaluation's time.
     """
     enabled = gc.isenabled()
     gc.disable()
@@ -152,7 +152,7 @@ def score_boxes(
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
-    # The dimensions are (IoU, recall, class, object size, limit of boxes). -1 means undefined.
+    # The dimensions are (IoU, recall, class, object size, limit of boxes). Undefined values are -1.
     precision = evaluation.eval["precision"]
     per_class = {}
     for column, category in enumerate(evaluation.params.catIds):

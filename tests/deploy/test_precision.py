@@ -134,7 +134,7 @@ def test_export_fails_if_map_drops_too_much(trained, tmp_path):
         export(*trained, tmp_path, precision="fp16", max_drop=-1.0)
     [refused] = tmp_path.glob("unverified_*")
     assert str(refused) in str(error.value)
-    assert "not to be used" in (refused / "README.md").read_text()
+    assert "Do not use these files" in (refused / "README.md").read_text()
     assert json.loads((refused / "mixdet.json").read_text())["measured"]["onnx"]["mAP"] >= 0
     assert {file.name: file.read_bytes() for file in tmp_path.glob("*.*")} == before
     export(*trained, tmp_path, precision="fp16", max_drop=1.0)

@@ -106,7 +106,7 @@ def test_changed_settings_of_a_resumed_run_are_named(quick, tmp_path):
         return log.read_text()
 
     differs = "differs from its checkpoint in these settings: train_cfg.max_epochs=2 (was 1)\n"
-    ignored = "no effect, since a resumed run goes on with its checkpoint's: "
+    ignored = "no effect, since a resumed run keeps its checkpoint's values: "
     log = log_of("without", resume=checkpoint)
     assert differs in log
     assert f"{ignored}optim_wrapper.optimizer.lr=0.01 (was 0.002)\n" in log

@@ -15,8 +15,8 @@ from mixdet.config.plain import parse_config
 from mixdet.errors import MixDetError
 from mixdet.models.weights import weight_mismatch
 
-# The config keys that decide what a run learns. The seed is missing here, since mmengine itself
-# warns if it differs.
+# The config keys that decide what a run learns. The seed is not listed, since mmengine itself warns
+# if the seed differs.
 RECIPE_KEYS = ("model", "train_dataloader", "optim_wrapper", "param_scheduler", "train_cfg")
 # mmengine restores the optimizer and the schedulers from a checkpoint. New values for the following
 # keys therefore have no effect.
@@ -33,9 +33,9 @@ class CheckpointFitHook(Hook):
     """Refuse to resume or to test with weights that do not match the model.
 
     mmengine loads the weights that match, and only logs the others. If a training run starts from
-    weights (`load_from`), these may differ, for example in the number of classes. A warning then
-    names the difference. If a run is resumed, a warning also names the settings of its config that
-    differ from the checkpoint's config.
+    weights (`load_from`), these may differ from the model's, for example in the number of classes.
+    The hook then logs a warning that names the difference. When a run is resumed, the hook also
+    warns about settings that differ from the checkpoint's config.
     """
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
@@ -62,7 +62,7 @@ class CheckpointFitHook(Hook):
 
 
 def _log_changes(runner: Runner, checkpoint: dict) -> None:
-    """Log the settings that differ. Reset those without effect in the run's config."""
+    """Log the settings that differ. Reset those without effect to the checkpoint's values."""
     try:
         earlier = parse_config(checkpoint["meta"]["cfg"])
         changes = changed_settings(parse_config(runner.cfg.pretty_text), earlier)
@@ -74,7 +74,7 @@ def _log_changes(runner: Runner, checkpoint: dict) -> None:
     for message, settings in (
         ("the resumed run differs from its checkpoint in these settings", in_effect),
         (
-            "these settings have no effect, since a resumed run goes on with its checkpoint's",
+            "these settings have no effect, since a resumed run keeps its checkpoint's values",
             without_effect,
         ),
     ):
@@ -110,7 +110,7 @@ def changed_settings(config: dict, earlier: dict) -> list[str]:
 
 
 def _settings(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield each nested setting: its key, joined by dots as in `--cfg-options`, and its value."""
+    """Yield each nested setting as a key, joined by dots as in `--cfg-options`, and a value."""
     if isinstance(value, dict):
         items = value.items()
     elif isinstance(value, list | tuple) and any(isinstance(item, dict) for item in value):

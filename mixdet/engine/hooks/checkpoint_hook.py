@@ -19,9 +19,10 @@ class SafeCheckpointHook(CheckpointHook):
     """mmengine's `CheckpointHook`, made safe for a run that is killed at any time.
 
     Checkpoints and `last_checkpoint` are written to a temporary file, which is then renamed. An
-    old checkpoint is removed only after the new one is written. (mmengine removes the old best
-    checkpoint before that, and with `max_keep_ckpts=1` the last checkpoint too.) Only files in the
-    folder of the run are removed. A run that resumes from another folder changes nothing in it.
+    old checkpoint is removed only after the new one is written. (mmengine first removes the old
+    best checkpoint, and then writes the new one. With `max_keep_ckpts=1` it does the same to the
+    last checkpoint.) Only files in the folder of the run are removed. A run that resumes from
+    another folder changes nothing in that folder.
 
     Args:
         backend_args: Arguments of mmengine's file backend. With None, `AtomicBackend` is used,
@@ -29,8 +30,8 @@ class SafeCheckpointHook(CheckpointHook):
         **kwargs: Arguments of `CheckpointHook`.
 
     Raises:
-        MixDetError: `save_best` names a metric that validation does not give. The error is raised
-            before training.
+        MixDetError: `save_best` names a metric that validation does not compute. The error is
+            raised before training.
     """
 
     def __init__(self, *args, backend_args: dict | None = None, **kwargs) -> None:
@@ -46,7 +47,7 @@ class SafeCheckpointHook(CheckpointHook):
                 runner.message_hub.update_info(name, self._path_in_out_dir(path))
 
     def _check_save_best(self, runner: Runner) -> None:
-        """Raise an error before training if validation does not give the metric."""
+        """Raise an error if validation does not compute the metric of `save_best`."""
         metrics = runner.val_evaluator.metrics if self.save_best and runner.val_loop else []
         # mmengine's own metrics have no attribute `names`, so they cannot be checked.
         if not metrics or not all(hasattr(metric, "names") for metric in metrics):
@@ -71,7 +72,7 @@ class SafeCheckpointHook(CheckpointHook):
                 self._remove([self._path_in_out_dir(old)])
 
     def _best_paths(self) -> dict[str, str | None]:
-        """Return the paths of the best checkpoints. The keys are those of the message hub."""
+        """Return the paths of the best checkpoints, by their keys in the message hub."""
         if not self.save_best:
             return {}
         if len(self.key_indicators) == 1:
@@ -114,7 +115,7 @@ class SafeCheckpointHook(CheckpointHook):
         self._remove(outdated)
 
     def _outdated_paths(self, runner: Runner, step: int) -> list[str]:
-        """Add a step to `keep_ckpt_ids`. Return the checkpoints in excess of `max_keep_ckpts`."""
+        """Add a step to `keep_ckpt_ids`. Return the checkpoints that exceed `max_keep_ckpts`."""
         if self.max_keep_ckpts <= 0:
             return []
         steps = [previous for previous in self.keep_ckpt_ids if previous != step] + [step]

@@ -23,8 +23,8 @@ class CudaGraphHook(Hook):
 
     `torch.cuda.make_graphed_callables` captures the hundreds of kernels of each pass, and the
     graph launches them at once. Results do not change. Targets, losses, the optimizer and
-    validation run without the graph. A batch of another size than the first batch also runs
-    without it.
+    validation run without the graph. A batch whose size differs from the first batch's also runs
+    without the graph.
 
     The hook needs one GPU and an `SSDLite` with a `MixConvSSDHead`, and supports no gradient
     accumulation. No shipped config contains the hook. To add it, use
@@ -109,7 +109,7 @@ def capture(model: SSDLite, images: int, context: AbstractContextManager) -> Non
 
 
 class _HeadOutputs(nn.Module):
-    """`SSDLite.outputs` as a module, so that torch finds the parameters when it captures it."""
+    """A module whose `forward` is `SSDLite.outputs`. In a module, torch finds the parameters."""
 
     def __init__(self, model: SSDLite) -> None:
         super().__init__()
@@ -120,7 +120,7 @@ class _HeadOutputs(nn.Module):
 
 
 def _uncached_autocast() -> AbstractContextManager:
-    """Return the current autocast without its cache. Each run of the graph casts the weights."""
+    """Return the current autocast without its cache, so each run of the graph casts the weights."""
     return torch.autocast(
         "cuda",
         dtype=torch.get_autocast_dtype("cuda"),

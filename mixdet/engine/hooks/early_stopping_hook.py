@@ -13,8 +13,8 @@ STATE_KEY = "early_stopping"  # a key in the message hub, which every checkpoint
 class ResumableEarlyStoppingHook(EarlyStoppingHook):
     """mmengine's `EarlyStoppingHook`, with its state in the checkpoints.
 
-    When a run is resumed, mmengine's hook forgets the best score and how many validations did not
-    improve it. A run that is resumed often may therefore never stop early.
+    When a run is resumed, mmengine's hook forgets the best score and the number of validations
+    without improvement. A run that is resumed often may therefore never stop early.
     """
 
     def before_train(self, runner: Runner) -> None:

@@ -24,10 +24,10 @@ MAX_IMAGE_NAMES = 8  # in an error message
 class FiniteLossHook(Hook):
     """Stop at the first NaN or infinite loss, before its gradients reach the weights.
 
-    The hook then runs the batch once more, to name the first layer whose output is not finite. It
-    also stops the run before a checkpoint with NaN or infinite weights is written. The last
-    checkpoint on disk therefore stays usable. (Weights can become infinite although the loss is
-    finite, if gradients overflow.)
+    The hook then runs the batch once more, to name the first layer whose output is not finite. The
+    hook also stops the run before a checkpoint with NaN or infinite weights is written. The last
+    checkpoint on disk therefore stays usable. (If gradients overflow, weights can become infinite
+    although the loss is finite.)
 
     A forward hook of torch reads the losses, since mmengine's hooks run after the optimizer's step.
     """
@@ -40,7 +40,7 @@ class FiniteLossHook(Hook):
         def check(model: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
             names = _non_finite_names(output) if kwargs.get("mode") == "loss" else []
             if names:
-                self._handle.remove()  # the second pass over the batch must not end here
+                self._handle.remove()  # `_report` runs the batch again, without this check
                 raise MixDetError(_report(runner, model, kwargs, names))
 
         self._handle = _unwrapped(runner).register_forward_hook(check, with_kwargs=True)
@@ -94,7 +94,7 @@ def _first_origin(runner: Runner, model: nn.Module, kwargs: dict) -> str:
 
 @contextmanager
 def _watch_outputs(model: nn.Module) -> Iterator[list[str]]:
-    """Yield a list, to which a message about the first layer with a non-finite output is added."""
+    """Yield a list that receives a message about the first layer with a non-finite output."""
     messages: list[str] = []
 
     def watch(name: str, module: nn.Module):
@@ -115,7 +115,7 @@ def _watch_outputs(model: nn.Module) -> Iterator[list[str]]:
 
 
 def _non_finite_names(values: Any, name: str = "") -> list[str]:
-    """Return the names of those tensors in a nested structure that contain NaN or infinity."""
+    """Return the names of the tensors with NaN or infinity in a nested structure."""
     if isinstance(values, torch.Tensor):
         return [] if _is_finite(values) else [name]
     if isinstance(values, dict):

@@ -1,4 +1,4 @@
-"""Test a detector in its fused form, which gives the same results in less time."""
+"""Test a fused copy of a detector, which gives the same results in less time."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ class FuseHook(Hook):
     """During a test, replace the detector's test step by the test step of a fused copy.
 
     In the copy, batch norm is folded into the convolutions, and a MixConv neither splits nor joins
-    channels (see `mixdet.deploy.fuse`). The copy is used only if it gives the detector's results on
-    the first batch. If it does not, or if the detector cannot be fused, the hook logs a warning
-    and the detector is tested without fusing. Validation during training never uses a fused copy.
+    channels (see `mixdet.deploy.fuse`). The copy is used only if its outputs on the first image
+    equal the detector's. If they differ, or if the detector cannot be fused, the hook logs a
+    warning and the detector is tested without fusing. Validation during training never uses a
+    fused copy.
     """
 
     def __init__(self) -> None:
@@ -35,7 +36,7 @@ class FuseHook(Hook):
     def before_test_iter(
         self, runner: Runner, batch_idx: int, data_batch: dict | None = None
     ) -> None:
-        """Fuse the detector before the first batch, and compare the results on this batch."""
+        """Fuse the detector before the first batch, and compare the outputs on its first image."""
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         if batch_idx or not isinstance(model, SingleStageDetector):
             return

@@ -16,7 +16,7 @@ from mmengine.runner import EpochBasedTrainLoop, Runner
 from mixdet.engine.file_backend import write_last_checkpoint
 
 FILENAME = "interrupted.pth"
-NOTICE = b"\nCtrl-C: the run stops once a checkpoint is written. Press it again to stop at once.\n"
+NOTICE = b"\nThe run stops once a checkpoint is written. Press Ctrl-C again to stop at once.\n"
 
 
 @HOOKS.register_module()
@@ -26,8 +26,9 @@ class InterruptHook(Hook):
     The checkpoint is `interrupted.pth` in the folder of the other checkpoints, and
     `last_checkpoint` names it. After the last iteration of an epoch, the other hooks for the end
     of the epoch run first. A running validation is finished, since the model may contain averaged
-    weights until it ends. A second SIGINT is handled as it was before training. By default it stops
-    the process at once. If one of several processes gets the signal, all of them stop.
+    weights until the validation ends. A second SIGINT calls the handler that was installed before
+    training. Python's default handler stops the process at once. If one of several processes gets
+    the signal, all of them stop.
 
     With `ResumableTrainLoop`, `SeededSampler` and `SeedSample` the resumed run ends with the same
     weights as a run that was never stopped.
@@ -40,7 +41,7 @@ class InterruptHook(Hook):
         self._previous = None
 
     def before_train(self, runner: Runner) -> None:
-        """Install the signal handler. Python allows it in the main thread only."""
+        """Install the signal handler. Python allows this in the main thread only."""
         if threading.current_thread() is threading.main_thread():
             process = os.getpid()
 
@@ -76,7 +77,7 @@ class InterruptHook(Hook):
             self._stop(runner, runner.epoch + 1, runner.iter)
 
     def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
-        """Stop after a validation during which the signal came."""
+        """Stop after validation, if the signal came while it was running."""
         if self._any_process_requested():
             self._stop(runner, runner.epoch, runner.iter)
 
@@ -125,6 +126,6 @@ class InterruptHook(Hook):
                 f"Stopped after {iteration} of {runner.max_iters} iterations; the checkpoint is "
                 f"{path}. To go on from there, run the same command with --resume."
             )
-        barrier()  # a launcher kills all processes as soon as one of them ends
+        barrier()  # wait here, since a launcher kills all processes as soon as one of them ends
         self._restore()
         raise SystemExit(130)

@@ -13,8 +13,8 @@ from mmengine.runner import Runner
 
 # Parameters of mallopt, from glibc's <malloc.h>.
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3
-# glibc maps each block above this size on its own, and unmaps it when it is freed. The values are
-# tried in order, since older versions of glibc accept only the second one.
+# glibc gives each allocation above this size a mapping of its own, and unmaps the memory when it is
+# freed. The values are tried in order, since older versions of glibc accept only the second value.
 MMAP_THRESHOLDS = (1 << 30, 32 << 20)
 DEFAULT_MMAP_THRESHOLD = 128 << 10  # glibc's default
 HEAP_SETTINGS = (
@@ -29,13 +29,14 @@ class KeepMemoryHook(Hook):
 
     By default glibc maps new memory for every large tensor and unmaps it when the tensor is freed.
     The kernel then has to clear the same pages in every step. PyTorch's tuning guide recommends
-    another allocator. This hook instead sets three parameters of glibc's allocator. They apply to
-    the whole process. Its memory use then stays at its peak. `default_hooks.keep_memory=None` turns
-    the hook off.
+    another allocator. This hook instead sets three parameters of glibc's allocator, for the whole
+    process. The memory use of the process then stays at its peak. `default_hooks.keep_memory=None`
+    turns the hook off.
 
     In training, glibc still maps large tensors until the optimizer has made its first step. That
-    step creates tensors that stay, such as the optimizer's momenta. In the heap they would lie
-    between freed tensors, and leave gaps that are too small for the tensors of the next iteration.
+    step creates tensors that stay allocated, such as the optimizer's momenta. In the heap, these
+    tensors would lie between freed ones, and the freed gaps would be too small for the tensors of
+    the next iteration.
     """
 
     def __init__(self) -> None:
@@ -47,7 +48,7 @@ class KeepMemoryHook(Hook):
             keep_freed_memory()
 
     def before_train(self, runner: Runner) -> None:
-        """Map large tensors until the optimizer's first step."""
+        """Let glibc map large tensors until the optimizer's first step."""
         if not torch.cuda.is_available():
             self._before_first_step = map_large_tensors()
 
@@ -65,14 +66,14 @@ class KeepMemoryHook(Hook):
 
 
 def _has_stepped(wrapper: OptimWrapper) -> bool:
-    """Tell whether every optimizer has made a step in the iteration that just ended."""
+    """Return whether every optimizer has made a step in the iteration that just ended."""
     wrappers = wrapper.values() if isinstance(wrapper, OptimWrapperDict) else [wrapper]
     return all(wrapper.should_update() for wrapper in wrappers)
 
 
 def keep_freed_memory() -> bool:
     """Set glibc's malloc to keep freed memory. Return False if the system has no glibc."""
-    # Once any parameter is set, glibc no longer adapts the mmap threshold. So first raise it.
+    # Once any parameter is set, glibc no longer adapts the mmap threshold, so raise it here.
     raised = any(_mallopt(M_MMAP_THRESHOLD, threshold) for threshold in MMAP_THRESHOLDS)
     return raised and all(_mallopt(parameter, value) for parameter, value in HEAP_SETTINGS)
 

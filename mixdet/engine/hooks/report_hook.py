@@ -26,7 +26,7 @@ class ReportHook(Hook):
     `CocoDetectionMetric`. Without this metric, the hook logs only the checkpoints.
 
     Args:
-        sheet: Whether to draw a contact sheet. A path draws it to that file.
+        sheet: Whether to draw a contact sheet. If this is a path, the sheet is written there.
     """
 
     priority = "LOWEST"  # after the last checkpoint

@@ -14,18 +14,18 @@ from mixdet.datasets.transforms.seed import seed_generators
 
 @HOOKS.register_module()
 class SeedIterationHook(Hook):
-    """Seed before every training iteration, and before the weights are initialized.
+    """Seed the random generators before every iteration and before the weights are initialized.
 
     Dropout and other random layers then do not depend on the iteration at which a run was resumed.
-    They do not depend on the data pipeline either, which without workers seeds the generators of
-    this process. Each rank has its own seed for an iteration. The initial weights are the same on
-    all ranks.
+    They do not depend on the data pipeline either. (Without data loading workers, the pipeline
+    seeds the generators of this process.) In an iteration, each rank has its own seed. The initial
+    weights are the same on all ranks.
     """
 
     priority = "VERY_HIGH"
 
     def before_run(self, runner: Runner) -> None:
-        """Seed the generators for the initialization of the weights, which follows."""
+        """Seed the generators. mmengine initializes the weights after this call."""
         _seed_everywhere("run", runner.seed)
 
     def before_train(self, runner: Runner) -> None:
@@ -38,7 +38,7 @@ class SeedIterationHook(Hook):
     def before_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: dict | None = None
     ) -> None:
-        """Seed the iteration."""
+        """Seed the generators for this iteration."""
         _seed_everywhere("iteration", runner.seed, runner.iter, get_rank())
 
 
