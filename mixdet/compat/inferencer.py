@@ -1,8 +1,8 @@
 """Let mmdet's `DetInferencer` accept a `collate_fn` with arguments.
 
-The fault: mmengine's runner builds a `collate_fn` that is a dict with `type`, as our configs have it.
-mmengine 0.10.7's `BaseInferencer`, the base class of `DetInferencer`, looks up the dict as if it were
-a name. It fails with "The key argument of `Registry.get` must be a str".
+The fault: our configs have a `collate_fn` that is a dict with `type`. mmengine's runner builds it.
+mmengine 0.10.7's `BaseInferencer`, the base class of `DetInferencer`, looks up the dict as if it
+were a name. It fails with "The key argument of `Registry.get` must be a str".
 
 The fix: `BaseInferencer` builds a dict as the runner does. Names are looked up as before.
 
