@@ -81,8 +81,8 @@ def train(
         amp: Train in mixed precision: float16 on a GPU, bfloat16 on a CPU.
         launcher: `none`, `pytorch` or `slurm`.
         seed: Seed of the run. By default it is the seed in the config, or 0.
-        data_root: Folder that replaces the `data_root` of all data sets and metrics. Its files must
-            have the same layout.
+        data_root: Folder to read all images and annotations from, instead of the `data_root` in the
+            config. It must have the same layout.
         cfg_options: `key=value` strings that override the config.
         trust_checkpoint: Let mmengine load checkpoints with pickled objects, which can run any
             code. The permission lasts until the process ends.

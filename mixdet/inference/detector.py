@@ -125,9 +125,9 @@ class Detector:
                 `mixdet.images.as_rgb` takes it.
             score_thr: Leave out detections with a lower score. The threshold of the config is
                 applied first.
-            batch_size: Number of images computed at a time. With 8 or more, OpenVINO computes eight
-                images of a folder of `--kind raw` at once, which is faster. The first call with
-                eight images is slow, because it compiles the network.
+            batch_size: Number of images computed at a time. With 8 or more and a folder exported
+                with `--kind raw`, OpenVINO computes eight images at once, which is faster. The
+                first call with eight images is slow, because it compiles the network.
 
         Returns:
             `Detections` for an image, or a list of `Detections` for a list of images.

@@ -203,8 +203,8 @@ class MixConvSSDHead(SSDHead):
         Returns:
             The scalars `loss_cls` and `loss_bbox`. Both are divided by the number of positive
             anchors in the batch. In distributed training, every process divides by the mean of this
-            number over the processes, so the gradients equal those of one process with the whole
-            batch. In mmdet, each process divides by its own number.
+            number over the processes. All anchors then count equally, as in one process with the
+            whole batch. In mmdet, each process divides by its own number.
         """
         labels, label_weights, bbox_targets, bbox_weights, avg_factor = self._targets(
             cls_scores, batch_gt_instances, batch_img_metas, batch_gt_instances_ignore
@@ -342,7 +342,7 @@ class MixConvSSDHead(SSDHead):
 
 
 def _flatten_to_float(levels: list[Tensor], columns: int) -> Tensor:
-    """Flatten levels. Half precision becomes float32, since losses and boxes need it."""
+    """Flatten levels, and convert half precision to float32 for the losses and boxes."""
     flat = flatten_levels(levels, columns)
     return flat.to(torch.promote_types(flat.dtype, torch.float32))
 

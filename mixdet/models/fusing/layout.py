@@ -52,8 +52,8 @@ def split_by_kernel(
 
     A branch ends at each of the `boundaries`, where a group of a 1x1 convolution ends. A branch
     also ends near each change of the kernel size, at the last multiple of `BLOCK` or boundary that
-    is not above the change. The channels from this end to the change belong to the next branch.
-    Their kernels are zero-padded to its kernel size.
+    is not above the change. The channels from this end to the change belong to the next branch. In
+    each branch, kernels are zero-padded to the largest one.
     """
     ends = {0, len(kernel_sizes), *boundaries}
     for channel, (size, following) in enumerate(pairwise(kernel_sizes), 1):
