@@ -36,8 +36,8 @@ def select_candidates(scores: Tensor, deltas: Tensor, anchors: Tensor, cfg: dict
             largest number of pairs to keep per image. By default there is no limit.
 
     Returns:
-        The candidates, by descending score. k is the number of candidates of the image that has
-        most.
+        The candidates, by descending score. k is the largest number of candidates that an image of
+        the batch has.
     """
     num_classes = scores.shape[-1]
     scores = scores.flatten(1)
