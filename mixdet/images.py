@@ -37,7 +37,7 @@ class ImageLimits:
 
     Attributes:
         max_bytes: Largest size of the file.
-        max_pixels: Largest width times height. Pillow itself refuses more than 178,956,970.
+        max_pixels: Largest number of pixels. Pillow itself refuses more than 178,956,970.
     """
 
     max_bytes: int = 100 * 2**20
@@ -45,7 +45,7 @@ class ImageLimits:
 
 
 def resolve_inside(root: str | os.PathLike, name: str) -> Path:
-    """Return the path of an image with links resolved, and refuse a path outside the root.
+    """Resolve the links in the path of an image, and refuse a path outside the root.
 
     Args:
         root: Folder of the images.
@@ -103,7 +103,7 @@ def read_image_file(path: str | os.PathLike, limits: ImageLimits) -> tuple[bytes
         limits: The limits that are checked.
 
     Returns:
-        The bytes, and (width, height) in pixels of the image, upright according to its EXIF tag.
+        The bytes, and the (width, height) in pixels of the image after its EXIF tag is applied.
 
     Raises:
         ImageFileError: The file is missing, empty, truncated, not an image, or over a limit.
@@ -141,8 +141,8 @@ def read_image_file(path: str | os.PathLike, limits: ImageLimits) -> tuple[bytes
 def _is_truncated(content: bytes) -> bool:
     """Tell whether a JPEG or a PNG ends too early.
 
-    OpenCV 4 decodes half a JPEG without an error. OpenCV 5 allocates as many bytes as a PNG chunk
-    says that it has, even a gigabyte for a file of a few bytes.
+    OpenCV 4 decodes half a JPEG without an error. OpenCV 5 allocates the length that a PNG chunk
+    states. This can be a gigabyte, even in a file of a few bytes.
     """
     if content.startswith(b"\x89PNG"):
         position, kind = 8, b""
@@ -152,8 +152,8 @@ def _is_truncated(content: bytes) -> bool:
             kind = content[position + 4 : position + 8]
             position += 12 + length
         return kind != b"IEND" or position > len(content)
-    # A complete JPEG has an end marker after its last scan, whose data never contain one. The end
-    # marker of an embedded thumbnail comes before the last scan of the image.
+    # A complete JPEG has an end marker after its last scan. The data of a scan never contain an end
+    # marker, and the one of an embedded thumbnail comes before the last scan of the image.
     is_jpeg = content.startswith(b"\xff\xd8")
     return is_jpeg and content.rfind(b"\xff\xd9") < content.rfind(b"\xff\xda")
 
@@ -196,8 +196,8 @@ def _image_file_errors(path: str | os.PathLike) -> Iterator[None]:
 def _is_transposed(image: Any, content: bytes) -> bool:
     """Tell whether EXIF turns the image by 90 or 270 degrees.
 
-    A PNG without EXIF data is recognized by its bytes, since Pillow would decode the whole image to
-    look for the data.
+    The bytes of a PNG are searched for EXIF data first, since Pillow would decode the whole image
+    to find them.
     """
     if image.format == "PNG" and not re.search(rb"e[xX][iI]f", content):
         return False

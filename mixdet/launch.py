@@ -1,7 +1,7 @@
 """Train and test the detector of a config, for `tools/train.py` and `tools/test.py`.
 
-It adds options, checks and clearer error messages to mmengine's `Runner`. The configs do not need
-them, so mmdet's own tools can run the configs too.
+This module adds options, checks and clearer error messages to mmengine's `Runner`. The configs do
+not depend on this module, so mmdet's own tools can run them too.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ BUILDERS = {
     DataLoader.__init__.__code__: "the data loader",
     BatchSampler.__init__.__code__: "the data loader",
 }
-# Patterns of messages of mmcv and torch, and the messages that replace them. No check before the
-# run can find these faults, since it does not read the images.
+# Patterns of messages of mmcv and torch, and the messages that replace them. The checks before the
+# run cannot find these faults, since they neither read images nor run the network.
 DATA_ERRORS = (
     (r"failed to load image: ([^{\n]+)", "{}: the image is damaged: repair it or leave it out"),
     (r"No such file or directory: '(.+?)'", "{}: no such file, though the annotations name it"),
@@ -81,7 +81,8 @@ def train(
         amp: Train in mixed precision: float16 on a GPU, bfloat16 on a CPU.
         launcher: `none`, `pytorch` or `slurm`.
         seed: Seed of the run. By default it is the seed in the config, or 0.
-        data_root: Another folder, in the same layout, for all data sets and metrics.
+        data_root: Folder to read all images and annotations from, instead of the `data_root` in the
+            config. It must have the same layout.
         cfg_options: `key=value` strings that override the config.
         trust_checkpoint: Let mmengine load checkpoints with pickled objects, which can run any
             code. The permission lasts until the process ends.
@@ -183,7 +184,8 @@ def _prepare_processes(cfg: Config, launcher: str) -> None:
         )
     if launcher == "slurm" and "SLURM_PROCID" not in os.environ:
         raise MixDetError("--launcher slurm: SLURM_PROCID is not set: start with srun")
-    if not torch.cuda.is_available():  # mmengine's own code for these two steps needs a GPU
+    # mmengine's code for the process group and for the model wrapper needs a GPU
+    if not torch.cuda.is_available():
         torch.distributed.init_process_group("gloo")
         cfg.model_wrapper_cfg = {
             "type": "MMDistributedDataParallel",
@@ -233,8 +235,8 @@ def _existing(checkpoint: str) -> str:
 def _latest(work_dir: str) -> str | None:
     """Return the checkpoint that the file `last_checkpoint` names.
 
-    The path in `last_checkpoint` is wrong if the work folder was moved. So a checkpoint of the same
-    file name in the work folder comes first.
+    The path in `last_checkpoint` is wrong if the work folder was moved. A file of the same name in
+    the work folder is therefore preferred to this path.
     """
     latest = find_latest_checkpoint(work_dir)
     if not latest:

@@ -1,4 +1,4 @@
-"""Describe the machine and the package versions of a measurement."""
+"""Describe the machine and the package versions that a measurement is made with."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def commit() -> str:
 
 
 def describe(record: dict[str, object]) -> str:
-    """Return the result of `machine_record` in words, as two lines."""
+    """Turn the result of `machine_record` into two lines of text."""
     versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
     gpu = f", {record['gpu']}" if record["gpu"] else ""
     load = f", load {record['load']} at the start" if record["load"] is not None else ""

@@ -16,7 +16,7 @@ from mixdet.inference.exported import ExportedNetwork
 
 @dataclass(frozen=True)
 class Detections:
-    """The detections in one image, sorted by falling score.
+    """The detections in one image, by descending score.
 
     Attributes:
         boxes: (n, 4) float32, (x1, y1, x2, y2) in pixels of the image.
@@ -61,10 +61,10 @@ class Detector:
         trust_checkpoint: Unpickle any object in the checkpoint, and run its config. Both can run
             any code, so use this only if you trust the source of the checkpoint.
         runtime: The runtime for a folder: 'onnx', 'openvino', 'ncnn', 'litert' or 'executorch'. By
-            default it is the first one that has a file in the folder and is installed.
+            default it is the first of these that has a file in the folder and is installed.
         threads: Number of CPU threads to compute with. By default the runtime chooses. For a
-            folder, the number applies to this detector only. ExecuTorch does not support it. For a
-            checkpoint, `torch.set_num_threads` sets it for the whole process.
+            folder, the number applies to this detector only, and ExecuTorch refuses it. For a
+            checkpoint, `torch.set_num_threads` applies the number to the whole process.
 
     Attributes:
         classes: Class names, indexed by label.
@@ -72,8 +72,8 @@ class Detector:
     Raises:
         MixDetError: The checkpoint cannot be read safely, has no config, or does not fit its
             config. A file of the folder is missing or was changed, or no runtime for its files is
-            installed. An argument has a wrong value, or is given for a folder but needs a
-            checkpoint, or the other way round.
+            installed. An argument has a wrong value. `config` or another `device` is given for a
+            folder, or `runtime` is given for a checkpoint.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class Detector:
             if config is not None or device != "cpu":
                 raise MixDetError(
                     f"{checkpoint} is an exported folder: it takes neither config nor device: "
-                    "leave them out (a folder has its config and computes on the CPU)"
+                    "leave them out (the folder contains its config and runs on the CPU)"
                 )
             self._network = ExportedNetwork(checkpoint, runtime, threads)
         elif Path(checkpoint).is_file():
@@ -125,9 +125,9 @@ class Detector:
                 `mixdet.images.as_rgb` takes it.
             score_thr: Leave out detections with a lower score. The threshold of the config is
                 applied first.
-            batch_size: Number of images computed at a time. With 8 or more, OpenVINO computes eight
-                images at once if the folder was exported with `--kind raw`. This is faster. Only
-                the first call with eight images is slow, because it compiles the network.
+            batch_size: Number of images computed at a time. With 8 or more and a folder exported
+                with `--kind raw`, OpenVINO computes eight images at once, which is faster. The
+                first call with eight images is slow, because it compiles the network.
 
         Returns:
             `Detections` for an image, or a list of `Detections` for a list of images.

@@ -100,7 +100,7 @@ class ExportedFile:
 
 
 class ExportedNetwork(ExportedFile):
-    """A folder that `tools/export.py` wrote, on one of its runtimes.
+    """A folder that `tools/export.py` wrote, on one of the runtimes that it has files for.
 
     Attributes:
         manifest: The content of `mixdet.json`.
@@ -109,8 +109,8 @@ class ExportedNetwork(ExportedFile):
 
     Args:
         folder: The folder.
-        runtime: The runtime to use. None takes the first one that has a file in the folder and is
-            installed.
+        runtime: The runtime to use. None takes the first one in `RUNTIME_FILES` that has a file in
+            the folder and is installed.
         threads: Number of threads to compute with; None leaves it to the runtime.
 
     Raises:
@@ -146,15 +146,14 @@ def suppress(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Turn raw outputs into detections, as mmdet's heads do.
 
-    A candidate is a pair of an anchor and a class whose score is above `score_thr`. Each level
-    keeps its `nms_pre` best candidates. Non-maximum suppression within each class leaves at most
-    `max_per_img` detections in the image.
+    A candidate is an anchor with a class, whose score is above `score_thr`. Each level keeps its
+    `nms_pre` best candidates. Non-maximum suppression (NMS) removes duplicates within each class.
+    The `max_per_img` best remaining candidates are the detections.
 
     Args:
         boxes: (A, 4), (x1, y1, x2, y2) in pixels of the network's input.
         scores: (A, classes).
-        scale: (4,), the size of the network's input divided by the size of the image, for x1, y1,
-            x2, y2.
+        scale: (4,), the factors from the image to the network's input for x1, y1, x2 and y2.
         manifest: The content of `mixdet.json`. Only `levels` and `postprocess` are read.
 
     Returns:
@@ -177,7 +176,7 @@ def suppress(
     large = (sizes > post["min_bbox_size"]).all(1)
     boxes, scores, labels, sizes = boxes[large], scores[large], labels[large], sizes[large]
     keep = np.zeros(0, int)
-    if len(boxes):  # OpenCV takes (x, y, width, height). Its score threshold is set to 0
+    if len(boxes):  # OpenCV takes (x, y, width, height). 0.0 turns off its own score threshold
         xywh = np.hstack([boxes[:, :2], sizes]).astype(float)
         keep = cv2.dnn.NMSBoxesBatched(xywh, scores, labels.astype(np.int32), 0.0, post["iou_thr"])
         keep = np.asarray(keep, int).ravel()

@@ -14,7 +14,7 @@ from mixdet.inference.runtimes import RUNTIME_FILES, RUNTIME_PACKAGES
 
 MANIFEST = "mixdet.json"
 MANIFEST_FORMAT = 1
-UNVERIFIED_PREFIX = "unverified_"  # prefix of the folder that holds files until they are verified
+UNVERIFIED_PREFIX = "unverified_"  # for the folder of an export whose files are not verified yet
 
 
 def _is_text(value: Any) -> bool:
@@ -61,8 +61,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if not path.is_file():  # this refuses a named pipe too: reading it would block
         exported = sorted(file.parent.name for file in folder.glob(f"*/{MANIFEST}"))
         exported = [name for name in exported if not name.startswith(UNVERIFIED_PREFIX)]
-        hint = f"; these subfolders of it have one: {', '.join(exported)}" if exported else ""
-        raise MixDetError(f"{folder} is no exported folder: it has no {MANIFEST}{hint}")
+        hint = f": name one of its subfolders {', '.join(exported)}" if exported else ""
+        raise MixDetError(f"{folder} is not an exported folder: it has no {MANIFEST}{hint}")
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
@@ -112,8 +112,7 @@ def usable_runtimes(
     exported = [name for name, files in RUNTIME_FILES.items() if files[0] in manifest["files"]]
     if runtime is not None and runtime not in exported:
         raise MixDetError(
-            f"{folder} has no file for the runtime {runtime!r}; it has files for: "
-            f"{', '.join(exported)}"
+            f"{folder} has no file for the runtime {runtime!r}: use one of {', '.join(exported)}"
         )
     candidates = [runtime] if runtime else exported
     usable = [name for name in candidates if importlib.util.find_spec(RUNTIME_PACKAGES[name])]

@@ -1,7 +1,7 @@
-"""Run a detector on images, videos or a camera. Write drawings of the boxes, and a JSON file.
+"""Run a detector on images, videos or a camera. Draw the boxes, and write a JSON file.
 
-The JSON is a list with one entry for each image: `file`, `boxes` (x1, y1, x2, y2 in pixels),
-`scores`, `labels` and `names`. An entry of a video or a camera also has `frame`, counted from 0.
+The JSON is a list with one entry for each image or frame: `file`, `boxes` (x1, y1, x2, y2 in
+pixels), `scores`, `labels` and `names`. The entry of a frame also has `frame`, counted from 0.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def predict_video(
     batch_size: int = 8,
     frames: int | None = None,
 ) -> list[dict[str, Any]]:
-    """Detect in every frame; write a video with boxes at the source's frame rate.
+    """Detect in every frame, and write a video with the boxes, at the frame rate of the source.
 
     A camera is read one frame at a time, until Ctrl-C or until `frames` are read.
 
@@ -135,7 +135,11 @@ def predict_video(
         if writer:
             writer.release()
     if not entries:
-        reason = "is it connected and free?" if live else "it is damaged, or it is not a video"
+        reason = (
+            "connect it, and close other programs that use it"
+            if live
+            else "the file is damaged, or it is not a video"
+        )
         raise MixDetError(f"cannot read a frame of {name}: {reason}")
     return entries
 
@@ -183,9 +187,9 @@ def _list_files(path: Path, out: Path) -> list[Path]:
     if path.is_dir():
         folder, out_folder = path.resolve(), out.resolve()
         if out_folder == folder:
-            raise MixDetError(f"--out {out} is an input folder: choose another, or one inside it")
+            raise MixDetError(f"--out {out} is an input folder: choose another or a subfolder")
         out_is_inside = out_folder.is_relative_to(folder)
-        # `out` can hold the results of an earlier run, which are no inputs
+        # `out` can hold the results of an earlier run, which must not become inputs
         ignored = path / out_folder.relative_to(folder) if out_is_inside else None
         files = [
             file
@@ -215,7 +219,7 @@ def _read_images(
 
 
 def _output_suffix(suffix: str) -> str:
-    """Return the suffix of the file to write. Images that few viewers can open become PNG."""
+    """Return the suffix of the file to write: PNG for a format that few viewers can open."""
     if suffix in VIDEO_SUFFIXES:
         return ".mp4"
     return suffix if suffix in (".bmp", ".jpeg", ".jpg", ".png", ".webp") else ".png"

@@ -29,10 +29,10 @@ RUNTIME_PACKAGES = {
     "litert": "ai_edge_litert",
     "executorch": "executorch",
 }
-# OpenVINO can reshape a file that was exported for one image. It then computes this many at once
+# OpenVINO can reshape a network of one image, to compute this many images at once
 OPENVINO_BATCH = 8
-# Packages that an export to 8 bits needs. For every target, ONNX Runtime finds the blocks (groups
-# of layers) that lose most in 8 bits
+# Packages that an export to 8 bits needs for any target. ONNX Runtime measures which blocks (groups
+# of layers) cost the most accuracy in 8 bits. NNCF quantizes for OpenVINO
 INT8_PACKAGES = ("onnxruntime", "nncf")
 
 
@@ -44,8 +44,8 @@ class LoadedNetwork(NamedTuple):
             None if the file does not state it.
         run: Computes the outputs of images (N, H, W, 3) uint8. For a file of kind raw, N is 1 or
             `batch`.
-        batch: Number of images that a file of kind raw can compute at once to be faster. It is 1 if
-            the file only takes single images.
+        batch: Number of images that a file of kind raw computes at once, or 1 if it takes only
+            single images.
     """
 
     shape: Sequence[int | str | None] | None
@@ -110,7 +110,7 @@ def _openvino(path: Path, precision: str, threads: int | None) -> LoadedNetwork:
     core = openvino_core()
     model = core.read_model(path)
     shape = [size.get_length() if size.is_static else None for size in model.input().partial_shape]
-    # Without a hint, OpenVINO computes in bfloat16 on CPUs that can. This moves boxes by pixels
+    # Without a hint, OpenVINO uses bfloat16 on CPUs that support it. This moves boxes by pixels
     hint = {"fp16": "f16", "bf16": "bf16"}.get(precision, "f32")
     config = {"INFERENCE_PRECISION_HINT": hint}
     if threads is not None:
@@ -190,7 +190,7 @@ def _executorch(path: Path, precision: str, threads: int | None) -> LoadedNetwor
             f"{path}: ExecuTorch's Python package cannot set threads: leave threads out, or choose "
             "another runtime"
         )
-    import torch  # ExecuTorch's Python package takes torch tensors. On a phone it needs no torch
+    import torch  # the Python package of ExecuTorch takes torch tensors
     from executorch.runtime import Runtime
 
     program = Runtime.get().load_program(path)

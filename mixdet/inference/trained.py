@@ -31,7 +31,7 @@ class TrainedNetwork:
     """A detector of mmdet with the weights of a checkpoint.
 
     Attributes:
-        model: The detector, as it was trained.
+        model: The detector, not fused.
         predictor: The module that predicts: `model`, or its fused copy.
         cfg: The detector's config.
         pipeline: The test pipeline, changed to take an array instead of a file.
@@ -44,13 +44,13 @@ class TrainedNetwork:
         device: Where to compute, such as `cpu` or `cuda:0`.
         trust: Unpickle any object in the checkpoint, and run its config as Python.
         fuse: Predict with a faster copy of `model` (see `mixdet.models.fusing.fuse`), if `model` is
-            a single-stage detector. The first call makes the copy and checks on its first image
-            that the copy and `model` give the same outputs. If the detector cannot be fused, the
-            call warns and uses `model`.
+            a single-stage detector. The first call makes the copy, and compares the outputs of the
+            copy and of `model` for one image. If `model` cannot be fused, or the outputs differ,
+            the call warns, and `model` predicts.
 
     Raises:
-        MixDetError: The checkpoint cannot be read safely, has no config or does not fit its config.
-            Or the device cannot be used.
+        MixDetError: The checkpoint cannot be read safely, has no config or does not fit its config,
+            or the device cannot be used.
     """
 
     def __init__(
@@ -135,7 +135,7 @@ def _read_config(name: str, meta: dict, config: str | os.PathLike | None, trust:
 
 
 def _from_array(pipeline: Sequence[dict]) -> list[dict]:
-    """Return the test pipeline for an array instead of a file, without annotations."""
+    """Return the test pipeline, changed to take an array instead of a file and no annotations."""
     steps = []
     for step in pipeline:
         kind = getattr(step["type"], "__name__", step["type"]).split(".")[-1]
@@ -148,7 +148,7 @@ def _from_array(pipeline: Sequence[dict]) -> list[dict]:
 
 
 def _class_names(meta: dict, cfg: Config) -> tuple[str, ...]:
-    """Return the class names in the checkpoint, or else those of the config's test data set."""
+    """Return the class names in the checkpoint, or else in the config's test data set."""
     metainfo = {key.lower(): value for key, value in meta.get("dataset_meta", {}).items()}
     if "classes" not in metainfo:
         dataset = cfg.get("test_dataloader", {}).get("dataset", {})

@@ -1,4 +1,4 @@
-"""Networks, heads and detectors with MixConv. Importing this package registers them in mmdet."""
+"""Backbones, heads and detectors with MixConv. Importing this package registers them in mmdet."""
 
 import mixdet.compat.prepared
 

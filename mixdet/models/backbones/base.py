@@ -1,4 +1,4 @@
-"""The base class of MixNet and the MobileNets: stem, stages, head, taps, frozen stages."""
+"""The base class of MixNet and the MobileNets, which builds them from architecture tables."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Row(NamedTuple):
         kernel_sizes: Depthwise kernels, see `MixConv2d`.
         stride: Stride of the stage's first block. All other blocks have stride 1.
         expand_ratio: 1 makes a depthwise separable block. Any other number makes an inverted
-            residual block, whose expansion multiplies the number of input channels by it.
+            residual block, and is the factor of its expansion on the number of input channels.
         channels: Channels of the output.
         se_ratio: See `InvertedResidual`.
         groups: See `InvertedResidual`.
@@ -63,7 +63,7 @@ class OutputShape(NamedTuple):
 
 
 class Stage(nn.Sequential):
-    """Blocks in a row.
+    """Blocks that run one after another.
 
     Attributes:
         with_cp: Compute each block again in the backward pass instead of storing its activations.
@@ -74,7 +74,7 @@ class Stage(nn.Sequential):
     def forward(self, x: Tensor, expansions: list[Tensor] | None = None) -> Tensor:
         """(N, C, H, W) -> (N, C', H', W').
 
-        The output of the first block's expansion is appended to `expansions`.
+        If `expansions` is given, the output of the first block's expansion is appended to it.
         """
         for block in self:
             x = self._run(block, x, expansions)
@@ -93,7 +93,7 @@ class Stage(nn.Sequential):
             return block(x, expansions) if tapped else block(x)
 
         def function(x: Tensor) -> tuple[Tensor, ...]:
-            taps: list[Tensor] = []  # a new list, since the backward pass calls this once more
+            taps: list[Tensor] = []  # a new list, since the backward pass calls `function` again
             return (block(x, taps) if tapped else block(x), *taps)
 
         y, *expanded = checkpoint(
@@ -111,10 +111,10 @@ class StagedBackbone(BaseModule):
     """A stem of stride 2, stages of blocks and an optional head. Parameters have timm's names.
 
     Layers that no output needs are not built. `load_state_dict` accepts the state dict of timm's
-    whole network. It skips the weights of timm's classifier and of layers that are not built, and
-    no others.
+    whole network. It skips only the weights of timm's classifier and of layers that are not built.
 
-    No inner module is a `BaseModule` of mmengine, which would initialize itself after `init_cfg`.
+    No inner module is a `BaseModule` of mmengine. mmengine would initialize such a module again
+    after `init_cfg` was applied.
 
     `torch.fx.symbolic_trace`, `torch.jit.trace`, `torch.export` and `torch.compile` work with the
     network. `torch.jit.script` does not, since it supports neither the choice of a fast path nor
@@ -135,8 +135,7 @@ class StagedBackbone(BaseModule):
             of 1e-3 in the norms, unless `norm_cfg` sets another eps.
         frozen_stages: -1 freezes nothing, 0 freezes the stem, and n freezes the stem and stages 1
             to n.
-        norm_eval: Keep batch norm in evaluation mode, so that training does not change its
-            statistics.
+        norm_eval: Keep batch norm in evaluation mode. Training then does not change its statistics.
         with_cp: Compute each block again in the backward pass instead of storing its activations.
             `torch.compile` and `torch.export` ignore it, since they plan memory themselves.
         norm_cfg: Normalization. None stands for batch norm.
@@ -146,7 +145,7 @@ class StagedBackbone(BaseModule):
             of a convolution.
 
     Raises:
-        MixDetError: If a tap, the padding or a frozen stage does not exist.
+        MixDetError: If a tap or a frozen stage does not exist, or the padding is unknown.
     """
 
     def __init__(
@@ -276,7 +275,7 @@ class StagedBackbone(BaseModule):
             stage[index] = block
 
     def train(self, mode: bool = True) -> StagedBackbone:
-        """Set the mode. Frozen stages and, by `norm_eval`, batch norms stay in evaluation mode."""
+        """Set the mode, but keep frozen stages, and norms with `norm_eval`, in evaluation mode."""
         super().train(mode)
         self._freeze()
         if self.norm_eval:
@@ -338,7 +337,7 @@ def _build_stages(
     built = nn.Sequential()
     for number, rows in enumerate(stages[:last], 1):
         if number == last and not {"head", f"stage{number}"} & {*taps}:
-            # nothing reads the rest of the stage, so it would get no gradient
+            # No output needs the rest of the stage, so its weights would get no gradient
             norm_and_act = dict(norm_cfg=norm_cfg, act_cfg=rows[0].act_cfg or act_cfg)
             expanded = channels * rows[0].expand_ratio
             blocks = [Expansion(channels, expanded, rows[0].groups[0], **norm_and_act)]
@@ -392,7 +391,7 @@ def _statistics_frozen(block: nn.Module) -> Iterator[None]:
 
 
 def _init_module(module: nn.Module) -> None:
-    """Initialize a convolution after He, with one group's fan-out, or a norm with 1 and 0."""
+    """Initialize a convolution (He, fan-out of one group) or a norm (weight 1, bias 0)."""
     if isinstance(module, nn.Conv2d):
         fan_out = module.weight[0, 0].numel() * module.out_channels // module.groups
         nn.init.normal_(module.weight, std=math.sqrt(2 / fan_out))

@@ -83,18 +83,19 @@ M = (  # stem of 24 channels
 )
 HEAD_CHANNELS = 1536  # the same for every arch
 
-# arch: (table, channels of the stem, factor on all widths but the head's, factor on the depth)
+# arch: (table, channels of the stem, factor on the channels of all layers except the head, factor
+# on the number of blocks per stage)
 ARCHS = {
     "s": (S, 16, 1.0, 1.0),
     "m": (M, 24, 1.0, 1.0),
     "l": (M, 24, 1.3, 1.0),
-    "xl": (M, 24, 1.6, 1.2),  # timm's own, not in the paper
+    "xl": (M, 24, 1.6, 1.2),  # defined by timm, not in the paper
 }
 
 
 @MODELS.register_module()
 class MixNet(StagedBackbone):
-    """MixNet S, M and L of the paper and XL of timm. Parameters have timm's names.
+    """MixNet: S, M and L from the paper, and XL from timm. Parameters have timm's names.
 
     Args:
         arch: 's', 'm', 'l' or 'xl'.
@@ -113,7 +114,7 @@ class MixNet(StagedBackbone):
         init_cfg: Weight initialization, such as dict(type='TimmPretrained').
 
     Raises:
-        MixDetError: If the arch, a tap, the padding or a frozen stage does not exist.
+        MixDetError: If a tap or a frozen stage does not exist, or the arch or padding is unknown.
     """
 
     def __init__(

@@ -18,8 +18,8 @@ from mixdet.models.backbones.base import Row, StagedBackbone
 from mixdet.models.layers import Expansion
 
 # The columns of the tables: blocks in the stage, stride of the first block, expand ratio, channels.
-# Taps are 'stem', 'stageN', 'stageN.expansion' (V2 from stage2 on) and 'head' (V2). Resolutions
-# are for an image of 224 x 224.
+# Taps are 'stem' and 'stageN'. V2 also has 'stageN.expansion' from stage2 on, and 'head'.
+# Resolutions are for an image of 224 x 224.
 V1 = (
     (1, 1, 1, 64),  # stage1, 112x112
     (2, 2, 1, 128),  # stage2, 56x56
@@ -37,7 +37,7 @@ V2 = (
     (1, 1, 6, 320),  # stage7, 7x7, stride 32
 )
 STEM_CHANNELS = 32
-HEAD_CHANNELS = 1280  # V2
+HEAD_CHANNELS = 1280  # of V2. V1 has no head
 RELU6 = dict(type="ReLU6", inplace=True)
 
 
@@ -71,7 +71,7 @@ class _MixMobileNet(StagedBackbone):
             raise MixDetError(
                 f"model.backbone.widen_factor={widen_factor!r}: give a number above 0"
             )
-        # keys as text, since `--cfg-options` gives them as text
+        # Numbers of blocks become strings, since `--cfg-options` gives them as strings
         own_kernels = {str(block): sizes for block, sizes in (block_kernel_sizes or {}).items()}
 
         def widened(channels: int) -> int:
@@ -140,8 +140,8 @@ class MixMobileNetV2(_MixMobileNet):
             for `StagedBackbone`, and `act_cfg`, which is ReLU6 by default.
 
     Raises:
-        MixDetError: If `widen_factor` or a kernel size is invalid, or if a block, a tap, the
-            padding or a frozen stage does not exist.
+        MixDetError: If `widen_factor`, a kernel size or the padding is invalid, or if a block, a
+            tap or a frozen stage does not exist.
     """
 
     timm_names: ClassVar = {
@@ -164,9 +164,9 @@ class MixMobileNetV2(_MixMobileNet):
 class MixMobileNetV1(_MixMobileNet):
     """MobileNetV1 (arXiv 1704.04861, table 1) with any depthwise kernels.
 
-    With `kernel_sizes=3` it equals timm's `mobilenetv1_100`. The arguments are those of
-    `MixMobileNetV2`. The taps are 'stem' and 'stage1' to 'stage5', since the network has neither a
-    head nor an expansion. TensorFlow's SSDLite uses ('stage4', 'stage5').
+    With `kernel_sizes=3` it equals timm's `mobilenetv1_100`. `MixMobileNetV2` describes the
+    arguments. The taps are 'stem' and 'stage1' to 'stage5', since the network has neither a head
+    nor an expansion. TensorFlow's SSDLite uses ('stage4', 'stage5').
     """
 
     timm_names: ClassVar = {

@@ -1,4 +1,4 @@
-"""A network of timm as a backbone. A config must import this file: `mixdet.plugin` does not."""
+"""A network of timm as a backbone. `mixdet.plugin` does not import this file: a config must."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class TimmFeatures(BaseModule):
 
     Args:
         name: A name that `timm.create_model` knows.
-        out_indices: Indices of the features to return. The last two features of a MixNet have the
-            strides 16 and 32.
+        out_indices: Indices of the outputs to return. The last two outputs of a MixNet, which are
+            the default, have the strides 16 and 32.
         init_cfg: See mmengine's `BaseModule`.
     """
 
@@ -45,7 +45,7 @@ class TimmFeatures(BaseModule):
 def drop_unused_stages(net: nn.Module) -> nn.Module:
     """Delete the stages after the last output of a `features_only` network, in place.
 
-    timm would compute these stages of its EfficientNets and MixNets in every forward pass.
+    timm's EfficientNets and MixNets would compute these stages in every forward pass.
     """
     last_output = net.feature_info.module_name()[-1]
     if last_output.startswith("blocks."):  # networks of other families stop at the last output

@@ -1,4 +1,4 @@
-"""Join the outputs of all levels in one tensor."""
+"""Join the outputs of all levels of a head into one tensor."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def flatten_levels(levels: Sequence[Tensor], columns: int) -> Tensor:
-    """Join the outputs of a head's levels, anchor by anchor.
+    """Join the outputs of a head's levels into one tensor with an entry per anchor.
 
     Args:
         levels: One (N, anchors * columns, H, W) tensor per level.

@@ -91,14 +91,16 @@ class MixConvSSDHead(SSDHead):
             **kwargs,
         )
         self._build_losses(loss_cls or dict(type="CrossEntropyLoss"), loss_bbox)
-        if self.test_cfg and type(self) is MixConvSSDHead:  # a subclass is not built completely yet
+        # In a subclass, `__init__` is not finished here, so post-processing is not tried
+        if self.test_cfg and type(self) is MixConvSSDHead:
             self._try_post_processing(self.test_cfg)
 
     def _build_losses(self, loss_cls: dict, loss_bbox: dict | None) -> None:
         self.loss_cls = MODELS.build(loss_cls)
         beta = (self.train_cfg or {}).get("smoothl1_beta", 1.0)
         self.loss_bbox = MODELS.build(loss_bbox or dict(type="SmoothL1Loss", beta=beta))
-        # QualityFocalLoss and GaussianFocalLoss take other targets. They are not subclasses.
+        # QualityFocalLoss and GaussianFocalLoss take other targets. This check does not accept
+        # them, since they are not subclasses of FocalLoss.
         self.cls_focal_loss = isinstance(self.loss_cls, FocalLoss)
         self.use_sigmoid_cls = getattr(self.loss_cls, "use_sigmoid", None)
         if not self.cls_focal_loss and self.use_sigmoid_cls in (True, None):
@@ -141,7 +143,7 @@ class MixConvSSDHead(SSDHead):
         )
 
     def _try_post_processing(self, cfg: dict) -> None:
-        """Post-process an example: the first validation may come only after hours of training.
+        """Post-process an example now, since training may run for hours before it validates.
 
         Raises:
             MixDetError: A value is out of range, or post-processing fails.
@@ -200,9 +202,9 @@ class MixConvSSDHead(SSDHead):
 
         Returns:
             The scalars `loss_cls` and `loss_bbox`. Both are divided by the number of positive
-            anchors in the batch. Several processes divide by the mean of their numbers. They then
-            train like one process with the whole batch. In mmdet, each process divides by its own
-            number.
+            anchors in the batch. In distributed training, every process divides by the mean of this
+            number over the processes. All anchors then count equally, as in one process with the
+            whole batch. In mmdet, each process divides by its own number.
         """
         labels, label_weights, bbox_targets, bbox_weights, avg_factor = self._targets(
             cls_scores, batch_gt_instances, batch_img_metas, batch_gt_instances_ignore
@@ -240,7 +242,8 @@ class MixConvSSDHead(SSDHead):
             can_assign_batch(self.assigner, self.sampler)
             and self.train_cfg["allowed_border"] < 0
             and all(isinstance(truth.bboxes, Tensor) for truth in truths)
-            # If sizes differ, smaller images have anchors in their padding, which do not count.
+            # If sizes differ, anchors in the padding of smaller images must be ignored.
+            # `batch_targets` cannot do this.
             and len({tuple(meta["pad_shape"][:2]) for meta in metas}) == 1
         )
         if at_once:
@@ -263,7 +266,8 @@ class MixConvSSDHead(SSDHead):
         if torch.compiler.is_compiling() or torch.jit.is_tracing():
             return self.prior_generator.grid_priors(shapes, device=device)
         if (shapes, device) not in self._anchors_of_size:
-            # Training may follow a test. It cannot use tensors that were made in inference mode.
+            # Anchors of a test may be used in training later. Training cannot use tensors that
+            # were made in inference mode.
             with torch.inference_mode(False):
                 anchors = self.prior_generator.grid_priors(shapes, device=device)
             self._anchors_of_size = {(shapes, device): anchors}
@@ -284,7 +288,7 @@ class MixConvSSDHead(SSDHead):
         # Rank the negatives of an image by their loss. Only those within the quota count.
         hardness = losses.detach().masked_fill(positive, -1.0)
         rank = hardness.argsort(1, descending=True).argsort(1)
-        # `masked_fill` does not wait for the GPU. Indexing by the mask would, to count the losses.
+        # Indexing by the mask would wait for the GPU to count the losses. `masked_fill` does not.
         return losses.masked_fill(~positive & (rank >= quota), 0).sum()
 
     def predict_by_feat(
@@ -313,8 +317,8 @@ class MixConvSSDHead(SSDHead):
             with_nms: False returns the candidates without NMS.
 
         Returns:
-            One per image: `bboxes` (n, 4) in (x1, y1, x2, y2) pixels, `scores` (n,), descending,
-            and `labels` (n,), 0 to `num_classes - 1`.
+            One per image: `bboxes` (n, 4) in (x1, y1, x2, y2) pixels, `scores` (n,) and `labels`
+            (n,), 0 to `num_classes - 1`. NMS sorts them by descending score.
         """
         cfg = self.test_cfg if cfg is None else cfg
         candidates = []
@@ -338,7 +342,7 @@ class MixConvSSDHead(SSDHead):
 
 
 def _flatten_to_float(levels: list[Tensor], columns: int) -> Tensor:
-    """Flatten levels. Half precision becomes float32, in which losses and boxes are computed."""
+    """Flatten levels, and convert half precision to float32 for the losses and boxes."""
     flat = flatten_levels(levels, columns)
     return flat.to(torch.promote_types(flat.dtype, torch.float32))
 

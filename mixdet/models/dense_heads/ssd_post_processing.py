@@ -33,11 +33,11 @@ def select_candidates(scores: Tensor, deltas: Tensor, anchors: Tensor, cfg: dict
         deltas: (N, A, 4).
         anchors: (A, 4).
         cfg: The head's `test_cfg`. `score_thr` is the threshold, 0 by default. `nms_pre` is the
-            largest number of pairs to keep per image, without a limit by default.
+            largest number of pairs to keep per image. By default there is no limit.
 
     Returns:
-        The candidates, by descending score. k is the largest number that an image of the batch
-        needs.
+        The candidates, by descending score. k is the largest number of candidates that an image of
+        the batch has.
     """
     num_classes = scores.shape[-1]
     scores = scores.flatten(1)
@@ -95,10 +95,11 @@ def class_aware_nms(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Suppress duplicates among boxes of the same label, and keep at most `max_per_img` boxes.
 
-    The time of NMS grows with the square of the number of candidates. In plain NMS, only boxes with
-    a higher score can suppress a box. NMS of the best candidates alone therefore keeps the same
-    first boxes as NMS of all candidates. It begins with few candidates, and takes four times as
-    many at each further try, until `max_per_img` boxes are kept.
+    The time of NMS grows with the square of the number of candidates. In ordinary NMS (`type` is
+    'nms'), only boxes with a higher score can suppress a box. NMS of only the best candidates
+    therefore keeps the same first boxes as NMS of all candidates. So this function tries NMS with
+    few candidates first, and with four times as many in each further try, until `max_per_img` boxes
+    are kept.
 
     Args:
         boxes: (n, 4), (x1, y1, x2, y2).
@@ -119,4 +120,5 @@ def class_aware_nms(
             break
         count *= 4
     keep = best[keep[:limit]]
-    return boxes[keep], detections[:limit, -1], labels[keep]  # soft NMS has changed the scores
+    # The scores come from `detections`, since soft NMS changes them
+    return boxes[keep], detections[:limit, -1], labels[keep]

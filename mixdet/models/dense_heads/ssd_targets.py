@@ -17,11 +17,12 @@ class SSDTargets(NamedTuple):
 
     Attributes:
         labels: (N, A). The label of the background is the number of classes.
-        label_weights: (N, A), 0 for an anchor that does not count.
+        label_weights: (N, A), 0 for an anchor that the loss ignores.
         boxes: (N, A, 4), encoded offsets, or (x1, y1, x2, y2) in pixels for a loss on decoded
             boxes.
         box_weights: (N, A, 4), 1 for the positive anchors and 0 for the others.
-        num_positives: Number of positive anchors in the batch. An image without any counts as one.
+        num_positives: Number of positive anchors in the batch. An image without a positive anchor
+            adds 1 to it.
     """
 
     labels: Tensor

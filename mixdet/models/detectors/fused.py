@@ -9,8 +9,8 @@ from mixdet.errors import MixDetError, one_line
 from mixdet.models.fusing import fuse
 from mixdet.models.torch_private import tree_leaves
 
-# The largest allowed difference of an output, as a fraction of the largest value of that output. It
-# moves a box of SSDLite by about 0.01 pixel.
+# The largest allowed difference of an output, as a fraction of the largest value of that output. A
+# difference of this size moves a box of SSDLite by about 0.01 pixel.
 TOLERANCE = 1e-4
 
 
@@ -26,7 +26,7 @@ def fused_twin(model: BaseDetector, batch: dict) -> BaseDetector:
         The fused copy.
 
     Raises:
-        MixDetError: The detector cannot be fused, for whatever reason, or the outputs differ.
+        MixDetError: Fusing fails, whatever the error is, or the outputs differ.
             Fusing assumes that each batch norm runs right after the convolution defined before it.
             If `forward` calls them in another order, the outputs differ.
     """

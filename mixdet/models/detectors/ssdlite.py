@@ -31,19 +31,18 @@ class SSDLite(SingleStageDetector):
     """SSD with depthwise separable predictors (MobileNetV2, arXiv 1801.04381, section 6.2).
 
     mmdet's `SingleStageDetector` needs the backbone's channels in the configs of neck and head.
-    Here the backbone is built first, and its `out_channels` and `out_strides` complete these
-    configs. To change the backbone, `--cfg-options model.backbone.arch=l` is then enough. A
-    backbone without these two attributes is run once on zeros instead.
+    This class builds the backbone first, and completes the two configs from the backbone's
+    `out_channels` and `out_strides`. So `--cfg-options model.backbone.arch=l` is enough to change
+    the backbone. A backbone without these attributes is run once on zeros to find its shapes.
 
     Args:
         backbone: Config of any backbone whose outputs are (N, C, H, W) feature maps.
         neck: Config of a neck, or None. `in_channels` is filled in. mmdet's `SSDNeck` needs
             `extra_channels`, the channels of the levels that it adds, in place of `out_channels`.
-        bbox_head: Config of an SSD head. `in_channels` is filled in. In its
-            `anchor_generator`, missing arguments are filled in: `strides` as
-            `round(input_size / cells)` for each level and, if the generator takes them,
-            `input_size` and `centers`. The centers are half a stride. They are not filled in if
-            `center_offset` is given.
+        bbox_head: Config of an SSD head. `in_channels` is filled in. In its `anchor_generator`,
+            missing arguments are filled in. `strides` is `round(input_size / cells)` for each
+            level. `input_size` and `centers` are filled in if the generator takes them. The centers
+            are half a stride. They are not filled in if `center_offset` is given.
         train_cfg: Assigner, sampler and loss settings of the head.
         test_cfg: Post-processing settings of the head.
         data_preprocessor: Config of the data preprocessor.
@@ -94,7 +93,7 @@ class SSDLite(SingleStageDetector):
         self.test_cfg = test_cfg
         self.input_size = input_size
         self.channels_last = channels_last
-        # `CudaGraphHook` sets this to a function that computes the outputs with a CUDA graph.
+        # `CudaGraphHook` sets `graphed` to a function that computes the outputs with a CUDA graph.
         self.graphed: Callable[[Tensor], HeadOutputs] | None = None
         if channels_last:
             self.to(memory_format=torch.channels_last)
@@ -157,7 +156,7 @@ class SSDLite(SingleStageDetector):
 
 
 def _published_maps(backbone: nn.Module, input_size: int) -> list[FeatureMap] | None:
-    """Return the outputs that `out_channels` and `out_strides` describe, or None without these."""
+    """Return the shapes that `out_channels` and `out_strides` give, or None if one is missing."""
     if not (hasattr(backbone, "out_channels") and hasattr(backbone, "out_strides")):
         return None
     return [

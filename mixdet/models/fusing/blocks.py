@@ -15,12 +15,12 @@ from mixdet.models.torch_private import AnyBatchNorm
 
 
 def can_fold(norm: nn.Module) -> bool:
-    """Tell whether a module is only a batch norm. timm's `BatchNormAct2d` has an activation too."""
+    """Tell whether a norm can be folded. timm's `BatchNormAct2d` cannot: it has an activation."""
     return type(norm).forward in (AnyBatchNorm.forward, nn.SyncBatchNorm.forward)
 
 
 class Layer(NamedTuple):
-    """A convolution, or a module of several side by side, and the norm and activation after it."""
+    """A convolution, or a module with several side by side, with its norm and activation."""
 
     conv: nn.Module
     norm: nn.Module
@@ -52,14 +52,14 @@ class BlockLayers(NamedTuple):
     has_shortcut: bool
 
     def can_branch(self, form: FusedForm) -> bool:
-        """Tell whether every norm can be folded, and `form` keeps no 1x1 convolution grouped."""
+        """Tell whether all norms can be folded, and no 1x1 convolution stays grouped in `form`."""
         pointwise = [layer for layer in (self.expand, self.project) if layer]
         grouped = any(list(layer.conv.children()) for layer in pointwise)
         norms = [layer.norm for layer in (*pointwise, self.depthwise)]
         return (form.min_group_channels is not None or not grouped) and all(map(can_fold, norms))
 
     def input_sizes(self, form: FusedForm, behind_stem: bool) -> tuple[int, ...]:
-        """Return the sizes of the parts into which the block's input is best split."""
+        """Return the number of channels of each part into which to split the block's input."""
         if self.expand:
             return self.expand.groups(form)[0].sizes
         kernel_sizes = self.depthwise.conv.merged_kernel_sizes()
@@ -69,7 +69,8 @@ class BlockLayers(NamedTuple):
 class BranchedBlock(nn.Module):
     """A block whose depthwise convolution is split into branches.
 
-    Its input and output have the `layouts`, or None if whole. `tapped` keeps the expansion whole.
+    `layouts` has the layouts of its input and its output. None stands for a tensor that is not
+    split. `tapped` keeps the output of the expansion in one tensor.
     """
 
     def __init__(self, layers: BlockLayers, layouts: list, form: FusedForm, tapped: bool) -> None:
@@ -112,17 +113,18 @@ def branch_blocks(
 
     A tensor is split at the groups of the 1x1 expansion that reads it. The first tensor may also be
     split by the kernel sizes of the depthwise convolution that reads it. The input and output of a
-    shortcut get the same layout. A block stays unchanged if its own class does not define
+    block with a shortcut get the same layout. A block stays unchanged if its class only inherits
     `fusible_layers`, because a subclass may compute something else.
 
     Args:
-        blocks: Blocks in a row. Tensor i is the input of block i and the output of block i - 1.
-        whole: Indices of the tensors that other modules read or write. They stay whole.
+        blocks: Blocks that run one after another. Tensor i is the input of block i and the output
+            of block i - 1.
+        whole: Indices of the tensors that other modules read or write. These tensors are not split.
         tapped: Indices of the blocks whose expansion is an output of the network.
-        form: The form of the network.
+        form: The settings for the runtime.
 
     Returns:
-        The layout of the first block's input, or None if it stays whole, and the new blocks.
+        The layout of the first block's input, or None if it is not split, and the new blocks.
     """
     layers = [b.fusible_layers() if "fusible_layers" in vars(type(b)) else None for b in blocks]
     layers = [fusible if fusible and fusible.can_branch(form) else None for fusible in layers]

@@ -11,11 +11,14 @@ class FusedForm(NamedTuple):
     """The settings of `fuse` that depend on the runtime. docs/fusing.md has the measurements.
 
     Attributes:
-        min_group_channels: A 1x1 convolution is split into its groups if each group has at least
-            this many input and output channels. Otherwise it becomes dense. None keeps it grouped.
+        min_group_channels: A grouped 1x1 convolution becomes one convolution per group if each
+            group has at least this many input and output channels. Otherwise it becomes one dense
+            convolution. None keeps it grouped.
         min_group_channels_int8: The same for a network that is quantized to 8 bits.
-        min_part_channels: Zeros fill up the parts of a split tensor to this many channels.
-        inplace: Squeeze-excite and shortcuts write over their input. Only PyTorch needs this.
+        min_part_channels: A tensor can be split into several tensors, its parts. Channels of zeros
+            are added to each part up to this number of channels.
+        inplace: Squeeze-excite and shortcuts write over their input. Other runtimes than PyTorch
+            need no such setting.
     """
 
     min_group_channels: int | None = 12

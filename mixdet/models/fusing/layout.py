@@ -32,14 +32,14 @@ class ChannelLayout:
         self.boundaries = list(accumulate(self.sizes))[:-1]  # channels at which a new part begins
 
     def locate(self, groups: ChannelLayout) -> list[Range]:
-        """Return the range of each group of channels in the joined parts. Zeros are counted."""
+        """Return the range of each group's channels in the joined parts, with zeros counted."""
         *starts, total = accumulate(self.padded_sizes, initial=0)
         parts = zip(starts, self.sizes, strict=True)
         positions = [*(start + i for start, size in parts for i in range(size)), total]
         return list(pairwise(positions[end] for end in accumulate(groups.sizes, initial=0)))
 
     def pad(self, weight: Tensor, dim: int) -> Tensor:
-        """Insert the parts' zeros into a weight or bias, along `dim`, the channels' dimension."""
+        """Insert zeros for the additional channels into a weight or bias, along `dim`."""
         others = [0, 0] * (weight.dim() - 1 - dim)
         parts = zip(weight.split(self.sizes, dim), self.sizes, self.padded_sizes, strict=True)
         return torch.cat([F.pad(w, [*others, 0, padded - size]) for w, size, padded in parts], dim)
@@ -50,9 +50,10 @@ def split_by_kernel(
 ) -> ChannelLayout:
     """Split the channels of a MixConv into branches. `kernel_sizes` has one size per channel.
 
-    A branch ends at each of the `boundaries`, where a group of a 1x1 convolution ends. It also ends
-    where the kernel size changes, moved down to a multiple of `BLOCK` or to one of the
-    `boundaries`, whichever is nearer. The channels in between get the next branch's kernel size.
+    A branch ends at each of the `boundaries`, where a group of a 1x1 convolution ends. A branch
+    also ends near each change of the kernel size, at the last multiple of `BLOCK` or boundary that
+    is not above the change. The channels from this end to the change belong to the next branch. In
+    each branch, kernels are zero-padded to the largest one.
     """
     ends = {0, len(kernel_sizes), *boundaries}
     for channel, (size, following) in enumerate(pairwise(kernel_sizes), 1):

@@ -18,12 +18,13 @@ def fuse(
 ) -> nn.Module:
     """Rewrite a trained network into the form that a runtime computes fastest.
 
-    Batch norm is folded into the convolution before it. If a backbone has `branch_blocks(form)`,
-    this splits its blocks into parallel branches. If another module has `fused(form)`, this returns
-    its replacement. For a MixConv that is one convolution with zero-padded kernels: docs/fusing.md.
+    Batch norm is folded into the convolution before it. The method `branch_blocks(form)` of a
+    backbone, if it has one, splits the blocks into parallel branches. The method `fused(form)` of
+    any other module returns the replacement of the module. A MixConv becomes one convolution with
+    zero-padded kernels. docs/fusing.md explains the steps.
 
     Hooks of replaced modules are lost. With 'torch', squeeze-excite and shortcuts write over their
-    input. Hooks that remain must then copy the tensors that they keep, and gradients may fail.
+    input. A remaining hook must then copy each tensor that it keeps, and gradients may fail.
 
     Args:
         model: A detector or any other network. It is not changed.
@@ -50,7 +51,7 @@ def fuse(
             if hasattr(type(child), "fused"):
                 setattr(module, name, child.fused(form))
             elif isinstance(child, AnyBatchNorm) and not can_fold(child):
-                setattr(module, name, nn.Sequential(child))  # hides it from `fuse_conv_bn`
+                setattr(module, name, nn.Sequential(child))  # so `fuse_conv_bn` skips it
     fused = fuse_conv_bn(fused)
     for module in fused.modules():
         if hasattr(type(module), "allow_inplace"):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from mixdet.models.fusing.layout import ChannelLayout, Range
 
 Parts = Tensor | list[Tensor]  # a whole tensor (N, C, H, W), or a list of its parts (N, C_i, H, W)
-Groups = tuple[ChannelLayout, ChannelLayout] | None  # groups of input and output; None for one
+Groups = tuple[ChannelLayout, ChannelLayout] | None  # of input and output; None for a single group
 Source = tuple[Range, Range | None]  # parts to join; channels to read, or None for all of them
 
 
@@ -32,10 +32,11 @@ class PerPart(nn.Sequential):
 class PartitionedConv2d(nn.ModuleList):
     """A convolution whose input and output may be split into parts.
 
-    A part of the output is one piece, or several joined pieces. A piece is a sum of convolutions,
-    since runtimes add while they convolve. If the input has fewer channels than the output, parts
-    of the input are joined for one convolution, which is a small copy. Otherwise each part has its
-    own convolution. `conv` must have a bias. Its weight must be zero between different `groups`.
+    A part of the output is one piece, or several pieces that are concatenated. A piece is the sum
+    of the convolutions of one or more input parts. The sum is cheap, since runtimes add the terms
+    while they convolve. If the input has fewer channels than the output, the input parts are joined
+    for one convolution instead, since this copies little. `conv` must have a bias. Its weight must
+    be zero between different `groups`.
     """
 
     allow_inplace = False  # a sum may be written over one of its terms
@@ -46,7 +47,7 @@ class PartitionedConv2d(nn.ModuleList):
     ) -> None:
         super().__init__()
         self.sources: list[Source] = []  # what each convolution reads
-        self.pieces: list[list[int]] = []  # per output part, the convolutions in each piece
+        self.pieces: list[list[int]] = []  # per output part, the number of convolutions per piece
         join = conv.in_channels < conv.out_channels
         groups = groups or (ChannelLayout([conv.in_channels]), ChannelLayout([conv.out_channels]))
         ranges = list(zip(inputs.locate(groups[0]), outputs.locate(groups[1]), strict=True))
@@ -91,7 +92,7 @@ def _read(parts: Sequence[Tensor], source: Source) -> Tensor:
 
 
 def _sources(inputs: ChannelLayout, start: int, stop: int, join: bool) -> list:
-    """Return the sources of the channels [start, stop), each with its columns of the weight."""
+    """Return the sources of the channels [start, stop), and the weight's columns for each one."""
     ranges = inputs.locate(inputs)
     parts = [i for i, (first, end) in enumerate(ranges) if first < stop and start < end]
     first, end = ranges[parts[0]][0], ranges[parts[-1]][1]
@@ -106,7 +107,7 @@ def _sources(inputs: ChannelLayout, start: int, stop: int, join: bool) -> list:
 def split_depthwise(
     conv: nn.Conv2d, layout: ChannelLayout, kernel_sizes: Sequence[int]
 ) -> nn.ModuleList:
-    """Split a depthwise convolution with a bias. Each part gets its channels' largest kernel."""
+    """Split a depthwise convolution with a bias. A part uses the largest kernel size in it."""
     weight, bias, convs = layout.pad(conv.weight, 0), layout.pad(conv.bias, 0), []
     ends = pairwise([0, *layout.boundaries, len(kernel_sizes)])
     for (start, stop), (first, end) in zip(ends, layout.locate(layout), strict=True):

@@ -28,11 +28,11 @@ class SqueezeExcite(nn.Module):
     Args:
         channels: Channels in and out.
         reduced: Channels between the two 1x1 convolutions.
-        act_cfg: Activation between them.
+        act_cfg: Activation between the two convolutions.
 
     Attributes:
-        allow_inplace: The output may be written over the input. Nothing else may read the input
-            then.
+        allow_inplace: The output may be written over the input. Then no other module may read the
+            input.
     """
 
     allow_inplace = False
@@ -93,7 +93,7 @@ class DepthwiseSeparable(nn.Module):
         stride: Stride of the depthwise convolution.
         residual: True makes the block of MobileNetV2 and MixNet. It has no activation after the 1x1
             convolution, and has a shortcut if input and output have the same shape. False makes the
-            block of MobileNetV1. It has an activation there, and no shortcut.
+            block of MobileNetV1, with an activation after the 1x1 convolution and no shortcut.
         padding: 'symmetric' or 'same'.
         norm_cfg: Normalization after each convolution.
         act_cfg: Activation.
@@ -136,7 +136,7 @@ class DepthwiseSeparable(nn.Module):
         return y
 
     def fusible_layers(self) -> BlockLayers:
-        """Return the layers in order, see `mixdet.models.fusing`."""
+        """Return the layers in order for fusing."""
         depthwise = Layer(self.conv_dw, self.bn1, self.act1)
         project = Layer(self.conv_pw, self.bn2, self.act2)
         return BlockLayers(None, depthwise, None, project, self.has_shortcut)
@@ -145,7 +145,7 @@ class DepthwiseSeparable(nn.Module):
 class Expansion(nn.Module):
     """The first layer of an inverted residual block: 1x1 convolution, norm, activation.
 
-    It replaces the block if the network needs no output of the block's later layers.
+    The network uses it in place of a block if no output needs the block's later layers.
 
     Args:
         in_channels: Channels of the input.
@@ -174,7 +174,7 @@ class Expansion(nn.Module):
 class InvertedResidual(nn.Module):
     """1x1 expansion, depthwise convolution, squeeze-excite, linear 1x1 projection.
 
-    The block is that of MobileNetV2 (arXiv 1801.04381, section 3.3), with squeeze-excite as in
+    This is the block of MobileNetV2 (arXiv 1801.04381, section 3.3). Squeeze-excite is added as in
     MnasNet and MixNet.
 
     Args:
@@ -247,7 +247,7 @@ class InvertedResidual(nn.Module):
         return y
 
     def fusible_layers(self) -> BlockLayers | None:
-        """Return the layers in order, see `mixdet.models.fusing`. None if `se` was replaced."""
+        """Return the layers in order for fusing, or None if `se` was replaced."""
         if type(self.se) not in (nn.Identity, SqueezeExcite):
             return None
         return BlockLayers(

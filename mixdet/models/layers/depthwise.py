@@ -1,10 +1,9 @@
 """Depthwise convolution whose gradients are computed in ways that are fast with oneDNN.
 
-oneDNN has a fast routine for the gradient of the weight if the kernel has at most three columns. It
-also has one for the gradient of the input, except in bfloat16 with a stride. Otherwise it uses code
-for dense convolutions, which takes several times as long. This module therefore computes the
-gradient of a wider weight in strips of three columns. With a stride, it computes the bfloat16
-gradient of the input in float32.
+In two cases oneDNN has no fast routine, and uses its code for dense convolutions, which takes
+several times as long. The first case is the gradient of a weight with more than three columns. This
+module computes it in strips of three columns. The second case is the gradient of the input in
+bfloat16 with a stride above 1. This module computes it in float32.
 """
 
 from __future__ import annotations
@@ -52,7 +51,7 @@ def depthwise_conv(x: Tensor, weight: Tensor, stride: int, padding: int, channel
 
 
 def _needs_gradient(x: Tensor, weight: Tensor) -> bool:
-    """Tell whether a plain backward pass may follow, and `x` is on a CPU and in channels_last."""
+    """Tell whether a usual backward pass may follow, and `x` is on a CPU and in channels_last."""
     return (
         eager_on_cpu(x)
         and torch.is_grad_enabled()
@@ -75,7 +74,7 @@ class _Depthwise(torch.autograd.Function):
     def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Any, ...]:
         x, weight = ctx.saved_tensors
         needs_x, needs_weight = ctx.needs_input_grad[:2]
-        # torch's own function is needed to differentiate again, or for many outputs at once.
+        # Only torch's own function supports a second derivative, or a batch of gradients.
         if torch.is_grad_enabled() or is_batched_gradient(grad):
             grads = depthwise_backward(grad, x, weight, *ctx.geometry, (needs_x, needs_weight))
         else:
@@ -89,7 +88,7 @@ class _Depthwise(torch.autograd.Function):
 def _input_gradient(grad: Tensor, x: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
     """Return the gradient of the input (N, C, H, W)."""
     dtype = torch.float32 if stride > 1 else x.dtype
-    # torch needs only the shape of x. It would copy an x that is a slice of channels.
+    # torch needs only the shape of x. From an x that is a slice of channels, it would make a copy.
     like_x = torch.empty(x.shape, dtype=dtype, memory_format=torch.channels_last)
     grad, weight = grad.to(dtype), weight.to(dtype)
     return depthwise_backward(grad, like_x, weight, stride, padding, (True, False))[0].to(x.dtype)
@@ -121,6 +120,6 @@ def _weight_gradient(grad: Tensor, x: Tensor, weight: Tensor, stride: int, paddi
         shifted = memory.as_strided(padded.shape, padded.stride(), first * channels)
         kernels = weight[..., first : first + STRIP]
         strip = depthwise_backward(grad, shifted, kernels, stride, 0, (False, True))[1]
-        strips.append(strip[..., done - first :])  # the last strip overlaps the one before it
+        strips.append(strip[..., done - first :])  # the last strip may overlap the one before
         done = first + STRIP
     return torch.cat(strips, -1)

@@ -1,4 +1,4 @@
-"""Conditions under which a layer may replace its modules by a faster computation."""
+"""Conditions under which a layer may use a faster computation than its modules."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def eager_on_cpu(x: object) -> bool:
 
 
 def onednn_computes(dtype: torch.dtype) -> bool:
-    """Tell whether oneDNN convolves a type on this CPU: float32, or bfloat16 if it is supported."""
+    """Tell whether oneDNN convolves this type: float32, or bfloat16 if the CPU supports it."""
     return (
         dtype in (torch.float32, torch.bfloat16)
         and torch.backends.mkldnn.is_available()

@@ -58,7 +58,9 @@ def split_channels(channels: int, groups: int, split: str = "equal") -> list[int
 
 @torch.fx.wrap  # symbolic tracing records this call, since the padding depends on the input's size
 def pad_same(x: Tensor, kernel_size: int, stride: int, dilation: int = 1) -> Tensor:
-    """Pad with zeros as TensorFlow's SAME does: an odd pixel is added at the right or bottom.
+    """Pad with zeros as TensorFlow's SAME does.
+
+    If the number of pixels to add is odd, the right or the bottom gets one more.
 
     Args:
         x: (N, C, H, W).
@@ -103,7 +105,7 @@ class SplitConv2d(nn.Module):
         """(N, sum of in_channels, H, W) -> (N, sum of out_channels, H', W')."""
         convs = list(self.children())
         groups = torch.split(x, [conv.in_channels for conv in convs], 1)
-        # by index, since torch.fx cannot iterate over the result of a split
+        # The groups are indexed, since torch.fx cannot iterate over the result of a split
         return torch.cat([conv(groups[index]) for index, conv in enumerate(convs)], 1)
 
 
@@ -185,7 +187,10 @@ class DepthwiseConv2d(nn.Conv2d):
             )
         if dilated:
             if stride > 1:
-                raise ValueError(f"dilated=True works at stride 1 only, not {stride}: change one")
+                raise ValueError(
+                    f"dilated=True works at stride 1 only, not {stride}: use stride=1 or "
+                    "dilated=False"
+                )
             if kernel_size > 3:
                 kernel_size, dilation = 3, dilation * (kernel_size - 1) // 2
         pads_same = padding == "same" and stride > 1  # at stride 1 both paddings are symmetric
@@ -205,8 +210,8 @@ class DepthwiseConv2d(nn.Conv2d):
         """(N, C, H, W) -> (N, C, ceil(H/stride), ceil(W/stride))."""
         if self.pads_same:
             x = pad_same(x, self.kernel_size[0], self.stride[0], self.dilation[0])
-        # `depthwise_conv` takes only attributes as built. Folding batch norm adds a bias, and a
-        # caller may have changed the others.
+        # `depthwise_conv` supports neither a bias, which folding batch norm adds, nor some settings
+        # that a caller can make after `__init__`
         plain = (
             self.bias is None
             and self.padding_mode == "zeros"
@@ -247,8 +252,8 @@ class MixedDepthwiseConv2d(SplitConv2d):
         """Make one depthwise convolution with equal outputs.
 
         The kernels are zero-padded to the largest one. Kernels of different dilations get a common
-        dilation, with zeros between their weights. The one convolution needs more multiplications
-        than the separate ones, and less memory traffic.
+        dilation, with zeros between their weights. The merged convolution needs more
+        multiplications than the separate ones, but less memory traffic.
 
         Returns:
             A new `nn.Conv2d` with a copy of the weights. With SAME padding and a stride, it is a
@@ -256,7 +261,7 @@ class MixedDepthwiseConv2d(SplitConv2d):
 
         Raises:
             ValueError: With SAME padding, if some kernels are narrower than the stride and others
-                are wider. Their centers then differ by an offset that depends on the input size.
+                are wider. The offset between their centers then depends on the input size.
         """
         return merge_depthwise(list(self.children())).train(self.training)
 

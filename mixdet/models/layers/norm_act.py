@@ -1,10 +1,10 @@
 """Batch norm and activation as one autograd function that stores one tensor fewer in training.
 
 For the backward pass of `act(norm(x))`, two separate modules store `x` and the normalized tensor.
-The one function stores `x`. Its backward pass computes the normalized tensor again, similar to
-InPlace-ABN (arXiv 1712.02616). For ReLU and ReLU6 the function also keeps its output and does not
-compute it again. This costs no memory, because the next layer keeps the output anyway. Only an
-output of the network is copied.
+The one function stores only `x` for SiLU. Its backward pass computes the normalized tensor again,
+similar to InPlace-ABN (arXiv 1712.02616). For ReLU and ReLU6 the function also stores its output,
+and need not compute the normalized tensor again. This costs no memory, because the next layer
+stores the output anyway. If no layer follows, the function stores a copy.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ PART = 2**20  # bytes that are written at a time
 def apply_norm_act(norm: nn.Module, act: nn.Module, x: Tensor, last: bool = False) -> Tensor:
     """Compute `act(norm(x))`, with the statistics, results and gradients of the two modules.
 
-    The one function is used in training on a CPU, if the norm is an `nn.BatchNorm2d` with weights,
-    running statistics and a momentum, the activation is a SiLU, ReLU or ReLU6, and neither has
-    hooks. Otherwise the two modules are called one by one, for example in evaluation, on other
-    devices, in traces and under `torch.compile`, which fuses the modules itself. The gradients of
-    the one function can be differentiated once more. Forward-mode differentiation and `torch.func`
-    raise an error.
+    The one function is used in training on a CPU. The norm must be an `nn.BatchNorm2d` with
+    weights, running statistics and a momentum. The activation must be a SiLU, ReLU or ReLU6.
+    Neither may have hooks. Otherwise the two modules are called one by one, for example in
+    evaluation, on other devices, in traces and under `torch.compile`. The gradients of the one
+    function can be differentiated once more. It raises an error in forward-mode differentiation and
+    in `torch.func`.
 
     Args:
         norm: Normalization.
@@ -61,7 +61,7 @@ def apply_norm_act(norm: nn.Module, act: nn.Module, x: Tensor, last: bool = Fals
         and type(act) in (nn.SiLU, nn.ReLU, nn.ReLU6)
         and eager_on_cpu(x)
         and x.dim() == 4
-        # with one value per channel, nn.BatchNorm2d raises its own error
+        # With one value per channel, nn.BatchNorm2d is called, and raises its own error
         and x.numel() > x.shape[1]
         and not (hooked(norm) or hooked(act))
     )
@@ -116,7 +116,7 @@ class _NormAct(torch.autograd.Function):
 
 
 def _in_place(x: Tensor, weight: Tensor, grad: Tensor) -> bool:
-    """Tell whether the gradient of x should be written over that of the batch norm's output."""
+    """Tell whether to write the gradient of x over the gradient of the batch norm's output."""
     return (
         x.nbytes >= LARGE
         and x.dtype == weight.dtype
