@@ -29,8 +29,7 @@ def load(coco: str) -> tuple[int, int, list[float]]:
 
     Returns:
         The number of epochs, the number of different sets of workers, and the memory of the largest
-        worker in MB after each epoch. Epochs in the first tenth of the
-        samples are left out.
+        worker in MB after each epoch. The epochs of the first tenth of the samples are left out.
     """
     cfg = load_config(str(ROOT / "configs/ssdlite_mixnet_m_coco.py"), data_root=coco)
     loader = Runner.build_dataloader(
