@@ -169,9 +169,8 @@ def test_the_seed_determines_the_distortion_of_training_images():
     ]
     expected = plain({"inputs": [torch.from_numpy(p).permute(2, 0, 1) for p in pixels]})
     torch.testing.assert_close(distorted, expected["inputs"], atol=1e-3, rtol=0)
-    assert torch.equal(
-        model(data)["inputs"], plain(data)["inputs"]
-    )  # no distortion unless `training`
+    # Without `training`, nothing is distorted.
+    assert torch.equal(model(data)["inputs"], plain(data)["inputs"])
 
 
 def test_distortion_refuses_images_of_several_sizes():
