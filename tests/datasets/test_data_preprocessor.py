@@ -1,4 +1,4 @@
-"""BatchedDetDataPreprocessor gives what mmdet's DetDataPreprocessor gives."""
+"""BatchedDetDataPreprocessor returns the same batches as mmdet's DetDataPreprocessor."""
 
 from __future__ import annotations
 
@@ -68,13 +68,13 @@ SAME_SIZE = [(8, 10)] * 3
     ],
     ids=["bytes", "floats", "several sizes", "no objects", "one tensor"],
 )
-def test_a_batch_equals_that_of_mmdets_preprocessor(data, divisor, training):
+def test_a_batch_equals_the_batch_of_mmdets_preprocessor(data, divisor, training):
     kwargs = COMMON | dict(pad_size_divisor=divisor)
     before = copy.deepcopy(data)
     got = BatchedDetDataPreprocessor(**kwargs)(data, training)
     assert_same(got, DetDataPreprocessor(**kwargs)(copy.deepcopy(data), training))
     for one, other in zip(data["data_samples"], before["data_samples"], strict=True):
-        assert one.metainfo == other.metainfo  # the loader's batch stays as it was
+        assert one.metainfo == other.metainfo  # the given batch is unchanged
         assert type(one.gt_instances.bboxes) is type(other.gt_instances.bboxes)
 
 
@@ -91,8 +91,8 @@ def test_a_batch_equals_that_of_mmdets_preprocessor(data, divisor, training):
     ],
     ids=["plain", "integers", "one deviation", "to be padded", "one mean"],
 )
-def test_images_in_channels_last_stay_in_it(dtype, order, special):
-    """Except where they are padded, or where all channels have one mean."""
+def test_channels_last_images_stay_channels_last(dtype, order, special):
+    """Images may lose this memory format if they need padding or if the mean is a single value."""
     data = batch(SAME_SIZE, dtype=dtype)
     rows = [image.permute(1, 2, 0).contiguous() for image in data["inputs"]]
     data["inputs"] = [image.permute(2, 0, 1) for image in rows]
@@ -103,7 +103,7 @@ def test_images_in_channels_last_stay_in_it(dtype, order, special):
     if "pad_size_divisor" not in special and len(kwargs["mean"]) == 3:
         assert got["inputs"].is_contiguous(memory_format=torch.channels_last)
     for one, other in zip(data["data_samples"], before["data_samples"], strict=True):
-        assert one.metainfo == other.metainfo  # the loader's batch stays as it was
+        assert one.metainfo == other.metainfo  # the given batch is unchanged
     assert all(map(torch.equal, data["inputs"], before["inputs"]))
 
 
@@ -111,7 +111,7 @@ def test_gradients_reach_the_images():
     images = torch.rand(2, 3, 4, 5).contiguous(memory_format=torch.channels_last)
     images.requires_grad_()
     BatchedDetDataPreprocessor(**COMMON)({"inputs": list(images)})["inputs"].sum().backward()
-    expected = 1 / torch.tensor(COMMON["std"]).flip(0).view(3, 1, 1)  # of BGR
+    expected = 1 / torch.tensor(COMMON["std"]).flip(0).view(3, 1, 1)  # from RGB to BGR
     torch.testing.assert_close(images.grad, expected.expand_as(images))
 
 
@@ -123,7 +123,7 @@ def test_a_float64_network_gets_float64_images():
     torch.testing.assert_close(ours(dict(data))["inputs"], theirs(dict(data))["inputs"])
 
 
-def test_segmentation_maps_are_batched_as_by_mmdet():
+def test_segmentation_maps_are_batched_as_in_mmdet():
     data = batch(SAME_SIZE)
     data["data_samples"][1].gt_sem_seg = PixelData(sem_seg=torch.zeros(1, 8, 10))
     got = BatchedDetDataPreprocessor(**COMMON)(copy.deepcopy(data))
@@ -133,8 +133,8 @@ def test_segmentation_maps_are_batched_as_by_mmdet():
     )
 
 
-def test_images_without_samples_are_normalized_as_by_mmdet():
-    """A test without annotations and test-time augmentation send such batches."""
+def test_images_without_samples_are_normalized_as_in_mmdet():
+    """Such batches come from test-time augmentation, and from test data without annotations."""
     images = batch(SAME_SIZE)["inputs"]
     ours, theirs = BatchedDetDataPreprocessor(**COMMON), DetDataPreprocessor(**COMMON)
     for inputs in (images, torch.stack(images)):
@@ -169,7 +169,8 @@ def test_the_seed_determines_the_distortion_of_training_images():
     ]
     expected = plain({"inputs": [torch.from_numpy(p).permute(2, 0, 1) for p in pixels]})
     torch.testing.assert_close(distorted, expected["inputs"], atol=1e-3, rtol=0)
-    assert torch.equal(model(data)["inputs"], plain(data)["inputs"])  # not in a test
+    # Without `training`, nothing is distorted.
+    assert torch.equal(model(data)["inputs"], plain(data)["inputs"])
 
 
 def test_distortion_refuses_images_of_several_sizes():

@@ -65,7 +65,7 @@ def test_a_users_own_folder_is_used_and_left_alone(tmp_path, few_scenes):
     assert [file.name for file in own.iterdir()] == ["annotations"]
 
 
-def test_a_folder_of_something_else_is_refused(tmp_path, few_scenes):
+def test_a_folder_with_other_files_is_refused(tmp_path, few_scenes):
     (tmp_path / "notes.txt").write_text("")
     with pytest.raises(MixDetError, match=r"notes\.txt"):
         build(tmp_path)
@@ -76,7 +76,7 @@ def test_a_missing_annotation_file_of_another_split_is_named(tmp_path, few_scene
         build(tmp_path / "scenes", ann_file="annotations/instances_test.json")
 
 
-def test_other_ranks_wait_and_draw_nothing(tmp_path, few_scenes, monkeypatch):
+def test_ranks_other_than_0_wait_and_draw_nothing(tmp_path, few_scenes, monkeypatch):
     import mixdet.datasets.digit_scenes as module
 
     waited = []

@@ -1,4 +1,4 @@
-"""Data that are not trusted: names that lead out of the folder, huge images and broken ones."""
+"""Untrusted data: file names that lead out of the folder, huge images and broken images."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_a_link_out_of_the_folder_is_refused_and_not_opened(images_copy, kind):
     else:
         (folder / "inner").symlink_to(images_copy / "val2017")
         rename(images_copy, "inner/1.png")
-    dataset = build(images_copy, max_broken=1.0)  # it is no broken image: never replaced
+    dataset = build(images_copy, max_broken=1.0)  # allows broken images, not links
     with pytest.raises(
         MixDetError, match=re.escape(f"a link to {images_copy}/val2017/1.png")
     ) as error:
@@ -168,7 +168,7 @@ def test_a_broken_image_is_replaced_by_one_that_the_seed_chooses(images_copy):
     assert replaced[0] != replaced[1]
 
 
-def test_a_data_set_of_broken_images_only_is_refused(images_copy):
+def test_a_data_set_with_only_broken_images_is_refused(images_copy):
     damage(images_copy, *range(1, IMAGES + 1))
     with pytest.raises(MixDetError, match=f"{IMAGES} of {IMAGES} training images"):
         build(images_copy, max_broken=1.0)[0]
@@ -202,7 +202,7 @@ def train(tmp_path, data, workers, share):
 def test_training_names_and_replaces_broken_images_up_to_max_broken(images_copy, tmp_path, workers):
     damage(images_copy, 4, 9)
     log = train(tmp_path, images_copy, workers, share=2 / IMAGES)
-    for name in (4, 9):  # once, though there are two epochs
+    for name in (4, 9):  # each is logged once, although there are two epochs
         assert log.count(f"{name}.png: the image is damaged, or not an image; another image") == 1
     assert f"2 of {IMAGES} training images are broken" in log
     assert (tmp_path / "work" / "epoch_2.pth").is_file()
@@ -231,7 +231,7 @@ def test_a_png_with_a_chunk_longer_than_the_file_is_damaged(images_copy):
 
 
 @pytest.mark.parametrize("value", [10**400, 2**63, float("inf"), 1e300])
-def test_a_box_with_coordinates_beyond_all_images_is_refused(images_copy, value):
+def test_a_box_with_huge_or_infinite_coordinates_is_refused(images_copy, value):
     file = images_copy / "annotations" / "instances_train2017.json"
     content = json.loads(file.read_text())
     content["annotations"][0]["bbox"][2] = value

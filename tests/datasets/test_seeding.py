@@ -27,7 +27,7 @@ from tests.tiny import CLASSES, IMAGES
 
 @TRANSFORMS.register_module()
 class RefuseSome(BaseTransform):
-    """Draw from all three generators and refuse about a third of the samples."""
+    """Draw from Python's, NumPy's and torch's generators, and refuse a third of the samples."""
 
     def transform(self, results: dict) -> dict | None:
         draws = random.random(), np.random.rand(), torch.rand(()).item()
@@ -69,7 +69,7 @@ def loader(config, workers, batch_size=4, collate="pseudo_collate"):
             "num_workers": workers,
             "collate_fn": {"type": collate},
             "persistent_workers": workers > 0,
-            # not mmengine's: whatever the workers start with must not matter
+            # The seed with which a worker starts must not matter, so it is an arbitrary one.
             "worker_init_fn": {"type": seed_worker},
         },
         seed=5,
@@ -81,7 +81,7 @@ def seed_worker(worker_id):
 
 
 def epochs(loader, number=2):
-    """Batches of each epoch, flattened to lists of samples."""
+    """Yield for each epoch the list of its samples."""
     for epoch in range(number):
         loader.sampler.set_epoch(epoch)
         batches = list(loader)
@@ -115,7 +115,7 @@ def test_images_do_not_depend_on_the_number_of_workers(images, pipeline, collate
 def test_the_replacement_of_a_refused_sample_depends_on_the_key_only(images):
     runs = [list(epochs(loader(dataset(images, DRAWS), workers), 3)) for workers in (0, 2)]
     assert runs[0] == runs[1]
-    assert len({image for image, _ in runs[0][0]}) < IMAGES  # some came in place of others
+    assert len({image for image, _ in runs[0][0]}) < IMAGES  # some replace refused images
 
 
 @pytest.mark.parametrize("wrap", ["RepeatDataset", "ConcatDataset"])
@@ -130,7 +130,7 @@ def test_wrapped_data_sets_keep_the_key(images, wrap):
     assert runs[0] == runs[1]
     assert (
         len({draws for _, draws in runs[0][0]}) == 2 * IMAGES
-    )  # a sample that comes twice is drawn anew
+    )  # an image that occurs twice gets two different draws
 
 
 def test_keys_do_not_depend_on_the_number_of_gpus(monkeypatch):

@@ -1,4 +1,4 @@
-"""A worker uses its shared memory blocks again, and never while a tensor of a batch is in use."""
+"""A worker reuses a shared memory block, but only after the tensor in it has been freed."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ from mixdet.datasets import packed_collate
 from mixdet.datasets.shared_memory import MAX_BLOCKS, SharedTensor
 
 BATCH, BATCHES = 4, 60
-# Blocks of a worker that can be mapped at once: two ahead, one in use, and two on their way.
+# The most blocks of one worker that are mapped at once: two for batches that were fetched ahead,
+# one for the batch in use, and two for batches that are being sent.
 BLOCKS_PER_WORKER = 5
 
-# an exception in a finalizer, which frees a block, must fail the test
+# Blocks are freed by finalizers. An exception in a finalizer must fail the test.
 pytestmark = pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
 needs_maps = pytest.mark.skipif(
     not sys.platform.startswith("linux"), reason="reads /proc/self/maps"
@@ -28,7 +29,7 @@ needs_maps = pytest.mark.skipif(
 
 
 def image(index: int) -> Tensor:
-    """Different for each index, and of two sizes, which change with the batch."""
+    """Return an image filled with its index. The images of every fifth batch are larger."""
     size = (3, 31, 30) if index // BATCH % 5 == 4 else (3, 20, 20)
     return torch.full(size, index, dtype=torch.float32)
 
@@ -69,7 +70,7 @@ def test_blocks_of_memory_are_used_again():
     for batch in loader():
         seen |= mapped_blocks() - others
         del batch
-    # each block is replaced at most once, by one for larger images
+    # There are two workers, and each block is replaced at most once, by one for larger images.
     assert 0 < len(seen) <= 2 * 2 * BLOCKS_PER_WORKER < BATCHES
 
 
@@ -77,7 +78,7 @@ def use_several_blocks_of_each_size() -> None:
     for size in range(1, 40):
         shared = [SharedTensor((size,), torch.uint8) for _ in range(2)]
         for value, part in enumerate(shared):
-            part.tensor.fill_(value)  # would overwrite the state of a block that is too small
+            part.tensor.fill_(value)  # overwrites the block's state if the block is too small
         shared.append(SharedTensor((size,), torch.uint8))
         shared[-1].tensor.fill_(2)
         for value, part in enumerate(shared):
@@ -88,7 +89,7 @@ def test_blocks_do_not_overlap():
     assert run_in_fork(use_several_blocks_of_each_size) == 0
 
 
-def test_a_fork_keeps_its_images_of_a_batch():
+def test_images_in_a_forked_process_do_not_change():
     context = multiprocessing.get_context("fork")
     batches_are_over = context.Event()
     batches = iter(loader(1))
@@ -113,7 +114,7 @@ def test_a_fork_keeps_its_images_of_a_batch():
 
 
 @needs_maps
-def test_forks_leave_enough_blocks():
+def test_forks_do_not_use_up_the_blocks():
     others = mapped_blocks()
     for batch in loader(1):
         run_in_fork(batch.clear)
@@ -121,7 +122,7 @@ def test_forks_leave_enough_blocks():
 
 
 @pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="lists the files of shared memory")
-def test_workers_that_end_leave_no_file():
+def test_workers_that_end_leave_no_shared_memory_file():
     strategy = torch.multiprocessing.get_sharing_strategy()
     torch.multiprocessing.set_sharing_strategy("file_system")
     try:
@@ -132,7 +133,8 @@ def test_workers_that_end_leave_no_file():
             counts.append(len(list(Path("/dev/shm").glob("torch_*"))))
     finally:
         torch.multiprocessing.set_sharing_strategy(strategy)
-    assert counts[-1] <= counts[0] + 2  # a round uses at least four; other processes have some too
+    # Each round creates at least four files. Up to two new files may belong to other processes.
+    assert counts[-1] <= counts[0] + 2
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
@@ -152,7 +154,7 @@ def test_no_image_changes_while_it_is_held(held, method):
 
 
 @needs_maps
-def test_images_received_in_inference_mode_free_their_block_after_it():
+def test_images_received_in_inference_mode_free_their_block_outside_of_it():
     others, seen = mapped_blocks(), set()
     batches = iter(loader(1))
     for _ in range(BATCHES):

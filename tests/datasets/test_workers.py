@@ -13,17 +13,24 @@ from mixdet.config.read import load_config
 from tests.conftest import ROOT
 
 SAMPLES = 20_000
-GROWTH = 20  # MB; an image that stayed would be 0.3, the sample's images decoded once 20,000
+# Allowed growth in MB. An image of 320 x 320 pixels has 0.3 MB, so a worker that kept one image per
+# sample would grow by more than 2,000 MB.
+GROWTH = 20
 
 
 def resident(pid: int) -> float:
-    """Memory of a process in MB, as Linux counts it, without what it shares."""
+    """Return a process's resident memory in MB, without files and shared memory."""
     fields = (line.split() for line in Path(f"/proc/{pid}/status").read_text().splitlines())
     return next(int(words[1]) / 1e3 for words in fields if words[0] == "RssAnon:")
 
 
 def load(coco: str) -> tuple[int, int, list[float]]:
-    """Load epochs, and return their number, the number of sets of workers, and their memory."""
+    """Load `SAMPLES` samples in epochs.
+
+    Returns:
+        The number of epochs, the number of different sets of workers, and the memory of the largest
+        worker in MB after each epoch. The epochs of the first tenth of the samples are left out.
+    """
     cfg = load_config(str(ROOT / "configs/ssdlite_mixnet_m_coco.py"), data_root=coco)
     loader = Runner.build_dataloader(
         dict(cfg.train_dataloader, batch_size=8, num_workers=2), seed=0
@@ -43,7 +50,7 @@ def load(coco: str) -> tuple[int, int, list[float]]:
 @pytest.mark.heavy
 @pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="memory is read from /proc")
 def test_a_worker_does_not_grow_over_20000_samples(coco_sample):
-    # in a process of its own: workers are forked with all that the process holds
+    # A forked worker starts with its parent's memory, so the parent is a new process.
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=spawn) as pool:
         epochs, sets_of_workers, memory = pool.submit(load, str(coco_sample)).result()

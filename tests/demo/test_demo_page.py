@@ -52,7 +52,7 @@ def test_only_boxes_above_the_threshold_are_drawn(tmp_path, threshold, words):
     detected = page.detect_upload([Corners()], save(tmp_path / "a.png", 600, 600))
     image, line = page.draw_results(detected, threshold)
     assert line.startswith(f"**{words}** in ")
-    # Only the box of score 0.1 leaves marks in the last quarter of the image.
+    # Only the box with the score 0.1 is drawn in the lower right quarter of the image.
     marked = (np.abs(image[400:, 400:].astype(int) - 40) > 60).any()
     assert marked == (threshold < 0.1)
 

@@ -1,4 +1,4 @@
-"""Requests that pass the gate of the demo page, and requests that it refuses."""
+"""Which requests to the demo page's server `Gate` lets through, and which it refuses."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ JOIN = "/gradio_api/queue/join"
 
 @pytest.fixture
 def ask(tmp_path):
-    """Send a request to the gate; return its status and the body that the application received.
+    """A function that sends a request through `Gate` to an application.
 
-    The body is None if the request was refused.
+    It returns the status of the response and the body that reached the application. The body is
+    None if `Gate` refused the request.
     """
     received = []
 
@@ -111,7 +112,7 @@ def test_requests_above_the_size_limits_are_refused(ask):
 
 
 class TestMessages:
-    def test_an_upload_reaches_the_application_unchanged(self, ask, tmp_path):
+    def test_a_message_with_an_uploaded_file_reaches_the_application_unchanged(self, ask, tmp_path):
         file = {"path": str(tmp_path / "a.png"), "meta": {"_type": "gradio.FileData"}}
         body = json.dumps({"data": [file, 0.3], "fn_index": 0}).encode()
         assert ask("POST", JOIN, body) == (200, body)

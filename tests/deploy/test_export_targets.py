@@ -1,4 +1,4 @@
-"""Which options an export supports, and exports for phones."""
+"""Refused options of an export, missing packages, and files for phones."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_calibration_without_images_is_refused(trained, tmp_path):
 
 
 @pytest.mark.parametrize("target", EXPORT_TARGETS)
-def test_a_missing_package_names_the_extra(target, trained, tmp_path, monkeypatch):
+def test_an_error_for_a_missing_package_names_the_extra(target, trained, tmp_path, monkeypatch):
     find = "mixdet.deploy.export_targets.importlib.util.find_spec"
     for missing in EXPORT_TARGETS[target].packages:
         monkeypatch.setattr(find, lambda name, gone=missing: None if name == gone else name)
@@ -57,7 +57,7 @@ def test_a_missing_package_names_the_extra(target, trained, tmp_path, monkeypatc
     [("ncnn", "pnnx"), ("litert", "litert_torch"), ("executorch", "executorch")],
 )
 def test_files_for_phones_give_the_outputs_of_onnx(exported, trained, tmp_path, target, module):
-    """The export verifies the boxes. Before NMS, the outputs equal those of ONNX Runtime."""
+    """`export` compares the boxes with PyTorch's. The test compares the outputs before NMS."""
     pytest.importorskip(module)
     (folder,) = export(*trained, tmp_path, targets=(target,))
     assert json.loads((folder / "mixdet.json").read_text())["measured"][target]["boxes"] > 14

@@ -1,4 +1,4 @@
-"""Exported files: their inputs and outputs, their manifest, and the boxes of PyTorch."""
+"""Exported files have the right inputs, outputs and manifest, and detect the same as PyTorch."""
 
 from __future__ import annotations
 
@@ -128,7 +128,10 @@ def assert_equal_detections(detector: Detector, original: Detector, images: list
 
 @pytest.fixture(scope="session")
 def mixnet(tmp_path_factory):
-    """A shipped detector with random weights and statistics. Its stem does the normalization."""
+    """A shipped detector with random weights and batch norm statistics.
+
+    `RawNetwork` lets its first convolution also divide by the standard deviation of the images.
+    """
     folder = tmp_path_factory.mktemp("mixnet")
     cfg = read_config(str(shipped_folder("configs") / "ssdlite_mixnet_s_digits.py"))
     torch.manual_seed(0)
@@ -145,14 +148,14 @@ def mixnet(tmp_path_factory):
 
 @pytest.mark.parametrize("name", ["network", "mixnet"])
 def test_raw_outputs_equal_those_of_mmdets_head(name, request, monkeypatch):
-    """Boxes and scores are those of mmdet's head before any selection.
+    """All boxes and scores before NMS equal those that mmdet's head computes.
 
     The test computes in double precision, since an untrained network amplifies rounding errors.
     """
     network = copy.copy(request.getfixturevalue(name))
     network.model = model = copy.deepcopy(network.model).double()
     zeros = partial(torch.zeros, dtype=torch.float64)
-    with monkeypatch.context() as patch:  # RawNetwork runs the detector on zeros once
+    with monkeypatch.context() as patch:  # RawNetwork runs the double model on zeros
         patch.setattr(torch, "zeros", zeros)
         raw = RawNetwork(network).double()
     side = raw.input_wh[0]
@@ -176,14 +179,14 @@ def test_raw_outputs_equal_those_of_mmdets_head(name, request, monkeypatch):
         got = torch.cat(
             [boxes[image].repeat_interleave(classes, 0), scores_with_labels(scores[image])], 1
         )
-        got = got[(got[:, 2:4] > got[:, :2]).all(1)]  # mmdet drops what lies outside
+        got = got[(got[:, 2:4] > got[:, :2]).all(1)]  # mmdet drops empty boxes
         assert len(got) > 600
         wanted = torch.cat([want.bboxes, want.scores[:, None], want.labels[:, None]], 1)
         assert torch.allclose(sort_rows(got), sort_rows(wanted), atol=1e-3)
 
 
 def test_a_single_mean_is_used_for_all_channels(mixnet):
-    """A data preprocessor of mmengine may have one value instead of three."""
+    """mmengine's data preprocessor accepts one mean and one deviation for all three channels."""
     network = copy.copy(mixnet)
     network.model = copy.deepcopy(mixnet.model)
     preprocessor = network.model.data_preprocessor
@@ -196,7 +199,7 @@ def test_a_single_mean_is_used_for_all_channels(mixnet):
 
 
 def test_a_network_for_8_bits_has_more_dense_convolutions(mixnet):
-    """In 8 bits, a narrow grouped 1x1 convolution is slower than a dense one with zeros."""
+    """In 8 bits, a narrow grouped 1x1 convolution is slower than a dense one padded with zeros."""
     weights = {
         int8: sum(value.numel() for value in RawNetwork(mixnet, int8=int8).parameters())
         for int8 in (False, True)

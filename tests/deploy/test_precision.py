@@ -1,4 +1,4 @@
-"""Files of 16 and 8 bits: which layers have fewer bits, and how much mAP they may lose."""
+"""Exports in 16 and 8 bits: which layers have fewer bits, and how much mAP a file may lose."""
 
 from __future__ import annotations
 
@@ -29,7 +29,10 @@ def reduced(request, trained, tmp_path_factory):
 
 
 def convolution_weights_of_onnx(folder) -> set[str]:
-    """The operations or the data types that the weights of the convolutions come from."""
+    """Return the types of the operations that compute the weights of the convolutions.
+
+    For weights that are stored in the file, return their data types instead.
+    """
     graph = onnx.load(folder / "model.onnx").graph
     types = {value.name: value.type.tensor_type.elem_type for value in graph.value_info}
     types |= {tensor.name: tensor.data_type for tensor in graph.initializer}
@@ -39,7 +42,7 @@ def convolution_weights_of_onnx(folder) -> set[str]:
 
 
 def convolutions_of_openvino(folder) -> list[tuple[str, int, str]]:
-    """For each convolution its type, its output's height, and the operation of its weights."""
+    """Return each convolution's type, its output's height, and the operation before its weights."""
     model = openvino.Core().read_model(folder / "model.xml")
     return [
         (
@@ -71,9 +74,9 @@ def test_convolutions_have_fewer_bits_and_outputs_are_close(reduced, exported):
 
 
 def test_openvino_keeps_some_grouped_convolutions_in_float(tmp_path):
-    """These are depthwise ones of stride 8 or more, and 1x1 ones that AMX computes wrongly.
+    """Depthwise convolutions at stride 8 or more, and 1x1 ones that AMX may compute wrongly.
 
-    Only on a CPU with AMX does the comparison of the numbers test the latter.
+    The network has one of each kind. In 8 bits, wrong outputs are possible only with AMX.
     """
     torch.manual_seed(0)
     network = nn.Sequential(
@@ -155,6 +158,7 @@ def test_files_of_an_earlier_export_are_named(trained, tmp_path, capsys):
 
 
 def test_blocks_hold_only_nodes_of_the_detector(exported):
+    """A block is a group of nodes that are quantized together. The decoding is in no block."""
     for kind in ("raw", "end2end"):
         blocks = blocks_of_nodes(exported / kind / "model.onnx")
         nodes = {node.name: node for node in onnx.load(exported / kind / "model.onnx").graph.node}
@@ -195,7 +199,7 @@ def test_squeeze_excite_can_be_left_out_of_the_blocks(tmp_path):
     ("allowed_drop", "expected"), [(0.1, 0), (0.045, 1), (0.02, 2), (0.01, 2), (0.002, 3), (-1, 9)]
 )
 def test_the_search_finds_the_fewest_float_blocks(allowed_drop, expected):
-    """Of nine blocks, the three most sensitive lose mAP in 8 bits."""
+    """Nine blocks are sorted by sensitivity. The first three lose mAP in 8 bits."""
     drops = [0.05, 0.03, 0.005, 0, 0, 0, 0, 0, 0]
     tried = []
 
@@ -207,8 +211,8 @@ def test_the_search_finds_the_fewest_float_blocks(allowed_drop, expected):
     assert len(tried) == len(set(tried)) <= 5
 
 
-def test_the_signal_to_noise_ratio_equals_one_by_hand():
-    """One of two boxes moves by half its width, so that the IoU is a third."""
+def test_the_signal_to_noise_ratio_equals_a_value_computed_by_hand():
+    """One of two boxes moves by half its width. Its IoU with the original box is a third."""
     boxes = np.float32([[[0, 0, 2, 2], [4, 4, 8, 8]]])
     scores = np.float32([[[0.6, 0.2], [0.1, 0.0]]])
     moved = boxes + np.float32([[[1, 0, 1, 0], [0, 0, 0, 0]]])

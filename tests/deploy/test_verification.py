@@ -1,4 +1,4 @@
-"""The verification of exported files by the boxes of PyTorch."""
+"""The verification compares the boxes of exported files with the boxes of PyTorch."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_a_difference_above_a_tolerance_is_refused():
             replace(PASSING_REPORT, **fault).require()
 
 
-def test_boxes_are_matched_by_class_and_place_in_any_order():
+def test_boxes_are_matched_by_class_and_position_in_any_order():
     boxes = np.array([[0, 0, 9, 9], [0, 0, 9, 9], [20, 20, 30, 30]], np.float32)
     scores = np.array([0.9, 0.5, 0.4], np.float32)
     labels = np.array([0, 1, 0])

@@ -76,7 +76,7 @@ def test_boxes_enclose_the_ink_tightly():
             assert ink.shape == (y2 - y1, x2 - x1)
             for edge in (ink[0], ink[-1], ink[:, 0], ink[:, -1]):
                 assert edge.any()
-            # Opacity >= 0.7 at a mask above one half: nine tenths of the ink show clearly.
+            # The mask is above 0.5 and the opacity at least 0.7, so most ink differs visibly.
             assert (changed[y1:y2, x1:x2][ink] > 5).mean() > 0.85
             changed[y1:y2, x1:x2] = 0
         assert changed.max() == 0
@@ -91,12 +91,12 @@ def test_digits_do_not_overlap():
         assert ink.max(initial=0) <= 1
 
 
-def test_contrast_of_ink_on_plain_backgrounds_by_hand():
+def test_contrast_equals_values_computed_by_hand():
     gray = cv2.cvtColor(np.full((8, 8, 3), 0.5, np.float32), cv2.COLOR_RGB2LAB)
     assert contrast(gray, np.array([128, 128, 128]), 1) < 1
     black = cv2.cvtColor(np.zeros((8, 8, 3), np.float32), cv2.COLOR_RGB2LAB)
     assert contrast(black, np.array([255, 255, 255]), 1) == pytest.approx(100, abs=0.1)
-    half = np.concatenate([black, gray])  # as many pixels where gray ink vanishes
+    half = np.concatenate([black, gray])  # gray ink vanishes on half of the pixels
     assert contrast(half, np.array([128, 128, 128]), 1) < MIN_CONTRAST
 
 

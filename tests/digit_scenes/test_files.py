@@ -1,4 +1,4 @@
-"""The files of the digit scenes: splits, sizes, COCO's layout, and what a folder may hold."""
+"""The files of the digit scenes: splits, sizes, COCO's layout, and folders with other files."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ FEW = {"train": 6, "val": 4, "progress": False}
 
 
 def bytes_of(root: Path) -> dict[str, str]:
+    """Return the SHA-256 of every file by its path in the folder."""
     files = sorted(file for file in root.rglob("*") if file.is_file())
     return {str(f.relative_to(root)): hashlib.sha256(f.read_bytes()).hexdigest() for f in files}
 
@@ -75,7 +76,7 @@ def test_objects_are_small_medium_and_large(annotations):
     for content in annotations.values():
         areas = np.array([annotation["area"] for annotation in content["annotations"]])
         assert (areas < 32**2).mean() >= 0.30
-        assert (areas * (192 / SIZE) ** 2 < 32**2).mean() >= 0.28  # resized to 192
+        assert (areas * (192 / SIZE) ** 2 < 32**2).mean() >= 0.28  # at 192 x 192
         assert (areas > SIZE**2 / 4).mean() <= 0.15
         assert (areas >= 96**2).any()
         assert ((areas >= 32**2) & (areas < 96**2)).mean() > 0.3
@@ -112,7 +113,7 @@ def test_pycocotools_reads_the_files(scenes, annotations):
             assert annotation["iscrowd"] == 0
 
 
-def test_imports_neither_torch_nor_mmdet():
+def test_drawing_scenes_imports_neither_torch_nor_mmdet():
     code = (
         "import sys, mixdet.digit_scenes.files as d; d.make_scene('train', 0); "
         "sys.exit(bool({'torch', 'mmdet', 'mmengine'} & set(sys.modules)))"
@@ -128,7 +129,7 @@ class TestFolder:
         assert make_digit_scenes(root, **FEW) == root
         assert bytes_of(root) == before
 
-    def test_ensure_keeps_scenes_of_other_arguments(self, tmp_path, monkeypatch):
+    def test_ensure_keeps_scenes_drawn_with_other_arguments(self, tmp_path, monkeypatch):
         root = make_digit_scenes(tmp_path / "scenes", seed=7, **FEW)
         monkeypatch.setattr(digit_scenes, "make_scene", lambda *_: pytest.fail("drawn again"))
         assert ensure_digit_scenes(root, progress=False) == root
@@ -166,7 +167,7 @@ class TestFolder:
         assert subprocess.run([sys.executable, "-c", code]).returncode == 9
         assert not (tmp_path / "scenes").exists()
         (left,) = tmp_path.iterdir()
-        os.utime(left, (0, 0))  # an hour later, what the killed run left is swept away
+        os.utime(left, (0, 0))  # the next run removes leftovers that are older than an hour
         make_digit_scenes(tmp_path / "scenes", **FEW)
         assert [file.name for file in tmp_path.iterdir()] == ["scenes"]
 
@@ -197,7 +198,7 @@ class TestFolder:
         with pytest.raises(MixDetError, match="scenes"):
             make_digit_scenes(tmp_path / "scenes", **FEW)
 
-    def test_a_parent_that_cannot_hold_it_is_named(self, tmp_path):
+    def test_a_folder_below_a_file_is_refused(self, tmp_path):
         (tmp_path / "data").write_text("")
         with pytest.raises(MixDetError, match="cannot write the digit scenes"):
             make_digit_scenes(tmp_path / "data" / "scenes", **FEW)

@@ -1,4 +1,4 @@
-"""Mixed precision on the CPU trains."""
+"""Training with mixed precision on a CPU."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.tiny import write_config, write_images
 
 
 def test_a_step_on_the_cpu_computes_in_bfloat16_and_keeps_float32_weights(tmp_path):
-    """The loss is finite and close to that in float32."""
+    """The weights stay finite, and the loss is close to the loss in float32."""
     cfg = Config.fromfile(write_config(tmp_path, write_images(tmp_path / "data")))
     init_default_scope("mmdet")
     model = MODELS.build(cfg.model)
@@ -74,6 +74,8 @@ def test_the_wrapper_warns_if_bfloat16_is_emulated(monkeypatch, native):
         ({"architecture": "x86_64", "avx2": True}, False),
     ],
 )
-def test_bfloat16_in_hardware_is_read_from_the_capabilities(monkeypatch, capabilities, native):
+def test_support_for_bfloat16_is_read_from_the_capabilities_of_the_cpu(
+    monkeypatch, capabilities, native
+):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
     assert amp.cpu_has_bfloat16() == native

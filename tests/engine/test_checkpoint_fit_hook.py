@@ -1,4 +1,4 @@
-"""A checkpoint of another network or recipe leads to an error or a warning."""
+"""A checkpoint of another network, or of other training settings, gives an error or a warning."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ def test_weight_mismatch_names_what_differs(change, description):
     assert weight_mismatch(model, weights) == description
 
 
-def test_a_wrapped_model_takes_plain_weights_and_weights_of_a_wrapper():
-    """mmdet's `tools/test.py --tta` wraps the model, and other tools save wrapped ones."""
+def test_a_wrapped_model_loads_weights_with_and_without_the_prefix_of_a_wrapper():
+    """mmdet's `tools/test.py --tta` wraps the model, and other tools save a wrapper's weights."""
 
     class Model(BaseModel):
         forward = None
@@ -86,7 +86,7 @@ def test_weights_for_other_classes_start_a_run_but_do_not_resume_one(quick, tmp_
     )
     assert torch.equal(before["backbone.second.weight"], after["backbone.second.weight"])
     name = "bbox_head.cls_convs.0.0.weight"
-    assert before[name].shape[0] * 4 == after[name].shape[0] * 3  # classes and the background
+    assert before[name].shape[0] * 4 == after[name].shape[0] * 3  # the background is one more class
 
 
 def test_changed_settings_of_a_resumed_run_are_named(quick, tmp_path):
@@ -110,7 +110,7 @@ def test_changed_settings_of_a_resumed_run_are_named(quick, tmp_path):
     log = log_of("without", resume=checkpoint)
     assert differs in log
     assert f"{ignored}optim_wrapper.optimizer.lr=0.01 (was 0.002)\n" in log
-    assert "lr: 2.0000e-03" in log  # as the warning says
+    assert "lr: 2.0000e-03" in log  # the checkpoint's learning rate stays in effect
     assert "lr: 1.0000e-02" not in log
     # the checkpoint's config has the values that were in effect
     second = str(tmp_path / "without" / "epoch_2.pth")
@@ -140,7 +140,7 @@ def test_changed_settings_of_a_resumed_run_are_named(quick, tmp_path):
         ),
     ],
 )
-def test_changed_settings_are_those_of_the_recipe(change, expected):
+def test_changed_settings_of_model_data_and_training_are_listed_and_no_others(change, expected):
     first = {
         "model": {"neck": [3, 5]},
         "param_scheduler": [{"end": 1}],

@@ -1,4 +1,4 @@
-"""A captured training step equals the plain one, and runs without a captured step are refused."""
+"""A step captured as a CUDA graph equals an ordinary step. Runs without such steps are refused."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def model():
 
 @gpu
 @pytest.mark.parametrize("amp", [False, True])
-def test_the_captured_step_equals_the_plain_step(model, amp):
-    """The losses of four steps and the statistics after them are equal up to rounding errors."""
+def test_the_captured_step_equals_the_ordinary_step(model, amp):
+    """The losses of four steps and the final batch norm statistics are equal up to rounding."""
     captured, plain = model.cuda(), copy.deepcopy(model.cuda())
     batches = [random_batch(4, SIZE, seed) for seed in range(4)]
     for batch in batches:
@@ -61,7 +61,7 @@ def test_the_captured_step_equals_the_plain_step(model, amp):
 
 
 @gpu
-def test_other_batch_sizes_and_tests_run_without_the_graph(model):
+def test_other_batch_sizes_and_test_steps_run_without_the_graph(model):
     model = model.cuda()
     capture(model, 4, nullcontext())
     inputs = torch.randn(2, 3, SIZE, SIZE, device="cuda")

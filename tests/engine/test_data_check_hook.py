@@ -1,4 +1,4 @@
-"""The annotations are checked before every training, also before one of mmdet's own tools."""
+"""The hook checks the annotations before training, even if mmdet's own tools start it."""
 
 from __future__ import annotations
 
@@ -50,6 +50,6 @@ def test_training_goes_on_with_a_warning_for_each_lesser_fault(images_copy, tmp_
     assert (tmp_path / "work" / "epoch_1.pth").is_file()
 
 
-def test_shipped_configs_have_the_hooks_that_guard_a_run():
+def test_shipped_configs_have_the_hooks_that_detect_faults_in_a_run():
     hooks = Config.fromfile(ROOT / "configs" / "ssdlite_mixnet_s_coco.py").default_hooks
     assert {"data_check", "finite_loss", "sync_buffers"} <= hooks.keys()

@@ -1,4 +1,4 @@
-"""A file is whole or absent, whenever the process is killed."""
+"""A file is complete or absent, even if the process is killed while it writes the file."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ def test_a_write_that_fails_leaves_the_old_file_alone(tmp_path, monkeypatch, ste
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_killed_process_leaves_a_whole_file(tmp_path):
+def test_a_killed_process_leaves_a_complete_file(tmp_path):
     path = tmp_path / "file"
     writer = multiprocessing.get_context("fork").Process(target=write_again_and_again, args=[path])
     writer.start()
     while not path.exists():
         assert writer.is_alive()
-    for _ in range(50):  # whatever moment a reader chooses, the file is whole
+    for _ in range(50):  # during the writing, a reader sees only complete files
         content = path.read_bytes()
         assert len(content) == 10**6
         assert len(set(content)) == 1
@@ -65,7 +65,7 @@ def test_a_killed_process_leaves_a_whole_file(tmp_path):
 
 
 class FakeRunner(SimpleNamespace):
-    """A runner that writes checkpoints of one byte, or fails."""
+    """A runner that writes checkpoints of one byte, or fails to write them if `fails` is set."""
 
     fails = False
     iter = epoch = 0
@@ -91,7 +91,7 @@ def names(folder):
     return {path.name for path in folder.glob("*.pth")}
 
 
-def test_last_checkpoint_always_names_a_whole_checkpoint(tmp_path):
+def test_last_checkpoint_always_names_a_complete_checkpoint(tmp_path):
     runner = FakeRunner(tmp_path)
     hook = SafeCheckpointHook(interval=1, max_keep_ckpts=1)
     hook.before_train(runner)
@@ -100,9 +100,9 @@ def test_last_checkpoint_always_names_a_whole_checkpoint(tmp_path):
         assert (tmp_path / "last_checkpoint").read_text() == str(
             tmp_path / f"epoch_{runner.epoch + 1}.pth"
         )
-        hook.after_train_epoch(runner)  # the same epoch once more
+        hook.after_train_epoch(runner)  # saving an epoch twice keeps its checkpoint
         assert names(tmp_path) == {f"epoch_{runner.epoch + 1}.pth"}
-    assert runner.seen[2] == {"epoch_1.pth"}  # the first stays while the second is written
+    assert runner.seen[2] == {"epoch_1.pth"}  # it stays until the second is written
     assert runner.message_hub.get_info("keep_ckpt_ids") == [3]
 
     runner.epoch, runner.fails = 3, True
@@ -134,7 +134,7 @@ def test_the_best_checkpoint_stays_until_the_next_one_is_written(tmp_path, metri
     for epoch, a, best in ((1, 0.1, 1), (2, 0.3, 2), (3, 0.2, 2), (4, 0.4, 4)):
         validate(hook, runner, epoch, a, b=-a)
         assert names(tmp_path) == {f"best_a_epoch_{best}.pth"} | other_metric
-    assert runner.seen[-1] == {"best_a_epoch_2.pth"} | other_metric  # while the last is written
+    assert runner.seen[-1] == {"best_a_epoch_2.pth"} | other_metric  # before the last write
 
     runner.fails = True
     with pytest.raises(OSError, match="disk full"):
@@ -143,7 +143,7 @@ def test_the_best_checkpoint_stays_until_the_next_one_is_written(tmp_path, metri
 
 
 @pytest.mark.parametrize("metrics", METRICS.values(), ids=METRICS)
-@pytest.mark.parametrize("copied", [True, False], ids=["copied", "another's checkpoint"])
+@pytest.mark.parametrize("copied", [True, False], ids=["copied folder", "other folder"])
 def test_another_folders_best_checkpoint_is_left_alone(tmp_path, metrics, copied):
     first = FakeRunner(tmp_path / "first")
     validate(best_hook(first, metrics), first, 2, 0.5, 0.5)

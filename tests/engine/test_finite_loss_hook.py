@@ -1,4 +1,4 @@
-"""A NaN or infinite loss ends the run in one line, and the last checkpoint is good."""
+"""A NaN or infinite loss ends the run with a one-line error, and the checkpoints stay finite."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.usefixtures("quick")
 
 @HOOKS.register_module()
 class Break(Hook):
-    """Spoil a part in the sixth iteration, the second of the second epoch."""
+    """Make a part of the training NaN or infinite in the second epoch."""
 
     def __init__(self, part: str) -> None:
         self.part = part
@@ -32,18 +32,18 @@ class Break(Hook):
             model.backbone.second.weight.data.fill_(3e38)
         elif self.part == "image":
             data_batch["inputs"] = [image * float("nan") for image in data_batch["inputs"]]
-        elif self.part == "loss":  # targets are divided by these
+        elif self.part == "loss":  # the targets of boxes are divided by these
             model.bbox_head.bbox_coder.stds = (0.0, 0.0, 0.0, 0.0)
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
         backbone = runner.model.backbone
-        if self.part in ("step", "statistic") and runner.iter == 7:  # the second epoch's last
+        if self.part in ("step", "statistic") and runner.iter == 7:  # the last of epoch 2
             broken = backbone.second.bias if self.part == "step" else backbone.first[1].running_var
             broken.data[0] = float("inf")
 
 
 def config_with_hook(folder, images, part=None) -> str:
-    """A config with the hook, whose training spoils a part, or none."""
+    """Write a config with `FiniteLossHook`, and with `Break` if a part is given."""
     hooks = "default_hooks['finite_loss'] = dict(type='FiniteLossHook')\n"
     hooks += f"custom_hooks = [dict(type='Break', part='{part}')]\n" if part else ""
     return str(write_config(folder, images, epochs=2, extra=hooks))
@@ -92,7 +92,7 @@ def test_weights_that_overflowed_in_the_step_are_not_written(images, tmp_path, p
     assert (tmp_path / "work" / "last_checkpoint").read_text().endswith("epoch_1.pth")
 
 
-def test_the_hook_changes_no_weight_of_a_run_in_order(images, tmp_path):
+def test_the_hook_changes_no_weight_of_a_run_with_finite_losses(images, tmp_path):
     launch.train(config_with_hook(tmp_path / "with", images))
     launch.train(str(write_config(tmp_path / "without", images, epochs=2)))
     a, b = (

@@ -1,4 +1,4 @@
-"""A full disk ends the run in one line, and the last good checkpoint stays."""
+"""A full disk ends the run with a one-line error, and the last complete checkpoint stays."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def config(tmp_path):
 
 
 def fill_disk(monkeypatch, epoch: int) -> None:
-    """Let no file reach the disk from the checkpoint of an epoch on."""
+    """Let every write fail, starting with the checkpoint of an epoch."""
     fsync, full = os.fsync, False
 
     def refuse(file: int) -> None:
@@ -55,7 +55,9 @@ def test_a_run_resumes_from_the_checkpoint_before_the_full_disk(config, tmp_path
     assert load(str(work / "epoch_3.pth"))["meta"]["epoch"] == 3
 
 
-def test_a_disk_that_is_full_for_the_log_ends_the_run_in_one_line(config, monkeypatch):
+def test_a_disk_that_is_full_when_the_log_is_written_ends_the_run_with_one_line(
+    config, monkeypatch
+):
     def full(*arguments):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "scalars.json")
 
@@ -65,7 +67,7 @@ def test_a_disk_that_is_full_for_the_log_ends_the_run_in_one_line(config, monkey
 
 
 @pytest.mark.heavy
-def test_a_real_full_disk_ends_the_run_in_one_line(config, tmp_path):
+def test_a_real_full_disk_ends_the_run_with_one_line(config, tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=300k", "none", str(disk)]

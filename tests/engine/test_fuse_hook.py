@@ -1,4 +1,4 @@
-"""A test runs the fused copy of the detector, and leaves the detector as it is."""
+"""Testing runs a fused copy of the detector and does not change the detector itself."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class NormFirst(torch.nn.Sequential):
 
 @pytest.fixture
 def runner():
-    """A stand-in for a runner, with a detector whose batch norms are not all 0 and 1."""
+    """A stand-in for a runner. The batch norms of its detector do not have initial values."""
     cfg = read_config(ROOT / "configs/ssdlite_mixnet_s_digits.py")
     torch.manual_seed(0)
     model = MODELS.build(cfg.model).eval()
@@ -94,16 +94,16 @@ def test_a_batch_norm_that_runs_before_its_convolution_is_not_folded(runner):
     assert_not_fused(runner)
 
 
-def test_a_detector_that_cannot_be_fused_is_tested_as_it_is(runner):
-    """Kernels narrower than the stride under SAME padding have no common center."""
+def test_a_detector_that_cannot_be_fused_is_tested_unfused(runner):
+    """With SAME padding, kernels narrower and wider than the stride cannot be merged."""
     cfg = read_config(ROOT / "configs/ssdlite_mobilenet_v2_digits.py")
     cfg.model.backbone.update(kernel_sizes=(1, 3, 5), padding="same")
     runner.model = MODELS.build(cfg.model).eval()
     assert_not_fused(runner)
 
 
-def test_a_model_with_test_time_augmentation_is_tested_as_it_is(runner):
-    """It is no detector of its own, and takes lists of augmented images."""
+def test_a_model_with_test_time_augmentation_is_tested_unfused(runner):
+    """Such a model wraps a detector, and its inputs are lists of augmented images."""
     runner.model = model = DetTTAModel(
         module=runner.model,
         tta_cfg=ConfigDict(nms=dict(type="nms", iou_threshold=0.5), max_per_img=10),
@@ -118,7 +118,7 @@ def test_a_model_with_test_time_augmentation_is_tested_as_it_is(runner):
 
 @HOOKS.register_module()
 class CountNormsInTest(Hook):
-    """Count the batch norms that run in the test step of a batch; raise an error if one is set."""
+    """Count the batch norms that run in a test step. Then raise `error` if it is given."""
 
     def __init__(self, error: str | None = None) -> None:
         self.error = error

@@ -1,4 +1,4 @@
-"""KeepMemoryHook saves page faults, and does nothing with older C libraries."""
+"""KeepMemoryHook avoids page faults, and changes nothing if glibc refuses its settings."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ print(done, before, faults())
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's allocator")
-@pytest.mark.parametrize("size", [12, 150])  # MiB, of eight tensors
+@pytest.mark.parametrize("size", [12, 150])  # MiB of each of eight tensors
 def test_freed_memory_is_used_again_without_page_faults(size):
     script = SCRIPT.format(size=size)
     output = subprocess.run(
@@ -52,7 +52,10 @@ def test_freed_memory_is_used_again_without_page_faults(size):
 
 @pytest.fixture
 def glibc(monkeypatch):
-    """An allocator that refuses a threshold above its limit, as older ones do."""
+    """Replace glibc's `mallopt` by one that refuses thresholds above a limit, as in older versions.
+
+    The fixture is a function of the limit. It returns a dict that collects the accepted settings.
+    """
 
     def make(limit: int) -> dict[int, int]:
         taken: dict[int, int] = {}
@@ -82,12 +85,12 @@ def test_an_older_glibc_gets_a_lower_threshold_or_none(glibc, limit):
 @pytest.mark.parametrize("batches", [1, 3])
 @pytest.mark.parametrize("several", [False, True], ids=["an optimizer", "several"])
 def test_tensors_are_mapped_until_the_first_step(glibc, monkeypatch, limit, batches, several):
-    """Where glibc cannot keep freed memory later, nothing is changed."""
+    """If glibc refuses the threshold that keeps freed memory, no setting is changed."""
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     taken, hook, seen = glibc(limit), KeepMemoryHook(), []
     weight = torch.nn.Parameter(torch.ones(2))
     wrapper = OptimWrapper(SGD([weight], 0.1, momentum=0.9), accumulative_counts=batches)
-    # the step of one optimizer is not enough
+    # With two optimizers, both must have made a step.
     other = OptimWrapper(SGD([torch.nn.Parameter(torch.ones(2))], 0.1))
     wrappers = OptimWrapperDict(one=other, other=wrapper) if several else wrapper
     runner = SimpleNamespace(optim_wrapper=wrappers)

@@ -1,6 +1,7 @@
 """A training that is killed with SIGKILL at any time leaves only whole checkpoints.
 
-This holds even while it writes a checkpoint. When resumed, it ends in the same state.
+This holds even while it writes a checkpoint. The resumed training ends in the same state as a
+training that is not killed.
 """
 
 from __future__ import annotations
@@ -27,14 +28,14 @@ EPOCHS = 6
 
 
 def train(config: str, started, kill_at: tuple[int, str] | None) -> None:
-    """Train or resume in a process of its own.
+    """Train, or resume the last checkpoint. A child process runs this function.
 
     Args:
         config: Path of the config.
-        started: An event that is set where training starts.
-        kill_at: (n, moment): kill this process at its n-th write of a file. The moment is `part`
-            (half of the file is written), `whole` (written, not renamed) or `named` (renamed).
-            None: do not kill.
+        started: An event that is set when training starts.
+        kill_at: (n, moment): this process kills itself at its n-th write of a file. The moment is
+            `part` (half of the file is written), `whole` (all of it is written, but the file is not
+            renamed yet) or `named` (the file is renamed). With None it does not kill itself.
     """
     import torch
 
@@ -77,7 +78,7 @@ def _kill_while_writing(count: int, moment: str) -> None:
 
 
 @pytest.mark.heavy
-def test_a_training_that_is_killed_twenty_times_ends_as_one_that_is_not(tmp_path):
+def test_a_training_that_is_killed_twenty_times_ends_in_the_same_state(tmp_path):
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.engine.test_kill"])
     images = write_images(tmp_path / "data")

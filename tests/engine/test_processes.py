@@ -1,4 +1,4 @@
-"""Two processes on a CPU, over gloo, train and evaluate as one process."""
+"""Two processes that communicate through gloo on a CPU train and evaluate like one process."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from tests.tiny import write_config
 
 pytestmark = [pytest.mark.usefixtures("quick"), pytest.mark.heavy]
 
-# No batch norm (torch's synchronized one runs on GPUs alone), and a head whose losses are divided
-# by the positive anchors of all processes.
+# The model has no batch norm, since torch's synchronized batch norm runs only on GPUs. Its head
+# divides the losses by the number of positive anchors in all processes.
 PLAIN = """
 model['backbone']['plain'] = True
 model['bbox_head'].update(
@@ -33,7 +33,7 @@ EPOCHS = 2
 
 
 def run_two(command: list, seconds: float = 280) -> subprocess.CompletedProcess:
-    """Run a command that starts two processes, with torchrun on the path and a port of its own."""
+    """Run a command that starts two processes. They communicate through a free port."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -65,7 +65,7 @@ def assert_close(a: dict, b: dict) -> None:
 
 @pytest.fixture(scope="module")
 def one_process(quick, images, tmp_path_factory):
-    """The folder of a run of one process, of batches of 4."""
+    """The folder of a run with one process and batches of 4 images."""
     folder = tmp_path_factory.mktemp("one")
     launch.train(str(plain_config(folder, images, batch=4)))
     return folder
@@ -73,7 +73,7 @@ def one_process(quick, images, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def two_processes(images, tmp_path_factory):
-    """The folder of a run of two processes, of batches of 2 each."""
+    """The folder of a run with two processes and batches of 2 images per process."""
     return train_two(tmp_path_factory.mktemp("two"), images)
 
 
@@ -88,7 +88,7 @@ def last(folder: Path) -> dict:
     return load(folder / f"work/epoch_{EPOCHS}.pth")
 
 
-def test_two_processes_learn_as_one_with_the_double_batch(one_process, two_processes):
+def test_two_processes_learn_like_one_process_with_twice_the_batch_size(one_process, two_processes):
     assert_close(last(two_processes), last(one_process))
     alone, first, second = (
         np.loadtxt(file)
@@ -102,13 +102,13 @@ def test_two_processes_learn_as_one_with_the_double_batch(one_process, two_proce
     np.testing.assert_allclose((first + second) / 2, alone, rtol=1e-4)
 
 
-def test_one_process_resumes_from_two(one_process, two_processes, images, tmp_path):
+def test_one_process_resumes_a_run_of_two_processes(one_process, two_processes, images, tmp_path):
     config = plain_config(tmp_path, images, batch=4)
     launch.train(str(config), resume=str(two_processes / "work/epoch_1.pth"))
     assert_close(last(tmp_path), last(one_process))
 
 
-def test_two_processes_resume_from_one(one_process, images, tmp_path):
+def test_two_processes_resume_a_run_of_one_process(one_process, images, tmp_path):
     train_two(tmp_path, images, "--resume", one_process / "work/epoch_1.pth")
     assert len(np.loadtxt(tmp_path / "losses_1.txt")) * EPOCHS == len(
         np.loadtxt(one_process / "losses_0.txt")
@@ -116,7 +116,7 @@ def test_two_processes_resume_from_one(one_process, images, tmp_path):
     assert_close(last(tmp_path), last(one_process))
 
 
-def test_one_process_starts_an_interrupted_epoch_of_two_over(images, tmp_path):
+def test_one_process_starts_over_an_epoch_in_which_two_processes_were_interrupted(images, tmp_path):
     hook = "custom_hooks = [dict(type='CtrlC', iteration=5)]\ntrain_dataloader['batch_size'] = 2\n"
     config = write_config(tmp_path / "two", images, EPOCHS, hook)
     run_two([ROOT / "tools/dist_train.sh", config, 2])
@@ -135,7 +135,7 @@ def test_two_processes_evaluate_every_image_once(images, tmp_path):
     launch.train(str(config))
     checkpoint = tmp_path / "work/epoch_1.pth"
     one, two = tmp_path / "one.json", tmp_path / "two.json"
-    odd = ["test_dataloader.dataset.indices=13"]  # one image is evaluated by both
+    odd = ["test_dataloader.dataset.indices=13"]  # so one image is evaluated twice
     metrics = launch.evaluate(str(config), str(checkpoint), out=str(one), cfg_options=odd)
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     arguments = [config, checkpoint, "--launcher", "pytorch", "--out", two, "--cfg-options", *odd]
@@ -153,7 +153,7 @@ def test_two_processes_evaluate_every_image_once(images, tmp_path):
 
 
 def test_two_processes_validate_the_weights_that_are_saved(images, tmp_path):
-    """Each process has statistics of batch norm of its own images, until they are synchronized."""
+    """Each process computes batch norm statistics from its own images. The hook averages them."""
     sync = "default_hooks['sync_buffers'] = dict(type='SyncBuffersHook')\n"
     config = write_config(tmp_path, images, EPOCHS, sync)
     done = run_two([ROOT / "tools/dist_train.sh", config, 2])
@@ -170,7 +170,7 @@ def test_a_killed_process_ends_the_job_within_a_minute_and_is_named(images, tmp_
     hooks = f"custom_hooks = [{hooks}iteration=2)]\n"
     config = write_config(tmp_path, images, 1000, hooks)
     done = run_two([ROOT / "tools/dist_train.sh", config, 2])
-    killed = (tmp_path / "losses_1.txt").stat().st_mtime  # its last write, just before
+    killed = (tmp_path / "losses_1.txt").stat().st_mtime  # rank 1 wrote it just before
     assert time.time() - killed < 60
     assert done.returncode != 0
     assert "Signal 9 (SIGKILL) received by PID" in done.stderr

@@ -1,4 +1,4 @@
-"""A run that was stopped and resumed ends where one that was not stopped ends, bit for bit."""
+"""A run that is stopped and resumed ends in exactly the state of an uninterrupted run."""
 
 from __future__ import annotations
 
@@ -17,12 +17,15 @@ from tests.tiny import write_config
 pytestmark = pytest.mark.usefixtures("quick")
 
 EPOCHS = 3
-BATCHES = 4  # an epoch
+BATCHES = 4  # per epoch
 
 
 @pytest.fixture(scope="module")
 def uninterrupted(quick, images, tmp_path_factory):
-    """The last checkpoint of a run that is not stopped. Without a checkpoint `auto` starts anew."""
+    """The last checkpoint of a run that is not stopped.
+
+    `resume="auto"` finds no checkpoint, so the run starts from scratch.
+    """
     return run(tmp_path_factory.mktemp("uninterrupted"), images, resume="auto")
 
 
@@ -53,7 +56,7 @@ def last_log(folder) -> str:
 
 
 def interrupt(folder, images, iteration, validation=False, workers=0, extra="", **arguments):
-    """Train until Ctrl-C comes in an iteration; return the checkpoint's path."""
+    """Train until Ctrl-C stops the run in the given iteration; return the checkpoint's path."""
     hook = {"type": "CtrlC", "iteration": iteration, "validation": validation}
     with pytest.raises(SystemExit) as stop:
         run(folder, images, workers, extra=f"{extra}\ncustom_hooks = [{hook}]", **arguments)
@@ -116,7 +119,7 @@ def test_a_run_resumes_exactly_from_a_regular_checkpoint(uninterrupted, images, 
     assert_same_state(again, uninterrupted)
 
 
-def test_a_config_that_resumes_without_a_checkpoint_begins_at_the_beginning(
+def test_a_config_with_resume_starts_from_scratch_if_there_is_no_checkpoint(
     uninterrupted, images, tmp_path
 ):
     assert_same_state(run(tmp_path, images, extra="resume = True\n"), uninterrupted)
@@ -160,8 +163,8 @@ def batch_size(size):
     ("before", "iteration", "after", "batches"),
     [
         (4, 5, 7, 2),
-        (4, 5, 3, 5),  # 6 iterations are 1 epoch and 1 batch here too
-        (5, 4, 6, 3),  # as many batches an epoch as before, with other images
+        (4, 5, 3, 5),  # 6 iterations end in epoch 2 with this size too
+        (5, 4, 6, 3),  # as many batches per epoch, but with other images
     ],
 )
 def test_a_changed_batch_size_starts_the_epoch_over(
@@ -173,11 +176,11 @@ def test_a_changed_batch_size_starts_the_epoch_over(
     text = log.read_text()
     assert "Epoch 2 starts over" in text
     assert f"Epoch(train) [2][1/{batches}]" in text
-    assert "Epoch(val) [1]" not in text  # the weights are not the first epoch's
+    assert "Epoch(val) [1]" not in text  # the loaded weights are from epoch 2
 
 
 def test_an_epoch_that_started_over_can_be_interrupted_too(images, tmp_path):
-    changed = batch_size(3)  # 5 batches an epoch
+    changed = batch_size(3)  # 5 batches per epoch
     first = interrupt(tmp_path / "first", images, 5)  # 1 epoch and 2 batches of 4
     whole = run(tmp_path / "whole", images, extra=changed, resume=str(first))
     second = interrupt(tmp_path / "second", images, 8, extra=changed, resume=str(first))
@@ -186,7 +189,9 @@ def test_an_epoch_that_started_over_can_be_interrupted_too(images, tmp_path):
     assert_same_state(resumed, whole)
 
 
-def test_an_iterations_checkpoint_at_an_epochs_end_leaves_no_batch(images, tmp_path):
+def test_a_checkpoint_by_iteration_at_the_end_of_an_epoch_resumes_with_the_next_epoch(
+    images, tmp_path
+):
     hook = "{'type': 'SafeCheckpointHook', 'interval': 4, 'by_epoch': False}"
     extra = f"default_hooks['checkpoint'] = {hook}\n"
     last = f"iter_{EPOCHS * BATCHES}.pth"
@@ -223,7 +228,7 @@ def test_averaged_weights_are_resumed_too(images, tmp_path, iteration, validatio
     resumed = run(tmp_path / "first", images, extra=EMA, resume="auto")
     assert_same_state(resumed, whole)
     assert equal(resumed["ema_state_dict"], whole["ema_state_dict"])
-    plain = "module.backbone.second.weight"  # what is trained; the average is the model's
+    plain = "module.backbone.second.weight"  # the trained weight, since state_dict has the average
     average = whole["state_dict"]["backbone.second.weight"]
     assert not torch.equal(whole["ema_state_dict"][plain], average)
 
@@ -239,7 +244,7 @@ def test_the_best_checkpoint_holds_the_averaged_weights_that_were_validated(imag
         assert again[metric] == pytest.approx(scores[number - 1][metric], abs=1e-6)
 
 
-def test_early_stopping_counts_on_after_a_resume(images, tmp_path):
+def test_early_stopping_keeps_its_count_when_a_run_is_resumed(images, tmp_path):
     settings = "monitor='coco/bbox_mAP', min_delta=1.0, patience=2"  # no score is ever better
     stopping = f"dict(type='ResumableEarlyStoppingHook', {settings})"
     extra = f"default_hooks['stopping'] = {stopping}\ntrain_cfg['max_epochs'] = 9\n"
@@ -247,12 +252,12 @@ def test_early_stopping_counts_on_after_a_resume(images, tmp_path):
     interrupt(tmp_path / "first", images, 9, extra=extra)  # in the third and last epoch
     resumed = run(tmp_path / "first", images, extra=extra, last="epoch_3.pth", resume="auto")
     assert_same_state(resumed, whole)
-    # nor does a run that has stopped begin anew
+    # If a run that has stopped early is resumed, it trains no further epoch.
     run(tmp_path / "first", images, extra=extra, last="epoch_3.pth", resume="auto")
     assert not list(tmp_path.rglob("epoch_4.pth"))
 
 
-def test_the_hooks_of_the_documents_stop_early_and_average(images, tmp_path):
+def test_the_hooks_shown_in_the_documentation_stop_early_and_average_weights(images, tmp_path):
     page = (ROOT / "docs/custom_data.md").read_text()
     (block,) = (part for part in page.split("```") if "# early stopping, averaged weights" in part)
     base = write_config(tmp_path, images, 30)
@@ -262,5 +267,5 @@ def test_the_hooks_of_the_documents_stop_early_and_average(images, tmp_path):
     launch.train(str(config))
     (log,) = tmp_path.glob("work/*/vis_data/scalars.json")
     scores = [entry for entry in map(json.loads, log.open()) if "coco/bbox_mAP" in entry]
-    assert len(scores) == 6  # the first, and five that are no better
+    assert len(scores) == 6  # the first score, and five that are not better
     assert "ema_state_dict" in load(tmp_path / "work/epoch_6.pth")

@@ -1,4 +1,4 @@
-"""The scores equal those of pycocotools on the written file, bit for bit."""
+"""The metric's scores equal exactly those that pycocotools computes from the written file."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CLASSES = ("cat", "dog", "emu")
 
 
 def pycocotools_numbers(ann_file, results_file) -> list[float]:
-    """The 12 numbers of pycocotools."""
+    """Return the 12 numbers that pycocotools computes."""
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO(str(ann_file))
         evaluation = COCOeval(truth, truth.loadRes(str(results_file)), "bbox")
@@ -34,7 +34,7 @@ def pycocotools_numbers(ann_file, results_file) -> list[float]:
 
 
 def noisy_predictions(truth: COCO, seed: int = 0) -> list[dict]:
-    """Predictions like those of a detector: moved true boxes, and wrong boxes."""
+    """Return predictions like those of a detector: true boxes that are moved, and wrong boxes."""
     rng = np.random.default_rng(seed)
     categories = truth.getCatIds()
     samples = []
@@ -49,7 +49,7 @@ def noisy_predictions(truth: COCO, seed: int = 0) -> list[dict]:
                 category = annotation["category_id"] if right else rng.choice(categories)
                 labels.append(categories.index(category))
                 scores.append(rng.random())
-        for _ in range(rng.integers(0, 120)):  # more than 100 an image, now and then
+        for _ in range(rng.integers(0, 120)):  # sometimes more than 100 per image
             corner = rng.random(2) * [image["width"], image["height"]] * 0.8
             boxes.append(np.concatenate([corner, corner + rng.random(2) * 100 + 1]))
             labels.append(int(rng.integers(len(categories))))
@@ -73,7 +73,7 @@ def evaluate(ann_file, samples, classes, **arguments) -> tuple[CocoDetectionMetr
 
 @pytest.fixture
 def ann_file(tmp_path):
-    """Annotations of three images and three classes with gaps in the ids, and without an `emu`."""
+    """Annotations with gaps in the ids of the images and classes. No object is an `emu`."""
     images = [{"id": i, "file_name": f"{i}.jpg", "width": 100, "height": 80} for i in (3, 5, 9)]
     boxes = [(3, 2, [10, 10, 20, 20]), (3, 7, [40, 10, 50, 60]), (5, 7, [5, 5, 40, 40])]
     annotations = [
@@ -128,7 +128,7 @@ def test_boxes_and_scores_are_written_unrounded(ann_file, tmp_path):
 
 
 @pytest.mark.parametrize("convert", [torch.Tensor.numpy, torch.Tensor.half, torch.Tensor.bfloat16])
-def test_predictions_of_any_type_may_be_changed_after_processing(ann_file, convert):
+def test_the_metric_keeps_its_own_copy_of_predictions_of_any_type(ann_file, convert):
     samples = perfect(load_coco(ann_file))
     for sample in samples:
         sample["pred_instances"] = {
@@ -155,7 +155,7 @@ def perfect(truth: COCO) -> list[dict]:
     return samples
 
 
-def test_perfect_predictions_score_1_and_none_score_0(ann_file):
+def test_perfect_predictions_score_1_and_no_predictions_score_0(ann_file):
     samples = perfect(load_coco(ann_file))
     metric, numbers = evaluate(ann_file, samples, CLASSES, classwise=True)
     assert numbers["coco/bbox_mAP"] == pytest.approx(1)
@@ -170,7 +170,7 @@ def test_perfect_predictions_score_1_and_none_score_0(ann_file):
     assert {numbers[f"coco/{name}"] for name in STATS if not name.endswith(("_l", "_l@100"))} == {0}
 
 
-def test_images_without_a_prediction_are_left_out_with_a_warning(ann_file, monkeypatch):
+def test_images_that_were_not_processed_are_left_out_with_a_warning(ann_file, monkeypatch):
     warnings = []
     monkeypatch.setattr(
         "mixdet.evaluation.coco_metric.print_log", lambda text, **_: warnings.append(text)
@@ -193,7 +193,7 @@ def test_classes_in_another_order_than_the_file_are_refused(ann_file, classes):
         evaluate(ann_file, perfect(load_coco(ann_file)), classes)
 
 
-def test_files_that_are_no_annotations_are_refused(tmp_path):
+def test_files_that_are_not_annotations_are_refused(tmp_path):
     with pytest.raises(MixDetError, match="cannot read"):
         load_coco(tmp_path / "missing.json")
     for content in ("{", "[]", '{"images": [{}]}'):
@@ -228,7 +228,7 @@ class TestFasterCocoEval:
         (slow, want), (fast, got) = (
             evaluate(ann_file, samples, classes, backend=backend) for backend in BACKENDS
         )
-        assert got == pytest.approx(want, abs=1e-12)  # sums in another order
+        assert got == pytest.approx(want, abs=1e-12)  # the sums have another order
         assert want["coco/bbox_mAP"] > 0.2
         assert fast.scores.per_class == pytest.approx(slow.scores.per_class, abs=1e-12, nan_ok=True)
 

@@ -1,7 +1,7 @@
-"""Plans are distributed as what mmdet's transforms do to the same images; wrong ones are caught.
+"""Crop plans have the same distribution as mmdet's transforms, and wrong settings are detected.
 
-mmdet's own `Expand`, `MinIoURandomCrop` and `RandomFlip` run on images whose values are their
-coordinates, so that the result tells which part of the image it is.
+mmdet's own `Expand`, `MinIoURandomCrop` and `RandomFlip` run on images in which the value of each
+pixel is its position. So the result tells which part of the image was cropped.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from scipy.stats import ks_2samp
 
 from mixdet.datasets.transforms.crop_plan import CropPlan, CropPlanner
 
-CAUGHT = 1e-3  # a smallest p below this means another distribution
+CAUGHT = 1e-3  # if the smallest p value is below this, the distributions differ
 
 
 class Image(NamedTuple):
@@ -68,7 +68,10 @@ def by_mmdet(image: Image, steps: list) -> CropPlan:
 
 
 def features(image: Image, plan: CropPlan) -> dict[str, float]:
-    """Return the values for KS tests: one for each plan, since boxes of a plan are dependent."""
+    """Return the values of a plan for KS tests.
+
+    Each feature has a single value, since values of several boxes of a plan would be dependent.
+    """
     x1, y1, x2, y2 = plan.crop
     width, height = x2 - x1, y2 - y1
     corners = image.boxes.reshape(-1, 2, 2)
@@ -91,7 +94,7 @@ def features(image: Image, plan: CropPlan) -> dict[str, float]:
 
 
 def collect(images: list[Image], plan, number: int) -> dict[str, list[float]]:
-    """Features of plans for the images in turn."""
+    """Return the features of `number` plans, which are drawn for the images in turn."""
     np.random.seed(number)
     collected: dict[str, list[float]] = {}
     for image in itertools.islice(itertools.cycle(images), number):
@@ -101,7 +104,7 @@ def collect(images: list[Image], plan, number: int) -> dict[str, list[float]]:
 
 
 def compare(images: list[Image], mmdet: dict[str, list[float]], **planner) -> float:
-    """Return the smallest p of all features, of many plans of ours against mmdet's."""
+    """Compare many of our plans with mmdet's, and return the smallest p value of all features."""
     plan = CropPlanner(**planner)
     ours = collect(images, lambda image: plan(*image), 6000)
     assert ours.keys() == mmdet.keys()
@@ -109,7 +112,7 @@ def compare(images: list[Image], mmdet: dict[str, list[float]], **planner) -> fl
 
 
 @pytest.mark.heavy
-def test_plans_are_distributed_as_mmdets_and_wrong_ones_are_caught(coco_images):
+def test_plans_are_distributed_as_in_mmdet_and_wrong_settings_are_caught(coco_images):
     steps = [Expand(ratio_range=(1, 4)), MinIoURandomCrop(), RandomFlip(prob=0.5)]
     mmdet = collect(coco_images, lambda image: by_mmdet(image, steps), 2000)
     assert compare(coco_images, mmdet) > CAUGHT
@@ -140,8 +143,10 @@ def with_one_object(images: list[Image], low: float, high: float) -> list[Image]
     ("min_iou", "wrong"),
     [(0.1, [0, 0.2]), (0.3, [0.2, 0.4]), (0.5, [0.4, 0.6]), (0.7, [0.6, 0.8]), (0.9, [0.8, 1])],
 )
-def test_a_threshold_is_met_as_by_mmdet_and_a_wrong_one_is_caught(coco_images, min_iou, wrong):
-    """The objects have a size at which a crop meets the threshold now and then."""
+def test_crops_for_a_threshold_are_distributed_as_in_mmdet_and_a_wrong_threshold_is_caught(
+    coco_images, min_iou, wrong
+):
+    """The objects have sizes at which some crops meet the threshold and others do not."""
     limits = (0.02, 0.08) if min_iou == 0.1 else (0.25, 1)
     chosen = with_one_object(coco_images, *limits)
     steps = [MinIoURandomCrop(min_ious=(min_iou,)), RandomFlip(prob=0.5)]
@@ -156,8 +161,8 @@ def test_a_threshold_is_met_as_by_mmdet_and_a_wrong_one_is_caught(coco_images, m
 
 
 @pytest.mark.heavy
-def test_thresholds_are_drawn_as_by_mmdet_and_a_missing_one_is_caught(coco_images):
-    """A missing 0.9 would take more plans, since it is seldom met."""
+def test_thresholds_are_drawn_as_in_mmdet_and_a_missing_one_is_caught(coco_images):
+    """Crops seldom meet 0.9. To detect that 0.9 is missing would take more plans."""
     large, thresholds = with_one_object(coco_images, 0.25, 1), (0.1, 0.3, 0.5, 0.7, 0.9)
     steps = [MinIoURandomCrop(), RandomFlip(prob=0.5)]
     mmdet = collect(large, lambda image: by_mmdet(image, steps), 4000)
@@ -202,10 +207,10 @@ def test_a_plan_keeps_the_boxes_whose_center_is_inside(boxes, size, seed):
 @pytest.mark.parametrize(
     ("min_iou", "boxes"),
     [
-        (0.1, [(80, 60, 110, 85)]),  # an IoU of 0.28 can be reached
+        (0.1, [(80, 60, 110, 85)]),  # crops reach an IoU of at most 0.28
         (0.3, [(60, 40, 120, 95), (70, 50, 150, 110)]),
         (0.5, [(20, 10, 170, 140)]),
-        (0.5, [(60, 40, 130, 100), (0, 0, 30, 30)]),  # no crop reaches it
+        (0.5, [(60, 40, 130, 100), (0, 0, 30, 30)]),  # no crop reaches 0.5 for both boxes
     ],
 )
 def test_a_threshold_leads_to_a_crop_as_often_as_in_mmdet(min_iou, boxes):

@@ -1,4 +1,4 @@
-"""PackChannelsLast gives what mmdet's PackDetInputs gives, without a copy of the image."""
+"""PackChannelsLast returns the same samples as mmdet's PackDetInputs, but copies no image."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def without(*keys: str) -> dict:
 
 
 def assert_same(got, expected) -> None:
-    """Compare types and values through all fields."""
+    """Compare the types and values of two samples, field by field."""
     assert type(got) is type(expected)
     if hasattr(expected, "all_items"):
         assert got.metainfo == expected.metainfo
@@ -56,7 +56,7 @@ def assert_same(got, expected) -> None:
         sample(ignored=(0, 1, 0)),
         sample(ignored=(1, 1)),
         sample(img=sample()["img"].astype(np.float32) / 7),
-        sample(img=np.flip(sample()["img"], 1)),  # as mmdet's RandomFlip leaves it
+        sample(img=np.flip(sample()["img"], 1)),  # as after mmdet's RandomFlip
         sample(img=sample()["img"][..., 0]),
         sample(img=sample()["img"][2:5, 1:4]),
         sample(gt_masks=BitmapMasks(np.eye(9, 7, dtype=np.uint8)[None].repeat(3, 0), 9, 7)),
@@ -70,7 +70,7 @@ def assert_same(got, expected) -> None:
         sample(gt_bboxes_labels=torch.arange(3)),
     ],
 )
-def test_a_packed_sample_equals_that_of_pack_det_inputs(results):
+def test_a_packed_sample_equals_the_result_of_pack_det_inputs(results):
     got = PackChannelsLast(KEYS)(dict(results))
     expected = PackDetInputs(KEYS)(dict(results))
     assert got.keys() == expected.keys()
@@ -78,7 +78,7 @@ def test_a_packed_sample_equals_that_of_pack_det_inputs(results):
         assert_same(got[key], value)
 
 
-def test_images_stay_in_channels_last_without_a_copy():
+def test_images_stay_channels_last_and_are_not_copied():
     results = [sample(), sample()]
     packed = [PackChannelsLast(KEYS)(dict(sample)) for sample in results]
     for before, after in zip(results, packed, strict=True):

@@ -1,4 +1,4 @@
-"""The values of the distortion equal mmdet's, and its draws are distributed as mmdet's."""
+"""Distorted pixels equal mmdet's, and random settings have the same distribution as mmdet's."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ from mixdet.datasets.transforms.photometric import (
 
 
 def image(seed: int = 0) -> np.ndarray:
-    """Dark, bright, gray and colored values. `distort` computes them in three bands of rows.
+    """Return an image with dark, bright, gray and colored pixels.
 
-    No vector length divides the width, and the last band is not full.
+    `distort` computes it in three bands of rows, and the last band is smaller. The width is a
+    prime number, so no length of SIMD vectors divides it.
     """
     rng = np.random.default_rng(seed)
     values = rng.integers(0, 256, (241, 211, 3), dtype=np.uint8)
@@ -48,7 +49,7 @@ def by_mmdet(pixels: np.ndarray, flags: tuple) -> np.ndarray:
     order=st.permutations(range(3)),
 )
 def test_a_draw_gives_the_values_of_mmdet(flags, values, order):
-    """Whether contrast comes first or last, the first flag, changes nothing."""
+    """mmdet's first flag chooses whether contrast comes first or last. Values are the same."""
     names = ("brightness", "contrast", "saturation", "hue", "order")
     parts = zip(names, [*values, order], flags[1:], strict=True)
     draw = PhotometricDraw(**{name: value for name, value, is_drawn in parts if is_drawn})
@@ -69,7 +70,7 @@ draws = st.builds(
 
 @settings(deadline=None, max_examples=60)
 @given(st.lists(draws, min_size=1, max_size=4))
-def test_a_batch_is_distorted_as_its_images_are(drawn):
+def test_a_batch_is_distorted_like_its_single_images(drawn):
     images = [image(seed) for seed in range(len(drawn))]
     batch = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
     distorted = distort_batch(batch, drawn).permute(0, 2, 3, 1).numpy()
@@ -84,22 +85,22 @@ def test_reordering_the_channels_is_exact(order):
 
 
 def features(images) -> dict[str, np.ndarray]:
-    """Measure what each part of the distortion changes in a plain color.
+    """Return values that tell how each step of the distortion changed images of one color.
 
-    The values are rounded, so that unchanged ones are equal in spite of rounding errors.
+    They are rounded, since a step that changes nothing still causes rounding errors.
     """
     values = np.array([p[0, 0] for p in images]).round(1)
     low, middle, high = np.sort(values).T
     return {
-        "blue": values[:, 0],  # tells the order
+        "blue": values[:, 0],  # depends on the order of the channels
         "high": high,
         "saturation": ((high - low) / high).round(2),
-        "hue": ((middle - low) / (high - low)).round(2),  # the one that only hue changes
+        "hue": ((middle - low) / (high - low)).round(2),  # only the hue step changes this
     }
 
 
 def compare(plain: np.ndarray, distortion: PhotometricDistortion, number: int = 4000) -> float:
-    """The smallest p of all features, ours against mmdet's."""
+    """Compare our distorted images with mmdet's; return the smallest p value of all features."""
     np.random.seed(1)
     mmdet = PhotoMetricDistortion()
     expected = features([mmdet({"img": plain})["img"] for _ in range(number)])
@@ -110,7 +111,7 @@ def compare(plain: np.ndarray, distortion: PhotometricDistortion, number: int = 
 PLAIN = np.full((2, 8, 3), (40, 90, 200), np.uint8)
 
 
-def test_draws_are_distributed_as_mmdets():
+def test_draws_are_distributed_as_in_mmdet():
     assert compare(PLAIN, PhotometricDistortion()) > 1e-3
 
 

@@ -1,4 +1,4 @@
-"""Pixels and boxes equal those of mmdet's steps, and files are read as cv2 reads them."""
+"""Pixels and boxes equal the results of mmdet's steps, and files are read as cv2 reads them."""
 
 from __future__ import annotations
 
@@ -52,9 +52,10 @@ def photo(coco_sample):
     return next(path for path in paths if cv2.imread(str(path)).shape[1] == 400)
 
 
-# Ratio of canvas to image; left, top; width, height, left and top of the crop; flip
+# Each plan has the ratio of the canvas's side to the image's side, the left and top of the image on
+# the canvas, the width, height, left and top of the crop on the canvas, and whether it is flipped.
 PLANS = [
-    (1.0, 0, 0, 400, 0, 0, 0, False),  # nothing but the resize (the height is filled in)
+    (1.0, 0, 0, 400, 0, 0, 0, False),  # only a resize; 0 stands for the image's height
     (1.0, 0, 0, 211, 187, 63, 21, True),
     (2.6, 333, 57, 520, 401, 111, 13, False),
     (3.3, 500, 300, 257, 190, 611, 333, True),
@@ -95,8 +96,8 @@ def test_pixels_and_boxes_equal_mmdets_steps(photo, monkeypatch, drawn):
 
 
 @pytest.mark.parametrize("reduction", [1, 2, 4, 8])
-def test_the_canvas_is_distorted_as_the_image_is(monkeypatch, reduction):
-    """The color of the canvas is computed only once, beside the pixels of the image."""
+def test_the_canvas_is_distorted_like_the_image(monkeypatch, reduction):
+    """Outside the image, the canvas has one color, and the transform distorts this color once."""
     rng = np.random.default_rng(reduction)
     image = rng.integers(0, 256, (33, 47, 3), dtype=np.uint8)
     height, width = (reduction * side for side in image.shape[:2])
@@ -120,8 +121,8 @@ def test_the_canvas_is_distorted_as_the_image_is(monkeypatch, reduction):
 
 
 @pytest.mark.parametrize(("side", "reduction"), [(120, 2), (60, 4), (30, 8)])
-def test_a_reduced_image_is_the_whole_one_averaged(photo, side, reduction):
-    """Against the mean over each output pixel of the crop, and not half a pixel off."""
+def test_a_crop_of_a_reduced_image_equals_the_averaged_full_size_image(photo, side, reduction):
+    """Each output pixel is close to the mean of the full-size pixels that it covers, unshifted."""
     transform = SSDRandomCrop((side, side))
     whole = cv2.imread(str(photo))
     crop = (35, 4, 35 + 8 * side + 3, 4 + 8 * side + 5) if side == 30 else (19, 3, 387, 251)
@@ -144,7 +145,7 @@ def test_a_reduced_image_is_the_whole_one_averaged(photo, side, reduction):
 
 
 def test_a_jpeg_is_decoded_as_small_as_the_output_allows(photo, monkeypatch):
-    """The crop has at least as many pixels as the output, and less than twice as many a side."""
+    """Each side of the decoded crop has 1 to 2 pixels per pixel of the output, where possible."""
     widths, imdecode = [], cv2.imdecode
 
     def record(data, flag):
@@ -162,7 +163,7 @@ def test_a_jpeg_is_decoded_as_small_as_the_output_allows(photo, monkeypatch):
         # pixels of the decoded image per pixel of the output
         ratios = [1 / (factor * reduction) for factor in results["scale_factor"]]
         assert reduction == 1 or min(ratios) >= 1
-        assert reduction == 8 or min(ratios) < 2.1  # a reduced crop is enlarged to whole pixels
+        assert reduction == 8 or min(ratios) < 2.1  # above 2, since a crop grows to whole pixels
         reductions.add(reduction)
     assert reductions == {1, 2, 4, 8}
 
@@ -193,7 +194,7 @@ def write(path, kind: str) -> None:
 )
 @pytest.mark.parametrize("annotated", [True, False])
 def test_files_are_read_as_cv2_reads_them(tmp_path, name, kind, annotated):
-    """Annotations may give the size that an image has before EXIF turns it, or none."""
+    """The annotations give the image's size before EXIF turns the image, or give no size."""
     path = tmp_path / name
     write(path, kind)
     expected = cv2.imread(str(path))
@@ -262,7 +263,7 @@ def dataset(coco_sample):
 
 @pytest.mark.parametrize("side", [SIZE, 50])
 def test_boxes_stay_in_the_image_and_never_vanish(dataset, side):
-    """At 50 pixels nearly every image is decoded reduced."""
+    """With an output side of 50 pixels, nearly every image is decoded at a reduced size."""
     data = dataset([dict(type="SSDRandomCrop", scale=(side, side))])
     np.random.seed(0)
     for index in range(len(data)):
@@ -339,7 +340,7 @@ def statistics(data: CocoDataset, rounds: int) -> dict[str, list[float]]:
 
 
 @pytest.mark.heavy
-def test_pixels_are_distributed_as_mmdets_and_wrong_ones_are_caught(dataset):
+def test_pixels_are_distributed_as_in_mmdet_and_wrong_settings_are_caught(dataset):
     mmdet = statistics(dataset(MMDET), 8)
 
     def p(**options) -> float:
