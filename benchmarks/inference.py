@@ -179,7 +179,7 @@ def _madds_of(form: str, madds: Mapping[str, int]) -> int:
 
 def table(record: dict[str, object], markdown: bool = False) -> str:
     """Lay out the record of `measure` as text: a table per batch size and number of threads."""
-    header = ["ms an image", *PARTS, "decode and NMS, %", "times faster"]
+    header = ["ms per image", *PARTS, "decode and NMS, %", "times faster"]
     header += ["network, ms per billion", "mAP"]
     tables = []
     settings = dict.fromkeys((row["batch"], row["threads"]) for row in record["rows"])
@@ -223,7 +223,7 @@ def page_table(record: dict[str, object]) -> str:
         cells.setdefault(row["form"], {})[row["batch"], row["threads"]] = text
         scores[row["form"]] = f"{row['mAP']:.4f}" if "mAP" in row else ""
     has_ratios = any("speedup" in row for row in rows)
-    header = ["ms an image (times faster)" if has_ratios else "ms an image"]
+    header = ["ms per image (times faster)" if has_ratios else "ms per image"]
     header += [f"batch {batch}, threads {threads}" for batch, threads in settings]
     table_rows = [[form, *map(by_setting.get, settings)] for form, by_setting in cells.items()]
     if any(scores.values()):
@@ -246,7 +246,7 @@ def plot(record: dict[str, object]) -> str:
         if (row["batch"], row["threads"]) == (batch, threads) and END_TO_END in row["milliseconds"]
     ]
     scored_rows = [row for row in rows if "mAP" in row]
-    label = f"milliseconds an image, batch {batch}, {threads} thread{'s' * (threads > 1)}"
+    label = f"milliseconds per image, batch {batch}, {threads} thread{'s' * (threads > 1)}"
     heights = [0.45 * len(rows) + 1] + [4 + len(scored_rows) / 9] * bool(scored_rows)
 
     def draw(axes) -> None:

@@ -127,5 +127,5 @@ def layer_costs_table(parts: list[dict], markdown: bool = False) -> str:
         ]
         for part in parts
     ]
-    header = ["one core, fused, 320 x 320", "ms", "million multiply-adds", "billion a second"]
-    return text_table([*header, "GB a second"], rows, markdown)
+    header = ["one core, fused, 320 x 320", "ms", "million multiply-adds", "billion/s"]
+    return text_table([*header, "GB/s"], rows, markdown)

@@ -158,7 +158,7 @@ def plot(record: dict[str, object]) -> str:
                 )
                 ax.plot(values, median, "o-", color=series_color(index), label=mode)
                 ax.fill_between(values, low, high, color=series_color(index), alpha=0.15, lw=0)
-            ax.set(xlabel=AXIS_LABELS[name], ylabel="images a second", ylim=(0, None))
+            ax.set(xlabel=AXIS_LABELS[name], ylabel="images per second", ylim=(0, None))
             if name == "batch":
                 ax.set_xscale("log", base=2)
             ax.set_xticks(values, [str(value) for value in values])

@@ -253,7 +253,7 @@ def mmdet_settings(cfg: Config) -> dict:
 
 
 def our_settings(cfg: Config, backend: str) -> dict:
-    """Return the runner's arguments for MixDet's side, without the contact sheet.
+    """Return the runner's arguments for MixDet's side, and turn the contact sheet off.
 
     Drawing the sheet always takes the same time. In a short test, its share would be too large.
     """

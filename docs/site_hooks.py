@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FIRST_PAGES = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")
 # Matches a whole code block, or the target of a link as group 1. Links in code are thus left out.
 LINK = re.compile(r"^```.*?^```|(?<=\]\()([^)#\s]+)", flags=re.S | re.M)
-REPOSITORY_PATHS: dict[str, str] = {}  # keys: paths of pages in the site; only files outside docs/
+REPOSITORY_PATHS: dict[str, str] = {}  # {page in the site: file outside docs/ that it shows}
 
 
 def site_path(path: str) -> str:
