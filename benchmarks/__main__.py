@@ -66,7 +66,7 @@ def parse_args() -> argparse.Namespace:
     add_networks(command)
 
     command = commands.add_parser(
-        "eval", parents=[common, coco], help="time testing against mmdet; also time only the metric"
+        "eval", parents=[common, coco], help="time testing against mmdet, and the metric by itself"
     )
     command.add_argument(
         "--trained",

@@ -122,7 +122,7 @@ def _start_epochs(
     if setup.distort_on_gpu:
         model.data_preprocessor.photometric = PhotometricDistortion()
     images_in_folder = len(data_loader(setup.pipeline, data_root, 0, batch=1, passes=1))
-    passes = -(-(images + batch) // images_in_folder)  # with an untimed first batch
+    passes = -(-(images + batch) // images_in_folder)  # enough for one more batch: it is not timed
     photometric = not setup.distort_on_gpu
     loader = data_loader(setup.pipeline, data_root, workers, batch, passes, photometric=photometric)
 

@@ -59,7 +59,7 @@ def write_files(network: str, folder: Path, exports: Mapping[str, set[str]]) -> 
     Args:
         network: A key of `benchmarks.networks.NETWORKS`.
         folder: An empty folder.
-        exports: By name of each folder to write, the runtimes to export for.
+        exports: Names of the exported folders to write, each with the runtimes to export for.
 
     Returns:
         Multiply-adds of MixDet's detector, of torchvision's detector, and of a matrix product. The

@@ -1,6 +1,6 @@
-"""The forms of a detector that `infer` compares, and the code that a form's process runs.
+"""The forms of a detector that `infer` compares. Each form runs in its own process.
 
-The process imports only what its form needs.
+The process imports only what the form needs.
 """
 
 from __future__ import annotations

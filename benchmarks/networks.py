@@ -132,7 +132,7 @@ def _grids(size: int) -> list[int]:
 
 
 def _common_config(size: int) -> dict:
-    """Return the model of our COCO configs without type and backbone, for both sides.
+    """Return the config that both sides share: the model of our COCO configs without the backbone.
 
     The anchors are scaled to the image size.
     """

@@ -55,14 +55,14 @@ def measure(
 
     Args:
         data_root: A folder in COCO's layout. Its validation images are read.
-        trained: (config, checkpoint) of more detectors. Each is tested on the data of its config.
+        trained: Pairs (config, checkpoint) of detectors to test on the data of their config too.
         rounds: Number of timed rounds.
         networks: Keys of `NETWORKS`, to test on COCO's images with random weights.
         times: How often a test repeats COCO's images, each time with new ids. With many images,
             work that a test does once, such as fusing, takes a small share of the time.
         backends: Backends of MixDet's metric to test with. mmdet's side always uses pycocotools.
         score_thresholds: Score thresholds to test with.
-        metric_images: Number of synthetic images for the measurement of only the metric.
+        metric_images: Number of synthetic images for timing the metric by itself.
 
     Returns:
         machine, settings, detectors and metric.
@@ -165,7 +165,7 @@ def make_test_runner(
     Args:
         side: 'mmdet' or 'mixdet'.
         name: A key of `NETWORKS`, or the path of a config.
-        source: For a key of `NETWORKS` a folder in COCO's layout, for a config a checkpoint.
+        source: A folder in COCO's layout for a network, or the path of a checkpoint for a config.
         threshold: Score threshold.
         work_dir: Folder for the runner's files.
         times: See `measure`.
@@ -268,7 +268,7 @@ def our_settings(cfg: Config, backend: str) -> dict:
 
 
 def table(record: dict[str, object], markdown: bool = False) -> str:
-    """Lay out the record of `measure` as text: first the detectors, then only the metric."""
+    """Lay out the record of `measure` as text: the detectors, then the metric by itself."""
     metric = backends_table(record["metric"], markdown)
     return f"{_detectors_table(record, markdown)}\n\n{metric}"
 

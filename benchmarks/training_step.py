@@ -121,7 +121,7 @@ def _measure_network(
 def _start_training(
     name: str, form: str, size: int, batch: int, amp: bool, threads: int
 ) -> Callable[[str], float]:
-    """Return a function that takes 'step' to train a step, or 'peak' to return the peak MB used."""
+    """Return a function that trains a step ('step') or returns the peak memory in MB ('peak')."""
     _, step = prepare_training(name, form, size, batch, amp, threads)
     data = random_batch(batch, size)
     memory_before = _process_memory("VmRSS")

@@ -83,7 +83,7 @@ def draw_operator(axes) -> None:
 
 
 def draw_fusing(axes) -> None:
-    """Draw a block before and after `fuse`. Below each tensor are the channels of its groups."""
+    """Draw a block before and after `fuse`, with the numbers of channels below each tensor."""
     kernels, channels, widened = (3, 5, 7), 16, 96
     parts = split_by_kernel(MixConv2d(widened, kernels).merged_kernel_sizes()).sizes
     rows = (2.2, 1.1, 0.0)
