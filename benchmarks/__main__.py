@@ -50,7 +50,7 @@ def parse_args() -> argparse.Namespace:
     command = commands.add_parser(
         "feed",
         parents=[common, coco],
-        help="time training from a data loader against mmdet's, and how long it waits for images",
+        help="time training from a data loader against mmdet, and the wait for images",
     )
     command.add_argument(
         "--workers",
@@ -66,7 +66,7 @@ def parse_args() -> argparse.Namespace:
     add_networks(command)
 
     command = commands.add_parser(
-        "eval", parents=[common, coco], help="time testing against mmdet's, and the metric alone"
+        "eval", parents=[common, coco], help="time testing against mmdet, and the metric by itself"
     )
     command.add_argument(
         "--trained",
@@ -83,7 +83,7 @@ def parse_args() -> argparse.Namespace:
         help="backends of MixDet's metric: pycocotools (default), faster_coco_eval",
     )
     command.add_argument(
-        "--times", type=positive, help="how often a test repeats COCO's images (default: 1)"
+        "--times", type=positive, help="number of times a test repeats COCO's images (default: 1)"
     )
 
     command = commands.add_parser(
@@ -113,7 +113,7 @@ def parse_args() -> argparse.Namespace:
     commands.add_parser(
         "grow",
         parents=[common],
-        help="time images, batches and kernels of growing size, and the layers",
+        help="time a detector as images, batches and kernels grow, and time its layers",
     )
     commands.add_parser("start", parents=[common], help="time the start of a tool")
 
@@ -152,7 +152,8 @@ def main() -> None:
         return
     out, markdown = args.pop("out"), args.pop("markdown")
     out = writable_file("--out", out) if out else None
-    # Options have the names of the parameters of `measure`. Omitted options get its defaults.
+    # Each option has the name of a parameter of `measure`. An omitted option gets the parameter's
+    # default.
     options = {name: value for name, value in args.items() if value is not None}
     record = module_of(command).measure(**options)
     if out:

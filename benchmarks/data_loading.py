@@ -22,7 +22,7 @@ IMAGES = 2400  # per round
 
 
 class TrainingSetup(NamedTuple):
-    """A pipeline with a form of the training step."""
+    """An input pipeline and a form of the training step."""
 
     pipeline: str  # a key of `benchmarks.input_pipeline.PIPELINES`
     form: str  # a form that `prepare_training` takes
@@ -50,7 +50,7 @@ def measure(
     Args:
         data_root: A folder in COCO's layout. Its training images are read over and over.
         rounds: Number of timed rounds.
-        workers: Numbers of data loader workers to time with; None for one per core.
+        workers: Numbers of data loader workers to time with. None means one worker per core.
         network: A key of `NETWORKS`.
         images: Images per round.
         batch: Images per step.
@@ -63,7 +63,7 @@ def measure(
         MixDetError: The images are missing, or the network is unknown.
     """
     check_known("--network", [network], NETWORKS)
-    data_loader("mixdet", data_root, 0)  # raises an error before other processes are started
+    data_loader("mixdet", data_root, 0)  # raises if images are missing, before processes start
     measured_on = machine_record()
     settings = {"network": network, "size": SIZE, "batch": batch}
     setups = {name: setup for name, setup in SETUPS.items() if runs_here(setup.form)}
@@ -122,14 +122,14 @@ def _start_epochs(
     if setup.distort_on_gpu:
         model.data_preprocessor.photometric = PhotometricDistortion()
     images_in_folder = len(data_loader(setup.pipeline, data_root, 0, batch=1, passes=1))
-    passes = -(-(images + batch) // images_in_folder)  # one more batch, which is not timed
+    passes = -(-(images + batch) // images_in_folder)  # enough for one more batch: it is not timed
     photometric = not setup.distort_on_gpu
     loader = data_loader(setup.pipeline, data_root, workers, batch, passes, photometric=photometric)
 
     def train_epoch(turn: int) -> tuple[float, float, int]:
         loader.sampler.set_epoch(turn)
         batches = iter(loader)
-        step(next(batches))  # untimed: the workers start, and load their first batches
+        step(next(batches))  # not timed, since the workers first have to start
         waiting, steps, start = 0.0, 0, time.perf_counter()
         while True:
             before = time.perf_counter()

@@ -1,4 +1,4 @@
-"""`infer`: time all forms of a detector from images to boxes, each in a process of its own."""
+"""`infer`: time all forms of a detector from images to boxes, each form in its own process."""
 
 from __future__ import annotations
 
@@ -41,21 +41,22 @@ def measure(
     folders: Sequence[str] = (),
     without: Sequence[str] = (),
 ) -> dict[str, object]:
-    """Time detection from images of 640 x 480 to boxes with a score above 0.05, and its parts.
+    """Time detection on images of 640 x 480, in total and by part. The score threshold is 0.05.
 
-    Forms are left out if their runtime or compiler is not installed. Weights are random. MixDet and
-    its peer have scores like a trained detector's. Torchvision's scores are so low that its NMS has
-    no work. INT8 is calibrated on noise. Only `folders` have an mAP: they hold trained detectors.
+    Forms are left out if their runtime or compiler is not installed. Weights are random. The random
+    weights of MixDet and its peer give scores like a trained detector's. Torchvision's scores are
+    so low that its NMS has no work. INT8 is calibrated on noise. Only the results of `folders` have
+    an mAP, since only these folders hold trained detectors.
 
     Args:
-        rounds: Number of timed rounds; four times as many for batches of one image.
+        rounds: Number of timed rounds. Batches of one image get four times as many rounds.
         network: A key of `benchmarks.networks.NETWORKS`.
         batches: Batch sizes. Exported files of kind raw compute the images of a batch one by one,
             or eight together on OpenVINO.
         threads: Numbers of threads. Each process is limited to that number of cores.
-        folders: Exported folders to time as well, with each runtime that they have a file for.
-        without: Forms with one of these words in their name are left out. 'compiled' saves the
-            minutes of compiling.
+        folders: Exported folders to time too, on each installed runtime that they have a file for.
+        without: Forms with one of these words in their name are left out. For example, 'compiled'
+            leaves out the form that takes minutes to compile.
 
     Returns:
         machine, settings and rows. The rows have milliseconds per image of each part, and the mAP
@@ -123,7 +124,7 @@ def _exported_rows(folders: Sequence[str]) -> dict[tuple[str, str], dict[str, ob
         if manifest["kind"] != "raw":
             raise MixDetError(
                 f"--folders {path}: an export of kind {manifest['kind']} includes decoding and "
-                "NMS, which are timed apart: export with --kind raw"
+                "NMS, which are timed separately: export with --kind raw"
             )
         for runtime, (file, *_) in RUNTIME_FILES.items():
             if file in manifest["files"] and importlib.util.find_spec(RUNTIME_PACKAGES[runtime]):
@@ -163,7 +164,7 @@ def _measure_batch(
             row["ms_per_billion"] = times[NETWORK]["median"] / _madds_of(form, madds) * 1e9
         if form != MATRIX_PRODUCT:
             row["rest_share"] = times[DECODE_AND_NMS]["median"] / times[END_TO_END]["median"]
-        # `folders` get no speedup, as they may hold another network than the peer's.
+        # Exported folders of the user get no speedup, since the peer may have another network.
         if form in INFERENCE_FORMS and form != MATRIX_PRODUCT and PEER in functions:
             row["speedup"] = speedup(seconds[PEER, END_TO_END], seconds[form, END_TO_END])
         rows.append(row)
@@ -177,8 +178,8 @@ def _madds_of(form: str, madds: Mapping[str, int]) -> int:
 
 
 def table(record: dict[str, object], markdown: bool = False) -> str:
-    """Lay out the record of `measure` as text, a table per batch and number of threads."""
-    header = ["ms an image", *PARTS, "decode and NMS, %", "times faster"]
+    """Lay out the record of `measure` as text: a table per batch size and number of threads."""
+    header = ["ms per image", *PARTS, "decode and NMS, %", "times faster"]
     header += ["network, ms per billion", "mAP"]
     tables = []
     settings = dict.fromkeys((row["batch"], row["threads"]) for row in record["rows"])
@@ -222,7 +223,7 @@ def page_table(record: dict[str, object]) -> str:
         cells.setdefault(row["form"], {})[row["batch"], row["threads"]] = text
         scores[row["form"]] = f"{row['mAP']:.4f}" if "mAP" in row else ""
     has_ratios = any("speedup" in row for row in rows)
-    header = ["ms an image (times faster)" if has_ratios else "ms an image"]
+    header = ["ms per image (times faster)" if has_ratios else "ms per image"]
     header += [f"batch {batch}, threads {threads}" for batch, threads in settings]
     table_rows = [[form, *map(by_setting.get, settings)] for form, by_setting in cells.items()]
     if any(scores.values()):
@@ -245,7 +246,7 @@ def plot(record: dict[str, object]) -> str:
         if (row["batch"], row["threads"]) == (batch, threads) and END_TO_END in row["milliseconds"]
     ]
     scored_rows = [row for row in rows if "mAP" in row]
-    label = f"milliseconds an image, batch {batch}, {threads} thread{'s' * (threads > 1)}"
+    label = f"milliseconds per image, batch {batch}, {threads} thread{'s' * (threads > 1)}"
     heights = [0.45 * len(rows) + 1] + [4 + len(scored_rows) / 9] * bool(scored_rows)
 
     def draw(axes) -> None:

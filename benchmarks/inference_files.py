@@ -59,11 +59,11 @@ def write_files(network: str, folder: Path, exports: Mapping[str, set[str]]) -> 
     Args:
         network: A key of `benchmarks.networks.NETWORKS`.
         folder: An empty folder.
-        exports: Runtimes to export for, by name of the exported folder.
+        exports: Names of the exported folders to write, each with the runtimes to export for.
 
     Returns:
-        Multiply-adds of MixDet's detector, of torchvision's detector, and of a matrix product. Each
-        key is the text that the names of the forms start with.
+        Multiply-adds of MixDet's detector, of torchvision's detector, and of a matrix product. The
+        names of a detector's forms start with its key.
     """
     init_default_scope("mmdet")
     cfg = read_config(str(shipped_folder("configs") / "ssdlite_mixnet_s_coco.py"))
@@ -159,7 +159,10 @@ class TorchvisionRaw(nn.Module):
         return self.model.head(list(self.model.backbone(x).values()))
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Return boxes (N, A, 4) and scores (N, A, classes) of images (N, H, W, 3) uint8."""
+        """Map uint8 images (N, H, W, 3) to boxes (N, A, 4) and scores (N, A, classes).
+
+        A is the number of anchors.
+        """
         outputs = self.outputs((image.float() / 127.5 - 1).permute(0, 3, 1, 2))
         decode = torch.vmap(partial(self.model.box_coder.decode_single, boxes=self.anchors))
         boxes = decode(outputs["bbox_regression"])

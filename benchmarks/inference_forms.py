@@ -1,6 +1,6 @@
-"""The forms of a detector that `infer` compares, and the code that runs one in its own process.
+"""The forms of a detector that `infer` compares. Each form runs in its own process.
 
-The process imports no more than its form needs.
+The process imports only what the form needs.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ import numpy as np
 
 from mixdet.inference.exported import ExportedNetwork, network_input, suppress
 
-# Timed parts. Every form has all three parts, except the matrix product. It has only the network.
+# Timed parts. The matrix product has only the part "network". All other forms have all three parts.
 END_TO_END, NETWORK, DECODE_AND_NMS = "end to end", "network", "decode and NMS"
 
 PEER = "timm in mmdet, test_step"
 MATRIX_SIZE = 1024
-# The product runs at about the peak speed of the CPU.
+# A matrix product runs at about the peak speed of the CPU. It is timed for comparison.
 MATRIX_PRODUCT = f"matrix product, {MATRIX_SIZE} x {MATRIX_SIZE}"
 TORCH_FORMS = (
     PEER,
@@ -29,7 +29,7 @@ TORCH_FORMS = (
     "torchvision SSDLite, PyTorch",
     MATRIX_PRODUCT,
 )
-# Exported folders, which `benchmarks.inference_files.write_files` writes
+# Names of the exported folders that `benchmarks.inference_files.write_files` writes
 OURS_FP32, OURS_BF16, OURS_INT8 = "mixdet", "mixdet_bf16", "mixdet_int8"
 TORCHVISION_FP32 = "torchvision"
 EXPORTED_FORMS = {  # (folder, runtime)
@@ -88,7 +88,7 @@ def _load_exported_form(
 ) -> Callable[[list[np.ndarray]], Parts]:
     """Return a function that takes RGB images (H, W, 3) and returns the parts to time."""
     if runtime == "executorch":
-        threads = None  # ExecuTorch cannot set this number; it uses all cores of the process
+        threads = None  # ExecuTorch has no such setting, and uses all cores of the process
     network = ExportedNetwork(folder, runtime, threads=threads)
 
     def parts_for(images: list[np.ndarray]) -> Parts:

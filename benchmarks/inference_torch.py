@@ -70,10 +70,10 @@ def _load_detector(
     rewrite: Callable[[nn.Module], nn.Module] = lambda model: model,
     pack: BaseTransform | None = None,
 ) -> Callable[[list[np.ndarray]], Parts]:
-    """Load the checkpoint, and return a function as `load_torch_form` does.
+    """Load the checkpoint, and return the same kind of function as `load_torch_form`.
 
     Args:
-        folder: The folder of config and checkpoint.
+        folder: The folder that holds the config and the checkpoint.
         rewrite: Takes the detector of the checkpoint, and returns the detector to run.
         pack: Last step of the test pipeline. None keeps the last step of the config.
     """

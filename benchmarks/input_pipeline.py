@@ -1,4 +1,4 @@
-"""The benchmark `input`: the speed of `SSDRandomCrop` and of the mmdet transforms it replaces."""
+"""`input`: time `SSDRandomCrop` against the transforms of mmdet that it replaces."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ from mixdet.visual.tables import text_table
 
 SIZE = 320
 BATCH = 8
-PASSES = 10  # passes over the images per epoch; the start of a data loader then hardly counts
-# (expand, distort colors): the five steps are expand, crop, resize, flip and distort colors; all
-# recipes crop, resize and flip
+PASSES = 10  # passes over the images per epoch, so many that the start of a loader hardly counts
+# Whether the recipe expands the image, and whether it distorts the colors. Every recipe also has
+# the other three of the five steps: crop, resize and flip.
 RECIPES = {
     "all five steps": (True, True),
     "crop and flip alone": (False, False),
@@ -50,12 +50,12 @@ def measure(
     Args:
         data_root: A folder in COCO's layout. Its training images are read.
         rounds: Number of timed rounds, each over all images.
-        images: Only this many images are read, from the first on. None reads all.
-        workers: Numbers of data loader workers to time, with all five steps.
+        images: Number of images to read, starting with the first. None reads all.
+        workers: Numbers of data loader workers to time. They run the recipe with all five steps.
 
     Returns:
-        A dict with the keys kind, machine, settings, recipes and workers. An entry of `recipes` has
-        images per second of CPU time, an entry of `workers` images per second of wall time.
+        A dict with the keys kind, machine, settings, recipes and workers. The entries of `recipes`
+        have images per second of CPU time. Those of `workers` have images per second of wall time.
 
     Raises:
         MixDetError: The images are missing.
@@ -120,7 +120,7 @@ def data_loader(
         workers: Number of worker processes. They are kept between epochs. 0 loads in this process.
         batch: Images per batch.
         passes: Number of passes over the images in one epoch.
-        images: Only this many images are read, from the first on. None reads all.
+        images: Number of images to read, starting with the first. None reads all.
         photometric: Whether the pipeline distorts colors.
 
     Raises:
@@ -152,7 +152,7 @@ def _dataset(data_root: str, steps: list[dict], images: int | None) -> CocoDatas
 def _indices(dataset: CocoDataset, turn: int) -> Iterator[int]:
     """Yield every index with the seed that `SeedSample` uses.
 
-    Each turn augments the same images with other random numbers.
+    Each turn, or round, augments the same images with different random numbers.
     """
     return (SampleIndex(index, (0, turn, index)) for index in range(len(dataset)))
 
@@ -225,7 +225,7 @@ def timed_decoder() -> Iterator[list[float]]:
 
 
 def _measure_workers(number: int, data_root: str, rounds: int, images: int | None) -> dict:
-    """Time both pipelines behind a data loader, each with its own collate function."""
+    """Time a data loader with each pipeline and its collate function."""
     loaders = {side: data_loader(side, data_root, number, images=images) for side in PIPELINES}
 
     def read_epoch(loader: DataLoader, turn: int) -> None:

@@ -1,4 +1,4 @@
-"""Measure time, multiply-adds and bytes of a network's layers, and the processor's peak."""
+"""Measure time, multiply-adds and bytes of a network's layers, and the processor's peak rates."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from mixdet.models.fusing import fuse
 from mixdet.visual.tables import text_table
 
 CONV_KINDS = ("1x1 convolutions", "depthwise convolutions", "full convolutions")
-# Sizes of the timed copies. The first is about what a layer moves, the second exceeds the caches.
+# Bytes of the timed memory copies. The first number is about what a layer reads and writes. The
+# second number is more than the processor's caches hold.
 COPY_BYTES = 1 << 20, 64 << 20
 
 
@@ -61,7 +62,7 @@ def measure_layer_costs(model: nn.Module, size: int, rounds: int) -> list[dict[s
 
     Returns:
         Milliseconds, multiply-adds and bytes of each kind of layer and of the whole network. The
-        last rows are a matrix product and memory copies, which show the peak of the processor.
+        last entries are a matrix product and memory copies: the peak rates of the processor.
     """
     network = fuse(model, "torch")
     image = torch.randn(1, 3, size, size).contiguous(memory_format=torch.channels_last)
@@ -118,7 +119,7 @@ def layer_costs_table(parts: list[dict], markdown: bool = False) -> str:
             part["what"],
             f"{part['milliseconds']:.1f}",
             f"{part['madds'] / 1e6:.0f}",
-            # No rate for "everything else": it has no multiply-adds and no bytes.
+            # A row whose multiply-adds or bytes are 0, such as "everything else", gets no rate.
             *(
                 f"{part[key] / part['milliseconds'] / 1e6:.1f}" if part[key] else ""
                 for key in ("madds", "bytes")
@@ -126,5 +127,5 @@ def layer_costs_table(parts: list[dict], markdown: bool = False) -> str:
         ]
         for part in parts
     ]
-    header = ["one core, fused, 320 x 320", "ms", "million multiply-adds", "billion a second"]
-    return text_table([*header, "GB a second"], rows, markdown)
+    header = ["one core, fused, 320 x 320", "ms", "million multiply-adds", "billion/s"]
+    return text_table([*header, "GB/s"], rows, markdown)

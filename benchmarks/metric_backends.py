@@ -14,14 +14,14 @@ from tests.synthetic import random_coco_detections
 
 
 def measure_backends(rounds: int, images: int) -> dict[str, object]:
-    """Compute COCO's 12 numbers with both backends, and time them.
+    """Time how long each backend takes to compute COCO's 12 metrics.
 
     Args:
         rounds: Number of timed rounds.
         images: Number of synthetic images, with 80 classes.
 
     Returns:
-        Seconds of each backend, the speedup, and the largest difference between their numbers.
+        Seconds of each backend, the speedup, and the largest difference between their metrics.
     """
     truth, detections = random_coco_detections(images)
     scores: dict[str, np.ndarray] = {}

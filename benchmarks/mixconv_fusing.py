@@ -1,4 +1,7 @@
-"""`fuse`: time MixConv on a runtime in three forms: as trained, padded, and as fused."""
+"""`fuse`: time MixConv on ONNX Runtime and OpenVINO in three forms.
+
+They are: as trained, padded (one convolution with zero-padded kernels), and as `fuse` rewrites it.
+"""
 
 from __future__ import annotations
 
@@ -73,7 +76,7 @@ def measure(
     """Time backbone, neck and head for one image of the config's size, on one thread.
 
     Args:
-        rounds: Number of timed rounds. Each runtime has a process, in which all forms take turns.
+        rounds: Number of timed rounds. All forms take turns in one process per runtime.
         groups: Configs and forms, as in `GROUPS`.
 
     Returns:
@@ -111,7 +114,7 @@ def measure(
 
 
 def _export(config: str, form: str, runtime: str, file: Path) -> int:
-    """Write a form of a detector as ONNX, which both runtimes read, and count its multiply-adds."""
+    """Write a form of a detector as ONNX for a runtime, and return the number of multiply-adds."""
     cfg = read_config(config)
     cfg.model.backbone.init_cfg = None  # pretrained weights are not needed
     model = MODELS.build(cfg.model)
@@ -130,7 +133,7 @@ def _export(config: str, form: str, runtime: str, file: Path) -> int:
 
 
 def _load_files(runtime: str, files: dict[tuple, Path]) -> Callable[[tuple], None]:
-    """Return a function that runs the file of a key once."""
+    """Load all files, and return a function that takes a key and runs the key's file once."""
     loaded = {key: load(runtime, file, threads=1) for key, file in files.items()}
     images = {key: np.zeros(network.shape, np.float32) for key, network in loaded.items()}
 
@@ -143,7 +146,8 @@ def _load_files(runtime: str, files: dict[tuple, Path]) -> Callable[[tuple], Non
 def table(record: dict[str, object], markdown: bool = False) -> str:
     """Lay out the record of `measure` as text.
 
-    The table shows the time of the fastest round, and its ratio to the first row of the group.
+    The table shows the time of the fastest round, and its ratio to that time of the group's first
+    row.
     """
     first_rows = {}
     rows = []
@@ -154,7 +158,7 @@ def table(record: dict[str, object], markdown: bool = False) -> str:
             ratio = time["low"] / first[runtime]["low"]
             cells += [f"{row['madds'][runtime] / 1e6:.0f}", f"{time['low']:.1f} ({ratio:.2f})"]
         rows.append(cells)
-    header = ["least of the rounds, one thread"]
+    header = ["fastest round, one thread"]
     for runtime in record["rows"][0]["milliseconds"]:
         header += [f"{runtime}, million multiply-adds", f"{runtime}, ms"]
     return text_table(header, rows, markdown)

@@ -1,6 +1,6 @@
-"""Two sides of a benchmark: MixDet's SSDLite and the peer.
+"""The two sides of a benchmark: MixDet's SSDLite and the peer.
 
-The peer is what a user would run without MixDet: mmdet's SSDLite with a backbone of timm. With the
+The peer is what a user would run without MixDet: mmdet's SSDLite with a timm backbone. With the
 same weights, both sides compute the same outputs.
 """
 
@@ -71,7 +71,7 @@ class TimmMixMobileNetV2(BaseModule):
         self.channels: Sequence[int] = net.feature_info.channels()
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """Map (N, 3, H, W) to one (N, C, H / stride, W / stride) for each stride."""
+        """Map images (N, 3, H, W) to a feature map (N, C, H / stride, W / stride) per stride."""
         return self.net(x)
 
 
@@ -114,7 +114,7 @@ def peer_model(name: str, size: int) -> nn.Module:
 
 
 def our_model(name: str, size: int) -> nn.Module:
-    """Build MixDet's `SSDLite`. The arguments are those of `peer_model`."""
+    """Build MixDet's `SSDLite`. See `peer_model` for the arguments."""
     return MODELS.build(our_config(name, size))
 
 
@@ -124,7 +124,7 @@ def our_config(name: str, size: int) -> dict:
 
 
 def _grids(size: int) -> list[int]:
-    """Return the number of cells along a side, for each of the six levels."""
+    """Return the number of cells along a side of the feature map, for each of the six levels."""
     grids = [-(-size // 16), -(-size // 32)]
     while len(grids) < 6:
         grids.append(-(-grids[-1] // 2))
@@ -132,7 +132,10 @@ def _grids(size: int) -> list[int]:
 
 
 def _common_config(size: int) -> dict:
-    """Return the model of our COCO configs without backbone. Anchors are scaled to the size."""
+    """Return the config that both sides share: the model of our COCO configs without the backbone.
+
+    The anchors are scaled to the image size.
+    """
     model = Config.fromfile(shipped_folder("configs") / "_base_/models/ssdlite_320.py").model
     del model["type"]
     anchors = model.bbox_head.anchor_generator

@@ -43,7 +43,10 @@ def update_page(page: Path, files: Sequence[Path]) -> list[str]:
 
 
 def page_content(record: dict, file: Path, page: Path) -> str:
-    """Return what a page shows of a record: a table, and the plot beside the record's file."""
+    """Return a record's Markdown for a page: the table, and a link to the plot, if there is one.
+
+    The plot lies beside the record's file.
+    """
     text = record_page_table(record)
     if not record_plot(record):
         return text

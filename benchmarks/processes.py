@@ -1,4 +1,4 @@
-"""Run functions in processes of their own, and time them in turns.
+"""Run functions in separate processes, and time them in turns.
 
 Each side of a comparison has its own process. The settings, threads and memory of one side then do
 not affect the others.
@@ -14,7 +14,7 @@ from multiprocessing.connection import Connection
 
 from benchmarks.timing import K, turn_order
 
-REST_SECONDS = 0.1  # a pause before each turn: threads of ONNX Runtime spin 0.03 s after a run
+REST_SECONDS = 0.1  # pause before each turn, as ONNX Runtime's threads spin 0.03 s after a run
 
 
 class RemoteFunction:
@@ -41,8 +41,8 @@ def remote_function(factory: Callable[..., Callable], *args: object) -> Iterator
     """Start a process that runs a function when asked, and end the process at exit.
 
     Args:
-        factory: A function at the top level of a module. The new process calls it once. It returns
-            the function to run, which takes one argument.
+        factory: A function at the top level of a module. The new process calls `factory` once, and
+            gets the function to run. That function takes one argument.
         *args: Picklable arguments of `factory`.
     """
     context = multiprocessing.get_context("spawn")

@@ -10,7 +10,7 @@ from types import ModuleType
 from mixdet.errors import MixDetError
 from mixdet.machine import describe
 
-# The module of each command. The `kind` of a record is its command
+# The module of each command. The `kind` of a record is the name of the command that measured it.
 MODULES = {
     "input": "input_pipeline",
     "train": "training_step",
@@ -69,6 +69,6 @@ def record_plot(record: dict) -> str | None:
 
 
 def write_plot(record: dict, file: Path) -> None:
-    """Write the plot of a record, if there is one, beside its file."""
+    """Write the plot of a record beside the record's file, if the command has a plot."""
     if svg := record_plot(record):
         file.with_suffix(".svg").write_text(svg, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""`grow`: time images, batches and kernels of growing size, and the layers of the network."""
+"""`grow`: time a detector as images, batches and kernels grow, and time its layers."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ SWEEPS: dict[str, Mapping[int, Setting]] = {
 AXIS_LABELS = {
     "resolution": "side of the image, pixels",
     "batch": "images in a batch",
-    "groups": "MixConv groups: 3, then 5, 7, 9, 11",
-    "kernel": "kernel size of all",
+    "groups": "number of MixConv groups (kernels 3, 5, 7, 9, 11)",
+    "kernel": "kernel size of all channels",
 }
 MODES = ("training", "inference")
 
@@ -83,7 +83,7 @@ def measure(
 
 
 def build_model(size: int, kernel_sizes: int | Sequence[int]) -> nn.Module:
-    """Build the detector with random weights. No score reaches the threshold: NMS has no work."""
+    """Build the detector with random weights. No score reaches the threshold, so NMS is idle."""
     cfg = our_config(NETWORK, size)
     cfg["backbone"] = cfg["backbone"] | dict(kernel_sizes=kernel_sizes)
     model = MODELS.build(cfg)
@@ -158,7 +158,7 @@ def plot(record: dict[str, object]) -> str:
                 )
                 ax.plot(values, median, "o-", color=series_color(index), label=mode)
                 ax.fill_between(values, low, high, color=series_color(index), alpha=0.15, lw=0)
-            ax.set(xlabel=AXIS_LABELS[name], ylabel="images a second", ylim=(0, None))
+            ax.set(xlabel=AXIS_LABELS[name], ylabel="images per second", ylim=(0, None))
             if name == "batch":
                 ax.set_xscale("log", base=2)
             ax.set_xticks(values, [str(value) for value in values])

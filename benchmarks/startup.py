@@ -19,7 +19,7 @@ COMMANDS = {
 
 
 def measure(rounds: int = 5) -> dict[str, object]:
-    """Time commands in the root of the checkout until they write their first byte.
+    """Time commands until their first byte of output. Run this in the root of the checkout.
 
     Args:
         rounds: Number of timed rounds.
@@ -38,7 +38,7 @@ def measure(rounds: int = 5) -> dict[str, object]:
             seconds = time.perf_counter() - start
             process.stdout.read()
             *_, usage = os.wait4(process.pid, 0)
-            process.returncode = 0  # else Popen would wait again
+            process.returncode = 0  # otherwise Popen would wait for the ended process again
         if turn:
             first_byte[name].append(1000 * seconds)
             cpu[name].append(1000 * (usage.ru_utime + usage.ru_stime))

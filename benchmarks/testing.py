@@ -1,4 +1,4 @@
-"""`eval`: time the testing of a detector from files to the metric, MixDet against mmdet."""
+"""`eval`: time the testing of a detector with MixDet and with mmdet, from files to the metric."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from mixdet.machine import machine_record
 from mixdet.visual.tables import text_table
 
 SIZE = 320
-SCORE_THRESHOLDS = (1e-8, 1e-3)  # our configs for the paper's Table 1 use the first
+SCORE_THRESHOLDS = (1e-8, 1e-3)  # our configs for the paper's Table 1 use 1e-8
 METRIC_IMAGES = 5000
 
 
@@ -50,20 +50,19 @@ def measure(
     """Time `Runner.test` on both sides, and both backends of the metric.
 
     mmdet's side uses mmdet's detector, head, data set, metric and hooks, and tests one image at a
-    time as mmdet's configs do. MixDet's side follows MixDet's configs. Each side has a process of
-    its own.
+    time as mmdet's configs do. MixDet's side follows MixDet's configs. Each side runs in its own
+    process.
 
     Args:
         data_root: A folder in COCO's layout. Its validation images are read.
-        trained: (config, checkpoint) of detectors to test on their own data as well.
+        trained: Pairs (config, checkpoint) of detectors to test on the data of their config too.
         rounds: Number of timed rounds.
         networks: Keys of `NETWORKS`, to test on COCO's images with random weights.
-        times: How often a test repeats COCO's images, each time with new ids. Work that a test does
-            once, such as fusing, then weighs as little as on all of COCO.
-        backends: Backends of MixDet's metric. Each gives a row. mmdet's side always uses
-            pycocotools.
-        score_thresholds: Score thresholds. Each gives a row.
-        metric_images: Number of synthetic images for the metric alone.
+        times: How often a test repeats COCO's images, each time with new ids. With many images,
+            work that a test does once, such as fusing, takes a small share of the time.
+        backends: Backends of MixDet's metric to test with. mmdet's side always uses pycocotools.
+        score_thresholds: Score thresholds to test with.
+        metric_images: Number of synthetic images for timing the metric by itself.
 
     Returns:
         machine, settings, detectors and metric.
@@ -166,7 +165,7 @@ def make_test_runner(
     Args:
         side: 'mmdet' or 'mixdet'.
         name: A key of `NETWORKS`, or the path of a config.
-        source: The folder with COCO's images, or the path of the config's checkpoint.
+        source: A folder in COCO's layout for a network, or the path of a checkpoint for a config.
         threshold: Score threshold.
         work_dir: Folder for the runner's files.
         times: See `measure`.
@@ -254,9 +253,9 @@ def mmdet_settings(cfg: Config) -> dict:
 
 
 def our_settings(cfg: Config, backend: str) -> dict:
-    """Return the runner's arguments for MixDet's side, without the contact sheet.
+    """Return the runner's arguments for MixDet's side, and turn the contact sheet off.
 
-    The sheet always shows the same number of images, and would weigh too much in a small test.
+    Drawing the sheet always takes the same time. In a short test, its share would be too large.
     """
     cfg.test_evaluator.backend = backend
     cfg.default_hooks.report.sheet = False
@@ -269,7 +268,7 @@ def our_settings(cfg: Config, backend: str) -> dict:
 
 
 def table(record: dict[str, object], markdown: bool = False) -> str:
-    """Lay out the record of `measure` as text: the detectors, then the metric alone."""
+    """Lay out the record of `measure` as text: the detectors, then the metric by itself."""
     metric = backends_table(record["metric"], markdown)
     return f"{_detectors_table(record, markdown)}\n\n{metric}"
 

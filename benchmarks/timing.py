@@ -21,8 +21,8 @@ def time_in_turns(
     Args:
         tasks: Functions that take the number of the round. The untimed round has number 0.
         rounds: Number of timed rounds.
-        clock: `time.perf_counter`, or `time.process_time` for tasks that this process computes
-            alone. CPU time leaves out the time in which other processes use the core.
+        clock: `time.perf_counter`, or `time.process_time` for tasks that run entirely in this
+            process. CPU time leaves out the time in which other processes use the core.
 
     Returns:
         Seconds of each round, by task.
@@ -59,7 +59,7 @@ def items_per_second(seconds: list[float], items: int) -> dict[str, float]:
 
 
 def speedup(peer: list[float], ours: list[float]) -> dict[str, float]:
-    """Return the median, lowest and highest ratio of the peer's seconds to ours, round by round."""
+    """Divide the peer's seconds by ours in each round. Return median, lowest and highest ratio."""
     return median_and_range([a / b for a, b in zip(peer, ours, strict=True)])
 
 

@@ -19,7 +19,8 @@ from mixdet.machine import machine_record
 from mixdet.visual.tables import text_table
 from tests.synthetic import random_batch
 
-PROCESSES_AND_THREADS = {  # (processes, threads per process); two processes share the batch
+# (processes, threads per process). Each of two processes trains on half of the batch.
+PROCESSES_AND_THREADS = {
     "one process, one thread": (1, 1),
     "one process, two threads": (1, 2),
     "two processes, one thread each": (2, 1),
@@ -100,7 +101,7 @@ def _start_process(
         dist.init_process_group("gloo", init_method, timeout, rank=rank, world_size=processes)
     _, step = prepare_training(name, "eager", size, batch, amp=False, threads=threads)
     data = random_batch(batch, size, seed=rank)
-    step(data)  # warm-up: from here on the process keeps freed memory
+    step(data)  # warm-up: after its first step the process keeps freed memory, as in a training
     return lambda _: step(data)
 
 
@@ -120,7 +121,7 @@ def table(record: dict[str, object], markdown: bool = False) -> str:
 
 
 def page_table(record: dict[str, object]) -> str:
-    """Lay out the medians as Markdown, a row per network."""
+    """Lay out the medians as Markdown, with one row per network."""
     cells: dict[str, dict[str, str]] = {}
     for row in record["rows"]:
         rate, ratio = row["images_per_second"]["median"], row["speedup"]["median"]

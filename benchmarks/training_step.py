@@ -31,7 +31,7 @@ from mixdet.machine import machine_record
 from mixdet.visual.tables import text_table
 from tests.synthetic import random_batch
 
-TRAINING_FORMS = ("eager", "CUDA graph", "compiled")  # of MixDet's step; the peer's is eager
+TRAINING_FORMS = ("eager", "CUDA graph", "compiled")  # for MixDet; the peer always trains eagerly
 
 
 def measure(
@@ -45,8 +45,8 @@ def measure(
 ) -> dict[str, object]:
     """Time training steps on one batch: normalization, forward, losses, backward, SGD.
 
-    Each side has a process of its own. Both start from the same weights, and compute on the GPU if
-    there is one.
+    Each form runs in its own process. All forms start from the same weights, and compute on the GPU
+    if there is one.
 
     Args:
         rounds: Number of timed rounds.
@@ -59,7 +59,7 @@ def measure(
             `CudaGraphHook` does. 'compiled' applies `torch.compile` to backbone, neck and head.
 
     Returns:
-        machine, settings and networks, with images per second and the peak of memory in MB.
+        machine, settings and networks, with images per second and the peak memory in MB.
 
     Raises:
         MixDetError: A name is unknown, or `forms` has 'CUDA graph' and there is no GPU.
@@ -121,7 +121,7 @@ def _measure_network(
 def _start_training(
     name: str, form: str, size: int, batch: int, amp: bool, threads: int
 ) -> Callable[[str], float]:
-    """Return a function that takes 'step' to train a step, or 'peak' for the peak memory in MB."""
+    """Return a function that trains a step ('step') or returns the peak memory in MB ('peak')."""
     _, step = prepare_training(name, form, size, batch, amp, threads)
     data = random_batch(batch, size)
     memory_before = _process_memory("VmRSS")
@@ -146,7 +146,7 @@ def prepare_training(
 
     Args:
         name: A key of `NETWORKS`.
-        form: 'mmdet' for the peer, or one of `TRAINING_FORMS`. All have the same weights.
+        form: 'mmdet' for the peer, or one of `TRAINING_FORMS`. All start from the same weights.
         size: Side of the square images in pixels.
         batch: Images per batch.
         amp: Use mixed precision.
@@ -194,7 +194,7 @@ def sgd_wrapper(model: nn.Module, amp: bool) -> OptimWrapper:
 def _process_memory(key: str) -> float:
     """Return the present ('VmRSS') or peak ('VmHWM') memory of this process in MB.
 
-    The result is NaN on other systems than Linux.
+    The result is NaN on systems other than Linux.
     """
     status = Path("/proc/self/status")
     lines = status.read_text().splitlines() if status.is_file() else []

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 LOGIT_STD = 1.2  # standard deviation of the class logits
 OFFSET_STD = 0.5  # standard deviation of the box offsets
-BACKGROUND_BIAS = 9.0  # bias of the background logits; the other logits have 0
+BACKGROUND_BIAS = 9.0  # bias of the background logits; the bias of the class logits is 0
 
 
 def copy_weights(peer: nn.Module, ours: nn.Module) -> None:
@@ -25,7 +25,7 @@ def initialize(model: nn.Module, seed: int = 0) -> None:
     """Draw random weights, the same in every process.
 
     All modules are reset first, since `init_weights` does not reach modules of timm. mmengine's log
-    is silenced, as it has a line for every weight.
+    is silenced, since it would print a line for every weight.
     """
     torch.manual_seed(seed)
     for module in model.modules():
@@ -43,7 +43,7 @@ def initialize_as_trained(model: nn.Module, inputs: Tensor, seed: int = 0) -> No
 
     Args:
         model: A model that `peer_model` built.
-        inputs: Normalized images (N, 3, H, W). The statistics of batch norm are set on them.
+        inputs: Normalized images (N, 3, H, W). Batch norm takes its statistics from these images.
         seed: Seed of the random numbers.
     """
     initialize(model, seed)

@@ -19,7 +19,7 @@ KERNEL_COLORS = dict(zip((3, 5, 7, 9, 11), COLORS[1:], strict=False))
 
 
 class Network(NamedTuple):
-    """A classifier for ImageNet at 224 x 224, with the numbers of its own paper."""
+    """A classifier for ImageNet at 224 x 224, with the numbers that its authors published."""
 
     name: str
     madds_m: int
@@ -83,7 +83,7 @@ def draw_operator(axes) -> None:
 
 
 def draw_fusing(axes) -> None:
-    """Draw a block before and after `fuse`, with the channel layout below each tensor."""
+    """Draw a block before and after `fuse`, with the numbers of channels below each tensor."""
     kernels, channels, widened = (3, 5, 7), 16, 96
     parts = split_by_kernel(MixConv2d(widened, kernels).merged_kernel_sizes()).sizes
     rows = (2.2, 1.1, 0.0)
@@ -141,7 +141,7 @@ def draw_fusing(axes) -> None:
 
 
 def draw_networks(axes, networks: Sequence[tuple[str, Sequence[StageSummary]]]) -> None:
-    """Draw each backbone from top to bottom: the depthwise channels of its blocks, by kernel."""
+    """Draw each backbone. A bar shows the depthwise channels of equal blocks, colored by kernel."""
     for panel, (name, rows) in zip(axes, networks, strict=True):
         widest = max(sum(channels for _, channels in row.kernels) for row in rows)
         for line, row in enumerate(rows):

@@ -2,8 +2,8 @@
 
     python docs/draw_readme.py work_dirs/ssdlite_mixnet_s_digits/epoch_6.pth
 
-The image shows validation scenes with at least three digits: the first scene of each background
-photograph in the public domain (CC0).
+The image shows five validation scenes. Each has at least three digits, and its background is a
+photograph in the public domain (CC0) that no other of these scenes has.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SCORE_THR = 0.5
 
 
 def choose_scenes(annotations: dict, count: int = SCENES) -> list[str]:
-    """Return the files of the first scenes with three digits, each on another CC0 photograph."""
+    """Return the files of the first scenes with at least three digits, one per CC0 photograph."""
     digits = Counter(annotation["image_id"] for annotation in annotations["annotations"])
     scenes: dict[str, str] = {}
     for image in annotations["images"]:

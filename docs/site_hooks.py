@@ -1,8 +1,8 @@
 """Hooks of MkDocs for `make docs`.
 
 They add pages that are not in docs/: README.md as the first page, every file that a page links to,
-and the API reference. In the documents a link is relative to its file, as on GitHub. The hooks
-replace it by the link to the page of the site.
+and the API reference. In the Markdown files, links lead to files of the repository, as on GitHub.
+The hooks replace these links by links to pages of the site.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parents[1]
 FIRST_PAGES = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")
-LINK = re.compile(r"^```.*?^```|(?<=\]\()([^)#\s]+)", flags=re.S | re.M)  # not inside code
-REPOSITORY_PATHS: dict[str, str] = {}  # by the page's path in the site, for files outside docs/
+# Matches a whole code block, or the target of a link as group 1. Links in code are thus left out.
+LINK = re.compile(r"^```.*?^```|(?<=\]\()([^)#\s]+)", flags=re.S | re.M)
+REPOSITORY_PATHS: dict[str, str] = {}  # {page in the site: file outside docs/ that it shows}
 
 
 def site_path(path: str) -> str:
@@ -32,13 +33,13 @@ def site_path(path: str) -> str:
     if (ROOT / path).is_dir():
         readme = (ROOT / path / "README.md").is_file()
         return f"{page}/README.md" if readme else f"{page}/index.md"
-    if path.endswith(".html"):  # MkDocs writes report.html for a report.md
+    if path.endswith(".html"):  # elsewhere: MkDocs already writes report.html for a report.md
         return f"files/{page}"
     return page if in_docs or path.endswith(".md") else f"{page}.md"
 
 
 def repository_path(target: str, page: str) -> str | None:
-    """Return the file or folder that a link in `page` leads to. None for other links."""
+    """Return the file or folder of the repository that a link in `page` leads to, or None."""
     path = os.path.normpath(PurePosixPath(page).parent / target).replace(os.sep, "/")
     in_repository = "://" not in target and not path.startswith("..")
     return path if in_repository and (ROOT / path).exists() else None
@@ -97,10 +98,10 @@ def on_page_markdown(markdown: str, page: Page, **_: object) -> str:
 
 
 def api_reference() -> dict[str, str]:
-    """Return a page for each package of mixdet, by its path, with the names in `__all__`.
+    """Return the Markdown of a page for each package in mixdet, by the path of the page.
 
-    A name that several modules export is listed under the outermost one. The modules are parsed,
-    not imported.
+    A page lists the names in the `__all__` of its modules. A name that several modules export is
+    listed only under the outermost module. The modules are parsed, not imported.
     """
     pages: dict[str, list[str]] = {}
     listed: set[str] = set()

@@ -1,5 +1,7 @@
 """Run an exported folder of kind `raw` on ONNX Runtime, without MixDet.
 
+The network of such a folder returns the boxes of all anchors. This program selects the detections.
+
 python detect_onnx.py exported/raw image.jpg
 """
 
@@ -13,16 +15,17 @@ import onnxruntime
 
 
 def decode(boxes, scores, manifest, width, height):
-    """Select the detections among the outputs of a `raw` network.
+    """Select detections from the outputs of a network of kind `raw`: threshold, then NMS per class.
 
     Args:
-        boxes: (A, 4), (x1, y1, x2, y2) in pixels of the network's input, one box for each anchor.
-        scores: (A, classes), in 0..1.
+        boxes: (anchors, 4), each row (x1, y1, x2, y2) in pixels of the network's input.
+        scores: (anchors, classes), from 0 to 1.
         manifest: The content of `mixdet.json`.
         width, height: Size of the image in pixels.
 
     Returns:
-        (n, 6): x1, y1, x2, y2 in pixels of the image, score, label; best first.
+        (detections, 6), each row (x1, y1, x2, y2, score, label). Boxes are in pixels of the image.
+        The detection with the highest score is first.
     """
     postprocess, size = manifest["postprocess"], manifest["input"]
     levels, start = [], 0

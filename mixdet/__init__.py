@@ -10,4 +10,5 @@ from mixdet.moved import MovedFinder
 
 __version__ = "0.1.0"
 
-sys.meta_path.append(MovedFinder)  # importing an old module name raises an error with the new name
+# The import of a module by its old name then raises an error that states the new name.
+sys.meta_path.append(MovedFinder)

@@ -15,7 +15,7 @@ from mixdet.errors import MixDetError, run_tool
 def main() -> None:
     """Run the tool that the command line names, as if its script had been called.
 
-    The command `configs` is no tool: it lists the shipped configs, or copies them to a folder.
+    The command `configs` is not a tool. It lists the shipped configs, or copies them to a folder.
     """
     run_tool(lambda: _run(*sys.argv[1:]))
 
@@ -33,7 +33,7 @@ def _run(command: str = "--help", *arguments: str) -> int | None:
         spec.loader.exec_module(tool)
         return tool.main()
     else:
-        raise MixDetError(f"mixdet {command}: no such command; `mixdet --help` lists them all")
+        raise MixDetError(f"mixdet {command}: no such command; see `mixdet --help` for the list")
     return None
 
 

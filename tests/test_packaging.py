@@ -51,7 +51,7 @@ def test_help_names_every_tool_and_a_tool_its_arguments(command):
     assert out.startswith("usage: mixdet train")
     code, _, err = command("trian")
     assert code == 1
-    assert err == "error: mixdet trian: no such command; `mixdet --help` lists them all\n"
+    assert err == "error: mixdet trian: no such command; see `mixdet --help` for the list\n"
 
 
 def test_configs_are_listed_and_copied(command, tmp_path):

@@ -1,7 +1,7 @@
 """Parameters, multiply-adds and receptive fields of detectors.
 
 `complexity` counts parameters and multiply-adds. `stages` counts both for each part of a detector.
-`receptive_field` measures effective receptive fields. `paper` holds the MixConv paper's figures.
+`receptive_field` measures effective receptive fields. `paper` holds numbers of the MixConv paper.
 """
 
 import mixdet.plugin

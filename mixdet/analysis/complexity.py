@@ -1,8 +1,8 @@
 """Parameters and multiply-adds of a config's detector.
 
-A multiply and an add count as one operation ("MAdds"), as in the papers. This is half of what is
-often called FLOPs. Only convolutions and matrix products are counted. The count is for one image of
-the config's size, without post-processing.
+A multiplication and its addition count as one operation ("MAdds"), as in the papers. Where FLOPs
+are counted instead, the number is usually twice as large. Only convolutions and matrix products are
+counted, for one image of the config's size and without post-processing.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Complexity(NamedTuple):
         input_hw: (height, width) in pixels of the image that `madds` is counted for.
         params: Number of parameters.
         madds: Multiply-adds for one image.
-        paper: The figures of the MixConv paper for this config, or None.
+        paper: The numbers of the MixConv paper for this config, or None.
     """
 
     name: str
@@ -42,9 +42,9 @@ class Complexity(NamedTuple):
 
     @property
     def off_percent(self) -> tuple[float, float] | None:
-        """Percent by which (parameters, multiply-adds) exceed the paper's figures.
+        """Percent by which (parameters, multiply-adds) exceed the paper's numbers.
 
-        None if the paper has no figures for this config.
+        None if the paper has no numbers for this config.
         """
         if self.paper is None:
             return None
@@ -154,7 +154,7 @@ def build_for_counting(
 
 
 def complexity_table(rows: Sequence[Complexity], markdown: bool = False) -> str:
-    """Return a table of the counts and the figures of the paper."""
+    """Return a table of the counts and the numbers of the paper."""
     header = ["config", "input", "params", "paper's", "off by", "MAdds", "paper's", "off by"]
     cells = []
     for row in rows:

@@ -1,4 +1,4 @@
-"""Figures that the MixConv paper states. None of them was measured here.
+"""Numbers from the MixConv paper. None of them was measured in this project.
 
 Tan and Le, "MixConv: Mixed Depthwise Convolutional Kernels", BMVC 2019, arXiv 1907.09595.
 """
@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 
 class PaperRow(NamedTuple):
-    """A row of a table of the paper, with the figures as printed.
+    """A row of a table of the paper, with the numbers as printed.
 
     Attributes:
         params_m: Millions of parameters.
@@ -22,7 +22,7 @@ class PaperRow(NamedTuple):
     ap: float
 
 
-# Table 1, detection on COCO, by the name of our config
+# Table 1: detection on COCO. The keys are the names of our configs.
 TABLE_1 = {
     "ssdlite_mobilenet_v1_3x3_coco": PaperRow(5.12, 1.31, 21.7),
     "ssdlite_mobilenet_v1_5x5_coco": PaperRow(5.20, 1.38, 22.3),

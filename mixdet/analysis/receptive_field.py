@@ -28,7 +28,7 @@ from mixdet.models.weights import load_weights
 from mixdet.visual.svg import figure_to_svg, series_color
 from mixdet.visual.tables import text_table
 
-FRACTIONS = (0.5, 0.95)  # for each, the square that holds this fraction of the gradient is drawn
+FRACTIONS = (0.5, 0.95)  # for each, the smallest square with this part of the gradient is drawn
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def measure_receptive_field(
     init_default_scope("mmdet")
     set_random_seed(seed)
     if checkpoint is None:
-        cfg.model.backbone.pop("init_cfg", None)  # it may load weights trained on ImageNet
+        cfg.model.backbone.pop("init_cfg", None)  # may name weights trained on ImageNet
     model = MODELS.build(cfg.model)
     if checkpoint is None:
         model.init_weights()
@@ -140,7 +140,7 @@ def measure_receptive_field(
 def center_cell_gradient(
     model: nn.Module, batch: dict, level: int
 ) -> tuple[np.ndarray, tuple[int, int]]:
-    """Compute how a level's center cell changes with each input pixel.
+    """Compute the gradient of a level's center cell with respect to each input pixel.
 
     Args:
         model: A detector.
@@ -148,8 +148,9 @@ def center_cell_gradient(
         level: Index of the feature map; 0 is the finest.
 
     Returns:
-        The absolute gradient (H, W), summed over the channels of the input, and the (rows, columns)
-        of the feature map. The gradient is taken of the cell's sum over channels.
+        The gradient (H, W), and the (rows, columns) of the feature map. The channels of the cell
+        are summed before the gradient is computed. Its absolute values are then summed over the
+        channels of the input.
 
     Raises:
         MixDetError: The level does not exist.
@@ -180,9 +181,9 @@ def receptive_field_table(fields: Sequence[ReceptiveField]) -> str:
 
 
 def receptive_field_figure(fields: Sequence[ReceptiveField]) -> str:
-    """Draw the fields as SVG, with a plot of the gradient inside squares of growing size.
+    """Draw the fields side by side as SVG, in the same color scale.
 
-    All fields have the same color scale.
+    A plot beside them shows the fraction of the gradient inside squares of growing size.
     """
     peak = max(field.weight.max() for field in fields)
 

@@ -18,7 +18,7 @@ from mixdet.visual.tables import text_table
 
 
 class StageSummary(NamedTuple):
-    """A part of a detector, or several consecutive parts that are equal.
+    """A part of a detector, or several consecutive parts that are equal except for their costs.
 
     Attributes:
         name: Name of the part, such as `stem` or `stage3`.
@@ -29,8 +29,8 @@ class StageSummary(NamedTuple):
             None.
         activation: Class name of the activation, or None.
         resolution: (height, width) of the output in cells.
-        params: Parameters of all the blocks.
-        madds: Multiply-adds of all the blocks for one image.
+        params: Parameters of all these parts together.
+        madds: Multiply-adds of all these parts together for one image.
     """
 
     name: str
@@ -73,7 +73,8 @@ def describe_stages(config: str | Path, cfg_options: Sequence[str] = ()) -> list
         MixDetError: See `count_complexity`.
     """
     model, input_hw = build_for_counting(config, cfg_options)
-    # The output size of each convolution. The convolution that was called last is at the end.
+    # Output size of each convolution, in the order of the calls. Another call of the same
+    # convolution moves it to the end.
     resolutions: dict[nn.Conv2d, tuple[int, int]] = {}
 
     def note_resolution(conv: nn.Conv2d, _inputs: tuple, output: torch.Tensor) -> None:

@@ -1,18 +1,18 @@
 """Comparisons of configs over several seeds: training, statistics, report.
 
 `tools/compare.py` and `tools/ablate.py` use this package. `training_runs` trains every config with
-every seed. `row_costs` measures parameters, multiply-adds and latency. `score_intervals` computes
-confidence intervals. `comparison_report` writes the report. Each config is a row of the report.
-A comparison is a folder with these files:
+every seed. Each config is a row of the report. `row_costs` measures the parameters, multiply-adds
+and latency of the rows. `score_intervals` computes confidence intervals. `comparison_report` writes
+the report. A comparison is a folder with these files:
 
     comparison.json   the configs (the first is the baseline), the seeds, the command
     runs.jsonl        a line for each run: COCO's 12 metrics, learning curves, times, versions
-    rows.json         an entry for each row: parameters, multiply-adds, latency, and an interval
-                      over the validation images
+    rows.json         an entry for each row: parameters, multiply-adds, latency, and a confidence
+                      interval from a bootstrap over the validation images
     report.md, report.html
     runs/ROW/seed_N/  the work folder of a run: its log, checkpoints and detections
 
-Without `runs/` the report can be written again, but shows no images.
+If `runs/` is deleted, the report can still be written again, but shows no images.
 """
 
 import mixdet.plugin

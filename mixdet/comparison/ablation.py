@@ -1,8 +1,8 @@
 """Change the depthwise kernels of one block at a time, and compare with the unchanged network.
 
 The MixConv paper does this for classification with MobileNetV1 and V2 (arXiv 1907.09595,
-figure 5). This module does it for detection. Each changed network is a config of a comparison over
-seeds, and the unchanged network is the baseline.
+figure 5). This module does it for detection. It writes a config for each changed network. These
+configs are compared over several seeds, with the unchanged network as baseline.
 """
 
 from __future__ import annotations
@@ -50,18 +50,18 @@ class BlockPosition(NamedTuple):
 def plan_ablation(
     plan: Plan, blocks: Sequence[int], kernel_sizes: Sequence[int], folder: Path
 ) -> Plan:
-    """Write a config for each block, and return a plan that compares these with the original.
+    """Write a config for each block, and return a plan that compares them with the given config.
 
     Args:
         plan: A plan with one config, the unchanged network.
         blocks: Numbers of the blocks, counted from 1; see `MixMobileNetV2`.
-        kernel_sizes: Kernel sizes of the block's depthwise convolution.
+        kernel_sizes: New kernel sizes of the depthwise convolution in each block.
         folder: Folder of the comparison. The configs are written into its subfolder `configs`. They
             name their base config by a relative path.
 
     Raises:
-        MixDetError: The config cannot be read. Or its backbone cannot change the kernels of one
-            block, does not have one of the blocks, or refuses the kernel sizes. No file is written.
+        MixDetError: The config cannot be read, or its backbone cannot change the kernels of one
+            block, lacks one of the blocks, or refuses the kernel sizes. No file is then written.
     """
     (config,) = plan.configs
     stem, texts, configs = Path(config).stem, {}, (folder / "configs").resolve()
@@ -82,7 +82,7 @@ def plan_ablation(
 
 
 def write_ablation_report(comparison: Comparison, blocks: Sequence[int]) -> str:
-    """Write `ablation.md` and `ablation.svg`: the change in mAP of each block.
+    """Write `ablation.md` and `ablation.svg`: how each changed block changes the mAP.
 
     Args:
         comparison: A comparison trained with the plan of `plan_ablation`. `write_report` must have
@@ -147,7 +147,7 @@ def _build_backbone(plan: Plan, **changes) -> nn.Module:
 
 
 def _block_positions(backbone: nn.Module) -> list[BlockPosition]:
-    """Return the positions of the blocks that have a depthwise convolution, in order."""
+    """Return the position of every block that has a depthwise convolution, in network order."""
     positions = []
     for stage, blocks in enumerate(backbone.blocks, 1):
         for block in blocks:

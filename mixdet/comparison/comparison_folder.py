@@ -14,7 +14,7 @@ from typing import Any
 from mixdet.errors import MixDetError
 from mixdet.outputs import writable_folder, write_atomically
 
-# Renamed keys of rows.json: old files have the name on the left, and new files that on the right.
+# Renamed keys of rows.json, as {old name: new name}. Old files still have the old names.
 RENAMED_KEYS = {"input_size": "input_hw", "pictures_interval": "images_interval"}
 
 
@@ -71,7 +71,7 @@ class RunRecord:
 
 @dataclass(frozen=True)
 class RowRecord:
-    """The measurements of a row that are taken once, not for each seed: an entry of `rows.json`.
+    """The measurements that are taken once per row, not once per seed: an entry of `rows.json`.
 
     Attributes:
         params: Parameters of the detector.
@@ -117,7 +117,10 @@ class Comparison:
         """
         file = folder / "comparison.json"
         if not file.is_file():
-            raise MixDetError(f"{folder}: no comparison here ({file.name} is missing)")
+            raise MixDetError(
+                f"{folder}: no comparison here ({file.name} is missing): give the folder of a "
+                "comparison"
+            )
         plan = Plan(**{key: _as_tuple(value) for key, value in _read_json(file).items()})
         comparison = cls(folder, plan)
         runs_file, rows_file = folder / "runs.jsonl", folder / "rows.json"
@@ -166,8 +169,8 @@ class Comparison:
     def locked(self) -> Iterator[int]:
         """Lock the folder, and yield the file descriptor of the lock.
 
-        The runs inherit the descriptor. While a run has it, the folder stays locked, even if the
-        parent process is killed.
+        The training processes inherit the descriptor. While one of them is alive, the folder stays
+        locked, even if the parent process is killed.
 
         Raises:
             MixDetError: Another process has locked the folder, or it is not writable.
@@ -186,7 +189,7 @@ class Comparison:
 
 
 def check_unique_names(configs: Iterable[str]) -> None:
-    """Check that no two configs have the same file name, since rows are named after the files.
+    """Check that each config has a different file name, since rows are named after the files.
 
     Raises:
         MixDetError: Two configs have the same file name, or one config is given twice.

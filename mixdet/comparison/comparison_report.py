@@ -19,8 +19,8 @@ LATENCY_IMAGES = 8
 def write_report(comparison: Comparison, images: int = 6) -> str:
     """Write `report.md` and `report.html` into the folder of a comparison.
 
-    If measurements are missing, the rows are measured first. This needs `runs/`, with a finished
-    run of each row.
+    If rows have not been measured yet, they are measured first. The measurement needs `runs/`, with
+    a finished run of each row.
 
     Args:
         comparison: The comparison.
