@@ -199,8 +199,8 @@ def bootstrap_images(
     """Compute intervals of each row's difference in mAP to the first row by drawing images.
 
     All rows and seeds are scored on the same draws. The score of a row is the mean over its seeds.
-    The interval shows how much the difference depends on the choice of the images. It does not
-    contain the spread of training, since the trained networks stay the same.
+    The interval shows how much the difference depends on the choice of the images. The
+    interval does not contain the spread of training, since the trained networks stay the same.
 
     Args:
         scorers: For each row, one `ImageAP` per seed.

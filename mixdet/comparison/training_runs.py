@@ -231,7 +231,7 @@ def _make_data(configs: dict[str, Config], queue: Sequence[tuple[str, int]]) -> 
 
 
 def _visible_device(slot: int) -> str:
-    """Return the GPU for the run in a slot. There is one slot per run at the same time."""
+    """Return the GPU for the run in a slot. There is one slot per simultaneous run."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     devices = visible.split(",") if visible else [str(i) for i in range(torch.cuda.device_count())]
     return devices[slot % len(devices)]
