@@ -1,4 +1,4 @@
-"""The figures of the HTML report, as SVG."""
+"""The figures of the HTML report, as SVG. Each row of the report is one config."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def draw_score_over_cost(
     """Draw mAP over a cost, with the standard deviation over seeds as error bars.
 
     Args:
-        rows: All rows of the table, with their costs measured.
+        rows: All rows of the table. Their costs must have been measured.
         cost: Function that returns the cost of a row.
         label: Label of the cost axis.
     """
@@ -48,9 +48,9 @@ def draw_score_over_cost(
 
 
 def draw_differences(rows: Sequence[RowSummary]) -> str:
-    """Draw each row's difference to the baseline, with its intervals over seeds and over images.
+    """Draw each row's difference in mAP to the baseline, with its confidence intervals.
 
-    The interval over seeds is the thick line, the interval over images the thin one.
+    The thick line is the interval over seeds. The thin line is the interval over images.
     """
     compared = [(index, row) for index, row in enumerate(rows) if row.difference]
 
@@ -125,13 +125,13 @@ def draw_score_by_size(rows: Sequence[RowSummary]) -> str:
 
 
 def _plot_band(axes, curves: Sequence, index: int, scale: float = 1, marker: str = "") -> None:
-    """Plot the mean of curves, and a band from the lowest to the highest.
+    """Plot the mean of several curves, and a band from the lowest to the highest value.
 
     Args:
         axes: Where to plot.
         curves: (step, value) pairs of each seed. Only the steps that all seeds have are plotted.
         index: Index of the row, which selects the color.
-        scale: Factor of the values.
+        scale: Factor that the values are multiplied by.
         marker: Marker of the points of the mean.
     """
     by_step = [dict(map(tuple, curve)) for curve in curves]

@@ -35,7 +35,7 @@ def table_cells(row: RowSummary) -> list[str]:
 
 
 def report_as_markdown(comparison: Comparison) -> str:
-    """Return the table and the notes of the report."""
+    """Return the report: the table, then the notes as a list."""
     rows = summarize_rows(comparison)
     table = text_table(TABLE_HEADER, [table_cells(row) for row in rows], markdown=True)
     notes = [*report_notes(comparison, rows), f"Command: `{comparison.plan.command}`"]

@@ -27,13 +27,13 @@ IMAGE_SIDE = 320
 
 
 def report_as_html(comparison: Comparison, title: str, images: dict[str, list[str]]) -> str:
-    """Return the page.
+    """Return the HTML of the page.
 
     Args:
         comparison: The comparison.
         title: Title and heading of the page.
-        images: JPEG images as data URLs, by row. Every row has the same images in the same order.
-            If the dict is empty, the page shows no images.
+        images: For each row, JPEG images as data URLs. All rows have the same images in the same
+            order. If the dict is empty, the page shows no images.
     """
     rows = summarize_rows(comparison)
     template = Template(Path(__file__).with_name("report_page.html").read_text(encoding="utf-8"))
@@ -50,7 +50,7 @@ def report_as_html(comparison: Comparison, title: str, images: dict[str, list[st
             f"<figure><figcaption>{escape(caption)}</figcaption>{svg}</figure>"
             for caption, svg in _figures(comparison, rows)
         ),
-        # "</" would end the script element
+        # A "</script>" in a string would end the page's script element.
         images=json.dumps(images).replace("</", "<\\/"),
         score_thr=SCORE_THR,
     )
@@ -59,10 +59,10 @@ def report_as_html(comparison: Comparison, title: str, images: dict[str, list[st
 def draw_report_images(
     comparison: Comparison, ann_file: str, image_root: str, count: int
 ) -> dict[str, list[str]]:
-    """Draw validation images with the boxes that each row's first seed predicts.
+    """Draw validation images for each row, with the boxes predicted by its run with the first seed.
 
     Args:
-        comparison: The comparison. Rows whose run has no detections file are left out.
+        comparison: The comparison. A row is left out if this run has no `val_detections.json`.
         ann_file: COCO annotation file.
         image_root: Folder of the images.
         count: Number of images.
@@ -84,7 +84,7 @@ def draw_report_images(
 
 
 def _figures(comparison: Comparison, rows: list[RowSummary]) -> list[tuple[str, str]]:
-    """Return captions and SVG elements."""
+    """Return the caption and the SVG element of each figure."""
     figures = []
     if all(row.cost for row in rows):
         by_madds = draw_score_over_cost(rows, lambda cost: cost.madds / 1e9, "MAdds (billions)")

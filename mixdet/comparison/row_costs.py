@@ -1,4 +1,8 @@
-"""Measure the rows of a comparison: parameters, multiply-adds, latency, interval over images."""
+"""Measurements of a comparison that are taken once per row, not once per seed.
+
+They are the parameters, the multiply-adds, the latency, and the confidence interval that a
+bootstrap over validation images gives for the difference in mAP to the baseline.
+"""
 
 from __future__ import annotations
 
@@ -25,8 +29,9 @@ def measure_rows(comparison: Comparison, images: Sequence[Path], ann_file: str) 
     """Measure every row of a comparison, and write the measurements to `rows.json`.
 
     Args:
-        comparison: A comparison with a finished run of each row. Its `rows` are changed in place.
-        images: Images for the latency.
+        comparison: A comparison in which each row has a finished run. Its `rows` are changed in
+            place.
+        images: Images that the latency is measured with.
         ann_file: COCO annotation file of the validation set.
     """
     plan = comparison.plan
@@ -59,7 +64,7 @@ def _last_checkpoint(comparison: Comparison, row: str) -> Path:
 def _measure_latencies(
     checkpoints: Sequence[Path], images: Sequence[Path]
 ) -> list[tuple[float, float, float]]:
-    """Time the detectors in turns. Return the quartiles of the milliseconds for one image."""
+    """Time the detectors in turns. Return each detector's quartiles of milliseconds per image."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     detectors = [Detector(path, device=device) for path in checkpoints]
     arrays = [cv2.imread(str(path))[..., ::-1] for path in images]
@@ -68,7 +73,7 @@ def _measure_latencies(
         image = arrays[index % len(arrays)]
         for detector, milliseconds in zip(detectors, times, strict=True):
             start = time.perf_counter()
-            detector(image)  # returns NumPy arrays; a GPU has finished by then
+            detector(image)  # The results are NumPy arrays, so the GPU has finished.
             if index >= 0:
                 milliseconds.append(1000 * (time.perf_counter() - start))
     return [tuple(np.percentile(milliseconds, (25, 50, 75)).tolist()) for milliseconds in times]

@@ -30,7 +30,7 @@ class Spread:
 
     @classmethod
     def from_scores(cls, scores: dict[int, float]) -> Spread:
-        """Compute the spread of scores by seed."""
+        """Compute the spread over seeds. The keys of `scores` are the seeds."""
         values = list(scores.values())
         return cls(
             statistics.mean(values) if values else math.nan,
@@ -158,8 +158,8 @@ def _statistics_notes(comparison: Comparison, rows: list[RowSummary]) -> list[st
         )
     if len(rows) > 2:
         notes.append(
-            f"Each of the {len(rows) - 1} differences has its own 95 % interval. About one in "
-            "twenty is separated by chance."
+            f"Each of the {len(rows) - 1} differences has its own 95 % interval. Even if all rows "
+            "were equally good, about one difference in twenty would be separable by chance."
         )
     missing = len(plan.rows) * len(plan.seeds) - sum(row.seeds for row in rows)
     if missing > 0:
@@ -175,14 +175,14 @@ def _cost_notes(rows: list[RowSummary]) -> list[str]:
     return [
         f"MAdds: multiply-adds of the network for an image of {height}x{width}, half of what is "
         "often called FLOPs.",
-        "Inference: median time for one image, post-processing included. The rows took turns on "
-        f"{costs[0].latency_of}.",
+        "Inference: median time for one image, post-processing included. All rows were measured "
+        f"in turns on {costs[0].latency_of}.",
         "Training: median time of an iteration, data loading included.",
     ]
 
 
 def _environments(comparison: Comparison) -> list[str]:
-    """Return a line for each combination of hardware and versions that runs were trained with."""
+    """Return one line per combination of hardware and versions that runs were trained with."""
     counts: dict[str, int] = {}
     for run in comparison.runs:
         environment = dict(run.environment)

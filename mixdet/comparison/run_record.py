@@ -25,7 +25,8 @@ def read_run(
 ) -> RunRecord:
     """Collect the record of a run from the logs in its work folder.
 
-    A run that was resumed has several logs. A later entry replaces an earlier one of the same step.
+    A run that was resumed has several logs. If two logs have an entry for the same step, the later
+    entry is used.
 
     Args:
         row: See `RunRecord`.
@@ -35,7 +36,7 @@ def read_run(
         environment: See `RunRecord`.
 
     Raises:
-        MixDetError: The logs hold no validation.
+        MixDetError: The logs contain no validation with COCO metrics.
     """
     scores, losses, times = {}, {}, {}
     for entry in _log_entries(folder):
@@ -66,7 +67,7 @@ def describe_environment(threads: int | None = None) -> dict[str, Any]:
     """Return the versions and the hardware that a result was obtained with.
 
     Args:
-        threads: Number of threads of a run. None for the number of this process.
+        threads: Number of threads of a run. None means the number of threads of this process.
     """
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else processor()
     return {
@@ -85,5 +86,5 @@ def _log_entries(folder: Path) -> Iterator[dict[str, Any]]:
         for line in path.read_text().splitlines():
             try:
                 yield json.loads(line)
-            except ValueError:  # the last line of a run that was killed
+            except ValueError:  # The last line is incomplete if the run was killed.
                 continue

@@ -1,4 +1,4 @@
-"""One run in its own process: `python -m mixdet.comparison.run_worker ARGUMENTS`.
+"""Do one training run in its own process: `python -m mixdet.comparison.run_worker ARGUMENTS`.
 
 ARGUMENTS are the arguments of `mixdet.launch.train` as a JSON object.
 """
@@ -13,7 +13,7 @@ from mixdet.launch import train
 
 
 def main() -> None:
-    """Train with the arguments of the command line."""
+    """Train with the JSON arguments of the command line."""
     train(**json.loads(sys.argv[1]))
 
 

@@ -1,4 +1,7 @@
-"""Confidence intervals of a difference in mAP, over seeds and over validation images."""
+"""Confidence intervals of a difference in mAP, over seeds and over validation images.
+
+A row is a config of a comparison. It has one score per seed.
+"""
 
 from __future__ import annotations
 
@@ -39,11 +42,12 @@ class Interval(NamedTuple):
 
 
 def paired_interval(ours: Mapping[int, float], baseline: Mapping[int, float]) -> Interval:
-    """Compute the mean difference of two rows over the seeds that both have, and its interval.
+    """Compute the mean difference of a row to the baseline, with its confidence interval.
 
-    The scores are paired by seed. With fewer than 8 seeds, the interval is Student's t interval of
-    the differences. With 8 or more, it is a BCa bootstrap of their mean. With one seed, it is
-    unbounded, because a single difference says nothing about the spread.
+    The scores are paired by seed, and only seeds that both rows have are used. With fewer than 8
+    seeds, the interval is Student's t interval of the differences. With 8 or more, the interval is
+    computed by a BCa bootstrap of their mean. With one seed, the interval is unbounded, because a
+    single difference says nothing about the spread.
 
     Args:
         ours: Scores of a row by seed.
@@ -76,8 +80,8 @@ class ImageAP:
     """Computes the mAP of detections on images that have weights.
 
     A bootstrap draws images with replacement. The weight of an image is how often it was drawn.
-    Pycocotools matches detections with objects only once. Each draw then costs a cumulative sum.
-    If all weights are one, the result is pycocotools' mAP.
+    Pycocotools matches detections with objects only once, in the constructor. After that, each call
+    only computes cumulative sums. If all weights are 1, the result is pycocotools' mAP.
 
     Args:
         truth: The annotations.
@@ -122,13 +126,13 @@ class ImageAP:
 
 
 class _ClassMatches(NamedTuple):
-    """The detections of one class, from the highest score to the lowest, and its objects.
+    """The objects and the n detections of one class. The detections are sorted by falling score.
 
     Attributes:
         image: (n,) index of each detection's image.
-        correct: (IoUs, n) bool, whether a detection is matched with an object.
-        wrong: (IoUs, n) bool, whether a detection is false. One that is neither correct nor wrong
-            is ignored.
+        correct: (IoU thresholds, n) bool, whether a detection is matched with an object.
+        wrong: (IoU thresholds, n) bool, whether a detection is matched with no object. A detection
+            that is neither correct nor wrong is ignored.
         objects: (images,) number of objects in each image.
     """
 
@@ -144,9 +148,9 @@ class _ClassMatches(NamedTuple):
         """Collect the matches from `COCOeval.evalImgs` of one class.
 
         Args:
-            evaluated: An entry for each image.
-            order: Index of the image that each entry belongs to.
-            max_detections: Detections of an image beyond this number are left out.
+            evaluated: The entries, one per image.
+            order: For each entry, the index of its image.
+            max_detections: Largest number of detections per image. Further detections are left out.
         """
         objects, parts = np.zeros(len(order)), []
         for index, entry in zip(order, evaluated, strict=True):
@@ -171,7 +175,7 @@ class _ClassMatches(NamedTuple):
         )
 
     def precision(self, weights: np.ndarray, recalls: np.ndarray) -> np.ndarray | None:
-        """Return the interpolated precision (IoUs, recalls), or None if there is no object."""
+        """Return the interpolated precision (IoU thresholds, recalls), or None without objects."""
         objects = weights @ self.objects
         if not objects:
             return None
@@ -192,14 +196,14 @@ class _ClassMatches(NamedTuple):
 def bootstrap_images(
     scorers: Mapping[str, Sequence[ImageAP]], images: int, draws: int = 300
 ) -> dict[str, Interval]:
-    """Compute an interval of each row's difference in mAP to the first row, by drawing images.
+    """Compute intervals of each row's difference in mAP to the first row by drawing images.
 
     All rows and seeds are scored on the same draws. The score of a row is the mean over its seeds.
-    The interval shows how much the difference depends on the choice of the images. It does not
-    contain the spread of training, since the trained networks stay the same.
+    The interval shows how much the difference depends on the choice of the images. The
+    interval does not contain the spread of training, since the trained networks stay the same.
 
     Args:
-        scorers: A scorer for each seed, by row.
+        scorers: For each row, one `ImageAP` per seed.
         images: Number of validation images.
         draws: Number of draws.
 

@@ -28,9 +28,9 @@ from mixdet.machine import cores
 def train_all(plan: Plan, folder: Path, processes: int = 0) -> Comparison:
     """Train all runs of a plan that are not finished yet.
 
-    Finished runs are kept, and interrupted runs are resumed. All configs are trained with one seed
-    before the next seed. An unfinished comparison therefore has all runs of its first seeds.
-    Ctrl-C stops the runs. Each run writes a checkpoint first.
+    Finished runs are kept, and interrupted runs are resumed. All configs are trained with the first
+    seed, then all configs with the second seed, and so on. An unfinished comparison therefore has
+    all runs of its first seeds. On Ctrl-C, each run writes a checkpoint and stops.
 
     Args:
         plan: Configs and seeds.
@@ -43,8 +43,8 @@ def train_all(plan: Plan, folder: Path, processes: int = 0) -> Comparison:
 
     Raises:
         MixDetError: A config cannot be read, or has another validation set than the baseline. Or
-            the folder holds runs that do not belong to the plan. Or a run failed. After a failed
-            run, the other runs are finished first. The message names the logs of all failed runs.
+            the folder holds runs that do not belong to the plan. Or a run failed. In this case, the
+            error is raised after all other runs, and the message names the logs of all failed runs.
     """
     check_unique_names(plan.configs)
     configs = {Path(path).stem: _read_config(plan, path) for path in plan.configs}
@@ -91,7 +91,7 @@ class _Pool:
         """Run the whole queue; return the logs of the runs that failed."""
         total = len(self.comparison.plan.rows) * len(self.comparison.plan.seeds)
         done = total - len(self.queue)
-        print(f"{done} of {total} runs are done, {len(self.free_slots)} at a time")
+        print(f"{done} of {total} runs are done; training {len(self.free_slots)} at a time")
         try:
             while self.queue or self.active:
                 while self.queue and self.free_slots:
@@ -194,7 +194,7 @@ def _fingerprint(cfg: Config) -> str:
 
 
 def _open_comparison(plan: Plan, folder: Path, fingerprints: dict[str, str]) -> Comparison:
-    """Return the comparison in the folder, or a new one, with the configs and seeds of the plan.
+    """Return the comparison in the folder, or a new one. Its configs and seeds are the plan's.
 
     Raises:
         MixDetError: The folder holds runs that do not belong to the plan.
@@ -219,7 +219,7 @@ def _open_comparison(plan: Plan, folder: Path, fingerprints: dict[str, str]) -> 
 
 
 def _make_data(configs: dict[str, Config], queue: Sequence[tuple[str, int]]) -> None:
-    """Build the data sets that write their own files. Otherwise several runs would write them."""
+    """Build each data set that writes its own files, so that the runs do not all write them."""
     data_roots = set()
     for row in {row for row, _ in queue}:
         dataset = configs[row].train_dataloader.dataset
@@ -231,7 +231,7 @@ def _make_data(configs: dict[str, Config], queue: Sequence[tuple[str, int]]) -> 
 
 
 def _visible_device(slot: int) -> str:
-    """Return the GPU of a slot, one of the GPUs that this process may use."""
+    """Return the GPU for the run in a slot. There is one slot per simultaneous run."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     devices = visible.split(",") if visible else [str(i) for i in range(torch.cuda.device_count())]
     return devices[slot % len(devices)]

@@ -3,8 +3,8 @@
 Each module describes the fault that it fixes, and says when the module can be removed.
 
 Importing this package changes nothing. `prepare()` applies the fixes. It has to run before anything
-imports `mmdet.models`, `mmdet.apis` or `mmcv.ops`. `mixdet.plugin`, which our configs import, and
-`python -m mixdet.run SCRIPT` call it.
+imports `mmdet.models`, `mmdet.apis` or `mmcv.ops`. Importing `mixdet.plugin`, as our configs do, or
+starting a script with `python -m mixdet.run SCRIPT` runs `prepare()`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ def prepare() -> None:
     Raises:
         ImportError: mmengine, mmcv or mmdet is not installed.
     """
-    # here: they load torch and mmengine
+    # Not at the top of the file, since these modules import torch and mmengine.
     from mixdet.compat import (
         checkpoint,
         find_loader,

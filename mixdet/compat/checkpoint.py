@@ -3,15 +3,16 @@
 The fault: mmengine's checkpoints are pickles of objects, so reading one can run any code. mmengine
 0.10.7 writes its `HistoryBuffer` objects, the functions of a one-cycle scheduler and numpy scalars
 into checkpoints. From torch 2.6 on, `torch.load` refuses these objects, so `--resume` fails.
-Checkpoints from http are still unpickled without a check, since
-`torch.hub.load_state_dict_from_url` kept its old default. onedl-mmengine 0.10.12 unpickles whatever
-torch refuses.
+Checkpoints from http are still unpickled without a check, since the default of
+`torch.hub.load_state_dict_from_url` is still `weights_only=False`. onedl-mmengine 0.10.12 unpickles
+whatever torch refuses.
 
-The fix: mmengine's checkpoint module gets three functions. Its `torch.save` writes only tensors and
-plain Python values. Its `torch.load` reads nothing else. Its download function uses this
-`torch.load`. mmengine reads every source with these functions (local, http, torchvision://,
-open-mmlab://, Pretrained, resume), so no config needs a hook. mmengine can read the checkpoints
-without mixdet too. If it resumes from one, it skips the log history.
+The fix: three functions are replaced in mmengine's checkpoint module only. `torch.save` writes only
+tensors and plain Python values (strings, numbers, bytes, None, and containers of them).
+`torch.load` refuses anything else. The download function uses this `torch.load`. mmengine reads
+every source with these functions (local, http, torchvision://, open-mmlab://, Pretrained, resume),
+so no config needs a hook. mmengine without mixdet can also read the checkpoints. If it resumes from
+such a checkpoint, it skips the log history.
 
 This module can be removed when mmengine reads and writes with `weights_only=True`.
 """
@@ -38,7 +39,7 @@ from mmengine.runner import checkpoint as mmengine_checkpoint
 from mixdet.errors import MixDetError
 
 _mmengine_trusts = False  # whether mmengine's own loader may run code; `trust_checkpoints` sets it
-_reported: set[str] = set()  # places whose value was left out: a place is logged only once
+_reported: set[str] = set()  # places in checkpoints whose omission has been logged
 
 MapLocation = str | torch.device | Callable | dict | None
 _PLAIN_TYPES = (str, int, float, bool, complex, bytes, bytearray, type(None))
@@ -48,8 +49,8 @@ _TORCH_TYPES = (torch.Tensor, torch.Size, torch.dtype, torch.device)
 def trust_checkpoints() -> None:
     """Let mmengine run the code in every checkpoint that this process loads from now on.
 
-    mmengine's loader has no argument for it, so `tools/train.py`, `tools/test.py` and `mixdet.run`
-    call this once, for `--trust-checkpoint`. Our own readers pass `trust` to `load`.
+    `tools/train.py`, `tools/test.py` and `mixdet.run` call this function for `--trust-checkpoint`,
+    since mmengine's loader has no argument `trust`. mixdet's own code passes `trust` to `load`.
     """
     global _mmengine_trusts
     _mmengine_trusts = True
@@ -63,12 +64,13 @@ def to_plain(value: Any, where: str = "checkpoint") -> Any:
     """Copy a value as tensors and plain Python values.
 
     History buffers and mappings become dicts, and NumPy values become Python values. A value that
-    has no plain form is left out of the dict that holds it. This is logged, except for functions,
-    such as the annealing function of a scheduler. A resumed run gets them from its config.
+    has no plain form is left out of the dict that holds it. The omission is logged unless the value
+    is a function, such as the annealing function of a scheduler. A resumed run gets such functions
+    from its config.
 
     Args:
         value: The value to save.
-        where: Its place in the checkpoint, for the log.
+        where: Place of the value in the checkpoint, for the log.
 
     Returns:
         The copy, which `torch.load(weights_only=True)` reads.
@@ -143,11 +145,11 @@ def save(checkpoint: Any, file: Any, **kwargs: Any) -> None:
 
 
 def load(file: Any, map_location: MapLocation = None, trust: bool = False) -> dict:
-    """Read a checkpoint or a state dict, without running any code in it unless it is trusted.
+    """Read a checkpoint or a state dict. Code in the file can run only if `trust` is set.
 
     Args:
         file: A path or a buffer. A path that ends in `.safetensors` is read in that format, any
-            other file as `torch.save` writes it.
+            other file in the format of `torch.save`.
         map_location: As in `torch.load`.
         trust: Unpickle any object. This runs the code that the file asks for.
 
@@ -155,8 +157,8 @@ def load(file: Any, map_location: MapLocation = None, trust: bool = False) -> di
         The dict in the file, with mmengine's history buffers restored.
 
     Raises:
-        MixDetError: The file is missing, damaged or no checkpoint, or it asks for code and is not
-            trusted.
+        MixDetError: The file is missing or damaged, or is not a checkpoint. Or the file asks for
+            code and `trust` is not set.
     """
     name = os.fspath(file) if isinstance(file, str | os.PathLike) else "the checkpoint"
     try:
@@ -168,7 +170,7 @@ def load(file: Any, map_location: MapLocation = None, trust: bool = False) -> di
         raise MixDetError(f"{name}: no such checkpoint file") from error
     except OSError as error:
         raise MixDetError(f"{name} cannot be read: {error}") from error
-    except Exception as error:  # on a damaged file torch and safetensors raise anything
+    except Exception as error:  # torch and safetensors raise any exception for a damaged file
         raise MixDetError(_refusal(name, error)) from error
     if not isinstance(content, dict):
         raise MixDetError(
@@ -212,9 +214,10 @@ def _load_for_mmengine(file: Any, map_location: MapLocation = None, **_: Any) ->
 def load_url(
     url: str, model_dir: str | None = None, map_location: MapLocation = None, progress: bool = True
 ) -> dict:
-    """Download a checkpoint into torch's cache, unless it is there, and load it for mmengine.
+    """Download a checkpoint into torch's cache if it is not there yet, and load it for mmengine.
 
-    Many sites have a `model.safetensors`, so the cached file is named after the whole address.
+    The name of the cached file contains a hash of the whole URL, since many sites have a file named
+    `model.safetensors`.
     """
     folder = Path(model_dir or Path(torch.hub.get_dir(), "checkpoints"))
     name = Path(urlparse(url).path)
@@ -241,7 +244,7 @@ def install() -> None:
         return
     mmengine_checkpoint.torch = _SafeTorch("torch", __doc__)
     mmengine_checkpoint.load_url = load_url
-    # onedl-mmengine unpickles in this function what `torch.load` refuses
+    # This function exists only in onedl-mmengine. It unpickles files that `torch.load` refuses.
     if hasattr(mmengine_checkpoint, "_safe_torch_load"):
         mmengine_checkpoint._safe_torch_load = _load_for_mmengine
     loader = mmengine_checkpoint.CheckpointLoader

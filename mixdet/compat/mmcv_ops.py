@@ -4,8 +4,9 @@ The fault: mmcv-lite 2.1.0, and onedl-mmcv built with MMCV_WITH_OPS=0, have `mmc
 `mmcv._ext`. So `import mmdet.models` fails, although a single-stage detector uses only NMS and, on
 a GPU, the sigmoid focal loss.
 
-The fix: a stand-in for `mmcv._ext` computes these two with torch and torchvision. Its other
-operators raise an error when they are called. A compiled mmcv is not changed.
+The fix: a stand-in module for `mmcv._ext` computes these two operators with torch and torchvision.
+All other operators of the module raise an error when they are called. A compiled mmcv is not
+changed.
 
 This module can be removed when mmdet can be imported without `mmcv._ext`.
 """
@@ -42,7 +43,7 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int = 0) ->
         offset: Pixels that mmcv adds to widths and heights; torchvision supports 0 only.
 
     Returns:
-        Indices of the boxes that stay, (M,), by falling score.
+        Indices of the boxes that stay, (M,), sorted by falling score.
 
     Raises:
         MixDetError: `offset` is not 0.
@@ -58,9 +59,10 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int = 0) ->
 def _focal_terms(
     logits: Tensor, target: Tensor, weight: Tensor, alpha: float
 ) -> tuple[Tensor, ...]:
-    """Return terms with which the loss has the same formula for positives and negatives.
+    """Return the terms of the focal loss: signed logits, signs and weights.
 
-    If the logits have half precision, the terms are float32.
+    With these terms, positives and negatives have the same formula. If the logits have half
+    precision, the terms are float32.
 
     Returns:
         Three tensors (N, C). The first has the logits of the positives and the negated logits of
@@ -98,7 +100,7 @@ def sigmoid_focal_loss_forward(
 def sigmoid_focal_loss_backward(
     input: Tensor, target: Tensor, weight: Tensor, grad_input: Tensor, gamma: float, alpha: float
 ) -> None:
-    """Write the derivative of `sigmoid_focal_loss_forward` by `input` into `grad_input`, (N, C)."""
+    """Write the derivative of the loss with respect to `input` into `grad_input`, (N, C)."""
     z, sign, factor = _focal_terms(input, target, weight, alpha)
     wrong = torch.sigmoid(-z)
     slope = gamma * torch.sigmoid(z) * F.logsigmoid(z) - wrong
@@ -106,12 +108,12 @@ def sigmoid_focal_loss_backward(
 
 
 def _not_compiled() -> str:
-    """Return the compiler or CUDA version for mmcv's environment report."""
+    """Return a text for mmcv's environment report instead of a compiler or CUDA version."""
     return "n/a (not compiled)"
 
 
 class StandIn(ModuleType):
-    """A module in place of `mmcv._ext`. Calling any operator but these raises an error."""
+    """A module in place of `mmcv._ext`. Calling any operator that is not below raises an error."""
 
     nms = staticmethod(nms)
     sigmoid_focal_loss_forward = staticmethod(sigmoid_focal_loss_forward)
@@ -139,7 +141,7 @@ def install() -> None:
 
 
 def which_nms() -> str:
-    """Return the NMS that mmdet uses, in words. `install` has to run first."""
+    """Describe in words which NMS mmdet uses. `install` has to run first."""
     stand_in = isinstance(sys.modules.get(EXTENSION), StandIn)
     version = torchvision.__version__
     return f"torchvision {version} (mmcv-lite stand-in)" if stand_in else "compiled mmcv"

@@ -1,6 +1,6 @@
-"""Prepare mmdet on import: `import mixdet.compat.prepared` stands above every import of mmdet.
+"""Importing this module applies the fixes of `mixdet.compat`. Import it before mmdet.
 
-The isort section `prepared` in pyproject.toml keeps it there.
+The isort section `prepared` in pyproject.toml keeps this import above those of mmdet.
 """
 
 from mixdet.compat import prepare

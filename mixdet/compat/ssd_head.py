@@ -1,12 +1,12 @@
 """Give mmdet's SSDHead the attribute `loss_cls`, which its prediction reads.
 
 The fault: `SSDHead.predict` fails with "'SSDHead' object has no attribute 'loss_cls'". In mmdet
-3.3.0, the base class of all dense heads asks `self.loss_cls` for custom channels. SSDHead does not
-have this attribute, since it calls cross entropy itself.
+3.3.0, the base class of all dense heads reads `self.loss_cls` to find out whether the loss has
+custom channels. SSDHead does not have this attribute, since it calls cross entropy itself.
 
 The fix: an SSDHead without `loss_cls` gets `loss_cls = None`. The attribute is set on the instance.
-On the class it would hide a subclass's loss module of the same name, because `nn.Module` finds a
-module by name only if there is no attribute of this name.
+A class attribute would hide the loss module `loss_cls` of a subclass, because `nn.Module` looks for
+a submodule only if there is no other attribute of that name.
 
 This module can be removed when mmdet's SSDHead has the attribute.
 """

@@ -1,7 +1,10 @@
 """Read configs.
 
-`shipped` finds the configs of the package, `read` reads a config and applies options, `plain` reads
-the config in a checkpoint without running it, and `data_paths` handles the folders that a config
-reads its data from. This file imports none of them, because `shipped` and `plain` must work without
-torch and mmengine.
+- `shipped` finds the configs of the package.
+- `read` reads a config and applies options.
+- `plain` reads the config in a checkpoint without running it.
+- `data_paths` handles the folders that a config reads its data from.
+
+This file imports none of these modules, because `shipped` and `plain` must work without torch and
+mmengine.
 """

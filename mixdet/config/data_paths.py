@@ -19,14 +19,14 @@ def set_data_root(cfg: Config, root: str) -> None:
     """Point every data set and every metric of a config at another folder in the same layout.
 
     Args:
-        cfg: The config. It is changed in place, also in data sets inside wrappers.
+        cfg: The config. It is changed in place. Data sets inside wrappers are changed too.
         root: The folder.
 
     Raises:
         MixDetError: A data set has no `data_root`, or a metric's annotation file is not under the
             `data_root` of a data set.
     """
-    roots, moved = [], set()  # ids of changed dicts: a config may use one dict twice
+    roots, moved = [], set()  # `moved`: ids of the changed dicts; a config may use a dict twice
     for where, dataset in with_annotations(cfg, LOADERS):
         if "data_root" not in dataset:
             raise MixDetError(f"--data-root: {where} has no data_root to replace: add one")
@@ -94,7 +94,7 @@ def with_annotations(cfg: Config, keys: tuple[str, ...]) -> Iterator[tuple[str, 
         keys: Top-level keys of the config. Everything below these keys is searched.
 
     Yields:
-        The key of a part, such as `train_dataloader.dataset`, and the part.
+        The dotted key of a part, such as `train_dataloader.dataset`, and the part.
     """
 
     def visit(node, where: str) -> Iterator[tuple[str, dict]]:
@@ -122,6 +122,6 @@ def _move_file(where: str, file: str, roots: list[str], root: str) -> str:
 
 
 def _relative(path: PurePath, root: str) -> str:
-    """Return a path relative to the root. A slash ends the path of a folder."""
+    """Return a path relative to the root. The path of a folder gets a slash at the end."""
     inside = str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
     return inside if path.suffix else f"{inside}/"

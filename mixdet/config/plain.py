@@ -1,4 +1,4 @@
-"""Read the config in a checkpoint without running it."""
+"""Read the text of the config in a checkpoint without running the text as Python."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from typing import Any
 def parse_config(text: str) -> dict[str, Any]:
     """Read the text of a config (mmengine's `Config.pretty_text`) without running it.
 
-    mmengine runs this text as Python. Its registry also accepts the name of any Python object as a
-    `type`, such as `os.system` or `mmengine.rmtree`. Here the text may only assign plain values to
-    names. A `type` must be a name without dots, or a name in the scope mmdet or mixdet.
+    mmengine runs this text as Python. mmengine's registry also accepts the name of any Python
+    object as a `type`, such as `os.system` or `mmengine.rmtree`. This function accepts only
+    assignments of literals and containers to names. A `type` must be a name without dots, except
+    for the prefixes `mmdet.` and `mixdet.`.
 
     Raises:
         ValueError: The text contains anything else.
@@ -31,7 +32,7 @@ def parse_config(text: str) -> dict[str, Any]:
 
 
 def _evaluate(node: ast.expr) -> Any:
-    """Return the value of an expression of literals, containers and `dict(key=value)`."""
+    """Return the value of an expression. Only literals, containers and `dict(...)` are allowed."""
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "dict":
         if [type(argument) for argument in node.args] == [ast.Dict] and not node.keywords:
             return _evaluate(node.args[0])  # mmengine writes dict({...}) if a key is no identifier

@@ -20,14 +20,14 @@ from mixdet.moved import refuse_moved
 
 __all__ = ["load_config", "read_config"]
 
-# Top-level keys of a config that mmengine and mmdet read, besides the arguments of `Runner`
+# Top-level config keys that mmengine and mmdet read, although `Runner` has no such argument
 KEYS_BESIDE_RUNNER = (
     *("model_wrapper_cfg", "find_unused_parameters", "sync_bn", "compile", "custom_imports"),
     *("activation_checkpointing", "efficient_conv_bn_eval", "tta_model", "tta_pipeline"),
 )
 
-# The names of mmengine's default hooks. mmengine leaves out such a hook if the config sets it to
-# None. It does not accept None for any other hook, so `load_config` removes other hooks of None.
+# The names of mmengine's default hooks. mmengine leaves out a default hook if the config sets it to
+# None. mmengine fails if any other hook is None, so `load_config` removes these hooks.
 DEFAULT_HOOKS = "runtime_info", "timer", "sampler_seed", "logger", "param_scheduler", "checkpoint"
 
 
@@ -122,7 +122,7 @@ def _merge(cfg: Config, options: Sequence[str]) -> None:
 def _check_keys(cfg: Config, options: Sequence[str]) -> None:
     """Refuse a key that has no effect: a misspelled key, or `data_root`.
 
-    Each data set has its own copy of `data_root`, from when the config was read.
+    `data_root` has no effect because each data set got a copy of it when the config was read.
 
     Raises:
         MixDetError: An option has such a key.

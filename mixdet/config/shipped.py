@@ -25,7 +25,7 @@ def shipped_folder(folder: str) -> Path:
 
 
 def config_names() -> dict[str, Path]:
-    """Return the bare names of the shipped configs that can be trained, with their files."""
+    """Return the files of the shipped configs that can be trained, by their bare names."""
     files = sorted(shipped_folder("configs").rglob("*.py"))
     return {file.stem: file for file in files if "_base_" not in file.parts}
 
@@ -34,8 +34,8 @@ def find_config(path: str | os.PathLike) -> Path:
     """Find the file of a config.
 
     Args:
-        path: Path of the config, or the bare name of a shipped config. `configs/NAME.py`, as in the
-            documentation, finds the shipped config without a checkout too.
+        path: Path of the config, or the bare name of a shipped config. In an installation without a
+            checkout, the path `configs/NAME.py` also finds the shipped config.
 
     Raises:
         MixDetError: There is no such file and no such shipped config.

@@ -1,6 +1,6 @@
 """Checks of the data of a config: classes, ids, boxes, image files.
 
-Before every training, `DataCheckHook` runs `quick_check`, which reads only the annotation files.
+`DataCheckHook` runs `quick_check` before every training. This check opens no image.
 `tools/check_data.py` runs `full_check`, which also reads every image file and compares the boxes
 with the model's anchors.
 """

@@ -17,7 +17,7 @@ from torch import nn
 from mixdet.data_check.data_splits import Split
 
 MATCH_IOU = 0.5  # an anchor with this IoU or more is trained to predict the box
-CHUNK = 20_000  # boxes compared at once, to limit the memory; also the most that k-means uses
+CHUNK = 20_000  # largest number of boxes that are compared at once, and that k-means uses
 PERCENTILES = (5, 25, 50, 75, 95)
 
 
@@ -50,11 +50,13 @@ class AnchorFit:
         ratios: The same percentiles of width / height.
         anchors: Number of anchor shapes of the model.
         now: Coverage by the model's anchors.
-        clusters: (width, height) in pixels of k-means centers, from small to large. There are
-            `anchors` centers, or one for each box if there are fewer boxes.
-        by_clusters: Coverage by the k-means centers. This is about the most that shapes can reach.
-        settings: `min_sizes` and `max_sizes` for the anchor generator. None if they would not fit
-            better than the sizes in the config.
+        clusters: (width, height) in pixels of the centers of a k-means clustering of the boxes,
+            from small to large. There are `anchors` centers, or one per box if there are fewer
+            boxes.
+        by_clusters: Coverage by the k-means centers. This is about the best coverage that this
+            number of shapes can reach.
+        settings: Suggested `min_sizes` and `max_sizes` for the anchor generator. None if these
+            sizes would not fit better than the sizes in the config.
         by_settings: Coverage by the anchors of `settings`, or None.
     """
 
@@ -70,7 +72,7 @@ class AnchorFit:
     by_settings: Coverage | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON."""
+        """Return a dict that can be written as JSON."""
         return asdict(self)
 
 
@@ -136,7 +138,8 @@ def shape_iou(boxes: np.ndarray, anchors: np.ndarray) -> np.ndarray:
 def cluster_boxes(boxes: np.ndarray, count: int, max_iterations: int = 50) -> np.ndarray:
     """Cluster box shapes by k-means with the distance 1 - IoU (YOLO9000, arXiv 1612.08242, sec. 2).
 
-    The first centers are evenly spaced quantiles of the area. The result is therefore not random.
+    The initial centers are boxes at evenly spaced quantiles of the area. No random numbers are
+    used.
 
     Args:
         boxes: (n, 2) widths and heights.

@@ -128,7 +128,7 @@ def check_ids(split: Split) -> list[Problem]:
 
 
 def check_file_names(split: Split) -> list[Problem]:
-    """Report file names that lead outside the data set's folder, occur twice, or have no file.
+    """Report file names that lead outside the data set's folder, occur twice, or do not exist.
 
     No image is opened.
     """
@@ -196,7 +196,7 @@ def _exists(root: str, name: str, listings: dict[str, dict[str, bool]]) -> bool:
     Args:
         root: Folder of the data set.
         name: Path of the image relative to the root.
-        listings: Listings of the folders so far. The listing of a new folder is added.
+        listings: Listings by folder. If the listing of the image's folder is missing, it is added.
 
     Raises:
         MixDetError: The image is behind a link that leads outside the root.
@@ -209,7 +209,7 @@ def _exists(root: str, name: str, listings: dict[str, dict[str, bool]]) -> bool:
 
 
 def _list_folder(folder: Path) -> dict[str, bool]:
-    """Map each entry of a folder to whether it is a link. The map of a missing folder is empty."""
+    """Return the names in a folder, and whether each is a link. A missing folder has no names."""
     try:
         with os.scandir(folder) as entries:
             return {entry.name: entry.is_symlink() for entry in entries}

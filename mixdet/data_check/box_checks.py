@@ -9,13 +9,14 @@ from mixdet.data_check.data_splits import Split, finite_rows
 
 # Boxes may extend this many pixels beyond their image, because annotations are rounded.
 TOLERANCE = 1.0
-# Boxes are taken for (x, y, w, h) if at least the fraction MIN_XYWH of them is valid in this
-# format. Otherwise another format is reported if at least the fraction MIN_OTHER is valid in it.
+# Another format than (x, y, w, h) is reported only if at least the fraction MIN_OTHER of the boxes
+# fits this other format. If at least the fraction MIN_XYWH of the boxes is inside the images when
+# read as (x, y, w, h), corners and centers are not considered.
 MIN_XYWH, MIN_OTHER = 0.95, 0.98
 
 
 def check_boxes(split: Split) -> list[Problem]:
-    """Report broken boxes, boxes in another format than COCO's, and a wrong size or position.
+    """Report broken boxes, another format than COCO's, and boxes with a wrong size or position.
 
     If the boxes are in another format, their size and position are not checked.
     """

@@ -86,7 +86,7 @@ def _check_annotations(splits: list[Split]) -> list[Problem]:
 
 
 def _check_same_classes(splits: list[Split]) -> list[Problem]:
-    """Report splits that have other classes than the first split, or another order of classes."""
+    """Report splits (data sets) whose classes or order of classes differ from the first split."""
     others = [split for split in splits if split.classes != splits[0].classes]
     return problem_list(
         "classes_differ",
@@ -100,7 +100,7 @@ def _check_same_classes(splits: list[Split]) -> list[Problem]:
 
 
 def _check_anchors(fit: AnchorFit | None) -> list[Problem]:
-    """Report anchors that match less than 50 % of the boxes, if k-means shapes match over 60 %."""
+    """Report anchors that match less than half of the boxes, if k-means shapes match over 60 %."""
     poor = fit is not None and fit.now.matched < 0.5 and fit.by_clusters.matched > 0.6
     text = "anchor shapes of the model that together match less than half of the boxes"
     return problem_list("anchors_misfit", NOTE, "training", text, fit.anchors if poor else 0)

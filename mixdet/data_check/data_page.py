@@ -1,4 +1,4 @@
-"""A data report as one HTML page. The page contains its images and loads no other file."""
+"""Write a data report as one HTML page, which contains its images and loads no other file."""
 
 from __future__ import annotations
 
@@ -55,9 +55,9 @@ def _figure(example: Example) -> str:
 
 
 def _draw_example(example: Example) -> str | None:
-    """Draw the example's box on its image and return the result as a data URL.
+    """Draw an example's box on its image and return the result as a data URL.
 
-    Return None if there is no image or it cannot be read.
+    Return None if the example has no image, or if its image cannot be read.
     """
     if example.image is None:
         return None

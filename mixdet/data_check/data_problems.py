@@ -10,7 +10,7 @@ from typing import Any
 MAX_EXAMPLES = 5
 
 ERROR, WARNING, NOTE = "error", "warning", "note"
-LEVELS = (ERROR, WARNING, NOTE)  # from the worst to the least
+LEVELS = (ERROR, WARNING, NOTE)  # from the most to the least severe
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,9 @@ class Problem:
     """Something that is wrong with one data set.
 
     Attributes:
-        code: A short name for scripts.
+        code: Short name of the kind of problem, for scripts.
         level: `error` if training or evaluation would be meaningless, `warning` if some of the data
-            are lost or doubtful, `note` if it may be intended.
+            are lost or doubtful, `note` if the data may be intended to be like this.
         data: The data set, such as `training`.
         text: What is wrong. Some texts also state the consequence or the remedy.
         count: Number of occurrences.
@@ -61,7 +61,7 @@ class Problem:
         return self.headline() + first
 
     def as_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON."""
+        """Return a dict that can be written as JSON."""
         return asdict(self)
 
 
@@ -81,7 +81,7 @@ def problem_list(
         data: See `Problem`.
         text: See `Problem`.
         count: See `Problem`.
-        examples: An iterable of all occurrences. Only the first `MAX_EXAMPLES` are taken from it.
+        examples: All occurrences. The problem gets only the first `MAX_EXAMPLES`.
     """
     if not count:
         return []

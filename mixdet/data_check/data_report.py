@@ -1,4 +1,4 @@
-"""The result of a data check, as text and as plain values for JSON."""
+"""The result of a data check, as text and as a dict for JSON."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class DataReport:
     Attributes:
         summaries: Sizes of the checked data sets.
         problems: What is wrong with the data sets.
-        anchors: Comparison of the boxes with the anchors, or None if `fit_anchors` returned None.
+        anchors: Comparison of the boxes with the anchors, or None if they were not compared.
     """
 
     summaries: list[SplitSummary]
@@ -56,7 +56,7 @@ class DataReport:
         return sorted(self.problems, key=lambda problem: LEVELS.index(problem.level))
 
     def as_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON."""
+        """Return a dict that can be written as JSON."""
         return {
             "ok": self.ok,
             "data": [asdict(summary) for summary in self.summaries],

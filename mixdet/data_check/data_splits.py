@@ -29,8 +29,8 @@ class Split:
             are joined, as in `validation, test`.
         ann_file: Path of the annotation file.
         root: Folder of the images, or None if they are not on a local disk.
-        classes: Class names of the config. If it names none, those of the Python class, such as
-            the 80 classes of `CocoDataset`.
+        classes: Class names in the config. If the config has none, the class names of the data
+            set's Python class, such as the 80 classes of `CocoDataset`.
         limits: Limits on the bytes and pixels of an image file.
         content: `images`, `annotations` and `categories` of the annotation file.
     """
@@ -77,7 +77,7 @@ class Split:
 
     @cached_property
     def boxes(self) -> np.ndarray:
-        """(n, 4) unchanged `bbox` of each annotation. NaN if it is not four finite numbers."""
+        """(n, 4) unchanged `bbox` of each annotation. NaN if not four finite numbers."""
         return finite_rows([annotation.get("bbox") for annotation in self.annotations], 4)
 
     @cached_property
@@ -96,7 +96,7 @@ class Split:
         return finite_rows([[image.get("width"), image.get("height")] for image in images], 2)
 
     def path(self, image: dict) -> str | None:
-        """Return the path of an image entry, or None if the root or the name is unknown."""
+        """Return the path of an image file, or None if the root or the file name is unknown."""
         name = image.get("file_name")
         if self.root is None or not isinstance(name, str):
             return None
@@ -106,8 +106,8 @@ class Split:
 def read_splits(cfg: Config, loaders: tuple[str, ...] = LOADERS) -> list[Split]:
     """Read the annotation files of a config.
 
-    Data that several loaders use are read once and become one split. Data sets that are not a
-    `CocoDataset`, or not on a local disk, are left out.
+    If several loaders use the same data, the data are read once and become one split. Data sets
+    that are not a `CocoDataset`, or are not on a local disk, are left out.
 
     Args:
         cfg: The config.

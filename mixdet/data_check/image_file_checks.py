@@ -23,10 +23,10 @@ class ImageFiles:
 
     Attributes:
         split: The split.
-        broken: Why an image cannot be used, by path of the image.
-        wrong_size: The size of the file and the size in the annotations as text, by path of the
-            image.
-        paths_by_hash: Paths of the images, by hash of the content.
+        broken: The reason why an image cannot be used, by path of the image.
+        wrong_size: A text with the two sizes, by path of the image, for images whose size differs
+            from the size in the annotations.
+        paths_by_hash: Paths of the images that have the same content, by hash of the content.
     """
 
     split: Split
@@ -81,7 +81,7 @@ def read_image_files(split: Split) -> ImageFiles:
 
 
 def check_image_files(files: ImageFiles) -> list[Problem]:
-    """Report broken images, and images that do not have the size in the annotations."""
+    """Report broken images, and images whose size differs from the size in the annotations."""
     problems = problem_list(
         "broken_images",
         ERROR if len(files.broken) == len(files.split.images) else WARNING,

@@ -1,6 +1,6 @@
 """Data sets, samplers, transforms, the collate function and the data preprocessor.
 
-Importing this package registers them with mmengine.
+Importing this package adds them to the registries of mmengine and mmdet.
 """
 
 import mixdet.compat.prepared

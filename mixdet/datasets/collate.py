@@ -19,12 +19,13 @@ from mixdet.datasets.shared_memory import SharedTensor
 
 @FUNCTIONS.register_module()
 def packed_collate(samples: Sequence[dict]) -> dict[str, Any]:
-    """Collate as mmengine's `pseudo_collate` does, into lists that pickle cheaply.
+    """Collate as mmengine's `pseudo_collate` does, but into lists that are cheap to pickle.
 
     For each tensor that a worker sends, torch opens a block of shared memory and passes it over a
-    socket. With five tensors per image this takes longer than the augmentation. Here a worker
-    sends the images of a batch as one tensor and everything else as one bytes object. The training
-    process receives the same lists of tensors and data samples that the worker collated.
+    socket. With five tensors per image this takes longer than the augmentation. With this function,
+    a worker sends the images of a batch as one tensor, and the list of each other key as one bytes
+    object. The training process receives the same lists of tensors and data samples that the worker
+    collated.
 
     Args:
         samples: One dict per image, as the pipeline returns it: `inputs` (3, H, W), and other keys.
@@ -42,7 +43,7 @@ def packed_collate(samples: Sequence[dict]) -> dict[str, Any]:
 def stack_images(images: Sequence[Tensor]) -> Tensor:
     """Stack N images (3, H, W) into (N, 3, H, W) and keep their memory format.
 
-    `torch.stack` alone would store channels-last images as channels-first.
+    `torch.stack` by itself would store channels-last images as channels-first.
     """
     stored, channels_last = _as_stored(images)
     return _channels_first(torch.stack(stored), channels_last)
@@ -67,7 +68,7 @@ def is_channels_last(image: Tensor) -> bool:
 
 
 def _as_stored(images: Sequence[Tensor]) -> tuple[list[Tensor], bool]:
-    """Return the images, and whether all are channels-last. If so, permute them to (H, W, 3)."""
+    """Return (images, channels_last). If all are channels-last, permute the images to (H, W, 3)."""
     channels_last = all(map(is_channels_last, images))
     return [image.permute(1, 2, 0) if channels_last else image for image in images], channels_last
 
@@ -90,7 +91,7 @@ class ImageList(list):
         torch.stack(stored, out=shared.tensor)
         return _unstack, (shared, channels_last)
 
-    # torch calls copy.copy when it pins memory. Without this method that would pickle the list.
+    # torch calls copy.copy when it pins memory. Without this method, that would call __reduce__.
     def __copy__(self) -> ImageList:
         return ImageList(self)
 
@@ -108,7 +109,7 @@ class PackedList(list):
 
 
 class _TensorPickler(pickle.Pickler):
-    """Pickles a tensor as a NumPy array, which is plain bytes, if NumPy supports its type."""
+    """Pickles a CPU tensor as a NumPy array, without shared memory, if NumPy supports its type."""
 
     def reducer_override(self, value: Any) -> Any:
         if type(value) is Tensor and value.device.type == "cpu":
@@ -123,5 +124,5 @@ def _unstack(stored: Tensor, channels_last: bool) -> ImageList:
 
 
 def _unpack(content: bytes) -> PackedList:
-    # pickle.loads can run any code, but so can the pickle that contains `content`.
+    # This adds no risk: the pickle that contains `content` can already run any code.
     return PackedList(pickle.loads(content))

@@ -1,4 +1,4 @@
-"""A data preprocessor that handles a batch at once, where mmdet's goes image by image."""
+"""A data preprocessor that handles a whole batch at once, unlike mmdet's."""
 
 from __future__ import annotations
 
@@ -21,21 +21,22 @@ from mixdet.errors import MixDetError
 
 @MODELS.register_module()
 class BatchedDetDataPreprocessor(DetDataPreprocessor):
-    """mmdet's `DetDataPreprocessor`, faster for images of one size and with the same results.
+    """mmdet's `DetDataPreprocessor`, but faster for batches in which all images have the same size.
 
     mmdet sends each image, its boxes and its labels to the GPU one by one, waits for each of them,
     and normalizes image by image. This class sends the images of a batch as one tensor, and all
     boxes and labels as one tensor per data type. It sends them from pinned memory without waiting,
     and normalizes the whole batch at once. On a CPU, channels-last images (see `PackChannelsLast`)
-    are converted and normalized in one pass and stay channels-last. Their values may differ from
-    mmdet's by rounding. Images of different sizes, and samples with other annotations than boxes
-    and labels, are handled by mmdet's code.
+    are converted and normalized in one pass and stay channels-last. The results are the same as
+    mmdet's, except for rounding on a CPU. Images of different sizes, and samples with other
+    annotations than boxes and labels, are handled by mmdet's code.
 
     Args:
         photometric: Arguments of `PhotometricDistortion`, to distort training batches on the
-            device. Use it if the CPU cannot keep up with a GPU, together with
-            `SSDRandomCrop(photometric=None)`. The random numbers come from NumPy's global
-            generator, which `SeedIterationHook` seeds. With None nothing is distorted.
+            device. Use this if the CPU cannot keep up with a GPU. In this case, turn off the
+            distortion on the CPU by `SSDRandomCrop(photometric=None)`. The random numbers come from
+            NumPy's global generator, which `SeedIterationHook` seeds. With None nothing is
+            distorted.
         **kwargs: Arguments of `DetDataPreprocessor`.
 
     Raises:
@@ -75,7 +76,7 @@ class BatchedDetDataPreprocessor(DetDataPreprocessor):
         return super().forward(data, training)
 
     def _takes_one_pass(self, inputs: Any) -> bool:
-        """Tell whether the inputs are channels-last CPU images that need no padding."""
+        """Tell whether `_in_one_pass` supports the inputs. They must not need padding."""
         return (
             self.device.type == "cpu"
             and self._enable_normalize
@@ -107,7 +108,7 @@ class BatchedDetDataPreprocessor(DetDataPreprocessor):
         return {"inputs": inputs, "data_samples": samples}
 
     def cast_data(self, data: Any) -> Any:
-        """Send data to the device as mmengine does, but in fewer tensors."""
+        """Send data to the device as mmengine's `cast_data` does, but as fewer tensors."""
         if not isinstance(data, Mapping):
             return super().cast_data(data)
         sent = {}

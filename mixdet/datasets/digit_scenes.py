@@ -1,4 +1,4 @@
-"""The digit scenes as a data set for mmdet, written on first use."""
+"""The digit scenes (handwritten digits on photographs) as a data set for mmdet."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ from mixdet.errors import MixDetError
 class DigitScenes(SafeCocoDataset):
     """A `SafeCocoDataset` that writes the digit scenes to `data_root` if they do not exist yet.
 
-    The first process of a machine writes them, and the others wait. Digit scenes of an older
-    version are replaced. Otherwise a folder with the annotation file is used unchanged. It may
-    contain scenes that `tools/make_digit_scenes.py` made with other arguments, or another data set.
+    The first process of a machine writes the files, and the other processes wait. Digit scenes of
+    an older version are replaced. Any other folder with the annotation file is used unchanged. Such
+    a folder may contain scenes that `tools/make_digit_scenes.py` made with other arguments, or
+    another data set.
 
     Args:
         data_root: Folder of the data set.
@@ -34,7 +35,7 @@ class DigitScenes(SafeCocoDataset):
             because the folder contains other files.
     """
 
-    makes_its_data: ClassVar[bool] = True  # so that checks before a run report no missing files
+    makes_its_data: ClassVar[bool] = True  # Checks before a run then report no missing files.
 
     METAINFO: ClassVar[dict] = {
         "classes": CLASSES,

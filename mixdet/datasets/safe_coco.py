@@ -31,8 +31,9 @@ class SafeCocoDataset(CocoDataset):
     - A `file_name` is refused if it is absolute, is a URL, contains `..`, or leads out of the image
       folder through a link.
     - The size and the header of an image are checked against limits before it is decoded.
-    - In training, a broken image is logged and replaced by another image, which depends on the
-      seed. Each process of a distributed run counts the broken images that its workers find.
+    - In training, a broken image is logged and replaced by another image, which is drawn with the
+      seed of the run. Each process of a distributed run counts the broken images of its own
+      workers.
     - In evaluation, a broken image ends the run.
 
     If `backend_args` is given or the image folder is a URL, only the file names are checked.
@@ -72,8 +73,8 @@ class SafeCocoDataset(CocoDataset):
                 "tools/check_data.py shows what is wrong"
             ) from error
         if not hasattr(self, "_broken"):
-            # One byte per image, which the workers share. This needs no lock, and an image that
-            # several workers find broken counts once.
+            # One byte per image, in memory that the workers share. No lock is needed, and an image
+            # that several workers find broken counts once.
             self._broken = torch.zeros(len(self), dtype=torch.uint8).share_memory_()
 
     def parse_data_info(self, raw_data_info: dict) -> dict:
@@ -96,10 +97,10 @@ class SafeCocoDataset(CocoDataset):
         return info
 
     def prepare_data(self, idx: int) -> Any:
-        """Run the pipeline on an image. In training another image replaces a broken one.
+        """Run the pipeline on an image. In training another image replaces a broken image.
 
         Raises:
-            MixDetError: In evaluation, the image is broken. In training, too many images are.
+            MixDetError: In evaluation, the image is broken. In training, too many are broken.
         """
         while True:
             try:
@@ -149,4 +150,5 @@ class SafeCocoDataset(CocoDataset):
             ) from error
         if not is_known:
             message = f"{error}; another image replaces it: {summary}"
-            print_log(message, logger="current", level=logging.ERROR)  # other ranks log errors only
+            # Not a warning, since only rank 0 logs warnings.
+            print_log(message, logger="current", level=logging.ERROR)

@@ -1,9 +1,9 @@
-"""Shared memory blocks that a data loading worker reuses for batch after batch.
+"""Shared memory blocks that a data loading worker reuses for many batches.
 
-torch allocates new shared memory for every tensor that a worker sends, and the kernel clears its
-pages first. For eight images of 320 x 320 pixels this took longer than reading and augmenting
-them. A worker may reuse a block of this module as soon as the training process has freed the tensor
-in it. The system frees the blocks when the worker ends.
+torch allocates new shared memory for every tensor that a worker sends, and the kernel clears this
+memory first. For eight images of 320 x 320 pixels this took longer than reading and augmenting the
+images. A worker may reuse a block of this module as soon as the training process has freed the
+tensor in the block. The system frees the blocks when the worker ends.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch import Tensor
 
 # A worker keeps up to this many blocks, for batches that are prefetched, being pinned or in use.
 MAX_BLOCKS = 8
-# The last byte of a block is its state. A worker replaces an ABANDONED block by a new one.
+# The last byte of a block is its state. A worker replaces an ABANDONED block with a new block.
 FREE, IN_USE, ABANDONED = range(3)
 
 # In a worker: its blocks, by their numbers.
@@ -35,8 +35,8 @@ _finalizers: list[weakref.finalize] = []
 class SharedTensor:
     """A tensor in a shared memory block, which a worker fills and then pickles once.
 
-    A worker reuses up to `MAX_BLOCKS` blocks. If all of them are in use, the tensor gets another
-    block, which is freed after use as torch's own blocks are.
+    A worker reuses up to `MAX_BLOCKS` blocks. If all of them are in use, the tensor gets an
+    additional block, which is not reused.
 
     Args:
         shape: Shape of the tensor.
@@ -77,8 +77,8 @@ def _free_block(size: int) -> tuple[int, Tensor]:
         block = torch.empty(size + 1, dtype=torch.uint8).share_memory_()
         if free:
             if not _worker_blocks:
-                # Drop the blocks when the worker ends. Where torch shares memory by file name, the
-                # files would remain otherwise.
+                # Drop the blocks when the worker ends. Otherwise the files of the blocks would
+                # remain if torch shares memory through named files.
                 Finalize(None, _worker_blocks.clear, exitpriority=-100)
             _worker_blocks[number] = block
     block[-1] = IN_USE
@@ -88,14 +88,14 @@ def _free_block(size: int) -> tuple[int, Tensor]:
 def _receive(
     worker: int, number: int, block: Tensor, shape: tuple[int, ...], dtype: torch.dtype
 ) -> Tensor:
-    """Return the tensor, in the training process. Mark the block FREE when its storage is freed."""
+    """Return the tensor in the training process. The block is FREE once the tensor is freed."""
     if number < MAX_BLOCKS:  # keep the block mapped, since mapping costs a page fault per page
         _blocks_of(worker)[number] = block
-    # The finalizer writes through NumPy, since torch may refuse to change the tensor: it does so
-    # with tensors that were created in inference mode.
+    # The finalizer writes through NumPy, since torch refuses to change tensors that were created in
+    # inference mode.
     content = block.numpy()
     array = content[: _num_bytes(shape, dtype)]
-    tensor = torch.from_numpy(array)  # its storage, which its views share, keeps `array` alive
+    tensor = torch.from_numpy(array)  # The tensor and its views keep `array` alive.
     finalizer = weakref.finalize(array, _set_state, content, FREE)
     finalizer.atexit = False
     _finalizers[:] = [*(pending for pending in _finalizers if pending.alive), finalizer]

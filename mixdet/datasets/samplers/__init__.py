@@ -1,4 +1,4 @@
-"""Samplers, which decide the order of the samples and the seed of each sample."""
+"""A sampler that decides the order of the samples and the seed of each sample."""
 
 from mixdet.datasets.samplers.seeded_sampler import SampleIndex, SeededSampler
 

@@ -1,4 +1,4 @@
-"""A sampler that attaches a seed for the sample's random numbers to every index."""
+"""A sampler that attaches a key to every index, to seed the random numbers of the sample."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ class SampleIndex(int):
     """An index into a data set, with the key that seeds the random numbers of the sample.
 
     The index is sent to the workers and passes through the data set to
-    `results["sample_idx"]`, where `SeedSample` reads the key. Wrappers of a data set compute an
-    inner index: `RepeatDataset` with `%`, and `ConcatDataset` with `-`. Both operators keep the
-    key, so each repetition of a sample is augmented in another way.
+    `results["sample_idx"]`, where `SeedSample` reads the key. Wrappers of a data set compute the
+    index into the inner data set: `RepeatDataset` with `%`, and `ConcatDataset` with `-`. The
+    result of both operators has the same key, so each repetition of a sample is augmented in
+    another way.
 
     Attributes:
-        key: (seed, epoch, index), with the index into the outermost data set.
+        key: (seed, epoch, index), where the index is the one into the outermost data set.
     """
 
     key: tuple[int, int, int]
@@ -40,10 +41,10 @@ class SampleIndex(int):
 
 @DATA_SAMPLERS.register_module()
 class SeededSampler(DefaultSampler):
-    """mmengine's `DefaultSampler` with indices that carry (seed, epoch, index).
+    """mmengine's `DefaultSampler`, but its indices carry the key (seed, epoch, index).
 
     With `SeedSample` as the first transform, a sample does not depend on the number of workers and
-    GPUs. A resumed run gets exactly the samples that it would have got without the stop.
+    GPUs. A resumed run gets exactly the same samples as a run that was never stopped.
     """
 
     _skipped = 0

@@ -1,4 +1,4 @@
-"""Transforms that mmdet lacks, and faster versions of some that it has."""
+"""Transforms that mmdet lacks, and faster versions of some of mmdet's transforms."""
 
 from mixdet.datasets.transforms.pack import PackChannelsLast
 from mixdet.datasets.transforms.seed import SeedSample, seed_generators

@@ -42,8 +42,8 @@ class CropPlanner:
         expand_ratio: Smallest and largest ratio of the canvas's side to the image's side. None
             turns the expansion off.
         expand_prob: Probability of an expansion.
-        min_ious: Thresholds for the smallest IoU of the crop with a box. Each threshold, "no crop"
-            and "no threshold" have the same probability.
+        min_ious: Thresholds for the smallest IoU of the crop with a box. Each threshold is drawn
+            with the same probability as "no crop" and as "no threshold".
         min_crop_size: Smallest ratio of the crop's side to the canvas's side.
         flip_prob: Probability of a flip.
     """
@@ -99,8 +99,8 @@ class CropPlanner:
         An IoU is at most the ratio of the smaller to the larger area. Let the smallest box have the
         area a, the largest box the area b, and the smallest crop the area c. Suppose that a crop
         has an IoU of at least t with every box. Because of the smallest box, the crop's area is at
-        most a / t. Because of the largest box, the crop's area is at least t b. The crop's area is
-        also at least c. Therefore t is at most the square root of a / b, and at most a / c.
+        most a / t. Because of the largest box, the crop's area is at least t * b. The crop's area
+        is also at least c. Therefore t is at most sqrt(a / b), and at most a / c.
         """
         if not len(boxes):
             return 1.0
@@ -112,13 +112,14 @@ class CropPlanner:
         return min(bounds) * (1 + 1e-5)  # the areas have rounding errors
 
     def _trials(self, canvas: tuple[int, int]) -> np.ndarray:
-        """Draw `TRIALS` crops. Return those with an allowed aspect ratio, (T, 4), whole pixels."""
+        """Draw `TRIALS` crops. Return the T crops with an allowed aspect ratio: (T, 4), pixels."""
         draws = np.random.random_sample((2, TRIALS, 2))
         sizes = (self.min_crop_size + (1 - self.min_crop_size) * draws[0]) * canvas
         aspects = sizes[:, 1] / sizes[:, 0]
         allowed = (aspects >= 1 / MAX_ASPECT) & (aspects <= MAX_ASPECT)
         sizes = sizes[allowed]
         # mmdet's `uniform(w - new_w)` draws between w - new_w and 1, not between 0 and w - new_w.
+        # The starts are drawn in the same way here.
         room = canvas - sizes
         starts = room + (1 - room) * draws[1][allowed]
         crops = np.concatenate([starts, starts + sizes], axis=1).astype(np.int64)

@@ -20,9 +20,10 @@ class PackChannelsLast(PackDetInputs):
     """mmdet's `PackDetInputs`, without a copy of the image.
 
     `inputs` has mmdet's shape (3, H, W) and mmdet's values, but shares the channels-last memory
-    (H, W, 3) of the image. With `BatchedDetDataPreprocessor` on a CPU, it stays channels-last up to
-    the first convolution. Boxes and labels are not copied either. If boxes are missing or ignored,
-    or if there are other annotations, mmdet's code packs the annotations.
+    (H, W, 3) of the image. With `BatchedDetDataPreprocessor` on a CPU, the batch stays
+    channels-last up to the first convolution. Boxes and labels are not copied either. If boxes are
+    missing or marked as ignored, or if there are other annotations, mmdet's code packs the
+    annotations.
 
     Required keys: img, (H, W, 3) or (H, W).
 
@@ -32,7 +33,8 @@ class PackChannelsLast(PackDetInputs):
     share memory with the input of the transform.
 
     Args:
-        meta_keys: Keys to copy to the meta information of the data sample. The default is mmdet's.
+        meta_keys: Keys to copy to the meta information of the data sample, by default the same as
+            in mmdet.
     """
 
     def transform(self, results: dict) -> dict:
@@ -49,7 +51,7 @@ class PackChannelsLast(PackDetInputs):
         no_boxes = type(boxes)(boxes.tensor[:0], clone=False)
         sample = DetDataSample()
         for key in self.meta_keys:
-            if key in rest:  # one by one, since `set_metainfo` makes deep copies
+            if key in rest:  # `set_metainfo` would set all keys at once, but makes deep copies.
                 sample.set_field(rest[key], key, field_type="metainfo")
         sample.gt_instances = _instances(boxes, labels)
         sample.ignored_instances = _instances(no_boxes, labels[:0])

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 ORDERS = tuple(itertools.permutations(range(3)))
-# Number of pixels that are distorted at a time. Two float32 copies of them, in BGR and in HSV, fit
-# into the CPU's cache.
+# Number of pixels that are distorted at a time. Two float32 copies of this many pixels, in BGR and
+# in HSV, fit into the CPU's cache.
 BAND_PIXELS = 20_000
 
 
@@ -23,10 +23,10 @@ class PhotometricDraw(NamedTuple):
     """The parameters of one distortion. The defaults change nothing.
 
     Attributes:
-        brightness: Summand of every value.
-        contrast: Factor of every value, applied after the brightness is added.
-        saturation: Factor of the saturation in HSV.
-        hue: Summand of the hue in HSV, in degrees.
+        brightness: Number that is added to every value.
+        contrast: Factor that every value is then multiplied by.
+        saturation: Factor that the saturation in HSV is multiplied by.
+        hue: Degrees that are added to the hue in HSV.
         order: Channel i of the output is channel order[i] of the input.
     """
 
@@ -88,8 +88,8 @@ def distort(
     Args:
         image: (H, W, 3) uint8, BGR.
         draw: The distortion.
-        shown: Rows and columns with the pixels that may differ from `fill`.
-        fill: Color of all pixels outside `shown`, BGR.
+        shown: Rows and columns of the image to distort. All other pixels have the color `fill`.
+        fill: Color of the pixels outside `shown`, BGR. It is distorted only once.
 
     Returns:
         (H, W, 3) float32.
@@ -135,9 +135,9 @@ class _BgrDistortion:
 class _HsvDistortion:
     """Any distortion, by one conversion to HSV and back.
 
-    The channel order needs no pass of its own. A cyclic order of BGR shifts the hue by 0, 120 or
-    240 degrees. The other three orders are cyclic orders of RGB, so for these the pixels are
-    converted back to RGB instead of BGR.
+    The channels are reordered by the same conversion. A cyclic order of BGR is a shift of the hue
+    by 0, 120 or 240 degrees. The other three orders are cyclic orders of RGB. For these, the pixels
+    are converted back to RGB instead of BGR.
     """
 
     def __init__(self, draw: PhotometricDraw) -> None:
@@ -158,14 +158,14 @@ class _HsvDistortion:
             pixels += self.brightness
         hsv = cv2.transform(cv2.cvtColor(pixels, cv2.COLOR_BGR2HSV), self.matrix)
         if self.saturates:
-            rows = hsv.reshape(len(hsv), -1)  # four times faster than one channel alone
+            rows = hsv.reshape(len(hsv), -1)  # four times faster than limiting hsv[..., 1]
             np.minimum(rows, _saturation_limit(hsv.shape[1]), out=rows)
         cv2.cvtColor(hsv, self.conversion, dst=pixels)
 
 
 @lru_cache(maxsize=64)
 def _saturation_limit(width: int) -> np.ndarray:
-    """Return upper limits for a row of HSV pixels, (3 * width,). Only the saturation has one."""
+    """Return upper limits for a row of HSV pixels, (3 * width,). Only the saturation is limited."""
     return np.tile(np.float32([np.inf, 1, np.inf]), width)
 
 

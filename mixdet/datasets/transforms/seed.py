@@ -17,17 +17,17 @@ def seed_generators(*key: int | str) -> int:
     """Seed `random`, NumPy's global generator and torch's CPU generator from a key.
 
     Args:
-        *key: Integers and strings. Begin with a word for the purpose. Otherwise two purposes with
-            the same integers would get the same random numbers.
+        *key: Integers and strings. Begin with a string that names the purpose. Otherwise two
+            purposes with the same integers would get the same random numbers.
 
     Returns:
-        The 64-bit seed that the key gives, to seed other generators.
+        The 64-bit seed computed from the key. It can be used to seed other generators.
     """
     digest = hashlib.blake2b(repr(key).encode(), digest_size=8).digest()
     seed = int.from_bytes(digest, "little")
     random.seed(seed)
     np.random.seed(seed & 0xFFFFFFFF)
-    # torch.manual_seed would also seed every accelerator, and that in every worker.
+    # torch.manual_seed would also seed all accelerators, in every worker.
     torch.default_generator.manual_seed(seed)
     return seed
 
@@ -36,10 +36,10 @@ def seed_generators(*key: int | str) -> int:
 class SeedSample(BaseTransform):
     """Seed all random generators from (seed, epoch, index). Use it as the first training transform.
 
-    These three numbers are the key of the `SampleIndex` that `SeededSampler` yields. If the
-    pipeline rejects a sample, mmdet draws another index, which has no key. The generators then
-    continue from the rejected sample, so the new sample is reproducible too. If the first index has
-    no key, the transform logs a warning. It does not seed for an index without a key.
+    These three numbers are the key of the `SampleIndex` that `SeededSampler` yields. For an index
+    without a key, the generators are not seeded. mmdet draws such an index after the pipeline
+    rejects a sample. The generators then continue from the rejected sample, so the new sample is
+    reproducible too. If the first index has no key, the transform logs a warning.
     """
 
     _seeded = False

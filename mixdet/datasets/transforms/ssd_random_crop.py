@@ -43,7 +43,7 @@ class Annotations(NamedTuple):
 
     @classmethod
     def from_results(cls, results: dict) -> Annotations:
-        """Return the annotations of an earlier transform, or without one those of the data set."""
+        """Return the annotations loaded by an earlier transform, or else those of the data set."""
         if "gt_bboxes" in results:
             boxes = results["gt_bboxes"].tensor.numpy()
             return cls(boxes, results["gt_bboxes_labels"], results["gt_ignore_flags"])
@@ -67,16 +67,16 @@ class SSDRandomCrop(BaseTransform):
     at a reduced size. The random numbers come from NumPy's global generator, which `SeedSample`
     seeds.
 
-    In an image of reduced size, the crop is enlarged to whole pixels. On each side this adds less
-    than one pixel of the output. The boxes are computed for the enlarged crop.
+    In an image of reduced size, the crop is enlarged to whole pixels of this image. On each side
+    this adds less than one pixel of the output. The boxes are computed for the enlarged crop.
 
-    Required keys: img_path, and the annotations. If an earlier transform gives gt_bboxes
-    (`HorizontalBoxes`), gt_bboxes_labels and gt_ignore_flags, these are used. Otherwise the key is
-    instances, as mmdet's data sets give it: bbox as (x1, y1, x2, y2) in pixels, bbox_label and
-    ignore_flag.
+    Required keys: img_path, and the annotations. If gt_bboxes (`HorizontalBoxes`), gt_bboxes_labels
+    and gt_ignore_flags exist, the annotations are read from these keys. Otherwise they are read
+    from instances, a list of dicts as in mmdet's data sets: bbox as (x1, y1, x2, y2) in pixels,
+    bbox_label and ignore_flag.
 
-    Optional keys: height and width, as `CocoDataset` gives them. Without them an image is decoded
-    at its full size.
+    Optional keys: height and width of the image, as in `CocoDataset`. Without them an image is
+    decoded at its full size.
 
     Modified or added keys:
 
@@ -149,7 +149,8 @@ class SSDRandomCrop(BaseTransform):
             reduction = self._reduction(plan) if data.startswith(JPEG_SIGNATURE) else 1
         image = _decode(data, reduction, path)
         if size is None or image.shape[:2] != tuple(-(-side // reduction) for side in size):
-            # The annotations have no size or a wrong size, or EXIF turns the image. Plan again.
+            # The annotations have no size or a wrong size, or EXIF turns the image. Plan with the
+            # decoded image's size.
             if reduction > 1:
                 reduction, image = 1, _decode(data, 1, path)
             size = image.shape[:2]
@@ -206,7 +207,7 @@ class SSDRandomCrop(BaseTransform):
         return results
 
     def _reduction(self, plan: CropPlan) -> int:
-        """Return the largest reduction for which the crop is no smaller than the output."""
+        """Return the largest reduction after which the crop is at least as large as the output."""
         x1, y1, x2, y2 = plan.crop
         ratio = min((x2 - x1) / self.scale[0], (y2 - y1) / self.scale[1])
         return next((reduction for reduction in REDUCED_FLAGS if reduction <= ratio), 1)
@@ -240,8 +241,8 @@ def _visible_slice(start: int, length: int, factor: float, size: int) -> slice:
         factor: Ratio of the resized crop's side to the crop's side.
         size: Side of the resized crop.
     """
-    # Along a side, a resized pixel depends on two pixels of the crop. Each of them is less than one
-    # pixel away from its position.
+    # Along a side, a resized pixel depends on two pixels of the crop. Each of these two is less
+    # than one pixel away from the position of the resized pixel in the crop.
     first = min(max(math.floor((start - 1) * factor) - 1, 0), size)
     last = min(max(math.ceil((start + length + 1) * factor) + 1, first), size)
     return slice(first, last)
