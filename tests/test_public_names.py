@@ -1,4 +1,4 @@
-"""Every name that a package exports can be imported from it and says what it is."""
+"""Every name in an `__all__` of mixdet can be imported and has a docstring."""
 
 from __future__ import annotations
 
