@@ -1,4 +1,4 @@
-"""Run an exported folder of kind `raw` on ONNX Runtime, without MixDet.
+"""Run an exported folder of kind `raw` (its network ends before NMS) on ONNX Runtime.
 
 python detect_onnx.py exported/raw image.jpg
 """
