@@ -1,4 +1,4 @@
-"""Run an exported folder of kind `raw` (its network ends before NMS) on ONNX Runtime.
+"""Run an exported folder of kind `raw` on ONNX Runtime, without MixDet.
 
 python detect_onnx.py exported/raw image.jpg
 """
