@@ -1,4 +1,4 @@
-# Two commands do all the set-up: `make train` and `make test`. `make help` lists the rest.
+# `make train` and `make test` first install all that they need. `make help` lists all commands.
 
 PYTHON ?= python3
 VENV   := .venv
@@ -13,24 +13,25 @@ SLOW   := every_config or all_taps or compiled or exported or traced or wrapped
 .PHONY: help install train test test-quick test-all test-onedl test-oldest coverage lint docs lock audit doctor clean
 
 help:
-	@echo "make install     mixdet and all its tools into .venv, which train and test do too"
+	@echo "make install     install mixdet and all its tools into .venv (train and test do this too)"
 	@echo "make train       train MixNet-S SSDLite on the digit scenes and evaluate it (CONFIG=, ARGS=)"
 	@echo "make test        the fast tests"
 	@echo "make test-quick  the tests of models, transforms and small units, in under two minutes"
 	@echo "make test-all    all tests"
-	@echo "make test-onedl  the tests on the maintained continuation of mmdet, in .venv-onedl"
+	@echo "make test-onedl  some of the tests on OneDL's maintained fork of mmdet, in .venv-onedl"
 	@echo "make test-oldest the fast tests on the oldest torch that pyproject.toml allows, in .venv-oldest"
-	@echo "make coverage    the fast tests, and how much of mixdet they run"
+	@echo "make coverage    the fast tests, with their line and branch coverage of mixdet"
 	@echo "make lint        ruff, as pre-commit runs it"
-	@echo "make docs        the site of the documents and the API reference, in site/"
-	@echo "make lock        constraints.txt: the versions that are installed"
-	@echo "make audit       known vulnerabilities of those versions; asks PyPI"
-	@echo "make doctor      versions, devices, data sets, and what is wrong"
+	@echo "make docs        build the documentation with the API reference in site/"
+	@echo "make lock        write the installed versions to constraints.txt"
+	@echo "make audit       ask PyPI for known vulnerabilities of the versions in constraints.txt"
+	@echo "make doctor      print versions, devices and data sets, and what is wrong with them"
 	@echo "make clean       remove .venv, .venv-onedl, .venv-oldest and caches; data/ and work_dirs/ stay"
 
 install: $(VENV)/.installed
 
-# Made again when the requirements change. The stamp is written last: a broken install is repeated.
+# The install runs again after a change of setup.py or pyproject.toml. The file .installed is
+# written last, so a failed install is repeated.
 $(VENV)/.installed: setup.py pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and \
 	  "Python 3.11 or newer is needed, this is %d.%d: make PYTHON=python3.11 ..." % v[:2])'
@@ -51,8 +52,8 @@ test-quick: install
 test-all: install
 	$(BIN)/python -m pytest -m "heavy or not heavy" $(ARGS)
 
-# The maintained continuation of mmengine and mmdet, same import names, in an environment of its own.
-# Its mmcv and mmdetection come as source and build to pure Python wheels: no compiler either.
+# OneDL maintains forks of mmengine, mmcv and mmdet with the same import names, so they need their
+# own environment. With MMCV_WITH_OPS=0, mmcv is built from source without a compiler.
 test-onedl: .venv-onedl/.installed
 	.venv-onedl/bin/python -m pytest tests/compat tests/models tests/engine tests/evaluation \
 	  tests/test_configs.py tests/test_run.py $(ARGS)
@@ -90,7 +91,7 @@ docs: install
 lock: install
 	$(BIN)/python -m pip freeze --exclude-editable > constraints.txt
 
-# Strict: a version that PyPI does not answer for is a failure, not a pass.
+# With --strict, the audit fails if PyPI gives no answer for a version.
 audit: install
 	$(BIN)/python -m pip_audit --strict --no-deps --disable-pip --requirement constraints.txt $(ARGS)
 

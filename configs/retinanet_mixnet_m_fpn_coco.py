@@ -1,6 +1,7 @@
-"""MixNet-M in a detector of mmdet: RetinaNet with an FPN on strides 8, 16 and 32.
+"""MixNet-M as the backbone of mmdet's RetinaNet, with an FPN on strides 8, 16 and 32.
 
-Unlike `SSDLite`, mmdet's `RetinaNet` needs the channels of the taps in its config.
+The neck's `in_channels` must be the channels of the backbone's taps. MixDet's `SSDLite` needs no such
+setting.
 """
 
 _base_ = [

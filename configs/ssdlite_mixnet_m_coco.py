@@ -15,7 +15,7 @@ model = dict(
         norm_cfg=dict(type="BN", momentum=0.03),
     ),
     bbox_head=dict(
-        # On grids of 3, 2 and 1 cells a side, a larger kernel would cover mostly padding.
+        # On the levels with 3, 2 and 1 cells per side, a larger kernel would cover mostly padding.
         kernel_sizes=[(3, 5, 7), (3, 5, 7), (3, 5), 3, 3, 3],
     ),
 )

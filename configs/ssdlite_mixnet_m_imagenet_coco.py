@@ -1,4 +1,7 @@
-"""SSDLite with MixNet-M, started from timm's ImageNet weights (a download, or `init_cfg.checkpoint`)."""
+"""SSDLite with MixNet-M, started from timm's ImageNet weights.
+
+The weights are downloaded, unless `init_cfg.checkpoint` names a file.
+"""
 
 _base_ = "ssdlite_mixnet_m_coco.py"
 

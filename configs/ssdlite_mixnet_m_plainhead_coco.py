@@ -1,4 +1,4 @@
-"""SSDLite with MixNet-M and plain 3x3 predictors, to measure the effect of the backbone only."""
+"""SSDLite with MixNet-M and depthwise 3x3 predictors, to measure the effect of the backbone only."""
 
 _base_ = "ssdlite_mixnet_m_coco.py"
 

@@ -1,4 +1,4 @@
-"""`make train`: SSDLite with MixNet-S on the digit scenes, 160 x 160, from scratch, on a CPU."""
+"""The config of `make train`: SSDLite with MixNet-S on the digit scenes, 160 x 160, from scratch."""
 
 _base_ = [
     "_base_/models/ssdlite_digits.py",

@@ -1,7 +1,7 @@
-"""The baseline: MobileNetV2 with plain 3x3 kernels in backbone and predictors.
+"""The baseline of the SSDLite configs for COCO: MobileNetV2, with 3x3 kernels in the predictors too.
 
-The network is that of mmdet's ssdlite_mobilenetv2-scratch_8xb24-600e_coco, for which mmdet states
-21.3 box AP.
+The network equals that of mmdet's ssdlite_mobilenetv2-scratch_8xb24-600e_coco. mmdet states 21.3
+box AP for it.
 """
 
 _base_ = [

@@ -1,4 +1,4 @@
-"""MobileNetV2 with plain 3x3 kernels in the digit recipe: the baseline of ssdlite_mixnet_s_digits."""
+"""The baseline of ssdlite_mixnet_s_digits: MobileNetV2, with 3x3 kernels in the predictors too."""
 
 _base_ = "ssdlite_mixnet_s_digits.py"
 

@@ -1,6 +1,6 @@
 // Turn the outputs of a network of kind `raw` into detections, for the C++ programs in this folder.
-// The code leaves out `nms_pre`, the limit of candidates on each level. This limit is seldom
-// reached with a `score_thr` of 0.02 or more.
+// The code does not apply `nms_pre`, the maximum number of candidates from each level. With a
+// `score_thr` of 0.02 or more, a level seldom has so many candidates.
 #pragma once
 #include <algorithm>
 #include <cstddef>

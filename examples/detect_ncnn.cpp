@@ -3,14 +3,16 @@
 
 #include "boxes.hpp"
 
-// Load model.ncnn.param and model.ncnn.bin, and compute in float32, as the export was verified.
+// Load model.ncnn.param and model.ncnn.bin. The network computes in float32, as it did when the
+// export was verified.
 bool load(ncnn::Net& net, const char* param, const char* bin) {
     net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = false;
     return net.load_param(param) == 0 && net.load_model(bin) == 0;
 }
 
 // Detect in an upright RGBA image of image_width x image_height. The network takes RGB of
-// width x height. Boxes are in pixels of the network's input: scale them to the image.
+// width x height. The returned boxes are in pixels of the network's input: multiply x by
+// image_width / width, and y by image_height / height.
 std::vector<Box> detect(const ncnn::Net& net, const unsigned char* rgba, int image_width,
                         int image_height, int width, int height,
                         const Postprocess& postprocess) {

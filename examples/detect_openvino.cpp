@@ -1,6 +1,7 @@
 // Run an exported folder of kind `raw` on OpenVINO:
 // detect_openvino model.xml SCORE_THR IOU_THR MAX_PER_IMG < pixels
-// The pixels are height x width x 3 bytes. mixdet.json has the size and the order of the channels.
+// The pixels are the resized image, height x width x 3 bytes. mixdet.json states its size and the
+// order of the channels. The boxes are printed in pixels of this resized image.
 #include <cstdio>
 #include <cstdlib>
 #include <openvino/openvino.hpp>
@@ -11,7 +12,8 @@ int main(int argc, char** argv) {
     if (argc != 5) return 2;
     const Postprocess postprocess{std::strtof(argv[2], nullptr), std::strtof(argv[3], nullptr),
                                   std::strtoul(argv[4], nullptr, 10)};
-    // Without the hint, OpenVINO uses bfloat16 on CPUs that can. This would move boxes by pixels.
+    // Without the hint, OpenVINO computes in bfloat16 on CPUs that support it. The boxes would then
+    // be wrong by some pixels.
     auto request = ov::Core()
                        .compile_model(argv[1], "CPU", ov::hint::inference_precision(ov::element::f32))
                        .create_infer_request();

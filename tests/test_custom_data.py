@@ -1,4 +1,4 @@
-"""The steps of docs/custom_data.md work on data that this test draws."""
+"""The commands and scripts of docs/custom_data.md work on images that this test draws."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PAGE = (ROOT / "docs/custom_data.md").read_text()
 BLOCKS = [
     block.strip()
     for block in re.findall(r"```python\n(.*?)```", PAGE, flags=re.S)
-    if block.split("\n")[0].endswith(".py")  # its file name
+    if block.split("\n")[0].endswith(".py")  # the first line is "# FILE.py"
 ]
 COMMANDS = [line for line in PAGE.splitlines() if line.startswith("python ")]
 CLASSES = ("hammer", "saw")
@@ -30,7 +30,7 @@ Scene = list[tuple[int, tuple[int, int, int, int]]]  # class, (x, y, w, h) in pi
 
 @pytest.fixture
 def working_folder(tmp_path: Path) -> Path:
-    """The folder that the page starts from, with the tools and configs of the repository."""
+    """A folder with the tools and configs of the repository, and the files that the page shows."""
     (tmp_path / "tools").symlink_to(ROOT / "tools")
     shutil.copytree(ROOT / "configs", tmp_path / "configs")
     for block in BLOCKS:
@@ -56,7 +56,7 @@ def run_in(folder: Path, command: str) -> str:
 
 
 def draw(folder: Path, numbers: range) -> dict[str, Scene]:
-    """Images of a square and a disc; their boxes by the images' names."""
+    """Write images that each show a square and a disc; return the scenes by file name."""
     folder.mkdir(parents=True)
     scenes = {}
     for number in numbers:
@@ -85,7 +85,7 @@ def write_voc(folder: Path) -> dict[str, Scene]:
     for name, scene in scenes.items():
         objects = "".join(
             f"<object><name>{CLASSES[label]}</name><difficult>0</difficult><bndbox>"
-            # from 1, the last pixel included
+            # VOC counts pixels from 1, and includes the last one in the box
             f"<xmin>{x + 1}</xmin><ymin>{y + 1}</ymin><xmax>{x + w}</xmax><ymax>{y + h}</ymax>"
             "</bndbox></object>"
             for label, (x, y, w, h) in scene
@@ -115,7 +115,7 @@ def write_yolo(folder: Path) -> dict[str, Scene]:
 
 
 def converted(folder: Path, script: str) -> dict[str, Scene]:
-    """Convert data by a script of the page; return the scenes of its annotation files."""
+    """Run a conversion script of the page; return the scenes that it wrote as annotations."""
     assert run_in(folder, f"python {script}").splitlines()[-1] == str(list(CLASSES))
     scenes: dict[str, Scene] = {}
     for part in ("train2017", "val2017"):
@@ -138,7 +138,7 @@ def test_the_config_of_the_page_has_at_most_ten_lines():
 
 
 @pytest.mark.heavy
-def test_yolo_labels_are_converted_to_data_without_a_fault(working_folder):
+def test_converted_yolo_labels_equal_the_drawn_boxes_and_pass_the_check(working_folder):
     folder = working_folder
     pytest.importorskip("supervision")
     drawn = write_yolo(folder)
@@ -147,7 +147,7 @@ def test_yolo_labels_are_converted_to_data_without_a_fault(working_folder):
 
 
 @pytest.mark.heavy
-def test_voc_labels_are_converted_trained_on_and_compared(working_folder):
+def test_all_commands_of_the_page_work_on_converted_voc_labels(working_folder):
     folder = working_folder
     pytest.importorskip("supervision")
     drawn = write_voc(folder)

@@ -35,7 +35,7 @@ def test_files_that_a_page_names_exist(page):
     assert not [name for name in named if not (ROOT / name).exists()]
 
 
-def test_committed_figures_are_those_that_the_script_draws(tmp_path, monkeypatch):
+def test_committed_figures_have_the_words_that_the_script_draws(tmp_path, monkeypatch):
     module = runpy.run_path(str(ROOT / "docs/draw_figures.py"))
     monkeypatch.setitem(module["main"].__globals__, "FIGURES", tmp_path)
     module["main"]()
@@ -44,7 +44,7 @@ def test_committed_figures_are_those_that_the_script_draws(tmp_path, monkeypatch
     for name, text in drawn.items():
         committed = (ROOT / "docs/figures" / name).read_text()
         words = re.compile(r">([^<>]*\w[^<>]*)</text>")
-        assert words.findall(text) == words.findall(committed), f"draw {name} again"
+        assert words.findall(text) == words.findall(committed), f"{name}: run docs/draw_figures.py"
 
 
 def test_security_names_tests_that_exist():
@@ -54,7 +54,7 @@ def test_security_names_tests_that_exist():
         assert f"def {test}(" in (ROOT / file).read_text(), f"{file}::{test}"
 
 
-def test_the_backbone_of_contributing_trains(tmp_path, monkeypatch):
+def test_the_example_backbone_of_contributing_md_works_in_a_detector(tmp_path, monkeypatch):
     page = (ROOT / "CONTRIBUTING.md").read_text()
     for block in re.findall(r"```python\n# (.*?)```", page, flags=re.S):
         name, _, code = block.partition("\n")
@@ -70,7 +70,7 @@ def test_the_backbone_of_contributing_trains(tmp_path, monkeypatch):
 
 
 def readme_blocks() -> list[str]:
-    """The Python of the README."""
+    """Return the blocks of Python code in the README."""
     return re.findall(r"```python\n(.*?)```", README, flags=re.S)
 
 
@@ -78,7 +78,7 @@ def test_the_readme_is_short():
     assert len(README.split()) <= 1300
 
 
-def test_ratios_of_the_readme_are_those_of_the_records():
+def test_speed_ratios_in_the_readme_equal_the_recorded_benchmarks():
     records = {
         name: json.loads((ROOT / f"docs/results/benchmark/{name}.json").read_text())
         for name in ("train", "eval", "input", "infer")
@@ -134,7 +134,7 @@ def test_batch_sizes_of_the_readme_are_those_of_the_configs():
         assert int(batch) == config.auto_scale_lr.base_batch_size, name
 
 
-def test_the_backbone_of_the_readme_is_built(tmp_path):
+def test_the_example_config_of_the_readme_builds_a_detector(tmp_path):
     (text,) = (block for block in readme_blocks() if "mixnet_l_focal_coco" in block)
     config = tmp_path / "mixnet_l_focal_coco.py"
     config.write_text(text.replace('"ssdlite', f'"{ROOT.as_posix()}/configs/ssdlite'))
@@ -143,7 +143,7 @@ def test_the_backbone_of_the_readme_is_built(tmp_path):
     assert type(model.bbox_head.loss_cls).__name__ == "FocalLoss"
 
 
-def test_the_operator_of_the_readme_equals_its_merged_convolution():
+def test_the_mixconv_of_the_readme_equals_its_merged_convolution():
     (text,) = (block for block in readme_blocks() if "MixConv2d(" in block)
     names: dict = {}
     exec(text, names)
@@ -151,7 +151,7 @@ def test_the_operator_of_the_readme_equals_its_merged_convolution():
     torch.testing.assert_close(names["conv"](image), names["mixconv"](image))
 
 
-def test_the_readme_has_the_config_of_the_guide_to_own_data():
+def test_the_workshop_config_of_the_readme_is_in_custom_data_md():
     (text,) = (block for block in readme_blocks() if "configs/workshop.py" in block)
     assert text in (ROOT / "docs/custom_data.md").read_text()
 
@@ -168,11 +168,11 @@ def test_the_readme_has_the_config_of_the_guide_to_own_data():
     ],
     ids=str,
 )
-def test_tables_are_those_of_the_records(page, file):
+def test_tables_and_plots_of_a_page_show_the_recorded_benchmarks(page, file):
     record = read_record(file)
     updated, has_place = insert(page.read_text(), file.stem, page_content(record, file, page))
     linked = f"]({file.relative_to(page.parent).as_posix()})" in page.read_text()
-    assert has_place or linked, f"{page.name} has no place for {file.name}, and does not link to it"
+    assert has_place or linked, f"{page.name} needs a table of {file.name}, or a link to it"
     assert updated == page.read_text(), "run python -m benchmarks report, as the page says"
     drawn = record_plot(record)
     if drawn:

@@ -1,4 +1,4 @@
-"""The site of the documents builds without a warning, and its links and search work."""
+"""The documentation site builds without a warning, and its links and search work."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ import mixdet
 from tests.browser import CHROMIUM, Browser
 from tests.conftest import ROOT
 
-pytest.importorskip("material", reason="the site is built with the docs extra")
+pytest.importorskip("material", reason="the site needs the extra: pip install -e '.[docs]'")
 pytestmark = pytest.mark.heavy
 
 
@@ -36,7 +36,7 @@ def site(tmp_path_factory) -> Path:
 
 
 class Html(HTMLParser):
-    """The addresses that a page links to, those that it loads, and its anchors."""
+    """The links of an HTML page, the addresses of the files that it loads, and its anchors."""
 
     def __init__(self, file: Path) -> None:
         super().__init__()
@@ -85,7 +85,7 @@ def test_every_document_is_a_page(site):
         assert re.search(r"<h1[ >]", page), document
 
 
-def test_the_reference_has_every_public_name_once(site):
+def test_the_api_reference_describes_every_public_name_on_one_page(site):
     pages = {file: Html(file).anchors for file in site.glob("api/*.html")}
     names = {}
     for module in pkgutil.walk_packages(mixdet.__path__, "mixdet."):

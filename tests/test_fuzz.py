@@ -27,13 +27,13 @@ from mixdet.inference import Detector
 from tests.fuzz import damaged, fuzz, json_file, with_valid_checksums
 from tests.tiny import CLASSES
 
-ANNOTATIONS, IMAGES, MANIFESTS = 30_000, 30_000, 40_000
-OUTSIDE_COLOR = (255, 0, 254)  # of an image outside the folder
+ANNOTATIONS, IMAGES, MANIFESTS = 30_000, 30_000, 40_000  # numbers of files in the heavy tests
+OUTSIDE_COLOR = (255, 0, 254)  # the color of an image that the data set must not read
 LIMITS = {"max_pixels": 10_000, "max_bytes": 1_000_000}
 
 
 def file_counts(many: int):
-    """Run a test with few files, and as a heavy test with many files."""
+    """Parametrize a test with a small number of files and, marked as heavy, a large one."""
     return pytest.mark.parametrize("count", [150, pytest.param(many, marks=pytest.mark.heavy)])
 
 
@@ -112,7 +112,7 @@ def test_random_annotation_files_are_read_or_refused(folder, count):
             report = DataReport([], problems, None)
             json.dumps(report.as_dict())
             assert len(report.text().splitlines()) < 300
-        except MixDetError as refusal:  # the data set must refuse the file too
+        except MixDetError as refusal:  # raised after the data set has read the file too
             error = refusal
         fresh = copy.copy(dataset)
         fresh.full_init()
@@ -192,7 +192,7 @@ def test_random_manifests_are_read_or_refused(folder, monkeypatch, count):
     }
 
     class Session:
-        """A session of ONNX Runtime whose network finds the same boxes in every image."""
+        """A stand-in for a session of ONNX Runtime. It finds the same boxes in every image."""
 
         def __init__(self, *args, **options) -> None:
             pass

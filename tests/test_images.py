@@ -34,10 +34,10 @@ def test_files_of_every_kind_are_read_as_rgb(tmp_path, photograph):
     assert np.array_equal(as_rgb(tmp_path / "pixel.png"), image[:1, :1])
 
 
-def test_a_turned_file_is_read_upright(tmp_path, photograph):
+def test_a_file_with_an_exif_orientation_is_read_upright(tmp_path, photograph):
     image = photograph
     exif = Image.Exif()
-    exif[0x0112] = 6  # the camera was turned: show it a quarter turn clockwise
+    exif[0x0112] = 6  # orientation: viewers turn the image a quarter turn clockwise
     Image.fromarray(image).save(tmp_path / "turned.png", exif=exif)
     Image.fromarray(image).save(tmp_path / "turned.jpg", exif=exif, quality=95)
     upright = np.rot90(image, -1)
@@ -67,13 +67,13 @@ def test_arrays_and_pil_images_become_rgb(photograph):
         ("nowhere.jpg", r"nowhere\.jpg"),
     ],
 )
-def test_arrays_that_are_no_image_are_refused(image, words):
+def test_arrays_that_are_no_image_and_missing_files_are_refused(image, words):
     with pytest.raises(MixDetError, match=words):
         as_rgb(image)
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", b"\xff\xd8\xff\xe0 no jpeg"])
-def test_a_file_that_is_no_image_is_named(tmp_path, content):
+def test_a_file_that_is_no_image_and_a_folder_are_refused_by_name(tmp_path, content):
     (tmp_path / "odd.jpg").write_bytes(content)
     with pytest.raises(MixDetError, match=r"odd\.jpg"):
         as_rgb(tmp_path / "odd.jpg")

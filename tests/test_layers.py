@@ -1,4 +1,4 @@
-"""The folders import in the order of docs/architecture.md, and modules have their own names."""
+"""The folders of mixdet import each other only in the order that docs/architecture.md lists."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The description of the machine in a record."""
+"""The record of the machine that a measurement ran on, and its description in words."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from mixdet.machine import describe, instructions, machine_record
 
 @pytest.mark.skipif(
     (platform.system(), platform.machine()) != ("Linux", "x86_64")
-    or not hasattr(torch.cpu, "get_capabilities"),  # older torch
-    reason="asks Linux about x86, and torch",
+    or not hasattr(torch.cpu, "get_capabilities"),  # older versions of torch lack it
+    reason="compares what Linux and torch report about an x86 processor",
 )
 def test_instructions_are_those_that_torch_reports():
     capabilities = torch.cpu.get_capabilities()

@@ -1,4 +1,4 @@
-"""The old names of what has moved are refused with the new names."""
+"""Importing a module by its old name fails with an error that gives the new name."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mixdet.moved import MOVED
 @pytest.mark.parametrize("old", MOVED)
 def test_an_old_name_is_refused_with_the_new_one(old, tmp_path):
     new = MOVED[old]
-    # Python imports the package of a module first
+    # Python imports the outermost package first, so the error names this one if it has moved
     package = min((name for name in MOVED if f"{old}.".startswith(f"{name}.")), key=len)
     with pytest.raises(ImportError, match=re.escape(f"{package} has moved: import ")):
         importlib.import_module(old)
@@ -34,7 +34,7 @@ def test_a_new_name_can_be_imported(new):
     name = new.split()[0]
     try:
         importlib.import_module(name)
-    except ModuleNotFoundError:  # the name of a function
+    except ModuleNotFoundError:  # `name` is a function in a module
         module, _, function = name.rpartition(".")
         assert callable(getattr(importlib.import_module(module), function))
 

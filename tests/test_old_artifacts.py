@@ -1,6 +1,6 @@
 """Configs, checkpoints, exported folders and work folders of commit e20e1a9 still load.
 
-The tests write the files as that commit wrote them: texts, keys and digests are from its output.
+The texts, keys and digests in this file are copied from what that commit wrote.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from mixdet.inference import Detector
 from tests.conftest import ROOT
 from tests.tiny import CLASSES
 
-# The config of ssdlite_mixnet_s_digits, as its checkpoints hold it, on another data set
+# The config that a checkpoint of ssdlite_mixnet_s_digits holds, changed to the tiny data set
 CONFIG = """
 auto_scale_lr = dict(base_batch_size=8, enable=False)
 custom_imports = dict(allow_failed_imports=False, imports=['mixdet.plugin'])
@@ -133,7 +133,7 @@ visualizer = dict(
 work_dir = '{work_dir}'
 """
 
-# Its validation and its test data
+# The rest of the config: once with `val` and once with `test` in place of SPLIT
 SPLIT = """
 SPLIT_dataloader = dict(
     batch_size=16, collate_fn=dict(type='packed_collate'),
@@ -156,7 +156,7 @@ SPLIT_evaluator = dict(
 
 
 def config_text(folder, data_root, epochs=1) -> str:
-    """The config for a data set and a number of epochs, with a work folder inside a folder."""
+    """Return the config's text with the data set, the epochs and a work folder filled in."""
     text = CONFIG + "".join(SPLIT.replace("SPLIT", split) for split in ("val", "test"))
     values = {"data_root": data_root, "work_dir": folder / "work", "epochs": epochs}
     for key, value in values.items():
@@ -166,7 +166,7 @@ def config_text(folder, data_root, epochs=1) -> str:
 
 @pytest.fixture
 def old_checkpoint(tmp_path, images):
-    """A checkpoint of the first of two epochs."""
+    """A checkpoint that was written after the first of two epochs."""
     text = config_text(tmp_path, images, epochs=2)
     torch.manual_seed(0)
     model = MODELS.build(Config(parse_config(text)).model)
@@ -214,7 +214,7 @@ def test_an_old_checkpoint_predicts(old_checkpoint, images):
     assert set(detections.names) <= set(CLASSES)
 
 
-def test_an_old_config_tests_and_resumes_a_checkpoint(old_checkpoint, images, tmp_path, quick):
+def test_an_old_checkpoint_can_be_tested_and_resumed(old_checkpoint, images, tmp_path, quick):
     config = tmp_path / "old.py"
     config.write_text(config_text(tmp_path, images, epochs=2))
     assert 0 <= launch.evaluate(str(config), str(old_checkpoint))["coco/bbox_mAP"] <= 1
@@ -236,13 +236,13 @@ def test_an_old_config_tests_and_resumes_a_checkpoint(old_checkpoint, images, tm
     ],
 )
 def test_weights_keep_their_names_shapes_and_order(name, digest):
-    """The optimizer's state is stored in the order of the weights."""
+    """Without the old order, a resumed optimizer would give its state to other weights."""
     model = MODELS.build(Config.fromfile(find_config(name)).model)
     weights = [f"{key} {tuple(value.shape)}" for key, value in model.state_dict().items()]
     assert hashlib.sha256("\n".join(weights).encode()).hexdigest()[:16] == digest
 
 
-# The names that e20e1a9 registered for configs, with the arguments that are not from mmdet
+# The names that e20e1a9 registered, each with the arguments that an old config may set
 REGISTERED = {
     "DATASETS": {
         "SafeCocoDataset": "max_broken max_bytes max_pixels",
@@ -294,7 +294,7 @@ REGISTERED = {
 
 @pytest.mark.parametrize("registry", REGISTERED)
 def test_names_and_arguments_of_old_configs_are_registered(registry):
-    mmdets = getattr(mmdet.registry, registry, None)  # it has no FUNCTIONS
+    mmdets = getattr(mmdet.registry, registry, None)  # FUNCTIONS exists only in mmengine
     for name, arguments in REGISTERED[registry].items():
         registered = (mmdets or getattr(mmengine.registry, registry)).get(name)
         assert registered is not None, name
@@ -303,7 +303,7 @@ def test_names_and_arguments_of_old_configs_are_registered(registry):
 
 
 def onnx_network(kind: str, path) -> None:
-    """A network without weights that finds the same boxes in every image, written as ONNX."""
+    """Write an ONNX network that finds the same boxes in every image."""
     boxes = np.float32([[[8, 8, 40, 24], [9, 9, 41, 25], [30, 32, 62, 64]]])
     outputs = {"boxes": boxes, "scores": np.float32([[[0.9, 0], [0.8, 0], [0, 0.7]]])}
     if kind == "end2end":
@@ -431,4 +431,4 @@ def test_an_old_comparison_is_reported(tmp_path):
     assert done.returncode == 0, done.stderr
     _, row = (line for line in done.stdout.splitlines() if line.startswith("| ssdlite_"))
     assert "| 70.5" in row
-    assert "+10.0 [+9.5, +10.5]" in row  # over images
+    assert "+10.0 [+9.5, +10.5]" in row  # the difference in mAP, with its interval over images

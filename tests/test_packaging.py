@@ -41,7 +41,7 @@ def command(call_main, monkeypatch, tmp_path):
     return run
 
 
-def test_help_names_every_tool_and_a_tool_its_arguments(command):
+def test_help_lists_every_tool_and_an_unknown_command_is_refused(command):
     code, out, _ = command("--help")
     assert code == 0
     for tool in [*TOOLS, "configs"]:
@@ -82,7 +82,7 @@ def test_a_config_is_found_by_its_name_and_by_its_path(tmp_path, monkeypatch):
 
 
 def requirements(*extras: str) -> set[Requirement]:
-    """The requirements of pyproject.toml with extras, which may name other extras."""
+    """Return the requirements in pyproject.toml with those of extras, also of nested extras."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     lines = [*project["dependencies"]]
     for extra in extras:
@@ -93,7 +93,7 @@ def requirements(*extras: str) -> set[Requirement]:
     return others | requirements(*nested) if nested else others
 
 
-def test_the_lock_pins_every_requirement_and_names_no_host():
+def test_constraints_txt_pins_every_requirement_and_names_no_host():
     lines = (ROOT / "constraints.txt").read_text().splitlines()
     pins = {canonicalize_name(name): version for name, _, version in map(_pin, lines)}
     assert len(pins) == len(lines)
@@ -122,7 +122,7 @@ def test_every_imported_package_is_declared():
 
 
 def _pin(line: str) -> tuple[str, str, str]:
-    """A line is a name and a version, and nothing else: no address, no option."""
+    """Split a line NAME==VERSION. Fail if it holds anything else, such as an address."""
     assert re.fullmatch(r"[\w.-]+==[\w.+!]+", line), line
     return line.partition("==")
 
@@ -144,9 +144,9 @@ def test_sdist_and_wheel_work_without_a_checkout(tmp_path):
     python, empty = tmp_path / "clean/bin/python", tmp_path / "empty"
     shell(tmp_path, *pip, "--python", python, "install", "--no-deps", "--no-index", wheel)
     empty.mkdir()
-    path = sysconfig.get_path(
-        "purelib"
-    )  # its requirements; the .pth of a checkout is not read there
+    # On PYTHONPATH, this folder provides the requirements of mixdet. Python reads no .pth file
+    # there, so mixdet itself is not imported from the checkout.
+    path = sysconfig.get_path("purelib")
     where = "import mixdet; print(mixdet.__path__[0])"
     site = Path(shell(empty, python, "-c", where, path=path).strip()).parent
     assert site.is_relative_to(tmp_path / "clean")

@@ -1,4 +1,4 @@
-"""Every name that a package exports can be imported, says what it is and is used by a test."""
+"""Every name in an `__all__` of mixdet can be imported, has a docstring and is used by a test."""
 
 from __future__ import annotations
 

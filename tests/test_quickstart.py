@@ -1,4 +1,4 @@
-"""The blocks of docs/quickstart.md run, from the first to the last."""
+"""The commands and Python code of docs/quickstart.md run in the order of the page."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def run(command: str) -> None:
     assert done.returncode == 0, f"{command}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
 
 
-def test_the_first_block_installs_as_the_makefile_does():
+def test_the_first_block_installs_with_make():
     assert BLOCKS[0] == ("bash", "make install\nsource .venv/bin/activate\n")
 
 
@@ -63,7 +63,7 @@ def test_the_commands_train_the_config_and_use_its_checkpoint():
 
 
 def test_the_python_blocks_run_in_one_session(checkout, capsys):
-    """With a detector that is not trained, and without the export."""
+    """All blocks but the last run, with random weights. The last one needs an exported folder."""
     save_untrained(CHECKPOINT)
     session: dict = {}
     blocks = [text for language, text in BLOCKS if language == "python"]
@@ -78,7 +78,7 @@ def test_the_python_blocks_run_in_one_session(checkout, capsys):
 
 @pytest.mark.heavy
 def test_every_block_runs_in_order(checkout, tmp_path):
-    """On 16 training images in place of 2,000."""
+    """The page's training runs on 16 images in place of 2,000, and all later blocks use it."""
     session: dict = {}
     for language, text in BLOCKS[1:]:
         if "make_digit_scenes" in text:
@@ -94,7 +94,7 @@ def test_every_block_runs_in_order(checkout, tmp_path):
 
 
 def test_the_image_of_the_readme_is_drawn_by_its_script(tmp_path, monkeypatch):
-    """By a detector that is not trained, and of fewer scenes."""
+    """With random weights and fewer scenes, the drawn image has the size of the committed one."""
     data, checkpoint, out = (tmp_path / name for name in ("digits", "epoch_1.pth", "drawn.jpg"))
     make_digit_scenes(data, train=1, val=40, progress=False)
     save_untrained(checkpoint)

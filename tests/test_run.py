@@ -1,3 +1,5 @@
+"""`python -m mixdet.run SCRIPT` prepares mmdet, then runs the script as Python would."""
+
 from __future__ import annotations
 
 import json
@@ -14,7 +16,7 @@ from tests.conftest import ROOT
 
 SCRIPT = """
 import json, sys
-import mmdet.apis  # fails without a compiled mmcv, unless prepared
+import mmdet.apis  # without a compiled mmcv, this fails unless mmdet was prepared
 import neighbor
 from mixdet.errors import MixDetError
 
@@ -23,18 +25,19 @@ raise MixDetError('the script refuses')
 """
 
 
-def test_a_script_runs_prepared_and_as_if_started_directly(tmp_path: Path) -> None:
+def test_a_script_can_import_mmdet_and_runs_as_if_started_directly(tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(SCRIPT)
     (tmp_path / "neighbor.py").touch()
     command = [sys.executable, "-m", "mixdet.run", f"{tmp_path}/script.py", "--help", "a", "--b=1"]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert result.stdout, result.stderr
-    name, file, argv, path, ours = json.loads(result.stdout.splitlines()[-1])  # mmdet may print
+    # mmdet may print lines before the script's line
+    name, file, argv, path, ours = json.loads(result.stdout.splitlines()[-1])
     assert name == "__main__"
     assert file == argv[0] == f"{tmp_path}/script.py"
     assert argv[1:] == ["--help", "a", "--b=1"]
     assert path == str(tmp_path)
-    assert not ours  # the config's custom_imports brings our models
+    assert not ours  # mixdet.models is imported later, by the `custom_imports` of a config
     assert result.returncode == 1
     assert result.stderr.splitlines()[-1:] == ["error: the script refuses"]
     assert "Traceback" not in result.stderr
@@ -71,10 +74,10 @@ def test_trust_checkpoint_must_stand_before_the_script(script: Path, tmp_path: P
     with pytest.raises(MixDetError, match="--trust-checkpoint"):
         run.main([str(script)])
     with pytest.raises(MixDetError, match="--trust-checkpoint"):
-        run.main([str(script), "--trust-checkpoint"])  # an argument of the script
+        run.main([str(script), "--trust-checkpoint"])  # here the script gets the option
     run.main(["--trust-checkpoint", str(script)])
 
 
-def test_a_folder_is_no_script(tmp_path: Path) -> None:
+def test_a_folder_in_place_of_a_script_is_refused(tmp_path: Path) -> None:
     with pytest.raises(MixDetError, match="no such script"):
         run.main([str(tmp_path)])

@@ -1,4 +1,7 @@
-"""configs/table1 has the parts of TensorFlow's SSDLite, and rows differ in the backbone only."""
+"""The configs in configs/table1 build TensorFlow's SSDLite, and differ only in the backbone.
+
+Each config is a row of a table: the rows of table 1 of the MixConv paper, and three MixNets.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +50,7 @@ def test_the_folder_has_all_rows():
 
 @pytest.mark.parametrize("name", [*TABLE_1, *MIXNETS])
 def test_a_row_differs_in_its_backbone_only(name: str):
-    """The images of V1 are normalized as its ImageNet weights expect."""
+    """Only MobileNetV1 also has another normalization, the one of its ImageNet weights."""
     keys = differences(load(V2).to_dict(), load(name).to_dict())
     allowed = {f"model.backbone.{key}" for key in ("type", "kernel_sizes", "arch", "taps")}
     if "_v1_" in name:
@@ -98,7 +101,8 @@ def test_every_true_box_gets_its_best_anchor(anchors):
     overlaps = box_iou(truths, anchors)
     assert overlaps[0].max() < 0.5
     expected = torch.where(overlaps.amax(0) >= 0.5, overlaps.argmax(0) + 1, 0)
-    for index, best in enumerate(overlaps.argmax(1), 1):  # a later truth wins a shared anchor
+    # If two true boxes have the same best anchor, the later one gets it.
+    for index, best in enumerate(overlaps.argmax(1), 1):
         expected[best] = index
     assert torch.equal(assigned, expected)
 
@@ -115,7 +119,7 @@ def test_post_processing_losses_and_norms_are_those_of_tensorflow(head):
 
 @pytest.mark.parametrize("recipe", ["coco_tf_400k", "coco_tf_1gpu"])
 def test_a_recipe_has_the_iterations_and_rate_that_it_states(recipe: str):
-    """Its only random step crops and flips."""
+    """The docstring states the iterations. The only random transform crops and flips."""
     path = ROOT / f"configs/_base_/schedules/{recipe}.py"
     config = Config.fromfile(path)
     gpus = config.auto_scale_lr.base_batch_size // config.train_dataloader.batch_size
@@ -131,7 +135,7 @@ def test_a_recipe_has_the_iterations_and_rate_that_it_states(recipe: str):
     assert config.train_dataloader.dataset.pipeline == config.train_pipeline
 
 
-PLAIN = {"SeedSample", "PackChannelsLast"}
+PLAIN = {"SeedSample", "PackChannelsLast"}  # transforms that leave the image as it is
 
 
 def test_the_rows_use_the_recipe_for_one_gpu():

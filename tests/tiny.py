@@ -26,9 +26,9 @@ _names = itertools.count()
 
 
 def write_images(root: Path) -> Path:
-    """Write images with one or two plain rectangles in COCO's layout; return the root.
+    """Write images with one or two rectangles in COCO's layout; return the root.
 
-    Both splits have the same number of images and other random numbers.
+    The training and the validation split have equally many images, but different ones.
     """
     rng = np.random.default_rng(0)
     for split in ("train2017", "val2017"):
@@ -64,7 +64,7 @@ def write_images(root: Path) -> Path:
 
 @contextmanager
 def quick_settings() -> Iterator[None]:
-    """Compute in one thread, and do not format the config, as mmengine does at every checkpoint."""
+    """Compute in one thread, and skip mmengine's slow formatting of the config at a checkpoint."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
@@ -76,10 +76,11 @@ def quick_settings() -> Iterator[None]:
 
 @MODELS.register_module()
 class TinyBackbone(nn.Module):
-    """Two stages at strides 8 and 16, with dropout, so that the model draws random numbers.
+    """Two stages at strides 8 and 16. Dropout makes the model draw random numbers.
 
     Args:
-        plain: Whether to leave out dropout and batch norm, so that images do not interact.
+        plain: Whether to leave out dropout and batch norm. The output for an image then does not
+            depend on the other images of the batch.
     """
 
     def __init__(self, plain: bool = False) -> None:
@@ -100,7 +101,10 @@ class TinyBackbone(nn.Module):
 
 @HOOKS.register_module()
 class CtrlC(Hook):
-    """Press Ctrl-C before a training iteration, or in the validation after that many iterations."""
+    """Interrupt the process, as Ctrl-C does, before the training iteration with a given number.
+
+    With `validation`, interrupt the validation that follows this number of iterations instead.
+    """
 
     def __init__(self, iteration: int, validation: bool = False) -> None:
         self.iteration, self.validation = iteration, validation
@@ -128,7 +132,7 @@ class RecordLosses(Hook):
 
 @HOOKS.register_module()
 class KillRank(Hook):
-    """Kill the process of a rank by signal 9 before a training iteration."""
+    """Kill the process of one rank with SIGKILL before a training iteration."""
 
     def __init__(self, rank: int, iteration: int) -> None:
         self.rank, self.iteration = rank, iteration

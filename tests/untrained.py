@@ -15,12 +15,12 @@ from mixdet.digit_scenes.drawing import CLASSES
 
 
 def save_untrained(file: Path, config: str = "ssdlite_mixnet_s_digits", **backbone: object) -> Path:
-    """Save a detector of digits with random weights, as a training run saves it; return the file.
+    """Save a digit detector with random weights as a checkpoint; return the file.
 
     Args:
         file: The checkpoint to write.
         config: Name of a shipped config.
-        **backbone: Other arguments of the backbone.
+        **backbone: Arguments of the backbone that replace those of the config.
     """
     cfg = Config.fromfile(find_config(config))
     cfg.model.backbone.update(backbone)

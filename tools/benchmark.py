@@ -1,4 +1,4 @@
-"""Time MixDet against its peers: run `python -m benchmarks` of the checkout."""
+"""Time MixDet and the programs that it is compared with: this runs `python -m benchmarks`."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ def parse_args() -> argparse.Namespace:
         "--cfg-options", nargs="+", default=(), metavar="KEY=VALUE", help="override all configs"
     )
     parser.add_argument(
-        "--report", action="store_true", help="write the report of --out again, without training"
+        "--report", action="store_true", help="train nothing, and write the report in --out again"
     )
     parser.add_argument(
         "--images",

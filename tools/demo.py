@@ -1,4 +1,4 @@
-"""Serve a web page on this machine that shows the boxes of one or two detectors in an image."""
+"""Serve a web page, to this machine only, that draws the boxes of one or two detectors."""
 
 from __future__ import annotations
 

@@ -26,8 +26,9 @@ def parse_args() -> argparse.Namespace:
         nargs="+",
         default=["raw"],
         choices=("raw", "end2end"),
-        help="raw: before NMS, one image at a time; end2end: after NMS, batches; with both, the "
-        "files go to DIR/raw and DIR/end2end (default: raw)",
+        help="raw: the network ends before NMS, and takes one image at a time. end2end: it "
+        "includes NMS, and takes batches. With both kinds, the files go to DIR/raw and DIR/end2end "
+        "(default: raw)",
     )
     parser.add_argument(
         "--precision",
@@ -48,8 +49,7 @@ def parse_args() -> argparse.Namespace:
         type=float,
         default=0.01,
         metavar="mAP",
-        help="the mAP that fp16, bf16 or int8 may lose; the export fails if it loses more "
-        "(default: 0.01)",
+        help="the export fails if fp16, bf16 or int8 loses more mAP than this (default: 0.01)",
     )
     parser.add_argument("--data-root", help="another folder for the config's data")
     parser.add_argument(

@@ -9,7 +9,7 @@ from mixdet.errors import run_tool
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        description="Make the digit scenes. Training makes them by itself if they are missing.",
+        description="Make the digit scenes. Training also makes them if they are missing.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("root", nargs="?", default="data/digit_scenes", help="folder to write")

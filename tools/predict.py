@@ -19,7 +19,7 @@ def parse_args() -> argparse.Namespace:
         "--frames", type=int, metavar="N", help="stop the camera after this many frames"
     )
     parser.add_argument(
-        "--config", help="config of the checkpoint (default: the one that the checkpoint holds)"
+        "--config", help="config of the detector (default: the config stored in the checkpoint)"
     )
     parser.add_argument(
         "--out",

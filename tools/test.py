@@ -28,7 +28,8 @@ def parse_args() -> argparse.Namespace:
         "--launcher",
         choices=("none", "pytorch", "slurm"),
         default="none",
-        help="what starts the processes, if there are several (default: %(default)s)",
+        help="the launcher that started this process, if several processes work together "
+        "(default: %(default)s)",
     )
     parser.add_argument("--data-root", help="another folder for the data, in the same layout")
     parser.add_argument(

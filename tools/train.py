@@ -33,14 +33,15 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--auto-scale-lr",
         action="store_true",
-        help="scale the learning rate by the factor: total batch size of this run divided by "
-        "auto_scale_lr.base_batch_size in the config",
+        help="multiply the learning rate by the total batch size of this run, divided by "
+        "auto_scale_lr.base_batch_size of the config",
     )
     parser.add_argument(
         "--launcher",
         choices=("none", "pytorch", "slurm"),
         default="none",
-        help="what starts the processes, if there are several (default: %(default)s)",
+        help="the launcher that started this process, if several processes work together "
+        "(default: %(default)s)",
     )
     parser.add_argument(
         "--seed", type=int, help="seed of the run (default: the one in the config, or 0)"

@@ -1,4 +1,4 @@
-"""Compare an exported folder with its checkpoint, box for box and in mAP, on the test data."""
+"""Compare an exported folder with its checkpoint on the test data: boxes, scores and mAP."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("checkpoint", help="the checkpoint that was exported")
     parser.add_argument(
         "--runtime",
-        help="onnx, openvino, ncnn, ... (default: every installed one that the folder has files "
-        "for)",
+        help="onnx, openvino, ncnn, ... (default: every installed runtime that the folder has "
+        "files for)",
     )
     parser.add_argument("--data-root", help="another folder for the config's test data")
     parser.add_argument(

@@ -1,6 +1,6 @@
 """The base of a config for your own data (docs/custom_data.md): SSDLite with MixNet-S, 320 x 320.
 
-The recipe is schedules/digits.py. Its learning rate is for a batch of 8.
+The training recipe is schedules/digits.py. Its learning rate is for a batch of 8.
 """
 
 _base_ = [

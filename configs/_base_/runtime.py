@@ -1,9 +1,10 @@
 """Settings that all runs share: registration, hooks, logging and seeds.
 
-A child config that sets `custom_imports.imports` replaces the list, and must repeat 'mixdet.plugin'
-in it. MixDet's hooks are in the dict `default_hooks`, because a child config's dict is merged with
-it. The list `custom_hooks` is left to the user. MixDet's tools remove a hook that is set to None, as
-in `--cfg-options default_hooks.fuse=None`. mmdet's tools can remove only mmengine's hooks that way.
+A child config that sets `custom_imports.imports` replaces the list below, and must repeat
+'mixdet.plugin' in its own. MixDet's hooks are in the dict `default_hooks`, because mmengine merges it
+with the `default_hooks` of a child config. The list `custom_hooks` would be replaced, and is left to
+the user. MixDet's tools remove a hook that is set to None, as in
+`--cfg-options default_hooks.fuse=None`. mmdet's tools can remove only mmengine's hooks that way.
 """
 
 default_scope = "mmdet"
@@ -21,17 +22,17 @@ default_hooks = dict(
         rule="greater",
     ),
     sampler_seed=dict(type="DistSamplerSeedHook"),
-    seed_iteration=dict(type="SeedIterationHook"),  # a resumed run repeats itself exactly
+    seed_iteration=dict(type="SeedIterationHook"),  # a resumed run draws the same random numbers
     checkpoint_fit=dict(type="CheckpointFitHook"),  # refuses a checkpoint of another network
     data_check=dict(
         type="DataCheckHook"
     ),  # finds misspelled classes and lost boxes before training
     finite_loss=dict(type="FiniteLossHook"),  # stops the run at the first NaN
     sync_buffers=dict(type="SyncBuffersHook"),  # averages batch norm statistics before validation
-    total_batch=dict(type="TotalBatchHook"),  # warns if the batch size is not the recipe's
+    total_batch=dict(type="TotalBatchHook"),  # warns if the total batch is not base_batch_size
     interrupt=dict(type="InterruptHook"),  # on Ctrl-C, writes a checkpoint to resume from
     fuse=dict(type="FuseHook"),  # fuses the network, for faster tests with the same results
-    keep_memory=dict(type="KeepMemoryHook"),  # on a CPU, lets tensors use freed memory again
+    keep_memory=dict(type="KeepMemoryHook"),  # on a CPU, new tensors reuse the memory of freed ones
     report=dict(type="ReportHook"),  # writes the scores and the contact sheet at the end
     visualization=dict(type="DetVisualizationHook"),
 )

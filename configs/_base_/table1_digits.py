@@ -1,6 +1,7 @@
 """The base of all configs in configs/table1_digits: table 1 of the MixConv paper on digit scenes.
 
-The configs with MobileNetV2 and MixNet use the two taps below. Those with MobileNetV1 set others.
+The configs with MobileNetV2 and MixNet use the two taps below. The configs with MobileNetV1 set
+other taps.
 """
 
 _base_ = [

@@ -1,6 +1,6 @@
-"""MixNet-S in the digit recipe, with taps and heads that timm and mmdet support without MixDet.
+"""MixNet-S in the digit recipe, with only those taps and heads that timm and mmdet have too.
 
-Network and recipe are those of ssdlite_mixnet_s_timm_in_mmdet_digits.
+The network and the recipe equal those of ssdlite_mixnet_s_timm_in_mmdet_digits.
 """
 
 _base_ = "../ssdlite_mixnet_s_digits.py"

@@ -1,6 +1,6 @@
 """timm's MixNet-S in mmdet's own SSDLite, in the digit recipe: a detector without MixDet's layers.
 
-Network and recipe are those of ssdlite_mixnet_s_in_mixdet_digits.
+The network and the recipe equal those of ssdlite_mixnet_s_in_mixdet_digits.
 """
 
 _base_ = "../ssdlite_mobilenet_v2_mmdet_digits.py"

@@ -1,4 +1,4 @@
-"""MixNet-M in the detector of table 1 (not a row of the paper)."""
+"""MixNet-M in the detector of table 1 of the MixConv paper. The table itself has no MixNet."""
 
 _base_ = "ssdlite_mixnet_s_tf_coco.py"
 

@@ -1,4 +1,4 @@
-"""MixNet-S in the detector of table 1 (not a row of the paper)."""
+"""MixNet-S in the detector of table 1 of the MixConv paper. The table itself has no MixNet."""
 
 _base_ = "../_base_/table1.py"
 

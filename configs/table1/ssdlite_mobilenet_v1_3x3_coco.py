@@ -1,8 +1,9 @@
-"""Table 1: MobileNetV1 with depthwise 3x3, the baseline of its column."""
+"""Table 1 of the MixConv paper: MobileNetV1 with depthwise 3x3 kernels, the baseline of the MobileNetV1 column."""
 
 _base_ = "../_base_/table1.py"
 
 model = dict(
-    data_preprocessor=dict(mean=[127.5] * 3, std=[127.5] * 3),  # as timm's MobileNetV1 expects
+    # the normalization that timm's weights of MobileNetV1 expect
+    data_preprocessor=dict(mean=[127.5] * 3, std=[127.5] * 3),
     backbone=dict(type="MixMobileNetV1", kernel_sizes=3, taps=("stage4", "stage5")),
 )

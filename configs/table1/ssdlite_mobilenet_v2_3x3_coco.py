@@ -1,4 +1,4 @@
-"""Table 1: MobileNetV2 with depthwise 3x3, the baseline of its column."""
+"""Table 1 of the MixConv paper: MobileNetV2 with depthwise 3x3 kernels, the baseline of the MobileNetV2 column."""
 
 _base_ = "../_base_/table1.py"
 

@@ -1,4 +1,4 @@
-"""Table 1: MobileNetV2 with depthwise 7x7."""
+"""Table 1 of the MixConv paper: MobileNetV2 with depthwise 7x7 kernels."""
 
 _base_ = "ssdlite_mobilenet_v2_3x3_coco.py"
 

@@ -1,4 +1,4 @@
-"""MixNet-M in the detector of table 1, with MixConv predictors, on digit scenes."""
+"""MixNet-M with MixConv predictors on digit scenes. Table 1 of the MixConv paper has no such row."""
 
 _base_ = "ssdlite_mixnet_m_plainhead_digits.py"
 

@@ -1,4 +1,4 @@
-"""Table 1, MobileNetV1, depthwise MixConv {3,5}, on digit scenes."""
+"""Table 1 of the MixConv paper on digit scenes: MobileNetV1 with depthwise MixConv {3,5} kernels."""
 
 _base_ = "ssdlite_mobilenet_v1_3x3_digits.py"
 

@@ -1,4 +1,4 @@
-"""Table 1, MobileNetV2, depthwise 3x3: the baseline, on digit scenes."""
+"""Table 1 of the MixConv paper on digit scenes: MobileNetV2 with depthwise 3x3 kernels, the baseline."""
 
 _base_ = "../_base_/table1_digits.py"
 

@@ -1,4 +1,4 @@
-"""Table 1, MobileNetV2, depthwise MixConv {3,5}, on digit scenes."""
+"""Table 1 of the MixConv paper on digit scenes: MobileNetV2 with depthwise MixConv {3,5} kernels."""
 
 _base_ = "../_base_/table1_digits.py"
 

@@ -23,5 +23,5 @@ def tool(call_main, monkeypatch):
 
 @pytest.fixture
 def refusal(tool):
-    """Run a tool that must refuse with exit code 1 and one line; return the line."""
+    """Run a tool that must end with exit code 1 and an error of one line; return the line."""
     return lambda name, *arguments: refusal_line(tool(name, *arguments))

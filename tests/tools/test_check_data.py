@@ -1,4 +1,4 @@
-"""tools/check_data.py reads the images, writes a report in three forms, and sets the exit code."""
+"""tools/check_data.py reports problems of the data as text, JSON and HTML, and by exit code."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.usefixtures("quick")
 
 @pytest.fixture
 def data(images_copy):
-    """The tiny data set with turned validation images."""
+    """The tiny data set with its validation images rotated by 90 degrees."""
     for file in (images_copy / "val2017").iterdir():
         Image.open(file).rotate(90).save(file)
     return images_copy
@@ -35,7 +35,7 @@ def checked(tool, tmp_path):
     return run
 
 
-def test_data_without_a_fault_have_no_problem(checked, data):
+def test_correct_data_are_reported_without_a_problem(checked, data):
     code, problems, out = checked(data)
     assert (code, problems) == (0, {})
     assert "nothing is wrong" in out
@@ -54,7 +54,7 @@ def test_truncated_spoiled_missing_and_resized_images_are_reported(checked, data
     (folder / "6.png").unlink()
     spoiled = bytearray((folder / "7.png").read_bytes())
     middle = len(spoiled) // 2
-    spoiled[middle : middle + 9] = bytes(9)  # whole from header to end, and not to be decoded
+    spoiled[middle : middle + 9] = bytes(9)  # header and end are intact, but decoding fails
     (folder / "7.png").write_bytes(spoiled)
     code, problems, out = checked(data)
     assert code == 1
@@ -66,11 +66,11 @@ def test_truncated_spoiled_missing_and_resized_images_are_reported(checked, data
     assert problems["missing_images"]["count"] == 1
 
 
-def test_a_photograph_turned_by_exif_has_its_upright_size(checked, data):
+def test_the_size_of_an_image_with_an_exif_orientation_is_its_upright_size(checked, data):
     file = data / "train2017" / "1.png"
     image = Image.open(file).resize((SIZE, SIZE // 2))
     exif = Image.Exif()
-    exif[0x0112] = 6  # lies on its side: read as 32 x 64
+    exif[0x0112] = 6  # orientation: the file of 64 x 32 pixels shows an image of 32 x 64
     image.save(file, exif=exif)
     _, _, out = checked(data)
     assert "1.png: 32 x 64, stated 64 x 64" in out

@@ -1,4 +1,4 @@
-"""The formats of the tool and its options."""
+"""tools/complexity.py writes its counts as JSON and Markdown, and applies --cfg-options."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_stages_are_written_as_markdown():
 
 
 def test_options_change_the_counts():
-    """A width multiplier of 0.5 leaves fewer parameters, and the paper has no such row."""
+    """With a width multiplier of 0.5 there are fewer parameters, and no figures of the paper."""
     whole, half = (
         json.loads(run(CONFIG, "--format", "json", *options))[0]
         for options in ((), ("--cfg-options", "model.backbone.widen_factor=0.5"))

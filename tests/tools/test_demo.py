@@ -1,4 +1,4 @@
-"""The server of the demo page: in a browser, with many visitors, and what it refuses."""
+"""The demo page works in a browser and with many visitors, and refuses wrong arguments."""
 
 from __future__ import annotations
 
@@ -68,7 +68,8 @@ def test_listens_on_the_loopback_address_only(monkeypatch):
     monkeypatch.setattr(uvicorn, "Server", lambda config: SimpleNamespace(run=run.__get__(config)))
     monkeypatch.setattr(server, "Detector", lambda model, threads: FakeDetector())
     monkeypatch.setattr(server, "build_app", lambda detectors, folder: None)
-    monkeypatch.setattr("signal.signal", lambda *_: None)  # the handlers of this process stay
+    # `serve` would replace a signal handler of this process.
+    monkeypatch.setattr("signal.signal", lambda *_: None)
     serve(["a.pth"], port=0)
     assert addresses == ["127.0.0.1"]
 
@@ -141,7 +142,7 @@ class TestInABrowser:
         browser.wait(f"document.querySelector('#count{index}')?.innerText.startsWith('{words} in')")
         browser.wait(f"document.querySelector('#boxes{index} img')?.naturalWidth")
 
-    def test_the_threshold_draws_again_without_the_detectors(self, browser, models, tmp_path):
+    def test_the_threshold_redraws_without_running_detectors(self, browser, models, tmp_path):
         Image.new("RGB", (600, 400), (90, 90, 90)).save(tmp_path / "a.png")
         browser.upload("#image input[type=file]", tmp_path / "a.png")
         self.wait_for_boxes(browser, 0, "7 boxes")
@@ -190,7 +191,7 @@ class TestInABrowser:
         })"""
         browser.wait(script.replace("NAME", name))
 
-    def test_a_photo_of_the_camera_gets_boxes(self, browser):
+    def test_a_photo_taken_with_the_camera_gets_boxes(self, browser):
         self.press(browser, "capture from camera")
         self.press(browser, "access webcam")
         browser.wait("document.querySelector('#image video')?.videoWidth")
@@ -205,7 +206,7 @@ class TestInABrowser:
         assert len(models["second"].received) == asked
 
     @pytest.mark.parametrize("width", [1280, 390])
-    def test_the_page_fits_the_window(self, browser, width, tmp_path):
+    def test_results_are_side_by_side_only_in_a_wide_window(self, browser, width, tmp_path):
         browser.resize(width, 900)
         Image.new("RGB", (1500, 400), (90, 90, 90)).save(tmp_path / "a.png")
         browser.upload("#image input[type=file]", tmp_path / "a.png")
@@ -218,7 +219,7 @@ class TestInABrowser:
 
 
 class Crowd:
-    """Many visitors, each with an image of a different gray."""
+    """Many visitors. Each has an image of one gray value, which identifies the visitor."""
 
     def __init__(self, address: str, folder: Path, size: int) -> None:
         import httpx
@@ -233,7 +234,7 @@ class Crowd:
             self.files.append(self.client.post("/upload", files=sent).json()[0])
 
     def ask(self, name: str) -> tuple[list[int], list[int]]:
-        """Send all images at once; return the grays that were accepted and the refused ones."""
+        """Send all images at once; return the gray values of accepted and of refused images."""
         accepted, refused = [], []
         for gray, path in enumerate(self.files):
             file = {"path": path, "meta": {"_type": "gradio.FileData"}}
@@ -291,7 +292,7 @@ def test_memory_of_the_tool_does_not_grow(tmp_path):
             assert len(accepted) >= 32
             status = Path(f"/proc/{tool.pid}/status").read_text()
             resident.append(int(re.search(r"VmRSS:\s*(\d+) kB", status).group(1)) / 1024)
-        # One image kept for each visitor would be 180 MiB
+        # If the server kept every visitor's image, its memory would grow by 180 MiB.
         assert resident[-1] - resident[2] < 60, resident
     finally:
         tool.terminate()

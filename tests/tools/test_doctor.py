@@ -103,7 +103,7 @@ def test_a_missing_runtime_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> N
     assert (check.level, check.value) == ("ok", 'not installed: pip install "mixdet[onnx]"')
 
 
-def test_two_packages_of_one_module_are_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_packages_with_the_same_module_are_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         doctor.metadata, "packages_distributions", lambda: {"mmcv": ["mmcv", "mmcv-lite"]}
     )
@@ -145,7 +145,7 @@ def test_weights_are_looked_up_only_with_online(
 
 
 def test_the_tool_runs_without_any_package(tmp_path: Path) -> None:
-    command = [sys.executable, "-S", "-I", str(TOOL)]  # no site-packages
+    command = [sys.executable, "-S", "-I", str(TOOL)]  # only the standard library can be imported
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert result.returncode == 1
     assert not result.stderr

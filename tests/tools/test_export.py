@@ -1,4 +1,4 @@
-"""The tools export, verify and predict, one after the other."""
+"""tools/export.py, tools/verify.py and tools/predict.py work on the same exported folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""mmdet's own train.py runs our configs, and its test.py runs them through `mixdet.run`."""
+"""mmdet's train.py trains a config of MixDet, and its test.py evaluates it, run by `mixdet.run`."""
 
 from __future__ import annotations
 

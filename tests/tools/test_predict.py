@@ -1,4 +1,4 @@
-"""Prediction on images and videos by a stand-in for a detector, and the tool with a real one."""
+"""Prediction on images and videos with a fake detector, and tools/predict.py with a real one."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TOOL = [sys.executable, str(ROOT / "tools" / "predict.py")]
 
 
 class BrightSpot:
-    """A detector of the brightest region of an image."""
+    """A fake detector. It finds one box around all bright pixels of an image."""
 
     classes = ("spot",)
 
@@ -76,7 +76,7 @@ def read_video(path: Path) -> tuple[list[np.ndarray], float]:
 
 
 class TestFiles:
-    def test_predictions_of_a_folder_and_a_file(self, tmp_path):
+    def test_images_of_a_folder_and_a_file_are_predicted_and_drawn(self, tmp_path):
         folder, out = tmp_path / "in", tmp_path / "out"
         (folder / "sub").mkdir(parents=True)
         for index, place in enumerate(("a.png", "b.bmp", "sub/a.png")):
@@ -106,7 +106,7 @@ class TestFiles:
         (entry,) = predict_files(BrightSpot(), [tmp_path / "a.png"], tmp_path / "o", score_thr=0.8)
         assert entry["boxes"] == []
 
-    def test_a_second_run_skips_the_images_that_the_first_drew(self, tmp_path):
+    def test_a_second_run_does_not_read_the_images_that_the_first_drew(self, tmp_path):
         Image.fromarray(spot(0, 0)).save(tmp_path / "a.png")
         for _ in range(2):
             assert len(predict_files(BrightSpot(), [tmp_path], tmp_path / "out")) == 1
@@ -145,7 +145,7 @@ class TestFiles:
         monkeypatch.chdir(folder)
         with pytest.raises(MixDetError, match=r"--out .* is an input folder"):
             predict_files(BrightSpot(), ["."], folder)
-        # above and below it are two good places, also a second time
+        # Folders above and inside the input folder are allowed, and so is a second run.
         for out in (tmp_path, folder / "out", folder / "out"):
             assert len(predict_files(BrightSpot(), ["."], out)) == 1
 
@@ -171,7 +171,7 @@ class TestVideo:
         assert len(drawn) == 11
         assert drawn_rate == pytest.approx(rate, rel=1e-3)
         assert drawn[0].shape == (360, 480, 3)
-        # The box is drawn in the class's color around the spot: red at its edge, not outside.
+        # The box around the spot is red, the class's color. Pixels far from the spot are not red.
         red = drawn[5].astype(int)[..., 0] - drawn[5].astype(int)[..., 2]
         assert (red[3 * 60, 3 * 40 - 6 : 3 * 40 + 6] > 60).any()
         assert not (red[3 * 60, : 3 * 40 - 20] > 60).any()

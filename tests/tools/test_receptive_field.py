@@ -1,4 +1,4 @@
-"""The figure and the table of the tool, and what it refuses."""
+"""tools/receptive_field.py draws a figure, prints a table, and refuses wrong arguments."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_fields_of_trained_configs_are_drawn_and_wrong_arguments_refused(
     assert rows[0] == rows[1]
     assert " trained " in rows[0]
     assert f" {16} " in rows[0]
-    assert out.read_text().count(config.stem) == 4  # two titles, two curves
+    assert out.read_text().count(config.stem) == 4  # a title and a curve for each config
 
     assert "--checkpoints: 1 for 2 configs" in refusal(
         "receptive_field", config, config, "--checkpoints", checkpoint, "--out", out

@@ -1,4 +1,4 @@
-"""Mistakes of a user end in one line that names them, before anything is lost."""
+"""A user's mistake ends a tool with one line that names the mistake."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ SHIPPED = "configs/ssdlite_mobilenet_v2_coco.py"
         ("optim_wrapper.optimizer.lr=fast", "SGD: "),
         ("model.test_cfg.nms.type=nmss", "model.test_cfg=.*nmss"),
         ("model.input_size=256", "of 320x320, but .* model.input_size=256"),
-        # the schedule of the shipped recipes depends on the number of batches
+        # The shipped schedules are computed from the number of batches, which is 0 here.
         ("train_dataloader.batch_size=64", "has 45 images and train_dataloader.batch_size is 64"),
     ],
 )
@@ -73,7 +73,8 @@ def test_wrong_options_of_a_shipped_config_are_refused(
     refusal, coco_sample, tmp_path, option, words
 ):
     where = ("--data-root", coco_sample, "--work-dir", tmp_path)
-    name = f"experiment_name={tmp_path.name}"  # mmengine keeps a logger a name
+    # mmengine keeps one logger per experiment name, so every run needs a new name.
+    name = f"experiment_name={tmp_path.name}"
     assert re.search(words, refusal("train", SHIPPED, *where, "--cfg-options", name, option))
 
 
@@ -94,7 +95,7 @@ def test_a_config_without_the_needed_keys_is_refused(refusal, trained, tmp_path)
     assert "lacks test_dataloader" in refusal("complexity", bare)
 
 
-def test_options_are_merged_before_imports(images, tmp_path, monkeypatch):
+def test_an_option_can_change_which_modules_are_imported(images, tmp_path, monkeypatch):
     (tmp_path / "own_module.py").write_text("")
     monkeypatch.syspath_prepend(tmp_path)
     imports = "custom_imports.imports=[mixdet.plugin,tests.tiny,own_module]"
@@ -154,10 +155,10 @@ def test_a_checkpoint_of_another_network_may_only_start_a_run(refusal, tool, tra
     ):
         words = refusal(*arguments, "--work-dir", tmp_path / "work", "--cfg-options", fit)
         assert f"does not fit the config: it lacks {first}" in words
-    # a run may start from it, with a line in the log
+    # A run may start from this checkpoint. The log then says which weights are missing.
     start = f"load_from={tmp_path / 'other.pth'}"
     options = ("--work-dir", tmp_path / "start", "--cfg-options", fit, start)
-    options += ("experiment_name=tiny_start",)  # a logger of its own
+    options += ("experiment_name=tiny_start",)  # gives this run a new logger
     code, out, err = tool("train", config, *options)
     assert code == 0, out + err
     (log,) = (tmp_path / "start").glob("*/*.log")

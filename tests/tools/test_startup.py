@@ -14,7 +14,7 @@ HEAVY = {"torch", "mmdet", "mmcv", "mmengine", "cv2", "numpy", "matplotlib", "on
 
 
 def imported(*arguments: str) -> set[str]:
-    """Packages that a Python process imports."""
+    """Run Python in a new process; return the top-level packages that it imports."""
     command = [sys.executable, "-X", "importtime", *arguments]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert run.stdout

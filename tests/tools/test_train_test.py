@@ -37,7 +37,7 @@ def test_help_loads_nothing_heavy(name):
 
 
 def test_the_report_of_training_and_the_test_of_its_checkpoint_agree(tool, images, tmp_path):
-    """Training ends with a table, the paths and a contact sheet."""
+    """Both tools print the same scores, write the same detections, and draw a contact sheet."""
     config = write_config(tmp_path, images)
     code, out, err = tool("train", config, "--cfg-options", "default_hooks.report.sheet=True")
     assert code == 0, err
@@ -129,7 +129,7 @@ def test_checkpoints_with_code_and_damaged_ones_are_refused(refusal, tool, train
 
 
 class Harmless:
-    """An object that only unpickling restores."""
+    """An object that torch.load restores only if it may unpickle any class."""
 
 
 def test_out_with_a_metric_that_writes_no_file_is_refused(refusal, trained, tmp_path):
@@ -147,7 +147,10 @@ def test_launch_scripts_without_arguments_print_their_usage(name):
 
 @pytest.mark.parametrize("script", ["dist_train.sh", "slurm_train.sh"])
 def test_launch_scripts_start_torchrun(tmp_path, script):
-    """The stand-in for `srun` runs its command; the one for torchrun prints its arguments."""
+    """The scripts pass all arguments on to tools/train.py, through torchrun.
+
+    A fake `srun` runs the command that it gets. A fake torchrun prints its arguments.
+    """
     stand_ins = {
         "torchrun": 'printf "%s\\n" "$TORCH_ELASTIC_SHUTDOWN_TIMEOUT" "$@"',
         "srun": 'while [ "$1" != bash ]; do shift; done; exec "$@"',
@@ -171,7 +174,8 @@ def test_launch_scripts_start_torchrun(tmp_path, script):
         check=True,
     )
     patience, *arguments = done.stdout.splitlines()
-    assert 30 < int(patience) < 120  # torchrun's own, and Slurm's between its signal and the end
+    # torchrun's default is 30 seconds. Slurm kills the run 120 seconds after its signal.
+    assert 30 < int(patience) < 120
     assert "--nproc-per-node=8" in arguments
     train = arguments.index(str(ROOT / "tools" / "train.py"))
     assert arguments[train + 1 :] == ["a config.py", "--launcher", "pytorch", "--seed", "3"]
@@ -180,7 +184,7 @@ def test_launch_scripts_start_torchrun(tmp_path, script):
 @pytest.mark.heavy
 @pytest.mark.parametrize("workers", [0, 2])
 def test_ctrl_c_in_a_terminal_leaves_a_checkpoint_to_resume_from(images, tmp_path, workers):
-    """A terminal sends the signal to the whole process group."""
+    """The whole process group gets the signal, as from a terminal. A second Ctrl-C ends at once."""
     config = write_config(tmp_path, images, epochs=1000)
     command = [sys.executable, "tools/train.py", str(config), "--cfg-options"]
     options = [
@@ -218,7 +222,7 @@ def test_ctrl_c_in_a_terminal_leaves_a_checkpoint_to_resume_from(images, tmp_pat
     for line in process.stdout:
         if "Ctrl-C" in line:
             break
-    os.killpg(process.pid, signal.SIGINT)  # a second time: at once
+    os.killpg(process.pid, signal.SIGINT)  # the second Ctrl-C ends the run at once
     out = process.stdout.read()
     assert process.wait(60) == 130, out
     assert "Traceback" not in out

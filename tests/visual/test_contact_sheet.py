@@ -1,4 +1,4 @@
-"""Contact sheets and drawn detections: matching against pycocotools, and the drawn pixels."""
+"""Boxes are matched as by pycocotools, and contact sheets and images show them correctly."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ class TestMatching:
             labels=[0, 1, 0, 1],
             scores=[0.8, 0.9, 0.95, 0.4],
         )
-        # The higher score takes the true box although the other overlaps it more. Another class
-        # does not match.
+        # The first true box has class 0. Of the two boxes of this class, the one with score 0.95
+        # matches, although the one with score 0.8 overlaps more.
         assert item.outcomes.tolist() == [0, 0, 1, 0]
         assert item.detected.tolist() == [True, False]
 
     @pytest.mark.parametrize(("shift", "correct"), [(13, 1), (14, 0)])
     def test_a_correct_box_overlaps_by_at_least_one_half(self, shift, correct):
-        moved = (10 + shift, 10, 50 + shift, 50)  # 27 of 53, 26 of 54 columns shared
+        moved = (10 + shift, 10, 50 + shift, 50)  # the IoU is 27 / 53 or 26 / 54
         item = image(truth_boxes=[BOX], truth_labels=[0], boxes=[moved], labels=[0], scores=[0.5])
         assert item.outcomes.tolist() == [correct]
 
@@ -68,7 +68,7 @@ class TestMatching:
         assert item.above(0.3).detected.tolist() == [False]
 
     def test_random_boxes_are_matched_as_by_pycocotools(self):
-        """COCO's evaluation at IoU 0.5 matches as many boxes."""
+        """The number of correct boxes is that of the matches in COCO's evaluation at IoU 0.5."""
         from pycocotools.coco import COCO
         from pycocotools.cocoeval import COCOeval
 
@@ -168,7 +168,7 @@ class TestContactSheet:
         with pytest.raises(MixDetError, match="empty"):
             write_contact_sheet([], tmp_path / "sheet.png", classes=CLASSES)
 
-    def test_a_sheet_from_results_and_what_it_refuses(self, tmp_path):
+    def test_a_sheet_is_drawn_from_results_and_wrong_results_are_refused(self, tmp_path):
         root = make_digit_scenes(tmp_path / "scenes", train=1, val=8, progress=False)
         ann_file = root / "annotations" / "instances_val.json"
         truth = json.loads(ann_file.read_text())["annotations"]
@@ -185,7 +185,8 @@ class TestContactSheet:
             for name in ("perfect", "nothing")
         }
         perfect, nothing = sheets["perfect"], sheets["nothing"]
-        assert pixels(perfect, WRONG_COLOR) == pixels(nothing, WRONG_COLOR)  # only the legend
+        # Only the legend shows the color of wrong boxes.
+        assert pixels(perfect, WRONG_COLOR) == pixels(nothing, WRONG_COLOR)
         assert pixels(perfect, CORRECT_COLOR) > pixels(nothing, CORRECT_COLOR) + 500
         assert pixels(perfect, MISSED_COLOR) + 500 < pixels(nothing, MISSED_COLOR)
 
@@ -217,7 +218,7 @@ class TestDrawDetections:
         image = np.full((600, 800, 3), 90, np.uint8)
         drawn = draw_detections(image, [(200, 300, 500, 450)], [0.5], [3], ["cat"])
         assert drawn.shape == image.shape
-        assert (image == 90).all()  # the image of the caller stays
+        assert (image == 90).all()  # the caller's image is not changed
         changed = (drawn != image).any(-1)
         rows, columns = np.flatnonzero(changed.any(1)), np.flatnonzero(changed.any(0))
         assert (columns[0], columns[-1]) == (200, 499)

@@ -10,7 +10,7 @@ backend_args = None
 train_pipeline = [
     dict(type="SeedSample"),  # seeds each sample by (seed, epoch, index)
     dict(
-        type="SSDRandomCrop",  # reads the image file, and decodes no more than it needs
+        type="SSDRandomCrop",  # also reads the image file, and decodes only what the crop needs
         scale=(input_size, input_size),
         expand_ratio=(1, 4),
         fill=[123.675, 116.28, 103.53],

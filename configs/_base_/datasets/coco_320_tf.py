@@ -1,7 +1,7 @@
 """COCO 2017 at 320 x 320 with the augmentation of TensorFlow's SSDLite: flip and SSD's random crop.
 
-The crops have the same distribution as mmdet's. They need a minimum IoU with the objects, as in the
-SSD paper. TensorFlow's crops instead need to contain a minimum fraction of one object.
+The rule for crops is mmdet's: a crop must have a minimum IoU with the objects, as in the SSD paper.
+TensorFlow has another rule: a crop must contain a minimum fraction of one object.
 """
 
 _base_ = "coco_320.py"

@@ -1,6 +1,6 @@
-"""The built-in data set of digit scenes, at its own size of 160 x 160. It is written on first use.
+"""The embedded data set of digit scenes, 160 x 160 pixels. MixDet makes its files on first use.
 
-Images are not flipped, since a mirrored digit is not a digit.
+Images are not flipped, since mirrored digits do not occur.
 """
 
 data_root = "data/digit_scenes/"

@@ -1,7 +1,7 @@
 """SSDLite at 320 x 320 without its backbone.
 
 Anchors, box coder, assigner and losses are those of mmdet's ssdlite_mobilenetv2-scratch, so that
-the results can be compared. `SSDLite` takes channels and strides from the backbone.
+the results can be compared. `SSDLite` asks the backbone for the channels and strides of its outputs.
 """
 
 model = dict(
@@ -36,7 +36,7 @@ model = dict(
         anchor_generator=dict(
             type="SSDAnchorGenerator",
             scale_major=False,
-            # A level has a square with the side min_size and one with sqrt(min_size * max_size), in
+            # Each level has square anchors of two sides: min_size and sqrt(min_size * max_size), in
             # pixels. The levels have 20, 10, 5, 3, 2 and 1 cells per side.
             min_sizes=[48, 100, 150, 202, 253, 304],
             max_sizes=[100, 150, 202, 253, 304, 320],
@@ -53,7 +53,7 @@ model = dict(
             type="MaxIoUAssigner",
             pos_iou_thr=0.5,
             neg_iou_thr=0.5,
-            min_pos_iou=0.0,  # every true box gets its best anchor
+            min_pos_iou=0.0,  # the best anchor of a true box is positive at any IoU
             ignore_iof_thr=-1,
             gt_max_assign_all=False,
         ),

@@ -22,7 +22,7 @@ model = dict(
             type="AnchorGenerator",
             base_sizes=[18, 36, 72],
             scales=[1.0, 1.26, 1.59],
-            ratios=[1.55],  # height to width; 90 % of the digits are between 1.15 and 2.1
+            ratios=[1.55],  # height / width; for 90 % of the digits it is between 1.15 and 2.1
         ),
     ),
     test_cfg=dict(max_per_img=100),

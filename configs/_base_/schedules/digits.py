@@ -1,7 +1,7 @@
-"""The digit recipe, for a CPU of two cores: 6 epochs over 2,000 scenes, 1,500 iterations with a batch of 8.
+"""The digit recipe, short enough for a CPU of two cores: 6 epochs over 2,000 digit scenes.
 
-The optimizer is AdamW with a learning rate of 0.006 for a batch of 8. The rate rises for 100 warm-up
-iterations, and then falls to 1 % of this on a cosine.
+With a batch of 8, these are 1,500 iterations. The optimizer is AdamW with a learning rate of 0.006 for
+a batch of 8. The rate rises for 100 warm-up iterations, and then falls to 1 % of 0.006 on a cosine.
 """
 
 train_cfg = dict(type="ResumableTrainLoop", max_epochs=6, val_interval=2)
