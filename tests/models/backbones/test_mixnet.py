@@ -43,7 +43,7 @@ def timm_outputs(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("size", [(224, 224), (321, 289)], ids=["224", "321x289"])
 @pytest.mark.parametrize(("arch", "padding"), list(TIMM))
-def test_every_output_equals_timms(arch, padding, size):
+def test_every_output_equals_timm(arch, padding, size):
     theirs = timm_model(TIMM[arch, padding])
     ours = MixNet(arch, taps=MIXNET_TAPS, padding=padding).eval()
     ours.load_state_dict(theirs.state_dict())
@@ -62,14 +62,14 @@ def test_every_output_equals_timms(arch, padding, size):
     ("arch", "parameters"),
     [("s", 4_134_606), ("m", 5_014_382), ("l", 7_329_252), ("xl", 11_896_768)],
 )
-def test_the_number_of_parameters_equals_timms(arch, parameters):
+def test_the_number_of_parameters_is_the_same_as_in_timm(arch, parameters):
     backbone = MixNet(arch, taps=("head",))
     classifier = 1536 * 1000 + 1000
     assert sum(weight.numel() for weight in backbone.parameters()) + classifier == parameters
 
 
 @pytest.mark.parametrize(("arch", "padding"), list(TIMM))
-def test_timm_loads_our_weights_and_we_load_timms(arch, padding):
+def test_timm_loads_our_weights_and_we_load_the_weights_of_timm(arch, padding):
     theirs = timm.create_model(TIMM[arch, padding])
     ours = MixNet(arch, taps=("stage3", "head"), padding=padding)
     assert str(ours.load_state_dict(theirs.state_dict())) == "<All keys matched successfully>"

@@ -29,7 +29,7 @@ def assert_close(output: torch.Tensor, expected: torch.Tensor) -> None:
 
 @pytest.mark.parametrize("size", [(224, 224), (161, 203)])
 @torch.no_grad()
-def test_v2_with_3x3_kernels_equals_torchvisions(size):
+def test_v2_with_3x3_kernels_equals_torchvision(size):
     theirs = randomize_norms(torchvision.models.mobilenet_v2())
     ours = MixMobileNetV2(3, taps=("stage5", "stage6.expansion", "head")).eval()
     load_by_order(ours, theirs)

@@ -245,7 +245,7 @@ def test_labels_stay_below_the_number_of_classes(loss_cls):
     assert all(result.labels.max() < CLASSES for result in results)
 
 
-def test_the_anchors_of_two_cells_by_hand():
+def test_the_anchors_of_two_cells_equal_those_by_hand():
     """SSD, section 2.2: squares of side s and sqrt(s s'), boxes of scale s and ratio 2 and 1/2."""
     head = make_head()
     level = head.prior_generator.grid_priors([(g, g) for g in GRIDS], device="cpu")[0]

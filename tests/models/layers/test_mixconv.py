@@ -1,4 +1,4 @@
-"""MixConv2d against timm's, its definition, and one merged convolution."""
+"""Comparison of `MixConv2d` with its definition, timm's module and one merged convolution."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ splits = st.sampled_from(["equal", "exponential"])
 
 @st.composite
 def mixconvs(draw, dtype=torch.float64) -> tuple[nn.Module, dict]:
-    """Any MixConv2d with random weights, and its arguments."""
+    """Draw a MixConv2d with random weights, and its arguments."""
     dilated = draw(st.booleans())
     kwargs = dict(
         channels=draw(st.integers(1, 40)),
@@ -64,7 +64,7 @@ def naive(conv: nn.Module, x: Tensor, kwargs: dict) -> Tensor:
     outputs = []
     for channel, (size, weight) in enumerate(zip(sizes, weights, strict=True)):
         dilation = kwargs["dilation"]
-        if kwargs["dilated"]:  # nine taps, spread over the window of a size x size kernel
+        if kwargs["dilated"]:  # a 3x3 kernel, spread over size x size pixels
             window = weight.new_zeros(1, size, size)
             window[:, :: (size - 1) // 2, :: (size - 1) // 2] = weight
             weight = window
@@ -115,9 +115,7 @@ def test_mixconv_equals_its_definition_channel_by_channel(data):
 @pytest.mark.parametrize(("stride", "dilation"), [(1, 1), (2, 1), (1, 2), (2, 2)])
 @pytest.mark.parametrize("kernel_sizes", [(3, 5), (3, 5, 7), (3, 5, 7, 9, 11)])
 @pytest.mark.parametrize("size", [(14, 21), (15, 8)])
-def test_mixconv_equals_that_of_timm_with_the_same_weights(
-    kernel_sizes, stride, dilation, padding, size
-):
+def test_mixconv_equals_timm_with_the_same_weights(kernel_sizes, stride, dilation, padding, size):
     theirs = MixedConv2d(
         26,
         26,
@@ -260,7 +258,7 @@ def test_wrong_arguments_of_mixconv_are_refused(kwargs, message):
         MixConv2d(**dict(channels=12, kernel_sizes=(3, 5, 7)) | kwargs)
 
 
-def test_the_signature_has_the_arguments():
+def test_the_arguments_have_the_documented_order():
     assert list(inspect.signature(MixConv2d).parameters) == [
         *("channels", "kernel_sizes", "stride", "dilation", "split", "padding", "dilated")
     ]
