@@ -319,7 +319,7 @@ def test_a_backbone_can_be_traced_by_torch_fx(padding):
             torch.testing.assert_close(output, expected)
 
 
-def test_the_feature_extractor_of_torchvision_works_as_with_timm(timm_mixnet):
+def test_the_feature_extractor_of_torchvision_gives_the_features_of_timm(timm_mixnet):
     ours = MixNet(taps=TAPPED).eval()
     ours.load_state_dict(timm_mixnet.state_dict())
     x, nodes = image(), ["blocks.2", "blocks.3", "blocks.5"]

@@ -63,7 +63,7 @@ def test_taps_give_the_outputs_of_mmdets_mobilenet_v2():
 )
 @pytest.mark.parametrize("size", [(224, 224), (161, 203)])
 @torch.no_grad()
-def test_outputs_equal_timms(make, name, last, size):
+def test_outputs_equal_timm(make, name, last, size):
     theirs = randomize_norms(timm.create_model(name))
     stages = [f"stage{i}" for i in range(1, len(theirs.blocks) + 1)]
     ours = make(3, taps=[*stages, last]).eval()

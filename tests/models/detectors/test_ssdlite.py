@@ -35,7 +35,7 @@ def mmdet_baseline() -> dict:
 
 
 def test_baseline_equals_mmdets_own_model():
-    """Same parameters in the same order; same scores, offsets and boxes before NMS."""
+    """The parameters, the scores, the offsets and the boxes before NMS are equal."""
     torch.manual_seed(0)
     config, reference = model_config("ssdlite_mobilenet_v2_coco"), mmdet_baseline()
     ours, theirs = MODELS.build(config), MODELS.build(reference)

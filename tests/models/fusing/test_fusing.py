@@ -307,7 +307,7 @@ def depthwise_branches(channels: int, kernel_sizes, groups=(1, 1)) -> list[tuple
 
 @pytest.mark.parametrize("channels", [12, 32, 96, 240])
 @pytest.mark.parametrize("kernel_sizes", [(3, 5), (3, 5, 7)], ids=str)
-def test_branches_begin_at_a_block_and_no_channel_gets_a_smaller_kernel(channels, kernel_sizes):
+def test_branches_begin_at_multiples_of_block_and_no_kernel_gets_smaller(channels, kernel_sizes):
     """A branch is a depthwise convolution for some of the channels.
 
     Runtimes compute channels in blocks. A branch that begins inside a block is slower.
@@ -405,7 +405,7 @@ def joints(network: nn.Module) -> set[tuple[str, str]]:
 
 @pytest.mark.heavy
 def test_fused_depthwise_convolutions_neither_split_nor_join_channels():
-    """Only grouped 1x1 convolutions do. MixNet has some, and MobileNetV2 has none."""
+    """Only grouped 1x1 convolutions split and join channels. MixNet has some, MobileNetV2 none."""
     mixnet = MixNet("s", taps=("stage5", "head")).eval()
     mobilenet = MixMobileNetV2((3, 5, 7), taps=("stage5", "head")).eval()
     for network in (mixnet, mobilenet):

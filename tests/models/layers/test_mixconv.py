@@ -50,7 +50,7 @@ def images(draw, channels: int, dtype=torch.float64) -> Tensor:
 
 
 def naive(conv: nn.Module, x: Tensor, kwargs: dict) -> Tensor:
-    """Convolve each channel by itself, with the kernel and padding of the definition."""
+    """Convolve each channel by itself, with the kernel and padding that the definition gives it."""
     groups, stride = len(kwargs["kernel_sizes"]), kwargs["stride"]
     channels = kwargs["channels"]
     if kwargs["split"] == "exponential":
@@ -94,7 +94,7 @@ def test_a_split_follows_the_definition_and_sums_to_the_channels(channels, group
         assert sizes[:-1] == [channels // 2**i for i in range(1, groups)]
 
 
-def test_the_papers_examples_of_a_split():
+def test_splits_of_64_and_32_channels():
     assert split_channels(64, 4, "equal") == [16, 16, 16, 16]
     assert split_channels(64, 4, "exponential") == [32, 16, 8, 8]
     assert split_channels(32, 3) == [12, 10, 10]
