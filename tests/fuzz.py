@@ -1,4 +1,4 @@
-"""Random hostile files for the functions that read files, and checks of what a reader does."""
+"""Make random hostile files, and check what the functions that read them do."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from hypothesis import strategies as st
 
 from mixdet.errors import MixDetError
 
-RUN_FILES = 5_000  # files of one run of hypothesis, which keeps all of them in memory
+RUN_FILES = 5_000  # files per run of hypothesis, which keeps all files of a run in memory
 TIMEOUT = 60  # seconds for one file
 MEMORY = 600 * 2**20  # bytes that all files together may add to this process
-DEEP = "<deep>"  # the place of a deep nesting, which `json.dumps` does not write
+DEEP = "<deep>"  # replaced by a deep nesting in the JSON text, since `json.dumps` cannot write one
 
-# Events of `sys.addaudithook`: those whose first argument is a path, and those that are forbidden
+# Events of `sys.addaudithook`. The first argument of a file event is a path or a file descriptor
 FILE_EVENTS = {
     "open",
     "os.listdir",
@@ -53,9 +53,10 @@ def _record_event(event: str, arguments: tuple) -> None:
 
 @contextmanager
 def _watch_files(root: Path) -> Iterator[None]:
-    """Fail if a file outside the root is opened or a program is run. A hang ends the process.
+    """Fail after a forbidden event, or after a file event with a path outside the root.
 
-    Modules of Python may be read, since some libraries import them late.
+    Files of Python modules may be read, since some libraries import modules late. After `TIMEOUT`
+    seconds a signal ends the process.
     """
     global _events
     signal.setitimer(signal.ITIMER_REAL, TIMEOUT)
@@ -74,22 +75,22 @@ def _watch_files(root: Path) -> Iterator[None]:
 
 
 def _is_import_folder(path: Path) -> bool:
-    """Return whether Python looks for modules in a folder, which an import lists."""
+    """Return whether Python searches a folder for modules. An import lists such a folder."""
     return str(path) in map(os.path.realpath, sys.path_importer_cache)
 
 
 @contextmanager
 def _limit_memory() -> Iterator[None]:
-    """Fail if memory grows too much. A hang prints its traceback."""
+    """Fail if the peak of memory grows by `MEMORY` or more. Print the traceback of a hang."""
     global _has_audit_hook
     if not _has_audit_hook:  # an audit hook cannot be removed
         sys.addaudithook(_record_event)
         _has_audit_hook = True
-    Path("/proc/self/clear_refs").write_text("5")  # the highest memory is counted from here
+    Path("/proc/self/clear_refs").write_text("5")  # reset the peak to the memory in use now
     before, limits = _peak_memory(), resource.getrlimit(resource.RLIMIT_AS)
     size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (size + 4 * 2**30, limits[1]))
-    faulthandler.register(signal.SIGALRM, chain=True)  # the signal then ends the process
+    faulthandler.register(signal.SIGALRM, chain=True)  # after the traceback, the process ends
     try:
         yield
     finally:
@@ -109,15 +110,15 @@ def _peak_memory() -> int:
 def fuzz(
     make: Callable[[Random], bytes], file: Path, read: Callable, root: Path, count: int
 ) -> None:
-    """Give many files to a reader, which must accept a file or refuse it with a `MixDetError`.
+    """Give many files to a reader. It must accept each file or refuse it with a `MixDetError`.
 
     Args:
-        make: Returns the content of a file.
-        file: The path to write it to.
+        make: Returns the random content of a file.
+        file: The path that each content is written to.
         read: The reader, called without arguments.
         root: The only folder whose files the reader may open.
-        count: Number of files. Up to `RUN_FILES` files, hypothesis chooses every random number and
-            can shrink a file that fails; for more, it chooses seeds only.
+        count: Number of files. If it is at most `RUN_FILES`, hypothesis chooses every random number
+            and can shrink a file that fails. Otherwise hypothesis chooses only the seeds.
     """
     start, total, accepted = time.process_time(), 0, 0
 
@@ -209,13 +210,14 @@ NUMBERS = [0, 1, 2, 7, 8, 255, 256, 0x7FFF, 0xFFFF, 0x10000, 30_000, 2**31 - 1, 
 def damaged(
     rng: Random, content: bytes, counts: list[int], others: list[bytes] | None = None
 ) -> bytes:
-    """Return the bytes of a file with random changes, or joined to another file.
+    """Return the bytes of a file after random changes.
 
     Args:
         rng: Chooses the changes.
         content: The bytes of the file.
-        counts: Numbers of changes, of which one is chosen; a repeated number is more likely.
-        others: Other files, whose ends may replace the end of this one.
+        counts: The number of changes is one of these, chosen at random. A number that is listed
+            twice is twice as likely.
+        others: Contents of other files. The end of one of them may replace the end of this file.
     """
     content = bytearray(content)
     for _ in range(rng.choice(counts)):
@@ -239,7 +241,7 @@ def damaged(
 
 
 def with_valid_checksums(content: bytes) -> bytes:
-    """Return a PNG with the right checksum of every chunk, so that readers do not stop there."""
+    """Correct the checksum of every chunk of a PNG, since readers refuse a wrong checksum."""
     content, at = bytearray(content), 8
     while at + 12 <= len(content):
         end = at + 8 + int.from_bytes(content[at : at + 4], "big")

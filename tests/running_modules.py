@@ -1,4 +1,4 @@
-"""Tell which modules of a network run."""
+"""Record which modules of a network are called."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Comparison of states, such as the content of a checkpoint."""
+"""Comparison of checkpoints and other nested structures with tensors."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 
 
 def equal(a: object, b: object) -> bool:
-    """Return whether two nested structures are equal, and their tensors equal bit for bit."""
+    """Return whether two nested structures are equal. Tensors are compared without tolerance."""
     if isinstance(a, torch.Tensor):
         return torch.equal(a, b)
     if isinstance(a, dict):
@@ -17,7 +17,7 @@ def equal(a: object, b: object) -> bool:
 
 
 def assert_same_state(a: dict, b: dict) -> None:
-    """Compare two checkpoints: weights, optimizer, schedulers, and how far the training is."""
+    """Assert that two checkpoints have equal weights, optimizers, schedulers and progress."""
     for part in ("state_dict", "optimizer", "param_schedulers"):
         assert equal(a[part], b[part]), part
     for count in ("epoch", "iter"):

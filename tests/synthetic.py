@@ -1,4 +1,4 @@
-"""Random data: batches to train on, COCO detections to score, and batch norms."""
+"""Random training batches, random COCO detections, and random values for batch norms."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mmengine.structures import InstanceData
 from pycocotools.coco import COCO
 from torch import nn
 
-BOXES_PER_IMAGE = 7  # COCO has 7.3
+BOXES_PER_IMAGE = 7  # images of COCO have 7.3 on average
 CLASSES = 80
 
 
@@ -24,8 +24,8 @@ def random_batch(batch_size: int, size: int, seed: int = 0) -> dict[str, list]:
         seed: Seed of the random numbers.
 
     Returns:
-        `inputs`, images (3, size, size) uint8, and `data_samples`, with boxes (x1, y1, x2, y2) in
-        pixels and labels below 80.
+        `inputs` has the uint8 images (3, size, size). `data_samples` has their boxes
+        (x1, y1, x2, y2) in pixels and their labels below 80.
     """
     generator = torch.Generator().manual_seed(seed)
     shape = (batch_size, 3, size, size)
@@ -108,5 +108,5 @@ def randomize_norms(model: nn.Module) -> nn.Module:
             nn.init.normal_(module.bias, std=0.2)
             nn.init.normal_(module.running_mean, std=0.2)
             nn.init.uniform_(module.running_var, 0.5, 2.0)
-    model.eval()  # this method of mmdet's backbones returns None
+    model.eval()  # the result is not used, because mmdet's backbones return None here
     return model

@@ -1,4 +1,4 @@
-"""`make audit` looks every locked version up in a service, here a local one."""
+"""`make audit` looks up every locked version in a vulnerability service, here a local server."""
 
 from __future__ import annotations
 
@@ -25,9 +25,10 @@ LOCK = {
 
 @pytest.fixture
 def service():
-    """A server with OSV's protocol.
+    """A local server with the protocol of OSV, a database of vulnerabilities.
 
-    Its attribute `vulnerable` has names of packages, and `asked` the versions of its queries.
+    It reports a vulnerability for each package in `vulnerable`. It records in `asked` the version
+    of each package that a query names.
     """
 
     class Answer(BaseHTTPRequestHandler):
@@ -67,7 +68,7 @@ def report(name: str) -> dict:
 
 
 def audit(url: str) -> subprocess.CompletedProcess:
-    """Run the command of `make audit` with the address of a service."""
+    """Run the command of `make audit` against the service at `url`."""
     more = f"ARGS=--vulnerability-service osv --osv-url {url}"
     make = ["make", "--dry-run", "audit", more]
     shown = subprocess.run(make, cwd=ROOT, capture_output=True, text=True, check=True)

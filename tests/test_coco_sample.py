@@ -1,4 +1,4 @@
-"""The COCO config on real images trains, stops, resumes, evaluates and memorizes."""
+"""On real images, the COCO config trains, resumes, is evaluated, and memorizes a few images."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ def run_tool(*arguments: object, interrupt_at: str | None = None, code: int = 0)
     Args:
         *arguments: The tool and its arguments.
         interrupt_at: Press Ctrl-C when a line with this text is printed.
-        code: The exit code that it must end with.
+        code: The exit code that the tool must end with.
     """
     command = [sys.executable, *map(str, arguments)]
     pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    # tests that run in the background of a shell ignore Ctrl-C
+    # if the tests run in the background of a shell, the tool would inherit that Ctrl-C is ignored
     restore_ctrl_c = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     with subprocess.Popen(
         command, cwd=ROOT, start_new_session=True, preexec_fn=restore_ctrl_c, **pipes
@@ -54,24 +54,24 @@ def run_tool(*arguments: object, interrupt_at: str | None = None, code: int = 0)
 
 
 def logged(work_dir: Path) -> list[dict]:
-    """Every entry of every run's scalars in a work folder, in order."""
+    """Return the entries of all scalars.json files in a work folder, oldest run first."""
     files = sorted(work_dir.glob("*/vis_data/scalars.json"))
     return [json.loads(line) for file in files for line in file.read_text().splitlines()]
 
 
-def test_a_stopped_and_resumed_training_equals_a_whole_one_and_is_evaluated(coco_sample, tmp_path):
+def test_a_resumed_training_equals_an_uninterrupted_one_and_is_evaluated(coco_sample, tmp_path):
     work_dir, whole = tmp_path / "work", tmp_path / "whole"
     options = ("train_dataloader.batch_size=9", "default_hooks.logger.interval=1")
     options += ("train_cfg.max_epochs=2", "train_cfg.val_interval=2", "param_scheduler.0.end=4")
-    options += ("model.test_cfg.score_thr=0.001",)  # ten iterations make no confident detector
+    options += ("model.test_cfg.score_thr=0.001",)  # after ten iterations all scores are low
     common = ("--data-root", coco_sample, "--cfg-options", *options)
     train = ("tools/train.py", CONFIG, "--work-dir")
     run_tool(*train, whole, *common)
-    # five iterations an epoch
+    # an epoch has five iterations
     run_tool(*train, work_dir, *common, interrupt_at="Epoch(train) [2][1/5]", code=130)
     stopped = torch.load(work_dir / "interrupted.pth", weights_only=True)["meta"]
     assert stopped["epoch"] == 1
-    assert 6 <= stopped["iter"] < 10  # in mid-epoch
+    assert 6 <= stopped["iter"] < 10  # in the middle of epoch 2
     run_tool(*train, work_dir, "--resume", *common)
     once, twice = (
         torch.load(folder / "epoch_2.pth", weights_only=True) for folder in (whole, work_dir)
@@ -101,7 +101,7 @@ def test_a_stopped_and_resumed_training_equals_a_whole_one_and_is_evaluated(coco
 
 
 def few_images(coco_sample: Path, folder: Path, count: int = 6) -> Path:
-    """Write an annotation file of images with few and large objects; return its path."""
+    """Write an annotation file of images with few objects, all of them large; return its path."""
     source = json.loads((coco_sample / "annotations/instances_train2017.json").read_text())
     chosen, kept = [], []
     for image in source["images"]:
@@ -122,12 +122,12 @@ def few_images(coco_sample: Path, folder: Path, count: int = 6) -> Path:
 
 
 def test_a_detector_memorizes_a_few_real_images(coco_sample, tmp_path):
-    """It does so only if assignment, coding, loss, decoding and metric agree."""
+    """The mAP gets high only if assignment, box coding, loss, decoding and metric fit together."""
     ann_file = str(few_images(coco_sample, tmp_path))
     config = Config.fromfile(CONFIG)
     config.model.backbone.arch = "s"
     load, resize, annotations, _ = config.test_pipeline
-    plain = [load, annotations, resize]  # so that the boxes are resized too
+    plain = [load, annotations, resize]  # in this order, the boxes are resized too
     shared = dict(data_root=str(coco_sample), ann_file=ann_file, data_prefix=dict(img="train2017/"))
     config.merge_from_dict(
         dict(
@@ -165,11 +165,11 @@ def test_a_detector_memorizes_a_few_real_images(coco_sample, tmp_path):
 
 @torch.no_grad()
 def use_exact_statistics(runner: Runner) -> None:
-    """Give batch norm the statistics of the training images. A moving average lags behind."""
+    """Replace batch norm's moving averages, which lag behind, by averages over all images."""
     for module in runner.model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.reset_running_stats()
-            module.momentum = None  # a plain average
+            module.momentum = None  # every batch gets the same weight
     runner.model.train()
     for batch in runner.train_dataloader:
         runner.model(**runner.model.data_preprocessor(batch, True), mode="tensor")

@@ -1,4 +1,4 @@
-"""Every shipped config builds a model with a loss and predictions, and configs agree as stated."""
+"""Every shipped config builds a model that trains and predicts, and agrees with related configs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def load(name: str) -> Config:
 
 
 def test_basenames_are_unique():
-    """Work folders have these names."""
+    """A work folder has the name of its config, so no two configs may have the same name."""
     names = [path.stem for path in CONFIGS]
     assert len(names) == len(set(names))
 
@@ -37,8 +37,8 @@ def test_basenames_are_unique():
 def test_a_config_builds_a_model_that_trains_and_predicts(path: Path):
     config = Config.fromfile(path)
     if config.model.backbone.get("init_cfg", {}).get("type") == "TimmPretrained":
-        config.model.backbone.init_cfg = None  # weights are tested with the initializer
-    side = 128  # every level has cells; the full size is counted with the complexity
+        config.model.backbone.init_cfg = None  # do not download weights
+    side = 128  # small and fast, but every level has cells
     if "input_size" in config.model:
         config.model.input_size = side
     model = MODELS.build(config.model)
@@ -67,7 +67,7 @@ def test_a_config_builds_a_model_that_trains_and_predicts(path: Path):
     total, _ = model.parse_losses(losses)
     total.backward()
     assert torch.isfinite(total)
-    if isinstance(model.backbone, StagedBackbone):  # mmdet's MobileNetV2 builds more than it uses
+    if isinstance(model.backbone, StagedBackbone):  # mmdet's MobileNetV2 has unused layers
         without = [name for name, p in model.named_parameters() if p.grad is None]
         assert without == [], "parameters that no loss reaches break distributed training"
 
@@ -86,7 +86,7 @@ def unpack(model: torch.nn.Module, data: dict, training: bool) -> dict:
 
 
 def resize_scale(config: Config) -> tuple[int, int]:
-    """(height, width) that the test pipeline makes."""
+    """Return the (height, width) to which the test pipeline resizes images."""
     step = next(s for s in config.test_dataloader.dataset.pipeline if s["type"] == "Resize")
     width, height = step["scale"]
     return height, width
@@ -95,7 +95,7 @@ def resize_scale(config: Config) -> tuple[int, int]:
 @pytest.mark.parametrize(
     "path", [p for p in CONFIGS if Config.fromfile(p).model.type == "SSDLite"], ids=lambda p: p.stem
 )
-def test_the_test_pipeline_has_the_input_size_of_the_model(path: Path):
+def test_the_test_pipeline_resizes_to_the_input_size_of_the_model(path: Path):
     config = Config.fromfile(path)
     assert resize_scale(config) == (config.model.input_size,) * 2
 
@@ -105,7 +105,7 @@ def test_images_are_normalized_as_the_pretrained_weights_expect(path: Path):
     config = Config.fromfile(path)
     name = getattr(MODELS.build(config.model.backbone), "timm_name", None)
     if name is None:
-        pytest.skip("timm has no weights of this backbone that an image would have to fit")
+        pytest.skip("timm has no weights for this backbone")
     preprocessor = config.model.data_preprocessor
     assert preprocessor.bgr_to_rgb, "mmdet reads BGR, timm's weights were trained on RGB"
     mean, std = timm_normalization(name)
@@ -114,7 +114,7 @@ def test_images_are_normalized_as_the_pretrained_weights_expect(path: Path):
 
 
 def differences(a: dict, b: dict, prefix: str = "") -> set[str]:
-    """The keys, dotted, in which two configs differ."""
+    """Return the dotted keys in which two configs differ."""
     keys = set()
     for key in a.keys() | b.keys():
         name = f"{prefix}{key}"
@@ -139,18 +139,18 @@ def differences(a: dict, b: dict, prefix: str = "") -> set[str]:
 def test_compared_configs_differ_in_backbone_and_kernels_only(name: str, allowed: set[str]):
     ours, other = (ConfigDict(load(n).to_dict()) for n in ("ssdlite_mixnet_m_coco", name))
     keys = differences(ours, other)
-    assert keys, "the two are the same"
+    assert keys, "the two configs are equal"
     assert {key for key in keys if not any(key.startswith(a) for a in allowed)} == set()
 
 
-def test_the_augmentation_is_that_of_the_recipe_of_mmdet():
-    """`SSDRandomCrop` does the steps of ssdlite_mobilenetv2-scratch in one."""
+def test_the_augmentation_equals_that_of_mmdets_recipe():
+    """`SSDRandomCrop` combines the steps of ssdlite_mobilenetv2-scratch in one transform."""
     configs = Path(mmdet.__file__).parent / ".mim/configs"
     name = "ssd/ssdlite_mobilenetv2-scratch_8xb24-600e_coco.py"
     theirs = {step.pop("type"): step for step in Config.fromfile(configs / name).train_pipeline}
     steps = load("ssdlite_mixnet_m_coco").train_dataloader.dataset.pipeline
     (ours,) = (step for step in steps if step["type"] == "SSDRandomCrop")
-    assert theirs["Expand"].to_rgb, "fill is RGB"
+    assert theirs["Expand"].to_rgb, "our fill color is in RGB, mmdet's must be too"
     assert {key: ours[key] for key in ("expand_ratio", "fill")} == {
         "expand_ratio": theirs["Expand"].ratio_range,
         "fill": theirs["Expand"].mean,
@@ -160,7 +160,7 @@ def test_the_augmentation_is_that_of_the_recipe_of_mmdet():
     assert theirs["Resize"].keep_ratio is False
     assert ours["flip_prob"] == theirs["RandomFlip"].prob
     assert ours["photometric"] == theirs["PhotoMetricDistortion"]
-    assert "expand_prob" not in ours, "mmdet's is 0.5"
+    assert "expand_prob" not in ours, "leave it at its default of 0.5, as in mmdet"
 
 
 def test_the_baseline_has_3x3_kernels_only():

@@ -1,4 +1,4 @@
-"""The programs in examples/, run as their README says, and the code of docs/deploy.md."""
+"""Tests of the programs in examples/, and of the example of `fuse` in docs/deploy.md."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from mixdet.models import MixConv2d
 from tests.conftest import ROOT
 
 EXAMPLES = ROOT / "examples"
-# The declarations of ncnn that detect_ncnn.cpp needs: its Python package has no headers
+# What detect_ncnn.cpp needs of ncnn's header, which the Python package of ncnn does not contain
 NCNN = """
 namespace ncnn {
 struct Mat {
@@ -46,7 +46,7 @@ struct Net {
 
 
 def assert_equal(rows: np.ndarray, detections) -> None:
-    """Compare rows of label, score, x1, y1, x2, y2 with what `Detector` returned."""
+    """Assert that rows (label, score, x1, y1, x2, y2) equal the detections of `Detector`."""
     assert len(detections) > 10
     wanted = detections.boxes, detections.scores, detections.labels
     unmatched, pixels, score = match_detections(
@@ -68,7 +68,7 @@ def noise_file(request, tmp_path):
 
 def test_detect_onnx_finds_the_boxes_of_the_detector(exported, noise_file):
     folder = exported / "raw"
-    # isolated: neither the checkout nor the environment adds anything
+    # with -I, Python ignores PYTHONPATH and does not import from the folder of the script
     command = [sys.executable, "-I", EXAMPLES / "detect_onnx.py", folder, noise_file]
     printed = subprocess.check_output(command, text=True)
     classes = json.loads((folder / "mixdet.json").read_text())["classes"]
@@ -108,7 +108,7 @@ def test_detect_ncnn_compiles(tmp_path):
     subprocess.run([*command, EXAMPLES / "detect_ncnn.cpp"], check=True)
 
 
-def test_fuse_is_called_as_the_page_does():
+def test_the_example_of_fuse_in_the_docs_changes_no_output():
     page = (ROOT / "docs/deploy.md").read_text()
     (code,) = (code for code in re.findall(r"```python\n(.*?)```", page, re.S) if "fuse" in code)
     model = torch.nn.Sequential(MixConv2d(24), torch.nn.BatchNorm2d(24)).eval()

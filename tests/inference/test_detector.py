@@ -1,4 +1,4 @@
-"""`Detector` on checkpoints; tests/inference/test_exported.py has it on exported folders."""
+"""Tests of `Detector` on checkpoints. test_exported.py tests it on exported folders."""
 
 from __future__ import annotations
 
@@ -45,16 +45,16 @@ class TestDetector:
         assert got.labels[0] == int(want.labels[first])
         assert got.names[0] == str(got.labels[0])
 
-    def test_it_predicts_by_a_fused_copy(self, detector, photograph):
-        """The test above compares its boxes with mmdet's."""
+    def test_a_fused_copy_without_batch_norms_predicts(self, detector, photograph):
+        """The test above shows that the fused copy finds mmdet's boxes."""
         detector(photograph)  # the first call fuses
         with record_running_modules() as modules:
             detector(photograph)
         assert modules
         assert count_batch_norms(modules) == 0
 
-    def test_a_network_that_cannot_be_fused_predicts_as_it_is(self, tmp_path, photograph):
-        """Kernels narrower than the stride under SAME padding have no common center."""
+    def test_a_network_that_cannot_be_fused_predicts_without_fusing(self, tmp_path, photograph):
+        """With SAME padding, kernels narrower than the stride cannot be merged with wider ones."""
         backbone = dict(kernel_sizes=(1, 3, 5), padding="same")
         file = save_untrained(tmp_path / "a.pth", "ssdlite_mobilenet_v2_digits", **backbone)
         detector = Detector(file)
@@ -68,7 +68,7 @@ class TestDetector:
             detector(photograph)
         assert count_batch_norms(modules) > 0
 
-    def test_threads_set_those_of_torch_and_change_no_box(self, checkpoint, detector, photograph):
+    def test_threads_sets_torchs_threads_and_changes_no_box(self, checkpoint, detector, photograph):
         import torch
 
         before = torch.get_num_threads()
@@ -139,7 +139,7 @@ class TestDetector:
         with pytest.raises(MixDetError, match="--config"):
             Detector(tmp_path / "bare.pth")
         bare = Detector(tmp_path / "bare.pth", CONFIG)
-        assert bare.classes == tuple("0123456789")  # from the data set's class
+        assert bare.classes == tuple("0123456789")  # METAINFO of the config's data set
         assert np.array_equal(bare(photograph).boxes, detector(photograph).boxes)
 
     def test_weights_of_a_parallel_wrapper_load(self, checkpoint, tmp_path, photograph, detector):
@@ -176,7 +176,7 @@ class TestDetector:
         with pytest.raises(MixDetError, match="trust-checkpoint"):  # trust ends with the call
             Detector(tmp_path / "unsafe.pth")
 
-    def test_a_missing_device_is_named(self, checkpoint):
+    def test_a_device_that_does_not_exist_is_refused(self, checkpoint):
         with pytest.raises(MixDetError, match="cannot compute on"):
             Detector(checkpoint, device="cuda:99")
 

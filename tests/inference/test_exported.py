@@ -1,4 +1,4 @@
-"""Exported folders in `Detector` and `ExportedNetwork`."""
+"""Tests of `Detector` and `ExportedNetwork` on exported folders."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def test_the_batch_size_changes_no_box(exported, images):
 
 @pytest.mark.parametrize("convert", [convert_to_openvino, openvino.convert_model])
 def test_openvino_computes_several_images_together(exported, tmp_path, monkeypatch, convert):
-    """Only a file of our converter can be reshaped. The outputs are the same in any case."""
+    """Outputs equal those of single images. Only our converter's file is compiled for batches."""
     source = tmp_path / "source"
     shutil.copytree(exported / "raw", source)
     openvino.save_model(convert(source / "model.onnx"), source / "model.xml", False)
@@ -151,7 +151,7 @@ def test_openvino_computes_several_images_together(exported, tmp_path, monkeypat
 
 @pytest.fixture
 def thread_counts(monkeypatch):
-    """The numbers of threads that the runtimes state for the networks that a test loads."""
+    """The number of threads of each network that a test loads, as its runtime reports it."""
     counts = []
     InferenceSession, compile_model = onnxruntime.InferenceSession, openvino.Core.compile_model
 
@@ -175,7 +175,7 @@ def thread_counts(monkeypatch):
 def test_threads_reach_the_runtime_and_change_no_box(
     exported, images, thread_counts, kind, runtime
 ):
-    files = sorted((images / "val2017").iterdir())[:9]  # OpenVINO compiles once more, for eight
+    files = sorted((images / "val2017").iterdir())[:9]  # for eight or more, OpenVINO compiles twice
     default = Detector(exported / kind, runtime=runtime)(files)
     thread_counts.clear()
     detector = Detector(exported / kind, runtime=runtime, threads=1)
@@ -203,7 +203,7 @@ Permute out1 1 1 second out1 0=0
 
 @pytest.mark.parametrize("threads", [None, 1])
 def test_threads_reach_ncnn(tmp_path, monkeypatch, threads):
-    """A network without weights, whose two outputs are its input."""
+    """ncnn uses the given number of threads. The network has no weights and copies its input."""
     ncnn = pytest.importorskip("ncnn")
     (tmp_path / "model.ncnn.param").write_text(NCNN_COPIES)
     (tmp_path / "model.ncnn.bin").touch()
@@ -241,9 +241,9 @@ def test_calls_from_several_threads_do_not_mix_images(exported):
                     assert np.array_equal(one.boxes, other.boxes)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="signal stacks")
+@pytest.mark.skipif(sys.platform != "linux", reason="tests signal stacks of Linux")
 def test_signals_work_after_openvino_networks_are_released(exported):
-    """A core of OpenVINO that is released puts back an earlier signal stack, which may be freed."""
+    """A released Core of OpenVINO restores the previous signal stack, which may be freed memory."""
     code = """
 import signal, sys
 from mixdet.inference import Detector

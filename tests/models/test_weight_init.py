@@ -1,4 +1,4 @@
-"""ImageNet weights of timm: which ones a backbone gets, from where, and what is refused."""
+"""`TimmPretrained` loads the right ImageNet weights of timm, and refuses wrong ones."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ INCEPTION = ([127.5] * 3, [127.5] * 3)
 
 
 def timm_state(name: str) -> dict[str, Tensor]:
-    """A state dict of a timm model in which no two tensors are alike."""
+    """Return a state dict of a timm model with random values in every tensor."""
     torch.manual_seed(0)
     state = timm.create_model(name).state_dict()
     for tensor in state.values():
@@ -53,7 +53,7 @@ def assert_equals_file(backbone: nn.Module, state: dict[str, Tensor]) -> None:
 
 @pytest.fixture
 def hub(monkeypatch) -> list[str]:
-    """The pages that are fetched from a stand-in for the hub."""
+    """A list of the pages that are requested from a fake Hugging Face hub."""
     pages = []
 
     def fetch(page: str, **kwargs) -> dict[str, Tensor]:
@@ -137,7 +137,7 @@ def test_the_argument_model_chooses_the_weights(hub):
         (dict(norm_cfg=dict(type="BN", eps=1e-3)), None, "for norm_cfg.eps=1e-05"),
     ],
 )
-def test_weights_for_another_arithmetic_are_refused(hub, kwargs, model, message):
+def test_weights_for_another_padding_or_eps_are_refused(hub, kwargs, model, message):
     backbone = MixNet("s", **kwargs, init_cfg=dict(type="TimmPretrained", model=model))
     with pytest.raises(MixDetError, match=message):
         backbone.init_weights()
@@ -197,7 +197,7 @@ def test_without_a_network_the_error_says_how_to_get_the_file(monkeypatch, tmp_p
             raise OSError("no route to host\nat all")
 
         def fetch(*args, **kwargs):
-            raise AssertionError("the hub's client would try again and again")
+            raise AssertionError("the hub's client must not be called: it would retry many times")
 
         monkeypatch.setattr("socket.create_connection", connect)
         monkeypatch.setattr("urllib.request.getproxies", dict)
@@ -211,7 +211,7 @@ def test_without_a_network_the_error_says_how_to_get_the_file(monkeypatch, tmp_p
 
 
 def test_weights_in_the_cache_need_no_network(monkeypatch, tmp_path):
-    """The hub's cache, as `huggingface_hub` lays it out."""
+    """The test writes a cache with the layout of `huggingface_hub`. A damaged file is named."""
     page = tmp_path / "models--timm--mixnet_m.ft_in1k"
     (page / "refs").mkdir(parents=True)
     (page / "refs" / "main").write_text("c0ffee")
@@ -279,7 +279,7 @@ def test_a_file_that_is_no_checkpoint_is_refused(tmp_path):
     ],
     ids=str,
 )
-def test_normalization_is_that_of_the_weights(make, kwargs, expected):
+def test_normalization_is_the_one_that_the_weights_were_trained_with(make, kwargs, expected):
     assert timm_normalization(make(**kwargs).timm_name) == expected
 
 

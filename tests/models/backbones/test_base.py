@@ -1,4 +1,4 @@
-"""Taps, freezing, checkpointing, state dicts and tracing, which all our backbones have alike."""
+"""What all our backbones share: taps, freezing, checkpointing, state dicts and tracing."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def norms(module: nn.Module) -> list[nn.BatchNorm2d]:
 
 
 def train_step(backbone: nn.Module, x: Tensor) -> tuple[Tensor, ...]:
-    """Forward, backward and a gradient step."""
+    """Run a forward pass, a backward pass and a gradient step; return the outputs."""
     optimizer = torch.optim.SGD(backbone.parameters(), lr=0.1)
     outputs = backbone(x)
     sum(output.pow(2).mean() for output in outputs).backward()
@@ -38,11 +38,11 @@ def train_step(backbone: nn.Module, x: Tensor) -> tuple[Tensor, ...]:
 
 @pytest.fixture(scope="module")
 def all_taps() -> MixNet:
-    """A MixNet with all its outputs, in evaluation mode."""
+    """A MixNet that returns the output at every tap, in evaluation mode."""
     torch.manual_seed(0)
     backbone = MixNet(taps=MIXNET_TAPS)
     backbone.init_weights()
-    backbone(image())  # statistics that are not the default
+    backbone(image())  # changes the running statistics from their defaults, 0 and 1
     return backbone.eval()
 
 
@@ -76,7 +76,7 @@ def test_outputs_have_the_order_of_the_taps(all_taps):
 
 @pytest.mark.parametrize("backbone", [MixNet, MixMobileNetV1, MixMobileNetV2])
 @pytest.mark.parametrize("padding", ["symmetric", "same"])
-def test_default_taps_are_the_strides_of_a_pyramid(backbone, padding):
+def test_default_taps_have_strides_8_16_and_32(backbone, padding):
     backbone = backbone(padding=padding).eval()
     assert backbone.out_strides == (8, 16, 32)
     outputs = backbone(image(70, 45))
@@ -197,14 +197,14 @@ def test_checkpointing_halves_the_memory_and_changes_no_result(norm_cfg):
     assert stored[1] < 0.5 * stored[0]
 
 
-def test_outputs_of_checkpointing_in_evaluation_need_no_gradient():
+def test_outputs_of_a_checkpointed_backbone_under_no_grad_require_no_grad():
     backbone = MixNet(taps=("stage3.expansion",), with_cp=True).eval()
     with torch.no_grad():
         (output,) = backbone(image())
     assert not output.requires_grad
 
 
-def test_loading_skips_only_the_weights_of_parts_that_are_not_built(all_taps):
+def test_loading_ignores_only_the_weights_of_layers_after_the_last_tap(all_taps):
     state = {**all_taps.state_dict(), "classifier.weight": torch.zeros(1000, 1536)}
     keys = list(state)
     backbone = MixNet(taps=("stage3", "stage5.expansion"))
@@ -233,7 +233,7 @@ def test_same_padding_sets_the_eps_of_tensorflow_unless_one_is_given():
     assert eps(padding="same", norm_cfg=dict(type="BN", momentum=0.01)) == {1e-3}
 
 
-def test_default_initialization_is_that_of_he_for_each_group():
+def test_default_weights_have_the_std_of_he_for_the_fan_out_of_one_group():
     torch.manual_seed(0)
     backbone = MixNet(taps=("stage6",))
     backbone.init_weights()
@@ -276,7 +276,7 @@ def timm_mixnet() -> nn.Module:
     return timm.create_model("mixnet_s").eval()
 
 
-TAPPED = ("stage4.expansion", "stage6")  # the block whose expansion is tapped is blocks.3.0
+TAPPED = ("stage4.expansion", "stage6")  # stage4.expansion is an output inside blocks.3.0
 
 
 @pytest.mark.parametrize("with_cp", [False, True])
@@ -296,7 +296,7 @@ def test_forward_hooks_on_stages_and_blocks_get_the_outputs_of_timm(timm_mixnet,
     "wrap", [checkpoint_wrapper, lambda block: torch.compile(block, backend="eager")]
 )
 @pytest.mark.parametrize("taps", [TAPPED, ("stage6.expansion", "stage6")], ids=",".join)
-def test_a_wrapped_block_computes_as_the_block(taps, wrap):
+def test_wrapped_blocks_give_the_same_outputs_and_gradients(taps, wrap):
     plain = MixNet(taps=taps)
     wrapped = copy.deepcopy(plain)
     for stage in wrapped.blocks:
@@ -319,7 +319,7 @@ def test_a_backbone_can_be_traced_by_torch_fx(padding):
             torch.testing.assert_close(output, expected)
 
 
-def test_the_feature_extractor_of_torchvision_works_as_with_timm(timm_mixnet):
+def test_the_feature_extractor_of_torchvision_gives_the_features_of_timm(timm_mixnet):
     ours = MixNet(taps=TAPPED).eval()
     ours.load_state_dict(timm_mixnet.state_dict())
     x, nodes = image(), ["blocks.2", "blocks.3", "blocks.5"]
@@ -368,7 +368,7 @@ def test_a_backbone_can_be_compiled_as_one_graph(training, with_cp):
         (MixMobileNetV1, "stage5", "mobilenetv1_100"),
     ],
 )
-def test_an_output_behind_relu6_may_be_changed_in_place(make, tap, theirs):
+def test_changing_an_output_of_relu6_in_place_keeps_the_gradients(make, tap, theirs):
     backbone, x = make(3, taps=[tap]), image()
     plain = copy.deepcopy(backbone)
     backbone(x)[0].mul_(2).sum().backward()

@@ -1,4 +1,4 @@
-"""MixNet against timm's."""
+"""Comparison of `MixNet` with the MixNets of timm."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ TIMM |= {(arch, "same"): f"tf_mixnet_{arch}" for arch in ("s", "m", "l")}
 
 
 def timm_model(name: str) -> nn.Module:
-    """A model with random weights and random batch norms, in evaluation mode."""
+    """Return a timm model with random weights and batch norms, in evaluation mode."""
     torch.manual_seed(0)
     return randomize_norms(timm.create_model(name))
 
 
 def timm_outputs(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
-    """Return the output of timm's network at each of our taps."""
+    """Return the outputs of timm's network at the places of our taps, by the tap's name."""
     modules = {"stem": model.bn1, "head": model.bn2}
     for number, stage in enumerate(model.blocks, 1):
         modules[f"stage{number}"] = stage
@@ -43,7 +43,7 @@ def timm_outputs(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("size", [(224, 224), (321, 289)], ids=["224", "321x289"])
 @pytest.mark.parametrize(("arch", "padding"), list(TIMM))
-def test_every_output_equals_that_of_timm(arch, padding, size):
+def test_every_output_equals_timm(arch, padding, size):
     theirs = timm_model(TIMM[arch, padding])
     ours = MixNet(arch, taps=MIXNET_TAPS, padding=padding).eval()
     ours.load_state_dict(theirs.state_dict())
@@ -62,14 +62,14 @@ def test_every_output_equals_that_of_timm(arch, padding, size):
     ("arch", "parameters"),
     [("s", 4_134_606), ("m", 5_014_382), ("l", 7_329_252), ("xl", 11_896_768)],
 )
-def test_the_number_of_parameters_is_that_of_timm(arch, parameters):
+def test_the_number_of_parameters_is_the_same_as_in_timm(arch, parameters):
     backbone = MixNet(arch, taps=("head",))
     classifier = 1536 * 1000 + 1000
     assert sum(weight.numel() for weight in backbone.parameters()) + classifier == parameters
 
 
 @pytest.mark.parametrize(("arch", "padding"), list(TIMM))
-def test_timm_loads_our_weights_and_we_load_those_of_timm(arch, padding):
+def test_timm_loads_our_weights_and_we_load_the_weights_of_timm(arch, padding):
     theirs = timm.create_model(TIMM[arch, padding])
     ours = MixNet(arch, taps=("stage3", "head"), padding=padding)
     assert str(ours.load_state_dict(theirs.state_dict())) == "<All keys matched successfully>"
@@ -79,12 +79,12 @@ def test_timm_loads_our_weights_and_we_load_those_of_timm(arch, padding):
 
 
 @pytest.mark.parametrize(("arch", "padding"), list(TIMM))
-def test_timm_name_is_that_of_the_equal_model(arch, padding):
+def test_timm_name_is_the_timm_model_with_the_same_arch_and_padding(arch, padding):
     assert MixNet(arch, ("stem",), padding).timm_name.split(".")[0] == TIMM[arch, padding]
     assert MixNet("xl", ("stem",), "same").timm_name is None
 
 
-def test_relu_at_both_ends_and_swish_between():
+def test_stem_head_and_two_stages_have_relu_and_the_others_swish():
     backbone = MixNet(taps=("head",))
 
     def acts(module: nn.Module) -> set[type]:

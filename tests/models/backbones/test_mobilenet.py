@@ -1,4 +1,4 @@
-"""MobileNets against torchvision's, timm's and mmdet's, and against the paper's table."""
+"""Comparison of our MobileNets with those of torchvision, timm and mmdet."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.synthetic import randomize_norms
 
 
 def load_by_order(ours: nn.Module, theirs: nn.Module) -> None:
-    """Copy weights by their order, since the names differ. The classifier comes last."""
+    """Copy weights by their order, since the names differ. Leave out the classifier at the end."""
     values = list(theirs.state_dict().values())[: len(ours.state_dict())]
     ours.load_state_dict(dict(zip(ours.state_dict(), values, strict=True)))
 
@@ -29,7 +29,7 @@ def assert_close(output: torch.Tensor, expected: torch.Tensor) -> None:
 
 @pytest.mark.parametrize("size", [(224, 224), (161, 203)])
 @torch.no_grad()
-def test_v2_with_plain_kernels_equals_that_of_torchvision(size):
+def test_v2_with_3x3_kernels_equals_torchvision(size):
     theirs = randomize_norms(torchvision.models.mobilenet_v2())
     ours = MixMobileNetV2(3, taps=("stage5", "stage6.expansion", "head")).eval()
     load_by_order(ours, theirs)
@@ -44,7 +44,7 @@ def test_v2_with_plain_kernels_equals_that_of_torchvision(size):
 
 
 @torch.no_grad()
-def test_taps_give_the_outputs_of_mmdets_ssdlite():
+def test_taps_give_the_outputs_of_mmdets_mobilenet_v2():
     theirs = randomize_norms(MobileNetV2(out_indices=(4, 7)))
     ours = MixMobileNetV2(3, taps=("stage5", "head")).eval()
     load_by_order(ours, theirs)
@@ -63,7 +63,7 @@ def test_taps_give_the_outputs_of_mmdets_ssdlite():
 )
 @pytest.mark.parametrize("size", [(224, 224), (161, 203)])
 @torch.no_grad()
-def test_outputs_equal_those_of_timm(make, name, last, size):
+def test_outputs_equal_timm(make, name, last, size):
     theirs = randomize_norms(timm.create_model(name))
     stages = [f"stage{i}" for i in range(1, len(theirs.blocks) + 1)]
     ours = make(3, taps=[*stages, last]).eval()
@@ -107,7 +107,7 @@ def test_timm_name_is_a_model_whose_weights_fit(make, widen_factor):
         (MixMobileNetV2, (3, 5, 7), 133_168),
     ],
 )
-def test_larger_kernels_add_the_parameters_of_the_paper(make, kernel_sizes, more):
+def test_larger_kernels_add_only_depthwise_parameters(make, kernel_sizes, more):
     def parameters(kernel_sizes) -> int:
         taps = ("stage5",) if make is MixMobileNetV1 else ("head",)
         return sum(weight.numel() for weight in make(kernel_sizes, taps=taps).parameters())
@@ -126,8 +126,8 @@ def test_timm_has_no_weights_for_other_kernels_widths_and_paddings():
 @pytest.mark.parametrize(
     ("make", "taps", "block", "place", "channels"),
     [
-        # the paper of MobileNetV2, table 2: the 10th block is the last with 64 channels, expanded
-        # by 6; its 11th reads those 64. MobileNetV1's 7th depthwise layer has 512 channels.
+        # In table 2 of MobileNetV2's paper, the 10th and the 11th block read 64 channels and expand
+        # them by 6, to 384. The 7th depthwise layer of MobileNetV1 has 512 channels.
         (MixMobileNetV2, ("head",), 10, "blocks.3.3", 384),
         (MixMobileNetV2, ("head",), 11, "blocks.4.0", 384),
         (MixMobileNetV2, ("head",), 1, "blocks.0.0", 32),
@@ -157,7 +157,7 @@ def test_block_kernel_sizes_change_only_their_block(make, taps, block, place, ch
         ({0: 5}, ("head",), "no block 0;"),
         ({"x": 5}, ("head",), "no block x;"),
         ({14: 5}, ("stage5",), "has blocks 1 to 13"),
-        # a stage's expansion needs nothing of its first block's depthwise convolution
+        # stage6.expansion comes before the depthwise convolution of block 14
         ({14: 5}, ("stage6.expansion",), "has blocks 1 to 13"),
         ({2: 4}, ("head",), "block_kernel_sizes={'2': 4}: kernel size 4"),
     ],

@@ -1,4 +1,4 @@
-"""MixConvSSDHead against mmdet's SSDHead and torchvision's NMS and focal loss."""
+"""Comparison of `MixConvSSDHead` with mmdet's SSDHead and torchvision's NMS and focal loss."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ TRUTHS = [truth([[4, 4, 30, 40], [30, 10, 42, 22]], [0, 4]), truth([[10, 20, 60,
 
 
 def pair_with_mmdet() -> tuple[MixConvSSDHead, torch.nn.Module]:
-    """Our head and mmdet's own with the same random weights, in evaluation mode."""
+    """Return our head and mmdet's with the same random weights, in evaluation mode."""
     ours, theirs = make_head(kernel_sizes=3), SSDHead(use_depthwise=True, **COMMON)
     weights = [torch.randn_like(value.float()) * 0.3 for value in theirs.state_dict().values()]
     for head in (ours, theirs):
@@ -115,7 +115,7 @@ def test_outputs_and_losses_equal_those_of_mmdet():
 @pytest.mark.parametrize("pos_weight", [-1, 2.5])
 @pytest.mark.parametrize("decoded", [False, True])
 def test_targets_of_a_batch_equal_those_of_mmdet(pos_weight, decoded):
-    """The batch is done at once here and image by image in mmdet; one image has no object."""
+    """We compute the targets of a batch at once, mmdet image by image. One image has no object."""
     train_cfg = ConfigDict(COMMON["train_cfg"] | dict(pos_weight=pos_weight))
     head = make_head(train_cfg=train_cfg, reg_decoded_bbox=decoded)
     truths, metas = [*TRUTHS, truth([], [])], [*METAS, METAS[0]]
@@ -135,7 +135,7 @@ def test_targets_of_a_batch_equal_those_of_mmdet(pos_weight, decoded):
 
 
 def test_anchors_in_the_padding_of_a_smaller_image_do_not_count():
-    """As in mmdet: `pad_shape` says where an image ends within its batch."""
+    """`pad_shape` is the size of an image within its padded batch. The losses equal mmdet's."""
     ours, theirs = pair_with_mmdet()
     outputs = ours(features())
     metas = [METAS[0], METAS[1] | dict(pad_shape=(32, 32))]
@@ -148,7 +148,7 @@ def test_anchors_in_the_padding_of_a_smaller_image_do_not_count():
 
 
 def test_anchors_follow_the_size_of_the_image():
-    """A head that tested one size of image trains on another one as a new head does."""
+    """After predicting at one image size, the losses at another size equal those of a new head."""
     head, new = pair_with_mmdet()
     with torch.inference_mode():
         head.predict_by_feat(*head(features()), batch_img_metas=METAS)
@@ -171,7 +171,7 @@ def test_boxes_equal_those_of_mmdet(rescale, threshold):
     cfg = ConfigDict(COMMON["test_cfg"] | dict(score_thr=threshold))
     arguments = dict(batch_img_metas=METAS, cfg=cfg, rescale=rescale)
     results = ours.predict_by_feat(*outputs, **arguments)
-    theirs.loss_cls = ours.loss_cls  # mmdet 3.3.0 forgets it, see mixdet.compat.ssd_head
+    theirs.loss_cls = ours.loss_cls  # mmdet 3.3.0 does not set it, see mixdet.compat.ssd_head
     for result, expected in zip(
         results, theirs.predict_by_feat(*outputs, **arguments), strict=True
     ):
@@ -182,8 +182,8 @@ def test_boxes_equal_those_of_mmdet(rescale, threshold):
 
 @pytest.mark.parametrize("loss_cls", [None, FOCAL], ids=["softmax", "focal"])
 def test_post_processing_equals_nms_of_torchvision(loss_cls):
-    """All boxes above the threshold go into torchvision's class-aware NMS."""
-    torch.manual_seed(0)  # no two scores of this draw are equal: their order would be open
+    """torchvision's class-aware NMS of all boxes above the threshold gives the same detections."""
+    torch.manual_seed(0)  # a seed without equal scores, whose order would be arbitrary
     head = make_head(loss_cls=loss_cls).eval()
     scores = [
         torch.randn(2, n * (CLASSES + 1), g, g) * 2 for n, g in zip((4, 6, 4), GRIDS, strict=True)
@@ -211,7 +211,7 @@ def test_post_processing_equals_nms_of_torchvision(loss_cls):
 @pytest.mark.parametrize("steps", [None, 10], ids=["all differ", "ties"])
 @pytest.mark.parametrize("places", [1, 5, 30, 1000])
 def test_nms_of_the_best_candidates_equals_nms_of_all(places, steps, class_agnostic):
-    """The kept boxes fill the places at once, after more candidates, or never."""
+    """NMS finds `places` boxes at the first try, at a later try with more candidates, or never."""
     torch.manual_seed(places)
     corners = torch.rand(2000, 2) * 20  # the boxes overlap, so that NMS keeps few of them
     boxes, scores = (
@@ -234,7 +234,7 @@ def test_nms_of_the_best_candidates_equals_nms_of_all(places, steps, class_agnos
 
 @pytest.mark.parametrize("loss_cls", [None, FOCAL], ids=["softmax", "focal"])
 def test_labels_stay_below_the_number_of_classes(loss_cls):
-    """Also where the background column has the highest score of all."""
+    """The background, which is the last column, has the highest score and is not predicted."""
     head = make_head(loss_cls=loss_cls).eval()
     scores, deltas = head(features())
     for level in scores:
@@ -245,8 +245,8 @@ def test_labels_stay_below_the_number_of_classes(loss_cls):
     assert all(result.labels.max() < CLASSES for result in results)
 
 
-def test_the_anchors_of_two_cells_by_hand():
-    """SSD, section 2.2: squares of s and sqrt(s s'), and s in the ratios 2 and 1/2; two cells."""
+def test_the_anchors_of_two_cells_equal_those_by_hand():
+    """SSD, section 2.2: squares of side s and sqrt(s s'), boxes of scale s and ratio 2 and 1/2."""
     head = make_head()
     level = head.prior_generator.grid_priors([(g, g) for g in GRIDS], device="cpu")[0]
     wide, tall, middle = 8 * 2**0.5, 8 / 2**0.5, (8 * 20) ** 0.5
@@ -267,7 +267,7 @@ def test_decoding_inverts_encoding():
     corners = torch.rand(len(anchors), 2, 2) * SIZE
     boxes = torch.cat([corners.amin(1), corners.amax(1) + 1], 1)
     decoded = head.bbox_coder.decode(anchors, head.bbox_coder.encode(anchors, boxes))
-    # the coder clips the log of a size ratio at log(1000 / 16)
+    # the coder would clip larger ratios of box to anchor than 1000 / 16; there are none here
     torch.testing.assert_close(decoded, boxes, rtol=1e-4, atol=1e-3)
 
 
@@ -277,13 +277,13 @@ def test_the_loss_of_images_without_objects_is_finite(loss_cls):
     losses = head.loss_by_feat(*head(features()), [truth([], [])] * 2, METAS)
     assert losses["loss_bbox"] == 0
     assert torch.isfinite(losses["loss_cls"])
-    # without positives there is no quota of negatives; focal loss trains on all anchors
+    # softmax trains on 3 negatives per positive, so on no anchor; focal loss trains on all anchors
     assert (losses["loss_cls"] == 0) == (loss_cls is None)
 
 
 @pytest.mark.parametrize("loss_cls", [None, FOCAL], ids=["softmax", "focal"])
 def test_loss_falls_towards_the_truth(loss_cls):
-    """From a random prediction in steps to the targets themselves, both losses only fall."""
+    """Both losses fall at every step of a path from random predictions to the targets."""
     head = make_head(loss_cls=loss_cls)
     shapes = [(g, g) for g in GRIDS]
     anchors, flags = head.get_anchors(shapes, METAS, device="cpu")
@@ -322,7 +322,7 @@ def test_loss_falls_towards_the_truth(loss_cls):
 
 
 def test_focal_loss_equals_that_of_torchvision():
-    """The background, too, is a sigmoid output; its target is 0 on every anchor."""
+    """The background also has a sigmoid output. Its target is 0 for every anchor."""
     head = make_head(loss_cls=FOCAL)
     outputs = head(features())
     anchors, flags = head.get_anchors([(g, g) for g in GRIDS], METAS, device="cpu")
@@ -335,8 +335,8 @@ def test_focal_loss_equals_that_of_torchvision():
     torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-6)
 
 
-def test_the_config_weights_the_regression_loss():
-    """TensorFlow divides by the 4 offsets of a box too: `normalize_loc_loss_by_codesize`."""
+def test_the_loss_weight_of_the_config_scales_the_regression_loss():
+    """A weight of 0.25 divides the loss by 4, as TensorFlow's `normalize_loc_loss_by_codesize`."""
     head = make_head()
     outputs = head(features())
     plain = head.loss_by_feat(*outputs, TRUTHS, METAS)["loss_bbox"]
@@ -346,7 +346,7 @@ def test_the_config_weights_the_regression_loss():
 
 
 def test_ignored_boxes_give_no_gradient():
-    """Anchors that lie on an ignored box are neither object nor background."""
+    """Anchors on an ignored box count neither as object nor as background, so the loss is 0."""
     train_cfg = ConfigDict(COMMON["train_cfg"])
     train_cfg.assigner = dict(train_cfg.assigner, ignore_iof_thr=0.5)
     head = make_head(train_cfg=train_cfg)
@@ -402,12 +402,12 @@ def test_wrong_arguments_of_the_head_are_refused_in_one_line(kwargs, message):
     assert "\n" not in str(info.value)
 
 
-def test_a_negative_threshold_keeps_every_score():
+def test_a_negative_score_threshold_is_accepted():
     make_head(test_cfg=COMMON["test_cfg"] | dict(score_thr=-1))
 
 
 def test_a_subclass_may_post_process_by_its_own_attributes():
-    """The check of the test settings must not call an overridden method."""
+    """The constructor checks the test settings without calling an overridden method."""
 
     class Child(MixConvSSDHead):
         def __init__(self, **kwargs) -> None:
@@ -446,7 +446,7 @@ def test_losses_with_other_targets_are_refused(loss_cls, name):
 
 
 class ScaledFocalLoss(FocalLoss):
-    """A subclass whose name a registry does not know."""
+    """A subclass that is not registered."""
 
 
 @pytest.mark.parametrize("kind", ["mmdet.FocalLoss", FocalLoss, ScaledFocalLoss])
@@ -458,7 +458,7 @@ def test_focal_loss_by_another_name_trains_as_focal_loss(kind):
     loss = other.loss_by_feat(*outputs, TRUTHS, METAS)["loss_cls"]
     assert loss == head.loss_by_feat(*outputs, TRUTHS, METAS)["loss_cls"]
     assert loss > 0
-    # a probability of 0.01 at the start
+    # the initial biases give every class a probability of 0.01
     assert torch.allclose(other.cls_convs[0][-1].bias.sigmoid(), torch.tensor(0.01))
 
 

@@ -1,4 +1,4 @@
-"""SSDLite fills in channels and strides; the baseline equals mmdet's own model."""
+"""`SSDLite` fills in channels and strides. The baseline config equals mmdet's own model."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ def mmdet_baseline() -> dict:
 
 
 def test_baseline_equals_mmdets_own_model():
-    """Same parameters in the same order; same scores, offsets and boxes before NMS."""
+    """The parameters, the scores, the offsets and the boxes before NMS are equal."""
     torch.manual_seed(0)
     config, reference = model_config("ssdlite_mobilenet_v2_coco"), mmdet_baseline()
     ours, theirs = MODELS.build(config), MODELS.build(reference)
     assert reference.train_cfg.pop("smoothl1_beta") == ours.bbox_head.loss_bbox.beta
-    # tests/datasets/test_data_preprocessor.py shows that both give the same
+    # tests/datasets/test_data_preprocessor.py shows that both preprocessors give the same images
     config.data_preprocessor.type = reference.data_preprocessor.type
     for part in ("train_cfg", "test_cfg", "data_preprocessor"):
         assert config[part] == reference[part], part
@@ -50,7 +50,7 @@ def test_baseline_equals_mmdets_own_model():
     for value in state.values():
         if value.dim() == 1:
             value.copy_(torch.rand_like(value) * 0.4 + 0.8)
-    # the two name their parts differently, but list them in the same order
+    # the two state dicts have different names, but the same order
     names = list(ours.state_dict())
     assert len(names) == len(state)
     ours.load_state_dict(dict(zip(names, state.values(), strict=True)))
@@ -80,7 +80,7 @@ def test_baseline_equals_mmdets_own_model():
     [
         dict(type="MixNet", arch="l", taps=("stage3", "stage5", "head")),
         dict(type="MixMobileNetV2", kernel_sizes=(3, 5, 7), taps=("stage6.expansion", "head")),
-        dict(type="MobileNetV2", out_indices=(4, 7)),  # mmdet's: publishes nothing
+        dict(type="MobileNetV2", out_indices=(4, 7)),  # mmdet's, without `out_channels`
         dict(type="ResNet", depth=18, out_indices=(2, 3)),
     ],
     ids=["mixnet", "expansion", "mmdet", "resnet"],
@@ -115,7 +115,7 @@ def test_the_option_arch_gives_the_network_of_the_larger_config():
     assert [p.shape for p in large.parameters()] == [p.shape for p in expected.parameters()]
 
 
-def test_building_leaves_statistics_and_training_mode():
+def test_building_changes_neither_statistics_nor_training_mode():
     config = model_config()
     config.backbone = dict(type="MobileNetV2", out_indices=(4, 7))
     model = MODELS.build(config)
@@ -134,7 +134,7 @@ def test_wrong_number_of_levels_is_refused():
 
 
 def test_images_of_another_size_are_refused():
-    """Anchors that are made for one size and used at another would be wrong in silence."""
+    """The anchors fit one image size. At another size, boxes would be wrong without an error."""
     model = MODELS.build(model_config("ssdlite_mixnet_s_digits"))
     for run in (model.loss, model.predict):
         with pytest.raises(MixDetError, match=r"images of 192x160, but .* model.input_size=160"):
@@ -151,14 +151,14 @@ def test_an_input_size_that_is_no_positive_integer_is_refused(size):
         MODELS.build(config)
 
 
-def test_outputs_in_another_order_are_refused():
+def test_taps_from_coarse_to_fine_are_refused():
     config = model_config("ssdlite_mixnet_s_digits")
     config.backbone.taps = ("stage6", "stage5", "stage3")
     with pytest.raises(MixDetError, match=r"\[5, 10, 20\] cells .*name the finer taps first"):
         MODELS.build(config)
 
 
-def test_anchors_follow_the_levels():
+def test_strides_and_centers_of_the_anchors_follow_the_taps():
     config = model_config("ssdlite_mixnet_s_digits")
     before = MODELS.build(config).bbox_head.prior_generator
     assert [stride[0] for stride in before.strides] == [8, 16, 32]
@@ -172,7 +172,7 @@ def test_anchors_follow_the_levels():
         MODELS.build(config)
 
 
-def test_the_mmdet_peer_for_digits_has_our_anchors_coder_and_matching():
+def test_the_mmdet_config_for_digits_has_our_anchors_coder_and_matching():
     ours = MODELS.build(model_config("ssdlite_mixnet_s_digits"))
     peer = MODELS.build(model_config("ssdlite_mobilenet_v2_mmdet_digits"))
     grids = [(20, 20), (10, 10), (5, 5)]
@@ -189,8 +189,8 @@ def test_the_mmdet_peer_for_digits_has_our_anchors_coder_and_matching():
     assert ours.test_cfg == peer.test_cfg
 
 
-def test_the_plain_path_computes_as_timm_in_mmdet():
-    """Recipe, network and initialization are the same, so that runs differ by chance only."""
+def test_the_configs_in_plain_path_compute_the_same():
+    """Recipe, network and initialization are equal, so training runs differ only by chance."""
     names = ("in_mixdet", "timm_in_mmdet")
     folder = ROOT / "configs/plain_path"
     configs = [Config.fromfile(folder / f"ssdlite_mixnet_s_{name}_digits.py") for name in names]
@@ -207,19 +207,19 @@ def test_the_plain_path_computes_as_timm_in_mmdet():
         if mine.numel() > 1000:
             assert (mine.std() / theirs.std()).item() == pytest.approx(1, rel=0.15)
         assert mine.mean().item() == pytest.approx(theirs.mean().item(), abs=0.1)
-    # both have the same order of parts, under other names
+    # the two state dicts have different names, but the same order
     ours.load_state_dict(dict(zip(ours.state_dict(), peer.state_dict().values(), strict=True)))
     batch = random_batch(4, 160)
     for sample in batch["data_samples"]:
         sample.gt_instances.labels %= 10
-    # preprocessing, anchors, matching, coder, mining and both losses
+    # the losses depend on preprocessing, anchors, matching, box coder and negative mining
     losses = []
     for model in (ours, peer):
         data = model.train().data_preprocessor(batch, training=True)
         _, parsed = model.parse_losses(model(**data, mode="loss"))
         losses.append({name: value.item() for name, value in parsed.items()})
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
-    for model in (ours, peer):  # so that scores and offsets are far from equal
+    for model in (ours, peer):  # larger weights make the scores of the anchors differ clearly
         for convs in (model.bbox_head.cls_convs, model.bbox_head.reg_convs):
             for block in convs:
                 torch.manual_seed(1)

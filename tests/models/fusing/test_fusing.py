@@ -1,4 +1,4 @@
-"""A fused network computes the same, costs little more, and has the form of its target."""
+"""A fused network gives the same outputs, costs little more, and suits its target runtime."""
 
 from __future__ import annotations
 
@@ -30,22 +30,24 @@ from mixdet.models.layers.mixconv import SplitConv2d
 from tests.models.layers.test_mixconv import few_examples
 from tests.test_configs import CONFIGS
 
-SIZE = 64  # every level has a cell
+SIZE = 64  # large enough for one cell on every level
 TOLERANCE = 1e-9
-TARGETS = ("onnx", "openvino", "torch")  # the forms of the others have nothing that these have not
+# Networks for the other targets are fused like those for openvino, or for torch but not in place
+TARGETS = ("onnx", "openvino", "torch")
 FUSED = [dict(target=target) for target in TARGETS] + [dict(target="onnx", int8=True)]
 
 
 def calibrated(model: nn.Module) -> nn.Module:
-    """Set random affine parameters, and the statistics of one batch: activations stay near 1.
+    """Convert a model to float64, and draw the weights and statistics of its batch norms.
 
-    In double precision, since an untrained network amplifies what float32 rounds off.
+    Statistics near those of a batch keep the activations near 1. An untrained network would amplify
+    the rounding errors of float32.
     """
     torch.manual_seed(0)
     model.double()
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
     for norm in norms:
-        norm.momentum = None  # an average over the batches
+        norm.momentum = None  # then the running statistics are those of the batch
         with torch.no_grad():
             norm.weight.uniform_(0.5, 1.5)
             norm.bias.normal_(std=0.3)
@@ -63,7 +65,7 @@ def outputs(model: nn.Module, x: torch.Tensor) -> list[torch.Tensor]:
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_the_outputs_of_every_config_stay(path: Path):
+def test_fusing_keeps_the_outputs_of_every_config(path: Path):
     config = Config.fromfile(path)
     config.model.backbone.init_cfg = None
     model = calibrated(MODELS.build(config.model))
@@ -74,7 +76,7 @@ def test_the_outputs_of_every_config_stay(path: Path):
         for form in FUSED:
             fused = fuse(model, **form)
             left = [m for m in fused.modules() if isinstance(m, nn.BatchNorm2d | SplitConv2d)]
-            assert all(isinstance(m, BatchNormAct2d) for m in left)  # timm's own are not folded
+            assert all(isinstance(m, BatchNormAct2d) for m in left)  # timm's norms stay
             for level, (a, b) in enumerate(zip(want, outputs(fused, x), strict=True)):
                 assert a.abs().max() > 0.01, "nothing to compare"
                 assert (a - b).abs().max() <= TOLERANCE * max(1, a.abs().max()), (form, level)
@@ -85,7 +87,7 @@ def test_the_outputs_of_every_config_stay(path: Path):
 
 
 def test_computing_in_place_overwrites_no_tensor_that_is_read_later():
-    """The image and the outputs of the blocks stay, and a second pass gives the same."""
+    """The image and the blocks' outputs do not change, and a second pass gives equal outputs."""
     taps = tuple(f"stage{number}" for number in range(1, 6))
     model = calibrated(MixNet("s", taps=taps))
     fused, x = fuse(model, "torch"), torch.randn(1, 3, SIZE, SIZE).double()
@@ -145,7 +147,7 @@ def test_a_fused_backbone_gives_the_same_outputs_at_all_taps(padding, taps):
 
 
 def depthwise_weights(model: nn.Module) -> int:
-    """Number of weights of all depthwise convolutions, which is their multiply-adds a cell."""
+    """Number of weights of all depthwise convolutions: their multiply-adds per output cell."""
     return sum(
         conv.weight.numel()
         for conv in model.modules()
@@ -154,8 +156,8 @@ def depthwise_weights(model: nn.Module) -> int:
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_branches_cost_less_than_a_tenth_more_than_the_mixconvs(target):
-    """Kernels that are all padded to the largest would cost 1.77 times as much."""
+def test_fused_depthwise_convolutions_cost_less_than_1_1_times_the_mixconvs(target):
+    """If all kernels were padded to the largest, they would cost 1.77 times as much."""
     model = MixMobileNetV2((3, 5, 7), taps=("head",))
     assert 1 < depthwise_weights(fuse(model, target)) / depthwise_weights(model) < 1.1
 
@@ -167,8 +169,8 @@ def multiply_adds(model: nn.Module) -> int:
 
 
 @pytest.mark.parametrize("arch", ["s", "m", "l"])
-def test_a_fused_mixnet_costs_little_more_multiply_adds(arch):
-    """Some kernels are padded, and for ONNX some narrow parts get channels of zeros."""
+def test_a_fused_mixnet_needs_few_more_multiply_adds(arch):
+    """Fusing pads some kernels. For ONNX it also fills up narrow tensors with zero channels."""
     model = MixNet(arch, taps=("head",))
     trained = multiply_adds(model)
     assert trained < multiply_adds(fuse(model, "openvino")) < 1.05 * trained
@@ -177,7 +179,7 @@ def test_a_fused_mixnet_costs_little_more_multiply_adds(arch):
 
 
 def convolution_shapes(model: nn.Module) -> list[tuple[int, int, int]]:
-    """The (channels in, channels out, groups) of each convolution on more than one cell."""
+    """Return (channels in, channels out, groups) of the convolutions with several output cells."""
     shapes = []
 
     def note(conv: nn.Conv2d, _, y: torch.Tensor) -> None:
@@ -195,14 +197,15 @@ def convolution_shapes(model: nn.Module) -> list[tuple[int, int, int]]:
 
 
 def narrowest(model: nn.Module) -> int:
-    """The fewest channels that a convolution behind the stem reads or writes."""
+    """The fewest channels that a convolution after the stem reads or writes."""
     return min(min(shape[:2]) for shape in convolution_shapes(model)[1:] if shape[0] != 3)
 
 
 def test_the_form_of_the_1x1_convolutions_suits_the_target():
-    """ncnn and torch convolve groups of one tensor well. The others get dense convolutions.
+    """ncnn and torch get convolutions with groups. The other targets get dense convolutions.
 
-    Dense convolutions of few channels are slow in ONNX Runtime, and everywhere in 8 bits.
+    Dense convolutions of few channels are slow in ONNX Runtime, and in 8 bits on every runtime.
+    In these cases the narrowest convolution is wider.
     """
     model = MixNet("m", taps=("stage5",))
     dense = ("onnx", "openvino", "litert", "executorch")
@@ -265,7 +268,7 @@ def assert_fused_alike(model: nn.Module) -> None:
 
 @pytest.mark.parametrize("taps", [("stage1.expansion", "stage3"), ("stage3",)], ids=",".join)
 @pytest.mark.parametrize("name", ROWS)
-def test_networks_with_other_rows_are_fused(name, taps):
+def test_fusing_keeps_the_outputs_of_other_architectures(name, taps):
     assert_fused_alike(calibrated(built(name, taps)))
 
 
@@ -304,8 +307,11 @@ def depthwise_branches(channels: int, kernel_sizes, groups=(1, 1)) -> list[tuple
 
 @pytest.mark.parametrize("channels", [12, 32, 96, 240])
 @pytest.mark.parametrize("kernel_sizes", [(3, 5), (3, 5, 7)], ids=str)
-def test_branches_begin_at_a_block_and_no_channel_gets_a_smaller_kernel(channels, kernel_sizes):
-    """A branch that begins within a block of channels would be computed slower."""
+def test_branches_begin_at_multiples_of_block_and_no_kernel_gets_smaller(channels, kernel_sizes):
+    """A branch is a depthwise convolution for some of the channels.
+
+    Runtimes compute channels in blocks. A branch that begins inside a block is slower.
+    """
     branches = depthwise_branches(channels, kernel_sizes)
     *starts, total = accumulate(count for count, _ in branches)
     assert total == channels
@@ -324,7 +330,7 @@ def test_branches_end_at_the_boundaries_of_grouped_1x1_convolutions(channels, gr
 
 
 def naive_split(kernel_sizes: list[int], boundaries: list[int]) -> list[int]:
-    """Return where the rule of `split_by_kernel` ends a branch, channel by channel."""
+    """Decide for each channel whether `split_by_kernel` ends a branch there; return the ends."""
     ends = []
     for channel in range(1, len(kernel_sizes)):
         for border in range(channel, len(kernel_sizes)):
@@ -346,7 +352,7 @@ def naive_split(kernel_sizes: list[int], boundaries: list[int]) -> list[int]:
     st.lists(st.sampled_from([3, 5, 7]), min_size=1, max_size=70).map(sorted),
     st.sets(st.integers(1, 69), max_size=3),
 )
-def test_a_split_by_kernel_follows_its_rule_channel_by_channel(kernel_sizes, boundaries):
+def test_split_by_kernel_equals_a_naive_implementation(kernel_sizes, boundaries):
     boundaries = sorted(b for b in boundaries if b < len(kernel_sizes))
     layout = split_by_kernel(kernel_sizes, boundaries)
     assert layout.boundaries == naive_split(kernel_sizes, boundaries)
@@ -369,8 +375,8 @@ def test_a_layout_pads_with_zeros_and_locates_every_channel(sizes, min_channels,
         assert torch.equal(part[part > 0], want)
 
 
-def test_blocks_with_group_norm_stay_as_they_are():
-    """Group norm depends on all channels of a group, and cannot be folded."""
+def test_fusing_keeps_the_outputs_of_networks_with_group_norm():
+    """Group norm computes its statistics from each image, so it cannot be folded."""
     network = MixNet("s", taps=("head",), norm_cfg=dict(type="GN", num_groups=1)).eval()
     x = torch.randn(1, 3, SIZE, SIZE)
     with torch.no_grad():
@@ -385,21 +391,21 @@ def test_an_unknown_target_is_named():
 
 
 def joints(network: nn.Module) -> set[tuple[str, str]]:
-    """Return the ONNX nodes that split or join channels, each with its part of a block."""
+    """Return the ONNX nodes that split or join channels, each with the module that contains it."""
     with torch.no_grad():
         program = torch.onnx.export(network, (torch.zeros(1, 3, 64, 64),), verbose=False)
     nodes = set()
     for node in program.model_proto.graph.node:
         if node.op_type in ("Split", "SplitToSequence", "Slice", "Concat"):
             scopes = {prop.key: prop.value for prop in node.metadata_props}
-            scope = scopes.get("pkg.torch.onnx.name_scopes", "")  # torch's own passes leave none
+            scope = scopes.get("pkg.torch.onnx.name_scopes", "")  # none on nodes that torch adds
             nodes.add((node.op_type, *re.findall(r"'blocks\.\d\.\d\.(\w+)", scope)[-1:]))
     return nodes
 
 
 @pytest.mark.heavy
 def test_fused_depthwise_convolutions_neither_split_nor_join_channels():
-    """Only MixNet's grouped 1x1 convolutions do, and MobileNetV2 has none."""
+    """Only grouped 1x1 convolutions split and join channels. MixNet has some, MobileNetV2 none."""
     mixnet = MixNet("s", taps=("stage5", "head")).eval()
     mobilenet = MixMobileNetV2((3, 5, 7), taps=("stage5", "head")).eval()
     for network in (mixnet, mobilenet):

@@ -1,4 +1,4 @@
-"""Blocks against those of timm."""
+"""Comparison of our blocks with timm's."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def randomized(module: nn.Module) -> nn.Module:
     return module.eval()
 
 
-def test_squeeze_excite_equals_that_of_timm():
+def test_squeeze_excite_equals_timm():
     theirs = randomized(timm_blocks.SqueezeExcite(12, rd_channels=5, act_layer=nn.SiLU))
     ours = SqueezeExcite(12, 5, dict(type="SiLU"))
     ours.load_state_dict(theirs.state_dict())
@@ -42,9 +42,7 @@ def test_squeeze_excite_equals_that_of_timm():
         (20, 1, 0, (1, 1), "ReLU6"),
     ],
 )
-def test_inverted_residual_equals_that_of_timm(
-    out, stride, se_ratio, groups, act, kernel_sizes, padding
-):
+def test_inverted_residual_equals_timm(out, stride, se_ratio, groups, act, kernel_sizes, padding):
     kernels = {1: 1, 2: [1, 1]}
     se = partial(timm_blocks.SqueezeExcite, rd_ratio=se_ratio / 4) if se_ratio else None
     theirs = timm_blocks.InvertedResidual(
@@ -83,7 +81,7 @@ def test_inverted_residual_equals_that_of_timm(
 
 @pytest.mark.parametrize("residual", [True, False])
 @pytest.mark.parametrize(("out", "stride"), [(12, 1), (12, 2), (20, 1)])
-def test_depthwise_separable_equals_that_of_timm(out, stride, residual):
+def test_depthwise_separable_equals_timm(out, stride, residual):
     theirs = timm_blocks.DepthwiseSeparableConv(
         12, out, 3, stride, noskip=not residual, pw_act=not residual, act_layer=nn.ReLU6
     )

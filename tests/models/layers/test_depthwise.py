@@ -1,4 +1,4 @@
-"""Depthwise convolutions with faster gradients, against torch's own."""
+"""Our depthwise convolutions have the same outputs and gradients as torch's."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from mixdet.models.layers.depthwise import depthwise_conv
 from mixdet.models.layers.fast_path import onednn_computes
 
 pytestmark = pytest.mark.skipif(
-    not onednn_computes(torch.float32), reason="torch without oneDNN computes no strips"
+    not onednn_computes(torch.float32), reason="gradients in strips need oneDNN"
 )
 
 
 def kernel_widths(backward: Callable[[], object]) -> list[int]:
-    """The widths of the kernels whose gradient torch's convolution computes, in order."""
+    """Return the kernel width of each call of torch's convolution backward, in order."""
     with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as ran:
         backward()
     calls = [event for event in ran.events() if event.name == "aten::convolution_backward"]
@@ -35,7 +35,7 @@ def channels_last(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
 
 
 def both(x: Tensor, weight: Tensor, stride: int, padding: int) -> list[tuple[Tensor, ...]]:
-    """Output and gradients, ours and those of torch in float64."""
+    """Return our output and gradients, and those of torch in float64."""
     y = depthwise_conv(x, weight, stride, padding, len(weight))
     grad = torch.randn_like(y)
     ours = (y, *torch.autograd.grad(y, [x, weight], grad))
@@ -68,7 +68,7 @@ def test_output_and_gradients_equal_those_of_torch_in_float64(
 @pytest.mark.parametrize("size", [5, 7, 9, 11])
 @pytest.mark.parametrize("stride", [1, 2])
 def test_gradients_are_computed_in_strips_in_channels_last_only(size, stride):
-    """oneDNN is fast at kernels of at most 3 columns. Other layouts get whole kernels."""
+    """In channels_last, the gradient of the weight is computed in strips, otherwise at once."""
     conv, x = MixConv2d(16, size, stride), channels_last(2, 16, 12, 10)
     y = conv(x)
     assert 3 in kernel_widths(lambda: y.sum().backward())
@@ -78,7 +78,7 @@ def test_gradients_are_computed_in_strips_in_channels_last_only(size, stride):
 
 @pytest.mark.parametrize("padding", ["symmetric", "same"])
 @pytest.mark.parametrize("stride", [1, 2])
-def test_a_mixconv_has_the_gradients_of_its_merged_form(padding, stride):
+def test_a_mixconv_has_the_gradients_of_its_merged_convolution(padding, stride):
     conv = MixConv2d(24, (3, 5, 7, 9), stride=stride, padding=padding)
     merged = conv.merged().double()
     x = channels_last(2, 24, 11, 10)
@@ -95,12 +95,12 @@ def test_a_mixconv_has_the_gradients_of_its_merged_form(padding, stride):
 
 def test_no_gradient_is_computed_for_a_frozen_kernel_or_an_image():
     conv, x = MixConv2d(8, 5), channels_last(1, 8, 6, 6)
-    y = conv(x.detach())  # an image needs no gradient
+    y = conv(x.detach())  # needs no gradient, like an image
     assert {*kernel_widths(lambda: y.sum().backward())} == {3}
     conv.weight.requires_grad_(False)
     conv.weight.grad = None
     y = conv(x)
-    assert kernel_widths(lambda: y.sum().backward()) == [5]  # the input's alone
+    assert kernel_widths(lambda: y.sum().backward()) == [5]  # only the input's gradient
     assert conv.weight.grad is None
     assert x.grad is not None
 
@@ -137,7 +137,7 @@ def test_gradients_under_autocast_equal_those_of_torch(size, stride):
         torch.testing.assert_close(one, other, rtol=0.05, atol=0.3)
 
 
-def test_functional_and_forward_derivatives_work():
+def test_torch_func_forward_mode_empty_batches_and_disabled_onednn_work():
     conv, x = MixConv2d(6, 5), channels_last(2, 6, 7, 6).detach()
     params = {"weight": conv.weight.detach()}
 

@@ -1,4 +1,4 @@
-"""MixConv2d against timm's, its definition, and one merged convolution."""
+"""Comparison of `MixConv2d` with its definition, timm's module and one merged convolution."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ splits = st.sampled_from(["equal", "exponential"])
 
 @st.composite
 def mixconvs(draw, dtype=torch.float64) -> tuple[nn.Module, dict]:
-    """Any MixConv2d with random weights, and its arguments."""
+    """Draw a MixConv2d with random weights, and its arguments."""
     dilated = draw(st.booleans())
     kwargs = dict(
         channels=draw(st.integers(1, 40)),
@@ -50,7 +50,7 @@ def images(draw, channels: int, dtype=torch.float64) -> Tensor:
 
 
 def naive(conv: nn.Module, x: Tensor, kwargs: dict) -> Tensor:
-    """Convolve each channel by itself, with the kernel and padding of the definition."""
+    """Convolve each channel by itself, with the kernel and padding that the definition gives it."""
     groups, stride = len(kwargs["kernel_sizes"]), kwargs["stride"]
     channels = kwargs["channels"]
     if kwargs["split"] == "exponential":
@@ -64,7 +64,7 @@ def naive(conv: nn.Module, x: Tensor, kwargs: dict) -> Tensor:
     outputs = []
     for channel, (size, weight) in enumerate(zip(sizes, weights, strict=True)):
         dilation = kwargs["dilation"]
-        if kwargs["dilated"]:  # nine taps, spread over the window of a size x size kernel
+        if kwargs["dilated"]:  # a 3x3 kernel, spread over size x size pixels
             window = weight.new_zeros(1, size, size)
             window[:, :: (size - 1) // 2, :: (size - 1) // 2] = weight
             weight = window
@@ -94,7 +94,7 @@ def test_a_split_follows_the_definition_and_sums_to_the_channels(channels, group
         assert sizes[:-1] == [channels // 2**i for i in range(1, groups)]
 
 
-def test_the_papers_examples_of_a_split():
+def test_splits_of_64_and_32_channels():
     assert split_channels(64, 4, "equal") == [16, 16, 16, 16]
     assert split_channels(64, 4, "exponential") == [32, 16, 8, 8]
     assert split_channels(32, 3) == [12, 10, 10]
@@ -115,9 +115,7 @@ def test_mixconv_equals_its_definition_channel_by_channel(data):
 @pytest.mark.parametrize(("stride", "dilation"), [(1, 1), (2, 1), (1, 2), (2, 2)])
 @pytest.mark.parametrize("kernel_sizes", [(3, 5), (3, 5, 7), (3, 5, 7, 9, 11)])
 @pytest.mark.parametrize("size", [(14, 21), (15, 8)])
-def test_mixconv_equals_that_of_timm_with_the_same_weights(
-    kernel_sizes, stride, dilation, padding, size
-):
+def test_mixconv_equals_timm_with_the_same_weights(kernel_sizes, stride, dilation, padding, size):
     theirs = MixedConv2d(
         26,
         26,
@@ -260,7 +258,7 @@ def test_wrong_arguments_of_mixconv_are_refused(kwargs, message):
         MixConv2d(**dict(channels=12, kernel_sizes=(3, 5, 7)) | kwargs)
 
 
-def test_the_signature_has_the_arguments():
+def test_the_arguments_have_the_documented_order():
     assert list(inspect.signature(MixConv2d).parameters) == [
         *("channels", "kernel_sizes", "stride", "dilation", "split", "padding", "dilated")
     ]

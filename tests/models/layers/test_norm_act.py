@@ -1,4 +1,4 @@
-"""A norm and an activation in one step, against the two modules one after the other."""
+"""Batch norm and activation in one step give the results of the two separate modules."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Step(nn.Sequential):
 
 
 def norm_and_act(act: type[nn.Module], **kwargs: float) -> nn.Sequential:
-    """A norm and an activation whose parameters leave no part of the activation out."""
+    """Return a norm and an activation. Large weights spread its outputs below 0 and above 6."""
     modules = nn.Sequential(nn.BatchNorm2d(6, **kwargs), act(inplace=True))
     nn.init.uniform_(modules[0].weight, 1, 5)
     nn.init.normal_(modules[0].bias)
@@ -33,11 +33,11 @@ def images(dtype: torch.dtype = torch.float32, size=(5, 4), **kwargs) -> Tensor:
     return (torch.randn(3, 6, *size) * 3 + 1).to(dtype=dtype, **kwargs)
 
 
-LARGE = (512, 512)  # 18 MiB in float32: the gradient of x takes the place of the activation's
+LARGE = (512, 512)  # 18 MiB in float32, above the limit from which gradients are written in place
 
 
 def saved_bytes(function, x: Tensor) -> int:
-    """The bytes that autograd stores for `function(x)`, without those of `x` and of the result."""
+    """Return the bytes that autograd stores for `function(x)`, not counting `x` and the result."""
     stored = {}
 
     def pack(tensor: Tensor) -> int:
@@ -51,7 +51,7 @@ def saved_bytes(function, x: Tensor) -> int:
 
 @pytest.mark.parametrize("act", ACTS)
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])  # norms stay float32
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])  # weights stay float32
 @pytest.mark.parametrize("last", [False, True])
 def test_one_step_equals_the_two_modules(act, layout, dtype, last):
     plain = norm_and_act(act, momentum=0.03, eps=1e-3)
@@ -73,7 +73,7 @@ def test_one_step_equals_the_two_modules(act, layout, dtype, last):
 
 @pytest.mark.parametrize("act", ACTS)
 def test_gradients_of_large_tensors_equal_those_of_the_two_modules(act):
-    """In float64, since float32 rounds sums over so many pixels."""
+    """The test uses float64, because float32 rounds sums over so many pixels."""
     ours = norm_and_act(act).double()
     plain = copy.deepcopy(ours)
     x = images(torch.float64, LARGE, memory_format=torch.channels_last).requires_grad_()
@@ -102,7 +102,7 @@ def test_the_last_output_may_be_changed_in_place(act):
 def test_first_and_second_derivatives_pass_gradcheck(act):
     norm, act = norm_and_act(act).double()
     inputs = (images(torch.float64)[:2, :, :1].requires_grad_(), norm.weight, norm.bias)
-    del norm.weight, norm.bias  # then what takes their places need not be a parameter
+    del norm.weight, norm.bias  # then they can be set to tensors that are not parameters
 
     def function(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         norm.weight, norm.bias = weight, bias
@@ -114,7 +114,7 @@ def test_first_and_second_derivatives_pass_gradcheck(act):
 
 def test_one_step_stores_less_than_the_two_modules():
     x = images().requires_grad_()
-    channels = 6 * 4 * 8  # mean, deviation and the like
+    channels = 6 * 4 * 8  # bytes of up to 4 float64 values for each of 6 channels
     for act in (nn.SiLU, nn.ReLU6):
         plain = norm_and_act(act)
         assert saved_bytes(plain, x) >= x.nbytes
@@ -123,7 +123,7 @@ def test_one_step_stores_less_than_the_two_modules():
 
 
 def test_the_gradient_of_a_large_tensor_needs_no_second_tensor():
-    """It is written over the activation's gradient, and not over that of `y`."""
+    """The gradient of `x` overwrites the gradient of the norm's output, but not that of `y`."""
     for act in ACTS:
         x = images(size=LARGE, memory_format=torch.channels_last).requires_grad_()
         y = apply_norm_act(*norm_and_act(act), x)
@@ -138,7 +138,7 @@ def test_the_gradient_of_a_large_tensor_needs_no_second_tensor():
 
 @pytest.mark.parametrize("act", ACTS)
 def test_large_gradients_of_a_model_in_half_are_finite(act):
-    """Sums over all pixels would overflow in float16."""
+    """If the sums over all pixels were in float16, they would overflow."""
     norm, act = nn.BatchNorm2d(6).half(), act()
     x = (images(size=(768, 768)) * 1e-3).half().to(memory_format=torch.channels_last)
     x.requires_grad_()
@@ -224,16 +224,16 @@ def test_one_step_can_be_traced_in_training(trace):
     torch.testing.assert_close(trace(copy.deepcopy(step))(x), expected)
 
 
-def test_an_empty_batch_leaves_the_statistics():
-    """The plain module does so too."""
+def test_an_empty_batch_does_not_change_the_statistics():
+    """`nn.BatchNorm2d` does not change them either."""
     x = torch.zeros(0, 6, 5, 4)
     norm, act = norm_and_act(nn.SiLU)
     assert apply_norm_act(norm, act, x).shape == x.shape
     assert torch.equal(norm.running_var, torch.ones(6))
 
 
-def test_one_value_a_channel_is_refused_and_leaves_the_statistics():
-    """The plain module does so too: a variance of one value would be NaN."""
+def test_one_value_per_channel_is_refused_without_changing_the_statistics():
+    """`nn.BatchNorm2d` refuses it too, because the variance of one value would be NaN."""
     norm = nn.BatchNorm2d(4)
     with pytest.raises(ValueError, match="more than 1 value per channel"):
         apply_norm_act(norm, nn.ReLU6(), torch.randn(1, 4, 1, 1))

@@ -1,4 +1,4 @@
-"""1x1 convolutions, against torch's own, called one by one."""
+"""Comparison of our 1x1 convolutions with torch's, which are called group by group."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def one_by_one(split: SplitPointwiseConv2d, x: Tensor) -> Tensor:
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("groups", [1, 2, 3])
-def test_output_and_gradients_of_groups_equal_those_of_torch(groups, dtype, layout):
+def test_output_and_gradients_of_groups_equal_torch(groups, dtype, layout):
     split = SplitPointwiseConv2d(12, 18, groups).to(dtype)
     x = images(12, dtype).contiguous(memory_format=layout).requires_grad_()
     got, want = split(x), one_by_one(split, x)
@@ -43,7 +43,7 @@ def test_output_and_gradients_of_groups_equal_those_of_torch(groups, dtype, layo
 
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("groups", [1, 4])
-def test_a_single_convolution_equals_that_of_torch(groups, bias):
+def test_a_single_convolution_equals_torch(groups, bias):
     conv, x = PointwiseConv2d(8, 12, 1, groups=groups, bias=bias), images(8)
     torch.testing.assert_close(conv(x), nn.Conv2d.forward(conv, x))
 
@@ -51,8 +51,8 @@ def test_a_single_convolution_equals_that_of_torch(groups, bias):
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("groups", [1, 4])
 @pytest.mark.parametrize("size", [(1, 1), (40, 40), (41, 40)], ids=str)
-def test_the_output_of_one_image_without_gradients_equals_that_of_torch(groups, size, bias):
-    """A matrix product computes few cells, a convolution more of them."""
+def test_the_output_of_one_image_without_gradients_equals_torch(groups, size, bias):
+    """Up to 40 x 40 cells are computed by a matrix product, more cells by a convolution."""
     conv = PointwiseConv2d(8, 12, 1, groups=groups, bias=bias)
     x = torch.randn(1, 8, *size).contiguous(memory_format=torch.channels_last)
     with torch.no_grad():
@@ -61,7 +61,7 @@ def test_the_output_of_one_image_without_gradients_equals_that_of_torch(groups, 
     assert got.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_a_graph_traced_with_one_image_takes_two():
+def test_a_graph_traced_with_one_image_works_for_two_images():
     conv = PointwiseConv2d(8, 12, 1)
     one, two = (x.contiguous(memory_format=torch.channels_last) for x in torch.randn(2, 2, 8, 7, 5))
     with torch.no_grad():
@@ -80,7 +80,7 @@ def test_hooks_on_the_groups_fire():
 
 
 def test_a_module_in_place_of_a_group_is_called():
-    """Adapters and quantizers do so; they may have the weight of the convolution they wrap."""
+    """Adapters and quantizers wrap a convolution, and the wrapper may share its weight."""
 
     class Twice(nn.Module):
         def __init__(self, conv: nn.Conv2d) -> None:
@@ -97,7 +97,7 @@ def test_a_module_in_place_of_a_group_is_called():
     torch.testing.assert_close(split(x)[:, 2:], 2 * plain[:, 2:])
 
 
-def test_vmap_works_and_so_does_torch_without_onednn():
+def test_vmap_and_disabled_onednn_give_the_same_output():
     conv = PointwiseConv2d(6, 4, 1)
     x = torch.randn(2, 3, 6, 7, 5)
     want = torch.stack([conv(batch) for batch in x])
@@ -107,8 +107,8 @@ def test_vmap_works_and_so_does_torch_without_onednn():
         torch.testing.assert_close(conv(channels_last), want[0])
 
 
-def test_exported_convolutions_are_plain():
-    """The dilation that makes torch call oneDNN is for this machine only."""
+def test_exported_convolutions_have_no_dilation():
+    """In torch, a dilation of 2 selects oneDNN. An exported network must not contain it."""
     program = torch.export.export(MixNet().eval(), (torch.zeros(1, 3, 64, 64),))
     calls = [node for node in program.graph.nodes if "conv2d" in str(node.target)]
     assert len(calls) > 40
@@ -118,7 +118,7 @@ def test_exported_convolutions_are_plain():
 
 
 def test_a_remainder_of_channels_goes_to_the_first_group():
-    """A MixNet of another width may have such groups."""
+    """A MixNet with other numbers of channels may have groups of unequal sizes."""
     conv, x = SplitPointwiseConv2d(7, 9, 2), images(7)
     first, second = conv.children()
     want = torch.cat([F.conv2d(x[:, :4], first.weight), F.conv2d(x[:, 4:], second.weight)], 1)

@@ -1,4 +1,4 @@
-"""Assigning a batch at once against mmdet's assigner, image by image."""
+"""Comparison of `assign_batch` with mmdet's assigner, which assigns image by image."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mmengine.structures import InstanceData
 from mixdet.models.task_modules.batch_assign import assign_batch, can_assign_batch, pad_truths
 
 side = st.integers(0, 12)
-# Whole numbers on a small canvas give ties, and boxes without an area.
+# Small whole numbers often give equal overlaps, and boxes without an area.
 box = st.tuples(side, side, side, side).map(
     lambda c: [min(c[0], c[2]), min(c[1], c[3]), max(c[0], c[2]), max(c[1], c[3])]
 )
@@ -58,7 +58,7 @@ def test_a_batch_without_an_object_is_background():
 
 
 class OwnAssigner(MaxIoUAssigner):
-    """A subclass may assign by other rules."""
+    """A subclass. It may assign by other rules, so `assign_batch` must not replace it."""
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""TensorFlow's anchors, by hand and against those of torchvision."""
+"""The anchors equal TensorFlow's, computed by hand, and those of torchvision."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mixdet.models import TFSSDAnchorGenerator
 
 SIZE = 320
 GRIDS = (20, 10, 5, 3, 2, 1)
-STRIDES = (16, 32, 64, 107, 160, 320)  # rounded, as SSDLite hands them on
+STRIDES = (16, 32, 64, 107, 160, 320)  # rounded, as SSDLite passes them
 
 
 @pytest.fixture(scope="module")
@@ -26,12 +26,12 @@ def boxes(center: tuple[float, float], sizes: list[tuple[float, float]]) -> torc
     return torch.cat([torch.tensor(center) - half, torch.tensor(center) + half], 1)
 
 
-def test_the_anchors_of_two_cells_by_hand(levels):
-    """Level 1, row 2, column 5: 32, and 64 in two ratios. Level 4, row 1, column 2: 208."""
+def test_the_anchors_of_two_cells_equal_those_by_hand(levels):
+    """Level 1 has anchors of scale 32 and 64 pixels. Level 4 has scale 208, and a larger square."""
     first = boxes((5.5 * 16, 2.5 * 16), [(32, 32), (90.5097, 45.2548), (45.2548, 90.5097)])
     torch.testing.assert_close(levels[0].view(20, 20, 3, 4)[2, 5], first, rtol=0, atol=1e-3)
 
-    # scales 0.65 and, of the next level, 0.8: a square of 320 * sqrt(0.52)
+    # the scale is 0.65, and 0.8 in the next level; the larger square has side 320 * sqrt(0.52)
     fourth = boxes(
         (800 / 3, 160.0),
         [
@@ -47,7 +47,7 @@ def test_the_anchors_of_two_cells_by_hand(levels):
 
 
 def test_levels_two_to_six_equal_torchvision(levels):
-    """torchvision has the same six boxes a cell, in another order."""
+    """torchvision has the same six boxes per cell, in another order."""
     scales = [0.35, 0.5, 0.65, 0.8, 0.95, 1.0]
     generator = DefaultBoxGenerator([[2, 3]] * 5, scales=scales, clip=False)
     images = ImageList(torch.zeros(1, 3, SIZE, SIZE), [(SIZE, SIZE)])
@@ -57,12 +57,12 @@ def test_levels_two_to_six_equal_torchvision(levels):
     torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-3)
 
 
-def test_scales_lie_between_the_given_ends():
-    """Small objects need a smaller scale."""
+def test_scales_rise_from_min_scale_to_max_scale():
+    """A level's last anchor is a square of scale sqrt(s s'), where s' is the next level's scale."""
     generator = TFSSDAnchorGenerator((8, 16, 32), 160, min_scale=0.1, max_scale=0.5)
     sides = [(level[-1, 2] - level[-1, 0]).item() for level in generator.base_anchors[1:]]
     assert sides == pytest.approx([160 * 0.15**0.5, 160 * 0.5**0.5])
 
 
-def test_a_single_level_has_three_anchors():
+def test_a_single_level_has_three_anchors_per_cell():
     assert TFSSDAnchorGenerator((16,), 320).num_base_priors == [3]
