@@ -76,7 +76,7 @@ def draw_differences(rows: Sequence[RowSummary]) -> str:
 
 
 def draw_learning_curves(comparison: Comparison, rows: Sequence[RowSummary]) -> str:
-    """Draw mAP by epoch: the mean over seeds, and a band from the lowest to the highest seed."""
+    """Draw the mAP of each epoch: its mean over the seeds, and a band from minimum to maximum."""
 
     def draw(axes) -> None:
         for index, row in enumerate(rows):

@@ -8,8 +8,8 @@ from collections.abc import Callable
 import matplotlib
 from matplotlib.figure import Figure
 
-# Seven colors of Okabe and Ito's palette for color-blind readers, a brown, a gray, and darker
-# shades of four of the seven
+# The palette of Okabe and Ito for color-blind readers, without its yellow. The last six colors are
+# additions: a brown, a gray and four darker shades.
 COLORS = (
     *("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C564B"),
     *("#7F7F7F", "#004C76", "#8F3F00", "#006B4E", "#8A4F71"),

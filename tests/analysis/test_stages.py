@@ -12,10 +12,10 @@ from tests.conftest import ROOT
 @pytest.mark.parametrize(
     "name",
     [
-        "table1/ssdlite_mixnet_m_tf_coco",  # the last output of the backbone is its head's
+        "table1/ssdlite_mixnet_m_tf_coco",  # the backbone's last output is its 1x1 head
         "table1/ssdlite_mobilenet_v1_mix357_coco",
-        "ssdlite_mixnet_s_digits",  # the last output of the backbone is a stage's
-        "ssdlite_mobilenet_v2_mmdet_digits",  # only mmdet's own classes
+        "ssdlite_mixnet_s_digits",  # the backbone's last output is a stage
+        "ssdlite_mobilenet_v2_mmdet_digits",  # has no module of MixDet
     ],
 )
 def test_the_rows_add_up_to_the_network(name):
@@ -27,7 +27,7 @@ def test_the_rows_add_up_to_the_network(name):
 
 
 def test_the_blocks_of_mixnet_s_equal_those_of_the_paper():
-    """They are in figure 6 (a). The resolutions are for an input of 320 x 320 pixels."""
+    """Figure 6 (a) draws the blocks. The resolutions are for an input of 320 x 320 pixels."""
     rows = describe_stages(ROOT / "configs/ssdlite_mixnet_s_coco.py")
     body = [row[:7] for row in rows if row.name.startswith("stage")]
     assert body == [

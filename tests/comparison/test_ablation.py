@@ -48,7 +48,7 @@ def test_a_config_differs_from_the_base_in_its_block_only(tmp_path):
 @pytest.mark.parametrize(
     ("config", "block", "kernels", "words"),
     [
-        (V2, 14, (3, 5), "no block 14"),  # stage5, its last output, ends with block 13
+        (V2, 14, (3, 5), "no block 14"),  # the backbone ends with block 13
         (V2, 2, (4,), "kernel size 4"),
         (V2.replace("mobilenet_v2_3x3", "mixnet_s_plainhead"), 2, (5,), "MixNet cannot change"),
     ],
@@ -77,5 +77,5 @@ def test_an_ablation_trains_and_reports_every_block(tmp_path):
         ["2", "2", "2", "+960"],
         ["7", "4", "2", "+960"],
     ]
-    assert all("not separable" in row[3] for row in rows)  # one seed separates nothing
+    assert all("not separable" in row[3] for row in rows)  # one seed gives no interval
     assert "change in mAP" in (out / "ablation.svg").read_text()

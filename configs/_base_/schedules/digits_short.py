@@ -1,4 +1,4 @@
-"""The digit recipe cut to 3 epochs, 750 iterations: short enough for many runs on a CPU."""
+"""The digit recipe for 3 epochs (750 iterations in all), which allows many runs on a CPU."""
 
 _base_ = "digits.py"
 

@@ -19,7 +19,7 @@ TIMM |= {(arch, "same"): f"tf_mixnet_{arch}" for arch in ("s", "m", "l")}
 
 
 def timm_model(name: str) -> nn.Module:
-    """Return a timm model with random weights and batch norms, in evaluation mode."""
+    """Return a timm model in evaluation mode. Its weights and its batch norms are random."""
     torch.manual_seed(0)
     return randomize_norms(timm.create_model(name))
 
