@@ -36,15 +36,19 @@ def test_exported_names_exist_and_have_docstrings(name):
 
 
 def used_objects(file: Path) -> Iterator[object]:
-    """The objects that a test file imports from mixdet and then uses."""
+    """Yield the objects of mixdet that a test file imports, or reads from an imported module."""
     nodes = [*ast.walk(ast.parse(file.read_text()))]
-    used = {node.id for node in nodes if isinstance(node, ast.Name)}
+    names = {node.id for node in nodes if isinstance(node, ast.Name)}
+    imported = {}
     for node in nodes:
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("mixdet"):
             module = importlib.import_module(node.module)
             for alias in node.names:
-                if (alias.asname or alias.name) in used:
-                    yield getattr(module, alias.name, None)
+                imported[alias.asname or alias.name] = getattr(module, alias.name, None)
+    yield from (value for name, value in imported.items() if name in names)
+    for node in nodes:
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            yield getattr(imported.get(node.value.id), node.attr, None)
 
 
 def types_in_configs() -> set[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mixdet.analysis import count_complexity, describe_stages
+from mixdet.analysis import StageSummary, count_complexity, describe_stages
 from mixdet.analysis.stages import stages_table
 from tests.conftest import ROOT
 
@@ -21,6 +21,7 @@ from tests.conftest import ROOT
 def test_the_rows_add_up_to_the_network(name):
     path = ROOT / f"configs/{name}.py"
     rows, whole = describe_stages(path), count_complexity(path)
+    assert all(isinstance(row, StageSummary) for row in rows)
     assert sum(row.params for row in rows) == whole.params
     assert sum(row.madds for row in rows) == whole.madds
     assert f"{whole.params:,}" in stages_table(rows).splitlines()[-1]

@@ -11,7 +11,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from scipy import stats
 
-from mixdet.comparison import paired_interval
+from mixdet.comparison import Interval, paired_interval
 from mixdet.comparison.score_intervals import ImageAP, bootstrap_images
 
 IMAGES = (3, 4, 8, 15, 16, 23)
@@ -24,6 +24,7 @@ def by_seed(values):
 def test_a_few_seeds_give_the_paired_t_interval():
     base, ours = [40.0, 41.5, 39.2, 40.8], [41.1, 41.9, 40.9, 41.0]
     interval = paired_interval(by_seed(ours), by_seed(base))
+    assert isinstance(interval, Interval)
     expected = stats.ttest_rel(ours, base).confidence_interval(0.95)
     assert interval.mean == pytest.approx(np.subtract(ours, base).mean())
     assert (interval.low, interval.high) == pytest.approx((expected.low, expected.high))

@@ -40,7 +40,7 @@ from mixdet import doctor
 checks = {check.name: check for check in doctor.examine()}
 assert checks['MixNet-S'].level == 'ok', checks['MixNet-S']
 from mmengine.utils.dl_utils import mmcv_full_available
-from mmcv.utils import check_ops_exist
+from mmcv.utils.ext_loader import check_ops_exist
 assert not mmcv_full_available()
 assert not check_ops_exist()
 """

@@ -15,7 +15,7 @@ from mixdet.inference import Detector
 
 @pytest.fixture(scope="module")
 def image(images) -> Path:
-    return sorted((images / "val2017").glob("*.jpg"))[0]
+    return sorted((images / "val2017").glob("*.png"))[0]
 
 
 def best(predictions: dict) -> tuple[np.ndarray, np.ndarray]:
@@ -39,7 +39,7 @@ def test_det_inferencer_detects_as_the_detector(trained, image, tmp_path):
 def test_det_inferencer_takes_batches_and_arrays(trained, images):
     config, checkpoint = trained
     inferencer = DetInferencer(str(config), str(checkpoint), device="cpu", show_progress=False)
-    files = sorted((images / "val2017").glob("*.jpg"))[:3]
+    files = sorted((images / "val2017").glob("*.png"))[:3]
     single = inferencer([str(file) for file in files], batch_size=1)["predictions"]
     batched = inferencer([str(file) for file in files], batch_size=3)["predictions"]
     for one, other in zip(single, batched, strict=True):

@@ -11,8 +11,9 @@ from types import SimpleNamespace
 import pytest
 from mmengine.fileio import get_file_backend
 from mmengine.logging import MessageHub
+from mmengine.runner import find_latest_checkpoint
 
-from mixdet.engine import SafeCheckpointHook
+from mixdet.engine import AtomicBackend, SafeCheckpointHook, write_last_checkpoint
 from mixdet.errors import MixDetError
 from mixdet.outputs import write_atomically
 
@@ -24,6 +25,7 @@ def write_again_and_again(path) -> None:
 
 def test_the_backend_writes_bytes_and_text(tmp_path):
     backend = get_file_backend(backend_args={"backend": "atomic"})
+    assert isinstance(backend, AtomicBackend)
     backend.put(b"\x00\x01", tmp_path / "new folder" / "a")
     backend.put_text("é", tmp_path / "b")
     assert (tmp_path / "new folder" / "a").read_bytes() == b"\x00\x01"
@@ -89,6 +91,11 @@ class FakeRunner(SimpleNamespace):
 
 def names(folder):
     return {path.name for path in folder.glob("*.pth")}
+
+
+def test_mmengine_finds_the_last_checkpoint_that_was_recorded(tmp_path):
+    write_last_checkpoint(tmp_path, tmp_path / "epoch_2.pth")
+    assert find_latest_checkpoint(tmp_path) == str(tmp_path / "epoch_2.pth")
 
 
 def test_last_checkpoint_always_names_a_complete_checkpoint(tmp_path):

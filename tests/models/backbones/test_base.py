@@ -16,7 +16,8 @@ from torchvision.models.feature_extraction import create_feature_extractor
 
 from mixdet.errors import MixDetError
 from mixdet.models import MixMobileNetV1, MixMobileNetV2, MixNet
-from tests.models.backbones.test_mixnet import MIXNET_TAPS
+from mixdet.models.layers import Expansion
+from tests.models.backbones.test_mixnet import MIXNET_TAPS, TIMM, timm_model, timm_outputs
 
 
 def image(*size: int) -> Tensor:
@@ -279,11 +280,24 @@ def timm_mixnet() -> nn.Module:
 TAPPED = ("stage4.expansion", "stage6")  # stage4.expansion is an output inside blocks.3.0
 
 
+def with_weights_of(theirs: nn.Module, **kwargs) -> MixNet:
+    """Return our MixNet-S with the weights of timm's, in evaluation mode."""
+    ours = MixNet(**dict(taps=TAPPED) | kwargs).eval()
+    ours.load_state_dict(theirs.state_dict())
+    return ours
+
+
+def assert_equals_timm(network: nn.Module, theirs: nn.Module, x: Tensor) -> None:
+    """Assert that a network with the taps `TAPPED` computes what timm's network does."""
+    expected = timm_outputs(theirs, x)
+    for tap, output in zip(TAPPED, network(x), strict=True):
+        torch.testing.assert_close(output, expected[tap], rtol=0, atol=1e-4)
+
+
 @pytest.mark.parametrize("with_cp", [False, True])
 @pytest.mark.parametrize("name", ["blocks.2", "blocks.3", "blocks.3.0", "blocks.3.1"])
 def test_forward_hooks_on_stages_and_blocks_get_the_outputs_of_timm(timm_mixnet, name, with_cp):
-    ours = MixNet(taps=TAPPED, with_cp=with_cp).eval()
-    ours.load_state_dict(timm_mixnet.state_dict())
+    ours = with_weights_of(timm_mixnet, with_cp=with_cp)
     seen, x = [], image()
     for network in (ours, timm_mixnet):
         module = network.get_submodule(name)
@@ -292,9 +306,27 @@ def test_forward_hooks_on_stages_and_blocks_get_the_outputs_of_timm(timm_mixnet,
     torch.testing.assert_close(*seen, rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize(
-    "wrap", [checkpoint_wrapper, lambda block: torch.compile(block, backend="eager")]
-)
+def test_a_hook_can_replace_the_output_of_an_expansion_that_ends_the_network():
+    backbone = MixNet(taps=["stage6.expansion"]).eval()
+    assert isinstance(backbone.blocks[-1][0], Expansion)
+    backbone.blocks[-1][0].register_forward_hook(lambda _, __, output: torch.ones_like(output))
+    (output,) = backbone(image())
+    assert (output == 1).all()
+
+
+WRAPPERS = [checkpoint_wrapper, lambda block: torch.compile(block, backend="eager")]
+
+
+@pytest.mark.parametrize("wrap", WRAPPERS)
+def test_wrapped_blocks_compute_what_timm_does(timm_mixnet, wrap):
+    ours = with_weights_of(timm_mixnet)
+    for stage in ours.blocks:
+        stage[0] = wrap(stage[0])
+    with torch.no_grad():
+        assert_equals_timm(ours, timm_mixnet, image())
+
+
+@pytest.mark.parametrize("wrap", WRAPPERS)
 @pytest.mark.parametrize("taps", [TAPPED, ("stage6.expansion", "stage6")], ids=",".join)
 def test_wrapped_blocks_give_the_same_outputs_and_gradients(taps, wrap):
     plain = MixNet(taps=taps)
@@ -312,16 +344,14 @@ def test_wrapped_blocks_give_the_same_outputs_and_gradients(taps, wrap):
 
 @pytest.mark.parametrize("padding", ["symmetric", "same"])
 def test_a_backbone_can_be_traced_by_torch_fx(padding):
-    backbone = MixNet(taps=TAPPED, padding=padding).eval()
-    traced = torch.fx.symbolic_trace(backbone)
+    theirs = timm_model(TIMM["s", padding])
+    traced = torch.fx.symbolic_trace(with_weights_of(theirs, padding=padding))
     for x in (image(), image(33, 50)):
-        for output, expected in zip(traced(x), backbone(x), strict=True):
-            torch.testing.assert_close(output, expected)
+        assert_equals_timm(traced, theirs, x)
 
 
 def test_the_feature_extractor_of_torchvision_gives_the_features_of_timm(timm_mixnet):
-    ours = MixNet(taps=TAPPED).eval()
-    ours.load_state_dict(timm_mixnet.state_dict())
+    ours = with_weights_of(timm_mixnet)
     x, nodes = image(), ["blocks.2", "blocks.3", "blocks.5"]
     features = [
         create_feature_extractor(network, nodes).eval()(x) for network in (ours, timm_mixnet)
@@ -330,18 +360,16 @@ def test_the_feature_extractor_of_torchvision_gives_the_features_of_timm(timm_mi
         torch.testing.assert_close(features[0][name], features[1][name], rtol=0, atol=1e-4)
 
 
-def test_a_backbone_can_be_traced_by_torch_jit():
-    backbone, x = MixNet(taps=TAPPED).eval(), image()
-    for output, expected in zip(torch.jit.trace(backbone, x)(x), backbone(x), strict=True):
-        torch.testing.assert_close(output, expected)
+def test_a_backbone_can_be_traced_by_torch_jit(timm_mixnet):
+    x = image()
+    assert_equals_timm(torch.jit.trace(with_weights_of(timm_mixnet), x), timm_mixnet, x)
 
 
 @pytest.mark.parametrize("with_cp", [False, True])
-def test_a_backbone_can_be_exported(with_cp):
-    backbone, x = MixNet(taps=TAPPED, with_cp=with_cp).eval(), image()
-    program = torch.export.export(backbone, (x,))
-    for output, expected in zip(program.module()(x), backbone(x), strict=True):
-        torch.testing.assert_close(output, expected)
+def test_a_backbone_can_be_exported(timm_mixnet, with_cp):
+    x = image()
+    program = torch.export.export(with_weights_of(timm_mixnet, with_cp=with_cp), (x,))
+    assert_equals_timm(program.module(), timm_mixnet, x)
 
 
 @pytest.mark.parametrize("training", [False, True])

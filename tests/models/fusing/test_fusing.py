@@ -22,7 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from mixdet.errors import MixDetError
 from mixdet.models import MixMobileNetV2, MixNet, split_channels
 from mixdet.models.backbones.base import Row, StagedBackbone
-from mixdet.models.fusing import fuse
+from mixdet.models.fusing import FUSED_FORMS, FusedForm, fuse
 from mixdet.models.fusing.forms import BLOCK
 from mixdet.models.fusing.layout import ChannelLayout, split_by_kernel
 from mixdet.models.layers import InvertedResidual
@@ -84,6 +84,14 @@ def test_fusing_keeps_the_outputs_of_every_config(path: Path):
     assert before.keys() == after.keys()
     assert all(torch.equal(value, after[name]) for name, value in before.items())
     assert not model.training
+
+
+@pytest.mark.parametrize("target", FUSED_FORMS)
+def test_every_target_has_a_form(target):
+    assert isinstance(FUSED_FORMS[target], FusedForm)
+    network, x = calibrated(MixNet(taps=["stage3"])), torch.randn(1, 3, SIZE, SIZE).double()
+    with torch.no_grad():
+        torch.testing.assert_close(fuse(network, target)(x), network(x))
 
 
 def test_computing_in_place_overwrites_no_tensor_that_is_read_later():

@@ -13,10 +13,11 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from mmengine.model import initialize
 from timm.layers import MixedConv2d
+from timm.layers import pad_same as timm_pad_same
 from torch import Tensor, nn
 
 from mixdet.models import MixConv2d, split_channels
-from mixdet.models.layers import Conv2dSame
+from mixdet.models.layers import Conv2dSame, DepthwiseConv2d, pad_same
 
 few_examples = settings(deadline=None, max_examples=60)
 odd = st.sampled_from([3, 5, 7, 9, 11])
@@ -196,11 +197,22 @@ def test_merging_dilated_kernels_keeps_a_common_dilation():
 @pytest.mark.parametrize("kernel_sizes", [5, (5,), [5]])
 def test_one_kernel_is_a_plain_depthwise_convolution(kernel_sizes):
     conv = MixConv2d(12, kernel_sizes, stride=2)
+    assert isinstance(conv, DepthwiseConv2d)
     assert isinstance(conv, nn.Conv2d)
     assert list(conv.state_dict()) == ["weight"]
     x = torch.randn(1, 12, 9, 9)
     expected = F.conv2d(x, conv.weight, stride=2, padding=2, groups=12)
     torch.testing.assert_close(conv(x), expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("size", [(7, 8), (9, 12)])
+@pytest.mark.parametrize(("kernel_size", "stride", "dilation"), [(3, 1, 1), (5, 2, 1), (3, 2, 2)])
+def test_pad_same_pads_as_timm_does(size, kernel_size, stride, dilation):
+    x = torch.randn(1, 2, *size)
+    sides = ([value, value] for value in (kernel_size, stride, dilation))
+    torch.testing.assert_close(
+        pad_same(x, kernel_size, stride, dilation), timm_pad_same(x, *sides), rtol=0, atol=0
+    )
 
 
 @pytest.mark.parametrize("kernel_sizes", [3, (3, 5)])

@@ -1,0 +1,28 @@
+"""`as_results` and `score_boxes` give the AP that can be counted by hand."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from mixdet.evaluation import BoxScores, as_results, load_coco, score_boxes
+
+
+def test_one_box_of_two_objects_gives_half_the_recall(tmp_path):
+    boxes = [[10, 10, 40, 40], [60, 60, 40, 40]]
+    annotations = [
+        dict(id=number, image_id=5, category_id=3, bbox=box, area=1600, iscrowd=0)
+        for number, box in enumerate(boxes, 1)
+    ]
+    images = [dict(id=5, file_name="a.png", width=128, height=128)]
+    content = dict(images=images, annotations=annotations, categories=[dict(id=3, name="cat")])
+    (tmp_path / "truth.json").write_text(json.dumps(content))
+    results = as_results(5, [[10, 10, 50, 50]], [0.9], [0], [3])
+    assert results == [dict(image_id=5, category_id=3, bbox=[10, 10, 40, 40], score=0.9)]
+    scores = score_boxes(load_coco(tmp_path / "truth.json"), results)
+    assert isinstance(scores, BoxScores)
+    assert scores.stats["AR@100"] == pytest.approx(0.5)
+    # COCO samples the precision at 101 recalls. It is 1 up to a recall of 0.5, at 51 of them
+    assert scores.stats["bbox_mAP"] == pytest.approx(51 / 101)
+    assert scores.per_class == {"cat": pytest.approx(51 / 101)}
