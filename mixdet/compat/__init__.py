@@ -19,14 +19,14 @@ def prepare() -> None:
     # Not at the top of the file, since these modules import torch and mmengine.
     from mixdet.compat import (
         checkpoint,
-        find_loader,
         inferencer,
         mmcv_ops,
         package_paths,
+        pkgutil_loader,
         ssd_head,
     )
 
-    find_loader.install()  # first: mmcv and mmengine call it when they are imported or used
+    pkgutil_loader.install()  # first: mmcv and mmengine call it when they are imported or used
     package_paths.install()
     mmcv_ops.install()  # mmdet.models cannot be imported without it
     checkpoint.install()

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from mixdet.compat.find_loader import find_loader
+from mixdet.compat.pkgutil_loader import find_loader
 from tests.conftest import ROOT
 
 needs_original = pytest.mark.skipif(
