@@ -10,6 +10,9 @@ QUICK  := tests/models tests/datasets/transforms tests/datasets/test_collate.py 
   tests/comparison/test_score_intervals.py tests/test_images.py tests/test_layers.py tests/test_machine.py
 SLOW   := every_config or all_taps or compiled or exported or traced or wrapped
 
+# A worker per core, at most four, each with one thread and some 2 GB. A file's tests stay together.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+
 .PHONY: help install train test test-quick test-all test-onedl test-oldest coverage lint docs lock audit doctor clean
 
 help:
@@ -44,10 +47,10 @@ train: install
 	$(BIN)/python tools/train.py $(CONFIG) $(ARGS)
 
 test: install
-	$(BIN)/python -m pytest $(ARGS)
+	$(PYTEST) $(ARGS)
 
 test-quick: install
-	$(BIN)/python -m pytest $(QUICK) -k "not ($(SLOW))" $(ARGS)
+	$(PYTEST) $(QUICK) -k "not ($(SLOW))" $(ARGS)
 
 test-all: install
 	$(BIN)/python -m pytest -m "heavy or not heavy" $(ARGS)
