@@ -8,6 +8,7 @@ normalizes them, so that training, the data check and every evaluator use the sa
 - `ignore`, which converters write for PASCAL VOC's `difficult`, makes the box a crowd. A crowd is
   neither an object nor background in training, and neither counted nor punished in evaluation.
 - A box whose width or height is not above 0 is left out.
+- A box of an image or a category that is not in the file is left out.
 - Annotation ids that are repeated or are not whole numbers above 0 are numbered anew.
 - Anything else that is not in COCO's format is refused.
 """
@@ -82,14 +83,15 @@ def read_annotations(path: str | os.PathLike, name: str | None = None) -> dict[s
         annotation["iscrowd"] = int(is_crowd(annotation))
         annotation.pop("ignore", None)
     flat = set(findings.flat)
-    if flat:
-        annotations = [a for index, a in enumerate(annotations) if index not in flat]
-        content["annotations"] = annotations
-    renumber = bool(unusable_ids(annotations))
+    solid = [annotation for index, annotation in enumerate(annotations) if index not in flat]
+    images, categories = ({e["id"] for e in content[kind]} for kind in ("images", "categories"))
+    kept = [a for a in solid if a["image_id"] in images and a["category_id"] in categories]
+    content["annotations"] = kept
+    renumber = bool(unusable_ids(kept))
     if renumber:
-        for number, annotation in enumerate(annotations, start=1):
+        for number, annotation in enumerate(kept, start=1):
             annotation["id"] = number
-    _say_changes(name, findings, renumber)
+    _say_changes(name, findings, len(solid) - len(kept), renumber)
     return content
 
 
@@ -229,20 +231,21 @@ def _refuse_unusable_ids(entries: Sequence[dict], kind: str, name: str) -> None:
             )
 
 
-def _say_changes(name: str, findings: Findings, renumber: bool) -> None:
+def _say_changes(name: str, findings: Findings, unknown: int, renumber: bool) -> None:
     """Log what was changed in one line, unless this line was logged before."""
     changes = [
-        f"{len(indices)} {what}"
-        for indices, what in (
-            (findings.no_area, "without an area above 0 (width times height is taken)"),
+        f"{count:,} {what}"
+        for count, what in (
+            (len(findings.no_area), "without an area above 0 (width times height is taken)"),
             (
-                findings.ignored,
+                len(findings.ignored),
                 "marked `ignore` (neither object nor background in training, neither counted nor "
                 "punished in evaluation)",
             ),
-            (findings.flat, "with a width or a height that is not above 0 (left out)"),
+            (len(findings.flat), "with a width or a height that is not above 0 (left out)"),
+            (unknown, "of an image or a category that is not in the file (left out)"),
         )
-        if indices
+        if count
     ]
     if renumber:
         changes.append("ids repeated or no whole numbers above 0 (numbered anew)")

@@ -168,8 +168,9 @@ def unchanged(content):
         (setting(segmentation={"size": [1, 1], "counts": "0"}), unchanged, None),
         (adding(bbox=[1, 2, 0, 9]), unchanged, "1 with a width or a height"),
         (adding(bbox=[9, 9, -5, -5]), unchanged, "1 with a width or a height"),
-        (adding(image_id=99), unchanged, None),
-        (adding(category_id=99), unchanged, None),
+        (adding(image_id=99), unchanged, "1 of an image or a category that is not in the file"),
+        (adding(image_id="1"), unchanged, "1 of an image or a category that is not in the file"),
+        (adding(category_id=99), unchanged, "1 of an image or a category that is not in the file"),
     ],
 )
 def test_a_field_has_one_meaning_everywhere(written, monkeypatch, change, meaning, said):
