@@ -10,7 +10,9 @@ from mixdet.comparison.report_markdown import report_as_markdown
 from mixdet.comparison.report_page import draw_report_images, report_as_html
 from mixdet.comparison.row_costs import measure_rows
 from mixdet.config.read import load_config
+from mixdet.deploy.labeled_images import load_labeled_images
 from mixdet.errors import MixDetError
+from mixdet.evaluation import ScoredData
 from mixdet.outputs import write_atomically
 
 LATENCY_IMAGES = 8
@@ -39,11 +41,11 @@ def write_report(comparison: Comparison, images: int = 6) -> str:
         )
     image_urls = {}
     if (comparison.folder / "runs").is_dir():
-        ann_file, image_root, latency_images = _validation_files(comparison)
+        scored, image_root, latency_images = _validation_data(comparison)
         finished = all(comparison.runs_of(row) for row in comparison.plan.rows)
         if finished and comparison.rows.keys() != set(comparison.plan.rows):
-            measure_rows(comparison, latency_images, ann_file)
-        image_urls = draw_report_images(comparison, ann_file, image_root, images)
+            measure_rows(comparison, latency_images, scored)
+        image_urls = draw_report_images(comparison, scored, image_root, images)
     elif images:
         warnings.warn(f"{comparison.folder} has no runs/: the report shows no images", stacklevel=2)
     markdown = report_as_markdown(comparison)
@@ -54,11 +56,12 @@ def write_report(comparison: Comparison, images: int = 6) -> str:
     return markdown
 
 
-def _validation_files(comparison: Comparison) -> tuple[str, str, list[Path]]:
-    """Return the annotation file, the image folder and some images of the validation set."""
+def _validation_data(comparison: Comparison) -> tuple[ScoredData, str, list[str]]:
+    """Return what the validation scores, the image folder and some images of the validation set."""
     plan = comparison.plan
     cfg = load_config(plan.configs[0], plan.cfg_options, data_root=plan.data_root)
+    images = load_labeled_images(cfg, "val_dataloader")
+    scored = ScoredData(images.annotations, images.category_ids, images.image_ids)
     dataset = cfg.val_dataloader.dataset
     root = Path(dataset.get("data_root") or "", dataset.data_prefix.img)
-    files = sorted(path for path in root.iterdir() if path.is_file())[:LATENCY_IMAGES]
-    return cfg.val_evaluator.ann_file, str(root), files
+    return scored, str(root), images.files[:LATENCY_IMAGES]

@@ -18,6 +18,7 @@ from mixdet.comparison.report_figures import (
 )
 from mixdet.comparison.report_markdown import TABLE_HEADER, table_cells
 from mixdet.comparison.row_summary import RowSummary, report_notes, summarize_rows
+from mixdet.evaluation import ScoredData
 from mixdet.visual.boxes import data_url
 from mixdet.visual.contact_sheet import draw_sheet_image, read_sheet_images
 from mixdet.visual.svg import series_color
@@ -57,13 +58,13 @@ def report_as_html(comparison: Comparison, title: str, images: dict[str, list[st
 
 
 def draw_report_images(
-    comparison: Comparison, ann_file: str, image_root: str, count: int
+    comparison: Comparison, scored: ScoredData, image_root: str, count: int
 ) -> dict[str, list[str]]:
     """Draw validation images for each row, with the boxes predicted by its run with the first seed.
 
     Args:
         comparison: The comparison. A row is left out if this run has no `val_detections.json`.
-        ann_file: COCO annotation file.
+        scored: What the validation scores.
         image_root: Folder of the images.
         count: Number of images.
 
@@ -75,7 +76,7 @@ def draw_report_images(
         seeds = comparison.runs_of(row)
         detections = comparison.run_folder(row, min(seeds, default=0)) / "val_detections.json"
         if detections.is_file():
-            items, names = read_sheet_images(ann_file, image_root, detections, count)
+            items, names = read_sheet_images(scored, image_root, detections, count)
             images[row] = [
                 data_url(draw_sheet_image(item.above(SCORE_THR), names, IMAGE_SIDE))
                 for item in items

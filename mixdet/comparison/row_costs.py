@@ -7,6 +7,7 @@ bootstrap over validation images gives for the difference in mAP to the baseline
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,20 +20,22 @@ from mixdet.analysis.complexity import count_complexity
 from mixdet.comparison.comparison_folder import Comparison, RowRecord
 from mixdet.comparison.run_record import describe_environment
 from mixdet.comparison.score_intervals import ImageAP, Interval, bootstrap_images
-from mixdet.evaluation import load_coco
+from mixdet.evaluation import ScoredData
 from mixdet.inference import Detector
 
 WARMUP_ROUNDS, TIMED_ROUNDS = 2, 30
 
 
-def measure_rows(comparison: Comparison, images: Sequence[Path], ann_file: str) -> None:
+def measure_rows(
+    comparison: Comparison, images: Sequence[str | os.PathLike], scored: ScoredData
+) -> None:
     """Measure every row of a comparison, and write the measurements to `rows.json`.
 
     Args:
         comparison: A comparison in which each row has a finished run. Its `rows` are changed in
             place.
         images: Images that the latency is measured with.
-        ann_file: COCO annotation file of the validation set.
+        scored: What the validation scores.
     """
     plan = comparison.plan
     checkpoints = [_last_checkpoint(comparison, row) for row in plan.rows]
@@ -41,7 +44,7 @@ def measure_rows(comparison: Comparison, images: Sequence[Path], ann_file: str) 
     hardware = f"{environment['device']}, batch 1"
     if not torch.cuda.is_available():
         hardware += f", {environment['threads']} threads"
-    intervals = _intervals_over_images(comparison, ann_file)
+    intervals = _intervals_over_images(comparison, scored)
     for row, config, latency in zip(plan.rows, plan.configs, latencies, strict=True):
         complexity = count_complexity(config, plan.cfg_options)
         comparison.rows[row] = RowRecord(
@@ -62,7 +65,7 @@ def _last_checkpoint(comparison: Comparison, row: str) -> Path:
 
 
 def _measure_latencies(
-    checkpoints: Sequence[Path], images: Sequence[Path]
+    checkpoints: Sequence[Path], images: Sequence[str | os.PathLike]
 ) -> list[tuple[float, float, float]]:
     """Time the detectors in turns. Return each detector's quartiles of milliseconds per image."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -79,14 +82,20 @@ def _measure_latencies(
     return [tuple(np.percentile(milliseconds, (25, 50, 75)).tolist()) for milliseconds in times]
 
 
-def _intervals_over_images(comparison: Comparison, ann_file: str) -> dict[str, Interval]:
-    truth = load_coco(ann_file)
-    images = sorted(truth.imgs)
+def _intervals_over_images(comparison: Comparison, scored: ScoredData) -> dict[str, Interval]:
     scorers = {}
     for row in comparison.plan.rows:
         files = [
             comparison.run_folder(row, seed) / "val_detections.json"
             for seed in comparison.runs_of(row)
         ]
-        scorers[row] = [ImageAP(truth, json.loads(file.read_text()), images) for file in files]
-    return bootstrap_images(scorers, len(images))
+        scorers[row] = [
+            ImageAP(
+                scored.annotations,
+                json.loads(file.read_text()),
+                scored.image_ids,
+                scored.category_ids,
+            )
+            for file in files
+        ]
+    return bootstrap_images(scorers, len(scored.image_ids))

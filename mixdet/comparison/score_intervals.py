@@ -13,10 +13,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 from scipy import stats
 
-from mixdet.evaluation.coco_scores import as_coco
+from mixdet.evaluation.coco_scores import make_evaluator, sorted_ids
 
 CONFIDENCE = 0.95
 MIN_BOOTSTRAP_SEEDS = 8  # with fewer seeds, the bootstrap's interval would be too narrow
@@ -81,28 +80,32 @@ class ImageAP:
 
     A bootstrap draws images with replacement. The weight of an image is how often it was drawn.
     Pycocotools matches detections with objects only once, in the constructor. After that, each call
-    only computes cumulative sums. If all weights are 1, the result is pycocotools' mAP.
+    only computes cumulative sums. If all weights are 1, the result is the mAP of `score_boxes`.
 
     Args:
-        truth: The annotations.
+        truth: The annotations, from `load_coco`.
         detections: COCO results.
         images: Ids of the images, in the order of the weights.
+        category_ids: Categories to evaluate, by default all categories of the file.
     """
 
     def __init__(
-        self, truth: COCO, detections: Sequence[dict[str, Any]], images: Sequence[int]
+        self,
+        truth: COCO,
+        detections: Sequence[dict[str, Any]],
+        images: Sequence[int | str],
+        category_ids: Sequence[int | str] | None = None,
     ) -> None:
+        evaluation = make_evaluator(truth, detections, category_ids, images)
+        evaluation.params.areaRng = evaluation.params.areaRng[:1]
+        evaluation.params.areaRngLbl = evaluation.params.areaRngLbl[:1]
         with contextlib.redirect_stdout(io.StringIO()):
-            evaluation = COCOeval(truth, as_coco(truth, detections), "bbox")
-            evaluation.params.areaRng = evaluation.params.areaRng[:1]
-            evaluation.params.areaRngLbl = evaluation.params.areaRngLbl[:1]
-            evaluation.params.imgIds = list(images)
             evaluation.evaluate()
         self._recalls = evaluation.params.recThrs
         max_detections = evaluation.params.maxDets[-1]
-        # evaluate() sorts the ids, but the weights are in the caller's order.
+        # The evaluator sorts the ids, but the weights are in the caller's order.
         index_of = {image: index for index, image in enumerate(images)}
-        order = [index_of[image] for image in evaluation.params.imgIds]
+        order = [index_of[image] for image in sorted_ids(images)]
         count = len(images)
         self._classes = [
             _ClassMatches.from_evaluation(

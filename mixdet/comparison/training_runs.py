@@ -19,7 +19,7 @@ from mmengine.config import Config
 
 from mixdet.comparison.comparison_folder import Comparison, Plan, check_unique_names
 from mixdet.comparison.run_record import describe_environment, read_run
-from mixdet.config.data_paths import check_data
+from mixdet.config.data_paths import check_data, with_annotations
 from mixdet.config.read import load_config
 from mixdet.errors import MixDetError
 from mixdet.machine import cores
@@ -169,23 +169,30 @@ def _read_config(plan: Plan, path: str) -> Config:
 
 
 def _check_same_validation(plan: Plan, configs: dict[str, Config]) -> None:
-    """Raise a `MixDetError` unless all configs have the validation set of the baseline."""
-    ann_files = {row: _validation_file(cfg, plan, row) for row, cfg in configs.items()}
+    """Raise a `MixDetError` unless all configs are scored on the baseline's file and classes."""
+    scored = {row: _scored_on(cfg, plan, row) for row, cfg in configs.items()}
     baseline, *rows = plan.rows
     for row in rows:
-        if ann_files[row] != ann_files[baseline]:
-            raise MixDetError(
-                f"{row} is validated on {ann_files[row]} but the baseline {baseline} on "
-                f"{ann_files[baseline]}: give configs with the same validation set"
-            )
+        for ours, baselines in zip(scored[row], scored[baseline], strict=True):
+            if ours != baselines:
+                raise MixDetError(
+                    f"{row} is validated on {ours} but the baseline {baseline} on {baselines}: "
+                    "give configs with the same validation set and the same classes"
+                )
 
 
-def _validation_file(cfg: Config, plan: Plan, row: str) -> str:
+def _scored_on(cfg: Config, plan: Plan, row: str) -> tuple[str, str]:
+    """Return the annotation file of the validation, and the names of the classes as one text."""
+    path = plan.configs[plan.rows.index(row)]
     try:
-        return cfg.val_evaluator.ann_file
+        ann_file = cfg.val_evaluator.ann_file
     except AttributeError as error:
-        path = plan.configs[plan.rows.index(row)]
         raise MixDetError(f"{path}: val_evaluator must be one metric with an ann_file") from error
+    classes: tuple[str, ...] = ()
+    for _, dataset in with_annotations(cfg, ("val_dataloader",)):
+        metainfo = DATASETS.get(dataset["type"])._load_metainfo(dataset.get("metainfo"))
+        classes = tuple(metainfo.get("classes", ()))
+    return ann_file, f"the classes {', '.join(classes)}"
 
 
 def _fingerprint(cfg: Config) -> str:

@@ -6,6 +6,7 @@ import os
 from collections import Counter
 from pathlib import Path
 
+from mixdet.annotations import is_id, unusable_ids
 from mixdet.data_check.data_problems import ERROR, NOTE, WARNING, Example, Problem, problem_list
 from mixdet.data_check.data_splits import Split
 from mixdet.errors import MixDetError, did_you_mean
@@ -13,7 +14,10 @@ from mixdet.images import refuse_foreign_name, resolve_inside
 
 
 def check_not_empty(split: Split) -> list[Problem]:
-    """Report an annotation file that has no image, or no box of the config's classes."""
+    """Report an annotation file that has no image, or no box of the config's classes.
+
+    Test data without boxes are a note, since their images may be there only to be predicted on.
+    """
     if not split.images:
         return problem_list("no_images", ERROR, split.name, "no image in the annotations", 1)
     names = (
@@ -21,8 +25,9 @@ def check_not_empty(split: Split) -> list[Problem]:
         for annotation in split.annotations
     )
     if split.classes and not any(name in split.classes for name in names):
-        text = "no box of any class of the config"
-        return problem_list("no_boxes", ERROR, split.name, text, 1)
+        text = "no box of any class of the config; there is nothing to score"
+        level = NOTE if split.name == "test" else ERROR
+        return problem_list("no_boxes", level, split.name, text, 1)
     return []
 
 
@@ -81,36 +86,47 @@ def check_classes(split: Split) -> list[Problem]:
 
 
 def check_ids(split: Split) -> list[Problem]:
-    """Find repeated ids, missing fields, and boxes of unknown images or categories."""
+    """Find unusable ids, missing fields of images, and boxes of unknown images or categories."""
     problems = []
-    for kind, entries in (
-        ("image", split.images),
-        ("annotation", split.annotations),
-        ("category", split.categories),
+    for kind, level, consequence, entries in (
+        ("image", ERROR, "", split.images),
+        ("annotation", WARNING, "; they are numbered anew", split.annotations),
+        ("category", ERROR, "", split.categories),
     ):
         counts = Counter(entry.get("id") for entry in entries)
         twice = [number for number, count in counts.items() if count > 1]
         problems += problem_list(
             f"{kind}_ids_twice",
-            ERROR,
+            level,
             split.name,
-            f"{kind} ids that occur more than once",
+            f"{kind} ids that occur more than once{consequence}",
             len(twice),
-            (Example(f"{kind} id {number}") for number in twice),
+            (Example(f"{kind} id {number!r}") for number in twice),
         )
-    for kind, fields, entries in (
-        ("images", ("file_name", "width", "height"), split.images),
-        ("annotations", ("image_id", "category_id", "bbox", "area"), split.annotations),
-    ):
-        incomplete = [entry for entry in entries if any(field not in entry for field in fields)]
+        if kind == "annotation":
+            unusable = [number for number in unusable_ids(entries) if counts[number] == 1]
+            level, wrong = NOTE, f"are not whole numbers above 0{consequence}"
+        else:
+            unusable = [number for number in counts if not is_id(number)]
+            wrong = "are neither numbers nor text; training and evaluation refuse them"
         problems += problem_list(
-            f"incomplete_{kind}",
-            ERROR,
+            f"unusable_{kind}_ids",
+            level,
             split.name,
-            f"{kind} that lack one of {', '.join(fields)}",
-            len(incomplete),
-            (Example(f"id {entry.get('id')}") for entry in incomplete),
+            f"{kind} ids that {wrong}",
+            len(unusable),
+            (Example(f"{kind} id {number!r}") for number in unusable),
         )
+    fields = ("file_name", "width", "height")
+    incomplete = [image for image in split.images if any(field not in image for field in fields)]
+    problems += problem_list(
+        "incomplete_images",
+        ERROR,
+        split.name,
+        f"images that lack one of {', '.join(fields)}",
+        len(incomplete),
+        (Example(f"id {image.get('id')}") for image in incomplete),
+    )
     for code, key, known in (
         ("unknown_images", "image_id", split.image_by_id),
         ("unknown_categories", "category_id", split.category_name_by_id),
@@ -120,9 +136,12 @@ def check_ids(split: Split) -> list[Problem]:
             code,
             WARNING,
             split.name,
-            f"boxes whose {key} is not in the file; mmdet leaves them out",
+            f"boxes whose {key} is not in the file; training and evaluation leave them out",
             len(unknown),
-            (Example(f"annotation {entry.get('id')}: {key} {entry.get(key)}") for entry in unknown),
+            (
+                Example(f"annotation {entry.get('id')}: {key} {entry.get(key)!r}")
+                for entry in unknown
+            ),
         )
     return problems
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
 
-from mixdet.data_check.data_problems import ERROR, WARNING, Example, Problem, problem_list
-from mixdet.data_check.data_splits import Split, finite_rows
+from mixdet.annotations import inspect_annotations
+from mixdet.data_check.data_problems import ERROR, NOTE, WARNING, Example, Problem, problem_list
+from mixdet.data_check.data_splits import Split
 
 # Boxes may extend this many pixels beyond their image, because annotations are rounded.
 TOLERANCE = 1.0
@@ -20,14 +23,15 @@ def check_boxes(split: Split) -> list[Problem]:
 
     If the boxes are in another format, their size and position are not checked.
     """
-    boxes = split.boxes
-    broken = np.isnan(boxes).any(1)
-    problems = _box_problems(
-        split,
+    boxes, findings = split.boxes, inspect_annotations(split.annotations)
+    broken = _mask(split, findings.faults)
+    problems = problem_list(
         "broken_boxes",
         ERROR,
-        "boxes that are not four finite numbers; they make the loss NaN or cannot be read",
-        broken,
+        split.name,
+        "annotations that cannot be used; training and evaluation refuse them",
+        len(findings.faults),
+        (_example(split, index, f": it has {fault}") for index, fault in findings.faults.items()),
     )
     other_format = guess_format(boxes, split.sizes)
     if other_format:
@@ -40,20 +44,50 @@ def check_boxes(split: Split) -> list[Problem]:
         small = ~flat & ((width < 1) | (height < 1))
         beyond = _extends_beyond(boxes, split.sizes) & ~flat
         outside = (x >= image_width) | (y >= image_height) | (x + width <= 0) | (y + height <= 0)
-        areas = finite_rows([[annotation.get("area")] for annotation in split.annotations], 1)
-        no_area = ~(areas[:, 0] > 0) & ~flat & ~small
-    for code, text, wrong in (
-        ("flat_boxes", "boxes without an area; mmdet leaves them out", flat),
-        ("small_boxes", "boxes less than a pixel wide or high; mmdet leaves them out", small),
+    no_area = _mask(split, findings.no_area) & ~small
+    unstated = np.array([annotation.get("area") is None for annotation in split.annotations], bool)
+    for code, level, text, wrong in (
+        (
+            "flat_boxes",
+            WARNING,
+            "boxes without an area; training and evaluation leave them out",
+            flat,
+        ),
+        (
+            "small_boxes",
+            WARNING,
+            "boxes less than a pixel wide or high; training leaves them out",
+            small,
+        ),
         (
             "boxes_outside",
-            "boxes wholly outside their image; mmdet leaves them out",
+            WARNING,
+            "boxes wholly outside their image; training leaves them out",
             beyond & outside,
         ),
-        ("boxes_beyond", "boxes that extend beyond their image", beyond & ~outside),
-        ("no_area_stated", "boxes whose `area` is not above 0; mmdet leaves them out", no_area),
+        ("boxes_beyond", WARNING, "boxes that extend beyond their image", beyond & ~outside),
+        (
+            "no_area_stated",
+            WARNING,
+            "boxes whose `area` is not above 0; width times height is taken, but mmdet's "
+            "CocoDataset leaves the boxes out: use SafeCocoDataset",
+            no_area & ~unstated,
+        ),
+        (
+            "no_area",
+            NOTE,
+            "boxes without `area`; width times height is taken",
+            no_area & unstated,
+        ),
+        (
+            "ignored_boxes",
+            NOTE,
+            "boxes marked `ignore`; they are neither objects nor background in training, and "
+            "neither counted nor punished in evaluation",
+            _mask(split, findings.ignored),
+        ),
     ):
-        problems += _box_problems(split, code, WARNING, text, wrong)
+        problems += _box_problems(split, code, level, text, wrong)
     return problems
 
 
@@ -107,7 +141,14 @@ def _box_problems(
     return problem_list(code, level, split.name, text, len(indices), examples)
 
 
-def _example(split: Split, index: int) -> Example:
+def _mask(split: Split, indices: Collection[int]) -> np.ndarray:
+    """Return (n,) bool, true for the annotations with these indices."""
+    mask = np.zeros(len(split.annotations), bool)
+    mask[list(indices)] = True
+    return mask
+
+
+def _example(split: Split, index: int, fault: str = "") -> Example:
     annotation = split.annotations[index]
     image = split.image_by_id.get(annotation.get("image_id"), {})
     box, size = split.boxes[index], split.sizes[index]
@@ -115,4 +156,5 @@ def _example(split: Split, index: int) -> Example:
     text += f"bbox {annotation.get('bbox')}"
     if not np.isnan(size).any():
         text += f" in an image of {size[0]:g} x {size[1]:g}"
+    text += fault
     return Example(text, split.path(image), None if np.isnan(box).any() else tuple(box.tolist()))

@@ -12,9 +12,8 @@ from mmdet.datasets import CocoDataset
 from mmdet.registry import DATASETS
 from mmengine.config import Config
 
+from mixdet.annotations import read_content
 from mixdet.config.data_paths import LOADERS, with_annotations
-from mixdet.errors import MixDetError
-from mixdet.evaluation import load_coco
 from mixdet.images import ImageLimits
 
 SPLIT_NAMES = dict(zip(LOADERS, ("training", "validation", "test"), strict=True))
@@ -132,10 +131,7 @@ def read_splits(cfg: Config, loaders: tuple[str, ...] = LOADERS) -> list[Split]:
             if name not in splits[key].name:
                 splits[key].name += f", {name}"
             continue
-        content = load_coco(ann_file).dataset
-        for part in ("images", "annotations", "categories"):
-            if not isinstance(content.get(part), list):
-                raise MixDetError(f"{ann_file}: not a COCO annotation file: add a list of {part}")
+        content = read_content(ann_file)
         root = None if "://" in images else images
         splits[key] = Split(name, ann_file, root, classes, image_limits(dataset), content)
     return list(splits.values())

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
 from pathlib import PurePath
 from typing import Any
 
 import torch
 from mmdet.datasets import CocoDataset
+from mmdet.datasets.api_wrappers import COCO
 from mmdet.registry import DATASETS
 from mmengine.logging import print_log
 
+from mixdet.annotations import read_annotations
 from mixdet.datasets.samplers import SampleIndex
 from mixdet.datasets.transforms.seed import seed_generators
 from mixdet.errors import MixDetError, one_line
@@ -24,10 +28,26 @@ from mixdet.images import (
 )
 
 
+class NormalizedCOCO(COCO):
+    """mmdet's `COCO` of annotations that `read_annotations` has normalized.
+
+    Args:
+        annotation_file: The annotation file.
+    """
+
+    def __init__(self, annotation_file: str) -> None:
+        super().__init__()
+        self.dataset = read_annotations(annotation_file)
+        with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints
+            self.createIndex()
+        self.img_ann_map, self.cat_img_map = self.imgToAnns, self.catToImgs
+
+
 @DATASETS.register_module()
 class SafeCocoDataset(CocoDataset):
     """A `CocoDataset` that opens no image outside its folder and can tolerate broken images.
 
+    - Missing and unusual fields of annotations are normalized: see `mixdet.annotations`.
     - A `file_name` is refused if it is absolute, is a URL, contains `..`, or leads out of the image
       folder through a link.
     - The size and the header of an image are checked against limits before it is decoded.
@@ -48,6 +68,8 @@ class SafeCocoDataset(CocoDataset):
     Raises:
         MixDetError: The annotations cannot be used, or name images outside the folder.
     """
+
+    COCOAPI = NormalizedCOCO
 
     def __init__(
         self,
@@ -81,18 +103,12 @@ class SafeCocoDataset(CocoDataset):
         """Return the annotations of an image.
 
         Raises:
-            MixDetError: The file name leads out of the image folder, or a coordinate of a box is
-                infinite, NaN or too large.
+            MixDetError: The file name leads out of the image folder.
         """
         name = raw_data_info["raw_img_info"]["file_name"]
         refuse_foreign_name(name, self.data_prefix["img"])
         info = super().parse_data_info(raw_data_info)
         for instance in info["instances"]:
-            if not all(abs(value) < 2**31 for value in instance["bbox"]):  # false for NaN too
-                raise MixDetError(
-                    f"{self.ann_file}: {name} has a box with the coordinates {instance['bbox']}: "
-                    "give finite values in pixels"
-                )
             instance["bbox"] = [float(value) for value in instance["bbox"]]
         return info
 

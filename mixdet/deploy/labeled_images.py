@@ -31,8 +31,8 @@ class LabeledImages:
     """
 
     files: list[str]
-    image_ids: list[int]
-    category_ids: list[int]
+    image_ids: list[int | str]
+    category_ids: list[int | str]
     annotations: COCO
 
     def __len__(self) -> int:
@@ -77,7 +77,7 @@ def load_labeled_images(cfg: Config, loader: str, data_root: str | None = None) 
 
     Args:
         cfg: The config. If the loader has several data sets, the first one is taken.
-        loader: 'train_dataloader' or 'test_dataloader'.
+        loader: 'train_dataloader', 'val_dataloader' or 'test_dataloader'.
         data_root: Another folder for the config's data.
 
     Raises:

@@ -11,22 +11,18 @@ from pathlib import Path
 import torch
 from mmdet.registry import METRICS
 from mmengine.evaluator import BaseMetric
-from mmengine.fileio import get_local_path
 from mmengine.logging import print_log
-from pycocotools.coco import COCO
 from torch import Tensor
 
-from mixdet.errors import MixDetError
 from mixdet.evaluation.coco_scores import (
     BACKENDS,
     STATS,
     BoxScores,
     as_results,
     load_backend,
-    load_coco,
     pause_garbage_collection,
-    score_boxes,
 )
+from mixdet.evaluation.scored_data import ScoredData
 
 
 @METRICS.register_module()
@@ -58,6 +54,7 @@ class CocoDetectionMetric(BaseMetric):
 
     Attributes:
         scores: The latest results, on the main process. None before the first evaluation.
+        scored: The annotations, the classes and the images that `scores` are computed from.
     """
 
     default_prefix = "coco"
@@ -80,8 +77,8 @@ class CocoDetectionMetric(BaseMetric):
         self.backend = backend
         self.backend_args = backend_args
         self.scores: BoxScores | None = None
-        self._truth: COCO | None = None
-        self._category_ids: list[int] = []
+        self.scored: ScoredData | None = None
+        self._truth: ScoredData | None = None
 
     @property
     def names(self) -> list[str]:
@@ -99,7 +96,9 @@ class CocoDetectionMetric(BaseMetric):
                 `scores` (N,) and `labels` (N,).
         """
         if self._truth is None:
-            self._load_truth()
+            self._truth = ScoredData.read(
+                self.ann_file, self.dataset_meta["classes"], backend_args=self.backend_args
+            )
         for sample in data_samples:
             predicted = sample["pred_instances"]
             columns = (predicted[name] for name in ("bboxes", "scores", "labels"))
@@ -123,51 +122,28 @@ class CocoDetectionMetric(BaseMetric):
             detection
             for image_id, *columns in results
             for detection in as_results(
-                image_id, *(column.tolist() for column in columns), self._category_ids
+                image_id, *(column.tolist() for column in columns), self._truth.category_ids
             )
         ]
         if self.results_file is not None:
             path = Path(self.results_file)
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps(detections))
-        images = {image_id for image_id, *_ in results}
-        if len(images) < len(self._truth.imgs):
-            print_log(
-                f"evaluated on {len(images)} of the {len(self._truth.imgs)} images in "
-                f"{self.ann_file}",
-                logger="current",
-                level=logging.WARNING,
+        self.scored = self._truth.subset(image_id for image_id, *_ in results)
+        images, all_images = len(self.scored.image_ids), len(self._truth.image_ids)
+        if images < all_images:
+            self._warn(f"evaluated on {images} of the {all_images} images in {self.ann_file}")
+        if not self.scored.has_objects:
+            self._warn(
+                f"{self.ann_file} has no object of the data set's classes in the images: there is "
+                "nothing to score, and every metric is -1"
             )
-        self.scores = score_boxes(self._truth, detections, self._category_ids, images, self.backend)
+        self.scores = self.scored.score(detections, self.backend)
         per_class = {
             f"AP/{name}": ap for name, ap in self.scores.per_class.items() if not math.isnan(ap)
         }
         return self.scores.stats | (per_class if self.classwise else {})
 
-    def _load_truth(self) -> None:
-        """Read the annotations, and map labels to category ids as `CocoDataset` does.
-
-        `CocoDataset` ignores categories of the file that are not classes of the data set. Label i
-        is the i-th of the remaining categories. The class names are therefore right only if the
-        file and the data set list the classes in the same order.
-
-        Raises:
-            MixDetError: The file lacks a class of the data set, or has the classes in another
-                order.
-        """
-        with get_local_path(self.ann_file, backend_args=self.backend_args) as path:
-            truth = load_coco(path)
-        classes = list(self.dataset_meta["classes"])
-        categories = [
-            category for category in truth.dataset["categories"] if category["name"] in classes
-        ]
-        names = [category["name"] for category in categories]
-        if names != classes:
-            missing = sorted(set(classes) - set(names))
-            difference = f"lacks {', '.join(missing)}" if missing else "has another order"
-            raise MixDetError(
-                f"{self.ann_file}: the categories must be the data set's classes in the same "
-                f"order, but the file {difference}: set `metainfo.classes` of the data set to the "
-                "names in the file"
-            )
-        self._truth, self._category_ids = truth, [category["id"] for category in categories]
+    @staticmethod
+    def _warn(text: str) -> None:
+        print_log(text, logger="current", level=logging.WARNING)

@@ -7,14 +7,16 @@ import gc
 import io
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from mixdet.errors import MixDetError
+from mixdet.annotations import read_annotations
+from mixdet.errors import MixDetError, one_line
 
 # Names for pycocotools' `stats`, in its order. The first six are average precisions: over IoU 0.50
 # to 0.95, at IoU 0.50, at IoU 0.75, and for small, medium and large objects. The last six are
@@ -79,19 +81,17 @@ def pause_garbage_collection() -> Iterator[None]:
             gc.enable()
 
 
-def load_coco(ann_file: str | os.PathLike) -> COCO:
-    """Read an annotation file, and hide what pycocotools prints.
+def load_coco(ann_file: str | os.PathLike, name: str | None = None) -> COCO:
+    """Read an annotation file with `mixdet.annotations.read_annotations`.
+
+    Args:
+        ann_file: The file.
+        name: Name of the file in messages. By default it is `ann_file`.
 
     Raises:
         MixDetError: The file does not exist, or is not in COCO's format.
     """
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            return COCO(os.fspath(ann_file))
-    except OSError as error:
-        raise MixDetError(f"{ann_file}: cannot read the annotations ({error.strerror})") from error
-    except (ValueError, AssertionError, KeyError, TypeError, RecursionError) as error:
-        raise MixDetError(f"{ann_file}: not a COCO annotation file ({error})") from error
+    return _index(read_annotations(ann_file, name))
 
 
 def as_results(
@@ -124,14 +124,14 @@ def as_results(
 def score_boxes(
     truth: COCO,
     detections: Sequence[dict[str, Any]],
-    category_ids: Sequence[int] | None = None,
-    image_ids: Sequence[int] | None = None,
+    category_ids: Iterable[int | str] | None = None,
+    image_ids: Iterable[int | str] | None = None,
     backend: str = BACKENDS[0],
 ) -> BoxScores:
     """Evaluate boxes with pycocotools' own parameters (1, 10 and 100 boxes per image).
 
     Args:
-        truth: The annotations.
+        truth: The annotations, from `load_coco`.
         detections: Detections in COCO's results format, with `image_id`, `category_id`, `bbox`
             in (x, y, width, height) pixels and `score`. The list may be empty.
         category_ids: Categories to evaluate, by default all categories of the file.
@@ -139,23 +139,19 @@ def score_boxes(
         backend: 'pycocotools', or 'faster_coco_eval', which gives the same results in less time.
 
     Raises:
-        MixDetError: The backend is unknown or not installed.
+        MixDetError: The backend is unknown or not installed. Or a detection has a number that is
+            not finite, or is of an image or a category that is not in the file.
     """
-    evaluator_class, convert = load_backend(backend)
+    categories = sorted_ids(truth.cats if category_ids is None else category_ids)
+    evaluation = make_evaluator(truth, detections, categories, image_ids, backend)
     with contextlib.redirect_stdout(io.StringIO()):
-        detected = as_coco(truth, detections)
-        evaluation = evaluator_class(convert(truth), convert(detected), "bbox")
-        if category_ids is not None:
-            evaluation.params.catIds = sorted(category_ids)
-        if image_ids is not None:
-            evaluation.params.imgIds = sorted(image_ids)
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
     # The dimensions are (IoU, recall, class, object size, limit of boxes). Undefined values are -1.
     precision = evaluation.eval["precision"]
     per_class = {}
-    for column, category in enumerate(evaluation.params.catIds):
+    for column, category in enumerate(categories):
         values = precision[:, :, column, 0, -1]
         values = values[values > -1]
         name = truth.cats[category]["name"]
@@ -165,15 +161,83 @@ def score_boxes(
     )
 
 
-def load_backend(backend: str) -> tuple[type, Callable[[COCO], Any]]:
+def make_evaluator(
+    truth: COCO,
+    detections: Sequence[dict[str, Any]],
+    category_ids: Iterable[int | str] | None = None,
+    image_ids: Iterable[int | str] | None = None,
+    backend: str = BACKENDS[0],
+) -> Any:
+    """Make a backend's evaluator of boxes. Only the given categories and images are evaluated.
+
+    The evaluators need ids that are whole numbers. Therefore images and categories are numbered
+    from 1 in the order of their ids, which may be text, and annotations in the order of the file.
+
+    Args:
+        truth: See `score_boxes`.
+        detections: See `score_boxes`.
+        category_ids: See `score_boxes`.
+        image_ids: See `score_boxes`.
+        backend: See `score_boxes`.
+
+    Returns:
+        The evaluator. Its method `evaluate` has not been called yet.
+
+    Raises:
+        MixDetError: See `score_boxes`.
+    """
+    evaluator_class, coco_class = load_backend(backend)
+    _check_detections(truth, detections)
+    images = sorted_ids(truth.imgs if image_ids is None else image_ids)
+    categories = sorted_ids(truth.cats if category_ids is None else category_ids)
+    image_numbers = {image_id: number for number, image_id in enumerate(images, 1)}
+    category_numbers = {category_id: number for number, category_id in enumerate(categories, 1)}
+
+    def index(boxes: Iterable[dict]) -> Any:
+        """Return a `COCO` of the backend with the boxes that are evaluated."""
+        numbered = []
+        for box in boxes:
+            image = image_numbers.get(box["image_id"])
+            category = category_numbers.get(box["category_id"])
+            if image is not None and category is not None:
+                numbers = {"id": len(numbered) + 1, "image_id": image, "category_id": category}
+                numbered.append(box | numbers)
+        content = {
+            "images": [{"id": number} for number in image_numbers.values()],
+            "categories": [{"id": number} for number in category_numbers.values()],
+            "annotations": numbered,
+        }
+        return _index(content, coco_class)
+
+    objects = (
+        {key: annotation[key] for key in ("image_id", "category_id", "bbox", "area", "iscrowd")}
+        for annotation in truth.dataset["annotations"]
+    )
+    results = (
+        {
+            **{key: detection[key] for key in ("image_id", "category_id", "bbox", "score")},
+            "area": detection["bbox"][2] * detection["bbox"][3],
+            "iscrowd": 0,
+        }
+        for detection in detections
+    )
+    with contextlib.redirect_stdout(io.StringIO()):
+        return evaluator_class(index(objects), index(results), "bbox")
+
+
+def sorted_ids(ids: Iterable[int | str]) -> list[int | str]:
+    """Return different ids in ascending order, numbers before text."""
+    return sorted(set(ids), key=lambda number: (isinstance(number, str), number))
+
+
+def load_backend(backend: str) -> tuple[type, type]:
     """Import the backend of an evaluation.
 
     Args:
         backend: One of `BACKENDS`.
 
     Returns:
-        The evaluator's class, and a function that converts a `COCO` object of pycocotools to the
-        type that the evaluator needs.
+        The class of the evaluator, and the class `COCO` of its arguments.
 
     Raises:
         MixDetError: The backend is unknown or not installed.
@@ -183,27 +247,46 @@ def load_backend(backend: str) -> tuple[type, Callable[[COCO], Any]]:
             f"backend={backend!r} of the COCO metric is unknown: use one of {BACKENDS}"
         )
     if backend == "pycocotools":
-        return COCOeval, lambda coco: coco
+        return COCOeval, COCO
     try:
         import faster_coco_eval as faster
     except ImportError as error:
         raise MixDetError(
             'backend="faster_coco_eval" needs another package: pip install "mixdet[fast-eval]"'
         ) from error
-    return faster.COCOeval_faster, lambda coco: faster.COCO(coco.dataset)
+    return faster.COCOeval_faster, faster.COCO
 
 
-def as_coco(truth: COCO, detections: Sequence[dict[str, Any]]) -> COCO:
-    """Convert detections to pycocotools' `COCO`.
+def _index(content: dict[str, Any], coco_class: type = COCO) -> Any:
+    """Return a `COCO` object of a backend, and hide what pycocotools prints."""
+    coco = coco_class()
+    coco.dataset = content
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco.createIndex()
+    return coco
 
-    Args:
-        truth: The annotations.
-        detections: Detections in COCO's results format. The list may be empty, which `COCO.loadRes`
-            does not support.
-    """
-    if detections:
-        return truth.loadRes([dict(detection) for detection in detections])
-    empty = COCO()
-    empty.dataset = {**truth.dataset, "annotations": []}
-    empty.createIndex()
-    return empty
+
+def _check_detections(truth: COCO, detections: Sequence[dict[str, Any]]) -> None:
+    """Raise a `MixDetError` if the evaluators would read a detection differently or not at all."""
+    try:
+        numbers = np.array([(*each["bbox"], each["score"]) for each in detections], float)
+        finite = np.isfinite(numbers.reshape(-1, 5)).all(1)
+    except (KeyError, TypeError, ValueError) as error:
+        raise MixDetError(
+            f"detections: not in COCO's results format ({one_line(error)}): give every detection a "
+            "bbox of four numbers and a score"
+        ) from error
+    if not finite.all():
+        first = detections[int(np.argmin(finite))]
+        raise MixDetError(
+            f"{np.count_nonzero(~finite)} detections are not finite (first: image "
+            f"{first['image_id']}, bbox {first['bbox']}, score {first['score']}): the network "
+            "computes NaN or infinity: check its weights, and the loss in the log of its training"
+        )
+    for key, known in (("image_id", truth.imgs), ("category_id", truth.cats)):
+        unknown = {each[key] for each in detections} - known.keys()
+        if unknown:
+            raise MixDetError(
+                f"detections have the {key} {sorted_ids(unknown)[0]!r}, which is not in the "
+                "annotation file: give the annotation file that belongs to them"
+            )

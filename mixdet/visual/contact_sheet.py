@@ -17,7 +17,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -26,6 +26,9 @@ from pycocotools import mask as coco_mask
 from mixdet.errors import MixDetError
 from mixdet.images import as_rgb
 from mixdet.visual.boxes import draw_box, draw_label, load_font, resize_longer_side
+
+if TYPE_CHECKING:
+    from mixdet.evaluation import ScoredData
 
 CORRECT_COLOR, WRONG_COLOR = (40, 200, 60), (235, 40, 40)
 MISSED_COLOR, TRUTH_COLOR = (255, 210, 0), (255, 255, 255)
@@ -168,7 +171,7 @@ def write_contact_sheet(
 
 
 def write_contact_sheet_from_results(
-    ann_file: str | os.PathLike,
+    truth: ScoredData | str | os.PathLike,
     image_root: str | os.PathLike,
     results_json: str | os.PathLike,
     path: str | os.PathLike,
@@ -181,7 +184,7 @@ def write_contact_sheet_from_results(
     The images are evenly spaced in the annotation file.
 
     Args:
-        ann_file: See `read_sheet_images`.
+        truth: See `read_sheet_images`.
         image_root: See `read_sheet_images`.
         results_json: See `read_sheet_images`.
         path: File to write.
@@ -194,12 +197,12 @@ def write_contact_sheet_from_results(
     Raises:
         MixDetError: A file cannot be read, or the results do not belong to the annotations.
     """
-    items, names = read_sheet_images(ann_file, image_root, results_json, count)
+    items, names = read_sheet_images(truth, image_root, results_json, count)
     return write_contact_sheet(items, path, classes=names, **kwargs)
 
 
 def read_sheet_images(
-    ann_file: str | os.PathLike,
+    truth: ScoredData | str | os.PathLike,
     image_root: str | os.PathLike,
     results_json: str | os.PathLike,
     count: int,
@@ -207,11 +210,13 @@ def read_sheet_images(
     """Read evenly spaced images of an annotation file, with their true and predicted boxes.
 
     Args:
-        ann_file: COCO annotation file.
+        truth: The boxes, the classes and the images that the evaluation scored. The path of an
+            annotation file means everything in this file.
         image_root: Folder that the `file_name` entries are relative to.
         results_json: COCO results: a list of `image_id`, `category_id`, `bbox` (x, y, w, h) and
             `score`. `CocoDetectionMetric` writes this file if `results_file` is set, and mmdet's
-            `CocoMetric` if `outfile_prefix` is set.
+            `CocoMetric` if `outfile_prefix` is set. Results of other classes or images of the
+            annotation file are left out.
         count: Number of images.
 
     Returns:
@@ -220,42 +225,33 @@ def read_sheet_images(
     Raises:
         MixDetError: A file cannot be read, or the results do not belong to the annotations.
     """
-    dataset, results = _read_json(ann_file), _read_json(results_json)
-    images = dataset["images"]
-    labels = {category["id"]: i for i, category in enumerate(dataset["categories"])}
-    for key, known, kind in (
-        ("image_id", {image["id"] for image in images}, "image"),
-        ("category_id", labels.keys(), "category"),
-    ):
-        unknown = {result[key] for result in results} - known
-        if unknown:
-            raise MixDetError(
-                f"{results_json} has results of {kind} {min(unknown)}, which is not in {ann_file}: "
-                "give the annotation file that was used for the evaluation"
-            )
-    truths, predictions = defaultdict(list), defaultdict(list)
-    for annotation in dataset["annotations"]:
-        truths[annotation["image_id"]].append(annotation)
-    for result in results:
-        predictions[result["image_id"]].append(result)
+    scored = truth
+    if isinstance(truth, (str, os.PathLike)):
+        from mixdet.evaluation import ScoredData  # imported here, since it imports mmdet
+
+        scored = ScoredData.read(truth)
+    predictions = _read_results(results_json, scored)
+    labels = {number: label for label, number in enumerate(scored.category_ids)}
+    images = scored.images
     chosen = np.unique(np.linspace(0, len(images) - 1, min(count, len(images))).astype(int))
     items = []
     for index in chosen:
         image = images[index]
-        truth, predicted = truths[image["id"]], predictions[image["id"]]
+        true = scored.boxes(image["id"])
+        predicted = [each for each in predictions[image["id"]] if each["category_id"] in labels]
         items.append(
             SheetImage(
                 Path(image_root) / image["file_name"],
-                [_xyxy(annotation["bbox"]) for annotation in truth],
-                [labels[annotation["category_id"]] for annotation in truth],
+                [_xyxy(annotation["bbox"]) for annotation in true],
+                [labels[annotation["category_id"]] for annotation in true],
                 [_xyxy(result["bbox"]) for result in predicted],
                 [result["score"] for result in predicted],
                 [labels[result["category_id"]] for result in predicted],
-                [annotation.get("iscrowd", 0) for annotation in truth],
+                [annotation["iscrowd"] for annotation in true],
                 title=image["file_name"],
             )
         )
-    return items, [category["name"] for category in dataset["categories"]]
+    return items, scored.classes
 
 
 def draw_sheet_image(image: SheetImage, classes: Sequence[str], tile: int) -> Image.Image:
@@ -328,8 +324,27 @@ def _xywh(boxes: np.ndarray) -> np.ndarray:
     return np.column_stack([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]])
 
 
-def _read_json(path: str | os.PathLike) -> Any:
+def _read_results(path: str | os.PathLike, scored: ScoredData) -> dict[Any, list[dict]]:
+    """Read COCO results. Return them by image id.
+
+    Raises:
+        MixDetError: The file cannot be read, or has results of an unknown image or category.
+    """
     try:
-        return json.loads(Path(path).read_text())
+        results = json.loads(Path(path).read_text())
     except (OSError, ValueError) as error:
         raise MixDetError(f"cannot read {path}: {error}") from error
+    for key, known, kind in (
+        ("image_id", scored.annotations.imgs, "image"),
+        ("category_id", scored.annotations.cats, "category"),
+    ):
+        unknown = {result[key] for result in results} - known.keys()
+        if unknown:
+            raise MixDetError(
+                f"{path} has results of {kind} {min(unknown, key=str)}, which is not in the "
+                "annotation file: give the annotation file that was used for the evaluation"
+            )
+    by_image = defaultdict(list)
+    for result in results:
+        by_image[result["image_id"]].append(result)
+    return by_image

@@ -6,19 +6,36 @@ import json
 import os
 import shutil
 import signal
+import statistics
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from mixdet.comparison import Comparison, Plan, train_all, write_report
 from mixdet.comparison.report_markdown import report_as_markdown
 from mixdet.comparison.row_summary import describe_difference, summarize_rows
 from mixdet.errors import MixDetError
 from tests.conftest import ROOT
-from tests.tiny import write_config, write_images
+from tests.tiny import CLASSES, IMAGES, write_config, write_images
+
+
+def add_what_is_not_scored(ann_file):
+    """Add boxes of a class that no config names, an ignored box and an image that is not used."""
+    content = json.loads(ann_file.read_text())
+    first = content["annotations"][0]
+    content["categories"].append({"id": 9, "name": "other"})
+    content["images"].append({**content["images"][0], "id": 999})
+    content["annotations"] += [
+        *({**box, "id": 100 + box["id"], "category_id": 9} for box in content["annotations"]),
+        {**first, "id": 998, "bbox": [0, 0, 64, 64], "ignore": 1},
+        {**first, "id": 999, "image_id": 999},
+    ]
+    ann_file.write_text(json.dumps(content))
 
 
 @pytest.fixture(scope="module")
@@ -26,10 +43,16 @@ def compared(tmp_path_factory):
     """A comparison of two configs, its rows, each trained with two seeds in parallel processes."""
     root = tmp_path_factory.mktemp("comparison")
     data = write_images(root / "data")
+    folder = data / "annotations"
+    shutil.copy(folder / "instances_val2017.json", folder / "tiny.json")
+    add_what_is_not_scored(folder / "instances_val2017.json")
     # the second row trains with another learning rate: the data order must still be the same
+    part = f"val_dataloader['dataset']['indices'] = {IMAGES}\n"  # not the image that was added
     configs = [
-        write_config(root / "base", data),
-        write_config(root / "other", data, extra="optim_wrapper['optimizer']['lr'] = 0.02\n"),
+        write_config(root / "base", data, extra=part),
+        write_config(
+            root / "other", data, extra=part + "optim_wrapper['optimizer']['lr'] = 0.02\n"
+        ),
     ]
     plan = Plan(tuple(map(str, configs)), (0, 1), command="python tools/compare.py ...")
     comparison = train_all(plan, root / "out", processes=2)
@@ -52,6 +75,35 @@ def test_every_run_is_recorded_with_the_scores_of_its_evaluation(compared):
         assert run.losses[-1][0] == 8
         assert run.environment["threads"] >= 1
     assert len({run.losses[0][1] for run in read.runs}) > 1
+
+
+def test_the_report_counts_the_boxes_that_the_metric_counts(compared, monkeypatch):
+    """The difference over images is that of the recorded mAP, and the images show its boxes."""
+    plan, comparison = compared
+    _, other = plan.rows
+    means = [
+        statistics.mean(run.metrics["coco/bbox_mAP"] for run in comparison.runs_of(row).values())
+        for row in plan.rows
+    ]
+    assert max(means) > 0
+    difference, *_ = comparison.rows[other].images_interval
+    assert difference == pytest.approx(means[1] - means[0], abs=1e-12)
+
+    drawn = []
+    monkeypatch.setattr(
+        "mixdet.comparison.report_page.draw_sheet_image",
+        lambda image, names, side: drawn.append((image, names)) or Image.new("RGB", (1, 1)),
+    )
+    monkeypatch.setattr(
+        "mixdet.comparison.comparison_report.write_atomically", lambda path, content: None
+    )
+    write_report(comparison, images=100)
+    tiny = json.loads(Path(comparison.folder.parent, "data/annotations/tiny.json").read_text())
+    for row in range(2):
+        sheet = drawn[row * IMAGES : (row + 1) * IMAGES]
+        assert sum(image.objects for image, _ in sheet) == len(tiny["annotations"])
+        assert {tuple(names) for _, names in sheet} == {CLASSES}
+    assert len(drawn) == 2 * IMAGES
 
 
 def test_the_seed_determines_the_images_of_all_rows(compared):
@@ -120,6 +172,11 @@ def test_configs_with_different_validation_data_or_the_same_name_are_refused(com
     other = write_config(tmp_path, write_images(tmp_path / "elsewhere"))
     with pytest.raises(MixDetError, match="same validation set"):
         train_all(Plan((plan.configs[0], str(other)), (0,)), tmp_path / "out")
+    data = Path(plan.configs[0]).parents[1] / "data"
+    fewer = "val_dataloader['dataset']['metainfo'] = dict(classes=('dark',))\n"
+    fewer = write_config(tmp_path / "fewer", data, extra=fewer)
+    with pytest.raises(MixDetError, match=r"the classes dark but .* the classes dark, bright"):
+        train_all(Plan((plan.configs[0], str(fewer)), (0,)), tmp_path / "out")
     twin = tmp_path / "twin" / f"{plan.rows[0]}.py"
     with pytest.raises(MixDetError, match="same name"):
         train_all(Plan((plan.configs[0], str(twin)), (0,)), tmp_path / "out")

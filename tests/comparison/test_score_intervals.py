@@ -13,6 +13,7 @@ from scipy import stats
 
 from mixdet.comparison import Interval, paired_interval
 from mixdet.comparison.score_intervals import ImageAP, bootstrap_images
+from mixdet.evaluation import score_boxes
 
 IMAGES = (3, 4, 8, 15, 16, 23)
 
@@ -139,6 +140,19 @@ def test_weighted_map_equals_pycocotools_on_repeated_images(weights, seed):
     detections = make_detections(truth, generator)
     score = ImageAP(truth, detections, IMAGES)(np.array(weights))
     assert score == pytest.approx(pycocotools_ap(truth, detections, weights), abs=1e-12)
+
+
+def test_only_the_chosen_classes_and_images_count():
+    """The same detections get the mAP that `score_boxes` gives for these classes and images."""
+    generator = np.random.default_rng(3)
+    truth = make_truth(generator)
+    detections = make_detections(truth, generator)
+    images, category = IMAGES[1:4], [truth.getCatIds()[-1]]
+    score = ImageAP(truth, detections, images, category)(np.ones(3, int))
+    assert score == pytest.approx(
+        score_boxes(truth, detections, category, images).stats["bbox_mAP"], abs=1e-12
+    )
+    assert score != pytest.approx(ImageAP(truth, detections, IMAGES)(np.ones(6, int)), abs=0.01)
 
 
 def test_the_weights_follow_the_callers_order_of_the_images():

@@ -140,7 +140,7 @@ def all_gone(content, data):
         (add_category, "unused_categories", "note", "other"),
         (name_twice, "category_names_twice", "error", "dark"),
         (without_bright, "classes_without_examples", "warning", "bright"),
-        (same_annotation_id, "annotation_ids_twice", "error", "annotation id 1"),
+        (same_annotation_id, "annotation_ids_twice", "warning", "annotation id 1"),
         (same_image_id, "image_ids_twice", "error", "image id 1"),
         (same_category_id, "category_ids_twice", "error", "category id 1"),
         (without_width, "incomplete_images", "error", "id 3"),

@@ -8,10 +8,12 @@ import re
 import signal
 import subprocess
 import sys
+import uuid
 
 import pytest
 import torch
 
+from mixdet.evaluation.coco_scores import BACKENDS
 from tests.conftest import ROOT
 from tests.tiny import CLASSES, write_config
 
@@ -126,6 +128,79 @@ def test_checkpoints_with_code_and_damaged_ones_are_refused(refusal, tool, train
     damaged = tmp_path / "damaged.pth"
     damaged.write_bytes(checkpoint.read_bytes()[:1000])
     refusal("test", config, damaged)
+
+
+def own_logger() -> str:
+    """Return an option that gives a run its own logger. Otherwise runs of one second share one."""
+    return f"experiment_name={uuid.uuid4()}"
+
+
+def strip_annotations(content):
+    del content["annotations"]
+
+
+def empty_annotations(content):
+    content["annotations"] = []
+
+
+def crowds_only(content):
+    for annotation in content["annotations"]:
+        annotation["iscrowd"] = 1
+
+
+@pytest.mark.parametrize("kind", ["CocoDataset", "SafeCocoDataset"])
+@pytest.mark.parametrize("change", [strip_annotations, empty_annotations, crowds_only])
+def test_images_without_objects_are_detected_on_and_not_scored(
+    tool, images_copy, trained, tmp_path, change, kind
+):
+    file = images_copy / "annotations" / "instances_val2017.json"
+    content = json.loads(file.read_text())
+    change(content)
+    file.write_text(json.dumps(content))
+    out = tmp_path / "found.json"
+    options = ["--cfg-options", f"test_dataloader.dataset.type={kind}", own_logger()]
+    code, log, err = tool(
+        "test", *trained, "--data-root", images_copy, "--out", out, "--work-dir", tmp_path, *options
+    )
+    assert code == 0, err
+    (line,) = [line for line in log.splitlines() if "nothing to score" in line]
+    assert str(file) in line
+    assert "Traceback" not in log + err
+    assert "mAP50" not in log
+    assert f"detections: {out}" in log
+    assert not (tmp_path / "test_sheet.jpg").exists()
+    _, _, err = tool("test", *trained, "--out", tmp_path / "all.json", "--work-dir", tmp_path)
+    assert json.loads(out.read_text()) == json.loads((tmp_path / "all.json").read_text())
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_ids_that_are_text_give_the_same_scores(tool, images_copy, trained, tmp_path, backend):
+    file = images_copy / "annotations" / "instances_val2017.json"
+    content = json.loads(file.read_text())
+    backend = f"test_evaluator.backend={backend}"
+    arguments = ["test", *trained, "--data-root", images_copy, "--work-dir", tmp_path / "work"]
+    code, before, err = tool(
+        *arguments, "--out", tmp_path / "a.json", "--cfg-options", backend, own_logger()
+    )
+    assert code == 0, err
+    width = len(str(len(content["images"])))  # text is sorted by characters
+    for entry in content["images"]:
+        entry["id"] = f"{entry['id']:0{width}}"
+    for entry in content["categories"]:
+        entry["id"] = f"class {entry['id']}"
+    for entry in content["annotations"]:
+        entry["image_id"] = f"{entry['image_id']:0{width}}"
+        entry["category_id"] = f"class {entry['category_id']}"
+    file.write_text(json.dumps(content))
+    code, after, err = tool(
+        *arguments, "--out", tmp_path / "b.json", "--cfg-options", backend, own_logger()
+    )
+    assert code == 0, err
+    table = re.compile(r"mAP +mAP50.*?AP by class.*?bright[^\n]*", re.DOTALL)
+    assert table.search(after)[0] == table.search(before)[0]
+    assert {each["image_id"][0] for each in json.loads((tmp_path / "b.json").read_text())} <= {
+        *"01"
+    }
 
 
 class Harmless:

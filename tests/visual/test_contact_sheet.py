@@ -10,13 +10,20 @@ from PIL import Image
 
 from mixdet.digit_scenes import make_digit_scenes
 from mixdet.errors import MixDetError
+from mixdet.evaluation import ScoredData
 from mixdet.visual import (
     SheetImage,
     draw_detections,
     write_contact_sheet,
     write_contact_sheet_from_results,
 )
-from mixdet.visual.contact_sheet import CORRECT_COLOR, MISSED_COLOR, TRUTH_COLOR, WRONG_COLOR
+from mixdet.visual.contact_sheet import (
+    CORRECT_COLOR,
+    MISSED_COLOR,
+    TRUTH_COLOR,
+    WRONG_COLOR,
+    read_sheet_images,
+)
 
 CLASSES = ("cat", "dog")
 BOX = (10, 10, 50, 50)
@@ -241,3 +248,35 @@ class TestDrawDetections:
             for label in range(20)
         }
         assert len(colors) == 20
+
+    def test_a_sheet_shows_the_classes_images_and_boxes_that_are_scored(self, tmp_path):
+        boxes = [(1, 1, {}), (1, 2, {}), (2, 2, {"ignore": 1}), (2, 2, {}), (3, 2, {})]
+        annotations = [
+            {"id": n, "image_id": i, "category_id": c, "bbox": [9 * n, 5, 8, 8], "area": 64, **more}
+            for n, (i, c, more) in enumerate(boxes)
+        ]
+        content = {
+            "images": [{"id": i, "file_name": f"{i}.png"} for i in (1, 2, 3)],
+            "categories": [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}],
+            "annotations": annotations,
+        }
+        results = [
+            {
+                "image_id": a["image_id"],
+                "category_id": a["category_id"],
+                "bbox": a["bbox"],
+                "score": 1,
+            }
+            for a in annotations
+        ]
+        ann_file, found = tmp_path / "a.json", tmp_path / "found.json"
+        ann_file.write_text(json.dumps(content))
+        found.write_text(json.dumps(results))
+        scored = ScoredData.read(ann_file, ["dog"], [1, 2])
+        items, names = read_sheet_images(scored, tmp_path, found, 9)
+        assert names == ["dog"]
+        assert [item.title for item in items] == ["1.png", "2.png"]
+        assert [(item.objects, item.correct, item.wrong) for item in items] == [(1, 1, 0)] * 2
+        items, names = read_sheet_images(ann_file, tmp_path, found, 9)
+        assert names == ["cat", "dog"]
+        assert [item.objects for item in items] == [2, 1, 1]

@@ -23,7 +23,8 @@ class ReportHook(Hook):
     `test_detections.json` the detections of a test. If the metric has a `results_file`, the
     detections are written to that file instead. The contact sheets `val_sheet.jpg` and
     `test_sheet.jpg` show detections and true boxes. Scores and detections come from the loop's
-    `CocoDetectionMetric`. Without this metric, the hook logs only the checkpoints.
+    `CocoDetectionMetric`. Without this metric, the hook logs only the checkpoints. If the images
+    have no true boxes, the hook logs only the path of the detections, and draws no sheet.
 
     Args:
         sheet: Whether to draw a contact sheet. If this is a path, the sheet is written there.
@@ -69,15 +70,14 @@ class ReportHook(Hook):
         metric = _metric(loop)
         if metric is None or metric.scores is None:
             return
-        runner.logger.info(f"{title}\n{metric.scores.table()}")
+        if metric.scored.has_objects:
+            runner.logger.info(f"{title}\n{metric.scores.table()}")
         runner.logger.info(f"detections: {metric.results_file}")
         image_folder = getattr(loop.dataloader.dataset, "data_prefix", {}).get("img")
-        if self.sheet and image_folder is not None:
+        if self.sheet and image_folder is not None and metric.scored.has_objects:
             default = Path(runner.work_dir, f"{mode}_sheet.jpg")
             path = Path(self.sheet) if isinstance(self.sheet, str) else default
-            write_contact_sheet_from_results(
-                metric.ann_file, image_folder, metric.results_file, path
-            )
+            write_contact_sheet_from_results(metric.scored, image_folder, metric.results_file, path)
             runner.logger.info(f"true and predicted boxes: {path}")
 
 

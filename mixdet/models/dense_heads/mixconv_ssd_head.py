@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from mixdet.errors import MixDetError, one_line
 from mixdet.models.dense_heads.levels import flatten_levels
 from mixdet.models.dense_heads.ssd_post_processing import filter_detections, select_candidates
-from mixdet.models.dense_heads.ssd_targets import SSDTargets, batch_targets
+from mixdet.models.dense_heads.ssd_targets import SSDTargets, batch_targets, ignore_background
 from mixdet.models.layers import MixConv2d
 from mixdet.models.layers.mixconv import PADDINGS, SPLITS
 from mixdet.models.layers.pointwise import PointwiseConv2d
@@ -198,7 +198,8 @@ class MixConvSSDHead(SSDHead):
             batch_gt_instances: One per image, with `bboxes` (n, 4) in (x1, y1, x2, y2) pixels of
                 the input and `labels` (n,).
             batch_img_metas: One per image, with `pad_shape`.
-            batch_gt_instances_ignore: Boxes that are neither object nor background.
+            batch_gt_instances_ignore: Boxes that are neither object nor background, such as
+                crowds. One per image, with `bboxes` (n, 4).
 
         Returns:
             The scalars `loss_cls` and `loss_bbox`. Both are divided by the number of positive
@@ -247,7 +248,7 @@ class MixConvSSDHead(SSDHead):
             and len({tuple(meta["pad_shape"][:2]) for meta in metas}) == 1
         )
         if at_once:
-            return batch_targets(
+            targets = batch_targets(
                 torch.cat(self._anchors(cls_scores)),
                 truths,
                 self.assigner,
@@ -255,10 +256,15 @@ class MixConvSSDHead(SSDHead):
                 self.num_classes,
                 self.train_cfg["pos_weight"],
             )
-        shapes = [score.shape[-2:] for score in cls_scores]
-        anchors, valid = self.get_anchors(shapes, metas, device=cls_scores[0].device)
-        *targets, num_positives = self.get_targets(anchors, valid, truths, metas, ignored)
-        return SSDTargets(*(torch.cat(levels, 1) for levels in targets), num_positives)
+        else:
+            shapes = [score.shape[-2:] for score in cls_scores]
+            anchors, valid = self.get_anchors(shapes, metas, device=cls_scores[0].device)
+            *parts, num_positives = self.get_targets(anchors, valid, truths, metas, ignored)
+            targets = SSDTargets(*(torch.cat(levels, 1) for levels in parts), num_positives)
+        if ignored is not None and any(each is not None and len(each) for each in ignored):
+            anchors = torch.cat(self._anchors(cls_scores))
+            targets = ignore_background(targets, anchors, ignored, self.num_classes)
+        return targets
 
     def _anchors(self, cls_scores: list[Tensor]) -> list[Tensor]:
         """Return the anchors of each level, (A, 4). They are kept until the image size changes."""

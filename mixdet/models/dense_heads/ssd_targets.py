@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from mmdet.models.task_modules import MaxIoUAssigner
 from mmdet.models.task_modules.coders import BaseBBoxCoder
+from mmdet.structures.bbox import bbox_overlaps, get_box_tensor
 from mmengine.structures import InstanceData
 from torch import Tensor
 
 from mixdet.models.task_modules.batch_assign import assign_batch, pad_truths
+
+IGNORED_IOF = 0.5  # intersection of an anchor with an ignored box, over the area of the anchor
 
 
 class SSDTargets(NamedTuple):
@@ -72,3 +76,27 @@ def batch_targets(
     return SSDTargets(
         labels, label_weights, targets, box_weights, positive.sum(1).clamp(min=1).sum()
     )
+
+
+def ignore_background(
+    targets: SSDTargets, anchors: Tensor, ignored: list[InstanceData | None], num_classes: int
+) -> SSDTargets:
+    """Give weight 0 to background anchors that lie on a box that is neither object nor background.
+
+    An anchor lies on such a box if more than half of the anchor's area is inside the box. Anchors
+    of objects keep their weights, so objects within a crowd are learned. mmdet's assigner has the
+    option `ignore_iof_thr` for it, which also drops these objects.
+
+    Args:
+        targets: The targets of N images.
+        anchors: (A, 4), (x1, y1, x2, y2) in pixels, the same for all images.
+        ignored: One per image, with `bboxes` (n, 4) in the format of the anchors, or None.
+        num_classes: Classes without the background.
+    """
+    inside = torch.zeros_like(targets.labels, dtype=torch.bool)
+    for row, instances in zip(inside, ignored, strict=True):
+        if instances is not None and len(instances.bboxes):
+            boxes = get_box_tensor(instances.bboxes)
+            row |= (bbox_overlaps(anchors, boxes, mode="iof") > IGNORED_IOF).any(1)
+    weights = targets.label_weights.masked_fill(inside & (targets.labels == num_classes), 0)
+    return targets._replace(label_weights=weights)

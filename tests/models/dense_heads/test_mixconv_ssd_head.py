@@ -356,6 +356,30 @@ def test_ignored_boxes_give_no_gradient():
     assert losses["loss_cls"] == 0
 
 
+def test_background_on_an_ignored_box_does_not_count_and_objects_there_do():
+    """The loss lacks exactly the background anchors with more than half of their area inside."""
+    head = make_head(loss_cls=FOCAL)
+    outputs = head(features())
+    crowd = torch.tensor([[8.0, 8.0, 60.0, 50.0]])  # covers a part of the objects
+    ignored = [InstanceData(bboxes=crowd), InstanceData(bboxes=crowd[:0])]
+    without = head.loss_by_feat(*outputs, TRUTHS, METAS)
+    losses = head.loss_by_feat(*outputs, TRUTHS, METAS, ignored)
+    assert losses["loss_bbox"] == without["loss_bbox"]
+
+    anchors, valid = head.get_anchors([(g, g) for g in GRIDS], METAS, device="cpu")
+    labels, *_, positives = head.get_targets(anchors, valid, TRUTHS, METAS)
+    labels, anchors = torch.cat(labels, 1)[0], torch.cat(anchors[0])
+    corner = torch.minimum(anchors[:, 2:], crowd[0, 2:])
+    sides = (corner - torch.maximum(anchors[:, :2], crowd[0, :2])).clamp(min=0)
+    inside = sides.prod(1) / (anchors[:, 2:] - anchors[:, :2]).prod(1) > 0.5
+    left_out = inside & (labels == CLASSES)
+    assert 0 < left_out.sum() < inside.sum()  # some objects are in the crowd
+    logits = [s[:1].permute(0, 2, 3, 1).reshape(-1, CLASSES + 1) for s in outputs[0]]
+    logits = torch.cat(logits)[left_out]
+    lost = torchvision.ops.sigmoid_focal_loss(logits, torch.zeros_like(logits), 0.75, 2.0, "sum")
+    torch.testing.assert_close(without["loss_cls"] - losses["loss_cls"], lost / positives)
+
+
 def test_each_level_has_its_kernel_sizes():
     head = make_head(kernel_sizes=[(3, 5), 5, 3])
     kernels = [
