@@ -44,9 +44,9 @@ def test_training_goes_on_with_a_warning_for_each_lesser_fault(images_copy, tmp_
         content["annotations"][1]["image_id"] = 999
 
     log = train(tmp_path, images_copy, change)
-    warnings = [line for line in log.splitlines() if "training data: " in line]
-    assert len(warnings) == 2
-    assert all("WARNING" in line for line in warnings)
+    lines = [line for line in log.splitlines() if "training data: " in line]
+    assert ["WARNING" in line for line in lines] == [True, True, False]
+    assert "14 of 14 images are used, with 20 objects: dark" in lines[2]
     assert (tmp_path / "work" / "epoch_1.pth").is_file()
 
 
