@@ -29,7 +29,7 @@ from torch.utils.data import BatchSampler, DataLoader
 from mixdet.compat.checkpoint import load, trust_checkpoints
 from mixdet.config.data_paths import check_annotations, check_data
 from mixdet.config.read import load_config, require
-from mixdet.data_check import check_before_runner
+from mixdet.data_check.check_config_data import check_before_runner
 from mixdet.engine.amp import amp_wrapper_type
 from mixdet.errors import MixDetError, did_you_mean, one_line
 from mixdet.outputs import writable_file, writable_folder

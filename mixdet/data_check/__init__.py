@@ -7,12 +7,7 @@ with the model's anchors.
 
 import mixdet.compat.prepared
 
-from mixdet.data_check.check_config_data import (
-    check_before_runner,
-    full_check,
-    quick_check,
-    quick_report,
-)
+from mixdet.data_check.check_config_data import full_check, quick_check, quick_report
 from mixdet.data_check.data_page import write_data_page
 from mixdet.data_check.data_problems import Example, Problem
 from mixdet.data_check.data_report import DataReport
@@ -21,7 +16,6 @@ __all__ = [
     "DataReport",
     "Example",
     "Problem",
-    "check_before_runner",
     "full_check",
     "quick_check",
     "quick_report",

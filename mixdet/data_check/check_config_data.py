@@ -47,7 +47,7 @@ from mixdet.errors import MixDetError
 from mixdet.evaluation import load_coco
 
 ANNOTATION_CHECKS = (
-    *(check_not_empty, check_classes, check_ids, check_stated_sizes),
+    *(check_classes, check_not_empty, check_ids, check_stated_sizes),
     *(check_boxes, check_file_names),
 )
 TRAINING_LOADERS = ("train_dataloader", "val_dataloader")
@@ -147,9 +147,9 @@ def _check(cfg: Config, loaders: tuple[str, ...]) -> tuple[DataReport, list[Spli
     problems = check_class_names(cfg, loaders)
     malformed = {problem.data for problem in problems}
     sound = tuple(loader for loader in loaders if SPLIT_NAMES[loader] not in malformed)
+    all_used = read_used_data(cfg, sound)  # first, since some data sets write their files
     splits = read_splits(cfg, loaders)
     problems += _check_annotations(splits)
-    all_used = read_used_data(cfg, sound)
     for used in all_used:
         problems += _check_used(cfg, used, splits, problems)
     summaries = [summarize_split(split, all_used) for split in splits]
@@ -192,8 +192,9 @@ def _check_used(
         )
         return [] if known else problem_list("unusable", ERROR, used.name, used.error, 1)
     problems = []
+    other_classes = {problem.data for problem in earlier if problem.code == "missing_classes"}
     for split in splits:
-        if names & set(split.name.split(", ")):
+        if names & set(split.name.split(", ")) and split.name not in other_classes:
             problems += check_left_out(split, used)
             if used.image_count:
                 problems += check_objects(split, used)

@@ -128,6 +128,8 @@ def read_splits(cfg: Config, loaders: tuple[str, ...] = LOADERS) -> list[Split]:
             continue
         if malformed_classes(dataset.get("metainfo")):
             continue
+        if getattr(dataset_class, "makes_its_data", False) and not Path(ann_file).is_file():
+            continue  # in a distributed run, which has not built the data set yet
         classes = tuple(dataset_class._load_metainfo(dataset.get("metainfo")).get("classes", ()))
         key = (ann_file, images, classes)
         if key in splits:

@@ -160,11 +160,11 @@ def check_batches(used: UsedData, loader: str, settings: dict, processes: int) -
     ):
         tall = sum(sum(part.is_tall) for part in used.parts)
         samples = max(tall, used.image_count - tall) * samples // used.image_count
-        images += f", at most {samples:,} of which are wide or tall alike,"
+        images += f", at most {samples:,} of one orientation"
     if samples < batch:
         text = (
-            f"{images} do not fill a batch of {batch}, and drop_last=True drops what does not: set "
-            f"{loader}.batch_size to {samples} or less, or {loader}.drop_last to False"
+            f"{images} cannot fill a batch of {batch}, and drop_last=True drops a batch that is "
+            f"not full: set {loader}.batch_size to {samples}, or {loader}.drop_last to False"
         )
         return problem_list("no_full_batch", ERROR, used.name, text, 1)
     dropped = 0 if used.is_training else samples % batch

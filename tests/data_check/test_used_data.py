@@ -179,11 +179,11 @@ def batch(key, **values):
 @pytest.mark.parametrize(
     ("setting", "words"),
     [
-        (batch(TRAIN, batch_size=15, drop_last=True), "14 images do not fill a batch of 15"),
+        (batch(TRAIN, batch_size=15, drop_last=True), "14 images cannot fill a batch of 15"),
         (
             batch(TRAIN, batch_size=8, drop_last=True)
             + "train_dataloader['dataset']['indices'] = 1\n",
-            "1 image do",
+            "1 image cannot",
         ),
         (
             batch(
@@ -191,10 +191,10 @@ def batch(key, **values):
                 batch_size=12,
                 batch_sampler={"type": "AspectRatioBatchSampler", "drop_last": True},
             ),
-            "at most 9 of which are wide or tall alike",
+            "14 images, at most 9 of one orientation cannot",
         ),
         (batch(TRAIN, num_batch_per_epoch=4), "set it to 3"),
-        (batch(VAL, batch_size=15, drop_last=True), "val_dataloader.batch_size to 14 or less"),
+        (batch(VAL, batch_size=15, drop_last=True), "val_dataloader.batch_size to 14,"),
     ],
 )
 def test_data_that_give_no_batch_are_an_error(problems_of, setting, words):
@@ -264,6 +264,8 @@ def test_classes_in_a_file_are_no_problem(problems_of, tmp_path):
 def test_classes_that_the_file_lacks_and_an_empty_validation_are_said_first(problems_of):
     wrong = f"{TRAIN}['dataset']['metainfo'] = dict(classes=('dart', 'bright'))\n"
     problems = problems_of(wrong, val=lambda content: content.update(images=[], annotations=[]))
+    assert next(iter(problems)) == "missing_classes"
+    assert "the file has dark, bright" in problems["missing_classes"].line()
     assert "dart, did you mean dark?" in problems["missing_classes"].line()
     assert problems["no_images"].data == "validation"
     assert "unusable" not in problems

@@ -80,7 +80,10 @@ def config_with(tmp_path, images, extra=""):
     ("setting", "words"),
     [
         ("train_dataloader['dataset']['metainfo'] = dict(classes=('dark'))\n", "with a comma"),
-        ("train_dataloader.update(batch_size=20, drop_last=True)\n", "batch_size to 14 or less"),
+        (
+            "train_dataloader.update(batch_size=20, drop_last=True)\n",
+            "batch_size to 14",
+        ),
         ("val_evaluator = dict(val_evaluator, ann_file='no.json')\n", "(no.json) does not exist"),
     ],
 )
