@@ -29,6 +29,7 @@ from torch.utils.data import BatchSampler, DataLoader
 from mixdet.compat.checkpoint import load, trust_checkpoints
 from mixdet.config.data_paths import check_annotations, check_data
 from mixdet.config.read import load_config, require
+from mixdet.data_check.check_config_data import check_before_runner
 from mixdet.engine.amp import amp_wrapper_type
 from mixdet.errors import MixDetError, did_you_mean, one_line
 from mixdet.outputs import writable_file, writable_folder
@@ -97,6 +98,7 @@ def train(
     _prepare_processes(cfg, launcher)
     require(config, cfg, "model", "train_dataloader", "optim_wrapper", "train_cfg")
     check_data(cfg, ("train_dataloader", "val_dataloader"))
+    check_before_runner(cfg, ("train_dataloader", "val_dataloader"))
     writable_folder("--work-dir", cfg.work_dir)
     _set_seed(cfg, seed)
     if amp:
@@ -155,6 +157,7 @@ def evaluate(
     cfg.load_from, cfg.resume = _existing(checkpoint), False
     require(config, cfg, "model", "test_dataloader", "test_evaluator", "test_cfg")
     check_data(cfg, ("test_dataloader",))
+    check_before_runner(cfg, ("test_dataloader",))
     writable_folder("--work-dir", cfg.work_dir)
     if out is not None:
         _set_results_file(cfg, str(writable_file("--out", out)))

@@ -13,7 +13,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import timm
+from mmdet.registry import MODELS
+from safetensors.torch import save_file
 
+from mixdet.config.read import read_config
 from tests.conftest import ROOT
 
 PAGE = (ROOT / "docs/custom_data.md").read_text()
@@ -81,19 +85,24 @@ def draw(folder: Path, numbers: range) -> dict[str, Scene]:
 
 def write_voc(folder: Path) -> dict[str, Scene]:
     scenes = draw(folder / "voc/JPEGImages", range(32))
-    (folder / "voc/Annotations").mkdir()
     for name, scene in scenes.items():
-        objects = "".join(
-            f"<object><name>{CLASSES[label]}</name><difficult>0</difficult><bndbox>"
-            # VOC counts pixels from 1, and includes the last one in the box
-            f"<xmin>{x + 1}</xmin><ymin>{y + 1}</ymin><xmax>{x + w}</xmax><ymax>{y + h}</ymax>"
-            "</bndbox></object>"
-            for label, (x, y, w, h) in scene
-        )
-        size = f"<size><width>{WIDTH}</width><height>{HEIGHT}</height><depth>3</depth></size>"
-        file = (folder / "voc/Annotations" / name).with_suffix(".xml")
-        file.write_text(f"<annotation><filename>{name}</filename>{size}{objects}</annotation>")
+        objects = [(CLASSES[label], box) for label, box in scene]
+        write_xml((folder / "voc/Annotations" / name).with_suffix(".xml"), objects)
     return scenes
+
+
+def write_xml(file: Path, objects: list[tuple[str, tuple[int, int, int, int]]]) -> None:
+    """Write the names and boxes (x, y, w, h) of an image in VOC's format."""
+    entries = "".join(
+        f"<object><name>{name}</name><difficult>0</difficult><bndbox>"
+        # VOC counts pixels from 1, and includes the last one in the box
+        f"<xmin>{x + 1}</xmin><ymin>{y + 1}</ymin><xmax>{x + w}</xmax><ymax>{y + h}</ymax>"
+        "</bndbox></object>"
+        for name, (x, y, w, h) in objects
+    )
+    size = f"<size><width>{WIDTH}</width><height>{HEIGHT}</height><depth>3</depth></size>"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(f"<annotation><filename>{file.stem}.png</filename>{size}{entries}</annotation>")
 
 
 def write_yolo(folder: Path) -> dict[str, Scene]:
@@ -137,6 +146,45 @@ def test_the_config_of_the_page_has_at_most_ten_lines():
     assert len(config.splitlines()) <= 10
 
 
+def test_the_backbone_starts_from_the_weights_file_that_the_page_names(tmp_path):
+    network = timm.create_model("mixnet_s")
+    file = tmp_path / "model.safetensors"
+    save_file(network.state_dict(), file)
+    (block,) = (part for part in PAGE.split("```") if "# weights from a file" in part)
+    (tmp_path / "own.py").write_text(
+        f"_base_ = {str(ROOT / 'configs/_base_/own_data.py')!r}\n"
+        + block.removeprefix("python\n").replace("weights/model.safetensors", str(file))
+    )
+    backbone = MODELS.build(read_config(tmp_path / "own.py").model.backbone)
+    backbone.init_weights()
+    assert backbone.conv_stem.weight.equal(network.conv_stem.weight)
+    (page_of_s,) = re.findall(r"hf download (\S+) model.safetensors", PAGE)
+    pages = {page_of_s, *re.findall(r"`(timm/mixnet_\S+)`", PAGE)}
+    sizes = ("s", "m", "l", "xl")
+    known = {timm.models.get_pretrained_cfg(f"mixnet_{size}").hf_hub_id for size in sizes}
+    assert pages == known
+
+
+def test_supervision_numbers_classes_as_the_page_says(tmp_path):
+    """By name within an image, and image by image in the order of their names."""
+    supervision = pytest.importorskip("supervision")
+
+    def classes(**names: tuple[str, ...]) -> list[str]:
+        folder = tmp_path / "-".join(names)
+        for file, found in names.items():
+            image = folder / "images" / f"{file}.png"
+            image.parent.mkdir(parents=True, exist_ok=True)
+            assert cv2.imwrite(str(image), np.zeros((HEIGHT, WIDTH, 3), np.uint8))
+            write_xml(folder / "labels" / f"{file}.xml", [(name, (2, 3, 9, 9)) for name in found])
+        return supervision.DetectionDataset.from_pascal_voc(
+            str(folder / "images"), str(folder / "labels")
+        ).classes
+
+    assert classes(i1=("zebra",), i2=("ape",)) == ["zebra", "ape"]
+    assert classes(i1=("zebra", "ape"), i2=("bear",)) == ["ape", "zebra", "bear"]
+    assert classes(i1=("b",), i2=("a",), i10=("c",)) == ["b", "c", "a"]
+
+
 @pytest.mark.heavy
 def test_converted_yolo_labels_equal_the_drawn_boxes_and_pass_the_check(working_folder):
     folder = working_folder
@@ -154,8 +202,8 @@ def test_all_commands_of_the_page_work_on_converted_voc_labels(working_folder):
     assert converted(folder, "convert_voc.py") == drawn
     check, *training, compare = COMMANDS
     assert "nothing is wrong" in run_in(folder, check)
-    train, test, predict = (run_in(folder, command) for command in training)
-    for printed in (train, test):
+    train, test, predict, other_test = (run_in(folder, command) for command in training)
+    for printed in (train, test, other_test):
         assert re.search(r"coco/bbox_mAP: 0\.\d+", printed), printed[-2000:]
     assert len(list(folder.glob("outputs/predict/*.png"))) == 8, predict
     assert "workshop_plain" in run_in(folder, compare)

@@ -44,7 +44,7 @@ class AnchorFit:
     """Comparison of the training boxes, resized as in training, with the model's anchors.
 
     Attributes:
-        boxes: Number of boxes. Boxes with `iscrowd` are not counted.
+        boxes: Number of boxes. Crowds are not counted.
         input_wh: (width, height) in pixels that images are resized to. Augmentation is ignored.
         sides: Percentiles (5, 25, 50, 75, 95) of the square root of the box area, in pixels.
         ratios: The same percentiles of width / height.
@@ -226,7 +226,7 @@ def _resized_boxes(split: Split, scale: tuple[int, int], keep_ratio: bool) -> np
         (n, 2) widths and heights in pixels.
     """
     used = [
-        not annotation.get("iscrowd")
+        not is_crowd(annotation)
         and split.category_name_by_id.get(annotation.get("category_id")) in split.classes
         for annotation in split.annotations
     ]

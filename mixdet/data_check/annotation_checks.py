@@ -19,7 +19,8 @@ def check_not_empty(split: Split) -> list[Problem]:
     Test data without boxes are a note, since their images may be there only to be predicted on.
     """
     if not split.images:
-        return problem_list("no_images", ERROR, split.name, "no image in the annotations", 1)
+        text = f"no image in {split.ann_file}: add images, or name another ann_file"
+        return problem_list("no_images", ERROR, split.name, text, 1)
     names = (
         split.category_name_by_id.get(annotation.get("category_id"))
         for annotation in split.annotations
@@ -50,7 +51,8 @@ def check_classes(split: Split) -> list[Problem]:
         "missing_classes",
         ERROR,
         split.name,
-        "classes of the config that the annotations lack; all labels after them would be wrong",
+        "classes of the config that the annotations lack; all labels after them would be wrong; "
+        f"the file has {', '.join(map(str, names)) or 'no categories'}",
         len(missing),
         (Example(_with_suggestion(name, unused or names)) for name in missing),
     )

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import replace
+
 from mmdet.registry import MODELS
 from mmengine.config import Config
+from mmengine.dist import get_world_size, is_distributed
 
+from mixdet.config.data_paths import LOADERS
 from mixdet.data_check.anchor_fit import AnchorFit, fit_anchors
 from mixdet.data_check.annotation_checks import (
     check_classes,
@@ -13,7 +18,16 @@ from mixdet.data_check.annotation_checks import (
     check_not_empty,
 )
 from mixdet.data_check.box_checks import check_boxes
-from mixdet.data_check.data_problems import ERROR, NOTE, WARNING, Example, Problem, problem_list
+from mixdet.data_check.class_name_checks import check_class_names
+from mixdet.data_check.data_problems import (
+    ERROR,
+    NOTE,
+    SPLIT_NAMES,
+    WARNING,
+    Example,
+    Problem,
+    problem_list,
+)
 from mixdet.data_check.data_report import DataReport, summarize_split
 from mixdet.data_check.data_splits import Split, read_splits
 from mixdet.data_check.image_file_checks import (
@@ -21,23 +35,79 @@ from mixdet.data_check.image_file_checks import (
     check_shared_images,
     read_image_files,
 )
+from mixdet.data_check.metric_checks import check_metrics
+from mixdet.data_check.used_data import UsedData, read_used_data
+from mixdet.data_check.used_data_checks import (
+    check_batches,
+    check_left_out,
+    check_objects,
+    check_stated_sizes,
+)
 from mixdet.errors import MixDetError
+from mixdet.evaluation import load_coco
 
-ANNOTATION_CHECKS = (check_not_empty, check_classes, check_ids, check_boxes, check_file_names)
+ANNOTATION_CHECKS = (
+    *(check_classes, check_not_empty, check_ids, check_stated_sizes),
+    *(check_boxes, check_file_names),
+)
+TRAINING_LOADERS = ("train_dataloader", "val_dataloader")
+
+# The last report of `check_before_runner`, by the part of the config that it depends on
+_latest: dict[str, DataReport] = {}
 
 
-def quick_check(cfg: Config) -> list[Problem]:
-    """Check the annotation files and the image folders of training and validation.
+def quick_check(cfg: Config, loaders: tuple[str, ...] = TRAINING_LOADERS) -> list[Problem]:
+    """Check the annotation files, the image folders and the metrics of training and validation.
 
     No image is opened.
 
     Args:
         cfg: The config.
+        loaders: The data loaders that a run uses.
 
     Raises:
         MixDetError: An annotation file is missing or is not in COCO's format.
     """
-    return _check_annotations(read_splits(cfg, ("train_dataloader", "val_dataloader")))
+    return quick_report(cfg, loaders).problems
+
+
+def quick_report(cfg: Config, loaders: tuple[str, ...]) -> DataReport:
+    """Make the quick check, and return what it counted and found.
+
+    Args:
+        cfg: The config.
+        loaders: The data loaders that a run uses.
+
+    Raises:
+        MixDetError: An annotation file is missing or is not in COCO's format.
+    """
+    key = _data_settings(cfg, loaders)
+    if key in _latest:
+        return _latest.pop(key)
+    return _check(cfg, loaders)[0]
+
+
+def check_before_runner(cfg: Config, loaders: tuple[str, ...]) -> None:
+    """Make the quick check before a runner builds the model and the data sets.
+
+    The hook of the run, which logs the warnings, takes over the report. In a distributed run only
+    the first process checks.
+
+    Args:
+        cfg: The config.
+        loaders: The data loaders that the run uses.
+
+    Raises:
+        MixDetError: The check finds a problem of the level "error".
+    """
+    distributed = cfg.get("launcher", "none") != "none"
+    rank = os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0"))
+    if "data_check" not in (cfg.get("default_hooks") or {}) or (distributed and rank != "0"):
+        return
+    report = _check(cfg, loaders)[0]
+    report.refuse_errors()
+    _latest.clear()
+    _latest[_data_settings(cfg, loaders)] = report
 
 
 def full_check(cfg: Config) -> DataReport:
@@ -50,12 +120,12 @@ def full_check(cfg: Config) -> DataReport:
         MixDetError: The config has no `CocoDataset` on a local disk. Or an annotation file is
             missing or is not in COCO's format.
     """
-    splits = read_splits(cfg)
-    if not splits:
+    report, splits = _check(cfg, LOADERS)
+    problems = list(report.problems)
+    if not splits and not problems:
         raise MixDetError(
             "the config has no CocoDataset on a local disk; other data sets cannot be checked"
         )
-    problems = _check_annotations(splits)
     all_files = [read_image_files(split) for split in splits if split.root is not None]
     for files in all_files:
         problems += check_image_files(files)
@@ -69,20 +139,84 @@ def full_check(cfg: Config) -> DataReport:
         model = MODELS.build(cfg.model)
         training = next((split for split in splits if split.is_training), None)
         fit = training and fit_anchors(training, cfg, model)
-    summaries = [summarize_split(split) for split in splits]
-    return DataReport(summaries, problems + _check_anchors(fit), fit)
+    return replace(report, problems=problems + _check_anchors(fit), anchors=fit)
+
+
+def _check(cfg: Config, loaders: tuple[str, ...]) -> tuple[DataReport, list[Split]]:
+    """Make all checks that open no image."""
+    problems = check_class_names(cfg, loaders)
+    malformed = {problem.data for problem in problems}
+    sound = tuple(loader for loader in loaders if SPLIT_NAMES[loader] not in malformed)
+    all_used = read_used_data(cfg, sound)  # first, since some data sets write their files
+    splits = read_splits(cfg, loaders)
+    problems += _check_annotations(splits)
+    for used in all_used:
+        problems += _check_used(cfg, used, splits, problems)
+    summaries = [summarize_split(split, all_used) for split in splits]
+    return DataReport(summaries, problems, None), splits
 
 
 def _check_annotations(splits: list[Split]) -> list[Problem]:
     problems = []
     for split in splits:
         for check in ANNOTATION_CHECKS:
-            problems += check(split)
+            found = check(split)
+            if split.name == SPLIT_NAMES["test_dataloader"]:  # it may have no truth to score
+                found = [
+                    replace(problem, level=NOTE) if problem.code == "no_boxes" else problem
+                    for problem in found
+                ]
+            problems += found
     for split in splits:
         if split.is_training and "," in split.name:
             text = "the same images are used for training and evaluation; scores on them say little"
             problems += problem_list("one_data_set", WARNING, split.name, text, len(split.images))
     return problems + _check_same_classes([split for split in splits if split.classes])
+
+
+def _check_used(
+    cfg: Config, used: UsedData, splits: list[Split], earlier: list[Problem]
+) -> list[Problem]:
+    """Check what a run uses of some data: images, objects, batches, and the truth of the metric.
+
+    Args:
+        cfg: The config.
+        used: The data that a loader yields.
+        splits: The content of the annotation files.
+        earlier: The problems that are known already.
+    """
+    names = set(used.name.split(", "))
+    if used.error:
+        known = any(
+            problem.level == ERROR and names & set(problem.data.split(", ")) for problem in earlier
+        )
+        return [] if known else problem_list("unusable", ERROR, used.name, used.error, 1)
+    problems = []
+    other_classes = {problem.data for problem in earlier if problem.code == "missing_classes"}
+    for split in splits:
+        if names & set(split.name.split(", ")) and split.name not in other_classes:
+            problems += check_left_out(split, used)
+            if used.image_count:
+                problems += check_objects(split, used)
+    processes = get_world_size() if is_distributed() else _launched_processes(cfg)
+    for loader in used.loaders:
+        problems += check_batches(used, loader, cfg[loader], processes)
+    contents = {split.ann_file: split.content for split in splits}
+
+    def read_content(ann_file: str) -> dict:
+        return contents[ann_file] if ann_file in contents else load_coco(ann_file).dataset
+
+    return problems + check_metrics(cfg, used, read_content)
+
+
+def _launched_processes(cfg: Config) -> int:
+    variable = {"pytorch": "WORLD_SIZE", "slurm": "SLURM_NTASKS"}.get(cfg.get("launcher"))
+    return int(os.environ.get(variable, 1)) if variable else 1
+
+
+def _data_settings(cfg: Config, loaders: tuple[str, ...]) -> str:
+    keys = (*loaders, *(loader.replace("dataloader", "evaluator") for loader in loaders))
+    return str([(key, cfg.get(key)) for key in keys])
 
 
 def _check_same_classes(splits: list[Split]) -> list[Problem]:

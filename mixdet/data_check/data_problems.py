@@ -7,10 +7,13 @@ from dataclasses import asdict, dataclass, field
 from itertools import islice
 from typing import Any
 
+from mixdet.config.data_paths import LOADERS
+
 MAX_EXAMPLES = 5
 
 ERROR, WARNING, NOTE = "error", "warning", "note"
 LEVELS = (ERROR, WARNING, NOTE)  # from the most to the least severe
+SPLIT_NAMES = dict(zip(LOADERS, ("training", "validation", "test"), strict=True))
 
 
 @dataclass(frozen=True)

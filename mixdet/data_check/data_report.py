@@ -6,8 +6,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from mixdet.data_check.anchor_fit import AnchorFit
-from mixdet.data_check.data_problems import LEVELS, NOTE, Problem
+from mixdet.data_check.data_problems import ERROR, LEVELS, NOTE, Problem
 from mixdet.data_check.data_splits import Split
+from mixdet.data_check.used_data import UsedData
+from mixdet.errors import MixDetError
 from mixdet.visual.tables import text_table
 
 MAX_CHARACTERS = 200  # longer examples are cut in a terminal
@@ -20,9 +22,12 @@ class SplitSummary:
     Attributes:
         data: Name of the split.
         ann_file: Path of the annotation file.
-        images: Number of images.
-        boxes: Number of boxes.
+        images: Number of images in the file.
+        boxes: Number of boxes in the file.
         classes: Number of classes of the config.
+        used_images: Number of images that the data set yields after all filters. None if it cannot
+            be built.
+        objects: Number of objects in these images by class, without crowds and ignored boxes.
     """
 
     data: str
@@ -30,6 +35,17 @@ class SplitSummary:
     images: int
     boxes: int
     classes: int
+    used_images: int | None
+    objects: dict[str, int]
+
+    def line(self) -> str:
+        """Return how many images and objects are used, in one line."""
+        objects = ", ".join(f"{name} {count:,}" for name, count in self.objects.items())
+        total = sum(self.objects.values())
+        return (
+            f"{self.data} data: {self.used_images:,} of {self.images:,} images are used, with "
+            f"{total:,} objects: {objects}"
+        )
 
 
 @dataclass(frozen=True)
@@ -51,6 +67,13 @@ class DataReport:
         """Whether there is no error and no warning."""
         return all(problem.level == NOTE for problem in self.problems)
 
+    def refuse_errors(self) -> None:
+        """Raise a `MixDetError` with the first problem of the level "error", if there is one."""
+        errors = [problem for problem in self.problems if problem.level == ERROR]
+        if errors:
+            more = f"; and {len(errors) - 1} more" if len(errors) > 1 else ""
+            raise MixDetError(f"{errors[0].line()}{more}: tools/check_data.py shows all problems")
+
     def sorted_problems(self) -> list[Problem]:
         """Return the problems, the worst first."""
         return sorted(self.problems, key=lambda problem: LEVELS.index(problem.level))
@@ -67,6 +90,7 @@ class DataReport:
     def text(self) -> str:
         """Return the report for a terminal: each problem with its count and first examples."""
         parts = [summary_table(self.summaries)]
+        parts += [summary.line() for summary in self.summaries if summary.used_images is not None]
         for problem in self.sorted_problems():
             lines = [f"{problem.level}: {problem.headline()}"]
             lines += [f"    {_shorten(example.text)}" for example in problem.examples]
@@ -81,10 +105,26 @@ class DataReport:
         return "\n\n".join(parts)
 
 
-def summarize_split(split: Split) -> SplitSummary:
-    """Count the images, boxes and classes of a split."""
+def summarize_split(split: Split, all_used: list[UsedData]) -> SplitSummary:
+    """Count the images, boxes, classes and used objects of a split.
+
+    Args:
+        split: The content of an annotation file.
+        all_used: The data of the loaders. The first that reads the file for the same purpose is
+            counted.
+    """
     counts = (len(part) for part in (split.images, split.annotations, split.classes))
-    return SplitSummary(split.name, split.ann_file, *counts)
+    names = split.name.split(", ")
+    used_images, objects = None, dict.fromkeys(split.classes, 0)
+    for used in all_used:
+        parts = [part for part in used.parts if part.ann_file == split.ann_file]
+        if parts and used.name.split(", ")[0] in names:
+            used_images = sum(len(part.image_ids) for part in parts)
+            for part in parts:
+                for name, count in part.objects.items():
+                    objects[name] += count
+            break
+    return SplitSummary(split.name, split.ann_file, *counts, used_images, objects)
 
 
 def summary_table(summaries: list[SplitSummary]) -> str:

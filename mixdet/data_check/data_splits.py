@@ -11,12 +11,13 @@ import numpy as np
 from mmdet.datasets import CocoDataset
 from mmdet.registry import DATASETS
 from mmengine.config import Config
+from mmengine.registry import Registry
 
 from mixdet.annotations import read_content
 from mixdet.config.data_paths import LOADERS, with_annotations
+from mixdet.data_check.class_name_checks import malformed_classes
+from mixdet.data_check.data_problems import SPLIT_NAMES
 from mixdet.images import ImageLimits
-
-SPLIT_NAMES = dict(zip(LOADERS, ("training", "validation", "test"), strict=True))
 
 
 @dataclass
@@ -106,7 +107,7 @@ def read_splits(cfg: Config, loaders: tuple[str, ...] = LOADERS) -> list[Split]:
     """Read the annotation files of a config.
 
     If several loaders use the same data, the data are read once and become one split. Data sets
-    that are not a `CocoDataset`, or are not on a local disk, are left out.
+    that are not a `CocoDataset`, are not on a local disk, or have malformed classes are left out.
 
     Args:
         cfg: The config.
@@ -117,14 +118,17 @@ def read_splits(cfg: Config, loaders: tuple[str, ...] = LOADERS) -> list[Split]:
     """
     splits: dict[tuple, Split] = {}
     for key_path, dataset in with_annotations(cfg, loaders):
-        dataset_class = DATASETS.get(dataset["type"])
+        dataset_class = registered(DATASETS, dataset["type"])
         name = SPLIT_NAMES[key_path.partition(".")[0]]
         data_root = dataset.get("data_root") or ""
         prefix = (dataset.get("data_prefix") or {}).get("img", "")
         ann_file, images = (_join(data_root, part) for part in (dataset["ann_file"], prefix))
-        remote = dataset.get("backend_args") is not None or "://" in ann_file
-        if remote or not issubclass(dataset_class, CocoDataset):
+        if is_remote(dataset) or not issubclass(dataset_class, CocoDataset):
             continue
+        if malformed_classes(dataset.get("metainfo")):
+            continue
+        if getattr(dataset_class, "makes_its_data", False) and not Path(ann_file).is_file():
+            continue  # in a distributed run, which has not built the data set yet
         classes = tuple(dataset_class._load_metainfo(dataset.get("metainfo")).get("classes", ()))
         key = (ann_file, images, classes)
         if key in splits:
@@ -135,6 +139,20 @@ def read_splits(cfg: Config, loaders: tuple[str, ...] = LOADERS) -> list[Split]:
         root = None if "://" in images else images
         splits[key] = Split(name, ann_file, root, classes, image_limits(dataset), content)
     return list(splits.values())
+
+
+def registered(registry: Registry, name: str | type) -> type:
+    """Return the class that the `type` of a config names, or `object` if the registry has none.
+
+    A `type` may also be the class itself.
+    """
+    return name if isinstance(name, type) else registry.get(name) or object
+
+
+def is_remote(dataset: dict) -> bool:
+    """Return whether the annotations of a data set's config are not on a local disk."""
+    path = f"{dataset.get('data_root') or ''}{dataset.get('ann_file') or ''}"
+    return dataset.get("backend_args") is not None or "://" in path
 
 
 def image_limits(dataset: dict) -> ImageLimits:

@@ -7,7 +7,7 @@ from itertools import islice
 
 import torch
 from mmdet.registry import LOOPS
-from mmengine.runner import EpochBasedTrainLoop
+from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch.utils.data import BatchSampler
 
 from mixdet.datasets.samplers import SeededSampler
@@ -33,8 +33,9 @@ class ResumableTrainLoop(EpochBasedTrainLoop):
         MixDetError: There is no batch, or the head and the data have different numbers of classes.
     """
 
-    def __init__(self, *args, **kwargs) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self, runner: Runner, *args, **kwargs) -> None:
+        runner.call_hook("before_train_data")  # of DataCheckHook: the data sets are built next
+        super().__init__(runner, *args, **kwargs)
         self._check()  # here, since mmengine next builds the schedules for the number of batches
 
     def run(self) -> torch.nn.Module:

@@ -193,6 +193,7 @@ def test_a_thousand_faults_are_counted_and_five_are_shown(check):
 
 def test_the_same_data_set_for_training_and_validation_is_reported(images, tmp_path):
     same = "val_dataloader = train_dataloader\ntest_dataloader = train_dataloader\n"
+    same += "val_evaluator['ann_file'] = data_root + '/annotations/instances_train2017.json'\n"
     problems = quick_check(load_config(write_config(tmp_path, images, extra=same)))
     assert [problem.code for problem in problems] == ["one_data_set"]
 
@@ -249,10 +250,17 @@ def test_absolute_paths_are_not_joined_to_data_root(check, tmp_path):
     assert check(lambda content, data: None, extra) == {}
 
 
-def test_data_sets_of_other_types_and_remote_ones_are_not_checked(images, tmp_path):
+def test_a_remote_data_set_is_not_checked(images, tmp_path):
     remote = "train_dataloader['dataset']['backend_args'] = dict(backend='petrel')\n"
-    other = "val_dataloader['dataset'].update(type='VOCDataset', ann_file='ImageSets/val.txt')\n"
-    cfg = load_config(write_config(tmp_path, images, extra=remote + other))
+    remote += "val_dataloader['dataset']['data_root'] = 's3://bucket/'\n"
+    cfg = load_config(write_config(tmp_path, images, extra=remote + "test_dataloader = None\n"))
     assert quick_check(cfg) == []
     with pytest.raises(MixDetError, match="no CocoDataset"):
         full_check(cfg)
+
+
+def test_a_voc_data_set_that_cannot_be_built_is_an_error(images, tmp_path):
+    voc = "val_dataloader['dataset'].update(type='VOCDataset', ann_file='ImageSets/val.txt')\n"
+    (problem,) = quick_check(load_config(write_config(tmp_path, images, extra=voc)))
+    assert (problem.code, problem.level, problem.data) == ("unusable", "error", "validation")
+    assert "ImageSets/val.txt" in problem.text

@@ -66,7 +66,7 @@ SHIPPED = "configs/ssdlite_mobilenet_v2_coco.py"
         ("model.test_cfg.nms.type=nmss", "model.test_cfg=.*nmss"),
         ("model.input_size=256", "of 320x320, but .* model.input_size=256"),
         # The shipped schedules are computed from the number of batches, which is 0 here.
-        ("train_dataloader.batch_size=64", "has 45 images and train_dataloader.batch_size is 64"),
+        ("train_dataloader.batch_size=64", "45 images cannot fill a batch of 64"),
     ],
 )
 def test_wrong_options_of_a_shipped_config_are_refused(

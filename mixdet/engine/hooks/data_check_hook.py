@@ -1,4 +1,4 @@
-"""Check the annotations before every training run."""
+"""Check the annotations before every training run and every test."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ from mmengine.dist import master_only
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from mixdet.data_check import quick_check
-from mixdet.errors import MixDetError
+from mixdet.data_check import quick_report
 
 
 @HOOKS.register_module()
 class DataCheckHook(Hook):
-    """Stop a training run whose data are unusable, and log the warnings about its data.
+    """Stop a run whose data are unusable, and log what it uses and the warnings about its data.
 
     The hook reads the annotation files and lists the image folders, but opens no image.
     `tools/check_data.py` opens the images too, and shows examples.
@@ -21,18 +20,39 @@ class DataCheckHook(Hook):
 
     priority = "VERY_HIGH"
 
-    @master_only
+    def __init__(self) -> None:
+        self._checked = False
+
+    def before_train_data(self, runner: Runner) -> None:
+        """Check the data before `ResumableTrainLoop` builds the data sets. See `before_train`."""
+        self._checked = True
+        _check(runner, ("train_dataloader", "val_dataloader"))
+
     def before_train(self, runner: Runner) -> None:
-        """Check the training and the validation data of the runner's config.
+        """Check the training and the validation data, and the metrics of the validation.
 
         Raises:
             MixDetError: The check finds a problem of the level "error".
         """
-        problems = quick_check(runner.cfg)
-        errors = [problem for problem in problems if problem.level == "error"]
-        if errors:
-            more = f"; and {len(errors) - 1} more" if len(errors) > 1 else ""
-            raise MixDetError(f"{errors[0].line()}{more}: tools/check_data.py shows all problems")
-        for problem in problems:
-            if problem.level == "warning":
-                runner.logger.warning(problem.line())
+        if not self._checked:  # the loop is not a ResumableTrainLoop
+            self.before_train_data(runner)
+
+    def before_test(self, runner: Runner) -> None:
+        """Check the test data and the metrics of the test.
+
+        Raises:
+            MixDetError: The check finds a problem of the level "error".
+        """
+        _check(runner, ("test_dataloader",))
+
+
+@master_only
+def _check(runner: Runner, loaders: tuple[str, ...]) -> None:
+    report = quick_report(runner.cfg, loaders)
+    report.refuse_errors()
+    for problem in report.problems:
+        if problem.level == "warning":
+            runner.logger.warning(problem.line())
+    for summary in report.summaries:
+        if summary.used_images is not None:
+            runner.logger.info(summary.line())

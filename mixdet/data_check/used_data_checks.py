@@ -1,0 +1,213 @@
+"""Checks of what a run uses: images that are left out, objects to learn from, and full batches."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator
+
+import numpy as np
+from mmdet.datasets.samplers import (
+    AspectRatioBatchSampler,
+    MultiDataSampler,
+    MultiSourceSampler,
+)
+from mmdet.registry import DATA_SAMPLERS
+from mmengine.dataset import InfiniteSampler
+
+from mixdet.data_check.data_problems import ERROR, NOTE, WARNING, Example, Problem, problem_list
+from mixdet.data_check.data_splits import Split, finite_rows, registered
+from mixdet.data_check.used_data import UsedData
+
+# A larger fraction of images without boxes is not expected to be left out on purpose.
+MAX_LEFT_OUT = 0.1
+ENDLESS_SAMPLERS = (InfiniteSampler, MultiDataSampler, MultiSourceSampler)
+
+
+def check_stated_sizes(split: Split) -> list[Problem]:
+    """Report images whose stated width or height is not a number above 0.
+
+    mmdet fails on text, and leaves out every box of an image without an area. Missing sizes are not
+    reported here.
+    """
+    sizes = split.stated_sizes(split.images)
+    with np.errstate(invalid="ignore"):
+        wrong = np.flatnonzero(~(sizes > 0).all(1))
+    images = [split.images[index] for index in wrong]
+    images = [image for image in images if "width" in image and "height" in image]
+    return problem_list(
+        "wrong_image_sizes",
+        ERROR,
+        split.name,
+        "images whose `width` or `height` is not a number above 0; write the pixels as numbers, "
+        "without quotation marks",
+        len(images),
+        (
+            Example(f"{image.get('file_name')}: {image['width']!r} x {image['height']!r}")
+            for image in images
+        ),
+    )
+
+
+def check_left_out(split: Split, used: UsedData) -> list[Problem]:
+    """Report the images of an annotation file that the data set leaves out, and why.
+
+    Args:
+        split: The content of the annotation file.
+        used: The data of a loader that reads the file.
+    """
+    used_ids, filters = _of_file(split, used)
+    left_out = [image for image in split.images if image.get("id") not in used_ids]
+    if not left_out:
+        return []
+    min_size = filters.get("min_size", 0)
+    small = split.stated_sizes(left_out).min(1) < min_size
+    empty = np.zeros(len(left_out), bool)
+    if filters.get("filter_empty_gt"):
+        with_boxes = {annotation.get("image_id") for annotation in _of_classes(split)}
+        empty = np.array([image.get("id") not in with_boxes for image in left_out])
+    empty &= ~small
+    others = len(left_out) - int((small | empty).sum())
+    reasons = (
+        (int(small.sum()), f"smaller than min_size={min_size} of the data set's filter_cfg"),
+        (int(empty.sum()), "without a box of its classes (filter_empty_gt=True in filter_cfg)"),
+        (others, "not chosen by its `indices` or by a filter of its own"),
+    )
+    text = ", ".join(f"{count:,} {reason}" for count, reason in reasons if count)
+    if not used_ids:
+        level, remedy = ERROR, "; no image remains: change these settings"
+    elif small.any() or empty.sum() > MAX_LEFT_OUT * len(split.images):
+        level, remedy = WARNING, "; change these settings if the images are to be used"
+    else:
+        level, remedy = NOTE, ""
+    return problem_list(
+        "left_out_images",
+        level,
+        used.name,
+        f"images that are left out of {len(split.images):,}: {text}{remedy}",
+        len(left_out),
+        (Example(str(image.get("file_name")), split.path(image)) for image in left_out),
+    )
+
+
+def check_objects(split: Split, used: UsedData) -> list[Problem]:
+    """Report classes that have boxes, but no object to learn from or to be found.
+
+    Crowds and ignored boxes are no objects. In training, boxes without an area are none either.
+
+    Args:
+        split: The content of the annotation file.
+        used: The data of a loader that reads the file.
+    """
+    reasons: dict[str, Counter] = {}
+    used_ids, _ = _of_file(split, used)
+    found = {name for name, count in used.objects.items() if count and used.is_training}
+    for annotation in _of_classes(split):
+        name = split.category_name_by_id[annotation["category_id"]]
+        if name in found:
+            continue
+        reason = _why_no_object(annotation, used_ids, used.is_training)
+        if reason is None and not used.is_training:
+            found.add(name)
+        reasons.setdefault(name, Counter())[reason] += 1
+    lost = {name: counts for name, counts in reasons.items() if name not in found}
+    purpose = "to learn from" if used.is_training else "to be found"
+    if lost and not found:
+        total = sum(lost.values(), Counter())
+        text = f"no object {purpose}: {_describe(total)}; correct this where a box is one object"
+        level = NOTE if used.name == "test" else ERROR
+        return problem_list("no_objects", level, used.name, text, 1)
+    return problem_list(
+        "classes_without_objects",
+        WARNING if used.is_training else NOTE,
+        used.name,
+        f"classes that have boxes, but no object {purpose}",
+        len(lost),
+        (Example(f"{name}: {_describe(counts)}") for name, counts in lost.items()),
+    )
+
+
+def check_batches(used: UsedData, loader: str, settings: dict, processes: int) -> list[Problem]:
+    """Report a data loader that yields no batch, or drops images that are to be evaluated.
+
+    Args:
+        used: The data that the loader yields.
+        loader: The name of the loader.
+        settings: The config of the loader.
+        processes: The number of processes of the run.
+    """
+    sampler = registered(
+        DATA_SAMPLERS, (settings.get("sampler") or {}).get("type", "DefaultSampler")
+    )
+    if not used.samples or issubclass(sampler, ENDLESS_SAMPLERS):
+        return []
+    batch_sampler = settings.get("batch_sampler") or {}
+    batch = batch_sampler.get("batch_size") or settings.get("batch_size", 1)
+    samples = math.ceil(used.samples / processes)  # the samplers pad, so that all have as many
+    limit = settings.get("num_batch_per_epoch")
+    if limit and limit * batch * processes > used.samples:
+        text = (
+            f"{used.samples:,} images are fewer than the {limit:,} batches of {batch} of "
+            f"{loader}.num_batch_per_epoch: set it to {samples // batch}"
+        )
+        return problem_list("too_few_images", ERROR, used.name, text, 1)
+    if not (settings.get("drop_last") or batch_sampler.get("drop_last")):
+        return []
+    images = f"{samples:,} image{'s' if samples > 1 else ''}"
+    images += f" for each of {processes} processes" if processes > 1 else ""
+    if batch_sampler and issubclass(
+        registered(DATA_SAMPLERS, batch_sampler["type"]), AspectRatioBatchSampler
+    ):
+        tall = sum(sum(part.is_tall) for part in used.parts)
+        samples = max(tall, used.image_count - tall) * samples // used.image_count
+        images += f", at most {samples:,} of one orientation"
+    if samples < batch:
+        text = (
+            f"{images} cannot fill a batch of {batch}, and drop_last=True drops a batch that is "
+            f"not full: set {loader}.batch_size to {samples}, or {loader}.drop_last to False"
+        )
+        return problem_list("no_full_batch", ERROR, used.name, text, 1)
+    dropped = 0 if used.is_training else samples % batch
+    text = f"images that drop_last=True leaves out of the score: set {loader}.drop_last to False"
+    return problem_list("dropped_images", WARNING, used.name, text, dropped)
+
+
+def _of_file(split: Split, used: UsedData) -> tuple[set, dict]:
+    """Return the ids of the used images of an annotation file, and the filters of the data set."""
+    parts = [part for part in used.parts if part.ann_file == split.ann_file]
+    filters = {key: value for part in parts for key, value in part.filters.items()}
+    return {image_id for part in parts for image_id in part.image_ids}, filters
+
+
+def _of_classes(split: Split) -> Iterator[dict]:
+    """Yield the annotations of the config's classes."""
+    names, classes = split.category_name_by_id, set(split.classes)
+    for annotation in split.annotations:
+        if names.get(annotation.get("category_id")) in classes:
+            yield annotation
+
+
+def _why_no_object(annotation: dict, used_ids: set, is_training: bool) -> str | None:
+    """Say why a box is no object, or return None if no reason is known."""
+    if annotation.get("image_id") not in used_ids:
+        return "in images that are not used"
+    if annotation.get("ignore"):
+        return "with `ignore`"
+    if annotation.get("iscrowd"):
+        return "with `iscrowd`"
+    if is_training:
+        area = finite_rows([[annotation.get("area", 1)]], 1)[0, 0]
+        width, height = finite_rows([annotation.get("bbox")], 4)[0, 2:]
+        if not area > 0:
+            return "whose `area` is not above 0"
+        if not (width >= 1 and height >= 1):
+            return "less than a pixel wide or high"
+    return None
+
+
+def _describe(counts: Counter) -> str:
+    boxes = sum(counts.values())
+    reasons = ", ".join(
+        f"{count:,} {reason or 'outside of their images'}" for reason, count in counts.items()
+    )
+    return f"{boxes:,} box{'es' if boxes > 1 else ''} ({reasons})"
