@@ -14,6 +14,7 @@ from mmdet.registry import TASK_UTILS
 from mmengine.config import Config
 from torch import nn
 
+from mixdet.annotations import is_crowd
 from mixdet.data_check.data_splits import Split
 
 MATCH_IOU = 0.5  # an anchor with this IoU or more is trained to predict the box
