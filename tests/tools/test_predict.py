@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -159,6 +160,29 @@ class TestTool:
             "sys.exit(bool({'torch', 'mmdet', 'cv2', 'numpy'} & set(sys.modules)))"
         )
         assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+    def test_ctrl_c_ends_with_one_line_that_names_the_results(
+        self, call_main, monkeypatch, tmp_path
+    ):
+        options = []
+        detector = InterruptedDetector()
+        monkeypatch.setattr(
+            "mixdet.inference.Detector", lambda *_, **given: options.append(given) or detector
+        )
+        (tmp_path / "in").mkdir()
+        for index in range(10):
+            Image.fromarray(spot(0, 0)).save(tmp_path / "in" / f"{index}.png")
+        code, out, err = call_main(
+            lambda: runpy.run_path(TOOL[1], run_name="__main__"),
+            *("predict.py", "exported/raw", tmp_path / "in", "--out", tmp_path / "out"),
+            *("--batch-size", 2, "--runtime", "openvino"),
+        )
+        results = tmp_path / "out" / "predictions.json"
+        assert code == 130
+        assert out == ""
+        assert err.splitlines()[-1] == f"interrupted: the results of 6 images are in {results}"
+        assert "Traceback" not in err
+        assert options[0]["runtime"] == "openvino"
 
     @pytest.mark.heavy
     def test_the_tool_draws_boxes_of_a_checkpoint(self, tmp_path):
