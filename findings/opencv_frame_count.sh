@@ -2,7 +2,7 @@
 # The number of frames that OpenCV states for a video is not the number that it reads, though the
 # file is sound. So "fewer frames than CAP_PROP_FRAME_COUNT" does not tell that a video breaks off.
 #
-# Seen with opencv-python-headless 5.0.0.93 and av 18.1.0 (PyAV makes the files):
+# Seen with Python 3.11, opencv-python-headless 5.0.0.93 and av 18.1.0 (PyAV makes the files):
 #
 #   sound of 5 s beside 100 frames of 4 s, Matroska   states 126, reads 100
 #   the same in MP4                                   states 100, reads 100
@@ -17,7 +17,7 @@ set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 python3 -m venv "$folder/venv"
-"$folder/venv/bin/pip" install --quiet opencv-python-headless==5.0.0.93 av==18.1.0 numpy
+"$folder/venv/bin/pip" install --quiet opencv-python-headless==5.0.0.93 av==18.1.0 numpy==2.4.6
 
 cd "$folder"
 OPENCV_FFMPEG_LOGLEVEL=-8 "$folder/venv/bin/python" - <<'PYTHON'
