@@ -50,7 +50,7 @@ def run_tool(main: Callable[[], int | None]) -> None:
     except MixDetError as error:
         print(f"error: {error}", file=sys.stderr)
         code = 1
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+    except KeyboardInterrupt as error:
+        print(": ".join(["interrupted", *map(str, error.args)]), file=sys.stderr)
         code = 130
     sys.exit(code)

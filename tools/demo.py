@@ -15,12 +15,19 @@ def main() -> None:
         "--port", type=int, default=7860, help="0 takes any free port (default: %(default)s)"
     )
     parser.add_argument(
+        "--runtime",
+        metavar="NAME",
+        help="runtime for exported folders: onnx, openvino, ncnn, litert or executorch "
+        "(default: the first of these that has a file in the folder and is installed)",
+    )
+    parser.add_argument(
         "--threads", type=int, metavar="N", help="CPU threads (default: the runtime chooses)"
     )
     args = parser.parse_args()
     from mixdet.demo import serve  # loads the detectors' packages, which --help does not need
 
-    serve([model for model in (args.model, args.model2) if model], args.port, args.threads)
+    models = [model for model in (args.model, args.model2) if model]
+    serve(models, args.port, args.threads, args.runtime)
 
 
 if __name__ == "__main__":

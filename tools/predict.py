@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from mixdet.errors import run_tool
 
@@ -39,6 +38,12 @@ def parse_args() -> argparse.Namespace:
         help="device for a checkpoint: cpu, cuda:0, ... (default: %(default)s)",
     )
     parser.add_argument(
+        "--runtime",
+        metavar="NAME",
+        help="runtime for an exported folder: onnx, openvino, ncnn, litert or executorch "
+        "(default: the first of these that has a file in the folder and is installed)",
+    )
+    parser.add_argument(
         "--threads", type=int, metavar="N", help="CPU threads (default: the runtime chooses)"
     )
     parser.add_argument(
@@ -67,30 +72,28 @@ def main() -> None:
     args = parse_args()
     # These imports load NumPy and OpenCV, which --help does not need.
     from mixdet.inference import Detector
-    from mixdet.inference.predict import predict_files, predict_video, write_json
+    from mixdet.inference.predict import predict_files
 
     detector = Detector(
         args.checkpoint,
         args.config,
         args.device,
         trust_checkpoint=args.trust_checkpoint,
+        runtime=args.runtime,
         threads=args.threads,
     )
-    out = Path(args.out)
-    entries = []
-    if args.inputs:
-        entries += predict_files(
-            detector, args.inputs, out, score_thr=args.score_thr, batch_size=args.batch_size
-        )
-    if args.camera is not None:
-        video = out / f"camera{args.camera}.mp4"
-        entries += predict_video(
-            detector, args.camera, video, score_thr=args.score_thr, frames=args.frames
-        )
-        write_json(entries, out)
+    cameras = [] if args.camera is None else [args.camera]
+    entries = predict_files(
+        detector,
+        [*args.inputs, *cameras],
+        args.out,
+        score_thr=args.score_thr,
+        batch_size=args.batch_size,
+        frames=args.frames,
+    )
     boxes = sum(len(entry["boxes"]) for entry in entries)
     images = f"{len(entries)} image{'s' * (len(entries) != 1)}"
-    print(f"{boxes} detections in {images}; {out} has the drawn images and predictions.json")
+    print(f"{boxes} detections in {images}; {args.out} has the drawn images and predictions.json")
 
 
 if __name__ == "__main__":

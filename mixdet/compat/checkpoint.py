@@ -37,6 +37,7 @@ from mmengine.logging import HistoryBuffer, print_log
 from mmengine.runner import checkpoint as mmengine_checkpoint
 
 from mixdet.errors import MixDetError
+from mixdet.file_kinds import other_kind
 
 _mmengine_trusts = False  # whether mmengine's own loader may run code; `trust_checkpoints` sets it
 _reported: set[str] = set()  # places in checkpoints whose omission has been logged
@@ -190,6 +191,8 @@ def _load_safetensors(name: str, map_location: MapLocation) -> dict:
 
 def _refusal(name: str, error: Exception) -> str:
     """Return one line that says why torch did not read a file."""
+    if kind := other_kind(name):
+        return f"{name} cannot be read as a checkpoint: it is {kind}"
     refused = isinstance(error, pickle.UnpicklingError) and re.search(r"GLOBAL (\S+)", str(error))
     if refused:
         return (

@@ -21,7 +21,10 @@ HOST = "127.0.0.1"
 
 
 def serve(
-    models: Sequence[str | os.PathLike], port: int = 7860, threads: int | None = None
+    models: Sequence[str | os.PathLike],
+    port: int = 7860,
+    threads: int | None = None,
+    runtime: str | None = None,
 ) -> None:
     """Serve the page until Ctrl-C.
 
@@ -29,6 +32,7 @@ def serve(
         models: One or two checkpoints or exported folders, as `Detector` takes them.
         port: The port to listen on. 0 takes any free port.
         threads: Number of CPU threads of each detector, as `Detector` takes it.
+        runtime: Runtime of each exported folder, as `Detector` takes it.
 
     Raises:
         MixDetError: gradio is missing, a model cannot be opened, or the port is taken.
@@ -36,7 +40,7 @@ def serve(
     if importlib.util.find_spec("gradio") is None:
         raise MixDetError("the demo page needs gradio: pip install 'mixdet[demo]'")
     with _listen(port) as listener, tempfile.TemporaryDirectory(prefix="mixdet_demo_") as folder:
-        app = build_app(_load_detectors(models, threads), folder)
+        app = build_app(_load_detectors(models, threads, runtime), folder)
         import uvicorn
 
         print(f"http://{HOST}:{listener.getsockname()[1]} (Ctrl-C ends it)", flush=True)
@@ -99,16 +103,19 @@ async def _limit_threads(app: Any) -> AsyncIterator[None]:
 
 
 def _load_detectors(
-    models: Sequence[str | os.PathLike], threads: int | None
+    models: Sequence[str | os.PathLike], threads: int | None, runtime: str | None
 ) -> dict[str, Detector]:
     """Load the detectors by name.
 
     A name is the last two parts of the model's path, or the whole path if that name is taken.
     """
+    folders = [model for model in models if Path(model).is_dir()]
     detectors = {}
     for model in models:
         name = "/".join(Path(model).resolve().parts[-2:])
-        detector = Detector(model, threads=threads)
+        # Beside a folder, a checkpoint is left out. Alone, it is refused by the detector
+        runs_it = model in folders or not folders
+        detector = Detector(model, runtime=runtime if runs_it else None, threads=threads)
         detectors[name if name not in detectors else str(model)] = detector
     return detectors
 

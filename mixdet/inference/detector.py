@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from mixdet.errors import MixDetError
+from mixdet.file_kinds import other_kind
 from mixdet.images import as_rgb
 from mixdet.inference.exported import ExportedNetwork
 
@@ -99,13 +100,12 @@ class Detector:
                 )
             self._network = ExportedNetwork(checkpoint, runtime, threads)
         elif Path(checkpoint).is_file():
-            from mixdet.inference.trained import TrainedNetwork  # slow: it loads torch and mmdet
-
             if runtime is not None:
                 raise MixDetError(
                     f"{checkpoint} is a file, and runtime={runtime!r} is for an exported folder: "
                     "leave runtime out"
                 )
+            TrainedNetwork = _import_trained_network(checkpoint)
             if threads is not None:
                 import torch
 
@@ -149,3 +149,21 @@ class Detector:
 
     def _name(self, label: int) -> str:
         return self.classes[label] if label < len(self.classes) else str(label)
+
+
+def _import_trained_network(checkpoint: str | os.PathLike) -> type:
+    """Import the class that runs a checkpoint. This loads torch and mmdet, and takes seconds.
+
+    Raises:
+        MixDetError: A package is not installed, as on a machine that runs exported folders only.
+    """
+    try:
+        from mixdet.inference.trained import TrainedNetwork
+    except ModuleNotFoundError as error:
+        if (kind := other_kind(checkpoint)) is not None:
+            raise MixDetError(f"{checkpoint} is {kind}") from error
+        raise MixDetError(
+            f"{checkpoint}: a checkpoint needs the package {error.name}, which is not installed: "
+            "pip install mixdet, or name an exported folder"
+        ) from error
+    return TrainedNetwork

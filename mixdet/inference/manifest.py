@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from mixdet.errors import MixDetError
+from mixdet.file_kinds import MANIFEST
 from mixdet.inference.runtimes import RUNTIME_FILES, RUNTIME_PACKAGES
 
-MANIFEST = "mixdet.json"
 MANIFEST_FORMAT = 1
 UNVERIFIED_PREFIX = "unverified_"  # for the folder of an export whose files are not verified yet
 
@@ -99,7 +99,7 @@ def sha256(path: Path) -> str:
 def usable_runtimes(
     folder: Path, manifest: dict[str, Any], runtime: str | None = None
 ) -> list[str]:
-    """Return the runtimes whose file is in the folder and whose package is installed.
+    """Return the runtimes whose files are in the folder and whose package is installed.
 
     Args:
         folder: The exported folder.
@@ -114,12 +114,25 @@ def usable_runtimes(
         raise MixDetError(
             f"{folder} has no file for the runtime {runtime!r}: use one of {', '.join(exported)}"
         )
-    candidates = [runtime] if runtime else exported
+    candidates = [runtime] if runtime else _copied(folder, exported)
     usable = [name for name in candidates if importlib.util.find_spec(RUNTIME_PACKAGES[name])]
     if not usable:
         extras = " or ".join(f'pip install "mixdet[{name}]"' for name in candidates)
         raise MixDetError(f"{folder}: no runtime for its files is installed: run {extras}")
     return usable
+
+
+def _copied(folder: Path, runtimes: list[str]) -> list[str]:
+    """Return the runtimes with the greatest part of their files in the folder.
+
+    A folder is often copied to a device with the files of one runtime only.
+    """
+    parts = {
+        name: sum((folder / file).is_file() for file in RUNTIME_FILES[name])
+        / len(RUNTIME_FILES[name])
+        for name in runtimes
+    }
+    return [name for name in runtimes if parts[name] == max(parts.values())]
 
 
 def check_files(folder: Path, manifest: dict[str, Any], runtime: str) -> None:

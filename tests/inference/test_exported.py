@@ -10,6 +10,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
+import cv2
 import numpy as np
 import onnxruntime
 import openvino
@@ -26,6 +27,7 @@ from mixdet.inference import Detector, ExportedNetwork, read_manifest, runtimes
 from mixdet.inference.exported import ExportedFile, suppress
 from mixdet.inference.runtimes import OPENVINO_BATCH
 from tests.conftest import ROOT
+from tests.spots import read_video, spot, write_video
 
 
 @settings(deadline=None, max_examples=40)
@@ -59,31 +61,90 @@ def test_suppress_equals_torchvision(anchors, classes, seed, nms_pre):
     assert np.array_equal(got_labels, labels[kept].numpy())
 
 
-CODE = """
-import sys
-import importlib.abc
+# Blocks the import of everything but NumPy, OpenCV and the runtimes
+BLOCK = """
+import importlib.abc, sys
 
 class Refuse(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in ("torch", "torchvision", "mmdet", "mmcv", "mmengine", "PIL"):
-            raise ImportError(name + " must not be needed")
+        blocked = "torch torchvision mmdet mmcv mmengine PIL tqdm pycocotools scipy matplotlib"
+        if name.split(".")[0] in blocked.split():
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 sys.meta_path.insert(0, Refuse())
+"""
+CODE = """
 from mixdet.inference import Detector
 detector = Detector(sys.argv[1], runtime=sys.argv[2])
 detections = detector(sys.argv[3])
 assert len(detections) > 0 and detections.boxes.shape == (len(detections), 4)
 assert set(detections.names) <= set(detector.classes)
-assert "torch" not in sys.modules and "mmdet" not in sys.modules
 """
 
 
 @pytest.mark.parametrize(("kind", "runtime"), [("raw", "onnx"), ("end2end", "openvino")])
 def test_a_fresh_process_needs_neither_torch_nor_mmdet(exported, images, kind, runtime):
     image = images / "val2017" / "1.png"
-    command = [sys.executable, "-c", CODE, exported / kind, runtime, image]
+    command = [sys.executable, "-c", BLOCK + CODE, exported / kind, runtime, image]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def run_bare(*arguments):
+    """Run the command `mixdet` without the blocked packages."""
+    code = f"{BLOCK}\nimport runpy\nrunpy.run_module('mixdet', run_name='__main__')"
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+
+def test_predict_needs_numpy_opencv_and_a_runtime_only(exported, images, tmp_path):
+    video = write_video(tmp_path / "v.avi", [spot(0, 0)] * 2, 10)
+    image, out = images / "val2017" / "1.png", tmp_path / "out"
+    options = ("--runtime", "onnx", "--score-thr", "0", "--out", out)
+    done = run_bare("predict", exported / "raw", image, video, *options)
+    assert (done.returncode, done.stderr) == (0, "")
+    entry, *frames = json.loads((out / "predictions.json").read_text())
+    want = Detector(exported / "raw", runtime="onnx")(image)
+    assert entry["boxes"] == want.boxes.tolist()
+    assert len(frames) == 2
+    assert len(read_video(out / "v.mp4")[0]) == 2
+    blank = cv2.resize(cv2.imread(str(image)), None, fx=480 / 64, fy=480 / 64)
+    assert (np.abs(cv2.imread(str(out / "1.png")).astype(int) - blank) > 100).any()  # drawn boxes
+
+
+def test_a_checkpoint_without_torch_is_refused_in_one_line(exported, tmp_path):
+    (tmp_path / "epoch_12.pth").write_bytes(b"checkpoint")
+    for name, words in (
+        (tmp_path / "epoch_12.pth", "needs the package "),
+        (exported / "raw" / "model.onnx", f"name the folder, {exported / 'raw'}"),
+    ):
+        done = run_bare("predict", name, "a.png", "--out", tmp_path / "out")
+        assert done.returncode == 1
+        assert words in done.stderr
+        assert done.stderr.count("\n") == 1, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("files", "runtime"),
+    [
+        (["model.xml", "model.bin"], "openvino"),
+        (["model.onnx"], "onnx"),
+        (["model.onnx", "model.xml"], "onnx"),
+    ],
+)
+def test_a_copy_with_the_files_of_one_runtime_runs_on_it(exported, tmp_path, files, runtime):
+    for name in ["mixdet.json", *files]:
+        shutil.copy(exported / "raw" / name, tmp_path / name)
+    assert ExportedNetwork(tmp_path).runtime == runtime
+
+
+def test_a_copy_with_half_of_a_runtime_names_the_missing_file(exported, tmp_path):
+    for name in ("mixdet.json", "model.xml"):
+        shutil.copy(exported / "raw" / name, tmp_path / name)
+    with pytest.raises(MixDetError, match=r"model\.bin is missing"):
+        Detector(tmp_path)
+    with pytest.raises(MixDetError, match=r"model\.onnx is missing"):
+        Detector(tmp_path, runtime="onnx")
 
 
 @pytest.mark.parametrize("kind", ["raw", "end2end"])

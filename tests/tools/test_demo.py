@@ -45,7 +45,12 @@ class TestRefusals:
             serve(["a.pth"], 70000)
 
     @pytest.mark.parametrize(
-        ("options", "words"), [((), "gone.pth"), (("--threads", "0"), "threads=0")]
+        ("options", "words"),
+        [
+            ((), "gone.pth"),
+            (("--threads", "0"), "threads=0"),
+            (("--runtime", "ncnn"), "gone.pth"),
+        ],
     )
     def test_arguments_that_the_detector_refuses_end_in_one_line(self, options, words):
         pytest.importorskip("gradio")
@@ -57,6 +62,22 @@ class TestRefusals:
         assert done.stderr.count("\n") == 1
 
 
+def test_a_runtime_is_for_the_exported_folders(monkeypatch, tmp_path):
+    opened = []
+    monkeypatch.setattr(server, "Detector", lambda model, **options: opened.append(options))
+    monkeypatch.setattr(server.importlib.util, "find_spec", lambda name: True)
+    monkeypatch.setattr(server, "build_app", lambda *_: sys.exit("built"))
+    for models, runtimes in (
+        ([tmp_path, "epoch_1.pth"], ["openvino", None]),
+        (["epoch_1.pth"], ["openvino"]),  # the detector refuses it
+    ):
+        opened.clear()
+        with pytest.raises(SystemExit, match="built"):
+            serve(models, port=0, threads=2, runtime="openvino")
+        assert [options["runtime"] for options in opened] == runtimes
+        assert {options["threads"] for options in opened} == {2}
+
+
 def test_listens_on_the_loopback_address_only(monkeypatch):
     pytest.importorskip("gradio")
     uvicorn = pytest.importorskip("uvicorn")
@@ -66,7 +87,7 @@ def test_listens_on_the_loopback_address_only(monkeypatch):
         addresses.extend(listener.getsockname()[0] for listener in sockets)
 
     monkeypatch.setattr(uvicorn, "Server", lambda config: SimpleNamespace(run=run.__get__(config)))
-    monkeypatch.setattr(server, "Detector", lambda model, threads: FakeDetector())
+    monkeypatch.setattr(server, "Detector", lambda model, **options: FakeDetector())
     monkeypatch.setattr(server, "build_app", lambda detectors, folder: None)
     # `serve` would replace a signal handler of this process.
     monkeypatch.setattr("signal.signal", lambda *_: None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -14,65 +15,12 @@ from PIL import Image
 
 from mixdet.errors import MixDetError
 from mixdet.images import as_rgb
-from mixdet.inference import Detections
 from mixdet.inference.predict import find_inputs, predict_files, predict_video
 from tests.conftest import ROOT
+from tests.spots import BrightSpot, InterruptedDetector, read_video, spot, write_video
 from tests.untrained import save_untrained
 
 TOOL = [sys.executable, str(ROOT / "tools" / "predict.py")]
-
-
-class BrightSpot:
-    """A fake detector. It finds one box around all bright pixels of an image."""
-
-    classes = ("spot",)
-
-    def __call__(self, images, *, score_thr=0.0, batch_size=8):
-        assert len(images) <= batch_size
-        return [self.detect(as_rgb(image)).above(score_thr) for image in images]
-
-    def detect(self, image: np.ndarray) -> Detections:
-        rows, columns = np.nonzero(image.min(-1) > 128)
-        if not len(rows):
-            return Detections(np.zeros((0, 4), np.float32), np.zeros(0), np.zeros(0, int), [])
-        box = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
-        return Detections(np.float32([box]), np.float32([0.75]), np.array([0]), ["spot"])
-
-
-class InterruptedDetector(BrightSpot):
-    """A detector that Ctrl-C interrupts at the fourth batch."""
-
-    batches = 0
-
-    def __call__(self, images, **kwargs):
-        self.batches += 1
-        if self.batches == 4:
-            raise KeyboardInterrupt
-        return super().__call__(images, **kwargs)
-
-
-def spot(x: int, y: int, shape=(120, 160)) -> np.ndarray:
-    image = np.full((*shape, 3), 30, np.uint8)
-    image[y : y + 20, x : x + 20] = 255
-    return image
-
-
-def write_video(path: Path, frames: list[np.ndarray], rate: float, codec: str = "MJPG") -> Path:
-    height, width = frames[0].shape[:2]
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*codec), rate, (width, height))
-    assert writer.isOpened()
-    for frame in frames:
-        writer.write(np.ascontiguousarray(frame[..., ::-1]))
-    writer.release()
-    return path
-
-
-def read_video(path: Path) -> tuple[list[np.ndarray], float]:
-    capture, frames = cv2.VideoCapture(str(path)), []
-    rate = capture.get(cv2.CAP_PROP_FPS)
-    while (read := capture.read())[0]:
-        frames.append(read[1][..., ::-1])
-    return frames, rate
 
 
 class TestFiles:
@@ -97,7 +45,7 @@ class TestFiles:
             assert entry["scores"] == [0.75]
             assert entry["labels"] == [0]
         assert entries[3]["boxes"] == []
-        drawn = sorted(str(p.relative_to(out)) for p in out.rglob("*") if p.suffix != ".json")
+        drawn = sorted(str(p.relative_to(out)) for p in out.rglob("*") if ".json" not in p.suffix)
         assert [name for name in drawn if "." in name] == ["a.png", "a_2.png", "b.bmp", "sub/a.png"]
         assert as_rgb(out / "a.png").shape == (360, 480, 3)
 
@@ -131,7 +79,9 @@ class TestFiles:
             Image.fromarray(spot(0, 0)).save(tmp_path / name)
         (tmp_path / "b.png").write_bytes(b"not an image")
         (tmp_path / "e.mp4").write_bytes(b"not a film")
-        with pytest.raises(MixDetError, match=r"b\.png.*e\.mp4.*the other 3 inputs") as refused:
+        with pytest.raises(
+            MixDetError, match=r"b\.png.*e\.mp4.*the results of 3 images"
+        ) as refused:
             predict_files(BrightSpot(), [tmp_path], tmp_path / "out", batch_size=2)
         assert "\n" not in str(refused.value)
         entries = json.loads((tmp_path / "out" / "predictions.json").read_text())
@@ -190,7 +140,7 @@ class TestVideo:
         source = str(write_video(tmp_path / "clip.avi", [spot(0, 0)] * 9, 10))
         capture = cv2.VideoCapture
         with monkeypatch.context() as patch:
-            patch.setattr(cv2, "VideoCapture", lambda index: capture(source))
+            patch.setattr(cv2, "VideoCapture", lambda place: capture(place or source))
             entries = predict_video(InterruptedDetector(), 0, tmp_path / "o.mp4")
         assert [entry["file"] for entry in entries] == ["camera 0"] * 3
         assert len(read_video(tmp_path / "o.mp4")[0]) == 3
@@ -210,6 +160,29 @@ class TestTool:
             "sys.exit(bool({'torch', 'mmdet', 'cv2', 'numpy'} & set(sys.modules)))"
         )
         assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+    def test_ctrl_c_ends_with_one_line_that_names_the_results(
+        self, call_main, monkeypatch, tmp_path
+    ):
+        options = []
+        detector = InterruptedDetector()
+        monkeypatch.setattr(
+            "mixdet.inference.Detector", lambda *_, **given: options.append(given) or detector
+        )
+        (tmp_path / "in").mkdir()
+        for index in range(10):
+            Image.fromarray(spot(0, 0)).save(tmp_path / "in" / f"{index}.png")
+        code, out, err = call_main(
+            lambda: runpy.run_path(TOOL[1], run_name="__main__"),
+            *("predict.py", "exported/raw", tmp_path / "in", "--out", tmp_path / "out"),
+            *("--batch-size", 2, "--runtime", "openvino"),
+        )
+        results = tmp_path / "out" / "predictions.json"
+        assert code == 130
+        assert out == ""
+        assert err.splitlines()[-1] == f"interrupted: the results of 6 images are in {results}"
+        assert "Traceback" not in err
+        assert options[0]["runtime"] == "openvino"
 
     @pytest.mark.heavy
     def test_the_tool_draws_boxes_of_a_checkpoint(self, tmp_path):
@@ -253,4 +226,4 @@ def test_no_input_is_overwritten_by_the_result_of_another(tmp_path):
         file.write_bytes(b"")
     with pytest.raises(MixDetError, match="would be overwritten"):
         find_inputs(files, tmp_path / "b")
-    assert len(find_inputs(files, tmp_path / "c")) == 2
+    assert len(find_inputs(files, tmp_path / "c").images) == 2

@@ -1,0 +1,210 @@
+"""Find the images and the videos to predict on, and the file to write for each one."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Container, Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+
+import cv2
+
+from mixdet.errors import MixDetError
+
+# The suffixes of the formats that `mixdet.images.as_rgb` reads from a file
+# fmt: off
+IMAGE_SUFFIXES = {
+    ".apng", ".avif", ".avifs", ".bmp", ".dib", ".gif", ".j2c", ".j2k", ".jfif", ".jp2", ".jpc",
+    ".jpe", ".jpeg", ".jpf", ".jpg", ".jpx", ".pbm", ".pfm", ".pgm", ".png", ".pnm", ".ppm",
+    ".tif", ".tiff", ".webp",
+}
+VIDEO_SUFFIXES = {
+    ".264", ".265", ".3g2", ".3gp", ".asf", ".avi", ".divx", ".f4v", ".flv", ".h264", ".h265",
+    ".hevc", ".m1v", ".m2t", ".m2ts", ".m2v", ".m4v", ".mjpeg", ".mjpg", ".mkv", ".mov", ".mp4",
+    ".mpe", ".mpeg", ".mpg", ".mts", ".mxf", ".ogv", ".qt", ".ts", ".vob", ".webm", ".wmv", ".y4m",
+}
+# fmt: on
+# Suffixes of MPEG transport streams that source files of TypeScript have as well
+TYPESCRIPT_SUFFIXES = {".mts", ".ts"}
+# Images are drawn in these formats. In place of any other format PNG is written, which every viewer
+# can open
+OUTPUT_SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".webp"}
+
+Source = Path | int  # a file, or the number of a camera
+
+
+@dataclass
+class InputFiles:
+    """The inputs of a run.
+
+    Attributes:
+        images: Pairs of an image and the file to write.
+        videos: Pairs of a video or the number of a camera, and the file to write.
+        passed_over: Number of files in folders that have no suffix of an image or a video, by
+            suffix.
+        faults: One line for each folder that cannot be read.
+    """
+
+    images: list[tuple[Path, Path]] = field(default_factory=list)
+    videos: list[tuple[Source, Path]] = field(default_factory=list)
+    passed_over: Counter[str] = field(default_factory=Counter)
+    faults: list[str] = field(default_factory=list)
+
+
+def find_inputs(inputs: Iterable[str | os.PathLike | int], out: str | os.PathLike) -> InputFiles:
+    """List the input files, including the files in folders, and the file to write for each one.
+
+    The results of a folder keep the relative paths of its files. If two results would have the same
+    path, the second one gets `_2` at the end of its name, the third one `_3`, and so on.
+
+    Args:
+        inputs: Files, folders and numbers of cameras. Folders are searched with their subfolders
+            and the folders that links in them lead to. Each folder is searched once.
+        out: Folder for the results. It is not searched.
+
+    Raises:
+        MixDetError: An input is missing or would be overwritten, or a folder has no images and no
+            videos.
+    """
+    out = Path(out)
+    found = InputFiles()
+    sources: list[tuple[Source, Path, bool]] = []  # input, file to write, whether it is a video
+    for item in inputs:
+        if isinstance(item, int):
+            sources.append((item, out / f"camera{item}.mp4", True))
+            continue
+        path = Path(item)
+        for source in _list_files(path, out, found):
+            name = source.relative_to(path) if path.is_dir() else Path(source.name)
+            video = _is_video(source)
+            sources.append((source, (out / name).with_suffix(_output_suffix(name, video)), video))
+    # A folder that holds results cannot be a result itself
+    taken = {parent for _, target, _ in sources for parent in target.parents}
+    for source, wanted, video in sources:
+        target = free_name(wanted, taken)
+        taken.add(target)
+        (found.videos if video else found.images).append((source, target))
+    files = {os.path.realpath(source) for source, *_ in sources if isinstance(source, Path)}
+    for _, target in found.images + found.videos:
+        if os.path.realpath(target) in files:
+            raise MixDetError(f"{target} would be overwritten: choose another --out")
+    return found
+
+
+def free_name(path: Path, taken: Container[Path]) -> Path:
+    """Return the path, or the path with `_2`, `_3`, ... at its end if it is taken."""
+    free = path
+    for number in count(2):
+        if free not in taken:
+            break
+        free = path.with_stem(f"{path.stem}_{number}")
+    return free
+
+
+def describe(passed_over: Counter[str]) -> str:
+    """Return the numbers of files by suffix, such as `3 .heic, 1 .txt`."""
+    return ", ".join(f"{number} {suffix}" for suffix, number in passed_over.most_common())
+
+
+def _list_files(path: Path, out: Path, found: InputFiles) -> list[Path]:
+    """Return the file itself, or the images and videos in a folder, except those in `out`."""
+    if not path.is_dir():
+        if not os.path.lexists(path):
+            raise MixDetError(f"{path}: no such file or folder")
+        return [path]
+    if os.path.realpath(path) == os.path.realpath(out):
+        raise MixDetError(f"--out {out} is an input folder: choose another, or one inside it")
+    files, passed_over = [], Counter()
+    for file in sorted(_walk(path, out, found.faults)):
+        if file.name.startswith("._"):  # macOS keeps such a file of its own beside another file
+            continue
+        if file.suffix.lower() in IMAGE_SUFFIXES or _is_video_of_a_folder(file):
+            files.append(file)
+        else:
+            passed_over[file.suffix.lower() or "without a suffix"] += 1
+    found.passed_over += passed_over
+    if not files:
+        others = f" ({describe(passed_over)})" if passed_over else ""
+        reasons = "".join(f"{fault}; " for fault in found.faults)
+        raise MixDetError(
+            f"{reasons}{path} holds neither images nor videos{others}: name another folder"
+        )
+    return files
+
+
+def _walk(folder: Path, out: Path, faults: list[str]) -> Iterator[Path]:
+    """Yield the files in a folder, in its subfolders, and where linked subfolders lead to.
+
+    Each folder is visited once, by its own path if it has one below `folder`. A link to a folder
+    that contains the link's own tree is not followed.
+    """
+    start = Path(os.path.realpath(folder))
+    waiting, visited = [folder], {os.path.realpath(out)}
+
+    def refuse(error: OSError) -> None:
+        faults.append(f"{error.filename} cannot be read ({error.strerror})")
+
+    while waiting:
+        for root, folders, names in os.walk(waiting.pop(0), onerror=refuse):
+            place = os.path.realpath(root)
+            if place in visited:
+                folders.clear()
+                continue
+            visited.add(place)
+            links = [Path(root, name) for name in sorted(folders) if Path(root, name).is_symlink()]
+            waiting += [link for link in links if not start.is_relative_to(os.path.realpath(link))]
+            yield from (file for name in names if not _is_special(file := Path(root, name)))
+
+
+def _is_special(file: Path) -> bool:
+    """Tell whether a path is a device, a socket or a named pipe, whose reading can wait forever."""
+    try:
+        return file.exists() and not file.is_file()
+    except OSError:
+        return False  # reading the file names the fault
+
+
+def _is_video_of_a_folder(file: Path) -> bool:
+    suffix = file.suffix.lower()
+    return suffix in VIDEO_SUFFIXES and (
+        suffix not in TYPESCRIPT_SUFFIXES or _is_transport_stream(file)
+    )
+
+
+def _is_transport_stream(file: Path) -> bool:
+    """Tell whether packets of MPEG-TS start with their sync byte, which is a `G`.
+
+    A packet has 188 bytes. In the files of camcorders, four bytes come before each packet.
+    """
+    try:
+        with file.open("rb") as stream:
+            start = stream.read(200)
+    except OSError:
+        return True  # reading it as a video names the fault
+    return start[0:189:188] == b"GG" or start[4:197:192] == b"GG"
+
+
+def _is_video(file: Path) -> bool:
+    """Tell whether a file is a video by its suffix. If the suffix says nothing, by its content."""
+    suffix = file.suffix.lower()
+    if suffix in IMAGE_SUFFIXES or suffix in VIDEO_SUFFIXES:
+        return suffix in VIDEO_SUFFIXES
+    if not file.is_file():
+        return file.exists()  # a device or a named pipe
+    return is_utf8(file) and not cv2.haveImageReader(str(file))
+
+
+def is_utf8(path: str | os.PathLike) -> bool:
+    """Tell whether OpenCV can open a path by its name. Any other name would crash the process."""
+    try:
+        return bool(os.fspath(path).encode())
+    except UnicodeEncodeError:
+        return False
+
+
+def _output_suffix(name: Path, video: bool) -> str:
+    if video:
+        return ".mp4"
+    return name.suffix.lower() if name.suffix.lower() in OUTPUT_SUFFIXES else ".png"
