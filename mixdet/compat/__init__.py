@@ -20,6 +20,7 @@ def prepare() -> None:
     from mixdet.compat import (
         checkpoint,
         find_loader,
+        image_orientation,
         inferencer,
         mmcv_ops,
         package_paths,
@@ -30,5 +31,6 @@ def prepare() -> None:
     package_paths.install()
     mmcv_ops.install()  # mmdet.models cannot be imported without it
     checkpoint.install()
+    image_orientation.install()
     inferencer.install()
     ssd_head.install()  # imports mmdet.models
