@@ -12,7 +12,6 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 
@@ -21,6 +20,7 @@ from mixdet.comparison.comparison_folder import Comparison, RowRecord
 from mixdet.comparison.run_record import describe_environment
 from mixdet.comparison.score_intervals import ImageAP, Interval, bootstrap_images
 from mixdet.evaluation import ScoredData
+from mixdet.images import as_rgb
 from mixdet.inference import Detector
 
 WARMUP_ROUNDS, TIMED_ROUNDS = 2, 30
@@ -70,7 +70,7 @@ def _measure_latencies(
     """Time the detectors in turns. Return each detector's quartiles of milliseconds per image."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     detectors = [Detector(path, device=device) for path in checkpoints]
-    arrays = [cv2.imread(str(path))[..., ::-1] for path in images]
+    arrays = [as_rgb(path) for path in images]
     times: list[list[float]] = [[] for _ in detectors]
     for index in range(-WARMUP_ROUNDS, TIMED_ROUNDS):
         image = arrays[index % len(arrays)]

@@ -19,6 +19,7 @@ def prepare() -> None:
     # Not at the top of the file, since these modules import torch and mmengine.
     from mixdet.compat import (
         checkpoint,
+        image_orientation,
         inferencer,
         mmcv_ops,
         package_paths,
@@ -30,5 +31,6 @@ def prepare() -> None:
     package_paths.install()
     mmcv_ops.install()  # mmdet.models cannot be imported without it
     checkpoint.install()
+    image_orientation.install()
     inferencer.install()
     ssd_head.install()  # imports mmdet.models

@@ -56,9 +56,8 @@ def read_image_files(split: Split) -> ImageFiles:
             return None
         if not path.exists():
             return None
-        content, size = read_image_file(path, split.limits)
-        decode_fully(path, content)
-        return size, hashlib.blake2b(content, digest_size=16).digest()
+        content, _ = read_image_file(path, split.limits)
+        return decode_fully(path, content), hashlib.blake2b(content, digest_size=16).digest()
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # decoders release the GIL
         tasks = {name: pool.submit(read, name) for name in sizes}

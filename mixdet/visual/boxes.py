@@ -13,9 +13,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from mixdet.images import as_rgb
+from mixdet.visual.text import FittedText
 
 DASH = 8  # pixels from the start of a dash to the start of the next one
 
@@ -45,13 +46,13 @@ def draw_detections(
     rgb = as_rgb(image)
     canvas, scale = resize_longer_side(rgb, max(*rgb.shape[:2], min_size))
     size = max(canvas.size)
-    draw, font = ImageDraw.Draw(canvas), load_font(max(13, size // 45))
+    draw, font_size = ImageDraw.Draw(canvas), max(13, size // 45)
     placed: list[tuple] = []
     boxes = np.asarray(boxes, float).reshape(-1, 4) * scale
     for box, label in zip(boxes, labels, strict=True):
         draw_box(draw, box, _class_color(int(label)), max(2, size // 300))
     for box, score, label, name in zip(boxes, scores, labels, names, strict=True):
-        draw_label(draw, placed, box, f"{name} {score:.2f}", _class_color(int(label)), font)
+        draw_label(draw, placed, box, f"{name} {score:.2f}", _class_color(int(label)), font_size)
     return np.asarray(canvas)
 
 
@@ -108,10 +109,10 @@ def draw_label(
     box: Any,
     text: str,
     color: tuple,
-    font: Any,
+    font_size: int,
     below: bool = False,
 ) -> None:
-    """Write a text on a colored background beside a box.
+    """Write a text on a colored background beside a box. A wide text is broken into lines.
 
     Five positions are tried: above the box at its left and right end, below the box at both ends,
     and inside its upper left corner. The chosen position hides the least area of other labels.
@@ -123,12 +124,12 @@ def draw_label(
         box: (x1, y1, x2, y2).
         text: The text.
         color: RGB of the background.
-        font: Font of the text.
+        font_size: Size of the font in pixels.
         below: Prefer the positions below the box.
     """
-    _, _, right, bottom = font.getbbox(text, anchor="la")
-    width, height = right + 5, bottom + 4
     canvas_width, canvas_height = draw.im.size
+    fitted = FittedText(text, font_size, canvas_width - 6)
+    width, height = fitted.width + 6, fitted.height + 2
     x1, y1, x2, y2 = (round(float(side)) for side in box)
     corners = [(x1, y1 - height), (x2 - width, y1 - height), (x1, y2), (x2 - width, y2), (x1, y1)]
     if below:
@@ -144,12 +145,7 @@ def draw_label(
     placed.append(label)
     draw.rectangle((*label[:2], label[2] - 1, label[3] - 1), fill=color)
     ink = (0, 0, 0) if np.dot(color, (0.299, 0.587, 0.114)) > 110 else (255, 255, 255)
-    draw.text((label[0] + 3, label[1] + 1), text, fill=ink, font=font)
-
-
-def load_font(size: int) -> Any:
-    """Return the font that Pillow ships. It looks the same on every machine."""
-    return ImageFont.load_default(size)
+    fitted.draw(draw, (label[0] + 3, label[1] + 1), ink)
 
 
 def _intersection(a: tuple, b: tuple) -> int:

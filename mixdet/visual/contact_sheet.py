@@ -25,7 +25,8 @@ from pycocotools import mask as coco_mask
 
 from mixdet.errors import MixDetError
 from mixdet.images import as_rgb
-from mixdet.visual.boxes import draw_box, draw_label, load_font, resize_longer_side
+from mixdet.visual.boxes import draw_box, draw_label, resize_longer_side
+from mixdet.visual.text import FittedText
 
 if TYPE_CHECKING:
     from mixdet.evaluation import ScoredData
@@ -36,6 +37,8 @@ BACKGROUND_COLOR, CAPTION_COLOR = (32, 32, 36), (190, 190, 195)
 CORRECT, WRONG, ON_CROWD = 1, 0, -1
 MATCH_IOU = 0.5
 MARGIN = 8
+HEADING_SIZE, LABEL_SIZE = 17, 14  # of the font, in pixels
+MIN_WIDTH, LEGEND_HEIGHT = 800, 26  # pixels that the legend needs
 
 
 @dataclass
@@ -153,17 +156,23 @@ def write_contact_sheet(
         raise MixDetError(f"no image to draw in {path}: the list of images is empty")
     columns = min(columns, len(images))
     rows = -(-len(images) // columns)
-    font = load_font(15)
-    legend_height, cell = 2 * MARGIN + 40, (tile + MARGIN, tile + MARGIN + 22)
-    width = max(columns * cell[0] + MARGIN, 760)
-    sheet = Image.new("RGB", (width, rows * cell[1] + legend_height), BACKGROUND_COLOR)
-    _draw_legend(ImageDraw.Draw(sheet), images, title, score_thr)
-    for index, image in enumerate(images):
-        left = MARGIN + index % columns * cell[0]
-        top = legend_height + index // columns * cell[1]
+    width = max(columns * (tile + MARGIN) + MARGIN, MIN_WIDTH)
+    heading = f"{title}: " if title else ""
+    heading += f"{len(images)} images, predictions with a score of at least {score_thr:g}"
+    fitted_heading = FittedText(heading, HEADING_SIZE, width - 2 * MARGIN)
+    captions = [_caption(image, tile) for image in images]
+    cell_height = tile + MARGIN + max(caption.height for caption, _ in captions) + 4
+    legend_height = 2 * MARGIN + fitted_heading.height + LEGEND_HEIGHT
+    sheet = Image.new("RGB", (width, rows * cell_height + legend_height), BACKGROUND_COLOR)
+    draw = ImageDraw.Draw(sheet)
+    fitted_heading.draw(draw, (MARGIN, MARGIN), TRUTH_COLOR)
+    _draw_legend(draw, images, (MARGIN, MARGIN + fitted_heading.height + 4))
+    for index, (image, (caption, color)) in enumerate(zip(images, captions, strict=True)):
+        left = MARGIN + index % columns * (tile + MARGIN)
+        top = legend_height + index // columns * cell_height
         drawn = draw_sheet_image(image, classes, tile)
         sheet.paste(drawn, (left + (tile - drawn.width) // 2, top + (tile - drawn.height) // 2))
-        _draw_caption(ImageDraw.Draw(sheet), image, (left, top + tile + 2), font, tile)
+        caption.draw(draw, (left, top + tile + 2), color)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     sheet.save(path, quality=92)
@@ -263,7 +272,7 @@ def draw_sheet_image(image: SheetImage, classes: Sequence[str], tile: int) -> Im
         tile: Pixels of the longer side of the drawn image.
     """
     canvas, scale = resize_longer_side(as_rgb(image.image), tile)
-    draw, font = ImageDraw.Draw(canvas), load_font(14)
+    draw = ImageDraw.Draw(canvas)
     truth, boxes = image.truth_boxes * scale, image.boxes * scale
     placed: list[tuple] = []
     colors = [WRONG_COLOR if outcome == WRONG else CORRECT_COLOR for outcome in image.outcomes]
@@ -273,24 +282,21 @@ def draw_sheet_image(image: SheetImage, classes: Sequence[str], tile: int) -> Im
         color, width = (TRUTH_COLOR, 1) if detected else (MISSED_COLOR, 2)
         draw_box(draw, box, color, width, dashed=True)
     for box, score, label, color in zip(boxes, image.scores, image.labels, colors, strict=True):
-        draw_label(draw, placed, box, f"{classes[label]} {score:.2f}", color, font)
+        draw_label(draw, placed, box, f"{classes[label]} {score:.2f}", color, LABEL_SIZE)
     for box, label, detected in zip(truth, image.truth_labels, image.detected, strict=True):
         if not detected:
-            draw_label(draw, placed, box, classes[label], MISSED_COLOR, font, below=True)
+            draw_label(draw, placed, box, classes[label], MISSED_COLOR, LABEL_SIZE, below=True)
     return canvas
 
 
 def _draw_legend(
-    draw: ImageDraw.ImageDraw, images: Sequence[SheetImage], title: str, score_thr: float
+    draw: ImageDraw.ImageDraw, images: Sequence[SheetImage], corner: tuple[int, int]
 ) -> None:
+    """Draw the meaning of the colors, with the number of boxes of each, in one row."""
     correct = sum(image.correct for image in images)
     wrong = sum(image.wrong for image in images)
     objects = sum(image.objects for image in images)
-    font, x, y = load_font(17), MARGIN, MARGIN
-    heading = f"{title}: " if title else ""
-    heading += f"{len(images)} images, predictions with a score of at least {score_thr:g}"
-    draw.text((x, y), heading, fill=TRUTH_COLOR, font=font)
-    y += 26
+    x, y = corner
     for text, color, width, dashed in (
         (f"correct ({correct})", CORRECT_COLOR, 3, False),
         (f"wrong ({wrong})", WRONG_COLOR, 3, False),
@@ -298,21 +304,18 @@ def _draw_legend(
         (f"true box, detected ({correct})", TRUTH_COLOR, 1, True),
     ):
         draw_box(draw, (x, y, x + 30, y + 17), color, width, dashed)
-        draw.text((x + 38, y - 1), text, fill=TRUTH_COLOR, font=font)
-        x += int(38 + font.getlength(text) + 28)
+        fitted = FittedText(text, HEADING_SIZE)
+        fitted.draw(draw, (x + 38, y - 1), TRUTH_COLOR)
+        x += 38 + fitted.width + 28
 
 
-def _draw_caption(
-    draw: ImageDraw.ImageDraw, image: SheetImage, corner: tuple, font: Any, width: int
-) -> None:
-    """Write the title and the counts of an image. A title that is too long is cut at its start."""
+def _caption(image: SheetImage, width: int) -> tuple[FittedText, tuple[int, int, int]]:
+    """Return the title and the counts of an image in lines of the given width, and their color."""
     counts = f"{image.correct} of {image.objects} detected" if image.objects else "no objects"
     counts += f", {image.wrong} wrong" if image.wrong else ""
-    title = f"{image.title}  " if image.title else ""
-    while title and font.getlength(title + counts) > width:
-        title = title[1:]
     flawless = not image.wrong and image.correct == image.objects
-    draw.text(corner, title + counts, fill=CAPTION_COLOR if flawless else MISSED_COLOR, font=font)
+    text = f"{image.title}  {counts}" if image.title else counts
+    return FittedText(text, LABEL_SIZE, width), CAPTION_COLOR if flawless else MISSED_COLOR
 
 
 def _xyxy(box: Sequence[float]) -> tuple[float, float, float, float]:
@@ -331,7 +334,7 @@ def _read_results(path: str | os.PathLike, scored: ScoredData) -> dict[Any, list
         MixDetError: The file cannot be read, or has results of an unknown image or category.
     """
     try:
-        results = json.loads(Path(path).read_text())
+        results = json.loads(Path(path).read_bytes())
     except (OSError, ValueError) as error:
         raise MixDetError(f"cannot read {path}: {error}") from error
     for key, known, kind in (

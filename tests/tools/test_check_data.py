@@ -76,6 +76,34 @@ def test_the_size_of_an_image_with_an_exif_orientation_is_its_upright_size(check
     assert "1.png: 32 x 64, stated 64 x 64" in out
 
 
+def test_turned_images_of_every_format_have_the_size_that_training_reads(checked, data):
+    ann_file = data / "annotations" / "instances_train2017.json"
+    content = json.loads(ann_file.read_text())
+    for entry, kind in zip(content["images"], ("AVIF", "TIFF", "WEBP", "JPEG"), strict=False):
+        file = data / "train2017" / entry["file_name"]
+        exif = Image.Exif()  # one for each file, since Pillow removes the tag when it writes AVIF
+        exif[0x0112] = 8  # the files of 64 x 32 pixels show images of 32 x 64
+        Image.open(file).convert("RGB").resize((SIZE, SIZE // 2)).save(file, kind, exif=exif)
+        entry.update(width=SIZE // 2, height=SIZE)
+    ann_file.write_text(json.dumps(content))
+    _, problems, _ = checked(data)
+    assert not {"images_of_another_size", "broken_images"} & problems.keys()
+    content["images"][0].update(width=SIZE, height=SIZE // 2)
+    ann_file.write_text(json.dumps(content))
+    _, problems, out = checked(data)
+    assert problems["images_of_another_size"]["count"] == 1
+    assert "1.png: 32 x 64, stated 64 x 32" in out
+
+
+def test_an_image_that_training_cannot_read_is_reported(checked, data):
+    """Pillow decodes a TIFF of float pixels, and OpenCV does not."""
+    file = data / "train2017" / "1.png"
+    Image.open(file).convert("F").save(file, "TIFF")
+    _, problems, out = checked(data)
+    assert problems["broken_images"]["count"] == 1
+    assert "convert them to 8 bits" in out
+
+
 def test_equal_images_in_training_and_validation_are_reported(checked, data):
     shutil.copy(data / "train2017" / "3.png", data / "val2017" / "9.png")
     code, problems, _ = checked(data)

@@ -171,6 +171,23 @@ class TestContactSheet:
         items.append(image(truth_boxes=[(-5, -5, 200, 200)], truth_labels=[1]))
         assert write_contact_sheet(items, tmp_path / "sheet.png", classes=CLASSES).is_file()
 
+    def test_captions_keep_every_letter_of_long_names(self, tmp_path):
+        name = "folder/BloodImage_00082_of_a_long_name_that_needs_more_than_one_line.jpg"
+        sheets = [self.sheet(tmp_path / "sheet.png", title=name).read_bytes()]
+        for position in (0, len(name) // 2, len(name) - 1):
+            other = name[:position] + "_" + name[position + 1 :]
+            sheets.append(self.sheet(tmp_path / "sheet.png", title=other).read_bytes())
+        assert len(set(sheets)) == 4
+
+    def test_the_heading_keeps_a_long_title(self, tmp_path):
+        sheets = [
+            write_contact_sheet(
+                [image()], tmp_path / "sheet.png", classes=CLASSES, title="long " * 40 + end
+            ).read_bytes()
+            for end in "ab"
+        ]
+        assert sheets[0] != sheets[1]
+
     def test_a_sheet_without_images_is_refused(self, tmp_path):
         with pytest.raises(MixDetError, match="empty"):
             write_contact_sheet([], tmp_path / "sheet.png", classes=CLASSES)

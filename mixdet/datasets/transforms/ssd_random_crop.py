@@ -17,6 +17,7 @@ from mmengine import fileio
 from mixdet.datasets.transforms.crop_plan import CropPlan, CropPlanner
 from mixdet.datasets.transforms.photometric import PhotometricDistortion, distort
 from mixdet.errors import MixDetError
+from mixdet.images import decode
 
 # OpenCV decodes a JPEG faster at 1/2, 1/4 or 1/8 of its size than at its full size.
 REDUCED_FLAGS = {
@@ -249,9 +250,8 @@ def _visible_slice(start: int, length: int, factor: float, size: int) -> slice:
 
 
 def _decode(data: bytes, reduction: int, path: str) -> np.ndarray:
-    """Decode an image to (H, W, 3) uint8, BGR, upright, as mmdet's `LoadImageFromFile` does."""
-    flag = REDUCED_FLAGS.get(reduction, cv2.IMREAD_COLOR)
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), flag)
+    """Decode an image to (H, W, 3) uint8, BGR, upright."""
+    image = decode(data, path, REDUCED_FLAGS.get(reduction, cv2.IMREAD_COLOR))
     if image is None:
         raise MixDetError(f"{path}: OpenCV cannot decode this image: replace or remove it")
     return image

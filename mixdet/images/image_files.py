@@ -1,34 +1,26 @@
-"""Read images, and check image files before they are decoded."""
+"""Check the names of image files, and the files before they are decoded."""
 
 from __future__ import annotations
 
 import io
 import os
-import re
 import stat
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import Any
-
-import cv2
-import numpy as np
 
 from mixdet.errors import MixDetError
-
-__all__ = ["ImageFileError", "ImageLimits", "as_rgb"]
-
-# The formats that Pillow and OpenCV both decode. Other formats are refused, since Pillow starts
-# external programs for some of them.
-IMAGE_FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
-# EXIF's tag for the orientation, and the values of the tag that swap width and height.
-EXIF_ORIENTATION, EXIF_TRANSPOSED = 0x0112, (5, 6, 7, 8)
-
-
-class ImageFileError(MixDetError):
-    """An image file is missing, damaged, not an image, or over a limit."""
+from mixdet.images.decoding import (
+    IMAGE_FORMATS,
+    ORIENTATION,
+    TRANSPOSED,
+    ImageFileError,
+    decode,
+    orientation_of,
+    refuse_pixel_type,
+)
 
 
 @dataclass(frozen=True)
@@ -103,10 +95,11 @@ def read_image_file(path: str | os.PathLike, limits: ImageLimits) -> tuple[bytes
         limits: The limits that are checked.
 
     Returns:
-        The bytes, and the (width, height) in pixels of the image after its EXIF tag is applied.
+        The bytes, and (width, height) in pixels of the image as `decode` returns it: upright.
 
     Raises:
-        ImageFileError: The file is missing, empty, truncated, not an image, or over a limit.
+        ImageFileError: The file is missing, empty, truncated, not an image, or over a limit, or its
+            pixels have an unsupported type.
     """
     try:
         status = Path(path).stat()
@@ -134,8 +127,13 @@ def read_image_file(path: str | os.PathLike, limits: ImageLimits) -> tuple[bytes
         )
     if _is_truncated(content):
         raise ImageFileError(f"{path}: the image is damaged: the file is cut short")
-    with _image_file_errors(path):
-        return content, (height, width) if _is_transposed(image, content) else (width, height)
+    refuse_pixel_type(image, path)
+    if image.format == "TIFF":  # `size` is turned in some versions of Pillow only
+        width, height = image.tag_v2[256], image.tag_v2[257]
+        orientation = image.tag_v2.get(ORIENTATION)
+    else:
+        orientation = orientation_of(content)
+    return content, (height, width) if orientation in TRANSPOSED else (width, height)
 
 
 def _is_truncated(content: bytes) -> bool:
@@ -158,12 +156,17 @@ def _is_truncated(content: bytes) -> bool:
     return is_jpeg and content.rfind(b"\xff\xd9") < content.rfind(b"\xff\xda")
 
 
-def decode_fully(path: str | os.PathLike, content: bytes) -> None:
-    """Decode an image with Pillow, to find out whether it is damaged.
+def decode_fully(path: str | os.PathLike, content: bytes) -> tuple[int, int]:
+    """Decode an image with Pillow and with `decode`, to find out whether it is damaged.
+
+    Pillow finds damage that OpenCV passes over.
 
     Args:
         path: The file, for the error message.
         content: The bytes of the file.
+
+    Returns:
+        (width, height) of the decoded image.
 
     Raises:
         ImageFileError: The image cannot be decoded.
@@ -174,8 +177,14 @@ def decode_fully(path: str | os.PathLike, content: bytes) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns about metadata
             Image.open(io.BytesIO(content), formats=IMAGE_FORMATS).load()
+        image = decode(content, path)
+    except ImageFileError:
+        raise
     except Exception as error:  # damaged data raise various errors
         raise ImageFileError(f"{path}: the image is damaged ({error})") from error
+    if image is None:
+        raise ImageFileError(f"{path}: OpenCV cannot decode this image: save it as PNG or JPEG")
+    return image.shape[1], image.shape[0]
 
 
 @contextmanager
@@ -191,56 +200,3 @@ def _image_file_errors(path: str | os.PathLike) -> Iterator[None]:
         raise ImageFileError(f"{path}: too many pixels ({error})") from error
     except Exception as error:  # damaged data raise various errors
         raise ImageFileError(f"{path}: the image is damaged, or not an image") from error
-
-
-def _is_transposed(image: Any, content: bytes) -> bool:
-    """Tell whether EXIF turns the image by 90 or 270 degrees.
-
-    The bytes of a PNG are searched for EXIF data first, since Pillow would decode the whole image
-    to find them.
-    """
-    if image.format == "PNG" and not re.search(rb"e[xX][iI]f", content):
-        return False
-    return image.getexif().get(EXIF_ORIENTATION) in EXIF_TRANSPOSED
-
-
-def as_rgb(image: Any) -> np.ndarray:
-    """Convert an image to an array (H, W, 3) uint8, RGB. Transparency is dropped, as in training.
-
-    Args:
-        image: The path of a file, a PIL image, or a uint8 array of shape (H, W), (H, W, 1),
-            (H, W, 3) RGB or (H, W, 4) RGBA. A file is turned upright as its EXIF tag says. An array
-            or PIL image is not turned, so predicted boxes are in pixels of the given image.
-
-    Raises:
-        MixDetError: The file is not an image, or the array has an unsupported shape or type.
-    """
-    if isinstance(image, str | os.PathLike):
-        return _read(Path(image))
-    if hasattr(image, "convert"):  # a PIL image; the check needs no import of PIL
-        return np.asarray(image.convert("RGB"))
-    array = np.asarray(image)
-    if array.ndim == 2:
-        array = array[..., None]
-    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] not in (1, 3, 4):
-        raise MixDetError(
-            f"an array of shape {array.shape} and type {array.dtype} is not an image: give "
-            "(H, W), (H, W, 3) RGB or (H, W, 4) RGBA in uint8"
-        )
-    if not array.size:
-        raise MixDetError(f"an array of shape {array.shape} is an image without pixels")
-    return np.repeat(array, 3, axis=2) if array.shape[2] == 1 else array[..., :3]
-
-
-def _read(path: Path) -> np.ndarray:
-    """Read a file as mmdet's pipelines do, so that prediction and evaluation get equal pixels."""
-    try:
-        content = np.fromfile(path, np.uint8)
-        bgr = cv2.imdecode(content, cv2.IMREAD_COLOR) if content.size else None
-    except OSError as error:
-        raise MixDetError(f"cannot read {path}: {error.strerror}") from error
-    except cv2.error as error:
-        raise MixDetError(f"cannot read {path} as an image: {error.err}") from error
-    if bgr is None:
-        raise MixDetError(f"cannot read {path} as an image: it is damaged, or another kind of file")
-    return np.ascontiguousarray(bgr[..., ::-1])

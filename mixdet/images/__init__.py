@@ -1,0 +1,25 @@
+"""Read images, and check image files before they are decoded.
+
+`decode` is the one reader of encoded images. Training, evaluation, the data check, `Detector` and
+the drawing functions use it, so they get equal pixels in the same orientation.
+"""
+
+from mixdet.images.decoding import ImageFileError, as_rgb, decode
+from mixdet.images.image_files import (
+    ImageLimits,
+    decode_fully,
+    read_image_file,
+    refuse_foreign_name,
+    resolve_inside,
+)
+
+__all__ = [
+    "ImageFileError",
+    "ImageLimits",
+    "as_rgb",
+    "decode",
+    "decode_fully",
+    "read_image_file",
+    "refuse_foreign_name",
+    "resolve_inside",
+]
