@@ -74,7 +74,7 @@ def check_left_out(split: Split, used: UsedData) -> list[Problem]:
         (others, "not chosen by its `indices` or by a filter of its own"),
     )
     text = ", ".join(f"{count:,} {reason}" for count, reason in reasons if count)
-    if not used_ids:
+    if not used.image_count:
         level, remedy = ERROR, "; no image remains: change these settings"
     elif small.any() or empty.sum() > MAX_LEFT_OUT * len(split.images):
         level, remedy = WARNING, "; change these settings if the images are to be used"
