@@ -49,7 +49,8 @@ def _draw_with_opencv(image: np.ndarray, detections: Detections) -> np.ndarray:
         # Steps of the golden ratio give neighboring labels different hues
         color = [round(255 * part) for part in colorsys.hsv_to_rgb(label * 0.618034 % 1, 0.85, 1)]
         cv2.rectangle(canvas, (x1, y1), (x2 - 1, y2 - 1), color, thickness)
-        place = x1, (y1 if y1 > 20 else min(y2 + 20, size[1])) - 4
+        line = round(34 * font_scale)  # pixels of a line of text
+        place = x1, (y1 if y1 > line else min(y2 + line, size[1])) - 4
         text = f"{name} {score:.2f}"
         cv2.putText(
             canvas, text, place, cv2.FONT_HERSHEY_SIMPLEX, font_scale, color, 1, cv2.LINE_AA
