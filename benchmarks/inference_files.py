@@ -34,9 +34,10 @@ from mixdet.analysis.complexity import count_madds
 from mixdet.config.read import read_config
 from mixdet.config.shipped import shipped_folder
 from mixdet.deploy import export
+from mixdet.deploy.onnx_file import write_onnx
 from mixdet.deploy.quantization import blocks_of_nodes, quantize_nodes
 from mixdet.deploy.raw_network import RawNetwork
-from mixdet.deploy.to_onnx import save_onnx
+from mixdet.deploy.to_onnx import convert_to_onnx
 from mixdet.deploy.to_openvino import convert_to_openvino
 from mixdet.inference.manifest import MANIFEST, MANIFEST_FORMAT, read_manifest, sha256
 from mixdet.inference.runtimes import RUNTIME_FILES
@@ -115,8 +116,10 @@ def _write_int8(
     for target in targets:
         with tempfile.TemporaryDirectory() as work:
             file = Path(work, RUNTIME_FILES["onnx"][0])
-            save_onnx(RawNetwork(trained, target, int8=True), file, manifest["postprocess"], {})
-            nodes = [*blocks_of_nodes(file, squeeze_excite=False)]
+            network = RawNetwork(trained, target, int8=True)
+            model = convert_to_onnx(network, manifest["postprocess"], {})
+            write_onnx(model, file)
+            nodes = [*blocks_of_nodes(model, squeeze_excite=False)]
             quantize_nodes(target, file, folder, nodes, [*noise], Path(work, "ranges.json"))
     _write_manifest(folder, manifest | {"precision": "int8"})
 
@@ -172,7 +175,7 @@ class TorchvisionRaw(nn.Module):
 def _write_torchvision(raw: TorchvisionRaw, folder: Path, targets: set[str]) -> None:
     folder.mkdir()
     postprocess = dict(TEST_CFG, iou_thr=TEST_CFG["nms"]["iou_threshold"])
-    save_onnx(raw.eval(), folder / RUNTIME_FILES["onnx"][0], postprocess, {})
+    write_onnx(convert_to_onnx(raw.eval(), postprocess, {}), folder / RUNTIME_FILES["onnx"][0])
     if "openvino" in targets:
         import openvino  # optional
 

@@ -13,10 +13,11 @@ from typing import Any
 from mixdet.deploy.half_precision import convert_onnx_to_float16, round_openvino_weights
 from mixdet.deploy.int8_writer import Int8Writer
 from mixdet.deploy.labeled_images import LabeledImages
+from mixdet.deploy.onnx_file import write_onnx
 from mixdet.deploy.quantization import blocks_of_nodes
 from mixdet.deploy.raw_network import RawNetwork
 from mixdet.deploy.to_mobile import save_executorch, save_litert, save_ncnn
-from mixdet.deploy.to_onnx import save_onnx
+from mixdet.deploy.to_onnx import convert_to_onnx
 from mixdet.deploy.to_openvino import convert_to_openvino
 from mixdet.errors import MixDetError
 from mixdet.inference.runtimes import INT8_PACKAGES, RUNTIME_FILES
@@ -40,10 +41,12 @@ class ExportTarget:
 BOTH_KINDS = ("raw", "end2end")
 EXPORT_TARGETS = {
     "onnx": ExportTarget(
-        ("onnx", "onnxscript", "onnxruntime"), ("fp32", "fp16", "int8"), BOTH_KINDS
+        ("onnx", "onnx_ir", "onnxscript", "onnxruntime"), ("fp32", "fp16", "int8"), BOTH_KINDS
     ),
     "openvino": ExportTarget(
-        ("onnx", "onnxscript", "openvino"), ("fp32", "fp16", "bf16", "int8"), BOTH_KINDS
+        ("onnx", "onnx_ir", "onnxscript", "openvino"),
+        ("fp32", "fp16", "bf16", "int8"),
+        BOTH_KINDS,
     ),
     "ncnn": ExportTarget(("pnnx", "ncnn"), ("fp32", "fp16")),
     "litert": ExportTarget(("litert_torch", "ai_edge_litert"), ("fp32",)),
@@ -119,14 +122,16 @@ def write_targets(
         else:
             with tempfile.TemporaryDirectory() as work:
                 file = Path(work, RUNTIME_FILES["onnx"][0])
-                save_onnx(network_for(name), file, manifest["postprocess"], metadata)
+                model = convert_to_onnx(network_for(name), manifest["postprocess"], metadata)
+                write_onnx(model, file)
                 if training_images is not None:
-                    float_blocks = Int8Writer(file, manifest, training_images).write(name, folder)
-                    manifest.setdefault("float_layers", {})[name] = float_blocks
+                    blocks = blocks_of_nodes(model, squeeze_excite=False)
+                    writer = Int8Writer(file, blocks, manifest, training_images)
+                    manifest.setdefault("float_layers", {})[name] = writer.write(name, folder)
                 elif name == "openvino":
                     _save_openvino(file, path, precision)
                 elif precision == "fp16":
-                    convert_onnx_to_float16(file, path, blocks_of_nodes(file))
+                    write_onnx(convert_onnx_to_float16(model, blocks_of_nodes(model)), path)
                 else:
                     shutil.copy(file, path)
 

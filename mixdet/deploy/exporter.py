@@ -11,17 +11,19 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from mmengine.config import Config
 from safetensors.torch import save
 
 from mixdet import __version__
 from mixdet.deploy.export_targets import check_export_options, write_targets
 from mixdet.deploy.folder_readme import write_folder_readme
 from mixdet.deploy.labeled_images import LabeledImages, load_labeled_images
+from mixdet.deploy.machine_paths import without_folders
 from mixdet.deploy.raw_network import CandidateNetwork, RawNetwork, postprocess_settings
 from mixdet.deploy.verification import ReferenceDetections, detect_reference, verify
 from mixdet.errors import MixDetError
 from mixdet.inference.manifest import MANIFEST, MANIFEST_FORMAT, UNVERIFIED_PREFIX, sha256
-from mixdet.inference.runtimes import RUNTIME_FILES
+from mixdet.inference.runtimes import METADATA_KEYS, RUNTIME_FILES
 from mixdet.inference.trained import TrainedNetwork
 from mixdet.outputs import writable_folder
 
@@ -114,6 +116,13 @@ def _manifest(
     trained: TrainedNetwork, network: RawNetwork, kind: str, postprocess: dict[str, Any]
 ) -> dict[str, Any]:
     width, height = network.input_wh
+    num_classes = network.detector.bbox_head.num_classes
+    if len(trained.classes) != num_classes:
+        raise MixDetError(
+            f"the checkpoint names {len(trained.classes)} classes, but model.bbox_head.num_classes "
+            f"is {num_classes}: name all classes in metainfo.classes of the test data set, or name "
+            "the config that the checkpoint was trained with"
+        )
     return {
         "format": MANIFEST_FORMAT,
         "kind": kind,
@@ -131,7 +140,7 @@ def _manifest(
         "files": {},
         "measured": {},
         "versions": _versions(),
-        "config": trained.cfg.pretty_text,
+        "config": Config(without_folders(trained.cfg.to_dict())).pretty_text,
     }
 
 
@@ -157,8 +166,7 @@ def _write_files(
     weights = {name: value.contiguous() for name, value in trained.model.state_dict().items()}
     # safetensors' `save_file` would write a file that other users cannot read.
     (folder / WEIGHTS_FILE).write_bytes(save(weights))
-    metadata_keys = ("kind", "input", "classes", "postprocess")
-    metadata = {key: json.dumps(manifest[key]) for key in metadata_keys}
+    metadata = {key: json.dumps(manifest[key]) for key in METADATA_KEYS}
     write_targets(targets, folder, network_for, manifest, metadata, training_images)
     names = [WEIGHTS_FILE, *(name for target in targets for name in RUNTIME_FILES[target])]
     manifest["files"] = {name: sha256(folder / name) for name in names}
@@ -179,7 +187,7 @@ def _verify_files(
             print(f"{folder}, {target}: {report}")
             report.require()
         except MixDetError as error:
-            manifest["refused"] = f"{target}: {error}"
+            manifest["refused"] = without_folders(f"{target}: {error}")
             raise MixDetError(
                 f"{target}: {error}; the export is refused, and its files stay in {unverified}"
             ) from None

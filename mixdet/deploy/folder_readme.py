@@ -20,7 +20,8 @@ In Python:
 
     from mixdet.inference import Detector
 
-    detector = Detector("{folder}")  # needs NumPy, OpenCV and {runtimes}, but not torch
+    # The path of this folder. It needs NumPy, OpenCV and {runtimes}, but not torch
+    detector = Detector("{name}")
     detections = detector("image.jpg")  # .boxes, .scores, .labels and .names
 
 In another language:
@@ -85,8 +86,8 @@ def write_folder_readme(directory: Path, folder: Path, manifest: dict[str, Any])
 
     Args:
         directory: The folder to write the `README.md` to.
-        folder: Final path of the exported folder, which the `README.md` shows. The files are moved
-            from `directory` to this path later.
+        folder: Final path of the exported folder, whose name the `README.md` shows. The files are
+            moved from `directory` to this path later.
         manifest: The contents of `mixdet.json`.
     """
     files = [*manifest["files"], MANIFEST]
@@ -96,8 +97,7 @@ def write_folder_readme(directory: Path, folder: Path, manifest: dict[str, Any])
     classes = len(manifest["classes"])
     postprocess = manifest["postprocess"]
     text = README.format(
-        name=folder.name,
-        folder=folder,
+        name=folder.resolve().name,
         kind=KINDS[kind],
         files="\n".join(f"| `{name}` | {PURPOSES[name]} |" for name in files),
         runtimes=" or ".join(

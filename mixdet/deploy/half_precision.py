@@ -3,30 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+if TYPE_CHECKING:
+    import onnx
 
-def convert_onnx_to_float16(file: Path, path: Path, nodes: Collection[str]) -> None:
-    """Write an ONNX file whose layers compute in float16.
+
+def convert_onnx_to_float16(model: onnx.ModelProto, nodes: Collection[str]) -> onnx.ModelProto:
+    """Return a network in ONNX whose layers compute in float16.
 
     Inputs, outputs and the decoding of boxes stay in float32.
 
     Args:
-        file: The float32 file.
-        path: The file to write.
+        model: The float32 network. It may be changed.
         nodes: Names of the nodes that may compute in float16. They are the keys of the dict that
             `mixdet.deploy.quantization.blocks_of_nodes` returns.
     """
-    import onnx
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
-    model = onnx.load(file)
     others = [node.name for node in model.graph.node if node.name not in nodes]
-    model = convert_float_to_float16(model, keep_io_types=True, node_block_list=others)
-    onnx.save(model, path)
+    return convert_float_to_float16(model, keep_io_types=True, node_block_list=others)
 
 
 def round_openvino_weights(model: Any, dtype: str) -> None:

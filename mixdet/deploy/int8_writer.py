@@ -21,7 +21,7 @@ import torch
 from mmdet.structures.bbox import bbox_overlaps
 
 from mixdet.deploy.labeled_images import LabeledImages
-from mixdet.deploy.quantization import blocks_of_nodes, quantize_nodes
+from mixdet.deploy.quantization import quantize_nodes
 from mixdet.images import as_rgb
 from mixdet.inference.exported import ExportedFile, network_input
 from mixdet.inference.runtimes import RUNTIME_FILES, load
@@ -42,16 +42,21 @@ class Int8Writer:
 
     Args:
         file: The float32 network, `model.onnx`.
+        blocks: The block of every node that may be quantized, as
+            `mixdet.deploy.quantization.blocks_of_nodes` returns them.
         manifest: The contents of `mixdet.json`, with `calibration_images` and `max_drop`.
         training_images: Images of the training split. Some of them are used to calibrate, and
             others to measure the mAP.
     """
 
     def __init__(
-        self, file: Path, manifest: dict[str, Any], training_images: LabeledImages
+        self,
+        file: Path,
+        blocks: dict[str, str],
+        manifest: dict[str, Any],
+        training_images: LabeledImages,
     ) -> None:
-        self.file, self.manifest = file, manifest
-        self.blocks = blocks_of_nodes(file, squeeze_excite=False)
+        self.file, self.blocks, self.manifest = file, blocks, manifest
         self._calibration_cache = file.with_name("ranges.json")
         total = len(training_images)
         calibration = _spread(np.arange(total), manifest["calibration_images"])

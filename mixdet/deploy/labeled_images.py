@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -83,7 +84,7 @@ def load_labeled_images(cfg: Config, loader: str, data_root: str | None = None) 
     Raises:
         MixDetError: The images or the annotations are missing.
     """
-    cfg = cfg.copy()
+    cfg = copy.deepcopy(cfg)
     if data_root is not None:
         set_data_root(cfg, data_root)
     check_data(cfg, (loader,))

@@ -12,13 +12,17 @@ import re
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mixdet.deploy.onnx_file import write_onnx
 from mixdet.deploy.quiet import errors_only
 from mixdet.deploy.to_openvino import convert_to_openvino
 from mixdet.inference.runtimes import RUNTIME_FILES
+
+if TYPE_CHECKING:
+    import onnx
 
 # Name of the squeeze-excite modules. These modules compute little, and are slower in 8 bits.
 SQUEEZE_EXCITE = "se"
@@ -32,14 +36,15 @@ FLOAT_DEPTHWISE_AREA = 1 / 32
 AMX_ROW_CHANNELS = 64
 
 
-def blocks_of_nodes(file: Path, squeeze_excite: bool = True) -> dict[str, str]:
+def blocks_of_nodes(model: onnx.ModelProto, squeeze_excite: bool = True) -> dict[str, str]:
     """Return the block of every node that may compute in fewer bits.
 
     A block is a group of nodes. Only the nodes of the detector's modules may compute in fewer bits.
     The nodes that normalize the image, decode boxes or do NMS are left out.
 
     Args:
-        file: An ONNX file in which torch's exporter has stated the module of every node.
+        model: A network in ONNX whose nodes still have the metadata of torch's exporter, which
+            state the module of each node. `mixdet.deploy.onnx_file.write_onnx` leaves them out.
         squeeze_excite: False leaves out the nodes of squeeze-excite.
 
     Returns:
@@ -47,11 +52,9 @@ def blocks_of_nodes(file: Path, squeeze_excite: bool = True) -> dict[str, str]:
         up to its first indices, such as 'backbone.blocks.2.0' for 'backbone.blocks.2.0.conv_pw.1'.
         If the path has no index, the name of the block is the path of the module's parent.
     """
-    import onnx
-
     blocks: dict[str, str] = {}
     with_convolution = set()
-    for node in onnx.load(file).graph.node:
+    for node in model.graph.node:
         scopes = {prop.key: prop.value for prop in node.metadata_props}
         modules = re.findall(r"'detector\.([^']+)'", scopes.get("pkg.torch.onnx.name_scopes", ""))
         if modules and (squeeze_excite or SQUEEZE_EXCITE not in modules[-1].split(".")):
@@ -100,6 +103,7 @@ def quantize_nodes(
 def _quantize_onnx(
     file: Path, path: Path, nodes: list[str], inputs: Sequence[np.ndarray], cache: Path
 ) -> None:
+    import onnx
     from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
 
     class Reader(CalibrationDataReader):
@@ -121,6 +125,7 @@ def _quantize_onnx(
             weight_type=QuantType.QInt8,
             calibration_cache_path=cache,
         )
+    write_onnx(onnx.load(path), path)
 
 
 def _stays_in_float(op: Any, pixels: float) -> bool:

@@ -1,16 +1,17 @@
-"""Write networks as ONNX files. Files of kind end2end also have ONNX nodes for NMS."""
+"""Convert networks to ONNX. Those of kind end2end also have ONNX nodes for NMS."""
 
 from __future__ import annotations
 
-import os
 import warnings
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from mixdet.deploy.quiet import errors_only
 from mixdet.deploy.raw_network import CandidateNetwork, RawNetwork
+
+if TYPE_CHECKING:
+    import onnx
 
 OPSET = 18
 IR_VERSION = 10
@@ -22,9 +23,10 @@ NMS = """
 <ir_version: {ir}, opset_import: ["" : {opset}]>
 nms (float[N, {anchors}, 4] candidates, float[N, {anchors}, {classes}] candidate_scores)
     => (float[N, {places}, 4] boxes, float[N, {places}] scores, int64[N, {places}] labels)
-<int64 nms_most = {{{places}}}, float nms_iou = {{{iou_thr}}}, float nms_least = {{{score_thr}}},
- int64 nms_count = {{{anchors}}}, int64[1] nms_places = {{{places}}}, int64[2] nms_rows = {{0, -1}},
- int64[1] nms_last = {{2}}, float nms_zero = {{0}}, int64 nms_nothing = {{-1}}>
+<int64[1] nms_most = {{{places}}}, float[1] nms_iou = {{{iou_thr}}},
+ float[1] nms_least = {{{score_thr}}}, float nms_zero = {{0}}, int64 nms_nothing = {{-1}},
+ int64 nms_count = {{{anchors}}}, int64[1] nms_places = {{{places}}},
+ int64[2] nms_rows = {{0, -1}}, int64[1] nms_last = {{2}}>
 {{
     nms_by_class = Transpose <perm = [0, 2, 1]> (candidate_scores)
     nms_selected = NonMaxSuppression (candidates, nms_by_class, nms_most, nms_iou, nms_least)
@@ -38,20 +40,16 @@ nms (float[N, {anchors}, 4] candidates, float[N, {anchors}, {classes}] candidate
     nms_found = Greater (scores, nms_zero)
     labels = Where (nms_found, nms_pair_labels, nms_nothing)
     nms_anchors = Mod (nms_pairs, nms_count)
-    nms_columns = Unsqueeze (nms_anchors, nms_last)
-    nms_four = Concat <axis = 2> (nms_columns, nms_columns, nms_columns, nms_columns)
-    boxes = GatherElements <axis = 1> (candidates, nms_four)
+    nms_box_rows = Unsqueeze (nms_anchors, nms_last)
+    boxes = GatherND <batch_dims = 1> (candidates, nms_box_rows)
 }}
 """
 
 
-def save_onnx(
-    network: RawNetwork,
-    path: str | os.PathLike,
-    postprocess: dict[str, Any],
-    metadata: dict[str, str],
-) -> None:
-    """Write a network as ONNX. NMS is appended to a `CandidateNetwork`.
+def convert_to_onnx(
+    network: RawNetwork, postprocess: dict[str, Any], metadata: dict[str, str]
+) -> onnx.ModelProto:
+    """Convert a network to ONNX. NMS is appended to a `CandidateNetwork`.
 
     The input is `image`, (N, H, W, 3) uint8. For a `RawNetwork`, N is 1, and the outputs are
     `boxes` (1, A, 4) and `scores` (1, A, classes). For a `CandidateNetwork`, the outputs are
@@ -61,11 +59,13 @@ def save_onnx(
 
     Args:
         network: The network.
-        path: The file to write.
         postprocess: The return value of `postprocess_settings`.
         metadata: Strings to store in the file.
+
+    Returns:
+        The network for `mixdet.deploy.onnx_file.write_onnx`. The metadata of its nodes name the
+        modules of the nodes, for `mixdet.deploy.quantization.blocks_of_nodes`.
     """
-    import onnx
     from onnx import compose, helper, parser
 
     with_nms = isinstance(network, CandidateNetwork)
@@ -107,5 +107,4 @@ def save_onnx(
         model = compose.merge_models(model, nms, io_map=[(name, name) for name in names])
         del model.opset_import[1:]  # merging lists the opset twice, which quantizers refuse
     helper.set_model_props(model, metadata)
-    onnx.checker.check_model(model)
-    Path(path).write_bytes(model.SerializeToString())
+    return model

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from mixdet.errors import MixDetError
 from mixdet.file_kinds import other_kind
 from mixdet.images import as_rgb
 from mixdet.inference.exported import ExportedNetwork
+from mixdet.inference.processes import check_process, usable_threads
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,9 @@ class Detections:
 class Detector:
     """A trained detector, which takes images of any size and returns boxes.
 
+    It works in the process that made it. A fork of this process has to make its own. A pickled
+    detector holds no weights: unpickling it loads the files again.
+
     Args:
         checkpoint: A checkpoint of mmengine (`.pth`), or a folder that `tools/export.py` wrote.
         config: Path of the config that the checkpoint was trained with. By default the detector
@@ -63,9 +68,10 @@ class Detector:
             any code, so use this only if you trust the source of the checkpoint.
         runtime: The runtime for a folder: 'onnx', 'openvino', 'ncnn', 'litert' or 'executorch'. By
             default it is the first of these that has a file in the folder and is installed.
-        threads: Number of CPU threads to compute with. By default the runtime chooses. For a
-            folder, the number applies to this detector only, and ExecuTorch refuses it. For a
-            checkpoint, `torch.set_num_threads` applies the number to the whole process.
+        threads: Number of CPU threads to compute with. By default it is `OMP_NUM_THREADS` of the
+            environment, or else the runtime chooses. For a folder, the number applies to this
+            detector only, and ExecuTorch refuses it. For a checkpoint, `torch.set_num_threads`
+            applies the number to the whole process.
 
     Attributes:
         classes: Class names, indexed by label.
@@ -106,7 +112,7 @@ class Detector:
                     "leave runtime out"
                 )
             TrainedNetwork = _import_trained_network(checkpoint)
-            if threads is not None:
+            if (threads := usable_threads("torch", threads)) is not None:
                 import torch
 
                 torch.set_num_threads(threads)
@@ -114,6 +120,19 @@ class Detector:
         else:
             raise MixDetError(f"{checkpoint}: no such checkpoint file or exported folder")
         self.classes: tuple[str, ...] = self._network.classes
+        self._process = os.getpid()
+        self._arguments = {
+            "checkpoint": Path(checkpoint).absolute(),
+            "config": Path(config).absolute() if config and Path(config).is_file() else config,
+            "device": device,
+            "trust_checkpoint": trust_checkpoint,
+            "runtime": runtime,
+            "threads": threads,
+        }
+
+    def __reduce__(self) -> tuple:
+        """Pickle the arguments: a copy in another process loads the files again."""
+        return partial(type(self), **self._arguments), ()
 
     def __call__(
         self, images: Any, *, score_thr: float = 0.0, batch_size: int = 8
@@ -133,8 +152,10 @@ class Detector:
             `Detections` for an image, or a list of `Detections` for a list of images.
 
         Raises:
-            MixDetError: An image cannot be read.
+            MixDetError: An image cannot be read, or this process is a fork of the one that made the
+                detector.
         """
+        check_process(self._process)
         if not isinstance(images, list | tuple):
             return self([images], score_thr=score_thr)[0]
         results = []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,13 @@ import cv2
 import numpy as np
 
 from mixdet.errors import MixDetError, one_line
-from mixdet.inference.manifest import MANIFEST, check_files, read_manifest, usable_runtimes
+from mixdet.inference.manifest import (
+    MANIFEST,
+    check_files,
+    check_metadata,
+    read_manifest,
+    usable_runtimes,
+)
 from mixdet.inference.runtimes import RUNTIME_FILES, RUNTIME_PACKAGES, load
 
 
@@ -25,7 +30,7 @@ class ExportedFile:
         manifest: The content of `mixdet.json`.
         runtime: A key of `mixdet.inference.runtimes.RUNTIME_FILES`.
         folder: The folder of the file.
-        threads: Number of threads to compute with; None leaves it to the runtime.
+        threads: As for `mixdet.inference.Detector`.
 
     Raises:
         MixDetError: The runtime cannot read the file or set threads, or the input of the file has
@@ -53,8 +58,7 @@ class ExportedFile:
                 f"{folder / MANIFEST} states an input of {expected}, but {model.name} takes "
                 f"{tuple(shape[1:])}: export again"
             )
-        # Runtimes keep inputs and outputs between calls, so calls must not overlap
-        self._lock = threading.Lock()
+        check_metadata(folder, model.name, manifest, self._loaded.metadata)
 
     def __call__(self, images: Sequence[np.ndarray]) -> list[tuple[np.ndarray, ...]]:
         """Detect in RGB images (H, W, 3).
@@ -74,8 +78,12 @@ class ExportedFile:
                 for outputs, scale in zip(self.raw_outputs(inputs), scales, strict=True)
             ]
         detections = []
-        for boxes, scores, labels, scale in zip(*self._compute(inputs), scales, strict=True):
-            valid = labels >= 0  # the network pads its outputs with the label -1
+        post = self.manifest["postprocess"]
+        for boxes, scores, labels, scale in zip(*self._loaded.run(inputs), scales, strict=True):
+            # The network pads its outputs with the label -1. The manifest may ask for less than
+            # the network gives (see `check_metadata`)
+            valid = np.flatnonzero((labels >= 0) & (scores > post["score_thr"]))
+            valid = valid[: post["max_per_img"]]
             detections.append((boxes[valid] / scale, scores[valid], labels[valid]))
         return detections
 
@@ -91,12 +99,17 @@ class ExportedFile:
         start, batch = 0, self._loaded.batch
         while start < len(inputs):
             end = start + (batch if start + batch <= len(inputs) else 1)
-            yield from zip(*self._compute(inputs[start:end]), strict=True)
+            boxes, scores = self._loaded.run(inputs[start:end])
+            expected = sum(level["anchors"] for level in self.manifest["levels"])
+            expected = expected, len(self.manifest["classes"])
+            if scores.shape[1:] != expected:
+                raise MixDetError(
+                    f"{MANIFEST} has {expected[0]} anchors in levels and {expected[1]} names in "
+                    f"classes, but the network computes scores of {scores.shape[1:]}: write the "
+                    "values of the export again; any name may be changed, but none left out"
+                )
+            yield from zip(boxes, scores, strict=True)
             start = end
-
-    def _compute(self, inputs: np.ndarray) -> list[np.ndarray]:
-        with self._lock:
-            return self._loaded.run(inputs)
 
 
 class ExportedNetwork(ExportedFile):
@@ -111,7 +124,7 @@ class ExportedNetwork(ExportedFile):
         folder: The folder.
         runtime: The runtime to use. None takes the first one in `RUNTIME_FILES` that has a file in
             the folder and is installed.
-        threads: Number of threads to compute with; None leaves it to the runtime.
+        threads: As for `mixdet.inference.Detector`.
 
     Raises:
         MixDetError: A file is missing, damaged or changed, no runtime for the files is installed,
@@ -130,6 +143,11 @@ class ExportedNetwork(ExportedFile):
         check_files(folder, manifest, runtime)
         super().__init__(manifest, runtime, folder, threads)
         self.classes = tuple(manifest["classes"])
+        self._arguments = folder.absolute(), runtime, threads
+
+    def __reduce__(self) -> tuple:
+        """Pickle the arguments: a copy in another process loads the files again."""
+        return type(self), self._arguments
 
 
 def network_input(images: Sequence[np.ndarray], manifest: dict[str, Any]) -> np.ndarray:

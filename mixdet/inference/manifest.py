@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -148,3 +148,50 @@ def check_files(folder: Path, manifest: dict[str, Any], runtime: str) -> None:
                 f"{path} is missing or was changed since the export ({MANIFEST} has its SHA-256): "
                 "copy the folder again, or export again"
             )
+
+
+def check_metadata(
+    folder: Path, file: str, manifest: dict[str, Any], metadata: Mapping[str, Any]
+) -> None:
+    """Check that a network computes what the manifest says, which a user may have edited.
+
+    Class names can be changed in any folder, and thresholds in one of kind raw. The network of kind
+    end2end applies thresholds itself: `mixdet.inference.exported` can only tighten two of them.
+
+    Args:
+        folder: The exported folder.
+        file: Name of the network's file.
+        manifest: The content of `mixdet.json`.
+        metadata: What the file states: see `mixdet.inference.runtimes.LoadedNetwork`.
+
+    Raises:
+        MixDetError: The network computes something else. The message states what to write.
+    """
+
+    def refuse(key: str, value: Any, remedy: str) -> None:
+        raise MixDetError(f"{folder / MANIFEST}: {key} is {value}, but {file} has {remedy}")
+
+    again = "or change the config and export again"
+    if (kind := metadata.get("kind", manifest["kind"])) != manifest["kind"]:
+        refuse("kind", manifest["kind"], f"{kind}: write {kind}")
+    channels = metadata.get("input", {}).get("channels", manifest["input"]["channels"])
+    if channels != manifest["input"]["channels"]:
+        refuse("input.channels", manifest["input"]["channels"], f"{channels}: write {channels}")
+    classes = metadata.get("classes", manifest["classes"])
+    if len(classes) != len(manifest["classes"]):
+        count = len(manifest["classes"])
+        remedy = (
+            f"{len(classes)}: write {', '.join(classes)}, or other names in this order; to leave "
+            "out a class, drop its boxes by their label"
+        )
+        refuse("the number of classes", count, remedy)
+    if kind == "raw":
+        return
+    post = manifest["postprocess"]
+    for key, value in metadata.get("postprocess", {}).items():
+        if key == "score_thr" and post[key] < value:
+            refuse(f"postprocess.{key}", post[key], f"{value}: write {value} or more, {again}")
+        elif key == "max_per_img" and not 0 <= post[key] <= value:
+            refuse(f"postprocess.{key}", post[key], f"{value}: write {value} or less, {again}")
+        elif key not in ("score_thr", "max_per_img") and post[key] != value:
+            refuse(f"postprocess.{key}", post[key], f"{value}: write {value}, {again}")

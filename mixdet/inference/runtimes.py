@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,6 +11,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mixdet.errors import MixDetError
+from mixdet.inference.processes import (
+    guard_call,
+    omp_num_threads,
+    refuse_in_fork,
+    usable_threads,
+)
 
 Run = Callable[[np.ndarray], list[np.ndarray]]
 
@@ -29,6 +36,8 @@ RUNTIME_PACKAGES = {
     "litert": "ai_edge_litert",
     "executorch": "executorch",
 }
+# What an ONNX file states of its manifest (`mixdet.json`)
+METADATA_KEYS = ("kind", "input", "classes", "postprocess")
 # OpenVINO can reshape a network of one image, to compute this many images at once
 OPENVINO_BATCH = 8
 # Packages that an export to 8 bits needs for any target. ONNX Runtime measures which blocks (groups
@@ -37,20 +46,24 @@ INT8_PACKAGES = ("onnxruntime", "nncf")
 
 
 class LoadedNetwork(NamedTuple):
-    """A network on its runtime. Calls of `run` must not overlap.
+    """A network on its runtime.
 
     Attributes:
         shape: Shape of the input. A size that is not fixed is None or a name. The whole shape is
             None if the file does not state it.
         run: Computes the outputs of images (N, H, W, 3) uint8. For a file of kind raw, N is 1 or
-            `batch`.
+            `batch`. Python threads may share it: they wait for each other. It raises
+            `MixDetError` in a fork of the process that loaded the network.
         batch: Number of images that a file of kind raw computes at once, or 1 if it takes only
             single images.
+        metadata: The values of the manifest that the file itself states, by the keys in
+            `METADATA_KEYS`. Files for other runtimes than ONNX Runtime and OpenVINO state none.
     """
 
     shape: Sequence[int | str | None] | None
     run: Run
     batch: int = 1
+    metadata: Mapping[str, Any] = {}
 
 
 def load(
@@ -62,10 +75,12 @@ def load(
         runtime: A key of `RUNTIME_FILES`.
         path: The first file of the runtime in `RUNTIME_FILES`.
         precision: Precision that the file was exported with: 'fp32', 'fp16', 'bf16' or 'int8'.
-        threads: Number of threads to compute with; None leaves it to the runtime.
+        threads: Number of threads to compute with. None takes `OMP_NUM_THREADS` of the environment,
+            or leaves it to the runtime if that is not set.
 
     Raises:
-        MixDetError: The runtime is ExecuTorch, and `threads` is given.
+        MixDetError: `threads` is given and the runtime is ExecuTorch, or the process is a fork in
+            which the runtime cannot compute.
     """
     loaders = {
         "onnx": _onnx,
@@ -74,7 +89,15 @@ def load(
         "litert": _litert,
         "executorch": _executorch,
     }
-    return loaders[runtime](path, precision, threads)
+    if runtime != "executorch":
+        threads = usable_threads(RUNTIME_PACKAGES[runtime], threads) or omp_num_threads()
+    elif threads is not None:
+        raise MixDetError(
+            f"{path}: ExecuTorch's Python package cannot set threads: leave threads out, or choose "
+            "another runtime"
+        )
+    loaded = loaders[runtime](path, precision, threads)
+    return loaded._replace(run=guard_call(loaded.run))
 
 
 def _onnx(path: Path, precision: str, threads: int | None) -> LoadedNetwork:
@@ -86,7 +109,15 @@ def _onnx(path: Path, precision: str, threads: int | None) -> LoadedNetwork:
         options.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     shape = session.get_inputs()[0].shape
-    return LoadedNetwork(shape, lambda images: session.run(None, {"image": images}))
+    metadata = _parse_metadata(session.get_modelmeta().custom_metadata_map)
+    return LoadedNetwork(
+        shape, lambda images: session.run(None, {"image": images}), metadata=metadata
+    )
+
+
+def _parse_metadata(texts: Mapping[str, str]) -> dict[str, Any]:
+    """Return the values of an exported file's metadata, which are JSON texts."""
+    return {key: json.loads(texts[key]) for key in METADATA_KEYS if key in texts}
 
 
 @cache
@@ -107,8 +138,16 @@ def openvino_core() -> Any:
 
 
 def _openvino(path: Path, precision: str, threads: int | None) -> LoadedNetwork:
+    # A core keeps the threads of freed networks for the next ones, and a fork has no such threads
+    refuse_in_fork("openvino")
     core = openvino_core()
     model = core.read_model(path)
+    # `convert_model` copies the metadata of an ONNX file to this place
+    texts = {
+        key: model.get_rt_info(["framework", key]).value
+        for key in METADATA_KEYS
+        if model.has_rt_info(["framework", key])
+    }
     shape = [size.get_length() if size.is_static else None for size in model.input().partial_shape]
     # Without a hint, OpenVINO uses bfloat16 on CPUs that support it. This moves boxes by pixels
     hint = {"fp16": "f16", "bf16": "bf16"}.get(precision, "f32")
@@ -127,7 +166,7 @@ def _openvino(path: Path, precision: str, threads: int | None) -> LoadedNetwork:
         network = batched() if 1 < batch == len(images) else single
         return list(network(images).values())
 
-    return LoadedNetwork(shape, run, batch)
+    return LoadedNetwork(shape, run, batch, _parse_metadata(texts))
 
 
 def _reshape(model: Any, images: int) -> bool:
@@ -185,11 +224,6 @@ def _litert(path: Path, precision: str, threads: int | None) -> LoadedNetwork:
 
 
 def _executorch(path: Path, precision: str, threads: int | None) -> LoadedNetwork:
-    if threads is not None:
-        raise MixDetError(
-            f"{path}: ExecuTorch's Python package cannot set threads: leave threads out, or choose "
-            "another runtime"
-        )
     import torch  # the Python package of ExecuTorch takes torch tensors
     from executorch.runtime import Runtime
 
