@@ -7,7 +7,6 @@ not depend on this module, so mmdet's own tools can run them too.
 from __future__ import annotations
 
 import errno
-import importlib.util
 import os
 import re
 import traceback
@@ -31,6 +30,8 @@ from mixdet.config.data_paths import check_annotations, check_data
 from mixdet.config.read import load_config, require
 from mixdet.data_check.check_config_data import check_before_runner
 from mixdet.engine.amp import amp_wrapper_type
+from mixdet.engine.batch_size import scale_lr_by_accumulated_batches
+from mixdet.engine.trackers import add_trackers
 from mixdet.errors import MixDetError, did_you_mean, one_line
 from mixdet.outputs import writable_file, writable_folder
 
@@ -68,7 +69,7 @@ def train(
     data_root: str | None = None,
     cfg_options: Sequence[str] = (),
     trust_checkpoint: bool = False,
-    tensorboard: bool = False,
+    tracker: Sequence[str] = (),
     auto_scale_lr: bool = False,
 ) -> None:
     """Train a config.
@@ -87,7 +88,7 @@ def train(
         cfg_options: `key=value` strings that override the config.
         trust_checkpoint: Let mmengine load checkpoints with pickled objects, which can run any
             code. The permission lasts until the process ends.
-        tensorboard: Log to TensorBoard too.
+        tracker: Names of trackers to log to: `mlflow`, `tensorboard`, `wandb`.
         auto_scale_lr: Scale the learning rate to the total batch size of the run. The factor is
             this batch size divided by `auto_scale_lr.base_batch_size` of the config.
 
@@ -103,8 +104,7 @@ def train(
     _set_seed(cfg, seed)
     if amp:
         cfg.optim_wrapper.type = amp_wrapper_type(cfg.optim_wrapper.get("type", "OptimWrapper"))
-    if tensorboard:
-        _add_tensorboard(cfg)
+    add_trackers(cfg, tracker)
     if auto_scale_lr:
         _scale_lr(cfg)
     if resume is not None:
@@ -115,7 +115,9 @@ def train(
     if cfg.get("resume") and cfg.get("load_from"):
         _check_resumable(cfg.load_from, trust_checkpoint)
     with _explained_errors(config, cfg):
-        Runner.from_cfg(cfg).train()
+        runner = Runner.from_cfg(cfg)
+        scale_lr_by_accumulated_batches(runner)
+        runner.train()
     _close_process_group(launcher)
 
 
@@ -154,6 +156,7 @@ def evaluate(
     """
     cfg = load_config(config, cfg_options, work_dir, data_root)
     _prepare_processes(cfg, launcher)
+    _check_test_options(cfg, cfg_options)
     cfg.load_from, cfg.resume = _existing(checkpoint), False
     require(config, cfg, "model", "test_dataloader", "test_evaluator", "test_cfg")
     check_data(cfg, ("test_dataloader",))
@@ -209,17 +212,6 @@ def _close_process_group(launcher: str) -> None:
         torch.distributed.destroy_process_group()
 
 
-def _add_tensorboard(cfg: Config) -> None:
-    if importlib.util.find_spec("tensorboard") is None:
-        raise MixDetError(
-            "--tensorboard: TensorBoard is not installed: pip install 'mixdet[tensorboard]'"
-        )
-    visualizer = cfg.setdefault("visualizer", {"type": "DetLocalVisualizer"})
-    backends = visualizer.get("vis_backends") or []
-    if not any(backend["type"] == "TensorboardVisBackend" for backend in backends):
-        visualizer.vis_backends = [*backends, {"type": "TensorboardVisBackend"}]
-
-
 def _scale_lr(cfg: Config) -> None:
     if "base_batch_size" not in (cfg.get("auto_scale_lr") or {}):
         raise MixDetError(
@@ -227,6 +219,19 @@ def _scale_lr(cfg: Config) -> None:
             "add auto_scale_lr=dict(base_batch_size=...) to it"
         )
     cfg.auto_scale_lr.enable = True
+
+
+def _check_test_options(cfg: Config, options: Sequence[str]) -> None:
+    """Refuse an option for validation that the same option for the test should be."""
+    keys = {option.partition("=")[0] for option in options}
+    for key in sorted(keys):
+        for part in ("dataloader", "evaluator", "cfg"):
+            instead = key.replace(f"val_{part}", f"test_{part}", 1)
+            same = key.startswith(f"val_{part}") and f"test_{part}" in cfg
+            if same and not any(other.startswith(f"test_{part}") for other in keys):
+                raise MixDetError(
+                    f"--cfg-options {key} has no effect on a test: set {instead} instead"
+                )
 
 
 def _existing(checkpoint: str) -> str:

@@ -59,7 +59,13 @@ def parse_args() -> argparse.Namespace:
         action="store_true",
         help="load checkpoints with pickled objects: only from a source that you trust",
     )
-    parser.add_argument("--tensorboard", action="store_true", help="log to TensorBoard too")
+    parser.add_argument(
+        "--tracker",
+        nargs="+",
+        choices=("mlflow", "tensorboard", "wandb"),
+        default=(),
+        help="log to these experiment trackers too",
+    )
     # Some versions of torchrun pass this option; mmengine reads the rank from the environment
     parser.add_argument("--local-rank", "--local_rank", type=int, help=argparse.SUPPRESS)
     return parser.parse_args()

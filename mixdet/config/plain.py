@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Callable
 from typing import Any
 
 
-def parse_config(text: str) -> dict[str, Any]:
+def parse_config(text: str, name_of: Callable[[str], str | None] | None = None) -> dict[str, Any]:
     """Read the text of a config (mmengine's `Config.pretty_text`) without running it.
 
     mmengine runs this text as Python. mmengine's registry also accepts the name of any Python
     object as a `type`, such as `os.system` or `mmengine.rmtree`. This function accepts only
     assignments of literals and containers to names. A `type` must be a name without dots, except
     for the prefixes `mmdet.` and `mixdet.`.
+
+    Args:
+        text: The text.
+        name_of: Returns the registered name of a class that is given as `package.module.Class`, or
+            None. mmengine writes types in this form if they are classes in the config.
 
     Raises:
         ValueError: The text contains anything else.
@@ -28,7 +34,7 @@ def parse_config(text: str) -> dict[str, Any]:
         if [type(target) for target in targets] != [ast.Name]:
             raise ValueError(f"line {line.lineno} is not an assignment to a name")
         config[targets[0].id] = _evaluate(line.value)
-    return config
+    return _with_registered_types(config, name_of or (lambda path: None))
 
 
 def _evaluate(node: ast.expr) -> Any:
@@ -38,11 +44,10 @@ def _evaluate(node: ast.expr) -> Any:
             return _evaluate(node.args[0])  # mmengine writes dict({...}) if a key is no identifier
         if node.args or any(keyword.arg is None for keyword in node.keywords):
             raise ValueError(f"line {node.lineno} calls dict with arguments that are not keywords")
-        keywords = {keyword.arg: _evaluate(keyword.value) for keyword in node.keywords}
-        return _with_registered_type(keywords)
+        return {keyword.arg: _evaluate(keyword.value) for keyword in node.keywords}
     if isinstance(node, ast.Dict) and None not in node.keys:
         pairs = zip(node.keys, node.values, strict=True)
-        return _with_registered_type({_evaluate(key): _evaluate(value) for key, value in pairs})
+        return {_evaluate(key): _evaluate(value) for key, value in pairs}
     if isinstance(node, ast.List | ast.Tuple | ast.Set):
         kind = {ast.List: list, ast.Tuple: tuple, ast.Set: set}[type(node)]
         return kind(_evaluate(item) for item in node.elts)
@@ -54,10 +59,17 @@ def _evaluate(node: ast.expr) -> Any:
         raise ValueError(f"line {node.lineno} is not a plain value") from None
 
 
-def _with_registered_type(config: dict) -> dict:
-    """Return the dict itself; raise a `ValueError` if its `type` is not a registered name."""
-    type_name = config.get("type", "")
+def _with_registered_types(value: Any, name_of: Callable[[str], str | None]) -> Any:
+    """Return a value with registered names as types; raise a `ValueError` for any other type."""
+    if isinstance(value, list | tuple):
+        return type(value)(_with_registered_types(item, name_of) for item in value)
+    if not isinstance(value, dict):
+        return value
+    value = {key: _with_registered_types(item, name_of) for key, item in value.items()}
+    type_name = value.get("type", "")
     registered = r"((mixdet|mmdet)\.)?\w+"
     if isinstance(type_name, str) and type_name and not re.fullmatch(registered, type_name):
-        raise ValueError(f"the type {type_name} is not a registered name")
-    return config
+        value["type"] = name_of(type_name)
+        if value["type"] is None:
+            raise ValueError(f"the type {type_name} is not a registered name")
+    return value

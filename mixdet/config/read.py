@@ -3,38 +3,36 @@
 from __future__ import annotations
 
 import argparse
-import inspect
+import copy
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from mmengine.config import Config, DictAction
 from mmengine.registry import init_default_scope
-from mmengine.runner import Runner
 from mmengine.utils import import_modules_from_strings
 
 from mixdet.config.data_paths import set_data_root
 from mixdet.config.shipped import find_config
+from mixdet.config.types import name_types
+from mixdet.config.variables import RUN_KEYS, keys_instead_of, settings_without_effect
 from mixdet.errors import MixDetError, did_you_mean, one_line
 from mixdet.moved import refuse_moved
 
 __all__ = ["load_config", "read_config"]
 
-# Top-level config keys that mmengine and mmdet read, although `Runner` has no such argument
-KEYS_BESIDE_RUNNER = (
-    *("model_wrapper_cfg", "find_unused_parameters", "sync_bn", "compile", "custom_imports"),
-    *("activation_checkpointing", "efficient_conv_bn_eval", "tta_model", "tta_pipeline"),
-)
-
 # The names of mmengine's default hooks. mmengine leaves out a default hook if the config sets it to
 # None. mmengine fails if any other hook is None, so `load_config` removes these hooks.
 DEFAULT_HOOKS = "runtime_info", "timer", "sampler_seed", "logger", "param_scheduler", "checkpoint"
+
+MAX_LISTED_KEYS = 8  # in a message
 
 
 def read_config(path: str | os.PathLike, cfg_options: Sequence[str] = ()) -> Config:
     """Read a config, apply options to it, then import its `custom_imports`.
 
-    The imports come last, since an option may add one.
+    A `type` that is a class becomes the name of the class. The imports come last, since an option
+    may add one.
 
     Args:
         path: Path of the config, or the bare name of a shipped config.
@@ -45,10 +43,11 @@ def read_config(path: str | os.PathLike, cfg_options: Sequence[str] = ()) -> Con
     """
     file = find_config(path)
     try:
-        cfg = Config.fromfile(file, import_custom_modules=False)
+        cfg = name_types(Config.fromfile(file, import_custom_modules=False))
     except Exception as error:  # a config is Python code, which can raise anything
         raise MixDetError(f"{path}: cannot be read as a config: {one_line(error)}") from error
-    _merge(cfg, cfg_options)
+    _check_variables(cfg, file)
+    _merge(cfg, cfg_options, file)
     custom_imports = cfg.get("custom_imports") or {"imports": None}
     try:
         modules = custom_imports["imports"] or ()
@@ -72,6 +71,8 @@ def load_config(
 ) -> Config:
     """Read a config as `read_config` does, and apply the options that training and testing share.
 
+    `SettingsCheckHook` is added, so that it checks configs without it too.
+
     Args:
         path: As for `read_config`.
         cfg_options: As for `read_config`.
@@ -84,7 +85,9 @@ def load_config(
     """
     cfg = read_config(path, cfg_options)
     init_default_scope(cfg.get("default_scope", "mmdet"))
-    hooks = cfg.get("default_hooks") or {}
+    check = {"settings_check": {"type": "SettingsCheckHook"}}
+    cfg.default_hooks = check | (cfg.get("default_hooks") or {})
+    hooks = cfg.default_hooks
     for name in [name for name, hook in hooks.items() if hook is None]:
         if name not in DEFAULT_HOOKS:
             del hooks[name]
@@ -105,35 +108,55 @@ def require(config: str, cfg: Config, *keys: str) -> None:
         raise MixDetError(f"{config}: it lacks {', '.join(missing)}, which the run needs: add it")
 
 
-def _merge(cfg: Config, options: Sequence[str]) -> None:
+def _check_variables(cfg: Config, file: Path) -> None:
+    """Refuse a config that sets a variable after other values were computed from it.
+
+    Raises:
+        MixDetError: A file sets such a variable.
+    """
+    for path, variable, instead in settings_without_effect(cfg, file):
+        raise MixDetError(
+            f"{path}: {variable} has no effect, since nothing is computed from it: set "
+            f"{_listed(instead)} instead, and remove {variable}"
+        )
+
+
+def _merge(cfg: Config, options: Sequence[str], file: Path) -> None:
     malformed = next((option for option in options if "=" not in option), None)
     if malformed is not None:
         raise MixDetError(f"--cfg-options {malformed}: give it as key=value")
     if options:
-        _check_keys(cfg, options)
+        before = copy.deepcopy(cfg)
         parser = argparse.ArgumentParser()
         parser.add_argument("--cfg-options", nargs="+", action=DictAction)
         try:
             cfg.merge_from_dict(parser.parse_args(["--cfg-options", *options]).cfg_options)
         except (KeyError, TypeError, AssertionError, IndexError) as error:
             raise MixDetError(f"--cfg-options do not fit the config: {one_line(error)}") from error
+        for option in options:
+            _check_option(option.partition("=")[0], cfg, before, file)
 
 
-def _check_keys(cfg: Config, options: Sequence[str]) -> None:
-    """Refuse a key that has no effect: a misspelled key, or `data_root`.
-
-    `data_root` has no effect because each data set got a copy of it when the config was read.
+def _check_option(key: str, cfg: Config, before: Config, file: Path) -> None:
+    """Refuse a key without effect: an unknown key, or a variable that has been used already.
 
     Raises:
-        MixDetError: An option has such a key.
+        MixDetError: The key has no effect.
     """
-    known = {*cfg, *inspect.signature(Runner).parameters, *KEYS_BESIDE_RUNNER} - {"cfg"}
-    for option in options:
-        key = option.partition("=")[0].partition(".")[0]
-        if key == "data_root":
-            raise MixDetError(
-                "--cfg-options data_root does not change the data sets: use --data-root"
-            )
-        hint = None if key in known else did_you_mean(key, known, cutoff=0.8)
-        if hint:
-            raise MixDetError(f"--cfg-options {key}: the config has no such key; {hint}")
+    variable = key.partition(".")[0]
+    if variable in RUN_KEYS:
+        return
+    instead = keys_instead_of(key, cfg, before, file)
+    if variable not in before and not instead:
+        hint = did_you_mean(variable, RUN_KEYS | before.keys()) or "add it to the config"
+        raise MixDetError(f"--cfg-options {variable}: the config has no such key; {hint}")
+    if instead:
+        remedy = f"set {_listed(instead)} instead" + ", or --data-root" * (key == "data_root")
+        raise MixDetError(
+            f"--cfg-options {key} has no effect, since nothing is computed from it: {remedy}"
+        )
+
+
+def _listed(keys: Sequence[str]) -> str:
+    more = len(keys) - MAX_LISTED_KEYS
+    return ", ".join(keys[:MAX_LISTED_KEYS]) + (f" and {more} more" if more > 0 else "")

@@ -19,6 +19,7 @@ from mixdet.engine.hooks import (
     ResumableEarlyStoppingHook,
     SafeCheckpointHook,
     SeedIterationHook,
+    SettingsCheckHook,
     TotalBatchHook,
 )
 from mixdet.engine.loops import ResumableTrainLoop
@@ -38,6 +39,7 @@ __all__ = [
     "ResumableTrainLoop",
     "SafeCheckpointHook",
     "SeedIterationHook",
+    "SettingsCheckHook",
     "TotalBatchHook",
     "write_last_checkpoint",
 ]

@@ -11,6 +11,7 @@ from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch.utils.data import BatchSampler
 
 from mixdet.datasets.samplers import SeededSampler
+from mixdet.engine.batch_size import scale_lr_by_accumulated_batches
 from mixdet.errors import MixDetError
 
 # Key for the state of the current epoch in the message hub, which every checkpoint contains.
@@ -36,6 +37,7 @@ class ResumableTrainLoop(EpochBasedTrainLoop):
     def __init__(self, runner: Runner, *args, **kwargs) -> None:
         runner.call_hook("before_train_data")  # of DataCheckHook: the data sets are built next
         super().__init__(runner, *args, **kwargs)
+        scale_lr_by_accumulated_batches(self.runner)
         self._check()  # here, since mmengine next builds the schedules for the number of batches
 
     def run(self) -> torch.nn.Module:

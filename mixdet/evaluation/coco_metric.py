@@ -19,6 +19,7 @@ from mixdet.evaluation.coco_scores import (
     STATS,
     BoxScores,
     as_results,
+    class_metric_names,
     load_backend,
     pause_garbage_collection,
 )
@@ -31,8 +32,8 @@ class CocoDetectionMetric(BaseMetric):
 
     mmdet's `CocoMetric` evaluates with 100, 300 and 1000 boxes per image and rounds to 3 digits.
     This class uses pycocotools' own limits of 1, 10 and 100 boxes. The metrics are `coco/bbox_mAP`,
-    `coco/bbox_mAP_50`, `_75`, `_s`, `_m` and `_l`, and `coco/AR@1`, `AR@10`, `AR@100`, `AR_s@100`,
-    `AR_m@100` and `AR_l@100`. A metric is -1 if the data contain no object for it. Only images that
+    `coco/bbox_mAP_50`, `_75`, `_s`, `_m` and `_l`, and `coco/AR_1`, `AR_10`, `AR_100`, `AR_s_100`,
+    `AR_m_100` and `AR_l_100`. A metric is -1 if the data contain no object for it. Only images that
     the model was applied to are evaluated. If the annotation file contains more images, a warning
     says so.
 
@@ -41,8 +42,8 @@ class CocoDetectionMetric(BaseMetric):
             some data sets write the file when they are loaded.
         results_file: File for the detections in COCO's results format, with boxes as
             (x, y, width, height) in pixels of the original image. None writes no file.
-        classwise: Also return `coco/AP/<class>` for every class. The attribute `scores` always
-            contains these values.
+        classwise: Also return `coco/AP/<class>` for every class (see `class_metric_names`). The
+            attribute `scores` always contains these values.
         backend: 'pycocotools', or 'faster_coco_eval' (an extra package), which gives the same
             results in less time.
         backend_args: Arguments of mmengine's file backend, for `ann_file`.
@@ -84,7 +85,7 @@ class CocoDetectionMetric(BaseMetric):
     def names(self) -> list[str]:
         """The names of the metrics, without the prefix."""
         classes = (self.dataset_meta or {}).get("classes", ()) if self.classwise else ()
-        return [*STATS, *(f"AP/{name}" for name in classes)]
+        return [*STATS, *class_metric_names(classes).values()]
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
         """Store the detections of a batch.
@@ -139,8 +140,9 @@ class CocoDetectionMetric(BaseMetric):
                 "nothing to score, and every metric is -1"
             )
         self.scores = self.scored.score(detections, self.backend)
+        names = class_metric_names(self.dataset_meta["classes"])
         per_class = {
-            f"AP/{name}": ap for name, ap in self.scores.per_class.items() if not math.isnan(ap)
+            names[name]: ap for name, ap in self.scores.per_class.items() if not math.isnan(ap)
         }
         return self.scores.stats | (per_class if self.classwise else {})
 

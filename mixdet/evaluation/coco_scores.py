@@ -7,6 +7,7 @@ import gc
 import io
 import math
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,7 +25,7 @@ from mixdet.errors import MixDetError, one_line
 # medium and large objects.
 STATS = (
     *("bbox_mAP", "bbox_mAP_50", "bbox_mAP_75", "bbox_mAP_s", "bbox_mAP_m", "bbox_mAP_l"),
-    *("AR@1", "AR@10", "AR@100", "AR_s@100", "AR_m@100", "AR_l@100"),
+    *("AR_1", "AR_10", "AR_100", "AR_s_100", "AR_m_100", "AR_l_100"),
 )
 
 BACKENDS = ("pycocotools", "faster_coco_eval")
@@ -45,8 +46,8 @@ class BoxScores:
 
     def table(self) -> str:
         """Return a table in percent for a terminal: the averages, then every class."""
-        heads = ("mAP", "mAP50", "mAP75", "small", "medium", "large", "AR@100")
-        values = [self.stats[name] for name in (*STATS[:6], "AR@100")]
+        heads = ("mAP", "mAP50", "mAP75", "small", "medium", "large", "AR_100")
+        values = [self.stats[name] for name in (*STATS[:6], "AR_100")]
         lines = [
             "".join(f"{head:>8}" for head in heads),
             "".join(_percent(value, 8) for value in values),
@@ -59,6 +60,22 @@ class BoxScores:
         rows = math.ceil(len(cells) / columns)
         lines += ["   ".join(cells[row::rows]) for row in range(rows)]
         return "\n".join(lines)
+
+
+def class_metric_names(classes: Iterable[str]) -> dict[str, str]:
+    """Return the name of each class's AP, such as `AP/cat`, by the name of the class.
+
+    MLflow accepts letters, digits, spaces, `_`, `-`, `.` and `/` in the name of a metric. In the
+    name of a class, any other character and `/` are replaced by `_`.
+    """
+    names: dict[str, str] = {}
+    for name in classes:
+        known = re.sub(r"[^\w\-. ]", "_", str(name))
+        known = known if known.strip(". ") else "_"  # MLflow refuses paths such as AP/..
+        while f"AP/{known}" in names.values():
+            known += "_"
+        names[name] = f"AP/{known}"
+    return names
 
 
 def _percent(value: float, width: int) -> str:

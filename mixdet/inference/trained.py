@@ -22,6 +22,7 @@ from torch import nn
 from mixdet.compat.checkpoint import load
 from mixdet.config.plain import parse_config
 from mixdet.config.read import read_config
+from mixdet.config.types import name_types, registered_name
 from mixdet.errors import MixDetError, one_line
 from mixdet.models.detectors import fused_twin
 from mixdet.models.weights import load_weights
@@ -124,9 +125,9 @@ def _read_config(name: str, meta: dict, config: str | os.PathLike | None, trust:
     if not isinstance(meta.get("cfg"), str):
         raise MixDetError(f"{name} does not hold its config: name the config file with --config")
     if trust:
-        return Config.fromstring(meta["cfg"], ".py")
+        return name_types(Config.fromstring(meta["cfg"], ".py"))
     try:
-        return Config(parse_config(meta["cfg"]))
+        return Config(parse_config(meta["cfg"], registered_name))
     except ValueError as error:
         raise MixDetError(
             f"{name}: its config would run code ({error}): name a config file with --config, or "

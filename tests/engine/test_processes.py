@@ -159,9 +159,9 @@ def test_two_processes_validate_the_weights_that_are_saved(images, tmp_path):
     done = run_two([ROOT / "tools/dist_train.sh", config, 2])
     assert done.returncode == 0, done.stderr[-3000:]
     (log,) = tmp_path.glob("work/*/vis_data/scalars.json")
-    *_, logged = (entry for entry in map(json.loads, log.open()) if "coco/AR@100" in entry)
+    *_, logged = (entry for entry in map(json.loads, log.open()) if "coco/AR_100" in entry)
     again = launch.evaluate(str(config), str(tmp_path / f"work/epoch_{EPOCHS}.pth"))
-    for metric in ("coco/bbox_mAP", "coco/AR@100"):
+    for metric in ("coco/bbox_mAP", "coco/AR_100"):
         assert again[metric] == pytest.approx(logged[metric], abs=1e-6)
 
 

@@ -238,9 +238,9 @@ def test_the_best_checkpoint_holds_the_averaged_weights_that_were_validated(imag
     (best,) = (tmp_path / "work").glob("best_*.pth")
     number = load(best)["meta"]["epoch"]
     (log,) = tmp_path.glob("work/*/vis_data/scalars.json")
-    scores = [entry for entry in map(json.loads, log.open()) if "coco/AR@100" in entry]
+    scores = [entry for entry in map(json.loads, log.open()) if "coco/AR_100" in entry]
     again = launch.evaluate(str(write_config(tmp_path / "test", images)), str(best))
-    for metric in ("coco/bbox_mAP", "coco/AR@100"):
+    for metric in ("coco/bbox_mAP", "coco/AR_100"):
         assert again[metric] == pytest.approx(scores[number - 1][metric], abs=1e-6)
 
 

@@ -7,6 +7,7 @@ import json
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.runner import Runner
 
 from mixdet import launch
 from mixdet.config.shipped import config_names
@@ -45,6 +46,31 @@ def test_accumulated_gradients_are_part_of_the_batch(images, tmp_path):
     accumulate = "optim_wrapper['accumulative_counts'] = 4\n"
     log, _ = run(tmp_path, images, RECIPE.format(16) + accumulate)
     assert WORDS not in log
+
+
+@pytest.mark.parametrize("loop", ["ResumableTrainLoop", "EpochBasedTrainLoop"])
+def test_the_rate_is_scaled_by_the_batch_with_accumulated_gradients(images, tmp_path, loop):
+    """A batch of 4 images, 2 of which are accumulated, is a quarter of 32."""
+    accumulate = f"optim_wrapper['accumulative_counts'] = 2\ntrain_cfg['type'] = '{loop}'\n"
+    log, plain = run(tmp_path / "plain", images, RECIPE.format(32) + accumulate)
+    assert "multiplies the learning rate by 0.25" in log
+    extra = RECIPE.format(32) + accumulate
+    log, scaled = run(tmp_path / "scaled", images, extra, auto_scale_lr=True)
+    assert "Scaling the original LR by 0.25" in log
+    assert "auto_scale_lr has multiplied" not in log
+    assert scaled == pytest.approx([rate / 4 for rate in plain])
+
+
+def test_a_factor_without_the_accumulated_gradients_is_logged(images, tmp_path):
+    """The runner of mmdet's tools, with a loop of mmengine."""
+    extra = RECIPE.format(32).replace("False", "True") + (
+        "optim_wrapper['accumulative_counts'] = 2\ntrain_cfg['type'] = 'EpochBasedTrainLoop'\n"
+    )
+    cfg = Config.fromfile(write_config(tmp_path, images, 1, extra))
+    Runner.from_cfg(cfg).train()
+    (log,) = tmp_path.glob("work/*/*.log")
+    assert "multiplied the learning rate by 0.125" in log.read_text()
+    assert "0.25 is right for 8 images" in log.read_text()
 
 
 def test_scaling_without_the_batch_of_the_recipe_is_refused(images, tmp_path):

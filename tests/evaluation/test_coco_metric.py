@@ -105,7 +105,7 @@ def test_the_scores_are_those_of_pycocotools(coco_sample, tmp_path):
     assert list(numbers) == [f"coco/{name}" for name in STATS]
     assert list(numbers.values()) == pycocotools_numbers(ann_file, results)
     assert 0.1 < numbers["coco/bbox_mAP"] < 0.9
-    assert numbers["coco/AR@1"] < numbers["coco/AR@10"] < numbers["coco/AR@100"]
+    assert numbers["coco/AR_1"] < numbers["coco/AR_10"] < numbers["coco/AR_100"]
     assert all(type(value) is float for value in numbers.values())
 
     defined = [ap for ap in metric.scores.per_class.values() if not math.isnan(ap)]
@@ -212,7 +212,7 @@ def test_the_table_shows_percent_and_every_class(ann_file):
         "small": "100.0",
         "medium": "100.0",
         "large": "-",
-        "AR@100": "100.0",
+        "AR_100": "100.0",
     }
     assert classes.split() == ["cat", "100.0", "dog", "100.0", "emu", "-"]
 

@@ -65,7 +65,7 @@ def test_the_report_of_training_and_the_test_of_its_checkpoint_agree(tool, image
 def test_options_of_train_take_effect(tool, images, tmp_path):
     (tmp_path / "elsewhere").symlink_to(images)
     options = ["--data-root", tmp_path / "elsewhere", "--work-dir", tmp_path / "other"]
-    options += ["--seed", 3, "--tensorboard", "--amp"]
+    options += ["--seed", 3, "--tracker", "tensorboard", "--amp"]
     config = write_config(tmp_path, tmp_path / "nowhere", epochs=1)
     code, out, err = tool(
         "train", config, *options, "--cfg-options", "train_dataloader.batch_size=7"
@@ -108,7 +108,7 @@ def test_misspelled_options_are_refused_with_the_right_spelling(refusal, images,
     line = refusal("train", config, "--cfg-options", "optim_wraper.optimizer.lr=1")
     assert line.endswith("optim_wraper: the config has no such key; did you mean optim_wrapper?")
     line = refusal("train", config, "--cfg-options", "data_root=elsewhere")
-    assert line.endswith("--data-root")
+    assert line.endswith("or --data-root")
     assert "tools/dist_train.sh" in refusal("train", config, "--launcher", "pytorch")
     assert "error: --launcher slurm" in refusal("train", config, "--launcher", "slurm")
 

@@ -3,8 +3,7 @@
 The learning rate is 0.01 for a batch of 16 images (8 GPUs x 2).
 """
 
-max_epochs = 12
-train_cfg = dict(type="ResumableTrainLoop", max_epochs=max_epochs, val_interval=1)
+train_cfg = dict(type="ResumableTrainLoop", max_epochs=12, val_interval=1)
 val_cfg = dict(type="ValLoop")
 test_cfg = dict(type="TestLoop")
 
@@ -15,6 +14,6 @@ optim_wrapper = dict(
 )
 param_scheduler = [
     dict(type="LinearLR", start_factor=0.001, by_epoch=False, begin=0, end=500),
-    dict(type="MultiStepLR", begin=0, end=max_epochs, by_epoch=True, milestones=[8, 11], gamma=0.1),
+    dict(type="MultiStepLR", by_epoch=True, milestones=[8, 11], gamma=0.1),
 ]
 auto_scale_lr = dict(enable=False, base_batch_size=16)

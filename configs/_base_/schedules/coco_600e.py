@@ -23,6 +23,6 @@ optim_wrapper = dict(
 param_scheduler = [
     dict(type="LinearLR", start_factor=0.001, by_epoch=False, begin=0, end=500),
     # without `end` the schedule ends with the training
-    dict(type="CosineAnnealingLR", eta_min=0, by_epoch=True, convert_to_iter_based=True),
+    dict(type="CosineAnnealingLR", eta_min=0, by_epoch=False),
 ]
 auto_scale_lr = dict(enable=False, base_batch_size=192)

@@ -16,6 +16,6 @@ optim_wrapper = dict(
 param_scheduler = [
     dict(type="LinearLR", start_factor=0.01, by_epoch=False, begin=0, end=100),
     # without `end` the schedule ends with the training
-    dict(type="CosineAnnealingLR", eta_min_ratio=0.01, by_epoch=True, convert_to_iter_based=True),
+    dict(type="CosineAnnealingLR", eta_min_ratio=0.01, by_epoch=False),
 ]
 auto_scale_lr = dict(enable=False, base_batch_size=8)

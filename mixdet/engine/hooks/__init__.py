@@ -11,6 +11,7 @@ from mixdet.engine.hooks.interrupt_hook import InterruptHook
 from mixdet.engine.hooks.keep_memory_hook import KeepMemoryHook
 from mixdet.engine.hooks.report_hook import ReportHook
 from mixdet.engine.hooks.seed_iteration_hook import SeedIterationHook
+from mixdet.engine.hooks.settings_check_hook import SettingsCheckHook
 from mixdet.engine.hooks.total_batch_hook import TotalBatchHook
 
 __all__ = [
@@ -25,5 +26,6 @@ __all__ = [
     "ResumableEarlyStoppingHook",
     "SafeCheckpointHook",
     "SeedIterationHook",
+    "SettingsCheckHook",
     "TotalBatchHook",
 ]

@@ -11,7 +11,6 @@ from mmengine.hooks import CheckpointHook
 from mmengine.runner import Runner
 
 from mixdet.engine.file_backend import write_last_checkpoint
-from mixdet.errors import MixDetError
 
 
 @HOOKS.register_module()
@@ -28,37 +27,20 @@ class SafeCheckpointHook(CheckpointHook):
         backend_args: Arguments of mmengine's file backend. With None, `AtomicBackend` is used,
             which never leaves a partly written file.
         **kwargs: Arguments of `CheckpointHook`.
-
-    Raises:
-        MixDetError: `save_best` names a metric that validation does not compute. The error is
-            raised before training.
     """
+
+    _default_greater_keys = (*CheckpointHook._default_greater_keys, "AR_")
 
     def __init__(self, *args, backend_args: dict | None = None, **kwargs) -> None:
         super().__init__(*args, backend_args=backend_args or {"backend": "atomic"}, **kwargs)
 
     def before_train(self, runner: Runner) -> None:
-        """Check `save_best`. Find the best checkpoint again if the work folder was moved."""
+        """Find the best checkpoint again if the work folder was moved."""
         super().before_train(runner)
-        self._check_save_best(runner)
         for name, path in self._best_paths().items():
             if path and self.file_backend.isfile(self._path_in_out_dir(path)):
                 self._set_best_paths({name: self._path_in_out_dir(path)})
                 runner.message_hub.update_info(name, self._path_in_out_dir(path))
-
-    def _check_save_best(self, runner: Runner) -> None:
-        """Raise an error if validation does not compute the metric of `save_best`."""
-        metrics = runner.val_evaluator.metrics if self.save_best and runner.val_loop else []
-        # mmengine's own metrics have no attribute `names`, so they cannot be checked.
-        if not metrics or not all(hasattr(metric, "names") for metric in metrics):
-            return
-        known = [f"{metric.prefix}/{name}" for metric in metrics for name in metric.names]
-        for name in self.save_best:
-            if name not in ("auto", *known):
-                raise MixDetError(
-                    f"default_hooks.checkpoint.save_best={name!r}: validation gives no such "
-                    f"metric: use one of {', '.join(known)}"
-                )
 
     def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
         old_paths = self._best_paths()

@@ -17,6 +17,8 @@ class ResumableEarlyStoppingHook(EarlyStoppingHook):
     without improvement. A run that is resumed often may therefore never stop early.
     """
 
+    _default_greater_keys = (*EarlyStoppingHook._default_greater_keys, "AR_")
+
     def before_train(self, runner: Runner) -> None:
         """Restore the state from the checkpoint."""
         state = runner.message_hub.get_info(STATE_KEY)

@@ -7,7 +7,7 @@ from pathlib import Path
 from mmdet.registry import HOOKS
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
-from mmengine.runner import Runner
+from mmengine.runner import EpochBasedTrainLoop, Runner
 from mmengine.runner.base_loop import BaseLoop
 
 from mixdet.evaluation import CocoDetectionMetric
@@ -48,7 +48,9 @@ class ReportHook(Hook):
         if not is_main_process():
             return
         if runner.val_loop is not None:
-            title = f"Validation after {runner.epoch} epochs, in percent"
+            by_epoch = isinstance(runner.train_loop, EpochBasedTrainLoop)
+            length = f"{runner.epoch} epochs" if by_epoch else f"{runner.iter} iterations"
+            title = f"Validation after {length}, in percent"
             self._report(runner, runner.val_loop, "val", title)
         info = runner.message_hub.runtime_info
         if "last_ckpt" in info:

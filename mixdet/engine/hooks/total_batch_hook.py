@@ -6,14 +6,17 @@ from mmdet.registry import HOOKS
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from mixdet.engine.batch_size import accumulated_batches
+
 
 @HOOKS.register_module()
 class TotalBatchHook(Hook):
     """Warn if the total batch size of all processes is not `auto_scale_lr.base_batch_size`.
 
     With `auto_scale_lr.enable` mmengine scales the learning rate in proportion to the batch size
-    (Goyal et al. 2017, section 2.1) and logs this. The hook then does not warn. Unlike mmengine,
-    the hook counts all batches whose gradients are accumulated as one batch.
+    (Goyal et al. 2017, section 2.1) and logs this. The hook then does not warn. All batches whose
+    gradients are accumulated count as one batch. mmengine does not count them so;
+    `ResumableTrainLoop` and `tools/train.py` correct its factor, and the hook warns if nothing has.
     """
 
     def before_train(self, runner: Runner) -> None:
@@ -21,13 +24,22 @@ class TotalBatchHook(Hook):
         auto_scale_lr = runner.cfg.get("auto_scale_lr") or {}
         base = auto_scale_lr.get("base_batch_size")
         size = getattr(runner.train_dataloader.batch_sampler, "batch_size", None)
-        if base is None or size is None or auto_scale_lr.get("enable"):
+        if base is None or size is None:
             return
-        steps = getattr(runner.optim_wrapper, "_accumulative_counts", 1)
+        steps = accumulated_batches(runner)
         total = runner.world_size * size * steps
-        if total != base:
+        batches = f"{runner.world_size} processes x {size} x {steps} accumulated"
+        if auto_scale_lr.get("enable"):
+            if steps > 1 and runner.auto_scale_lr["base_batch_size"] == base:
+                runner.logger.warning(
+                    f"auto_scale_lr has multiplied the learning rate by {total / steps / base:.4g} "
+                    f"without counting accumulated batches: {total / base:.4g} is right for "
+                    f"{total} images ({batches}): train with ResumableTrainLoop or MixDet's "
+                    "tools/train.py"
+                )
+        elif total != base:
             runner.logger.warning(
                 f"The recipe's learning rate is for batches of {base} images, but this run's "
-                f"have {total} ({runner.world_size} processes x {size} x {steps} accumulated): "
+                f"have {total} ({batches}): "
                 f"--auto-scale-lr multiplies the learning rate by {total / base:.4g}"
             )

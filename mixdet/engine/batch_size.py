@@ -1,0 +1,31 @@
+"""The number of images between two steps of the optimizer."""
+
+from __future__ import annotations
+
+from mmengine.runner import Runner
+
+
+def accumulated_batches(runner: Runner) -> int:
+    """Return over how many batches a run accumulates gradients before a step of the optimizer.
+
+    Args:
+        runner: The runner. Its optimizer wrapper may be built already or not.
+    """
+    wrapper = runner.optim_wrapper
+    if isinstance(wrapper, dict):
+        return wrapper.get("accumulative_counts", 1)
+    return getattr(wrapper, "_accumulative_counts", 1)
+
+
+def scale_lr_by_accumulated_batches(runner: Runner) -> None:
+    """Let mmengine's scaling of the learning rate count the batches that are accumulated.
+
+    mmengine multiplies the learning rate by the batch size of all processes, divided by
+    `auto_scale_lr.base_batch_size`. It leaves out `optim_wrapper.accumulative_counts`, although it
+    divides the loss by this number. The function divides the base by the number instead. It must be
+    called before the optimizer is built. Further calls change nothing.
+    """
+    scale = runner.cfg.get("auto_scale_lr") or {}
+    if scale.get("enable") and "base_batch_size" in scale:
+        base = scale["base_batch_size"] / accumulated_batches(runner)
+        runner.auto_scale_lr = {**scale, "base_batch_size": base}

@@ -1,0 +1,173 @@
+"""Refuse settings of a training that would have no effect, before its first iteration."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+import logging
+from collections.abc import Iterator
+
+import torch
+from mmdet.evaluation.metrics import DumpODVGResults, DumpProposals
+from mmdet.registry import HOOKS, PARAM_SCHEDULERS
+from mmengine.evaluator import BaseMetric, DumpResults
+from mmengine.hooks import CheckpointHook, EarlyStoppingHook, Hook
+from mmengine.optim.scheduler.param_scheduler import ReduceOnPlateauParamScheduler
+from mmengine.runner import EpochBasedTrainLoop, Runner
+from mmengine.structures import InstanceData
+
+from mixdet.errors import MixDetError
+
+WRITERS = (DumpResults, DumpProposals, DumpODVGResults)  # these write files and give no metric
+
+
+@HOOKS.register_module()
+class SettingsCheckHook(Hook):
+    """Check the monitored metrics and the schedules of a training.
+
+    A hook or a schedule may monitor a metric: `save_best` of a checkpoint hook, or `monitor` of
+    early stopping and of `ReduceOnPlateauLR`. mmengine finds out after the first validation that
+    there is no such metric. This hook asks the metrics for their names. A metric of another package
+    is applied to one image of the validation set, with one invented box as its detection.
+
+    A loop without epochs, such as `IterBasedTrainLoop`, never steps a schedule with
+    `by_epoch=True`. It takes the whole training for one epoch, so that a schedule without `end`
+    that is converted to iterations ends after one pass over the data.
+
+    MixDet's tools add this hook to every config. `default_hooks.settings_check=None` removes it.
+    """
+
+    priority = "VERY_HIGH"  # before the hooks that begin to work
+
+    def before_train(self, runner: Runner) -> None:
+        """Check the settings.
+
+        Raises:
+            MixDetError: A setting has no effect.
+        """
+        if not isinstance(runner.train_loop, EpochBasedTrainLoop):
+            _check_schedules(runner)
+        monitors = list(_monitors(runner))
+        if runner.val_loop is None:
+            for where, _ in monitors:
+                if "save_best" not in where:  # shipped configs have it, so it is not a mistake
+                    raise MixDetError(f"{where} needs a validation, but val_cfg is None")
+        elif monitors:
+            _check_monitors(runner, monitors)
+
+
+def _check_schedules(runner: Runner) -> None:
+    loop = type(runner.train_loop).__name__
+    for where, schedule in _schedule_configs(runner.cfg.get("param_scheduler")):
+        kind = schedule["type"]
+        kind = PARAM_SCHEDULERS.get(kind) if isinstance(kind, str) else kind
+        if not schedule.get("by_epoch", True) or issubclass(kind, ReduceOnPlateauParamScheduler):
+            continue
+        if not schedule.get("convert_to_iter_based"):
+            problem = "never changes the learning rate"
+        elif "end" not in schedule:
+            problem = "ends after one pass over the data"
+        else:
+            continue
+        raise MixDetError(
+            f"{where}: {kind.__name__} counts epochs, but {loop} has none, so it {problem}: set "
+            "by_epoch=False, and give begin, end and milestones in iterations"
+        )
+
+
+def _schedule_configs(config: object, where: str = "param_scheduler") -> Iterator[tuple[str, dict]]:
+    """Yield the place and the config of each schedule, also of those for several optimizers."""
+    if isinstance(config, dict) and "type" in config:
+        yield where, config
+    elif isinstance(config, (dict, list, tuple)):
+        for key, item in config.items() if isinstance(config, dict) else enumerate(config):
+            yield from _schedule_configs(item, f"{where}.{key}")
+
+
+def _monitors(runner: Runner) -> Iterator[tuple[str, str]]:
+    """Yield the place and the name of each metric that a hook or a schedule monitors."""
+    for hook in runner.hooks:
+        if isinstance(hook, CheckpointHook):
+            for name in hook.save_best or ():
+                yield f"{type(hook).__name__}: save_best={name!r}", name
+        elif isinstance(hook, EarlyStoppingHook):
+            yield f"{type(hook).__name__}: monitor={hook.monitor!r}", hook.monitor
+    schedulers = runner.param_schedulers or []
+    by_optimizer = schedulers.values() if isinstance(schedulers, dict) else [schedulers]
+    for scheduler in (scheduler for group in by_optimizer for scheduler in group):
+        if isinstance(scheduler, ReduceOnPlateauParamScheduler):
+            yield f"{type(scheduler).__name__}: monitor={scheduler.monitor!r}", scheduler.monitor
+
+
+def _check_monitors(runner: Runner, monitors: list[tuple[str, str]]) -> None:
+    evaluator = runner.val_loop.evaluator
+    names: list[str] = []
+    unknown: list[str] = []  # parts of names that may belong to a metric besides `names`
+    for metric in evaluator.metrics:
+        if hasattr(metric, "names"):
+            names += [f"{metric.prefix}/{name}" for name in metric.names]
+        elif all(name in names for _, name in monitors):
+            return
+        else:
+            found = _names_on_one_image(runner, metric)
+            names += found or []
+            # One image need not have every class, so that names with a class are not complete.
+            classes = (evaluator.dataset_meta or {}).get("classes") or ()
+            unknown += [""] if found is None else map(str, classes)
+    for where, name in monitors:
+        if name == "auto":
+            if "" not in unknown:
+                _check_rule(runner, names)
+        elif name not in names and not any(part in name for part in unknown):
+            renamed = name.replace("@", "_")
+            raise MixDetError(
+                f"{where}: validation gives no such metric: "
+                + (f"it is called {renamed} now, " if renamed in names else "")
+                + (f"use one of {', '.join(names)}" if names else "the evaluator has no metric")
+            )
+
+
+def _check_rule(runner: Runner, names: list[str]) -> None:
+    """Check that mmengine can tell whether the first metric is better if greater or if less."""
+    for hook in runner.hooks:
+        if isinstance(hook, CheckpointHook) and hook.save_best == ["auto"] and None in hook.rules:
+            try:
+                type(hook)(save_best=next(iter(names), "no metric"))
+            except ValueError as error:
+                raise MixDetError(
+                    f"{type(hook).__name__}: save_best='auto': {error}: set rule to 'greater' or "
+                    f"'less', or save_best to one of {', '.join(names)}"
+                ) from error
+
+
+def _names_on_one_image(runner: Runner, metric: BaseMetric) -> list[str] | None:
+    """Apply a copy of a metric to one image, and return the names of its results.
+
+    None means that the metric needs something else than boxes.
+    """
+    if isinstance(metric, WRITERS):
+        return []
+    level = runner.logger.level
+    runner.logger.setLevel(logging.CRITICAL)  # the metric would log its results
+    try:
+        sample = runner.val_loop.dataloader.dataset[0]["data_samples"]
+        sample.pred_instances = InstanceData(
+            bboxes=torch.tensor([[0.0, 0.0, 16.0, 16.0]]),
+            scores=torch.ones(1),
+            labels=torch.zeros(1, dtype=torch.long),
+        )
+        trial = copy.copy(metric)
+        trial.results = []
+        if hasattr(trial, "outfile_prefix"):
+            trial.outfile_prefix = None
+        if hasattr(trial, "img_ids"):
+            trial.img_ids = [sample.img_id]
+        with contextlib.redirect_stdout(io.StringIO()):
+            trial.process({}, [sample.to_dict()])
+            names = list(trial.compute_metrics(trial.results))
+    except Exception:  # any class can be a metric, and may need masks, text or several images
+        return None
+    finally:
+        runner.logger.setLevel(level)
+    return [f"{metric.prefix}/{name}" if metric.prefix else name for name in names]

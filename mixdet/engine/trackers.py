@@ -1,0 +1,61 @@
+"""Log a training to MLflow, W&B or TensorBoard too."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from mmengine.config import Config
+
+from mixdet.errors import MixDetError
+
+# The names of the trackers, which are also the names of their packages and of MixDet's extras, and
+# mmengine's class for each
+TRACKERS = {
+    "mlflow": "MLflowVisBackend",
+    "tensorboard": "TensorboardVisBackend",
+    "wandb": "WandbVisBackend",
+}
+
+
+def add_trackers(cfg: Config, names: Sequence[str]) -> None:
+    """Add trackers to the visualizer of a config. A tracker that the config has already is kept.
+
+    Args:
+        cfg: The config, with its `work_dir`. It is changed in place.
+        names: Names of trackers.
+
+    Raises:
+        MixDetError: A tracker is unknown or not installed.
+    """
+    for name in dict.fromkeys(names):
+        if name not in TRACKERS:
+            raise MixDetError(f"--tracker {name}: use one of {', '.join(TRACKERS)}")
+        if importlib.util.find_spec(name) is None:
+            raise MixDetError(
+                f"--tracker {name}: it is not installed: pip install 'mixdet[{name}]'"
+            )
+        if not cfg.get("visualizer"):
+            cfg.visualizer = {"type": "DetLocalVisualizer", "name": "visualizer"}
+        backends = cfg.visualizer.get("vis_backends") or []
+        if not any(backend["type"] == TRACKERS[name] for backend in backends):
+            cfg.visualizer.vis_backends = [*backends, {"type": TRACKERS[name]}]
+    for backend in (cfg.get("visualizer") or {}).get("vis_backends") or ():
+        if backend["type"] == TRACKERS["mlflow"] and not backend.get("tracking_uri"):
+            _set_mlflow_store(backend, Path(cfg.work_dir).absolute().parent)
+
+
+def _set_mlflow_store(backend: dict, folder: Path) -> None:
+    """Let MLflow write to its environment's server, or to a database beside the work folder.
+
+    mmengine would write to a folder, which MLflow 3 refuses, and overrides `MLFLOW_TRACKING_URI`.
+    """
+    backend["tracking_uri"] = os.environ.get("MLFLOW_TRACKING_URI")
+    if not backend["tracking_uri"]:
+        folder.mkdir(parents=True, exist_ok=True)
+        backend["tracking_uri"] = f"sqlite:///{folder / 'mlflow.db'}"
+        backend.setdefault("artifact_location", (folder / "mlflow_artifacts").as_uri())
+    # An experiment keeps the place of its artifacts, so do not use the one that MLflow makes.
+    backend.setdefault("exp_name", os.environ.get("MLFLOW_EXPERIMENT_NAME", "mixdet"))
