@@ -24,6 +24,7 @@ from PIL import Image, ImageOps
 
 image, exif = Image.new("RGB", (64, 48)), Image.Exif()
 exif[0x0112] = 6
+exif = exif.tobytes()  # Pillow removes the tag from the object when it writes AVIF
 frames = dict(save_all=True, append_images=[Image.new("RGB", (64, 48), "white")])
 xmp = b"""<?xpacket begin="" id="W5M0MpCehiHzreSzNTczkc9d"?><x:xmpmeta xmlns:x="adobe:ns:meta/">
 <rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description

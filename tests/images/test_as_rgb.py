@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from mixdet.errors import MixDetError
-from mixdet.images import as_rgb
+from mixdet.images import as_rgb, refuse_foreign_name
 
 
 def test_files_of_every_kind_are_read_as_rgb(tmp_path, photograph):
@@ -79,3 +79,12 @@ def test_a_file_that_is_no_image_and_a_folder_are_refused_by_name(tmp_path, cont
         as_rgb(tmp_path / "odd.jpg")
     with pytest.raises(MixDetError, match=tmp_path.name):
         as_rgb(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name", ["/a.jpg", "../a.jpg", "a/../../b.jpg", "s3://a/b.jpg", "", 7, "a\0b"]
+)
+def test_a_name_that_leads_out_of_the_image_folder_is_refused(name):
+    with pytest.raises(MixDetError, match="give a path relative to this folder"):
+        refuse_foreign_name(name, "images")
+    refuse_foreign_name("sub/é..jpg", "images")
