@@ -19,8 +19,11 @@ import numpy as np
 
 from mixdet.errors import MixDetError
 
-# Packages whose threads are shared by all networks of a process
-SHARED_THREADS = ("torch", "ncnn", "openvino")
+# Packages that compute with OpenMP, which works with one thread in a fork
+OPENMP = ("torch", "ncnn")
+# Packages whose threads serve all networks of a process. OpenVINO keeps those of freed networks for
+# later ones
+SHARED_THREADS = (*OPENMP, "openvino")
 SPAWN = "start this process with multiprocessing.get_context('spawn')"
 
 _calls: weakref.WeakSet[Callable] = weakref.WeakSet()  # each holds a network
@@ -64,40 +67,30 @@ def guard_call(call: Callable[[np.ndarray], list]) -> Callable[[np.ndarray], lis
 def usable_threads(package: str, threads: int | None) -> int | None:
     """Return the number of threads that a runtime can compute with.
 
-    The number is 1 in a forked process whose parent has imported the package. The threads of
-    OpenMP, which torch and ncnn use, would be missing.
-
     Args:
         package: The Python package of the runtime.
         threads: The number that the user asks for.
 
     Returns:
-        The number. None leaves it to the runtime.
+        `threads`, or 1 in a fork whose parent has imported torch or ncnn, for these packages.
 
     Raises:
-        MixDetError: The user asks for more threads than can be used.
+        MixDetError: This is a fork whose parent has imported the package, and the package cannot
+            compute here, or not with as many threads.
     """
-    if package in _used_before_fork:
-        if threads is not None and threads > 1:
-            raise MixDetError(
-                f"threads={threads}: {package} was imported before this process was forked, and "
-                f"computes in one thread here: leave threads out, or {SPAWN}"
-            )
-        return 1
-    return threads
-
-
-def refuse_in_fork(package: str) -> None:
-    """Check that the parent of a forked process has not imported a package.
-
-    Raises:
-        MixDetError: It has.
-    """
-    if package in _used_before_fork:
+    if package not in _used_before_fork:
+        return threads
+    imported = f"{package} was imported before this process was forked"
+    if package not in OPENMP:
         raise MixDetError(
-            f"{package} was imported before this process was forked, and cannot compute here: "
-            f"{SPAWN}, or choose another runtime"
+            f"{imported}, and cannot compute here: {SPAWN}, or choose another runtime"
         )
+    if threads is not None and threads > 1:
+        raise MixDetError(
+            f"threads={threads}: {imported}, and computes in one thread here: leave threads out, "
+            f"or {SPAWN}"
+        )
+    return 1
 
 
 def omp_num_threads() -> int | None:

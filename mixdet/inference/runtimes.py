@@ -14,7 +14,6 @@ from mixdet.errors import MixDetError
 from mixdet.inference.processes import (
     guard_call,
     omp_num_threads,
-    refuse_in_fork,
     usable_threads,
 )
 
@@ -138,8 +137,6 @@ def openvino_core() -> Any:
 
 
 def _openvino(path: Path, precision: str, threads: int | None) -> LoadedNetwork:
-    # A core keeps the threads of freed networks for the next ones, and a fork has no such threads
-    refuse_in_fork("openvino")
     core = openvino_core()
     model = core.read_model(path)
     # `convert_model` copies the metadata of an ONNX file to this place

@@ -28,6 +28,8 @@ SCRIPT = """
 import gc, os, sys
 import numpy as np
 from mixdet.inference import Detector
+if sys.argv[2] == "torch":
+    import tests.tiny  # the network of the checkpoint
 
 path, runtime, inherited = sys.argv[1:]
 options = {} if runtime == "torch" else {"runtime": runtime}
