@@ -37,7 +37,7 @@ class Findings:
     """What `inspect_annotations` finds. The integers are indices of annotations.
 
     Attributes:
-        faults: What is wrong with an annotation that cannot be used, by index.
+        faults: For the index of each unusable annotation, what is wrong with it.
         no_area: Annotations whose `area` is missing or not above 0.
         ignored: Annotations that are marked `ignore`.
         flat: Annotations whose box has a width or a height that is not above 0.
@@ -104,10 +104,10 @@ def read_content(path: str | os.PathLike, name: str | None = None) -> dict[str, 
 
     Returns:
         The content of the file, with lists of dicts for `images`, `annotations` and `categories`.
-        If the file has no `annotations`, as files of images to be tested on, the list is empty.
+        If the file has no `annotations`, the list is empty. Files of test images have none.
 
     Raises:
-        MixDetError: The file cannot be read, or one of the lists is missing or has other entries.
+        MixDetError: The file cannot be read, a list is missing, or an entry is not a dict with ids.
     """
     name = name or os.fspath(path)
     try:
@@ -160,7 +160,7 @@ def inspect_annotations(annotations: Sequence[dict]) -> Findings:
 
 
 def is_crowd(annotation: dict) -> bool:
-    """Tell whether a box is neither an object nor background: it is `iscrowd` or `ignore`."""
+    """Tell whether a box is marked `iscrowd` or `ignore`: neither an object nor background."""
     return bool(annotation.get("iscrowd") or annotation.get("ignore"))
 
 
@@ -172,7 +172,7 @@ def is_id(value: Any) -> bool:
 def unusable_ids(annotations: Sequence[dict]) -> list[Any]:
     """Return the annotation ids that are repeated or are not whole numbers above 0."""
     ids = [annotation.get("id") for annotation in annotations]
-    # 1, 1.0 and True are equal, so that they are repetitions of each other.
+    # 1, 1.0 and True are equal, so they count as the same id.
     counts = Counter(ids)
     return [
         number

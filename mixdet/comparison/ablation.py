@@ -61,7 +61,7 @@ def plan_ablation(
 
     Raises:
         MixDetError: The config cannot be read, or its backbone cannot change the kernels of one
-            block, lacks one of the blocks, or refuses the kernel sizes. No file is then written.
+            block, lacks one of the blocks, or refuses the kernel sizes. No file is written.
     """
     (config,) = plan.configs
     stem, texts, configs = Path(config).stem, {}, (folder / "configs").resolve()
