@@ -254,9 +254,9 @@ def mmdet_settings(cfg: Config) -> dict:
 
 
 def our_settings(cfg: Config, backend: str) -> dict:
-    """Return the runner's arguments for MixDet's side, and turn the contact sheet off.
+    """Return the runner's arguments for MixDet's side, without the contact sheet of detections.
 
-    Drawing the sheet always takes the same time. In a short test, its share would be too large.
+    Drawing this image always takes the same time. In a short test, its share would be too large.
     """
     cfg.test_evaluator.backend = backend
     cfg.default_hooks.report.sheet = False

@@ -25,7 +25,7 @@ REPOSITORY_PATHS: dict[str, str] = {}  # {page in the site: file outside docs/ t
 
 
 def site_path(path: str) -> str:
-    """Return the path in the site of a file or folder of the repository (POSIX, relative)."""
+    """Map the path of a file or folder in the repository to its path in the site."""
     if path in FIRST_PAGES:
         return "index.md" if path == "README.md" else path
     in_docs = path.startswith("docs/")

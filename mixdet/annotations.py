@@ -1,4 +1,4 @@
-"""COCO annotation files: the one place that decides what their fields mean.
+"""Read COCO annotation files. Only this module decides what missing and unusual fields mean.
 
 Data sets and evaluators read missing and unusual fields differently. `read_annotations` therefore
 normalizes them, so that training, the data check and every evaluator use the same boxes:
@@ -9,7 +9,7 @@ normalizes them, so that training, the data check and every evaluator use the sa
   neither an object nor background in training, and neither counted nor punished in evaluation.
 - A box whose width or height is not above 0 is left out.
 - A box of an image or a category that is not in the file is left out.
-- Annotation ids that are repeated or are not whole numbers above 0 are numbered anew.
+- If any annotation id is repeated or is not a whole number above 0, all annotations get new ids.
 - Anything else that is not in COCO's format is refused.
 """
 
@@ -131,7 +131,7 @@ def read_content(path: str | os.PathLike, name: str | None = None) -> dict[str, 
                 isinstance(entry.get(key), Hashable) for key in ("id", "image_id", "category_id")
             ):
                 raise MixDetError(
-                    f"{name}: not a COCO annotation file: {kind}[{index}] is no object with ids"
+                    f"{name}: not a COCO annotation file: {kind}[{index}] is not an object with ids"
                 )
     return content
 
@@ -248,7 +248,7 @@ def _say_changes(name: str, findings: Findings, unknown: int, renumber: bool) ->
         if count
     ]
     if renumber:
-        changes.append("ids repeated or no whole numbers above 0 (numbered anew)")
+        changes.append("ids that are repeated or not whole numbers above 0 (all numbered anew)")
     line = f"{name}: annotations {'; '.join(changes)}"
     if changes and line not in _said:
         _said.add(line)

@@ -50,7 +50,7 @@ class BlockPosition(NamedTuple):
 def plan_ablation(
     plan: Plan, blocks: Sequence[int], kernel_sizes: Sequence[int], folder: Path
 ) -> Plan:
-    """Write a config for each block, and return a plan that compares them with the given config.
+    """Write a config for each block. Return a plan that compares these with the given config.
 
     Args:
         plan: A plan with one config, the unchanged network.

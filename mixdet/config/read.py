@@ -32,7 +32,7 @@ def read_config(path: str | os.PathLike, cfg_options: Sequence[str] = ()) -> Con
     """Read a config, apply options to it, then import its `custom_imports`.
 
     A `type` that is a class becomes the name of the class. The imports come last, since an option
-    may add one.
+    may add an import.
 
     Args:
         path: Path of the config, or the bare name of a shipped config.

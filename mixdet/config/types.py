@@ -1,4 +1,4 @@
-"""Write the types of a config as names, although the config may give them as classes.
+"""Replace classes that a config gives as `type` by their names.
 
 In a config, `type=SSDLite` with an imported class means the same as `type="SSDLite"`. Only names
 can be stored in a checkpoint and read from it without running code.

@@ -175,10 +175,10 @@ def _read_bases(source: Source) -> Config:
 
 
 def _read_sources(file: Path) -> list[Source]:
-    """Return what a config file and its bases do, in the order in which mmengine reads them."""
+    """Read a config file and its bases. The order is that in which mmengine reads the files."""
     source, sources = _read_source(file), {}
     for base in source.bases:
-        sources |= {above.path: above for above in _read_sources(base)}
+        sources |= {base_source.path: base_source for base_source in _read_sources(base)}
     return [*sources.values(), source]
 
 
@@ -257,7 +257,7 @@ def _target(node: ast.expr) -> Key:
 
 
 def _read_value(node: ast.expr, place: Key, source: Source) -> None:
-    """Note the variables that a value is computed from, at the innermost place that has a key."""
+    """Record the variables that a value is computed from, for each item of a dict or a list."""
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "dict":
         for argument in node.args:
             _read_value(argument, place, source)
