@@ -22,7 +22,7 @@ def parse_args() -> argparse.Namespace:
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--rounds", type=positive, default=5, help="timed rounds (default: 5)")
     common.add_argument(
-        "--out", metavar="FILE", help="write the record as JSON, and its plot beside it"
+        "--out", metavar="FILE", help="write the results as JSON, and a plot to the same folder"
     )
     common.add_argument("--markdown", action="store_true", help="print the tables as Markdown")
     coco = argparse.ArgumentParser(add_help=False)
@@ -37,7 +37,9 @@ def parse_args() -> argparse.Namespace:
         "train", parents=[common], help="time a training step against mmdet's with timm's backbones"
     )
     command.add_argument("--batch", type=positive, help="images per step (default: 8)")
-    command.add_argument("--amp", action="store_true", help="mixed precision on both sides")
+    command.add_argument(
+        "--amp", action="store_true", help="train MixDet and mmdet in mixed precision"
+    )
     add_threads(command)
     add_networks(command)
     command.add_argument(
@@ -50,7 +52,7 @@ def parse_args() -> argparse.Namespace:
     command = commands.add_parser(
         "feed",
         parents=[common, coco],
-        help="time training from a data loader against mmdet, and the wait for images",
+        help="time training on image files against mmdet, and how long it waits for images",
     )
     command.add_argument(
         "--workers",
@@ -83,7 +85,7 @@ def parse_args() -> argparse.Namespace:
         help="backends of MixDet's metric: pycocotools (default), faster_coco_eval",
     )
     command.add_argument(
-        "--times", type=positive, help="number of times a test repeats COCO's images (default: 1)"
+        "--times", type=positive, help="how often a test repeats COCO's images (default: 1)"
     )
 
     command = commands.add_parser(
@@ -104,7 +106,7 @@ def parse_args() -> argparse.Namespace:
         "--folders",
         nargs="+",
         metavar="FOLDER",
-        help="also time these exported folders of kind raw, and plot their mAP",
+        help="also time these folders (exported with --kind raw), and plot their mAP",
     )
 
     commands.add_parser(
@@ -120,7 +122,7 @@ def parse_args() -> argparse.Namespace:
     command = commands.add_parser("report", help="print the tables of records")
     command.add_argument("files", nargs="+", type=Path, metavar="FILE", help="written by --out")
     command.add_argument(
-        "--page", type=Path, help="insert the tables into this Markdown file instead"
+        "--page", type=Path, help="insert the tables into this Markdown file, do not print them"
     )
     return parser.parse_args()
 

@@ -63,7 +63,7 @@ def measure(
         MixDetError: The images are missing, or the network is unknown.
     """
     check_known("--network", [network], NETWORKS)
-    data_loader("mixdet", data_root, 0)  # raises if images are missing, before processes start
+    data_loader("mixdet", data_root, 0)  # raises here if the data set is missing
     measured_on = machine_record()
     settings = {"network": network, "size": SIZE, "batch": batch}
     setups = {name: setup for name, setup in SETUPS.items() if runs_here(setup.form)}
@@ -122,7 +122,8 @@ def _start_epochs(
     if setup.distort_on_gpu:
         model.data_preprocessor.photometric = PhotometricDistortion()
     images_in_folder = len(data_loader(setup.pipeline, data_root, 0, batch=1, passes=1))
-    passes = -(-(images + batch) // images_in_folder)  # enough for one more batch: it is not timed
+    # Rounded up. The first batch comes in addition to `images`, since it is not timed.
+    passes = -(-(images + batch) // images_in_folder)
     photometric = not setup.distort_on_gpu
     loader = data_loader(setup.pipeline, data_root, workers, batch, passes, photometric=photometric)
 

@@ -1,4 +1,7 @@
-"""`infer`: time all forms of a detector from images to boxes, each form in its own process."""
+"""`infer`: time all forms of a detector from images to boxes, each form in its own process.
+
+A form is a way to run a detector, such as compiled, or exported to a runtime.
+"""
 
 from __future__ import annotations
 
@@ -235,8 +238,8 @@ def page_table(record: dict[str, object]) -> str:
 def plot(record: dict[str, object]) -> str:
     """Draw the results for the smallest batch on the fewest threads as SVG.
 
-    Bars show the time of the network and the time end to end. Below them, points show the mAP of
-    exported folders over their time end to end.
+    Bars show the time of the network and the end-to-end time. Below the bars, points show the mAP
+    of exported folders over their end-to-end time.
     """
     threads = min(row["threads"] for row in record["rows"])
     batch = min(row["batch"] for row in record["rows"])

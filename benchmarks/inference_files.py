@@ -1,4 +1,4 @@
-"""The files that the forms of `infer` load: a config, a checkpoint and exported folders."""
+"""Write the files that `infer` needs: a config, a checkpoint and exported folders."""
 
 from __future__ import annotations
 
@@ -63,8 +63,8 @@ def write_files(network: str, folder: Path, exports: Mapping[str, set[str]]) -> 
         exports: Names of the exported folders to write, each with the runtimes to export for.
 
     Returns:
-        Multiply-adds of MixDet's detector, of torchvision's detector, and of a matrix product. The
-        names of a detector's forms start with its key.
+        Multiply-adds of MixDet's detector, of torchvision's detector, and of a matrix product. A
+        key, such as "MixDet", is the start of the names of all forms of that detector.
     """
     init_default_scope("mmdet")
     cfg = read_config(str(shipped_folder("configs") / "ssdlite_mixnet_s_coco.py"))
@@ -95,7 +95,7 @@ def write_files(network: str, folder: Path, exports: Mapping[str, set[str]]) -> 
 
 
 def peer_as_trained(network: str) -> nn.Module:
-    """Build the peer with random weights that give scores like a trained detector's."""
+    """Build the peer with random weights. Its scores are distributed as after training."""
     model = peer_model(network, SIZE)
     initialize_as_trained(model, torch.randn(8, 3, SIZE, SIZE))
     return model
@@ -143,7 +143,7 @@ def torchvision_ssdlite() -> SSD:
 
 
 class TorchvisionRaw(nn.Module):
-    """torchvision's SSDLite with the inputs and outputs of MixDet's exported files of kind raw."""
+    """torchvision's SSDLite with the inputs and outputs of a file that `--kind raw` exports."""
 
     input_wh = (SIZE, SIZE)
 

@@ -1,6 +1,7 @@
 """The forms of a detector that `infer` compares. Each form runs in its own process.
 
-The process imports only what the form needs.
+A form is a way to run a detector, such as compiled, or exported to a runtime. The process imports
+only what the form needs.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ EXPORTED_FORMS = {  # (folder, runtime)
 }
 INFERENCE_FORMS = (*TORCH_FORMS[:4], *EXPORTED_FORMS, *TORCH_FORMS[4:])
 
-Parts = dict[str, Callable[[], object]]  # a function for each part
+Parts = dict[str, Callable[[], object]]  # for each timed part, a function that runs it once
 
 
 def start_form(
@@ -86,7 +87,7 @@ def start_form(
 def _load_exported_form(
     folder: Path, runtime: str, threads: int
 ) -> Callable[[list[np.ndarray]], Parts]:
-    """Return a function that takes RGB images (H, W, 3) and returns the parts to time."""
+    """Return a function that takes RGB images (H, W, 3) and returns their `Parts`."""
     if runtime == "executorch":
         threads = None  # ExecuTorch has no such setting, and uses all cores of the process
     network = ExportedNetwork(folder, runtime, threads=threads)

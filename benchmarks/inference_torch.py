@@ -1,4 +1,4 @@
-"""The forms of a detector that PyTorch runs."""
+"""The detectors that `infer` runs in PyTorch, for example compiled or fused."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from mixdet.models.fusing import fuse
 def load_torch_form(
     form: str, folder: Path, threads: int, network: str
 ) -> Callable[[list[np.ndarray]], Parts]:
-    """Load a form that PyTorch runs.
+    """Load a detector in one of the forms that PyTorch runs.
 
     Args:
         form: One of `benchmarks.inference_forms.TORCH_FORMS`.
@@ -42,7 +42,7 @@ def load_torch_form(
         network: A key of `benchmarks.networks.NETWORKS`.
 
     Returns:
-        A function that takes RGB images (H, W, 3) and returns the parts to time.
+        A function that takes RGB images (H, W, 3) and returns their `Parts`.
     """
     init_default_scope("mmdet")
     torch.set_num_threads(threads)

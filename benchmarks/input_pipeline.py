@@ -30,9 +30,9 @@ from mixdet.visual.tables import text_table
 
 SIZE = 320
 BATCH = 8
-PASSES = 10  # passes over the images per epoch, so many that the start of a loader hardly counts
-# Whether the recipe expands the image, and whether it distorts the colors. Every recipe also has
-# the other three of the five steps: crop, resize and flip.
+# Passes over the images per epoch. In a long epoch, the start takes a small share of the time.
+PASSES = 10
+# (expand the image, distort the colors). Every recipe also crops, resizes and flips the image.
 RECIPES = {
     "all five steps": (True, True),
     "crop and flip alone": (False, False),

@@ -24,8 +24,8 @@ class ConvTimer:
     """Hooks that add up time and memory traffic of a network's convolutions, by kind.
 
     Attributes:
-        seconds: CPU time of all calls.
-        bytes: Bytes that all calls read and write.
+        seconds: CPU time of all calls, by kind.
+        bytes: Bytes that all calls read and write, by kind.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -62,7 +62,7 @@ def measure_layer_costs(model: nn.Module, size: int, rounds: int) -> list[dict[s
 
     Returns:
         Milliseconds, multiply-adds and bytes of each kind of layer and of the whole network. The
-        last entries are a matrix product and memory copies: the peak rates of the processor.
+        last entries, a matrix product and memory copies, show the peak rates of the processor.
     """
     network = fuse(model, "torch")
     image = torch.randn(1, 3, size, size).contiguous(memory_format=torch.channels_last)

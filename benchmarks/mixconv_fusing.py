@@ -1,6 +1,7 @@
 """`fuse`: time MixConv on ONNX Runtime and OpenVINO in three forms.
 
-They are: as trained, padded (one convolution with zero-padded kernels), and as `fuse` rewrites it.
+The forms are: as trained, padded (one convolution with zero-padded kernels), and as rewritten by
+`fuse`.
 """
 
 from __future__ import annotations
@@ -146,8 +147,8 @@ def _load_files(runtime: str, files: dict[tuple, Path]) -> Callable[[tuple], Non
 def table(record: dict[str, object], markdown: bool = False) -> str:
     """Lay out the record of `measure` as text.
 
-    The table shows the time of the fastest round, and its ratio to that time of the group's first
-    row.
+    The table shows the time of each row's fastest round. In parentheses, this time is divided by
+    the time of the first row in the group.
     """
     first_rows = {}
     rows = []

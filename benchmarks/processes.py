@@ -14,7 +14,8 @@ from multiprocessing.connection import Connection
 
 from benchmarks.timing import K, turn_order
 
-REST_SECONDS = 0.1  # pause before each turn, as ONNX Runtime's threads spin 0.03 s after a run
+# Pause before each turn. ONNX Runtime's threads keep their cores busy for 0.03 s after a run.
+REST_SECONDS = 0.1
 
 
 class RemoteFunction:
@@ -41,8 +42,8 @@ def remote_function(factory: Callable[..., Callable], *args: object) -> Iterator
     """Start a process that runs a function when asked, and end the process at exit.
 
     Args:
-        factory: A function at the top level of a module. The new process calls `factory` once, and
-            gets the function to run. That function takes one argument.
+        factory: A function at the top level of a module. The new process calls `factory` once.
+            `factory` returns the function to run, which takes one argument.
         *args: Picklable arguments of `factory`.
     """
     context = multiprocessing.get_context("spawn")

@@ -60,7 +60,7 @@ def measure(
 
     Args:
         rounds: Number of timed rounds. The values of a sweep take turns.
-        sweeps: Settings by sweep and value, as in `SWEEPS`.
+        sweeps: For each sweep, the setting of each value, as in `SWEEPS`.
 
     Returns:
         machine, settings, sweeps and parts. The sweeps have images per second of CPU time. `parts`

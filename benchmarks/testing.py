@@ -47,7 +47,7 @@ def measure(
     score_thresholds: Sequence[float] = SCORE_THRESHOLDS,
     metric_images: int = METRIC_IMAGES,
 ) -> dict[str, object]:
-    """Time `Runner.test` on both sides, and both backends of the metric.
+    """Time `Runner.test` with mmdet and with MixDet, and time both backends of the metric.
 
     mmdet's side uses mmdet's detector, head, data set, metric and hooks, and tests one image at a
     time as mmdet's configs do. MixDet's side follows MixDet's configs. Each side runs in its own
@@ -55,7 +55,7 @@ def measure(
 
     Args:
         data_root: A folder in COCO's layout. Its validation images are read.
-        trained: Pairs (config, checkpoint) of detectors to test on the data of their config too.
+        trained: Pairs (config, checkpoint) of more detectors. Each is tested on its config's data.
         rounds: Number of timed rounds.
         networks: Keys of `NETWORKS`, to test on COCO's images with random weights.
         times: How often a test repeats COCO's images, each time with new ids. With many images,
@@ -65,7 +65,8 @@ def measure(
         metric_images: Number of synthetic images for timing the metric by itself.
 
     Returns:
-        machine, settings, detectors and metric.
+        machine, settings, detectors and metric. `detectors` has images per second. `metric` is the
+        result of `measure_backends`.
 
     Raises:
         MixDetError: The images are missing, a name is unknown, or a file cannot be read.
@@ -73,7 +74,7 @@ def measure(
     check_known("--networks", networks, NETWORKS)
     for backend in backends:
         load_backend(backend)  # raises if there is no such backend
-    coco_dataset(data_root, "val2017", [])  # raises if there are no images
+    coco_dataset(data_root, "val2017", [])  # raises if the annotation file is missing
     measured_on = machine_record()
     detectors = [(name, str(data_root)) for name in networks] + [tuple(pair) for pair in trained]
     rows = [
@@ -253,9 +254,9 @@ def mmdet_settings(cfg: Config) -> dict:
 
 
 def our_settings(cfg: Config, backend: str) -> dict:
-    """Return the runner's arguments for MixDet's side, and turn the contact sheet off.
+    """Return the runner's arguments for MixDet's side, without the contact sheet of detections.
 
-    Drawing the sheet always takes the same time. In a short test, its share would be too large.
+    Drawing this image always takes the same time. In a short test, its share would be too large.
     """
     cfg.test_evaluator.backend = backend
     cfg.default_hooks.report.sheet = False

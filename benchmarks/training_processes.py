@@ -83,7 +83,8 @@ def _measure_network(name: str, rounds: int, size: int, batch: int) -> list[dict
                 for rank in range(processes)
             ]
             tasks[title] = RemoteFunctionGroup(functions), "step"
-        seconds = time_remote_in_turns(tasks, rounds, threads=2)  # 2 selects wall time
+        # `threads=2` selects wall time for all tasks, also for the process with one thread.
+        seconds = time_remote_in_turns(tasks, rounds, threads=2)
     one_process = next(iter(seconds.values()))
     return [
         {"network": name, "side": title, "speedup": speedup(one_process, values)}
@@ -101,7 +102,7 @@ def _start_process(
         dist.init_process_group("gloo", init_method, timeout, rank=rank, world_size=processes)
     _, step = prepare_training(name, "eager", size, batch, amp=False, threads=threads)
     data = random_batch(batch, size, seed=rank)
-    step(data)  # warm-up: after its first step the process keeps freed memory, as in a training
+    step(data)  # warm-up: from the second step on, the process reuses freed memory
     return lambda _: step(data)
 
 

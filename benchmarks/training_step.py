@@ -101,7 +101,7 @@ def _measure_network(
             for form in ("mmdet", *forms)
         }
         for function in functions.values():
-            function("step")  # compiles while no other process computes
+            function("step")  # may compile, so no other process computes at the same time
         tasks = {form: (function, "step") for form, function in functions.items()}
         # On a GPU, 0 selects wall time, because CPU time leaves out the time of the GPU.
         seconds = time_remote_in_turns(tasks, rounds, threads if device() == "cpu" else 0)
@@ -192,7 +192,7 @@ def sgd_wrapper(model: nn.Module, amp: bool) -> OptimWrapper:
 
 
 def _process_memory(key: str) -> float:
-    """Return the present ('VmRSS') or peak ('VmHWM') memory of this process in MB.
+    """Return the current ('VmRSS') or peak ('VmHWM') memory of this process in MB.
 
     The result is NaN on systems other than Linux.
     """

@@ -50,11 +50,11 @@ def draw_operator(axes) -> None:
     axes.set(xlim=(0, 11.7), ylim=(-0.9, 7.2), aspect="equal")
     axes.axis("off")
     cell = 0.26
-    for left in (0.3, 9.7):  # the tensors before and after
+    for left in (0.3, 9.7):  # the input tensor and the output tensor
         axes.add_patch(Rectangle((left, 0.05), 1.75, 6.95, fc="#f3f3f6", ec="#bbb", lw=0.8))
     for kernel, count, low in zip(kernels, channels, (5.0, 2.5, 0.0), strict=True):
         color, middle = KERNEL_COLORS[kernel], low + 1
-        for left in (0.5, 9.9):  # the channels of the group, before and after
+        for left in (0.5, 9.9):  # the channels of the group in the input and in the output
             for plane in range(4):
                 corner = (left + 0.1 * plane, low + 0.25 + 0.1 * plane)
                 axes.add_patch(Rectangle(corner, 1.0, 1.0, fc="w", ec=color, lw=1.2))
@@ -127,14 +127,14 @@ def draw_fusing(axes) -> None:
         panel.text(end, rows[1], "+", ha="center", va="center", fontsize=15)
         panel.plot([start, start, end], [rows[1], 3.1, 3.1], color="#777", lw=1)  # the shortcut
         arrow(panel, (end, 3.1), (end, rows[1] + 0.2))
-    whole, widened_layout = f"[{channels}]", f"[{widened}]"
+    narrow, widened_layout = f"[{channels}]", f"[{widened}]"
     split = f"[{', '.join(map(str, parts))}]"
     for panel, names in (
         (
             before,
-            ((-1.2, whole), (1, widened_layout), (4, split), (7, widened_layout), (9.6, whole)),
+            ((-1.2, narrow), (1, widened_layout), (4, split), (7, widened_layout), (9.6, narrow)),
         ),
-        (after, ((-0.2, whole), (2.75, split), (5.25, split), (9.1, whole))),
+        (after, ((-0.2, narrow), (2.75, split), (5.25, split), (9.1, narrow))),
     ):
         for x, text in names:
             panel.text(x, -1.1, text, ha="center", fontsize=8, family="monospace", color="#333")

@@ -2,8 +2,8 @@
 
     python docs/draw_readme.py work_dirs/ssdlite_mixnet_s_digits/epoch_6.pth
 
-The image shows five validation scenes. Each has at least three digits, and its background is a
-photograph in the public domain (CC0) that no other of these scenes has.
+The image shows five validation scenes. Each scene has at least three digits. The backgrounds are
+five different photographs in the public domain (CC0).
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ REPOSITORY_PATHS: dict[str, str] = {}  # {page in the site: file outside docs/ t
 
 
 def site_path(path: str) -> str:
-    """Return the path in the site of a file or folder of the repository (POSIX, relative)."""
+    """Map the path of a file or folder in the repository to its path in the site."""
     if path in FIRST_PAGES:
         return "index.md" if path == "README.md" else path
     in_docs = path.startswith("docs/")
@@ -33,7 +33,8 @@ def site_path(path: str) -> str:
     if (ROOT / path).is_dir():
         readme = (ROOT / path / "README.md").is_file()
         return f"{page}/README.md" if readme else f"{page}/index.md"
-    if path.endswith(".html"):  # elsewhere: MkDocs already writes report.html for a report.md
+    # MkDocs writes report.html for report.md. HTML files therefore go to another folder.
+    if path.endswith(".html"):
         return f"files/{page}"
     return page if in_docs or path.endswith(".md") else f"{page}.md"
 

@@ -10,5 +10,5 @@ from mixdet.moved import MovedFinder
 
 __version__ = "0.1.0"
 
-# The import of a module by its old name then raises an error that states the new name.
+# Importing a module by its old name raises an error that states the new name.
 sys.meta_path.append(MovedFinder)

@@ -1,4 +1,4 @@
-"""COCO annotation files: the one place that decides what their fields mean.
+"""Read COCO annotation files. Only this module decides what missing and unusual fields mean.
 
 Data sets and evaluators read missing and unusual fields differently. `read_annotations` therefore
 normalizes them, so that training, the data check and every evaluator use the same boxes:
@@ -9,7 +9,7 @@ normalizes them, so that training, the data check and every evaluator use the sa
   neither an object nor background in training, and neither counted nor punished in evaluation.
 - A box whose width or height is not above 0 is left out.
 - A box of an image or a category that is not in the file is left out.
-- Annotation ids that are repeated or are not whole numbers above 0 are numbered anew.
+- If any annotation id is repeated or is not a whole number above 0, all annotations get new ids.
 - Anything else that is not in COCO's format is refused.
 """
 
@@ -37,7 +37,7 @@ class Findings:
     """What `inspect_annotations` finds. The integers are indices of annotations.
 
     Attributes:
-        faults: What is wrong with an annotation that cannot be used, by index.
+        faults: For the index of each unusable annotation, what is wrong with it.
         no_area: Annotations whose `area` is missing or not above 0.
         ignored: Annotations that are marked `ignore`.
         flat: Annotations whose box has a width or a height that is not above 0.
@@ -104,10 +104,10 @@ def read_content(path: str | os.PathLike, name: str | None = None) -> dict[str, 
 
     Returns:
         The content of the file, with lists of dicts for `images`, `annotations` and `categories`.
-        If the file has no `annotations`, as files of images to be tested on, the list is empty.
+        If the file has no `annotations`, the list is empty. Files of test images have none.
 
     Raises:
-        MixDetError: The file cannot be read, or one of the lists is missing or has other entries.
+        MixDetError: The file cannot be read, a list is missing, or an entry is not a dict with ids.
     """
     name = name or os.fspath(path)
     try:
@@ -131,7 +131,7 @@ def read_content(path: str | os.PathLike, name: str | None = None) -> dict[str, 
                 isinstance(entry.get(key), Hashable) for key in ("id", "image_id", "category_id")
             ):
                 raise MixDetError(
-                    f"{name}: not a COCO annotation file: {kind}[{index}] is no object with ids"
+                    f"{name}: not a COCO annotation file: {kind}[{index}] is not an object with ids"
                 )
     return content
 
@@ -160,7 +160,7 @@ def inspect_annotations(annotations: Sequence[dict]) -> Findings:
 
 
 def is_crowd(annotation: dict) -> bool:
-    """Tell whether a box is neither an object nor background: it is `iscrowd` or `ignore`."""
+    """Tell whether a box is marked `iscrowd` or `ignore`: neither an object nor background."""
     return bool(annotation.get("iscrowd") or annotation.get("ignore"))
 
 
@@ -172,7 +172,7 @@ def is_id(value: Any) -> bool:
 def unusable_ids(annotations: Sequence[dict]) -> list[Any]:
     """Return the annotation ids that are repeated or are not whole numbers above 0."""
     ids = [annotation.get("id") for annotation in annotations]
-    # 1, 1.0 and True are equal, so that they are repetitions of each other.
+    # 1, 1.0 and True are equal, so they count as the same id.
     counts = Counter(ids)
     return [
         number
@@ -248,7 +248,7 @@ def _say_changes(name: str, findings: Findings, unknown: int, renumber: bool) ->
         if count
     ]
     if renumber:
-        changes.append("ids repeated or no whole numbers above 0 (numbered anew)")
+        changes.append("ids that are repeated or not whole numbers above 0 (all numbered anew)")
     line = f"{name}: annotations {'; '.join(changes)}"
     if changes and line not in _said:
         _said.add(line)

@@ -28,7 +28,8 @@ from mixdet.models.weights import load_weights
 from mixdet.visual.svg import figure_to_svg, series_color
 from mixdet.visual.tables import text_table
 
-FRACTIONS = (0.5, 0.95)  # for each, the smallest square with this part of the gradient is drawn
+# For each fraction, the smallest square that holds this fraction of the gradient is shown.
+FRACTIONS = (0.5, 0.95)
 
 
 @dataclass(frozen=True)
@@ -149,8 +150,8 @@ def center_cell_gradient(
 
     Returns:
         The gradient (H, W), and the (rows, columns) of the feature map. The channels of the cell
-        are summed before the gradient is computed. Its absolute values are then summed over the
-        channels of the input.
+        are summed before the gradient is computed. The absolute values of the gradient are then
+        summed over the channels of the input.
 
     Raises:
         MixDetError: The level does not exist.

@@ -22,7 +22,7 @@ class StageSummary(NamedTuple):
 
     Attributes:
         name: Name of the part, such as `stem` or `stage3`.
-        blocks: Number of equal parts.
+        blocks: Number of parts that this summary describes.
         kernels: (kernel size, output channels) of each convolution larger than 1x1.
         expansion: Expansion ratio of an inverted residual block, or None.
         se_ratio: Channels of the squeeze-excite divided by the input channels of the block, or
@@ -44,7 +44,7 @@ class StageSummary(NamedTuple):
     madds: int
 
     def merge(self, following: StageSummary) -> StageSummary | None:
-        """Merge this part with the following part. None if they differ in more than the cost."""
+        """Merge this part with the next. Return None if they differ in more than their costs."""
         without_cost = self._replace(blocks=0, params=0, madds=0)
         if without_cost != following._replace(blocks=0, params=0, madds=0):
             return None

@@ -173,7 +173,7 @@ class Comparison:
         locked, even if the parent process is killed.
 
         Raises:
-            MixDetError: Another process has locked the folder, or it is not writable.
+            MixDetError: Another process has locked the folder, or the folder is not writable.
         """
         writable_folder("--out", self.folder)
         with (self.folder / ".lock").open("w") as file:

@@ -21,8 +21,8 @@ LATENCY_IMAGES = 8
 def write_report(comparison: Comparison, images: int = 6) -> str:
     """Write `report.md` and `report.html` into the folder of a comparison.
 
-    If rows have not been measured yet, they are measured first. The measurement needs `runs/`, with
-    a finished run of each row.
+    Rows (configs of the comparison) that have not been measured yet are measured first. The
+    measurement needs the folder `runs/` with a finished run of each row.
 
     Args:
         comparison: The comparison.
@@ -57,7 +57,7 @@ def write_report(comparison: Comparison, images: int = 6) -> str:
 
 
 def _validation_data(comparison: Comparison) -> tuple[ScoredData, str, list[str]]:
-    """Return what the validation scores, the image folder and some images of the validation set."""
+    """Return the annotations of the validation set, its image folder and some of its images."""
     plan = comparison.plan
     cfg = load_config(plan.configs[0], plan.cfg_options, data_root=plan.data_root)
     images = load_labeled_images(cfg, "val_dataloader")

@@ -1,4 +1,7 @@
-"""The report of a comparison as one HTML page that loads no other file."""
+"""The report of a comparison as one HTML page that loads no other file.
+
+Each row of the report is one config.
+"""
 
 from __future__ import annotations
 
@@ -60,16 +63,16 @@ def report_as_html(comparison: Comparison, title: str, images: dict[str, list[st
 def draw_report_images(
     comparison: Comparison, scored: ScoredData, image_root: str, count: int
 ) -> dict[str, list[str]]:
-    """Draw validation images for each row, with the boxes predicted by its run with the first seed.
+    """Draw validation images with the boxes that each row's run with the first seed predicted.
 
     Args:
         comparison: The comparison. A row is left out if this run has no `val_detections.json`.
-        scored: What the validation scores.
+        scored: The annotations, classes and images of the validation set.
         image_root: Folder of the images.
         count: Number of images.
 
     Returns:
-        Data URLs of the images by row; empty if `count` is 0.
+        Data URLs of the images by row. The dict is empty if `count` is 0.
     """
     images = {}
     for row in comparison.plan.rows if count else ():
@@ -94,13 +97,13 @@ def _figures(comparison: Comparison, rows: list[RowSummary]) -> list[tuple[str, 
         )
         figures += [("mAP over multiply-adds", by_madds), ("mAP over latency", by_latency)]
     if any(row.difference for row in rows):
-        caption = "Difference to A with 95 % intervals: thick over seeds, thin over images"
+        caption = "Difference to A, 95 % intervals: thick line over seeds, thin line over images"
         figures.append((caption, draw_differences(rows)))
     return [
         *figures,
         ("mAP by object size", draw_score_by_size(rows)),
-        ("mAP by epoch: mean, lowest and highest seed", draw_learning_curves(comparison, rows)),
-        ("Training loss: mean, lowest and highest seed", draw_losses(comparison, rows)),
+        ("mAP by epoch: mean and range over seeds", draw_learning_curves(comparison, rows)),
+        ("Training loss: mean and range over seeds", draw_losses(comparison, rows)),
     ]
 
 

@@ -1,7 +1,7 @@
-"""Measurements of a comparison that are taken once per row, not once per seed.
+"""Measurements of a comparison that are taken once per row (config), not once per seed.
 
-They are the parameters, the multiply-adds, the latency, and the confidence interval that a
-bootstrap over validation images gives for the difference in mAP to the baseline.
+They are the parameters, the multiply-adds, the latency, and a confidence interval of the difference
+in mAP to the baseline. The interval is computed by a bootstrap over validation images.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def measure_rows(
         comparison: A comparison in which each row has a finished run. Its `rows` are changed in
             place.
         images: Images that the latency is measured with.
-        scored: What the validation scores.
+        scored: The annotations, classes and images of the validation set.
     """
     plan = comparison.plan
     checkpoints = [_last_checkpoint(comparison, row) for row in plan.rows]
@@ -59,7 +59,7 @@ def measure_rows(
 
 
 def _last_checkpoint(comparison: Comparison, row: str) -> Path:
-    """Return the last checkpoint of the first seed of a row."""
+    """Return the last checkpoint of a row's run with the first seed."""
     folder = comparison.run_folder(row, min(comparison.runs_of(row)))
     return folder / Path((folder / "last_checkpoint").read_text().strip()).name
 

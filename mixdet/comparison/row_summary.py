@@ -56,7 +56,7 @@ class RowSummary:
         difference: Difference in mAP to the baseline, paired by seed, with its interval over seeds.
             None for the baseline, or if the rows have no seed in common.
         over_images: The same difference with its interval over validation images. None for the
-            baseline, or if it was not measured.
+            baseline, or if this interval was not measured.
         cost: Parameters, multiply-adds and latency, or None if they were not measured.
         seconds_per_iteration: Time of a training iteration, the median over seeds.
     """
@@ -117,7 +117,7 @@ def describe_difference(interval: Interval | None) -> str:
 
 
 def report_notes(comparison: Comparison, rows: list[RowSummary]) -> list[str]:
-    """Return the notes below the table: how to read it, how it was measured, on what hardware."""
+    """Return the notes below the table: what the columns mean, and the hardware of the runs."""
     return [
         *_statistics_notes(comparison, rows),
         *_cost_notes(rows),

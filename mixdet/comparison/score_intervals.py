@@ -45,7 +45,7 @@ def paired_interval(ours: Mapping[int, float], baseline: Mapping[int, float]) ->
 
     The scores are paired by seed, and only seeds that both rows have are used. With fewer than 8
     seeds, the interval is Student's t interval of the differences. With 8 or more, the interval is
-    computed by a BCa bootstrap of their mean. With one seed, the interval is unbounded, because a
+    a BCa bootstrap interval of the mean. With one seed, the interval is unbounded, because a
     single difference says nothing about the spread.
 
     Args:

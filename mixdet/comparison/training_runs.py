@@ -34,7 +34,7 @@ def train_all(plan: Plan, folder: Path, processes: int = 0) -> Comparison:
 
     Args:
         plan: Configs and seeds.
-        folder: Folder of the comparison; it need not exist.
+        folder: Folder of the comparison. It is created if it does not exist.
         processes: Number of runs at the same time. 0 means one run per GPU, or one run if there is
             no GPU. Runs are distributed over the GPUs. Without a GPU they share the CPU's cores.
 
@@ -43,8 +43,8 @@ def train_all(plan: Plan, folder: Path, processes: int = 0) -> Comparison:
 
     Raises:
         MixDetError: A config cannot be read, or has another validation set than the baseline. Or
-            the folder holds runs that do not belong to the plan. Or a run failed. In this case, the
-            error is raised after all other runs, and the message names the logs of all failed runs.
+            the folder holds runs that do not belong to the plan. Or a run failed. The other runs
+            are then finished first, and the message names the logs of all failed runs.
     """
     check_unique_names(plan.configs)
     configs = {Path(path).stem: _read_config(plan, path) for path in plan.configs}
@@ -201,7 +201,7 @@ def _fingerprint(cfg: Config) -> str:
 
 
 def _open_comparison(plan: Plan, folder: Path, fingerprints: dict[str, str]) -> Comparison:
-    """Return the comparison in the folder, or a new one. Its configs and seeds are the plan's.
+    """Return the comparison in the folder, or a new one, with the configs and seeds of the plan.
 
     Raises:
         MixDetError: The folder holds runs that do not belong to the plan.

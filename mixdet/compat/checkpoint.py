@@ -4,8 +4,8 @@ The fault: mmengine's checkpoints are pickles of objects, so reading one can run
 0.10.7 writes its `HistoryBuffer` objects, the functions of a one-cycle scheduler and numpy scalars
 into checkpoints. From torch 2.6 on, `torch.load` refuses these objects, so `--resume` fails.
 Checkpoints from http are still unpickled without a check, since the default of
-`torch.hub.load_state_dict_from_url` is still `weights_only=False`. onedl-mmengine 0.10.12 unpickles
-whatever torch refuses.
+`torch.hub.load_state_dict_from_url` is still `weights_only=False`. The fork onedl-mmengine 0.10.12
+unpickles every file that torch refuses.
 
 The fix: three functions are replaced in mmengine's checkpoint module only. `torch.save` writes only
 tensors and plain Python values (strings, numbers, bytes, None, and containers of them).
@@ -251,15 +251,15 @@ def install() -> None:
     if hasattr(mmengine_checkpoint, "_safe_torch_load"):
         mmengine_checkpoint._safe_torch_load = _load_for_mmengine
     loader = mmengine_checkpoint.CheckpointLoader
-    load_any_scheme = loader.load_checkpoint  # a bound method
+    load_any_scheme = loader.load_checkpoint  # a bound method, so calls do not pass `cls`
 
     def load_checkpoint(
         cls: type, filename: str, map_location: MapLocation = None, logger: Any = "current"
     ) -> dict:
-        """Load a checkpoint of any scheme.
+        """Load a checkpoint from a path or from any URL that mmengine knows.
 
         Raises:
-            MixDetError: The checkpoint is missing, cannot be fetched, or has an unknown name.
+            MixDetError: The file is missing, cannot be fetched, or names an unknown model.
         """
         try:
             return load_any_scheme(filename, map_location, logger)

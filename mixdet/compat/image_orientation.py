@@ -1,12 +1,12 @@
 """Let mmcv read images upright, as viewers show them.
 
-The fault: OpenCV turns an image as EXIF says, but it reads neither the rotation in an AVIF nor an
-orientation in XMP, and it does not turn an animated WebP or PNG. So mmcv's `imfrombytes`, which
-`LoadImageFromFile`, mmdet's inferencers and its visualization call, returns such an image lying. It
-also reads a PGM of 12 bits as nearly black.
+The fault: OpenCV turns an image as EXIF says. But it reads neither the rotation in an AVIF nor an
+orientation in XMP, and it does not turn an animated WebP or PNG. mmcv's `imfrombytes` therefore
+returns such images unrotated, and 12-bit PGM images nearly black. `LoadImageFromFile` and mmdet's
+inferencers and visualization call this function.
 
-The fix: `imfrombytes` decodes color and grayscale images with `mixdet.images.decode`. The other
-backends and flags are as before.
+The fix: `imfrombytes` decodes color and grayscale images with `mixdet.images.decode`. Calls with
+another backend or flag are not changed.
 
 This module can be removed when OpenCV turns and scales these images.
 """

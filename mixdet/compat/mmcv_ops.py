@@ -113,7 +113,7 @@ def _not_compiled() -> str:
 
 
 class StandIn(ModuleType):
-    """A module in place of `mmcv._ext`. Calling any operator that is not below raises an error."""
+    """A module in place of `mmcv._ext`. Calling an operator that it lacks raises an error."""
 
     nms = staticmethod(nms)
     sigmoid_focal_loss_forward = staticmethod(sigmoid_focal_loss_forward)

@@ -4,8 +4,8 @@ The fault: setuptools 81 and later have no `pkg_resources`. mmengine 0.10.7 impo
 installed package. So a config with `_base_ = "mmdet::..."` and `mmengine.hub.get_config` fail with
 "No module named 'pkg_resources'".
 
-The fix: the same questions are answered with `importlib`. If `pkg_resources` can be imported,
-nothing is changed.
+The fix: mmengine's functions that find packages are replaced by functions that use `importlib`. If
+`pkg_resources` can be imported, nothing is changed.
 
 This module can be removed when mmengine no longer imports `pkg_resources`.
 """

@@ -3,7 +3,7 @@
 The fault: Python 3.14 removed `pkgutil.find_loader`. mmengine 0.10.7 and mmcv 2.1.0 call it to ask
 whether mmcv is compiled. Both fail with "module 'pkgutil' has no attribute 'find_loader'".
 
-The fix: the function is added with its documented meaning. An existing function is not changed.
+The fix: the function is added, and does what Python 3.13 documents. If it exists, it is kept.
 
 This module can be removed when mmengine and mmcv no longer call the function.
 """

@@ -1,4 +1,4 @@
-"""Give mmdet's SSDHead the attribute `loss_cls`, which its prediction reads.
+"""Give mmdet's SSDHead the attribute `loss_cls`, which `SSDHead.predict` reads.
 
 The fault: `SSDHead.predict` fails with "'SSDHead' object has no attribute 'loss_cls'". In mmdet
 3.3.0, the base class of all dense heads reads `self.loss_cls` to find out whether the loss has

@@ -54,7 +54,7 @@ def check_data(cfg: Config, loaders: tuple[str, ...]) -> None:
     Raises:
         MixDetError: A file or folder is missing.
     """
-    required: dict[str, list[PurePath]] = {}  # by data_root
+    required: dict[str, list[PurePath]] = {}  # {data_root: files and folders that must exist}
     missing = None
     for where, dataset in with_annotations(cfg, loaders):
         if getattr(DATASETS.get(dataset["type"]), "makes_its_data", False):

@@ -22,7 +22,7 @@ def parse_config(text: str, name_of: Callable[[str], str | None] | None = None) 
             None. mmengine writes types in this form if they are classes in the config.
 
     Raises:
-        ValueError: The text contains anything else.
+        ValueError: The text contains anything that is not accepted.
     """
     try:
         tree = ast.parse(text)

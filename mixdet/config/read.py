@@ -32,7 +32,7 @@ def read_config(path: str | os.PathLike, cfg_options: Sequence[str] = ()) -> Con
     """Read a config, apply options to it, then import its `custom_imports`.
 
     A `type` that is a class becomes the name of the class. The imports come last, since an option
-    may add one.
+    may add an import.
 
     Args:
         path: Path of the config, or the bare name of a shipped config.
@@ -71,7 +71,7 @@ def load_config(
 ) -> Config:
     """Read a config as `read_config` does, and apply the options that training and testing share.
 
-    `SettingsCheckHook` is added, so that it checks configs without it too.
+    `SettingsCheckHook` is added to the default hooks of configs that do not list it.
 
     Args:
         path: As for `read_config`.
@@ -138,7 +138,7 @@ def _merge(cfg: Config, options: Sequence[str], file: Path) -> None:
 
 
 def _check_option(key: str, cfg: Config, before: Config, file: Path) -> None:
-    """Refuse a key without effect: an unknown key, or a variable that has been used already.
+    """Refuse a key without effect: an unknown key, or a variable that the config has already used.
 
     Raises:
         MixDetError: The key has no effect.

@@ -25,7 +25,7 @@ def shipped_folder(folder: str) -> Path:
 
 
 def config_names() -> dict[str, Path]:
-    """Return the files of the shipped configs that can be trained, by their bare names."""
+    """Return the files of the shipped configs that can be trained, by file name without `.py`."""
     files = sorted(shipped_folder("configs").rglob("*.py"))
     return {file.stem: file for file in files if "_base_" not in file.parts}
 

@@ -1,4 +1,4 @@
-"""Write the types of a config as names, although the config may give them as classes.
+"""Replace classes that a config gives as `type` by their names.
 
 In a config, `type=SSDLite` with an imported class means the same as `type="SSDLite"`. Only names
 can be stored in a checkpoint and read from it without running code.
@@ -24,14 +24,14 @@ REGISTRIES = [value for value in vars(mmdet.registry).values() if isinstance(val
 def name_types(cfg: Config) -> Config:
     """Return a config with each `type` as a name, and without the objects that its file imports.
 
-    Without `default_scope`, mmengine would look for names among its own classes, so it becomes
-    `mmdet`.
+    If the config has no `default_scope`, it is set to `mmdet`. Otherwise mmengine would look for
+    the names only among its own classes.
 
     Args:
         cfg: The config. Its `type`s may be classes and functions.
 
     Raises:
-        ValueError: A class or function can be imported under no name.
+        ValueError: A class or function cannot be imported by its name.
     """
     content = {
         key: _with_names(value)
@@ -64,7 +64,7 @@ def _with_names(value: Any) -> Any:
 
 
 def _is_object(value: Any) -> bool:
-    """Return whether a value is a class, a function, a module, or the promise to import one."""
+    """Return whether a value is a class, a function, a module, or a delayed import of one."""
     return isinstance(value, LazyAttr | LazyObject | ModuleType) or hasattr(value, "__qualname__")
 
 

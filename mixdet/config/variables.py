@@ -43,8 +43,8 @@ class Source:
         path: The file.
         bases: The files of its bases.
         assigned: The top-level names that the file sets.
-        used: The variables that the file computes something from, if they are its own.
-        used_from_base: The same for variables of its bases.
+        used: The file's own variables that the file computes values from.
+        used_from_base: The variables of its bases that the file computes values from.
         computed: For each variable, the places of the values that are computed from it.
     """
 
@@ -57,7 +57,7 @@ class Source:
 
 
 def settings_without_effect(cfg: Config, file: Path) -> Iterator[tuple[Path, str, list[str]]]:
-    """Find the variables that a config file sets, although its bases have used them already.
+    """Find the variables that a config file sets too late: its bases have already used them.
 
     Args:
         cfg: The config, as mmengine reads the file.
@@ -101,9 +101,10 @@ def _keys_instead(
     """Find the keys of values that do not follow a new value of a variable.
 
     Returns:
-        The keys of the values that were computed from the variable and have not changed since. (In
-        a config that mmengine has dumped, nothing is computed any more. There, these are the values
-        equal to the old value of the variable.) And the keys of other values of the same name.
+        Two lists. The first has the keys of the values that were computed from the variable and
+        have not changed since. A config that mmengine has dumped computes nothing, so values equal
+        to the old value of the variable are listed too. The second has the keys of values that have
+        the name of the variable, and not its new value.
     """
     (variable, *_), rest = key, key[1:]
     old, new = before.get(variable), cfg.get(variable)
@@ -130,16 +131,16 @@ def _dotted(places: Sequence[Key]) -> list[str]:
 
 
 def _all_computed(variable: str, sources: Sequence[Source]) -> list[Key]:
-    """Return all places computed from a variable, also by way of other variables."""
-    found, queue = [], [((variable,), ())]
+    """Return all places computed from a variable, directly or through other variables."""
+    places, queue = [], [((variable,), ())]
     while queue:
         (name,), rest = queue.pop(0)
         for place in (place for source in sources for place in source.computed.get(name, ())):
             place += rest
-            if place not in found:
-                found.append(place)
+            if place not in places:
+                places.append(place)
                 queue.append(((place[0],), place[1:]))
-    return found
+    return places
 
 
 def _walk(cfg: Config) -> Iterator[tuple[Key, Any]]:
@@ -174,10 +175,10 @@ def _read_bases(source: Source) -> Config:
 
 
 def _read_sources(file: Path) -> list[Source]:
-    """Return what a config file and its bases do, in the order in which mmengine reads them."""
+    """Read a config file and its bases. The order is that in which mmengine reads the files."""
     source, sources = _read_source(file), {}
     for base in source.bases:
-        sources |= {above.path: above for above in _read_sources(base)}
+        sources |= {base_source.path: base_source for base_source in _read_sources(base)}
     return [*sources.values(), source]
 
 
@@ -245,7 +246,7 @@ def _read_statement(statement: ast.stmt, source: Source) -> None:
 
 
 def _target(node: ast.expr) -> Key:
-    """Return the place that an assignment sets, or () if this is no place in the config."""
+    """Return the place in the config that an assignment sets, or () if it sets none."""
     if isinstance(node, ast.Name):
         return (node.id,)
     if isinstance(node, ast.Attribute):
@@ -256,7 +257,7 @@ def _target(node: ast.expr) -> Key:
 
 
 def _read_value(node: ast.expr, place: Key, source: Source) -> None:
-    """Note the variables that a value is computed from, at the innermost place that has a key."""
+    """Record the variables that a value is computed from, for each item of a dict or a list."""
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "dict":
         for argument in node.args:
             _read_value(argument, place, source)
