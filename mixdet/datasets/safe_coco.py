@@ -29,7 +29,7 @@ from mixdet.images import (
 
 
 class NormalizedCOCO(COCO):
-    """mmdet's `COCO` of annotations that `read_annotations` has normalized.
+    """mmdet's `COCO` for an annotation file, after `read_annotations` has normalized the file.
 
     Args:
         annotation_file: The annotation file.
