@@ -77,7 +77,7 @@ class Split:
 
     @cached_property
     def boxes(self) -> np.ndarray:
-        """(n, 4) unchanged `bbox` of each annotation. NaN if not four finite numbers."""
+        """(n, 4) unchanged `bbox` of each annotation. A row is NaN if not four finite numbers."""
         return finite_rows([annotation.get("bbox") for annotation in self.annotations], 4)
 
     @cached_property

@@ -240,7 +240,7 @@ def _check_instances_are_packed(used: UsedData, key: str) -> list[Problem]:
 
 
 def _words(node) -> Iterator[str]:
-    """Yield every text and class name in a config."""
+    """Yield every string in a config, and the name of every class."""
     if isinstance(node, dict):
         node = list(node.values())
     if isinstance(node, (list, tuple)):

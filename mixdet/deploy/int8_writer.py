@@ -127,7 +127,7 @@ class Int8Writer:
                     ratios[block] = signal_to_noise(float_outputs, _outputs(path, inputs))
             self._ranking = sorted(ratios, key=ratios.__getitem__)
             for block in self._ranking:
-                print(f"{block} alone in 8 bits: {ratios[block]:.1f} dB", flush=True)
+                print(f"only {block} in 8 bits: {ratios[block]:.1f} dB", flush=True)
         return self._ranking
 
     def _mean_ap(self, target: str, folder: Path) -> float:
