@@ -111,8 +111,8 @@ def summarize_split(split: Split, all_used: list[UsedData]) -> SplitSummary:
 
     Args:
         split: The content of an annotation file.
-        all_used: The data of the loaders. Used images and objects are counted in the first of these
-            that reads the file for the split.
+        all_used: The data of the loaders. If several of them read the file for the split, only the
+            data of the first one are counted.
     """
     counts = (len(part) for part in (split.images, split.annotations, split.classes))
     names = split.name.split(", ")

@@ -93,8 +93,8 @@ def check_left_out(split: Split, used: UsedData) -> list[Problem]:
 def check_objects(split: Split, used: UsedData) -> list[Problem]:
     """Report classes that have boxes, but no object for training or for evaluation.
 
-    Crowds and ignored boxes do not count as objects, and in training neither do boxes without an
-    area.
+    Crowds and ignored boxes do not count as objects. In training, boxes without an area do not
+    count either.
 
     Args:
         split: The content of the annotation file.
