@@ -96,7 +96,8 @@ def _versions() -> Iterator[Check]:
 
 def _owners() -> Mapping[str, list[str]]:
     """Return the distributions that each top-level module belongs to."""
-    # Python 3.9 lacks `packages_distributions`, so the result is empty. `_versions` warns of it.
+    # In Python 3.9, which lacks `packages_distributions`, the result is empty. `_versions` reports
+    # that this Python is too old.
     return getattr(metadata, "packages_distributions", dict)()
 
 

@@ -18,7 +18,7 @@ from mixdet.annotations import is_crowd
 from mixdet.data_check.data_splits import Split
 
 MATCH_IOU = 0.5  # an anchor with this IoU or more is trained to predict the box
-CHUNK = 20_000  # largest number of boxes that are compared at once, and that k-means uses
+CHUNK = 20_000  # at most this many boxes are compared at once, and k-means uses at most this many
 PERCENTILES = (5, 25, 50, 75, 95)
 
 

@@ -16,7 +16,7 @@ from mixdet.images import refuse_foreign_name, resolve_inside
 def check_not_empty(split: Split) -> list[Problem]:
     """Report an annotation file that has no image, or no box of the config's classes.
 
-    Test data without boxes are a note, since their images may be there only to be predicted on.
+    If the test data have no boxes, this is only a note: their images may be meant for prediction.
     """
     if not split.images:
         text = f"no image in {split.ann_file}: add images, or name another ann_file"
@@ -51,7 +51,7 @@ def check_classes(split: Split) -> list[Problem]:
         "missing_classes",
         ERROR,
         split.name,
-        "classes of the config that the annotations lack; all labels after them would be wrong; "
+        "classes of the config that are not in the annotations; the labels would be wrong; "
         f"the file has {', '.join(map(str, names)) or 'no categories'}",
         len(missing),
         (Example(_with_suggestion(name, unused or names)) for name in missing),

@@ -13,8 +13,8 @@ from mixdet.data_check.data_splits import Split
 # Boxes may extend this many pixels beyond their image, because annotations are rounded.
 TOLERANCE = 1.0
 # Another format than (x, y, w, h) is reported only if at least the fraction MIN_OTHER of the boxes
-# fits this other format. If at least the fraction MIN_XYWH of the boxes is inside the images when
-# read as (x, y, w, h), corners and centers are not considered.
+# fits this other format. Corners (x1, y1, x2, y2) and centers (center x, center y, w, h) are tried
+# only if less than the fraction MIN_XYWH of the boxes, read as (x, y, w, h), is inside the images.
 MIN_XYWH, MIN_OTHER = 0.95, 0.98
 
 
@@ -69,14 +69,14 @@ def check_boxes(split: Split) -> list[Problem]:
         (
             "no_area_stated",
             WARNING,
-            "boxes whose `area` is not above 0; width times height is taken, but mmdet's "
+            "boxes whose `area` is not above 0; MixDet uses width times height, but mmdet's "
             "CocoDataset leaves the boxes out: use SafeCocoDataset",
             no_area & ~unstated,
         ),
         (
             "no_area",
             NOTE,
-            "boxes without `area`; width times height is taken",
+            "boxes without `area`; MixDet uses width times height",
             no_area & unstated,
         ),
         (

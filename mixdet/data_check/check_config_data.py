@@ -52,7 +52,7 @@ ANNOTATION_CHECKS = (
 )
 TRAINING_LOADERS = ("train_dataloader", "val_dataloader")
 
-# The last report of `check_before_runner`, by the part of the config that it depends on
+# The last report of `check_before_runner`. The key is the part of the config that was checked.
 _latest: dict[str, DataReport] = {}
 
 
@@ -90,8 +90,8 @@ def quick_report(cfg: Config, loaders: tuple[str, ...]) -> DataReport:
 def check_before_runner(cfg: Config, loaders: tuple[str, ...]) -> None:
     """Make the quick check before a runner builds the model and the data sets.
 
-    The hook of the run, which logs the warnings, takes over the report. In a distributed run only
-    the first process checks.
+    `DataCheckHook` later reuses the report and logs its warnings. In a distributed run, only the
+    first process makes the check.
 
     Args:
         cfg: The config.
@@ -117,7 +117,7 @@ def full_check(cfg: Config) -> DataReport:
         cfg: The config.
 
     Raises:
-        MixDetError: The config has no `CocoDataset` on a local disk. Or an annotation file is
+        MixDetError: The config has no `CocoDataset` on a local disk, or an annotation file is
             missing or is not in COCO's format.
     """
     report, splits = _check(cfg, LOADERS)
@@ -147,7 +147,8 @@ def _check(cfg: Config, loaders: tuple[str, ...]) -> tuple[DataReport, list[Spli
     problems = check_class_names(cfg, loaders)
     malformed = {problem.data for problem in problems}
     sound = tuple(loader for loader in loaders if SPLIT_NAMES[loader] not in malformed)
-    all_used = read_used_data(cfg, sound)  # first, since some data sets write their files
+    # This call comes first, since some data sets write their annotation files when they are built.
+    all_used = read_used_data(cfg, sound)
     splits = read_splits(cfg, loaders)
     problems += _check_annotations(splits)
     for used in all_used:
@@ -160,13 +161,13 @@ def _check_annotations(splits: list[Split]) -> list[Problem]:
     problems = []
     for split in splits:
         for check in ANNOTATION_CHECKS:
-            found = check(split)
-            if split.name == SPLIT_NAMES["test_dataloader"]:  # it may have no truth to score
-                found = [
+            new_problems = check(split)
+            if split.name == SPLIT_NAMES["test_dataloader"]:  # may be meant for prediction only
+                new_problems = [
                     replace(problem, level=NOTE) if problem.code == "no_boxes" else problem
-                    for problem in found
+                    for problem in new_problems
                 ]
-            problems += found
+            problems += new_problems
     for split in splits:
         if split.is_training and "," in split.name:
             text = "the same images are used for training and evaluation; scores on them say little"
@@ -177,7 +178,7 @@ def _check_annotations(splits: list[Split]) -> list[Problem]:
 def _check_used(
     cfg: Config, used: UsedData, splits: list[Split], earlier: list[Problem]
 ) -> list[Problem]:
-    """Check what a run uses of some data: images, objects, batches, and the truth of the metric.
+    """Check the images, objects and batches that a loader yields, and the metric's annotations.
 
     Args:
         cfg: The config.

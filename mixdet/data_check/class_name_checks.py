@@ -14,8 +14,8 @@ from mixdet.data_check.data_problems import ERROR, SPLIT_NAMES, Problem
 def check_class_names(cfg: Config, loaders: tuple[str, ...]) -> list[Problem]:
     """Report data sets whose `metainfo.classes` is not a list of different names.
 
-    mmdet accepts any value. It searches text for each name of the annotation file, and it ignores a
-    misspelled key such as `CLASSES`.
+    mmdet accepts any value. If the value is a string, mmdet looks for each category name as a part
+    of this string. A misspelled key such as `CLASSES` is ignored.
 
     Args:
         cfg: The config.

@@ -25,9 +25,10 @@ class SplitSummary:
         images: Number of images in the file.
         boxes: Number of boxes in the file.
         classes: Number of classes of the config.
-        used_images: Number of images that the data set yields after all filters. None if it cannot
-            be built.
-        objects: Number of objects in these images by class, without crowds and ignored boxes.
+        used_images: Number of images that the data set yields after all filters. None if the data
+            set cannot be built.
+        objects: Number of objects of each class in the used images. Crowds and ignored boxes are
+            not counted.
     """
 
     data: str
@@ -110,8 +111,8 @@ def summarize_split(split: Split, all_used: list[UsedData]) -> SplitSummary:
 
     Args:
         split: The content of an annotation file.
-        all_used: The data of the loaders. The first that reads the file for the same purpose is
-            counted.
+        all_used: The data of the loaders. If several of them read the file for the split, only the
+            data of the first one are counted.
     """
     counts = (len(part) for part in (split.images, split.annotations, split.classes))
     names = split.name.split(", ")

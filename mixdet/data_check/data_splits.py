@@ -77,7 +77,7 @@ class Split:
 
     @cached_property
     def boxes(self) -> np.ndarray:
-        """(n, 4) unchanged `bbox` of each annotation. NaN if not four finite numbers."""
+        """(n, 4) unchanged `bbox` of each annotation. A row is NaN if not four finite numbers."""
         return finite_rows([annotation.get("bbox") for annotation in self.annotations], 4)
 
     @cached_property
@@ -128,7 +128,7 @@ def read_splits(cfg: Config, loaders: tuple[str, ...] = LOADERS) -> list[Split]:
         if malformed_classes(dataset.get("metainfo")):
             continue
         if getattr(dataset_class, "makes_its_data", False) and not Path(ann_file).is_file():
-            continue  # in a distributed run, which has not built the data set yet
+            continue  # a distributed run writes this file later, when it builds the data set
         classes = tuple(dataset_class._load_metainfo(dataset.get("metainfo")).get("classes", ()))
         key = (ann_file, images, classes)
         if key in splits:
@@ -142,7 +142,7 @@ def read_splits(cfg: Config, loaders: tuple[str, ...] = LOADERS) -> list[Split]:
 
 
 def registered(registry: Registry, name: str | type) -> type:
-    """Return the class that the `type` of a config names, or `object` if the registry has none.
+    """Return the class that the `type` of a config names, or `object` if it is not registered.
 
     A `type` may also be the class itself.
     """

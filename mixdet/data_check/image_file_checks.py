@@ -24,8 +24,8 @@ class ImageFiles:
     Attributes:
         split: The split.
         broken: The reason why an image cannot be used, by path of the image.
-        wrong_size: For each image whose size differs from the size in the annotations, a text with
-            both sizes. The keys are paths.
+        wrong_size: Images whose size differs from the size in the annotations. The keys are the
+            paths of the images. The values state both sizes as text.
         paths_by_hash: Paths of the images that have the same content, by hash of the content.
     """
 

@@ -19,7 +19,7 @@ from mixdet.errors import MixDetError
 from mixdet.evaluation import CocoDetectionMetric
 
 TOLERANCE = 1.0  # pixels by which the same box may differ in two annotation files
-MIN_SAME_BOXES = 0.5  # if a smaller fraction of the boxes agrees, the images are others
+MIN_SAME_BOXES = 0.5  # if fewer boxes agree, the two annotation files are about different images
 COCO_METRICS = (CocoDetectionMetric, CocoMetric)
 EVALUATORS = {"val_dataloader": "val_evaluator", "test_dataloader": "test_evaluator"}
 
@@ -27,7 +27,7 @@ EVALUATORS = {"val_dataloader": "val_evaluator", "test_dataloader": "test_evalua
 def check_metrics(
     cfg: Config, used: UsedData, read_content: Callable[[str], dict]
 ) -> list[Problem]:
-    """Compare the metrics that evaluate some data with these data.
+    """Compare the metrics of a data loader with the data of the loader.
 
     `CocoDetectionMetric`, mmdet's `CocoMetric` and mmdet's `VOCMetric` are checked.
 
@@ -37,17 +37,18 @@ def check_metrics(
         read_content: Returns the content of an annotation file by its path. It raises a
             `MixDetError` if the file cannot be read.
     """
-    problems: dict[str, Problem] = {}  # by text: validation and test often share a metric
+    # Validation and test often share a metric, so each text is reported only once.
+    problems: dict[str, Problem] = {}
     for key in (EVALUATORS[loader] for loader in used.loaders if loader in EVALUATORS):
         for metric, parts, samples in _metrics_and_parts(cfg.get(key), used):
             metric_class = registered(METRICS, metric.get("type"))
-            found = []
+            metric_problems = []
             if issubclass(metric_class, VOCMetric):
-                found = _check_annotations_are_loaded(used, key)
+                metric_problems = _check_annotations_are_loaded(used, key)
             elif issubclass(metric_class, COCO_METRICS) and metric_class is not LVISMetric:
-                found = _check_ids(used.name, parts, samples)
-                found += _check_truth(used, parts, metric, key, read_content)
-            for problem in found:
+                metric_problems = _check_ids(used.name, parts, samples)
+                metric_problems += _check_truth(used, parts, metric, key, read_content)
+            for problem in metric_problems:
                 problems.setdefault(problem.text.replace(key, ""), problem)
     return list(problems.values())
 
@@ -79,7 +80,8 @@ def _check_ids(name: str, parts: list[UsedPart], samples: int) -> list[Problem]:
         ERROR,
         name,
         f"image ids that occur in more than one of the joined data sets ({files}); the metric "
-        "takes their images for one: join the files to one with different ids, or validate on one",
+        "cannot tell their images apart: join the files into one file with different ids, or "
+        "validate on one data set only",
         len(shared),
         (Example(f"image id {image_id}") for image_id in shared),
     )
@@ -98,7 +100,7 @@ def _check_truth(
     key: str,
     read_content: Callable[[str], dict],
 ) -> list[Problem]:
-    """Compare the annotation file of a COCO metric with the data set's own."""
+    """Compare the annotation file of a COCO metric with the annotation file of the data set."""
     ann_file = metric.get("ann_file")
     scores_all = issubclass(registered(METRICS, metric["type"]), CocoMetric)
     if not ann_file:
@@ -119,7 +121,7 @@ def _check_truth(
         return problem_list("metric_file_broken", ERROR, used.name, f"{key}: {error}", 1)
     problems = []
     is_own = [os.path.realpath(file) for file in own_files] == [os.path.realpath(ann_file)]
-    if not is_own:  # the checks of the data set's own file find the same problems
+    if not is_own:  # other checks already compare the data set with its own file
         problems = _check_categories(used.name, parts[0].classes, metric, content, key)
         problems += _check_images(used.name, parts, content, f"{key} ({ann_file})", remedy)
     seen = {image_id for part in parts for image_id in part.image_ids}
@@ -130,7 +132,7 @@ def _check_truth(
             WARNING,
             used.name,
             f"images of {key} that the data set does not yield; CocoMetric counts their objects as "
-            "missed, so use CocoDetectionMetric, or a file of only these images",
+            "missed: use CocoDetectionMetric, or a file of only the images that are yielded",
             len(unseen),
             (Example(str(image.get("file_name"))) for image in unseen),
         )
@@ -159,7 +161,7 @@ def _check_categories(
 def _check_images(
     name: str, parts: list[UsedPart], content: dict, file: str, remedy: str
 ) -> list[Problem]:
-    """Report a metric's file that lacks images of the data, or shows other images by their ids."""
+    """Report a metric's file that lacks image ids of the data, or uses them for other images."""
     truth = {image.get("id"): image for image in content["images"]}
     unknown = [
         (image_id, path)
@@ -179,7 +181,7 @@ def _check_images(
         if len(same):
             share = float(same.mean())
             text = f"{100 * (1 - share):.0f} % of the boxes of {part.ann_file} are not in {file}"
-        else:  # without boxes, only the names can tell
+        else:  # there are no boxes, so compare the file names of the images
             stems = [PurePath(str(truth[i].get("file_name"))).stem for i in part.image_ids]
             equal = [
                 PurePath(path).stem == stem for path, stem in zip(part.paths, stems, strict=True)
@@ -203,7 +205,12 @@ def _boxes_by_image(content: dict) -> dict[object, np.ndarray]:
 
 
 def _same_boxes(part: UsedPart, boxes: dict[object, np.ndarray]) -> np.ndarray:
-    """Return for each box of a data set whether it is among `boxes`, (x, y, w, h), of its image."""
+    """Return for each box of a data set whether `boxes` has the same box for the same image.
+
+    Args:
+        part: The data of the data set.
+        boxes: (n, 4) boxes, (x, y, w, h), by image id.
+    """
     own = np.hstack([part.boxes[:, :2], part.boxes[:, 2:] - part.boxes[:, :2]])
     same = np.zeros(len(own), bool)
     for index, (image, box) in enumerate(zip(part.image_of_box, own, strict=True)):
@@ -233,7 +240,7 @@ def _check_instances_are_packed(used: UsedData, key: str) -> list[Problem]:
 
 
 def _words(node) -> Iterator[str]:
-    """Yield every text and class name in a config."""
+    """Yield every string in a config, and the name of every class."""
     if isinstance(node, dict):
         node = list(node.values())
     if isinstance(node, (list, tuple)):

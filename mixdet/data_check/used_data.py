@@ -62,7 +62,7 @@ class UsedData:
         loaders: The data loaders that yield these data.
         dataset_cfg: The config of the data set.
         samples: The length of the data set, with the repetitions of wrappers like `RepeatDataset`.
-        parts: The data set's annotation files.
+        parts: The used images of each annotation file of the data set.
         error: Why the data set cannot be built, or None.
     """
 
@@ -107,17 +107,17 @@ def read_used_data(cfg: Config, loaders: tuple[str, ...]) -> list[UsedData]:
         cfg: The config.
         loaders: Names of the data loaders to read.
     """
-    found: list[UsedData] = []
+    all_used: list[UsedData] = []
     for loader in loaders:
         dataset_cfg = (cfg.get(loader) or {}).get("dataset")
-        same = next((used for used in found if used.dataset_cfg == dataset_cfg), None)
+        same = next((used for used in all_used if used.dataset_cfg == dataset_cfg), None)
         if same:
             same.loaders.append(loader)
             continue
         plain_cfg = _without_transforms(dataset_cfg)
         if plain_cfg is not None:
-            found.append(_read(UsedData([loader], dataset_cfg), plain_cfg))
-    return found
+            all_used.append(_read(UsedData([loader], dataset_cfg), plain_cfg))
+    return all_used
 
 
 @pause_garbage_collection()
@@ -135,7 +135,7 @@ def _read(used: UsedData, plain_cfg: dict) -> UsedData:
 
 
 def _without_transforms(dataset_cfg) -> dict | None:
-    """Return the config of a data set without its transforms, or None if it is not to be built."""
+    """Return the config of a data set without its transforms, or None if it cannot be checked."""
     if not isinstance(dataset_cfg, dict) or "type" not in dataset_cfg:
         return None
     plain = dict(dataset_cfg)

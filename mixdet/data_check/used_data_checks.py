@@ -19,7 +19,7 @@ from mixdet.data_check.data_problems import ERROR, NOTE, WARNING, Example, Probl
 from mixdet.data_check.data_splits import Split, finite_rows, registered
 from mixdet.data_check.used_data import UsedData
 
-# A larger fraction of images without boxes is not expected to be left out on purpose.
+# If a larger fraction of the images is left out for having no boxes, this is reported as a warning.
 MAX_LEFT_OUT = 0.1
 ENDLESS_SAMPLERS = (InfiniteSampler, MultiDataSampler, MultiSourceSampler)
 
@@ -70,8 +70,8 @@ def check_left_out(split: Split, used: UsedData) -> list[Problem]:
     others = len(left_out) - int((small | empty).sum())
     reasons = (
         (int(small.sum()), f"smaller than min_size={min_size} of the data set's filter_cfg"),
-        (int(empty.sum()), "without a box of its classes (filter_empty_gt=True in filter_cfg)"),
-        (others, "not chosen by its `indices` or by a filter of its own"),
+        (int(empty.sum()), "without a box of the classes (filter_empty_gt=True in filter_cfg)"),
+        (others, "not chosen by the data set's `indices` or by another filter of its class"),
     )
     text = ", ".join(f"{count:,} {reason}" for count, reason in reasons if count)
     if not used.image_count:
@@ -91,9 +91,10 @@ def check_left_out(split: Split, used: UsedData) -> list[Problem]:
 
 
 def check_objects(split: Split, used: UsedData) -> list[Problem]:
-    """Report classes that have boxes, but no object to learn from or to be found.
+    """Report classes that have boxes, but no object for training or for evaluation.
 
-    Crowds and ignored boxes are no objects. In training, boxes without an area are none either.
+    Crowds and ignored boxes do not count as objects. In training, boxes without an area do not
+    count either.
 
     Args:
         split: The content of the annotation file.
@@ -101,20 +102,20 @@ def check_objects(split: Split, used: UsedData) -> list[Problem]:
     """
     reasons: dict[str, Counter] = {}
     used_ids, _ = _of_file(split, used)
-    found = {name for name, count in used.objects.items() if count and used.is_training}
+    with_objects = {name for name, count in used.objects.items() if count and used.is_training}
     for annotation in _of_classes(split):
         name = split.category_name_by_id[annotation["category_id"]]
-        if name in found:
+        if name in with_objects:
             continue
         reason = _why_no_object(annotation, used_ids, used.is_training)
         if reason is None and not used.is_training:
-            found.add(name)
+            with_objects.add(name)
         reasons.setdefault(name, Counter())[reason] += 1
-    lost = {name: counts for name, counts in reasons.items() if name not in found}
+    lost = {name: counts for name, counts in reasons.items() if name not in with_objects}
     purpose = "to learn from" if used.is_training else "to be found"
-    if lost and not found:
+    if lost and not with_objects:
         total = sum(lost.values(), Counter())
-        text = f"no object {purpose}: {_describe(total)}; correct this where a box is one object"
+        text = f"no object {purpose}: {_describe(total)}; correct the boxes that are one object"
         level = NOTE if used.name == "test" else ERROR
         return problem_list("no_objects", level, used.name, text, 1)
     return problem_list(
@@ -143,12 +144,12 @@ def check_batches(used: UsedData, loader: str, settings: dict, processes: int) -
         return []
     batch_sampler = settings.get("batch_sampler") or {}
     batch = batch_sampler.get("batch_size") or settings.get("batch_size", 1)
-    samples = math.ceil(used.samples / processes)  # the samplers pad, so that all have as many
+    samples = math.ceil(used.samples / processes)  # every process gets the same number
     limit = settings.get("num_batch_per_epoch")
     if limit and limit * batch * processes > used.samples:
         text = (
-            f"{used.samples:,} images are fewer than the {limit:,} batches of {batch} of "
-            f"{loader}.num_batch_per_epoch: set it to {samples // batch}"
+            f"{used.samples:,} images cannot fill the {limit:,} batches of {batch} images that "
+            f"{loader}.num_batch_per_epoch asks for: set it to {samples // batch}"
         )
         return problem_list("too_few_images", ERROR, used.name, text, 1)
     if not (settings.get("drop_last") or batch_sampler.get("drop_last")):

@@ -91,7 +91,7 @@ class ImageList(list):
         torch.stack(stored, out=shared.tensor)
         return _unstack, (shared, channels_last)
 
-    # torch calls copy.copy when it pins memory. Without this method, that would call __reduce__.
+    # torch calls copy.copy when it pins memory. Without this method, copy.copy calls __reduce__.
     def __copy__(self) -> ImageList:
         return ImageList(self)
 

@@ -65,8 +65,8 @@ class BatchedDetDataPreprocessor(DetDataPreprocessor):
             if not isinstance(images, Tensor):
                 if not have_one_shape(images):
                     raise MixDetError(
-                        "model.data_preprocessor.photometric: the images of a batch are not of one "
-                        "size: resize them in the pipeline, or give photometric to SSDRandomCrop"
+                        "model.data_preprocessor.photometric: the images of a batch have different "
+                        "sizes: resize them in the pipeline, or give photometric to SSDRandomCrop"
                     )
                 images = stack_images(images)
             draws = [self.photometric.draw() for _ in images]
@@ -76,7 +76,7 @@ class BatchedDetDataPreprocessor(DetDataPreprocessor):
         return super().forward(data, training)
 
     def _takes_one_pass(self, inputs: Any) -> bool:
-        """Tell whether `_in_one_pass` supports the inputs. They must not need padding."""
+        """Tell whether `_in_one_pass` supports the inputs. Padding is not supported."""
         return (
             self.device.type == "cpu"
             and self._enable_normalize

@@ -35,7 +35,7 @@ class DigitScenes(SafeCocoDataset):
             because the folder contains other files.
     """
 
-    makes_its_data: ClassVar[bool] = True  # Checks before a run then report no missing files.
+    makes_its_data: ClassVar[bool] = True  # The checks before a run accept that files are missing.
 
     METAINFO: ClassVar[dict] = {
         "classes": CLASSES,

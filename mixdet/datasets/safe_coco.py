@@ -29,7 +29,7 @@ from mixdet.images import (
 
 
 class NormalizedCOCO(COCO):
-    """mmdet's `COCO` of annotations that `read_annotations` has normalized.
+    """mmdet's `COCO` for an annotation file, after `read_annotations` has normalized the file.
 
     Args:
         annotation_file: The annotation file.
@@ -95,8 +95,8 @@ class SafeCocoDataset(CocoDataset):
                 "tools/check_data.py shows what is wrong"
             ) from error
         if not hasattr(self, "_broken"):
-            # One byte per image, in memory that the workers share. No lock is needed, and an image
-            # that several workers find broken counts once.
+            # One byte per image, in memory that the workers share. The workers only set bytes to 1,
+            # so they need no lock, and an image counts once even if several workers find it broken.
             self._broken = torch.zeros(len(self), dtype=torch.uint8).share_memory_()
 
     def parse_data_info(self, raw_data_info: dict) -> dict:

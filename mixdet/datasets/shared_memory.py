@@ -1,8 +1,8 @@
 """Shared memory blocks that a data loading worker reuses for many batches.
 
 torch allocates new shared memory for every tensor that a worker sends, and the kernel clears this
-memory first. For eight images of 320 x 320 pixels this took longer than reading and augmenting the
-images. A worker may reuse a block of this module as soon as the training process has freed the
+memory first. For eight images of 320 x 320 pixels, the allocation took longer than reading and
+augmenting them. A worker may reuse a block of this module as soon as the training process freed the
 tensor in the block. The system frees the blocks when the worker ends.
 """
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 API = "/gradio_api"
-MAX_MESSAGE = 64 * 1024  # bytes of a request other than an upload
+MAX_MESSAGE = 64 * 1024  # largest size in bytes of a request that uploads no file
 ROUTES = re.compile(
     r"(GET|HEAD) /(config|theme\.css|manifest\.json|favicon\.ico|robots\.txt|(static|assets)/.+)?"
     rf"|GET {API}/(info|app_id|theme\.css|startup-events|upload_progress|queue/data|heartbeat/\w+)"

@@ -113,7 +113,7 @@ def _load_detectors(
     detectors = {}
     for model in models:
         name = "/".join(Path(model).resolve().parts[-2:])
-        # Beside a folder, a checkpoint is left out. Alone, it is refused by the detector
+        # `runtime` is for folders only. If no model is a folder, `Detector` refuses `runtime`.
         runs_it = model in folders or not folders
         detector = Detector(model, runtime=runtime if runs_it else None, threads=threads)
         detectors[name if name not in detectors else str(model)] = detector

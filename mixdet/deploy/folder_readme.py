@@ -20,7 +20,7 @@ In Python:
 
     from mixdet.inference import Detector
 
-    # The path of this folder. It needs NumPy, OpenCV and {runtimes}, but not torch
+    # Give the path of this folder. MixDet then needs NumPy, OpenCV and {runtimes}, but not torch.
     detector = Detector("{name}")
     detections = detector("image.jpg")  # .boxes, .scores, .labels and .names
 

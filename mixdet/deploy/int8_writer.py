@@ -127,7 +127,7 @@ class Int8Writer:
                     ratios[block] = signal_to_noise(float_outputs, _outputs(path, inputs))
             self._ranking = sorted(ratios, key=ratios.__getitem__)
             for block in self._ranking:
-                print(f"{block} alone in 8 bits: {ratios[block]:.1f} dB", flush=True)
+                print(f"only {block} in 8 bits: {ratios[block]:.1f} dB", flush=True)
         return self._ranking
 
     def _mean_ap(self, target: str, folder: Path) -> float:
@@ -145,8 +145,8 @@ def fewest_float_blocks(blocks: int, keeps_mean_ap: Callable[[int], bool]) -> in
     Args:
         blocks: The number of all blocks. With all blocks in float nothing is quantized, so the
             function does not try this number.
-        keeps_mean_ap: Returns whether a number of blocks in float keeps the mAP. The search assumes
-            that any larger number keeps it too.
+        keeps_mean_ap: Returns whether a number of blocks in float keeps the mAP. If a number keeps
+            the mAP, the search assumes that every larger number keeps the mAP too.
     """
     if keeps_mean_ap(0):
         return 0

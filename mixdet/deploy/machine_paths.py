@@ -1,4 +1,4 @@
-"""Leave the folders of this machine out of what an export writes."""
+"""Remove the folder names of this machine from the texts that an export writes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any
 
 # A local file in a text: a URL such as file:///a/b, or an absolute path of at least two names, such
-# as /a/b, ~/a/b, C:\a\b or \\host\a\b. What follows a letter or a scheme, such as https:, is none.
+# as /a/b, ~/a/b, C:\a\b or \\host\a\b. Relative paths (a/b/c) and other URLs (https://a/b) do not
+# match, since their slashes follow a letter or a scheme.
 _LOCAL_FILE = re.compile(
     r"""(?:file|sqlite):[\\/]+[^\s'"<>|]+
     |(?:(?<![\w./\\~:-])(?:~[\w.-]*|[A-Za-z]:)?|(?<=:)(?=/[^/]))

@@ -16,7 +16,7 @@ def write_onnx(model: onnx.ModelProto, path: str | os.PathLike) -> None:
     - The nodes are sorted topologically. Converters append new nodes at the end.
     - The metadata and documentation of nodes, values and graphs are left out: torch's exporter
       stores the stack trace of every node there. The metadata of the model is kept.
-    - The types and shapes between the nodes are inferred again. Converters can leave old types.
+    - The types and shapes between the nodes are inferred again. Converters can leave wrong types.
 
     Args:
         model: The network. It is not changed.

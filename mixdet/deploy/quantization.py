@@ -31,8 +31,8 @@ SQUEEZE_EXCITE = "se"
 # enough. An output of stride 8 has 1/64, which is not.
 FLOAT_DEPTHWISE_AREA = 1 / 32
 # Number of 8-bit channels in one row of an AMX tile. On CPUs with AMX, OpenVINO 2026.4 can compute
-# wrong numbers for a grouped 1x1 convolution. This happens if its groups have more channels than a
-# row, and not a multiple of a row. A later version of OpenVINO may need no exception.
+# wrong numbers for a grouped 1x1 convolution. This happens if the number of channels of a group is
+# above this number and not a multiple of it. A later version of OpenVINO may need no exception.
 AMX_ROW_CHANNELS = 64
 
 
@@ -44,7 +44,8 @@ def blocks_of_nodes(model: onnx.ModelProto, squeeze_excite: bool = True) -> dict
 
     Args:
         model: A network in ONNX whose nodes still have the metadata of torch's exporter, which
-            state the module of each node. `mixdet.deploy.onnx_file.write_onnx` leaves them out.
+            state the module of each node. `mixdet.deploy.onnx_file.write_onnx` removes the
+            metadata.
         squeeze_excite: False leaves out the nodes of squeeze-excite.
 
     Returns:

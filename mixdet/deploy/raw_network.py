@@ -47,7 +47,7 @@ class RawNetwork(nn.Module):
             coder = type(getattr(head, "bbox_coder", None)).__name__
             raise MixDetError(
                 "export supports SSDHead and MixConvSSDHead with DeltaXYWHBBoxCoder only; "
-                f"model.bbox_head is {type(head).__name__}, its bbox_coder {coder}"
+                f"model.bbox_head is {type(head).__name__}, and its bbox_coder is {coder}"
             )
         self.input_wh = pipeline_input_wh(trained.pipeline)
         self.detector = fuse(trained.model.cpu(), target, int8=int8)
@@ -170,8 +170,8 @@ def postprocess_settings(trained: TrainedNetwork) -> dict[str, Any]:
     """Return the thresholds of a detector's `test_cfg`, as `mixdet.json` holds them.
 
     Raises:
-        MixDetError: The NMS of the config is not of the type `nms`, or its only option is not
-            `iou_threshold`.
+        MixDetError: The NMS of the config is not of the type `nms`, lacks `iou_threshold`, or has
+            other options.
     """
     cfg = trained.cfg.model.get("test_cfg") or {}
     nms = dict(cfg.get("nms") or {})

@@ -1,4 +1,4 @@
-"""Convert networks to ONNX. Those of kind end2end also have ONNX nodes for NMS."""
+"""Convert networks to ONNX. Networks of the kind `end2end` also get ONNX nodes for NMS."""
 
 from __future__ import annotations
 

@@ -18,8 +18,8 @@ from mixdet.inference.trained import TrainedNetwork
 BOX_TOLERANCE = 0.1  # pixels
 SCORE_TOLERANCE = 1e-4
 MEAN_AP_TOLERANCE = 0.0005
-# A box has a counterpart if the other detector finds a box of the same class that differs by less
-# than this, in pixels and in score.
+# A box has a counterpart if the other detector finds a box of the same class whose coordinates
+# differ by less than MATCH_PIXELS and whose score differs by less than MATCH_SCORE.
 MATCH_PIXELS, MATCH_SCORE = 1, 0.01
 # Tolerated fraction of boxes without a counterpart. Rounding can decide which of two boxes with
 # nearly equal scores NMS keeps, and whether a box passes the score threshold.
@@ -33,7 +33,7 @@ class VerificationReport:
     Attributes:
         images: Number of images that were compared.
         boxes: Number of boxes that PyTorch detects.
-        unmatched: Number of boxes without a counterpart: those of PyTorch plus those of the folder.
+        unmatched: Number of boxes without a counterpart. Boxes of both detectors are counted.
         box_difference: Largest difference between the coordinates of two matched boxes, in pixels
             of the image.
         score_difference: Largest difference between the scores of two matched boxes.
@@ -76,8 +76,8 @@ class VerificationReport:
             lost = self.mAP_torch - self.mAP
             if lost > self.max_drop:
                 raise MixDetError(
-                    f"mAP is {self.mAP:.4f}, and {self.mAP_torch:.4f} in PyTorch: it loses more "
-                    f"than --max-drop {self.max_drop}"
+                    f"mAP is {self.mAP:.4f}, and {self.mAP_torch:.4f} in PyTorch: the file loses "
+                    f"more than --max-drop {self.max_drop}"
                 )
             return
         faults = []

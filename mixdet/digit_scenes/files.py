@@ -116,7 +116,7 @@ def ensure_digit_scenes(root: str | os.PathLike, progress: bool = True) -> Path:
 
 
 def read_parameters(root: Path) -> dict[str, int] | None:
-    """Return the version and the arguments of a folder's digit scenes, or None if it has none."""
+    """Return the version and arguments of a folder's digit scenes, or None if there are none."""
     parameters = []
     for split in SPLITS:
         try:

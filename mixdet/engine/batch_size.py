@@ -18,12 +18,12 @@ def accumulated_batches(runner: Runner) -> int:
 
 
 def scale_lr_by_accumulated_batches(runner: Runner) -> None:
-    """Let mmengine's scaling of the learning rate count the batches that are accumulated.
+    """Make mmengine count accumulated batches when it scales the learning rate.
 
     mmengine multiplies the learning rate by the batch size of all processes, divided by
     `auto_scale_lr.base_batch_size`. It leaves out `optim_wrapper.accumulative_counts`, although it
-    divides the loss by this number. The function divides the base by the number instead. It must be
-    called before the optimizer is built. Further calls change nothing.
+    divides the loss by this number. To correct this, the function divides `base_batch_size` by the
+    number. It must be called before the optimizer is built. Further calls change nothing.
     """
     scale = runner.cfg.get("auto_scale_lr") or {}
     if scale.get("enable") and "base_batch_size" in scale:

@@ -102,7 +102,7 @@ def filters(**values):
     [
         (filters(min_size=32), shrink(3), "warning", 3, "3 smaller than min_size=32"),
         (filters(min_size=65), None, "error", IMAGES, "no image remains"),
-        (filters(filter_empty_gt=True), empty(1), "note", 1, "1 without a box of its classes"),
+        (filters(filter_empty_gt=True), empty(1), "note", 1, "1 without a box of the classes"),
         (filters(filter_empty_gt=True), empty(7), "warning", 7, "filter_empty_gt=True"),
         (
             filters(filter_empty_gt=True, min_size=32),

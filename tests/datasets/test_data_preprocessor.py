@@ -175,5 +175,5 @@ def test_the_seed_determines_the_distortion_of_training_images():
 
 def test_distortion_refuses_images_of_several_sizes():
     model = BatchedDetDataPreprocessor(photometric={}, **COMMON)
-    with pytest.raises(MixDetError, match="not of one size"):
+    with pytest.raises(MixDetError, match="have different sizes"):
         model(batch([(8, 10), (6, 10), (9, 4)]), training=True)

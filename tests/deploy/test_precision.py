@@ -135,7 +135,7 @@ def test_export_fails_if_map_drops_too_much(trained, tmp_path):
     """With a `max_drop` of -1 every export fails. The earlier export stays and can be loaded."""
     export(*trained, tmp_path, check=False)
     before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
-    with pytest.raises(MixDetError, match=r"it loses more than --max-drop -1") as error:
+    with pytest.raises(MixDetError, match=r"the file loses more than --max-drop -1") as error:
         export(*trained, tmp_path, precision="fp16", max_drop=-1.0)
     [refused] = tmp_path.glob("unverified_*")
     assert str(refused) in str(error.value)
@@ -239,7 +239,7 @@ def test_every_block_stays_in_float_if_no_drop_is_allowed(trained, tmp_path, cap
     blocks = manifest["float_layers"]["onnx"]
     assert len(blocks) == 7
     printed = capsys.readouterr().out
-    pattern = "{} alone in 8 bits: (\\S+) dB"
+    pattern = "only {} in 8 bits: (\\S+) dB"
     matches = [re.search(pattern.format(re.escape(block)), printed) for block in blocks]
     ratios = [float(match.group(1)) for match in matches]
     assert ratios == sorted(ratios)

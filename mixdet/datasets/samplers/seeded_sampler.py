@@ -19,7 +19,7 @@ class SampleIndex(int):
     another way.
 
     Attributes:
-        key: (seed, epoch, index), where the index is the one into the outermost data set.
+        key: (seed, epoch, index). This index is an index into the outermost data set.
     """
 
     key: tuple[int, int, int]

@@ -89,7 +89,7 @@ def distort(
         image: (H, W, 3) uint8, BGR.
         draw: The distortion.
         shown: Rows and columns of the image to distort. All other pixels have the color `fill`.
-        fill: Color of the pixels outside `shown`, BGR. It is distorted only once.
+        fill: Color of the pixels outside `shown`, BGR, before the distortion.
 
     Returns:
         (H, W, 3) float32.

@@ -68,8 +68,9 @@ class SSDRandomCrop(BaseTransform):
     at a reduced size. The random numbers come from NumPy's global generator, which `SeedSample`
     seeds.
 
-    In an image of reduced size, the crop is enlarged to whole pixels of this image. On each side
-    this adds less than one pixel of the output. The boxes are computed for the enlarged crop.
+    If an image is decoded at a reduced size, the crop is enlarged to whole pixels of the reduced
+    image. Each side of the crop moves by less than one pixel of the output. The boxes are computed
+    for the enlarged crop.
 
     Required keys: img_path, and the annotations. If gt_bboxes (`HorizontalBoxes`), gt_bboxes_labels
     and gt_ignore_flags exist, the annotations are read from these keys. Otherwise they are read
@@ -232,7 +233,7 @@ class SSDRandomCrop(BaseTransform):
 
 
 def _visible_slice(start: int, length: int, factor: float, size: int) -> slice:
-    """Return the rows, or the columns, of a resized crop that may show pixels of the image.
+    """Return the range of rows, or of columns, in which a resized crop may show the image.
 
     The range may be a little too large, but never too small.
 

@@ -25,7 +25,7 @@ RESTORED_PREFIXES = (
     *(f"optim_wrapper.{key}" for key in RESTORED_OPTIM_WRAPPER_KEYS),
     "param_scheduler",
 )
-MAX_NAMED_CHANGES = 5  # in a line of the log
+MAX_NAMED_CHANGES = 5  # largest number of changed settings that a line of the log names
 
 
 @HOOKS.register_module()
@@ -62,7 +62,7 @@ class CheckpointFitHook(Hook):
 
 
 def _log_changes(runner: Runner, checkpoint: dict) -> None:
-    """Log the settings that differ. Reset those without effect to the checkpoint's values."""
+    """Log the changed settings. Settings without effect get the checkpoint's values again."""
     try:
         earlier = parse_config(checkpoint["meta"]["cfg"])
         changes = changed_settings(parse_config(runner.cfg.pretty_text), earlier)
@@ -92,7 +92,7 @@ def _log_changes(runner: Runner, checkpoint: dict) -> None:
 
 
 def changed_settings(config: dict, earlier: dict) -> list[str]:
-    """List the settings of a recipe that changed, such as `train_cfg.max_epochs=6 (was 3)`.
+    """List the settings in `RECIPE_KEYS` that changed, such as `train_cfg.max_epochs=6 (was 3)`.
 
     Args:
         config: The config of a run.

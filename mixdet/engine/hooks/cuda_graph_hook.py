@@ -60,7 +60,7 @@ class CudaGraphHook(Hook):
     def before_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: dict | None = None
     ) -> None:
-        """Capture the network before the first iteration, for the size of its batch."""
+        """Capture the network before the first iteration, for the size of the first batch."""
         if runner.model.graphed is None:
             images = len(data_batch["inputs"])
             capture(runner.model, images, runner.optim_wrapper.optim_context(runner.model))
@@ -109,7 +109,7 @@ def capture(model: SSDLite, images: int, context: AbstractContextManager) -> Non
 
 
 class _HeadOutputs(nn.Module):
-    """A module whose `forward` is `SSDLite.outputs`. In a module, torch finds the parameters."""
+    """A module whose `forward` is `SSDLite.outputs`. torch needs a module to find the weights."""
 
     def __init__(self, model: SSDLite) -> None:
         super().__init__()
@@ -120,7 +120,10 @@ class _HeadOutputs(nn.Module):
 
 
 def _uncached_autocast() -> AbstractContextManager:
-    """Return the current autocast without its cache, so each run of the graph casts the weights."""
+    """Return the current autocast without its cache.
+
+    Each run of the graph then casts the current weights, instead of using old casts.
+    """
     return torch.autocast(
         "cuda",
         dtype=torch.get_autocast_dtype("cuda"),

@@ -12,7 +12,7 @@ from mixdet.data_check import quick_report
 
 @HOOKS.register_module()
 class DataCheckHook(Hook):
-    """Stop a run whose data are unusable, and log what it uses and the warnings about its data.
+    """Stop a run whose data are unusable. Log warnings, and how many images and objects are used.
 
     The hook reads the annotation files and lists the image folders, but opens no image.
     `tools/check_data.py` opens the images too, and shows examples.

@@ -17,7 +17,7 @@ from torch import nn
 from mixdet.engine.hooks.seed_iteration_hook import SeedIterationHook
 from mixdet.errors import MixDetError
 
-MAX_IMAGE_NAMES = 8  # in an error message
+MAX_IMAGE_NAMES = 8  # largest number of images that an error message names
 
 
 @HOOKS.register_module()
