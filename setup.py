@@ -10,7 +10,7 @@ HERE = Path(__file__).parent
 
 
 class BuildWithConfigs(build_py):
-    """Copy configs and tools into `mixdet/.mim`, where mim and `mixdet/config/shipped.py` look."""
+    """Copy configs and tools into `mixdet/.mim`. mim and `mixdet/config/shipped.py` look there."""
 
     def run(self) -> None:
         super().run()

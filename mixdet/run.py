@@ -34,8 +34,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--trust-checkpoint",
         action="store_true",
-        help="load checkpoints with pickled objects, which can run any code: only from a source "
-        "that you trust",
+        help="load checkpoints with pickled objects, which can run any code: use this only for "
+        "files from a source that you trust",
     )
     parser.add_argument("script", type=Path, help="path of the script")
     parser.add_argument("args", nargs=argparse.REMAINDER, help="arguments of the script")

@@ -61,7 +61,10 @@ def onednn_has_bfloat16() -> bool:
 
 
 def cpu_has_avx512_bfloat16() -> bool:
-    """Tell whether this x86 CPU has bfloat16, if torch lacks `torch.cpu.get_capabilities`."""
+    """Tell whether this x86 CPU has AVX-512 bfloat16.
+
+    Only a torch without `torch.cpu.get_capabilities` needs this function.
+    """
     return torch.cpu._is_avx512_bf16_supported()
 
 
@@ -87,7 +90,7 @@ def depthwise_backward(
 
 
 def silu_backward_(grad: Tensor, x: Tensor) -> Tensor:
-    """Return the gradient of `F.silu` at `x`. The memory of `x` is overwritten with it."""
+    """Return the gradient of `F.silu` at `x`. The result overwrites `x` in memory."""
     return torch.ops.aten.silu_backward.grad_input(grad, x, grad_input=x)
 
 

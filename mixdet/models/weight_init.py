@@ -77,9 +77,9 @@ class TimmPretrained:
             return timm.models.load_state_dict_from_hf(page, weights_only=True), name
         except Exception as error:  # a missing network, proxy or page raises various errors
             raise MixDetError(
-                f"init_cfg: cannot download the weights of {name} ({type(error).__name__}): on a "
-                f"machine with a network get model.safetensors from huggingface.co/{page}, and set "
-                "init_cfg.checkpoint to that file"
+                f"init_cfg: cannot download the weights of {name} ({type(error).__name__}): "
+                f"download model.safetensors from huggingface.co/{page} on another machine, and "
+                "set init_cfg.checkpoint to that file"
             ) from error
 
 

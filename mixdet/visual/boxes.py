@@ -114,7 +114,7 @@ def draw_label(
 ) -> None:
     """Write a text on a colored background beside a box. A wide text is broken into lines.
 
-    Five positions are tried: above the box at its left and right end, below the box at both ends,
+    Five positions are tried: above and below the box, each aligned with its left or its right side,
     and inside its upper left corner. The chosen position hides the least area of other labels.
     Among equal positions, the one that hides the least area of the box is chosen.
 

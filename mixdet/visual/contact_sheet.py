@@ -37,7 +37,7 @@ BACKGROUND_COLOR, CAPTION_COLOR = (32, 32, 36), (190, 190, 195)
 CORRECT, WRONG, ON_CROWD = 1, 0, -1
 MATCH_IOU = 0.5
 MARGIN = 8
-HEADING_SIZE, LABEL_SIZE = 17, 14  # of the font, in pixels
+HEADING_SIZE, LABEL_SIZE = 17, 14  # font sizes in pixels
 MIN_WIDTH, LEGEND_HEIGHT = 800, 26  # pixels that the legend needs
 
 
@@ -131,7 +131,7 @@ def write_contact_sheet(
     tile: int = 320,
     title: str = "",
 ) -> Path:
-    """Draw a grid of images with their true and predicted boxes, below a legend.
+    """Draw a legend and, below it, a grid of images with their true and predicted boxes.
 
     Predicted boxes are solid: red if wrong, otherwise green. True boxes are dashed: white if
     detected, yellow if missed.
@@ -219,13 +219,13 @@ def read_sheet_images(
     """Read evenly spaced images of an annotation file, with their true and predicted boxes.
 
     Args:
-        truth: The boxes, the classes and the images that the evaluation scored. The path of an
-            annotation file means everything in this file.
+        truth: The boxes, the classes and the images that the evaluation scored. If this is the path
+            of an annotation file, everything in the file counts.
         image_root: Folder that the `file_name` entries are relative to.
         results_json: COCO results: a list of `image_id`, `category_id`, `bbox` (x, y, w, h) and
             `score`. `CocoDetectionMetric` writes this file if `results_file` is set, and mmdet's
-            `CocoMetric` if `outfile_prefix` is set. Results of other classes or images of the
-            annotation file are left out.
+            `CocoMetric` if `outfile_prefix` is set. Results of classes or images that the
+            evaluation did not score are left out.
         count: Number of images.
 
     Returns:
@@ -247,7 +247,8 @@ def read_sheet_images(
     for index in chosen:
         image = images[index]
         true = scored.boxes(image["id"])
-        predicted = [each for each in predictions[image["id"]] if each["category_id"] in labels]
+        results = predictions[image["id"]]
+        predicted = [result for result in results if result["category_id"] in labels]
         items.append(
             SheetImage(
                 Path(image_root) / image["file_name"],
@@ -292,7 +293,7 @@ def draw_sheet_image(image: SheetImage, classes: Sequence[str], tile: int) -> Im
 def _draw_legend(
     draw: ImageDraw.ImageDraw, images: Sequence[SheetImage], corner: tuple[int, int]
 ) -> None:
-    """Draw the meaning of the colors, with the number of boxes of each, in one row."""
+    """Draw one row that explains the colors and states the number of boxes in each color."""
     correct = sum(image.correct for image in images)
     wrong = sum(image.wrong for image in images)
     objects = sum(image.objects for image in images)
@@ -310,7 +311,7 @@ def _draw_legend(
 
 
 def _caption(image: SheetImage, width: int) -> tuple[FittedText, tuple[int, int, int]]:
-    """Return the title and the counts of an image in lines of the given width, and their color."""
+    """Return the caption of an image, broken at the given width, and the color of its text."""
     counts = f"{image.correct} of {image.objects} detected" if image.objects else "no objects"
     counts += f", {image.wrong} wrong" if image.wrong else ""
     flawless = not image.wrong and image.correct == image.objects

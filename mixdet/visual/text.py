@@ -1,4 +1,4 @@
-"""Text on images: a font that has the letters, and lines that fit a width."""
+"""Draw text on images, in a font that has its letters and in lines that fit a width."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from PIL import ImageDraw, ImageFont
 # An escape, such as \u732b, that a text itself contains. Its backslash is doubled.
 ESCAPE = re.compile(r"\\[\\nrtuUx]")
 ASCII = frozenset(map(chr, range(128)))
-# Fonts that have a glyph for every character, which says nothing about the character
+# Fonts that claim to have every character, but draw only placeholders or nothing
 PLACEHOLDER_FONTS = re.compile("last ?resort|adobe ?blank|fallback|tofu", re.IGNORECASE)
 
 
@@ -60,7 +60,7 @@ class FittedText:
             # A mark stays with the letter that it belongs to
             if fits or not lines[-1] or unicodedata.combining(character):
                 lines[-1] = longer
-            else:  # after the last space, or within a word that fills the line
+            else:  # break after the last space, or within a word that fills the line
                 start = lines[-1].rfind(" ") + 1 or len(lines[-1])
                 lines[-1:] = [longer[:start], longer[start:]]
         return lines
@@ -68,7 +68,8 @@ class FittedText:
 
 def _escape(text: str, letters: frozenset[int]) -> str:
     """Write each character that the font does not have, or that cannot be seen, as an escape."""
-    is_composed = unicodedata.is_normalized("NFC", text)  # if not, it may look like another text
+    # A text whose letters and marks are not composed can look like another text.
+    is_composed = unicodedata.is_normalized("NFC", text)
     is_drawn = [
         ord(character) in letters
         and character.isprintable()
@@ -93,9 +94,9 @@ def _escape(text: str, letters: frozenset[int]) -> str:
 def _font_for(characters: frozenset[str]) -> tuple[str | None, frozenset[int]]:
     """Return the file of a font that has ASCII and the characters, and all its code points.
 
-    The font is DejaVu Sans, which matplotlib ships, if it has them. Otherwise it is the first
-    installed font that has them, or again DejaVu Sans if there is none. Without matplotlib it is
-    Pillow's own font, of which only ASCII is used, and the file is None.
+    If DejaVu Sans, which matplotlib ships, has the characters, it is returned. Otherwise the first
+    installed font that has them is returned, or DejaVu Sans if no font has them. Without
+    matplotlib, the file is None. It stands for Pillow's own font, used for ASCII only.
     """
     try:
         import matplotlib
@@ -139,11 +140,11 @@ def _letters(file: str) -> frozenset[int]:
 
 
 def _draws_distinct_glyphs(file: str, code_points: set[int]) -> bool:
-    """Tell whether Pillow draws each of the characters, and no two of them alike."""
+    """Tell whether Pillow draws every character, and each one differently."""
     try:
         font = _load_font(file, 24)
         glyphs = {bytes(font.getmask(chr(point))) for point in code_points}
-    except OSError:  # a font of fixed bitmaps has no such size
+    except OSError:  # a bitmap font may lack this size
         return False
     return len(glyphs) == len(code_points) and not any(not any(glyph) for glyph in glyphs)
 

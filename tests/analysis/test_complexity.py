@@ -30,7 +30,7 @@ def row(column: str, kernels: str) -> Complexity:
 
 @pytest.mark.parametrize("name", ["ssdlite_mixnet_s_digits", "table1/ssdlite_mixnet_m_tf_coco"])
 def test_counted_multiply_adds_equal_those_of_mmengine(name):
-    """mmengine counts the operations of batch norm too, but they are listed separately."""
+    """Only convolutions are compared. mmengine also counts batch norm, as a separate operator."""
     path = ROOT / f"configs/{name}.py"
     model, input_hw = build_for_counting(path)
     analysis = FlopAnalyzer(model, torch.zeros(1, 3, *input_hw))
@@ -41,9 +41,9 @@ def test_counted_multiply_adds_equal_those_of_mmengine(name):
 
 
 def test_multiply_adds_by_module_equal_a_sum_by_hand():
-    """A convolution counts at each of its calls. A layer counts even if its parent is not called.
+    """A convolution that runs twice counts twice. A layer of a skipped parent counts too.
 
-    Here `head.forward` is called, which skips the hooks of `head`.
+    The network calls `head.forward` instead of `head`, which skips the hooks of `head`.
     """
 
     class Network(torch.nn.Module):
@@ -81,7 +81,7 @@ def test_larger_kernels_add_their_weights(column, kernels):
 @pytest.mark.parametrize("column", ADDED)
 @pytest.mark.parametrize("kernels", ["3x3", *ADDED["v1"]])
 def test_the_rows_of_table_1_have_the_sizes_of_the_paper(column, kernels):
-    """They agree within 0.6 % for the parameters and 1 % for the multiply-adds."""
+    """The tolerance is 0.6 % for the parameters and 1 % for the multiply-adds."""
     counted = row(column, kernels)
     assert counted.params / 1e6 == pytest.approx(counted.paper.params_m, rel=0.006)
     assert counted.madds / 1e9 == pytest.approx(counted.paper.madds_b, rel=0.01)

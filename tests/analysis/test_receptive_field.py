@@ -37,7 +37,7 @@ def test_the_field_of_two_convolutions_follows_the_formula():
     weight, grid = center_cell_gradient(Linear(), {"inputs": torch.zeros(1, 3, 32, 40)}, 0)
     assert grid == (16, 20)
     # How often each of the 9 pixels is counted along one axis. The second convolution adds three
-    # outputs of the first one. Each sums 5 pixels, and they are 2 pixels apart.
+    # outputs of the first one. The outputs lie 2 pixels apart, and each is a sum of 5 pixels.
     times = np.convolve(np.ones(5), [1, 0, 1, 0, 1])
     want = np.zeros((32, 40))
     want[12:21, 16:25] = 3 * np.outer(times, times)  # around the middle cell (8, 10)
@@ -45,7 +45,7 @@ def test_the_field_of_two_convolutions_follows_the_formula():
     field = ReceptiveField("linear", 2, weight / weight.sum(), trained=False, images=1)
     assert field.center == pytest.approx((16.5, 20.5))
     # A pixel is inside a square if its middle is. A square of side 8 around the middle of the
-    # center pixel holds the middles of 9 x 9 pixels, and a square of side 4 those of 5 x 5 pixels.
+    # center pixel holds the middles of 9 x 9 pixels. A square of side 4 holds those of 5 x 5.
     assert field.side(0.9999) == 8
     inner = weight[14:19, 18:23].sum() / weight.sum()
     assert field.within()[1] == pytest.approx(inner)

@@ -1,4 +1,4 @@
-"""The stages add up to the whole network, and those of MixNet-S equal the paper's figure 6 (a)."""
+"""The stages add up to the whole network, and MixNet-S has the blocks of the paper."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from tests.conftest import ROOT
         "table1/ssdlite_mixnet_m_tf_coco",  # the backbone's last output is its 1x1 head
         "table1/ssdlite_mobilenet_v1_mix357_coco",
         "ssdlite_mixnet_s_digits",  # the backbone's last output is a stage
-        "ssdlite_mobilenet_v2_mmdet_digits",  # has no module of MixDet
+        "ssdlite_mobilenet_v2_mmdet_digits",  # a network without modules of MixDet
     ],
 )
-def test_the_rows_add_up_to_the_network(name):
+def test_the_sizes_of_the_stages_add_up_to_the_network(name):
     path = ROOT / f"configs/{name}.py"
     rows, whole = describe_stages(path), count_complexity(path)
     assert all(isinstance(row, StageSummary) for row in rows)
@@ -28,7 +28,7 @@ def test_the_rows_add_up_to_the_network(name):
 
 
 def test_the_blocks_of_mixnet_s_equal_those_of_the_paper():
-    """Figure 6 (a) draws the blocks. The resolutions are for an input of 320 x 320 pixels."""
+    """The blocks are those of figure 6 (a), with the resolutions for an input of 320 x 320."""
     rows = describe_stages(ROOT / "configs/ssdlite_mixnet_s_coco.py")
     body = [row[:7] for row in rows if row.name.startswith("stage")]
     assert body == [

@@ -119,9 +119,9 @@ def test_infer_times_every_installed_form(benchmark_command, tmp_path):
 def test_infer_times_exported_folders(benchmark_command, tmp_path, exported):
     """Each exported file has a row with the mAP that its folder states, and a point in the plot."""
     folder, out = exported / "raw", tmp_path / "infer.json"
-    alone = ("--without", "timm", "MixDet", "torchvision", "matrix", "--folders", folder)
-    arguments = ("--network", "MixNet-S", "--rounds", 1, "--batch", 1, "--threads", 1, *alone)
-    code, text, err = benchmark_command("infer", *arguments, "--out", out)
+    arguments = ("--network", "MixNet-S", "--rounds", 1, "--batch", 1, "--threads", 1)
+    only_folder = ("--without", "timm", "MixDet", "torchvision", "matrix", "--folders", folder)
+    code, text, err = benchmark_command("infer", *arguments, *only_folder, "--out", out)
     assert code == 0, err
     rows = json.loads(out.read_text())["rows"]
     assert [row["form"] for row in rows] == ["raw, onnx", "raw, openvino"]
@@ -154,7 +154,7 @@ def test_fuse_compares_forms_of_a_mixconv():
 
 
 @pytest.mark.heavy
-def test_feed_measures_the_time_of_waiting(coco_sample):
+def test_feed_measures_the_fraction_of_time_spent_waiting_for_data(coco_sample):
     record = data_loading.measure(coco_sample, 1, [1], images=8, batch=4)
     peer, ours, *cuda_graph = record["rows"]
     assert [row["side"] for row in (peer, ours)] == ["timm in mmdet", "MixDet"]
@@ -165,7 +165,7 @@ def test_feed_measures_the_time_of_waiting(coco_sample):
 
 
 @pytest.mark.heavy
-def test_gloo_compares_with_one_process():
+def test_gloo_measures_the_speedup_over_one_process():
     record = training_processes.measure(1, networks=("MixNet-S",), size=160, batch=4)
     titles = [row["side"] for row in record["rows"]]
     assert titles == list(training_processes.PROCESSES_AND_THREADS)
@@ -173,7 +173,7 @@ def test_gloo_compares_with_one_process():
     assert "two processes, one thread each" in training_processes.table(record)
 
 
-def test_grow_measures_sweeps_and_layers():
+def test_grow_measures_networks_of_growing_size_and_single_layers():
     settings = {
         64: scaling.Setting(64, 2, (3, 5)),
         96: scaling.Setting(96, 1, (3, 5)),

@@ -13,8 +13,8 @@ from mixdet.config.read import load_config
 from mixdet.config.shipped import shipped_folder
 
 # Type, tolerated distance in pixels, tolerated fraction of unmatched boxes. In float32, folding
-# batch norm changes the last digits of the scores. Two boxes may then swap their order, and NMS or
-# the limit of 100 boxes keeps the other box.
+# batch norm changes the last digits of the scores. Two boxes may then swap their order. NMS or the
+# limit of 100 boxes may then keep the other one of the two.
 FLOAT32 = (torch.float32, 1e-2, 1e-3)
 
 
@@ -46,7 +46,8 @@ def test_boxes_of_the_coco_sample_equal_mmdets(
 ):
     """For each box of mmdet, MixDet finds a box of the same class and nearly the same score.
 
-    The boxes differ by less than `pixels`. At most the fraction `tolerated` has no such partner.
+    The two boxes differ by less than `pixels`. At most the fraction `tolerated` of mmdet's boxes
+    has no such partner.
     """
     warnings = []
     monkeypatch.setattr(MMLogger, "warning", lambda self, text, *args: warnings.append(text))
@@ -71,8 +72,8 @@ def test_boxes_of_the_coco_sample_equal_mmdets(
     assert unmatched <= tolerated * total
 
 
-def test_mmdets_side_packs_the_inputs_with_mmdets_step():
-    """The last step of the pipeline is replaced by `PackDetInputs` with the same `meta_keys`."""
+def test_the_pipeline_for_mmdet_ends_with_pack_det_inputs():
+    """Only the last step of the pipeline is replaced, and its `meta_keys` are kept."""
     cfg = load_config(str(shipped_folder("configs") / "ssdlite_mixnet_s_coco.py"))
     before = [dict(step) for step in cfg.test_dataloader.dataset.pipeline]
     steps = mmdet_settings(cfg)["test_dataloader"].dataset.pipeline

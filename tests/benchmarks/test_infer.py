@@ -1,4 +1,4 @@
-"""Each form of a detector that the benchmark `infer` compares is timed with its own network."""
+"""The benchmark `infer` times the network and the end-to-end detection of the same detector."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ def test_report_prints_and_inserts_the_tables(benchmark_command, refused_command
     assert (code, out) == (0, ""), err
     text = page.read_text()
     assert layer_costs in text
-    assert sweeps not in text  # a page shows the sweeps in the plot only
+    assert sweeps not in text  # a page shows the sweeps only as a plot
     assert "old" not in text
     assert text.startswith("before\n<!--")
     assert text.endswith("![cost](cost.svg)\n<!-- /cost -->\nafter")

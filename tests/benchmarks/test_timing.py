@@ -26,7 +26,7 @@ def test_tasks_take_turns_and_the_first_round_is_not_timed():
 
 
 def test_the_speedup_is_taken_within_each_round():
-    """A round that is slow for both sides does not change the speedup."""
+    """A round that is slow for both tasks does not change the speedup."""
     ratios = speedup([10.0, 100.0, 12.0], [5.0, 50.0, 4.0])
     assert ratios == {"median": 2.0, "low": 2.0, "high": pytest.approx(3.0)}
     assert format_range(ratios, 1) == "2.0 (2.0-3.0)"

@@ -1,4 +1,4 @@
-"""The two sides of the benchmark `train`, the peer and MixDet, make the same training step."""
+"""In the benchmark `train`, mmdet with a backbone of timm makes the same step as MixDet."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def backward(model: nn.Module) -> Tensor:
 def test_both_sides_make_the_same_step(name):
     """In float64, MixDet's losses, gradients and statistics equal those of the peer.
 
-    The peer is mmdet's SSDLite with a backbone of timm. In float32, batch norm over the few cells
-    of the last levels would amplify rounding errors on both sides, to some percent in the stem.
+    The peer is mmdet's SSDLite with a backbone of timm. float32 would need large tolerances: batch
+    norm over the few cells of the last levels amplifies rounding errors to some percent.
     """
     torch.manual_seed(0)
     peer, ours = peer_model(name, SIZE), our_model(name, SIZE)
@@ -94,7 +94,7 @@ def test_a_step_in_float32_rounds_no_worse_than_the_peer(name, monkeypatch):
 
 
 def backward_with_own_paths(model: nn.Module, monkeypatch) -> tuple[Tensor, dict[str, int]]:
-    """Make a backward pass; return the loss, and how often each computation of MixDet's own ran."""
+    """Make a backward pass; return the loss, and how often each fast path of MixDet ran."""
     dilated, conv2d = [], F.conv2d
 
     def record(x, weight, *args, **kwargs):

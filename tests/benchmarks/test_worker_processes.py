@@ -1,4 +1,4 @@
-"""Timing in turns, and training in several processes."""
+"""The benchmarks time worker processes in turns, and train in several processes."""
 
 from __future__ import annotations
 

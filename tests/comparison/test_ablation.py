@@ -30,7 +30,7 @@ def shapes(config: str, *options: str) -> dict[str, tuple[int, ...]]:
     return {name: tuple(weight.shape) for name, weight in model.state_dict().items()}
 
 
-def test_a_config_differs_from_the_base_in_its_block_only(tmp_path):
+def test_each_config_changes_the_kernels_of_one_block_only(tmp_path):
     plan = plan_ablation(Plan((V2,), (0, 1)), [9, 2], (5,), tmp_path / "out")
     base, *configs = plan.configs
     assert (base, plan.seeds) == (V2, (0, 1))

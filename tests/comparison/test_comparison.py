@@ -1,4 +1,4 @@
-"""Comparisons whose trainings take a second each: runs, resuming, refusals and reports."""
+"""Comparisons of tiny configs: runs, resuming, refused arguments and reports."""
 
 import dataclasses
 import functools
@@ -40,14 +40,14 @@ def add_what_is_not_scored(ann_file):
 
 @pytest.fixture(scope="module")
 def compared(tmp_path_factory):
-    """A comparison of two configs, its rows, each trained with two seeds in parallel processes."""
+    """A comparison of two configs. Each is a row, and is trained with two seeds in parallel."""
     root = tmp_path_factory.mktemp("comparison")
     data = write_images(root / "data")
     folder = data / "annotations"
     shutil.copy(folder / "instances_val2017.json", folder / "tiny.json")
     add_what_is_not_scored(folder / "instances_val2017.json")
     # the second row trains with another learning rate: the data order must still be the same
-    part = f"val_dataloader['dataset']['indices'] = {IMAGES}\n"  # not the image that was added
+    part = f"val_dataloader['dataset']['indices'] = {IMAGES}\n"  # leaves out the added image
     configs = [
         write_config(root / "base", data, extra=part),
         write_config(
@@ -78,7 +78,7 @@ def test_every_run_is_recorded_with_the_scores_of_its_evaluation(compared):
 
 
 def test_the_report_counts_the_boxes_that_the_metric_counts(compared, monkeypatch):
-    """The difference over images is that of the recorded mAP, and the images show its boxes."""
+    """The interval over images and the drawn images contain only the boxes that count."""
     plan, comparison = compared
     _, other = plan.rows
     means = [
@@ -141,8 +141,8 @@ def test_a_killed_run_resumes_and_ends_with_the_same_scores(compared, tmp_path):
     run = killed.run_folder(base, 0)
     (run / "epoch_2.pth").unlink()
     (run / "last_checkpoint").write_text(str(run / "epoch_1.pth"))
-    again = train_all(plan, folder).runs_of(base)[0]
-    assert again.metrics == whole.metrics
+    resumed = train_all(plan, folder).runs_of(base)[0]
+    assert resumed.metrics == whole.metrics
     assert "resumed epoch: 1" in (run / "output.txt").read_text()
 
 
@@ -241,7 +241,7 @@ def test_the_score_of_a_missing_object_size_is_a_dash(compared):
 
 
 def test_the_parameters_of_the_trained_network_are_counted(tmp_path):
-    """They include the changes that `cfg_options` made to the network of the config."""
+    """The count includes the changes that `cfg_options` made to the network of the config."""
     config = write_config(tmp_path, write_images(tmp_path / "data"), epochs=1)
     option = "model.bbox_head.use_depthwise=True"
     folder = tmp_path / "out"
@@ -251,7 +251,7 @@ def test_the_parameters_of_the_trained_network_are_counted(tmp_path):
     checkpoint = comparison.run_folder(row, 0) / "epoch_1.pth"
     state = torch.load(checkpoint, weights_only=True)["state_dict"]
     statistics = ("running_mean", "running_var", "num_batches_tracked")
-    assert "bbox_head.cls_convs.0.1.weight" in state  # it follows the depthwise convolution
+    assert "bbox_head.cls_convs.0.1.weight" in state  # exists only with `use_depthwise`
     assert record.params == sum(
         value.numel() for name, value in state.items() if not name.endswith(statistics)
     )
@@ -269,7 +269,7 @@ def test_ctrl_c_leaves_checkpoints_to_resume_from(compared, tmp_path):
         env=environment,
         text=True,
         stdout=subprocess.PIPE,
-        # If a shell runs pytest in the background, its processes would ignore Ctrl-C.
+        # Without this, the process would ignore Ctrl-C if a shell runs pytest in the background.
         preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
     run = out / "runs" / plan.rows[0] / "seed_0"

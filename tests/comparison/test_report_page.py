@@ -1,4 +1,4 @@
-"""The report page loads no other file, and fits the window of a browser."""
+"""The report page loads no other file, and is not wider than the browser window."""
 
 from __future__ import annotations
 

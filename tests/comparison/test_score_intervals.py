@@ -46,7 +46,7 @@ def test_pairing_removes_the_effect_of_the_seed_on_both_rows():
     assert not paired_interval(ours, by_seed(seeds[[1, 2, 0]])).separable
 
 
-def test_only_common_seeds_count_and_one_seed_separates_nothing():
+def test_only_common_seeds_count_and_a_single_one_gives_an_infinite_interval():
     interval = paired_interval({0: 50.0, 1: 90.0}, {0: 40.0, 2: 0.0})
     assert interval.mean == 10
     assert math.isinf(interval.high)
@@ -90,7 +90,7 @@ def make_truth(generator):
 
 
 def make_detections(truth, generator):
-    """Return two copies of each true box, a nearer and a farther one. Some scores are equal."""
+    """Return two copies of each true box, shifted by a few and by many pixels, and a false box."""
     detections = []
     for annotation in truth.dataset["annotations"]:
         for shift in (2.0, 25.0):
@@ -171,7 +171,7 @@ def test_map_is_0_without_detections_and_minus_1_without_objects():
     assert score(np.array([0, 0, 0, 0, 0, 1])) == -1
 
 
-def test_the_bootstrap_separates_a_clear_difference_and_not_a_row_from_itself():
+def test_the_bootstrap_finds_a_clear_difference_but_none_between_equal_rows():
     generator = np.random.default_rng(0)
     truth = make_truth(generator)
     perfect = [

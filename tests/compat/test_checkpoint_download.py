@@ -1,4 +1,4 @@
-"""Checkpoints load from every kind of address that mmengine knows, without running their code."""
+"""Checkpoints load from every kind of address that mmengine knows. Code in them does not run."""
 
 from __future__ import annotations
 

@@ -44,13 +44,13 @@ def test_a_runner_of_mmengine_resumes_from_a_checkpoint_without_code(tmp_path: P
         set(second.message_hub.log_scalars) == set(first.message_hub.log_scalars) > {"train/loss"}
     )
     for key, buffer in first.message_hub.log_scalars.items():
-        again = second.message_hub.log_scalars[key]
-        for old, new in zip(buffer.data, again.data, strict=True):
+        restored = second.message_hub.log_scalars[key]
+        for old, new in zip(buffer.data, restored.data, strict=True):
             assert old.dtype == new.dtype
             np.testing.assert_array_equal(old, new)
-        assert again.max_length == buffer.max_length
-        assert again.statistics("mean", 2) == buffer.mean(2)
-        again.update(1.0)
+        assert restored.max_length == buffer.max_length
+        assert restored.statistics("mean", 2) == buffer.mean(2)
+        restored.update(1.0)
 
 
 def test_the_config_in_a_checkpoint_does_not_run_on_resume(tmp_path: Path) -> None:

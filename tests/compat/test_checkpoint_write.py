@@ -52,7 +52,7 @@ def test_mmengine_without_mixdet_resumes_without_the_history(tmp_path: Path) -> 
         partial(schedulers.ConstantMomentum, factor=0.5, end=7),
     ],
 )
-def test_a_scheduler_resumes_where_it_was(make: Callable) -> None:
+def test_a_restored_scheduler_continues_with_the_same_values(make: Callable) -> None:
     def start() -> tuple[torch.optim.Optimizer, object]:
         optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1, momentum=0.9)
         return optimizer, make(optimizer)
@@ -102,7 +102,7 @@ def test_objects_and_functions_are_left_out_and_the_objects_are_logged(
     assert read["twice"][0].data_ptr() == read["twice"][1].data_ptr()
     assert not {"object", "function"} & set(read)
     assert read["inside"] == {"next": 1}
-    through_torch(value)  # a second save logs nothing again
+    through_torch(value)  # a second save logs no message
     assert [text.split(" is ")[0] for text in messages] == [
         "checkpoint.object (object)",
         "checkpoint.inside.deep[0] (list)",
@@ -114,11 +114,11 @@ def test_a_history_buffer_is_restored_exactly(tmp_path: Path, history: list) -> 
     buffer = HistoryBuffer(history, [1] * len(history), max_length=50)
     hub = {"message_hub": {"log_scalars": {"a": buffer}, "runtime_info": {}, "resumed_keys": {}}}
     checkpoint.save(hub, tmp_path / "h.pth")
-    again = checkpoint.load(tmp_path / "h.pth")["message_hub"]["log_scalars"]["a"]
-    for old, new in zip(buffer.data, again.data, strict=True):
+    restored = checkpoint.load(tmp_path / "h.pth")["message_hub"]["log_scalars"]["a"]
+    for old, new in zip(buffer.data, restored.data, strict=True):
         np.testing.assert_array_equal(old, new)
         assert old.dtype == new.dtype
-    assert again.max_length == 50
+    assert restored.max_length == 50
 
 
 def test_saving_does_not_change_the_values() -> None:

@@ -23,7 +23,7 @@ def best(predictions: dict) -> tuple[np.ndarray, np.ndarray]:
     return np.array(predictions["bboxes"])[:10], np.array(predictions["scores"])[:10]
 
 
-def test_det_inferencer_detects_as_the_detector(trained, image, tmp_path):
+def test_det_inferencer_finds_the_same_boxes_as_our_detector(trained, image, tmp_path):
     config, checkpoint = trained
     inferencer = DetInferencer(str(config), str(checkpoint), device="cpu", show_progress=False)
     (predictions,) = inferencer(
@@ -42,8 +42,8 @@ def test_det_inferencer_takes_batches_and_arrays(trained, images):
     files = sorted((images / "val2017").glob("*.png"))[:3]
     single = inferencer([str(file) for file in files], batch_size=1)["predictions"]
     batched = inferencer([str(file) for file in files], batch_size=3)["predictions"]
-    for one, other in zip(single, batched, strict=True):
-        np.testing.assert_allclose(best(one)[1], best(other)[1], atol=1e-5)
+    for expected, result in zip(single, batched, strict=True):
+        np.testing.assert_allclose(best(result)[1], best(expected)[1], atol=1e-5)
 
 
 def test_the_functions_of_mmdets_older_interface_detect_too(trained, image):

@@ -1,4 +1,4 @@
-"""MixDet's replacements of mmcv's compiled operators equal those of torchvision and mmdet."""
+"""MixDet's replacements of mmcv's compiled operators give the results of torchvision and mmdet."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def boxes_and_scores(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]
 
 
 def greedy_nms(boxes: torch.Tensor, scores: torch.Tensor, threshold: float) -> list[int]:
-    """In order of falling score, keep each box whose IoU with no kept box exceeds the threshold."""
+    """Visit boxes by descending score; keep a box if no kept box has an IoU above the threshold."""
     overlap = torchvision.ops.box_iou(boxes, boxes)
     keep: list[int] = []
     for index in scores.argsort(descending=True).tolist():
@@ -173,7 +173,7 @@ def test_operators_on_a_gpu_equal_those_on_the_cpu() -> None:
 
 
 @without_compiled_mmcv
-def test_a_call_of_a_missing_operator_names_it() -> None:
+def test_the_error_of_a_missing_operator_names_the_operator() -> None:
     rois = torch.tensor([[0.0, 0.0, 0.0, 4.0, 4.0]])
     with pytest.raises(MixDetError, match=r"'roi_align_forward'.*build mmcv 2.1.0 from source"):
         roi_align(torch.zeros(1, 1, 8, 8), rois, (2, 2))
@@ -189,7 +189,7 @@ def test_the_environment_report_of_mmdet_runs() -> None:
     assert "mmcv-lite stand-in" in mmcv_ops.which_nms()
 
 
-def test_a_compiled_mmcv_is_left_alone(tmp_path: Path) -> None:
+def test_the_operators_of_a_compiled_mmcv_are_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "_ext.py").write_text("nms = 'compiled'")
     code = f"""
 import sys, mmcv

@@ -19,7 +19,7 @@ needs_original = pytest.mark.skipif(
 @needs_original
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("name", ["json", "json.decoder", "math", "mmcv", "no_such_module"])
-def test_the_loader_is_that_of_pythons_own_function(name):
+def test_find_loader_returns_the_same_kind_of_loader_as_pkgutil(name):
     assert type(find_loader(name)) is type(pkgutil.find_loader(name))
 
 
@@ -31,7 +31,7 @@ def test_an_impossible_name_raises_the_same_error():
             function("no_such_module.part")
 
 
-def test_a_detector_is_built_without_pythons_own_function():
+def test_a_detector_is_built_without_pkgutil_find_loader():
     code = """
 import pkgutil
 if hasattr(pkgutil, 'find_loader'):

@@ -1,4 +1,4 @@
-"""Configs whose types are classes work like those with names, and so do their checkpoints."""
+"""Configs whose types are classes work like configs whose types are names of classes."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ from tests.tiny import TinyBackbone
 
 
 def class_config(folder, images, epochs: int = 1):
-    """The tiny config with a class, or a function, for every type that it has."""
+    """Write the tiny config with a class or function, instead of a name, for every type."""
     path = write_config(folder, images, epochs)
     text = path.read_text().split("custom_imports", 1)[1].partition("\n")[2]
     for line in IMPORTS.splitlines():
@@ -58,7 +58,7 @@ def class_config(folder, images, epochs: int = 1):
 
 @pytest.fixture(scope="module")
 def by_class(images, tmp_path_factory):
-    """A config of classes and its checkpoint."""
+    """A config whose types are classes, and its checkpoint."""
     folder = tmp_path_factory.mktemp("classes")
     path = class_config(folder, images)
     launch.train(str(path))
@@ -67,13 +67,13 @@ def by_class(images, tmp_path_factory):
 
 def test_a_config_of_classes_trains_as_one_of_names(by_class, trained):
     path, checkpoint = by_class
-    assert path.read_text().count("type='") == 1, "nms is no class"
+    assert path.read_text().count("type='") == 1, "only the type of nms is a name"
     ours, names = (torch.load(file, weights_only=True) for file in (checkpoint, trained[1]))
     for key, value in names["state_dict"].items():
         assert torch.equal(ours["state_dict"][key], value), key
 
 
-def test_its_checkpoint_loads_with_the_config_that_it_holds(by_class, trained, photograph):
+def test_a_checkpoint_loads_with_the_config_of_classes_that_it_holds(by_class, trained, photograph):
     by_name, from_text, from_file = (
         Detector(trained[1]),
         Detector(by_class[1]),
@@ -148,7 +148,7 @@ def test_only_the_paths_of_registered_classes_have_names(path, name):
 
 
 def test_the_config_text_that_mmengine_writes_for_classes_is_read(by_class):
-    """A checkpoint of mmdet's own tool has the paths of the classes."""
+    """The config text in a checkpoint of mmdet's own tool has the import paths of the classes."""
     text = Config.fromfile(by_class[0]).pretty_text
     assert "mmdet.models.SingleStageDetector" in text
     parsed = parse_config(text, registered_name)

@@ -1,4 +1,4 @@
-"""A variable that is set after others were computed from it is refused, with the right keys."""
+"""A variable that is set after its use is refused. The error lists the keys to set instead."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_an_option_without_effect_is_refused(config, option, expected):
 
 
 def test_setting_the_listed_keys_gives_the_value_of_the_variable():
-    """The independent answer is the config file itself with another number."""
+    """The expected values come from the config file with another number in its text."""
     text = Path(COCO.parent, "_base_/datasets/coco_320.py").read_text()
     changed = Config.fromstring(text.replace("input_size = 320", "input_size = 64"), ".py")
     keys = keys_to_set(COCO, "input_size=64") - {"model.input_size"}
@@ -139,8 +139,8 @@ def test_a_json_config_that_sets_a_variable_is_refused(tmp_path):
     assert keys_to_set(path) == {"visualizer.vis_backends"}
 
 
-def test_an_imported_base_that_has_used_the_variable_is_found(tmp_path):
-    """Configs in the style of imports compute values from variables in the same way."""
+def test_a_variable_that_an_imported_base_has_used_is_refused(tmp_path):
+    """Configs that import their base with `read_base` compute values from variables too."""
     (tmp_path / "base.py").write_text(
         "from mmengine.runner import TestLoop\n"
         "side = 320\npipeline = [dict(type='Resize', scale=(side, side))]\n"
@@ -168,7 +168,7 @@ def test_a_dumped_config_is_read_again_with_its_options(tmp_path):
     assert keys_to_set(tmp_path / "dumped.py", "train_pipeline.1.scale=(1,1)") == {SCALES[0]}
 
 
-def test_an_option_for_validation_is_refused_by_a_test(trained, call_main):
+def test_evaluation_refuses_an_option_of_the_validation_loader(trained, call_main):
     def test():
         options = ["val_dataloader.batch_size=3"]
         launch.evaluate(*map(str, trained), cfg_options=options)

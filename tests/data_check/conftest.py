@@ -14,10 +14,10 @@ from tests.tiny import write_config
 
 @pytest.fixture
 def problems_of(images_copy, tmp_path):
-    """Change the tiny data and the config, make the quick check, and return the problems by code.
+    """A function that changes the tiny data and config, and returns the quick check's problems.
 
-    The arguments are text to append to the config, functions that change the content of the two
-    annotation files, and the data loaders to check.
+    Its arguments are text to append to the config, functions that change the content of the two
+    annotation files, and the data loaders to check. The problems are returned by their code.
     """
 
     def run(extra="", train=None, val=None, loaders=("train_dataloader", "val_dataloader")):

@@ -1,4 +1,4 @@
-"""How well anchors fit boxes: the IoU of shapes, clusters and suggested sizes."""
+"""The data check measures how well anchors fit the boxes, and suggests better sizes."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_sizes_far_from_the_boxes_get_a_suggestion_that_fits_better(tiny_config)
     anchor_fit = fit(cfg)
     assert anchor_fit.now.matched == 0
     assert anchor_fit.by_settings.matched > 0.8
-    generator.update(anchor_fit.settings)  # the suggestion fits into the config unchanged
+    generator.update(anchor_fit.settings)  # the suggestion has the keys of the config
     assert fit(cfg).now == anchor_fit.by_settings
 
 
@@ -78,6 +78,6 @@ def test_boxes_are_measured_after_a_resize_that_keeps_the_ratio(tiny_config):
     np.testing.assert_allclose(np.array(fit(half).sides) * 2, fit(whole).sides, atol=0.02)
 
 
-def test_a_model_without_anchors_has_nothing_to_fit(tiny_config):
+def test_a_model_without_anchors_gets_no_result(tiny_config):
     split = read_splits(tiny_config, ("train_dataloader",))[0]
     assert fit_anchors(split, tiny_config, torch.nn.Identity()) is None

@@ -18,7 +18,7 @@ OTHER = (
 
 
 def dataset(text):
-    """Return a setting of the validation data set. DATA stands for the present one."""
+    """Return config text that sets the validation data set. DATA stands for the original one."""
     text = text.replace("DATA", "val_dataloader['dataset']")
     return f"{OTHER}val_dataloader['dataset'] = {text}\n"
 
@@ -72,7 +72,7 @@ def test_a_metric_of_other_data_is_an_error(
 
 
 def write_variants(root):
-    """Write variants of the validation file of the tiny data beside it."""
+    """Write changed copies of the tiny validation file into its folder."""
     folder = root / "annotations"
     own = folder / "instances_val2017.json"
     (folder / "broken.json").write_text("{")
@@ -126,7 +126,7 @@ def test_a_metric_of_the_same_data_is_no_problem(problems_of, images_copy, setti
     assert problems_of(dataset(setting) + metric(evaluator), loaders=VALIDATION) == {}
 
 
-def test_a_subset_is_no_problem_but_for_a_metric_that_scores_every_image(problems_of):
+def test_a_subset_is_a_warning_only_for_a_metric_that_scores_every_image(problems_of):
     subset = dataset("dict(DATA, indices=5)")
     assert {p.level for p in problems_of(subset, loaders=VALIDATION).values()} == {"note"}
     problem = problems_of(subset + metric(COCO), loaders=VALIDATION)["unseen_images"]
@@ -152,8 +152,8 @@ def test_a_metric_that_gets_no_truth_is_an_error(problems_of, evaluator, code):
 
 
 @pytest.mark.parametrize("type_name", ["CocoDetectionMetric", "CocoMetric"])
-def test_what_the_check_lets_pass_scores_perfect_detections_as_perfect(images, tmp_path, type_name):
-    """The truth of the tested data is handed to the metric as detections."""
+def test_perfect_detections_get_an_map_of_1_from_an_accepted_metric(images, tmp_path, type_name):
+    """The metric gets the true boxes as detections."""
     cfg = load_config(write_config(tmp_path, images, extra=metric(COCO)))
     data = DATASETS.build(cfg.val_dataloader.dataset)
     scorer = METRICS.build({**cfg.val_evaluator, "type": type_name})
@@ -162,7 +162,7 @@ def test_what_the_check_lets_pass_scores_perfect_detections_as_perfect(images, t
         info = data.get_data_info(index)
         boxes = torch.tensor([box["bbox"] for box in info["instances"]]).float()
         labels = torch.tensor([box["bbox_label"] for box in info["instances"]])
-        found = {"bboxes": boxes, "scores": torch.ones(len(boxes)), "labels": labels}
-        sample = {"img_id": info["img_id"], "ori_shape": (64, 64), "pred_instances": found}
+        detections = {"bboxes": boxes, "scores": torch.ones(len(boxes)), "labels": labels}
+        sample = {"img_id": info["img_id"], "ori_shape": (64, 64), "pred_instances": detections}
         scorer.process({}, [sample])
     assert scorer.evaluate(len(data))["coco/bbox_mAP"] == pytest.approx(1)

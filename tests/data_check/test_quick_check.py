@@ -18,7 +18,7 @@ from tests.tiny import IMAGES, write_config
 
 @pytest.fixture
 def check(images, tmp_path):
-    """Change a copy of the tiny training data, check it, and return the problems by code."""
+    """A function that changes and checks the tiny training data, and returns problems by code."""
 
     def run(change, extra=""):
         data = shutil.copytree(images, tmp_path / "data")
@@ -240,7 +240,7 @@ def test_boxes_stored_as_corners_are_an_error(check):
 
 
 def test_absolute_paths_are_not_joined_to_data_root(check, tmp_path):
-    """mmengine ignores `data_root` for absolute paths too."""
+    """An absolute path is used without `data_root`, as in mmengine."""
     data = tmp_path / "data"
     extra = (
         f"train_dataloader['dataset']['ann_file'] = '{data}/annotations/instances_train2017.json'\n"

@@ -1,4 +1,4 @@
-"""What a run really uses is counted and checked: images, objects, batches, names of classes."""
+"""The quick check counts and checks what a run uses: images, objects, batches and class names."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_a_class_without_an_object_to_learn_from_is_reported(problems_of, values
     assert [example.text.partition(":")[0] for example in problem.examples] == ["bright"]
 
 
-def test_a_class_that_another_joined_file_shows_is_not_reported(problems_of):
+def test_a_class_with_objects_in_another_joined_file_is_not_reported(problems_of):
     joined = (
         "part = train_dataloader['dataset']\n"
         "other = dict(part, ann_file='annotations/instances_val2017.json',"
@@ -261,7 +261,7 @@ def test_classes_in_a_file_are_no_problem(problems_of, tmp_path):
     assert problems_of("\n".join(settings) + "\n") == {}
 
 
-def test_classes_that_the_file_lacks_and_an_empty_validation_are_said_first(problems_of):
+def test_missing_classes_and_an_empty_validation_set_are_reported_by_name(problems_of):
     wrong = f"{TRAIN}['dataset']['metainfo'] = dict(classes=('dart', 'bright'))\n"
     problems = problems_of(wrong, val=lambda content: content.update(images=[], annotations=[]))
     assert next(iter(problems)) == "missing_classes"

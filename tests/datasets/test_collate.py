@@ -46,12 +46,13 @@ def assert_same(got: dict, want: dict) -> None:
     assert got.keys() == want.keys()
     for key in ("inputs", "half"):
         assert all(map(torch.equal, got[key], want[key]))
-    for one, other in zip(got["data_samples"], want["data_samples"], strict=True):
-        assert one.metainfo == other.metainfo
+    for sample, expected in zip(got["data_samples"], want["data_samples"], strict=True):
+        assert sample.metainfo == expected.metainfo
         for field in ("gt_instances", "ignored_instances"):
-            mine, theirs = one.get(field), other.get(field)
-            assert set(mine.keys()) == set(theirs.keys())
-            assert all(torch.equal(mine[key], value) for key, value in theirs.items())
+            instances, expected_instances = sample.get(field), expected.get(field)
+            assert set(instances.keys()) == set(expected_instances.keys())
+            for key, value in expected_instances.items():
+                assert torch.equal(instances[key], value)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -62,8 +63,8 @@ def test_batches_of_workers_equal_those_of_pseudo_collate(sides, workers):
         for collate in (packed_collate, pseudo_collate)
     )
     assert len(got) == len(want) == 2
-    for one, other in zip(got, want, strict=True):
-        assert_same(one, other)
+    for batch, expected in zip(got, want, strict=True):
+        assert_same(batch, expected)
 
 
 class TensorPickler(pickle.Pickler):
@@ -80,7 +81,7 @@ class TensorPickler(pickle.Pickler):
 
 
 def test_a_batch_is_pickled_with_one_tensor_for_all_images():
-    """A queue between processes needs a file descriptor for each tensor."""
+    """So a queue between processes needs one file descriptor for the images of a batch."""
     samples = Samples([8, 8, 8])
     batch = packed_collate([samples[i] for i in range(3)])
     for key, shapes in (("inputs", [(3, 3, 8, 8)]), ("data_samples", [])):
@@ -90,17 +91,17 @@ def test_a_batch_is_pickled_with_one_tensor_for_all_images():
     assert_same(pickle.loads(pickle.dumps(batch)), batch)
 
 
-def test_the_memory_format_is_pickled_too():
+def test_a_pickled_batch_keeps_its_memory_format():
     planes = torch.arange(2 * 3 * 4 * 5).view(2, 3, 4, 5)
     for sent in (planes, planes.contiguous(memory_format=torch.channels_last)):
         batch = packed_collate([{"inputs": image} for image in sent])
         got = pickle.loads(pickle.dumps(batch))["inputs"]
-        assert [one.stride() for one in got] == [one.stride() for one in sent]
+        assert [image.stride() for image in got] == [image.stride() for image in sent]
         assert all(map(torch.equal, got, sent))
 
 
 class Augmented(Samples):
-    """Samples of test-time augmentation, with a list for each key, and a sparse tensor."""
+    """Samples whose values are lists, as in test-time augmentation, and a sparse tensor."""
 
     def __getitem__(self, index: int) -> dict:
         sample = super().__getitem__(index)
@@ -130,7 +131,7 @@ def test_a_copy_of_a_batch_is_shallow():
 
 
 def test_mmdets_data_preprocessor_takes_a_packed_batch():
-    """It expects the images as a list of tensors, and a packed batch has such a list."""
+    """mmdet's preprocessor expects a list of image tensors. A packed batch contains such a list."""
     from mmdet.models import DetDataPreprocessor
 
     samples = Samples([8, 8])

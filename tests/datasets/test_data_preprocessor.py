@@ -41,15 +41,15 @@ def batch(sizes, counts=(2, 0, 3), dtype=torch.uint8, tensors=False) -> dict:
 
 def assert_same(got: dict, expected: dict, atol: float = 0) -> None:
     torch.testing.assert_close(got["inputs"].cpu(), expected["inputs"], atol=atol, rtol=0)
-    for one, other in zip(got["data_samples"], expected["data_samples"], strict=True):
-        assert one.metainfo == other.metainfo
-        assert set(one.keys()) == set(other.keys())
-        for name, value in other.items():
-            for key, tensor in value.items():
-                mine = one.get(name)[key].cpu()
-                assert type(mine) is type(tensor)
-                assert mine.dtype == tensor.dtype
-                assert torch.equal(mine, tensor)
+    for sample, expected_sample in zip(got["data_samples"], expected["data_samples"], strict=True):
+        assert sample.metainfo == expected_sample.metainfo
+        assert set(sample.keys()) == set(expected_sample.keys())
+        for name, value in expected_sample.items():
+            for key, expected_tensor in value.items():
+                tensor = sample.get(name)[key].cpu()
+                assert type(tensor) is type(expected_tensor)
+                assert tensor.dtype == expected_tensor.dtype
+                assert torch.equal(tensor, expected_tensor)
 
 
 SAME_SIZE = [(8, 10)] * 3
@@ -134,7 +134,7 @@ def test_segmentation_maps_are_batched_as_in_mmdet():
 
 
 def test_images_without_samples_are_normalized_as_in_mmdet():
-    """Such batches come from test-time augmentation, and from test data without annotations."""
+    """Test-time augmentation and test data without annotations give batches without samples."""
     images = batch(SAME_SIZE)["inputs"]
     ours, theirs = BatchedDetDataPreprocessor(**COMMON), DetDataPreprocessor(**COMMON)
     for inputs in (images, torch.stack(images)):

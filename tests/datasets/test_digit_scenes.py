@@ -56,7 +56,7 @@ def test_scenes_that_were_drawn_with_other_arguments_are_used(tmp_path, few_scen
     assert len(build(tmp_path / "scenes")) == 5
 
 
-def test_a_users_own_folder_is_used_and_left_alone(tmp_path, few_scenes):
+def test_a_folder_with_the_users_own_annotations_is_used_and_not_changed(tmp_path, few_scenes):
     root = make_digit_scenes(tmp_path / "scenes", train=2, val=2, progress=False)
     own = tmp_path / "own"
     (own / "annotations").mkdir(parents=True)

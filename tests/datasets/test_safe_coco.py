@@ -90,7 +90,7 @@ def test_a_link_out_of_the_folder_is_refused_and_not_opened(images_copy, kind):
     assert not isinstance(error.value, ImageFileError)
 
 
-def test_a_pipe_is_no_image_and_is_not_waited_for(images_copy):
+def test_a_pipe_is_refused_without_waiting_for_its_data(images_copy):
     (images_copy / "train2017" / "1.png").unlink()
     os.mkfifo(images_copy / "train2017" / "1.png")
     with pytest.raises(MixDetError, match="pipe"):
@@ -106,7 +106,7 @@ def test_links_within_the_folder_and_a_linked_root_are_followed(images_copy, tmp
     assert inside == (images_copy / "train2017" / "moved.png").resolve()
 
 
-def test_limits_hold_before_anything_is_decoded(images_copy, monkeypatch):
+def test_images_over_a_limit_are_refused_before_they_are_decoded(images_copy, monkeypatch):
     folder = images_copy / "train2017"
     write_decompression_bomb(folder / "1.png")
     for decoder in ("mmcv.imfrombytes", "PIL.ImageFile.ImageFile.load"):
@@ -126,7 +126,7 @@ def test_reading_a_header_decodes_nothing(images_copy, monkeypatch):
 
 
 @pytest.mark.parametrize("share", [0.3, 0.9])
-def test_a_truncated_jpeg_is_damaged_and_a_whole_one_is_not(coco_sample, tmp_path, share):
+def test_a_truncated_jpeg_is_refused_and_a_complete_one_is_read(coco_sample, tmp_path, share):
     source = next((coco_sample / "val2017").iterdir())
     content = source.read_bytes()
     assert read_image_file(source, ImageLimits())[0] == content
@@ -135,7 +135,7 @@ def test_a_truncated_jpeg_is_damaged_and_a_whole_one_is_not(coco_sample, tmp_pat
         read_image_file(tmp_path / "half.jpg", ImageLimits())
 
 
-def test_a_whole_thumbnail_does_not_hide_a_truncated_image(tmp_path):
+def test_a_truncated_image_with_a_complete_thumbnail_is_refused(tmp_path):
     rng = np.random.default_rng(0)
     image = Image.fromarray(rng.integers(0, 255, (90, 120, 3), dtype=np.uint8))
     image.resize((16, 12)).save(tmp_path / "small.jpg")
@@ -221,7 +221,7 @@ def test_training_with_more_broken_images_than_max_broken_stops(images_copy, tmp
     assert not list(tmp_path.rglob("*.pth"))
 
 
-def test_a_png_with_a_chunk_longer_than_the_file_is_damaged(images_copy):
+def test_a_png_with_a_chunk_longer_than_the_file_is_refused(images_copy):
     file = images_copy / "train2017" / "1.png"
     content = file.read_bytes()
     at = content.index(b"IDAT") - 4

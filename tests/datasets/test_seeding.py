@@ -1,4 +1,4 @@
-"""The random numbers of a sample depend on (seed, epoch, index) only."""
+"""The random numbers of a sample depend only on its key, which is (seed, epoch, index)."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def seed_worker(worker_id):
 
 
 def epochs(loader, number=2):
-    """Yield for each epoch the list of its samples."""
+    """Yield the list of the samples of each epoch."""
     for epoch in range(number):
         loader.sampler.set_epoch(epoch)
         batches = list(loader)
@@ -115,7 +115,7 @@ def test_images_do_not_depend_on_the_number_of_workers(images, pipeline, collate
 def test_the_replacement_of_a_refused_sample_depends_on_the_key_only(images):
     runs = [list(epochs(loader(dataset(images, DRAWS), workers), 3)) for workers in (0, 2)]
     assert runs[0] == runs[1]
-    assert len({image for image, _ in runs[0][0]}) < IMAGES  # some replace refused images
+    assert len({image for image, _ in runs[0][0]}) < IMAGES  # replacements repeat images
 
 
 @pytest.mark.parametrize("wrap", ["RepeatDataset", "ConcatDataset"])

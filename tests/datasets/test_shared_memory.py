@@ -65,7 +65,7 @@ def run_in_fork(function: Callable[[], None]) -> int:
 
 
 @needs_maps
-def test_blocks_of_memory_are_used_again():
+def test_blocks_are_reused():
     others, seen = mapped_blocks(), set()
     for batch in loader():
         seen |= mapped_blocks() - others

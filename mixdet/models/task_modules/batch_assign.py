@@ -27,7 +27,7 @@ def pad_truths(truths: list[InstanceData]) -> tuple[Tensor, Tensor]:
     """Stack the true boxes of all images, padded to the largest number of boxes in an image.
 
     Args:
-        truths: One per image, with `bboxes` (n, 4) and `labels` (n,).
+        truths: The true boxes of each image, with `bboxes` (n, 4) and `labels` (n,).
 
     Returns:
         Boxes (N, M, 4) and labels (N, M). M is at least 1. The label of a padding box is -1.

@@ -19,7 +19,7 @@ class TFSSDAnchorGenerator(AnchorGenerator):
 
     The anchors follow SSD (arXiv 1512.02325, section 2.2). The first level has three per cell,
     which is TensorFlow's default, and every other level has six. mmdet's `SSDAnchorGenerator`
-    cannot make the first level, because its three anchors have two different scales.
+    cannot make the first level, because the three anchors of this level have two different scales.
 
     The scale of an anchor is the square root of its area, as a fraction of the image's side. The
     ratio is its width divided by its height. The first level has the (scale, ratio) pairs (0.1, 1),

@@ -32,7 +32,7 @@ class Image(NamedTuple):
 
 @pytest.fixture(scope="module")
 def coco_images(coco_sample) -> list[Image]:
-    """Boxes and sizes of all 92 images."""
+    """The boxes and sizes of all 92 images of the COCO sample."""
     images = []
     for split in ("train2017", "val2017"):
         content = json.loads((coco_sample / f"annotations/instances_{split}.json").read_text())
@@ -45,7 +45,7 @@ def coco_images(coco_sample) -> list[Image]:
 
 
 def by_mmdet(image: Image, steps: list) -> CropPlan:
-    """Run mmdet's steps on an image; return what they do as a plan."""
+    """Run mmdet's steps on an image; return the plan that describes their crop and flip."""
     rows, columns = np.indices((image.height, image.width), np.int16)
     values = np.stack([columns, rows, np.ones_like(rows)], axis=-1)
     results = {
@@ -70,7 +70,7 @@ def by_mmdet(image: Image, steps: list) -> CropPlan:
 def features(image: Image, plan: CropPlan) -> dict[str, float]:
     """Return the values of a plan for KS tests.
 
-    Each feature has a single value, since values of several boxes of a plan would be dependent.
+    Each feature has one value per plan, because a KS test needs independent values.
     """
     x1, y1, x2, y2 = plan.crop
     width, height = x2 - x1, y2 - y1
@@ -127,7 +127,7 @@ def test_plans_are_distributed_as_in_mmdet_and_wrong_settings_are_caught(coco_im
 
 
 def with_one_object(images: list[Image], low: float, high: float) -> list[Image]:
-    """Keep the largest object of each image whose share of the area is between two limits."""
+    """Keep only the largest object of each image that fills a share of it between two limits."""
     chosen = []
     for image in images:
         areas = np.ptp(image.boxes.reshape(-1, 2, 2), axis=1).prod(axis=1)
@@ -162,7 +162,7 @@ def test_crops_for_a_threshold_are_distributed_as_in_mmdet_and_a_wrong_threshold
 
 @pytest.mark.heavy
 def test_thresholds_are_drawn_as_in_mmdet_and_a_missing_one_is_caught(coco_images):
-    """Crops seldom meet 0.9. To detect that 0.9 is missing would take more plans."""
+    """A missing 0.9 is not tested. Crops seldom meet it, so many more plans would be needed."""
     large, thresholds = with_one_object(coco_images, 0.25, 1), (0.1, 0.3, 0.5, 0.7, 0.9)
     steps = [MinIoURandomCrop(), RandomFlip(prob=0.5)]
     mmdet = collect(large, lambda image: by_mmdet(image, steps), 4000)

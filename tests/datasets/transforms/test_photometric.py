@@ -23,8 +23,8 @@ from mixdet.datasets.transforms.photometric import (
 def image(seed: int = 0) -> np.ndarray:
     """Return an image with dark, bright, gray and colored pixels.
 
-    `distort` computes it in three bands of rows, and the last band is smaller. The width is a
-    prime number, so no length of SIMD vectors divides it.
+    `distort` splits the image into three bands of rows, and the last band is smaller. The width is
+    a prime number, so it is not a multiple of the length of SIMD vectors.
     """
     rng = np.random.default_rng(seed)
     values = rng.integers(0, 256, (241, 211, 3), dtype=np.uint8)
@@ -49,7 +49,7 @@ def by_mmdet(pixels: np.ndarray, flags: tuple) -> np.ndarray:
     order=st.permutations(range(3)),
 )
 def test_a_draw_gives_the_values_of_mmdet(flags, values, order):
-    """mmdet's first flag chooses whether contrast comes first or last. Values are the same."""
+    """mmdet's first flag sets whether contrast precedes hue. It does not change the values."""
     names = ("brightness", "contrast", "saturation", "hue", "order")
     parts = zip(names, [*values, order], flags[1:], strict=True)
     draw = PhotometricDraw(**{name: value for name, value, is_drawn in parts if is_drawn})
@@ -74,8 +74,8 @@ def test_a_batch_is_distorted_like_its_single_images(drawn):
     images = [image(seed) for seed in range(len(drawn))]
     batch = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
     distorted = distort_batch(batch, drawn).permute(0, 2, 3, 1).numpy()
-    for one, pixels, draw in zip(distorted, images, drawn, strict=True):
-        np.testing.assert_allclose(one, distort(pixels, draw), atol=0.02)
+    for result, pixels, draw in zip(distorted, images, drawn, strict=True):
+        np.testing.assert_allclose(result, distort(pixels, draw), atol=0.02)
 
 
 @pytest.mark.parametrize("order", ORDERS)
@@ -87,7 +87,7 @@ def test_reordering_the_channels_is_exact(order):
 def features(images) -> dict[str, np.ndarray]:
     """Return values that tell how each step of the distortion changed images of one color.
 
-    They are rounded, since a step that changes nothing still causes rounding errors.
+    The values are rounded, since a step that changes nothing still causes rounding errors.
     """
     values = np.array([p[0, 0] for p in images]).round(1)
     low, middle, high = np.sort(values).T
@@ -124,5 +124,5 @@ def test_draws_are_distributed_as_in_mmdet():
         {"hue_delta": 14},
     ],
 )
-def test_a_wrong_range_is_caught(wrong):
+def test_the_comparison_detects_a_wrong_range(wrong):
     assert compare(PLAIN, PhotometricDistortion(**wrong)) < 1e-3

@@ -47,13 +47,14 @@ def loaded(path, boxes) -> tuple[dict, Annotations]:
 
 @pytest.fixture(scope="module")
 def photo(coco_sample):
-    """One of the real images, 400 pixels wide."""
+    """A COCO image that is 400 pixels wide."""
     paths = sorted((coco_sample / "train2017").glob("*.jpg"))
     return next(path for path in paths if cv2.imread(str(path)).shape[1] == 400)
 
 
-# Each plan has the ratio of the canvas's side to the image's side, the left and top of the image on
-# the canvas, the width, height, left and top of the crop on the canvas, and whether it is flipped.
+# The first three values of a plan describe the canvas: the ratio of its side to the image's side,
+# and the left and top of the image on it. The next four are the width, height, left and top of the
+# crop on the canvas. The last one says whether the crop is flipped.
 PLANS = [
     (1.0, 0, 0, 400, 0, 0, 0, False),  # only a resize; 0 stands for the image's height
     (1.0, 0, 0, 211, 187, 63, 21, True),
@@ -122,7 +123,7 @@ def test_the_canvas_is_distorted_like_the_image(monkeypatch, reduction):
 
 @pytest.mark.parametrize(("side", "reduction"), [(120, 2), (60, 4), (30, 8)])
 def test_a_crop_of_a_reduced_image_equals_the_averaged_full_size_image(photo, side, reduction):
-    """Each output pixel is close to the mean of the full-size pixels that it covers, unshifted."""
+    """Each output pixel is close to the mean of the full-size pixels at the same place."""
     transform = SSDRandomCrop((side, side))
     whole = cv2.imread(str(photo))
     crop = (35, 4, 35 + 8 * side + 3, 4 + 8 * side + 5) if side == 30 else (19, 3, 387, 251)
