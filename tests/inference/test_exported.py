@@ -65,7 +65,7 @@ def test_suppress_equals_torchvision(anchors, classes, seed, nms_pre):
     assert np.array_equal(got_labels, labels[kept].numpy())
 
 
-# Blocks the import of everything but NumPy, OpenCV and the runtimes
+# Refuses to import the packages that inference on exported files must not need
 BLOCK = """
 import importlib.abc, sys
 
@@ -216,7 +216,7 @@ def test_openvino_computes_several_images_together(exported, tmp_path, monkeypat
 
 @pytest.fixture
 def thread_counts(monkeypatch):
-    """The number of threads of each network that a test loads, as its runtime reports it."""
+    """The thread counts that the runtimes report, one for each network that a test loads."""
     counts = []
     InferenceSession, compile_model = onnxruntime.InferenceSession, openvino.Core.compile_model
 
@@ -270,7 +270,7 @@ Permute out1 1 1 second out1 0=0
 @pytest.mark.parametrize(
     ("variable", "threads", "expected"), [("1", None, 1), ("2,1", None, 2), ("1", 2, 2)]
 )
-def test_omp_num_threads_is_the_default(
+def test_omp_num_threads_is_the_default_number_of_threads(
     exported, thread_counts, monkeypatch, runtime, variable, threads, expected
 ):
     monkeypatch.setenv("OMP_NUM_THREADS", variable)
@@ -470,7 +470,9 @@ def test_stricter_thresholds_in_a_manifest_take_effect(
         ("classes", ["dark", "bright", "red"], "has 2: write dark, bright"),
     ],
 )
-def test_what_an_end2end_file_cannot_do_is_refused(edit_manifest, runtime, key, value, remedy):
+def test_manifest_values_that_an_end2end_file_cannot_follow_are_refused(
+    edit_manifest, runtime, key, value, remedy
+):
     folder = edit_manifest("end2end", **{key: value})
     with pytest.raises(MixDetError, match=rf"mixdet\.json: .*{key}.* but model\.\w+ {remedy}"):
         Detector(folder, runtime=runtime)
@@ -487,8 +489,10 @@ def test_classes_may_be_renamed_but_not_left_out(exported, images, edit_manifest
         Detector(edit_manifest("raw", classes=["bright"]), runtime=runtime)
 
 
-def test_a_file_without_metadata_is_refused_at_its_first_image(exported, tmp_path):
-    """Files for ncnn, LiteRT and ExecuTorch do not state their classes."""
+def test_without_metadata_a_wrong_number_of_classes_is_refused_at_the_first_image(
+    exported, tmp_path
+):
+    """Files for ncnn, LiteRT and ExecuTorch have no metadata with the number of classes."""
     folder = shutil.copytree(exported / "raw", tmp_path / "copy")
     model = onnx.load(folder / "model.onnx")
     del model.metadata_props[:]
