@@ -113,7 +113,7 @@ def test_the_hook_refuses_in_a_runner_too(images, tmp_path):
 
     wrong = "train_dataloader['dataset']['metainfo'] = dict(classes='dark')\n"
     cfg = Config.fromfile(config_with(tmp_path, images, wrong))
-    with pytest.raises(MixDetError, match="with a comma"):  # it must not ask for 4 classes
+    with pytest.raises(MixDetError, match="with a comma"):  # it must not advise 4 classes
         Runner.from_cfg(cfg).train()
 
     wrong = "val_dataloader['dataset']['indices'] = []\n"

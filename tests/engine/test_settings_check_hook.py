@@ -182,6 +182,5 @@ def test_the_cosine_of_a_shipped_schedule_ends_with_the_training(tmp_path, name,
         experiment_name=f"{tmp_path.name}",
     ).train()
     expected = [floor + (1 - floor) * (1 + math.cos(math.pi * i / 40)) / 2 for i in range(4, 40)]
-    assert recorder.rates[4:] == pytest.approx(
-        expected, abs=1e-4
-    )  # warm-up and floor shift it slightly
+    # the warm-up overlaps the cosine, so a cosine with a floor differs slightly from the formula
+    assert recorder.rates[4:] == pytest.approx(expected, abs=1e-4)
