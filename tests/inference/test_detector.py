@@ -76,14 +76,14 @@ class TestDetector:
         before = torch.get_num_threads()
         try:
             threads = before + 1
-            one = Detector(checkpoint, threads=threads)(photograph)
+            with_threads = Detector(checkpoint, threads=threads)(photograph)
             assert torch.get_num_threads() == threads
         finally:
             torch.set_num_threads(before)
-        other = detector(photograph)
-        assert np.allclose(one.boxes, other.boxes, atol=1e-3)
-        assert np.allclose(one.scores, other.scores, atol=1e-5)
-        assert one.names == other.names
+        expected = detector(photograph)
+        assert np.allclose(with_threads.boxes, expected.boxes, atol=1e-3)
+        assert np.allclose(with_threads.scores, expected.scores, atol=1e-5)
+        assert with_threads.names == expected.names
 
     def test_a_path_an_array_and_a_pil_image_give_the_same_boxes(
         self, detector, photograph, tmp_path

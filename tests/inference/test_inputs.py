@@ -61,8 +61,8 @@ def test_skipped_files_are_counted(folder, tmp_path, capsys):
     for name in ("a.heic", "b.HEIC", "notes.txt", "README", "._a.png"):
         (folder / name).write_bytes(b"\0\5\x16\7")
     assert len(predict_files(BrightSpot(), [folder], tmp_path / "out")) == 1
-    said = capsys.readouterr().err.splitlines()[0]
-    assert said == "neither images nor videos: 2 .heic, 1 without a suffix, 1 .txt"
+    line = capsys.readouterr().err.splitlines()[0]
+    assert line == "neither images nor videos: 2 .heic, 1 without a suffix, 1 .txt"
     (folder / "a.png").unlink()
     with pytest.raises(MixDetError, match=r"holds neither images nor videos \(2 \.heic, "):
         predict_files(BrightSpot(), [folder], tmp_path / "out")
