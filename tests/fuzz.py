@@ -1,4 +1,4 @@
-"""Make random hostile files, and check what the functions that read them do."""
+"""Make random damaged files, and check that their readers accept them or raise `MixDetError`."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from hypothesis import strategies as st
 
 from mixdet.errors import MixDetError
 
-RUN_FILES = 5_000  # files per run of hypothesis, which keeps all files of a run in memory
-TIMEOUT = 60  # seconds for one file
+RUN_FILES = 5_000  # files per run of hypothesis. All files of a run stay in memory
+TIMEOUT = 60  # seconds to read one file
 MEMORY = 600 * 2**20  # bytes that all files together may add to this process
 DEEP = "<deep>"  # replaced by a deep nesting in the JSON text, since `json.dumps` cannot write one
 
@@ -81,7 +81,7 @@ def _is_import_folder(path: Path) -> bool:
 
 @contextmanager
 def _limit_memory() -> Iterator[None]:
-    """Fail if the peak of memory grows by `MEMORY` or more. Print the traceback of a hang."""
+    """Fail if the peak of memory grows by `MEMORY` or more. Print a traceback at a timeout."""
     global _has_audit_hook
     if not _has_audit_hook:  # an audit hook cannot be removed
         sys.addaudithook(_record_event)

@@ -1,4 +1,4 @@
-"""The functions of the demo page, without a browser."""
+"""Tests of the functions behind the demo page. No browser is started."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_boxes_are_in_pixels_of_the_shown_image(tmp_path):
     assert all(seconds > 0 for _, seconds in detected.results)
 
 
-def test_small_images_keep_their_pixels(tmp_path):
+def test_small_images_are_not_enlarged(tmp_path):
     detected = page.detect_upload([Corners()], save(tmp_path / "a.png", 1, 1))
     assert detected.image.shape == (1, 1, 3)
     assert page.draw_results(detected, 0.0)[0].shape[2] == 3

@@ -1,4 +1,4 @@
-"""Which requests to the demo page's server `Gate` lets through, and which it refuses."""
+"""`Gate` passes the demo page's own requests to the server and refuses all other requests."""
 
 from __future__ import annotations
 

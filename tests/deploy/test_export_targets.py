@@ -1,4 +1,4 @@
-"""Refused options of an export, missing packages, and files for phones."""
+"""Exports refuse unsupported options and name missing packages. Files for phones are correct."""
 
 from __future__ import annotations
 

@@ -130,7 +130,7 @@ def assert_equal_detections(detector: Detector, original: Detector, images: list
 def mixnet(tmp_path_factory):
     """A shipped detector with random weights and batch norm statistics.
 
-    `RawNetwork` lets its first convolution also divide by the standard deviation of the images.
+    In its `RawNetwork`, the first convolution also divides by the images' standard deviation.
     """
     folder = tmp_path_factory.mktemp("mixnet")
     cfg = read_config(str(shipped_folder("configs") / "ssdlite_mixnet_s_digits.py"))
@@ -155,7 +155,7 @@ def test_raw_outputs_equal_those_of_mmdets_head(name, request, monkeypatch):
     network = copy.copy(request.getfixturevalue(name))
     network.model = model = copy.deepcopy(network.model).double()
     zeros = partial(torch.zeros, dtype=torch.float64)
-    with monkeypatch.context() as patch:  # RawNetwork runs the double model on zeros
+    with monkeypatch.context() as patch:  # RawNetwork runs the model on zeros
         patch.setattr(torch, "zeros", zeros)
         raw = RawNetwork(network).double()
     side = raw.input_wh[0]

@@ -1,4 +1,4 @@
-"""No file of an export names a folder of the machine that wrote it."""
+"""The exported files name no folder of the machine that exported them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.conftest import ROOT
 
 
 def folders_of_this_machine(*others: Path) -> list[bytes]:
-    """Return the folders that an export reads, writes, or takes its code from."""
+    """Return folders of this machine whose paths must not be in an exported file."""
     packages = sysconfig.get_path("purelib")
     folders = {ROOT, Path.home(), Path.cwd(), tempfile.gettempdir(), packages, *others}
     return [os.fsencode(folder) for folder in folders if Path(folder) != Path("/")]
@@ -56,7 +56,7 @@ def test_no_written_file_names_a_folder(exported, images, trained):
 def test_no_written_file_names_a_folder_with_other_data(
     trained, images, tmp_path, targets, kinds, precision
 ):
-    """The data is in another folder than that of the config, as with `--data-root`."""
+    """The images are in another folder than the config says, as with `--data-root`."""
     pytest.importorskip(PACKAGES.get(targets[-1], targets[-1]))
     moved = shutil.copytree(images, tmp_path / "moved data")
     settings = dict(kinds=kinds, precision=precision, data_root=str(moved), max_drop=1.0)
@@ -64,7 +64,7 @@ def test_no_written_file_names_a_folder_with_other_data(
     assert_no_folder_is_named(tmp_path / "out", images, moved, trained[0].parent)
 
 
-def test_the_reason_of_a_refusal_names_no_folder(trained, images, tmp_path, monkeypatch):
+def test_the_readme_of_a_refused_export_names_no_folder(trained, images, tmp_path, monkeypatch):
     def fail(folder, *_):
         raise MixDetError(f"onnxruntime cannot read {folder}/model.onnx")
 

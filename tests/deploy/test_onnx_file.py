@@ -20,7 +20,7 @@ from mixdet.deploy.onnx_file import write_onnx
     params=["fp32", "fp16", pytest.param("int8", marks=pytest.mark.heavy)],
 )
 def folder(request, trained, exported, tmp_path_factory):
-    """A folder with `raw` and `end2end`, exported in each precision of the target onnx."""
+    """A folder with the exported folders `raw` and `end2end`. Each precision is tested."""
     if request.param == "fp32":
         return exported
     out = tmp_path_factory.mktemp(request.param)
@@ -47,7 +47,7 @@ def test_an_exported_file_is_valid(folder, kind):
 
 @pytest.mark.parametrize("kind", ["raw", "end2end"])
 def test_runtimes_agree(folder, kind):
-    """The runtimes are ONNX Runtime, OpenVINO and the reference evaluator of onnx."""
+    """ONNX Runtime, OpenVINO and the reference evaluator of onnx give nearly equal outputs."""
     file = folder / kind / "model.onnx"
     images = np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3), dtype=np.uint8)
     model = openvino.Core().compile_model(
@@ -55,11 +55,11 @@ def test_runtimes_agree(folder, kind):
     )
     want = onnxruntime.InferenceSession(file).run(None, {"image": images})
     outputs = [list(model(images).values())]
-    if folder.name[:4] != "int8":  # the evaluator has no DequantizeLinear of opset 18
+    if folder.name[:4] != "int8":  # the evaluator lacks DequantizeLinear of opset 18
         outputs.append(ReferenceEvaluator(str(file)).run(None, {"image": images}))
     for got in outputs:
         boxes, scores = np.abs(got[0] - want[0]), np.abs(got[1] - want[1])
-        if kind == "end2end":  # entries without a box have no meaning, and ranks may change
+        if kind == "end2end":  # skip padding, and boxes that changed places with another class
             valid = (want[2] >= 0) & (got[2] == want[2])
             assert valid.sum() > 5
             boxes, scores = boxes[valid], scores[valid]
@@ -79,7 +79,7 @@ unsorted (float[N, 3] x) => (float[N, 3] y)
 """
 
 
-def test_nodes_are_sorted_and_old_types_and_notes_are_left_out(tmp_path):
+def test_write_onnx_sorts_nodes_and_drops_wrong_types_and_notes(tmp_path):
     model = parser.parse_model(UNSORTED)
     with pytest.raises(checker.ValidationError, match="topologically sorted"):
         checker.check_model(model)

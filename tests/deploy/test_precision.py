@@ -44,7 +44,7 @@ def convolution_weights_of_onnx(folder) -> set[str]:
 
 
 def convolutions_of_openvino(folder) -> list[tuple[str, int, str]]:
-    """Return each convolution's type, its output's height, and the operation before its weights."""
+    """Return the type, the output height and the type of the weight's node of each convolution."""
     model = openvino.Core().read_model(folder / "model.xml")
     return [
         (
@@ -76,9 +76,10 @@ def test_convolutions_have_fewer_bits_and_outputs_are_close(reduced, exported):
 
 
 def test_openvino_keeps_some_grouped_convolutions_in_float(tmp_path):
-    """Depthwise convolutions at stride 8 or more, and 1x1 ones that AMX may compute wrongly.
+    """Depthwise convolutions at stride 8 or more stay in float, since 8 bits would be slower.
 
-    The network has one of each kind. In 8 bits, wrong outputs are possible only with AMX.
+    So do grouped 1x1 convolutions that a CPU with AMX may compute wrongly in 8 bits. The network
+    has one convolution of each kind.
     """
     torch.manual_seed(0)
     network = nn.Sequential(
@@ -132,7 +133,7 @@ def test_bfloat16_halves_the_weights_and_outputs_are_close(trained, exported, tm
 
 
 def test_export_fails_if_map_drops_too_much(trained, tmp_path):
-    """With a `max_drop` of -1 every export fails. The earlier export stays and can be loaded."""
+    """With a `max_drop` of -1 every export fails. An earlier export stays and can be loaded."""
     export(*trained, tmp_path, check=False)
     before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
     with pytest.raises(MixDetError, match=r"the file loses more than --max-drop -1") as error:
@@ -151,7 +152,7 @@ def test_export_fails_if_map_drops_too_much(trained, tmp_path):
 def test_files_of_an_earlier_export_are_named(trained, tmp_path, capsys):
     export(*trained, tmp_path, targets=("onnx", "openvino"), check=False)
     assert "earlier export" not in capsys.readouterr().out
-    for _ in range(2):  # each later export names them again
+    for _ in range(2):  # each later export names these files
         export(*trained, tmp_path, check=False)
         [printed] = [
             line for line in capsys.readouterr().out.splitlines() if "earlier export" in line

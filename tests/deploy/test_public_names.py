@@ -1,4 +1,4 @@
-"""The public functions and classes of `mixdet.deploy` work as the documentation calls them."""
+"""The public functions and classes of `mixdet.deploy` work as the documentation uses them."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_fuse_and_raw_network_compute_the_same(network):
     with torch.no_grad():
         inputs = network.model.data_preprocessor(data)["inputs"]
         class_levels, _ = fused(inputs, mode="tensor")
-    classes = scores.shape[-1] + 1  # and the background class
+    classes = scores.shape[-1] + 1  # plus 1 for the background
     logits = [level.permute(0, 2, 3, 1).reshape(-1, classes) for level in class_levels]
     expected = torch.cat(logits).softmax(-1)[:, :-1]
     assert boxes.shape == (1, len(expected), 4)

@@ -44,7 +44,7 @@ def test_boxes_are_matched_by_class_and_position_in_any_order():
 def test_files_of_other_weights_are_refused(exported, network, kind):
     verify(exported / kind, detect_reference(network), "openvino").require()
     bias = network.model.bbox_head.cls_convs[0][0].bias.data
-    original = bias.clone()  # subtracting 0.01 again could round differently
+    original = bias.clone()  # `bias[0] -= 0.01` could round differently
     bias[0] += 0.01
     try:
         with pytest.raises(MixDetError, match="scores differ by"):

@@ -1,4 +1,4 @@
-"""The drawing of digit scenes."""
+"""Tests of the drawing of digit scenes."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def background_of(scene: Scene) -> np.ndarray:
 
 
 def test_boxes_enclose_the_ink_tightly():
-    """Outside the boxes the photograph is unchanged."""
+    """Ink touches all four sides of each box. Outside the boxes the photograph is unchanged."""
     for index in range(40):
         scene = make_scene("train", index)
         background = background_of(scene)

@@ -25,7 +25,7 @@ FEW = {"train": 6, "val": 4, "progress": False}
 
 
 def bytes_of(root: Path) -> dict[str, str]:
-    """Return the SHA-256 of every file by its path in the folder."""
+    """Return a dict from the path of every file in a folder to its SHA-256."""
     files = sorted(file for file in root.rglob("*") if file.is_file())
     return {str(f.relative_to(root)): hashlib.sha256(f.read_bytes()).hexdigest() for f in files}
 
@@ -69,7 +69,7 @@ def test_splits_share_no_digit_and_no_region(annotations):
             assert top <= y1 < y2 <= bottom
     for name, train in allowed["train"]["photo_regions"].items():
         val = allowed["val"]["photo_regions"][name]
-        assert train[2] <= val[0]  # so no pixel lies in both
+        assert train[2] <= val[0]  # the region of train ends left of the region of val
 
 
 def test_objects_are_small_medium_and_large(annotations):
@@ -179,7 +179,7 @@ class TestFolder:
             make_digit_scenes(root, **FEW)
         assert (root / "thesis.txt").read_text() == "years of work"
 
-    def test_a_foreign_file_among_other_scenes_is_refused(self, tmp_path):
+    def test_a_folder_with_scenes_and_a_foreign_file_is_refused(self, tmp_path):
         root = make_digit_scenes(tmp_path / "scenes", **FEW)
         shutil.copy(root / "train" / "000001.jpg", root / "train" / "mine.jpg")
         before = bytes_of(root)
@@ -193,7 +193,7 @@ class TestFolder:
         make_digit_scenes(root, **FEW)
         assert len(list(root.rglob("*.jpg"))) == 10
 
-    def test_a_file_in_the_way_is_refused(self, tmp_path):
+    def test_a_file_in_place_of_the_folder_is_refused(self, tmp_path):
         (tmp_path / "scenes").write_text("")
         with pytest.raises(MixDetError, match="scenes"):
             make_digit_scenes(tmp_path / "scenes", **FEW)

@@ -86,7 +86,8 @@ def test_weights_for_other_classes_start_a_run_but_do_not_resume_one(quick, tmp_
     )
     assert torch.equal(before["backbone.second.weight"], after["backbone.second.weight"])
     name = "bbox_head.cls_convs.0.0.weight"
-    assert before[name].shape[0] * 4 == after[name].shape[0] * 3  # the background is one more class
+    # the background counts as a class: 3 and 4 classes
+    assert before[name].shape[0] * 4 == after[name].shape[0] * 3
 
 
 def test_changed_settings_of_a_resumed_run_are_named(quick, tmp_path):
@@ -112,7 +113,7 @@ def test_changed_settings_of_a_resumed_run_are_named(quick, tmp_path):
     assert f"{ignored}optim_wrapper.optimizer.lr=0.01 (was 0.002)\n" in log
     assert "lr: 2.0000e-03" in log  # the checkpoint's learning rate stays in effect
     assert "lr: 1.0000e-02" not in log
-    # the checkpoint's config has the values that were in effect
+    # the resumed run wrote the values in effect to the config in its checkpoint
     second = str(tmp_path / "without" / "epoch_2.pth")
     assert ignored in log_of("wrong", "train_cfg.max_epochs=3", resume=second)
     third = torch.load(tmp_path / "wrong" / "epoch_3.pth", weights_only=True)["meta"]["cfg"]
@@ -140,7 +141,7 @@ def test_changed_settings_of_a_resumed_run_are_named(quick, tmp_path):
         ),
     ],
 )
-def test_changed_settings_of_model_data_and_training_are_listed_and_no_others(change, expected):
+def test_only_changed_settings_of_model_data_and_training_are_listed(change, expected):
     first = {
         "model": {"neck": [3, 5]},
         "param_scheduler": [{"end": 1}],

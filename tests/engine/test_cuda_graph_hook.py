@@ -1,4 +1,4 @@
-"""A step captured as a CUDA graph equals an ordinary step. Runs without such steps are refused."""
+"""A step captured as a CUDA graph equals an ordinary step, or the run is refused."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_a_run_without_a_gpu_is_refused(model):
 
 
 @pytest.mark.parametrize("fault", ["processes", "model", "accumulative_counts"])
-def test_runs_that_cannot_be_captured_are_refused(model, monkeypatch, fault):
+def test_runs_whose_steps_cannot_be_captured_are_refused(model, monkeypatch, fault):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     CudaGraphHook().before_train(fake_runner(model))
     if fault == "processes":

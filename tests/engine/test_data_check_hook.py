@@ -1,4 +1,4 @@
-"""The hook checks the annotations before training, even if mmdet's own tools start it."""
+"""`DataCheckHook` checks the annotations before training, also in runs of mmdet's own tools."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_shipped_configs_have_the_hooks_that_detect_faults_in_a_run():
 
 @pytest.fixture
 def no_runner(monkeypatch):
-    """Fail if a runner is built, which builds the model first."""
+    """Fail if a runner is built. Building a runner also builds the model."""
 
     def refuse(cfg):
         raise AssertionError("a runner was built")
@@ -105,7 +105,7 @@ def test_a_test_on_other_images_than_those_of_the_metric_is_refused(trained, ima
 
 
 def test_the_hook_refuses_in_a_runner_too(images, tmp_path):
-    """mmdet's tools build the runner without the check of launch.py."""
+    """The hook refuses wrong data if mmdet's tools build the runner, without launch.py's check."""
     cfg = Config.fromfile(config_with(tmp_path, images))
     cfg.merge_from_dict(dict(option.split("=") for option in ON_TRAINING_DATA))
     with pytest.raises(MixDetError, match="belong to other images"):
@@ -113,7 +113,7 @@ def test_the_hook_refuses_in_a_runner_too(images, tmp_path):
 
     wrong = "train_dataloader['dataset']['metainfo'] = dict(classes='dark')\n"
     cfg = Config.fromfile(config_with(tmp_path, images, wrong))
-    with pytest.raises(MixDetError, match="with a comma"):  # not: set num_classes to 4
+    with pytest.raises(MixDetError, match="with a comma"):  # it must not advise 4 classes
         Runner.from_cfg(cfg).train()
 
     wrong = "val_dataloader['dataset']['indices'] = []\n"
@@ -123,7 +123,7 @@ def test_the_hook_refuses_in_a_runner_too(images, tmp_path):
         Runner.from_cfg(cfg).train()
 
 
-def test_the_data_are_read_once_for_a_run_of_the_tool(images, tmp_path, monkeypatch):
+def test_a_run_of_our_training_tool_reads_the_annotations_once(images, tmp_path, monkeypatch):
     calls = []
     check = check_config_data.read_splits
     monkeypatch.setattr(

@@ -109,7 +109,7 @@ def test_last_checkpoint_always_names_a_complete_checkpoint(tmp_path):
         )
         hook.after_train_epoch(runner)  # saving an epoch twice keeps its checkpoint
         assert names(tmp_path) == {f"epoch_{runner.epoch + 1}.pth"}
-    assert runner.seen[2] == {"epoch_1.pth"}  # it stays until the second is written
+    assert runner.seen[2] == {"epoch_1.pth"}  # stays until epoch_2.pth is written
     assert runner.message_hub.get_info("keep_ckpt_ids") == [3]
 
     runner.epoch, runner.fails = 3, True
@@ -166,7 +166,7 @@ def test_another_folders_best_checkpoint_is_left_alone(tmp_path, metrics, copied
     paths = {path for name, path in info.items() if name.startswith("best_ckpt")}
     assert paths == {str(where.folder / name) for name in kept}
 
-    validate(hook, second, 2, 0.6, 0.6)  # the same epoch, whose files have the same names
+    validate(hook, second, 2, 0.6, 0.6)  # the new file has the name of the old one
     assert names(second.folder) == kept
     validate(hook, second, 3, 0.7, 0.7)
     assert names(second.folder) == {name.replace("epoch_2", "epoch_3") for name in kept}

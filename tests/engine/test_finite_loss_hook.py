@@ -28,16 +28,16 @@ class Break(Hook):
         model = runner.model
         if self.part == "weight":
             model.backbone.first[3].weight.data[0, 0, 0, 0] = float("nan")
-        elif self.part == "overflow":  # finite weights whose product is not
+        elif self.part == "overflow":  # the weights stay finite, but the outputs do not
             model.backbone.second.weight.data.fill_(3e38)
         elif self.part == "image":
             data_batch["inputs"] = [image * float("nan") for image in data_batch["inputs"]]
-        elif self.part == "loss":  # the targets of boxes are divided by these
+        elif self.part == "loss":  # the box targets are divided by these values
             model.bbox_head.bbox_coder.stds = (0.0, 0.0, 0.0, 0.0)
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
         backbone = runner.model.backbone
-        if self.part in ("step", "statistic") and runner.iter == 7:  # the last of epoch 2
+        if self.part in ("step", "statistic") and runner.iter == 7:  # at the end of epoch 2
             broken = backbone.second.bias if self.part == "step" else backbone.first[1].running_var
             broken.data[0] = float("inf")
 

@@ -24,7 +24,7 @@ def config(tmp_path):
 
 
 def fill_disk(monkeypatch, epoch: int) -> None:
-    """Let every write fail, starting with the checkpoint of an epoch."""
+    """Make the write of an epoch's checkpoint fail, and every later write."""
     fsync, full = os.fsync, False
 
     def refuse(file: int) -> None:

@@ -35,7 +35,7 @@ def modules_of_test_step(model: torch.nn.Module, batch: dict) -> list[torch.nn.M
 
 
 class NormFirst(torch.nn.Sequential):
-    """A predictor whose modules run in another order than they are defined in."""
+    """A predictor that runs the norm before the convolution, although the norm is defined later."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         conv, norm, activate, predict = self
@@ -44,7 +44,7 @@ class NormFirst(torch.nn.Sequential):
 
 @pytest.fixture
 def runner():
-    """A stand-in for a runner. The batch norms of its detector do not have initial values."""
+    """A stand-in for a runner. The batch norms of its detector have random values."""
     cfg = read_config(ROOT / "configs/ssdlite_mixnet_s_digits.py")
     torch.manual_seed(0)
     model = MODELS.build(cfg.model).eval()

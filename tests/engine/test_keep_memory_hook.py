@@ -52,9 +52,9 @@ def test_freed_memory_is_used_again_without_page_faults(size):
 
 @pytest.fixture
 def glibc(monkeypatch):
-    """Replace glibc's `mallopt` by one that refuses thresholds above a limit, as in older versions.
+    """A function that replaces glibc's `mallopt`. The new one refuses thresholds above a limit.
 
-    The fixture is a function of the limit. It returns a dict that collects the accepted settings.
+    Older versions of glibc do so too. The function returns a dict that collects accepted settings.
     """
 
     def make(limit: int) -> dict[int, int]:
@@ -84,7 +84,7 @@ def test_an_older_glibc_gets_a_lower_threshold_or_none(glibc, limit):
 @pytest.mark.parametrize("limit", [DEFAULT_MMAP_THRESHOLD, 1 << 30])
 @pytest.mark.parametrize("batches", [1, 3])
 @pytest.mark.parametrize("several", [False, True], ids=["an optimizer", "several"])
-def test_tensors_are_mapped_until_the_first_step(glibc, monkeypatch, limit, batches, several):
+def test_the_mmap_threshold_rises_after_the_first_step(glibc, monkeypatch, limit, batches, several):
     """If glibc refuses the threshold that keeps freed memory, no setting is changed."""
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     taken, hook, seen = glibc(limit), KeepMemoryHook(), []

@@ -1,6 +1,6 @@
-"""A training that is killed with SIGKILL at any time leaves only whole checkpoints.
+"""A training that is killed with SIGKILL at any time leaves only complete checkpoints.
 
-This holds even while it writes a checkpoint. The resumed training ends in the same state as a
+Some kills happen while a checkpoint is written. A resumed training ends in the same state as a
 training that is not killed.
 """
 
@@ -35,7 +35,7 @@ def train(config: str, started, kill_at: tuple[int, str] | None) -> None:
         started: An event that is set when training starts.
         kill_at: (n, moment): this process kills itself at its n-th write of a file. The moment is
             `part` (half of the file is written), `whole` (all of it is written, but the file is not
-            renamed yet) or `named` (the file is renamed). With None it does not kill itself.
+            renamed yet) or `named` (the file is renamed). With None the process is not killed.
     """
     import torch
 

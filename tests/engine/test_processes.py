@@ -135,7 +135,7 @@ def test_two_processes_evaluate_every_image_once(images, tmp_path):
     launch.train(str(config))
     checkpoint = tmp_path / "work/epoch_1.pth"
     one, two = tmp_path / "one.json", tmp_path / "two.json"
-    odd = ["test_dataloader.dataset.indices=13"]  # so one image is evaluated twice
+    odd = ["test_dataloader.dataset.indices=13"]  # 7 images per process, so one occurs twice
     metrics = launch.evaluate(str(config), str(checkpoint), out=str(one), cfg_options=odd)
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     arguments = [config, checkpoint, "--launcher", "pytorch", "--out", two, "--cfg-options", *odd]
@@ -170,7 +170,7 @@ def test_a_killed_process_ends_the_job_within_a_minute_and_is_named(images, tmp_
     hooks = f"custom_hooks = [{hooks}iteration=2)]\n"
     config = write_config(tmp_path, images, 1000, hooks)
     done = run_two([ROOT / "tools/dist_train.sh", config, 2])
-    killed = (tmp_path / "losses_1.txt").stat().st_mtime  # rank 1 wrote it just before
+    killed = (tmp_path / "losses_1.txt").stat().st_mtime  # written just before the kill
     assert time.time() - killed < 60
     assert done.returncode != 0
     assert "Signal 9 (SIGKILL) received by PID" in done.stderr

@@ -163,8 +163,8 @@ def batch_size(size):
     ("before", "iteration", "after", "batches"),
     [
         (4, 5, 7, 2),
-        (4, 5, 3, 5),  # 6 iterations end in epoch 2 with this size too
-        (5, 4, 6, 3),  # as many batches per epoch, but with other images
+        (4, 5, 3, 5),  # with batches of 3 too, iteration 6 is in epoch 2
+        (5, 4, 6, 3),  # both sizes give 3 batches per epoch, but with other images
     ],
 )
 def test_a_changed_batch_size_starts_the_epoch_over(
@@ -210,7 +210,7 @@ def test_another_seed_does_not_change_a_resumed_run(uninterrupted, images, tmp_p
     assert not equal(other["state_dict"], uninterrupted["state_dict"])
 
 
-def test_an_epoch_whose_checkpoint_is_resumed_is_validated_first(images, tmp_path):
+def test_resuming_the_checkpoint_of_an_epoch_first_validates_that_epoch(images, tmp_path):
     run(tmp_path / "first", images)
     run(tmp_path / "second", images, resume=str(tmp_path / "first/work/epoch_2.pth"))
     (log,) = (tmp_path / "second").glob("work/*/*.log")

@@ -53,7 +53,7 @@ def refusal(folder, images, extra: str) -> str:
 @pytest.mark.parametrize(
     ("extra", "words"),
     [
-        (VOC, "save_best='coco/bbox_mAP'"),  # the one of the shipped configs
+        (VOC, "save_best='coco/bbox_mAP'"),  # save_best of the shipped configs
         (VOC + SAVE_BEST.format("mAP"), "save_best='mAP'"),
         (MMDET + "val_evaluator['prefix'] = 'mine'\n", "save_best='coco/bbox_mAP'"),
         ("val_evaluator['prefix'] = 'mine'\n", "save_best='coco/bbox_mAP'"),
@@ -96,7 +96,7 @@ def test_a_monitor_that_a_metric_gives_is_accepted(tmp_path, images, extra):
     assert list(tmp_path.rglob("epoch_1.pth"))
 
 
-def test_a_first_metric_without_a_rule_is_refused(tmp_path, images):
+def test_save_best_auto_is_refused_if_no_rule_is_known_for_the_first_metric(tmp_path, images):
     line = refusal(
         tmp_path, images, "val_evaluator = dict(type='OwnMetric')\n" + SAVE_BEST.format("auto")
     )
@@ -182,4 +182,5 @@ def test_the_cosine_of_a_shipped_schedule_ends_with_the_training(tmp_path, name,
         experiment_name=f"{tmp_path.name}",
     ).train()
     expected = [floor + (1 - floor) * (1 + math.cos(math.pi * i / 40)) / 2 for i in range(4, 40)]
-    assert recorder.rates[4:] == pytest.approx(expected, abs=1e-4)  # warm-up and floor multiply
+    # the warm-up overlaps the cosine, so a cosine with a floor differs slightly from the formula
+    assert recorder.rates[4:] == pytest.approx(expected, abs=1e-4)

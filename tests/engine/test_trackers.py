@@ -1,4 +1,4 @@
-"""A training is logged to MLflow, W&B and TensorBoard, without a network."""
+"""A training is logged to MLflow, W&B and TensorBoard. No test needs an internet connection."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ METRICS = {f"coco/{name}" for name in (*STATS, "AP/dark", "AP/bright")}
 
 
 def train(folder, images, *names: str, extra: str = "") -> dict[str, float]:
-    """Train an epoch; return the metrics of its validation, as mmengine's own file has them."""
+    """Train for one epoch; return the validation metrics that mmengine wrote to scalars.json."""
     config = write_config(folder, images, 1, CLASSWISE + extra)
     launch.train(str(config), tracker=names)
     (file,) = folder.glob("work/*/vis_data/scalars.json")
@@ -40,7 +40,7 @@ def mlflow_metrics(folder) -> dict[str, float]:
 
 
 @pytest.mark.parametrize("extra", ["", "vis_backends = [dict(type='MLflowVisBackend')]\n"])
-def test_mlflow_takes_all_names(images, tmp_path, monkeypatch, extra):
+def test_mlflow_gets_all_metrics_under_their_names(images, tmp_path, monkeypatch, extra):
     pytest.importorskip("mlflow")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     extra += "visualizer['vis_backends'] += vis_backends[:1]\n" * bool(extra)
@@ -49,7 +49,7 @@ def test_mlflow_takes_all_names(images, tmp_path, monkeypatch, extra):
     assert {name: metrics[name] for name in METRICS} == pytest.approx(logged)
 
 
-def test_wandb_takes_all_names(images, tmp_path, monkeypatch):
+def test_wandb_gets_all_metrics_under_their_names(images, tmp_path, monkeypatch):
     wandb = pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.chdir(tmp_path)
@@ -63,7 +63,7 @@ def test_wandb_takes_all_names(images, tmp_path, monkeypatch):
     assert list(tmp_path.rglob("*.wandb"))
 
 
-def test_tensorboard_takes_all_names(images, tmp_path):
+def test_tensorboard_gets_all_metrics_under_their_names(images, tmp_path):
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -75,9 +75,9 @@ def test_tensorboard_takes_all_names(images, tmp_path):
         assert scalars.Scalars(name)[-1].value == pytest.approx(value)
 
 
-def test_several_trackers_are_added_once():
+def test_a_tracker_that_is_named_twice_is_added_once():
     cfg = Config({"work_dir": "w", "visualizer": None})
-    trackers.TRACKERS["json"], package = "LocalVisBackend", "json"  # a package of Python itself
+    trackers.TRACKERS["json"], package = "LocalVisBackend", "json"  # always installed
     try:
         trackers.add_trackers(cfg, [package, package])
         trackers.add_trackers(cfg, [package])
@@ -95,7 +95,7 @@ def test_unknown_and_missing_trackers_are_refused(monkeypatch):
         trackers.add_trackers(cfg, ["no_such_package"])
 
 
-def test_mlflow_uses_the_server_of_its_environment(monkeypatch):
+def test_mlflow_uses_the_server_of_the_environment_variable(monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://server")
     cfg = Config({"work_dir": "w", "visualizer": {"vis_backends": [{"type": "MLflowVisBackend"}]}})
     trackers.add_trackers(cfg, [])

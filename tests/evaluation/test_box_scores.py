@@ -1,4 +1,4 @@
-"""`as_results` and `score_boxes` give the AP that can be counted by hand."""
+"""`as_results` and `score_boxes` give the same AP as a computation by hand."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from mixdet.evaluation import BoxScores, as_results, load_coco, score_boxes
 
 
-def test_one_box_of_two_objects_gives_half_the_recall(tmp_path):
+def test_finding_one_of_two_objects_gives_a_recall_of_one_half(tmp_path):
     boxes = [[10, 10, 40, 40], [60, 60, 40, 40]]
     annotations = [
         dict(id=number, image_id=5, category_id=3, bbox=box, area=1600, iscrowd=0)
@@ -23,6 +23,6 @@ def test_one_box_of_two_objects_gives_half_the_recall(tmp_path):
     scores = score_boxes(load_coco(tmp_path / "truth.json"), results)
     assert isinstance(scores, BoxScores)
     assert scores.stats["AR@100"] == pytest.approx(0.5)
-    # COCO samples the precision at 101 recalls. It is 1 up to a recall of 0.5, at 51 of them
+    # COCO averages the precision at 101 recalls. Here it is 1 at the 51 recalls up to 0.5, then 0
     assert scores.stats["bbox_mAP"] == pytest.approx(51 / 101)
     assert scores.per_class == {"cat": pytest.approx(51 / 101)}

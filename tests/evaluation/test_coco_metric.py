@@ -1,4 +1,4 @@
-"""The metric's scores equal exactly those that pycocotools computes from the written file."""
+"""The metric gives exactly the scores that pycocotools computes from the written results file."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def ann_file(tmp_path):
     return path
 
 
-def test_the_scores_are_those_of_pycocotools(coco_sample, tmp_path):
+def test_the_scores_equal_those_of_pycocotools(coco_sample, tmp_path):
     ann_file = coco_sample / "annotations" / "instances_val2017.json"
     truth = load_coco(ann_file)
     classes = tuple(category["name"] for category in truth.dataset["categories"])
@@ -228,7 +228,7 @@ class TestFasterCocoEval:
         (slow, want), (fast, got) = (
             evaluate(ann_file, samples, classes, backend=backend) for backend in BACKENDS
         )
-        assert got == pytest.approx(want, abs=1e-12)  # the sums have another order
+        assert got == pytest.approx(want, abs=1e-12)  # the backends add in different orders
         assert want["coco/bbox_mAP"] > 0.2
         assert fast.scores.per_class == pytest.approx(slow.scores.per_class, abs=1e-12, nan_ok=True)
 

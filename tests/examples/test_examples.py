@@ -20,7 +20,7 @@ from mixdet.models import MixConv2d
 from tests.conftest import ROOT
 
 EXAMPLES = ROOT / "examples"
-# What detect_ncnn.cpp needs of ncnn's header, which the Python package of ncnn does not contain
+# The declarations that detect_ncnn.cpp uses, since ncnn's Python package has no header
 NCNN = """
 namespace ncnn {
 struct Mat {

@@ -1,4 +1,4 @@
-"""`as_rgb` turns files, arrays and PIL images into the same RGB arrays."""
+"""`as_rgb` converts files, arrays and PIL images to RGB arrays."""
 
 from __future__ import annotations
 

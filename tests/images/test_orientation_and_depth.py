@@ -1,6 +1,6 @@
 """Every reader gives the same upright image of 8 bits, for each format, bit depth and orientation.
 
-The expected image is made by hand. Pillow's `exif_transpose` confirms it.
+The expected images are turned with NumPy. Pillow's `exif_transpose` has to give the same images.
 """
 
 from __future__ import annotations
@@ -112,7 +112,8 @@ def animated(kind: str, **options) -> Callable:
 
 
 LOSSY = 4.0  # largest mean difference of a lossy file
-TURNED_FILES = {  # the file by orientation, whether it is gray, and the largest mean difference
+# (function from an orientation to a file, whether the file is gray, largest mean difference)
+TURNED_FILES = {
     "jpeg": (with_exif("JPEG", quality=98), False, LOSSY),
     "jpeg-gray": (with_exif("JPEG", gray=True, quality=98), True, LOSSY),
     "jpeg-xmp": (with_xmp("JPEG", quality=98), False, LOSSY),
@@ -159,7 +160,7 @@ def assert_every_reader_gives(content: bytes, expected: np.ndarray, tolerance: f
         "SSDRandomCrop, stated size": crop(dict(img_path=str(path), **stated))["img"][..., ::-1],
         "mmcv.imread": mmcv.imread(str(path), channel_order="rgb"),
     }
-    if Image.open(path).format == "TIFF":  # Pillow turns it
+    if Image.open(path).format == "TIFF":  # Pillow itself turns a TIFF upright
         arrays["PIL by path"] = as_rgb(Image.open(path))
     if shown.mode == "RGB":
         arrays["exif_transpose"] = np.asarray(shown)
@@ -172,7 +173,7 @@ def assert_every_reader_gives(content: bytes, expected: np.ndarray, tolerance: f
 
 @pytest.mark.parametrize("orientation", TURNS)
 @pytest.mark.parametrize("name", TURNED_FILES)
-def test_a_turned_file(tmp_path, name, orientation):
+def test_every_reader_turns_a_file_upright(tmp_path, name, orientation):
     write, gray, tolerance = TURNED_FILES[name]
     expected = TURNS[orientation](scene(gray))
     assert_every_reader_gives(write(orientation), expected, tolerance, tmp_path / "image")
@@ -189,7 +190,7 @@ def encoded(suffix: str, array: np.ndarray, options: tuple = ()) -> bytes:
 
 
 AVIF_OF_10_BITS = (cv2.IMWRITE_AVIF_DEPTH, 10, cv2.IMWRITE_AVIF_QUALITY, 100)
-FLAT_FILES = {  # the file, and whether it is gray
+FLAT_FILES = {  # (function that returns a file, whether the file is gray)
     "gif": (lambda: saved(Image.fromarray(scene(True)), "GIF"), True),
     "bmp": (lambda: saved(Image.fromarray(scene()), "BMP"), False),
     "ppm": (lambda: pnm(b"P6", scene(), 255), False),
@@ -208,14 +209,14 @@ FLAT_FILES = {  # the file, and whether it is gray
 
 
 @pytest.mark.parametrize("name", FLAT_FILES)
-def test_a_file_without_an_orientation(tmp_path, name):
+def test_every_reader_gives_the_pixels_of_a_file_without_an_orientation(tmp_path, name):
     write, gray = FLAT_FILES[name]
     expected = (scene(True) > 128) * np.uint8(255) if name == "png-1" else scene(gray)
     assert_every_reader_gives(write(), expected, 2, tmp_path / "image")
 
 
 @pytest.mark.parametrize("byte_order", "<>")
-def test_pil_images_of_16_bits_and_other_modes_equal_their_8_bits(byte_order):
+def test_pil_images_of_16_bits_and_of_other_modes_become_rgb_of_8_bits(byte_order):
     gray, color = scene(True), scene()
     deep = gray.astype(f"{byte_order}u2") * 257
     mode = "I;16" if byte_order == "<" else "I;16B"
@@ -239,7 +240,7 @@ def tiff(values: np.ndarray, bits: int, sample_format: int, photometric: int = 1
     return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + struct.pack("<I", 0) + data
 
 
-def test_a_tiff_of_16_bits_in_which_0_is_white(tmp_path):
+def test_a_tiff_of_16_bits_in_which_0_is_white_is_inverted(tmp_path):
     inverted = 65535 - scene(True).astype("<u2") * 257
     content = tiff(inverted, 16, sample_format=1, photometric=0)
     expected = np.dstack([scene(True)] * 3)
@@ -285,7 +286,7 @@ def test_pil_images_without_a_range_of_values_are_refused(image, words):
         as_rgb(image)
 
 
-def test_damaged_exif_data_turn_nothing(tmp_path):
+def test_damaged_exif_data_are_ignored(tmp_path):
     path = tmp_path / "image.png"
     path.write_bytes(saved(Image.fromarray(scene()), "PNG", exif=b"Exif\0\0no data at all"))
     assert np.array_equal(as_rgb(path), scene())

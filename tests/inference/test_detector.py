@@ -29,7 +29,9 @@ def detector(checkpoint) -> Detector:
 
 
 class TestDetector:
-    def test_equals_mmdets_own_inference(self, checkpoint, detector, photograph, tmp_path):
+    def test_boxes_equal_those_of_mmdets_inference_detector(
+        self, checkpoint, detector, photograph, tmp_path
+    ):
         from mmdet.apis import inference_detector, init_detector
 
         Image.fromarray(photograph).save(tmp_path / "cat.png")
@@ -46,7 +48,7 @@ class TestDetector:
         assert got.names[0] == str(got.labels[0])
 
     def test_a_fused_copy_without_batch_norms_predicts(self, detector, photograph):
-        """The test above shows that the fused copy finds mmdet's boxes."""
+        """The boxes of this copy equal mmdet's boxes: see the test before."""
         detector(photograph)  # the first call fuses
         with record_running_modules() as modules:
             detector(photograph)
@@ -74,14 +76,14 @@ class TestDetector:
         before = torch.get_num_threads()
         try:
             threads = before + 1
-            one = Detector(checkpoint, threads=threads)(photograph)
+            with_threads = Detector(checkpoint, threads=threads)(photograph)
             assert torch.get_num_threads() == threads
         finally:
             torch.set_num_threads(before)
-        other = detector(photograph)
-        assert np.allclose(one.boxes, other.boxes, atol=1e-3)
-        assert np.allclose(one.scores, other.scores, atol=1e-5)
-        assert one.names == other.names
+        expected = detector(photograph)
+        assert np.allclose(with_threads.boxes, expected.boxes, atol=1e-3)
+        assert np.allclose(with_threads.scores, expected.scores, atol=1e-5)
+        assert with_threads.names == expected.names
 
     def test_a_path_an_array_and_a_pil_image_give_the_same_boxes(
         self, detector, photograph, tmp_path
@@ -168,7 +170,7 @@ class TestDetector:
         import torch
 
         content = torch.load(checkpoint, weights_only=True)
-        content["extra"] = Detections  # a class: unpickling it means importing code
+        content["extra"] = Detections  # unpickling a class imports code
         torch.save(content, tmp_path / "unsafe.pth")
         with pytest.raises(MixDetError, match="trust-checkpoint"):
             Detector(tmp_path / "unsafe.pth")

@@ -62,7 +62,7 @@ def test_suppress_equals_torchvision(anchors, classes, seed, nms_pre):
     assert np.array_equal(got_labels, labels[kept].numpy())
 
 
-# Blocks the import of everything but NumPy, OpenCV and the runtimes
+# Refuses to import the packages that inference on exported files must not need
 BLOCK = """
 import importlib.abc, sys
 
@@ -213,7 +213,7 @@ def test_openvino_computes_several_images_together(exported, tmp_path, monkeypat
 
 @pytest.fixture
 def thread_counts(monkeypatch):
-    """The number of threads of each network that a test loads, as its runtime reports it."""
+    """The thread counts that the runtimes report, one for each network that a test loads."""
     counts = []
     InferenceSession, compile_model = onnxruntime.InferenceSession, openvino.Core.compile_model
 
@@ -267,7 +267,7 @@ Permute out1 1 1 second out1 0=0
 @pytest.mark.parametrize(
     ("variable", "threads", "expected"), [("1", None, 1), ("2,1", None, 2), ("1", 2, 2)]
 )
-def test_omp_num_threads_is_the_default(
+def test_omp_num_threads_is_the_default_number_of_threads(
     exported, thread_counts, monkeypatch, runtime, variable, threads, expected
 ):
     monkeypatch.setenv("OMP_NUM_THREADS", variable)

@@ -1,4 +1,4 @@
-"""Which files of a folder are predicted on, and what is said about the others."""
+"""`predict` finds the images and videos in a folder, and reports the files that it skips."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def folder(tmp_path):
 
 
 def found(folder, out=None):
-    """The paths below the folder of the images and videos that are found in it."""
+    """Return the images and videos that are found in a folder, as paths relative to the folder."""
     inputs = find_inputs([folder], out or folder.parent / "out")
     return [os.path.relpath(source, folder) for source, _ in inputs.images + inputs.videos]
 
@@ -33,20 +33,20 @@ def test_subfolders_may_have_the_suffix_of_a_file(folder, tmp_path):
     for name in ("clip.mp4", "b.jpg"):
         (folder / name).mkdir()
     shutil.copy(folder / "a.png", folder / "clip.mp4" / "0001.png")
-    write_video(folder / "clip.avi", [spot(0, 0)] * 2, 10)  # drawn as clip.mp4, were it not taken
+    write_video(folder / "clip.avi", [spot(0, 0)] * 2, 10)  # its drawing cannot be clip.mp4
     entries = predict_files(BrightSpot(), [folder], tmp_path / "out")
     assert len(entries) == 4
     drawn = {str(file.relative_to(tmp_path / "out")) for file in tmp_path.glob("out/**/*.[mp]*")}
     assert drawn == {"a.png", "clip.mp4", "clip.mp4/0001.png", "clip_2.mp4"}
 
 
-def test_suffixes_are_those_of_every_format_that_is_read():
+def test_the_suffixes_of_every_format_that_can_be_read_are_known():
     Image.init()
     suffixes = {suffix for suffix, kind in Image.EXTENSION.items() if kind in IMAGE_FORMATS}
     assert suffixes - {".mpo"} <= IMAGE_SUFFIXES
 
 
-def test_every_format_that_is_read_by_name_is_found_in_a_folder(folder, tmp_path):
+def test_files_that_are_read_by_their_path_are_also_found_in_their_folder(folder, tmp_path):
     image = Image.open(folder / "a.png")
     for suffix in ("avif", "gif", "jp2", "ppm", "jfif", "jpe", "JPG", "tif", "apng", "webp"):
         image.save(folder / f"{suffix}.{suffix}")
@@ -57,12 +57,12 @@ def test_every_format_that_is_read_by_name_is_found_in_a_folder(folder, tmp_path
     assert len(predict_files(BrightSpot(), [folder], tmp_path / "out")) == 11
 
 
-def test_files_that_are_passed_over_are_counted(folder, tmp_path, capsys):
+def test_skipped_files_are_counted(folder, tmp_path, capsys):
     for name in ("a.heic", "b.HEIC", "notes.txt", "README", "._a.png"):
         (folder / name).write_bytes(b"\0\5\x16\7")
     assert len(predict_files(BrightSpot(), [folder], tmp_path / "out")) == 1
-    said = capsys.readouterr().err.splitlines()[0]
-    assert said == "neither images nor videos: 2 .heic, 1 without a suffix, 1 .txt"
+    line = capsys.readouterr().err.splitlines()[0]
+    assert line == "neither images nor videos: 2 .heic, 1 without a suffix, 1 .txt"
     (folder / "a.png").unlink()
     with pytest.raises(MixDetError, match=r"holds neither images nor videos \(2 \.heic, "):
         predict_files(BrightSpot(), [folder], tmp_path / "out")
@@ -76,7 +76,7 @@ def test_linked_subfolders_are_searched_once(folder, tmp_path):
     links = {
         folder / "linked": far,
         folder / "again": far,
-        folder / "b": near,  # before `near` in the alphabet, but not its own path
+        folder / "b": near,  # comes before `near` in the alphabet, but is only a link
         folder / "self": folder,
         near / "up": folder.parent,
         far / "back": folder,
@@ -92,7 +92,7 @@ def test_linked_subfolders_are_searched_once(folder, tmp_path):
     assert found(folder, folder / "out") == ["a.png", "again/z.png", "near/z.png"]
 
 
-def test_links_and_pipes_that_lead_to_no_file(folder, tmp_path):
+def test_broken_links_are_named_and_pipes_are_skipped(folder, tmp_path):
     (folder / "gone.png").symlink_to(tmp_path / "nowhere.png")
     (folder / "loop.jpg").symlink_to(folder / "loop.jpg")
     os.mkfifo(folder / "pipe.png")
@@ -121,7 +121,7 @@ SUFFIXES = "3gp asf divx flv m2ts mpe mpg mts mxf ogv qt ts vob wmv WMV"
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES.split())
-def test_videos_are_found_by_any_suffix(folder, tmp_path, suffix):
+def test_videos_are_found_by_every_suffix(folder, tmp_path, suffix):
     (folder / "a.png").unlink()
     stream = suffix in ("m2ts", "mts", "ts")
     source = write_video(
@@ -159,12 +159,12 @@ def test_the_content_tells_what_a_file_without_a_suffix_is(folder, tmp_path):
 @pytest.mark.parametrize(
     "name", ["100%.avi", "a%02d.avi", "shot_0001.avi", "clip:1.avi", "new\nline.avi"]
 )
-def test_odd_names_of_videos(tmp_path, name):
+def test_videos_with_odd_names_are_read(tmp_path, name):
     write_video(tmp_path / "v.avi", [spot(0, 0)] * 3, 10).rename(tmp_path / name)
     assert len(predict_files(BrightSpot(), [tmp_path / name], tmp_path / "out")) == 3
 
 
-def test_names_that_are_not_utf8(folder, tmp_path):
+def test_a_video_whose_name_is_not_utf8_is_refused_and_images_are_predicted(folder, tmp_path):
     image, video = (
         os.fsdecode(os.fsencode(folder) + name) for name in (b"/\xff.png", b"/\xfe.avi")
     )

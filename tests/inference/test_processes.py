@@ -1,6 +1,6 @@
-"""A `Detector` in forked processes and in pickles. No call waits forever.
+"""A `Detector` can be pickled. In a forked process it works or is refused, but never hangs.
 
-Forks happen in scripts of their own, with two threads, since pytest has threads too.
+A script forks, and not pytest itself, since pytest has threads. Its detector uses two threads.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ if os.fork() == 0:
     except Exception as error:
         lines.append(f"{type(error).__name__}: {error}")
     try:
-        detector = Detector(path, **options)  # this would free the inherited one
+        detector = Detector(path, **options)  # also frees the inherited detector
     except Exception as error:
         lines.append(f"{type(error).__name__}: {error}")
     try:
@@ -64,7 +64,7 @@ if os.fork() == 0:
     except Exception as error:
         lines.append(f"{type(error).__name__}: {error}")
     print(*lines, sep="\\n", flush=True)
-    os._exit(0)  # as multiprocessing ends its processes
+    os._exit(0)  # multiprocessing ends its processes this way
 assert os.wait()[1] == 0
 """
 MADE_BEFORE = r"MixDetError: this detector was made in process \d+, .* make it in the worker"
@@ -83,7 +83,7 @@ PACKAGES = {"ncnn": "pnnx", "litert": "litert_torch", "executorch": "executorch"
 
 @pytest.fixture(scope="module")
 def path_for(trained, exported, tmp_path_factory):
-    """Return the checkpoint, or an exported folder, for a runtime."""
+    """A function that returns the checkpoint for torch, and an exported folder for others."""
     folders = {"torch": trained[1], "onnx": exported / "raw", "openvino": exported / "raw"}
 
     def find(runtime: str) -> os.PathLike:

@@ -1,4 +1,4 @@
-"""What is done is kept, whatever ends a run, and the last line says where it is."""
+"""Results of finished images are kept if an error ends the run. The last line names their file."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def folder(tmp_path):
 
 
 def kept(out: Path) -> list[str]:
-    """The names of the images in the JSON files of a run, which have to be the same."""
+    """Return the names of the images in a run's two JSON files, which must have equal entries."""
     entries = [json.loads(line) for line in (out / "predictions.jsonl").read_text().splitlines()]
     assert json.loads((out / "predictions.json").read_text()) == entries
     return [Path(entry["file"]).name for entry in entries]
@@ -83,7 +83,7 @@ def test_an_error_at_the_first_image_says_that_nothing_is_done(folder, tmp_path)
         predict_files(detector, [folder], tmp_path / "out")
 
 
-def test_lines_are_in_the_file_at_once(tmp_path):
+def test_each_result_is_written_to_the_file_at_once(tmp_path):
     results = ResultFiles(tmp_path)
     for count in (1, 2):
         results.add({"file": "a.png", "boxes": []})
@@ -134,14 +134,14 @@ def test_a_full_disk_ends_the_run_with_one_line(folder, tmp_path):
 
 
 @needs_dev_full
-def test_a_disk_that_is_full_from_the_start(folder, tmp_path):
+def test_with_a_disk_that_is_full_from_the_start_no_image_is_done(folder, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "predictions.jsonl").symlink_to("/dev/full")
     with pytest.raises(MixDetError, match=r"predictions\.jsonl .*No space.*\(no image is done\)$"):
         predict_files(BrightSpot(), [folder], tmp_path / "out")
 
 
-def test_a_list_that_cannot_be_written_leaves_the_lines(folder, tmp_path, monkeypatch):
+def test_if_the_json_list_cannot_be_written_the_json_lines_stay(folder, tmp_path, monkeypatch):
     def full(file):
         raise OSError(28, "No space left on device")
 
@@ -188,7 +188,7 @@ def test_images_that_are_too_large_for_a_format_become_png(tmp_path, suffix, wid
 
 
 def test_drawings_have_the_colors_of_the_image(tmp_path):
-    """Red stays red in every format: OpenCV writes BGR."""
+    """Red stays red in every format, although OpenCV writes BGR."""
     image = np.zeros((500, 500, 3), np.uint8)
     image[..., 0] = 200
     (tmp_path / "in").mkdir()

@@ -1,4 +1,4 @@
-"""Videos that break off, whole videos of every kind, and frame rates and sizes of MPEG-4."""
+"""Damaged videos are named, and drawn videos have rates and sizes that MPEG-4 can hold."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.spots import BrightSpot, read_video, spot, write_video
 
 
 def noisy_video(path, codec, count=100):
-    """Write a video of frames that are hard to compress, so that a cut hits frames."""
+    """Write a video of noise. Noise fills most of the file, so a cut damages frames."""
     rng = np.random.default_rng(0)
     frames = [rng.integers(0, 256, (48, 64, 3), np.uint8) for _ in range(count)]
     return write_video(path, frames, 25, codec)
@@ -68,13 +68,13 @@ def check_broken(video, folder):
     assert len(read_video(folder / "out" / f"{video.stem}.mp4")[0]) == count
 
 
-def test_a_video_that_a_limit_ends_has_no_fault(tmp_path):
+def test_a_video_that_is_read_up_to_a_limit_has_no_fault(tmp_path):
     video = noisy_video(tmp_path / "v.avi", "MJPG", 20)
     assert len(predict_video(BrightSpot(), video, tmp_path / "out.mp4", frames=5)) == 5
 
 
 def test_sound_may_be_longer_than_the_video(tmp_path):
-    """The length of a Matroska file is that of its longest track."""
+    """A Matroska file states the length of its longest track."""
     video = noisy_video(tmp_path / "v.mkv", "MJPG")
     content = bytearray(video.read_bytes())
     place = content.index(b"\x44\x89\x88") + 3  # the element Duration, a float of 8 bytes
@@ -87,7 +87,7 @@ def test_sound_may_be_longer_than_the_video(tmp_path):
 
 
 def test_an_edit_list_may_leave_out_frames(tmp_path):
-    """A phone, and FFmpeg with `-c copy`, trim an MP4 by its edit list: the frames stay in it."""
+    """Phones and `ffmpeg -c copy` trim an MP4 with an edit list. All frames stay in the file."""
     video = noisy_video(tmp_path / "v.mp4", "mp4v")
     content = bytearray(video.read_bytes())
     place = content.index(b"elst") + 12  # after the version and the number of edits
@@ -100,7 +100,7 @@ def test_an_edit_list_may_leave_out_frames(tmp_path):
     assert len(predict_video(BrightSpot(), video, tmp_path / "out.mp4")) < 75
 
 
-def test_the_end_of_a_stream_is_no_fault(tmp_path):
+def test_a_pipe_that_ends_early_is_no_fault(tmp_path):
     video = noisy_video(tmp_path / "v.avi", "MJPG")
     content = video.read_bytes()
     pipe = tmp_path / "pipe.avi"
@@ -126,7 +126,7 @@ def test_the_end_of_a_stream_is_no_fault(tmp_path):
         (0.0001, 0.002),
     ],
 )
-def test_frame_rates_that_mpeg4_can_hold(tmp_path, rate, held):
+def test_frame_rates_become_rates_that_mpeg4_can_hold(tmp_path, rate, held):
     assert mpeg4_rate(rate) == pytest.approx(held, abs=1e-9)
     assert Fraction(mpeg4_rate(rate)).limit_denominator(1000).numerator <= 65535
     codec, path = cv2.VideoWriter.fourcc(*"mp4v"), str(tmp_path / "v.mp4")
@@ -147,7 +147,7 @@ def test_a_video_whose_rate_mpeg4_cannot_hold_is_drawn(tmp_path):
 
 
 def test_the_rate_of_a_clock_is_no_frame_rate(tmp_path, monkeypatch):
-    """Browsers record WebM without a frame rate; OpenCV gives that of the clock, 1000."""
+    """Browsers record WebM without a frame rate. OpenCV then returns the clock rate, 1000."""
     source = write_video(tmp_path / "v.avi", [spot(0, 0)] * 9, 25)
 
     class Clock:
@@ -171,7 +171,7 @@ def test_the_rate_of_a_clock_is_no_frame_rate(tmp_path, monkeypatch):
     ("shape", "written"),
     [((4, 9000), (4, 8190)), ((1, 480), (2, 480)), ((481, 641), (482, 642))],
 )
-def test_sizes_that_mpeg4_cannot_hold(tmp_path, shape, written):
+def test_sizes_that_mpeg4_cannot_hold_are_replaced(tmp_path, shape, written):
     writer = VideoWriter(tmp_path / "v.mp4")
     for _ in range(3):
         writer.write(np.zeros((*shape, 3), np.uint8), 25)

@@ -224,7 +224,7 @@ def test_loading_ignores_only_the_weights_of_layers_after_the_last_tap(all_taps)
         MixNet(taps=("head",)).load_state_dict(backbone.state_dict())
 
 
-def test_same_padding_sets_the_eps_of_tensorflow_unless_one_is_given():
+def test_same_padding_sets_the_eps_of_tensorflow_unless_the_config_gives_an_eps():
     def eps(**kwargs) -> set[float]:
         return {norm.eps for norm in norms(MixMobileNetV1(taps=("stage2",), **kwargs))}
 
@@ -234,7 +234,7 @@ def test_same_padding_sets_the_eps_of_tensorflow_unless_one_is_given():
     assert eps(padding="same", norm_cfg=dict(type="BN", momentum=0.01)) == {1e-3}
 
 
-def test_default_weights_have_the_std_of_he_for_the_fan_out_of_one_group():
+def test_default_weights_have_the_std_of_he_initialization_with_the_fan_out_per_group():
     torch.manual_seed(0)
     backbone = MixNet(taps=("stage6",))
     backbone.init_weights()
@@ -281,7 +281,7 @@ TAPPED = ("stage4.expansion", "stage6")  # stage4.expansion is an output inside 
 
 
 def with_weights_of(theirs: nn.Module, **kwargs) -> MixNet:
-    """Return our MixNet-S with the weights of timm's, in evaluation mode."""
+    """Return our MixNet-S in evaluation mode, with the weights of timm's network."""
     ours = MixNet(**dict(taps=TAPPED) | kwargs).eval()
     ours.load_state_dict(theirs.state_dict())
     return ours

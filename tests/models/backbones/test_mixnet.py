@@ -25,7 +25,7 @@ def timm_model(name: str) -> nn.Module:
 
 
 def timm_outputs(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
-    """Return the outputs of timm's network at the places of our taps, by the tap's name."""
+    """Return what timm's network computes at each of our taps, as a dict from tap to output."""
     modules = {"stem": model.bn1, "head": model.bn2}
     for number, stage in enumerate(model.blocks, 1):
         modules[f"stage{number}"] = stage

@@ -87,7 +87,7 @@ def test_outputs_equal_timm(make, name, last, size):
         (MixMobileNetV2, 1.4),
     ],
 )
-def test_timm_name_is_a_model_whose_weights_fit(make, widen_factor):
+def test_the_weights_of_the_timm_model_called_timm_name_fit(make, widen_factor):
     taps = ("stage5",) if make is MixMobileNetV1 else ("head",)
     ours = make([3], widen_factor, taps)
     theirs = timm.create_model(ours.timm_name)

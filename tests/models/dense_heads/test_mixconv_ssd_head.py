@@ -183,7 +183,7 @@ def test_boxes_equal_those_of_mmdet(rescale, threshold):
 @pytest.mark.parametrize("loss_cls", [None, FOCAL], ids=["softmax", "focal"])
 def test_post_processing_equals_nms_of_torchvision(loss_cls):
     """torchvision's class-aware NMS of all boxes above the threshold gives the same detections."""
-    torch.manual_seed(0)  # a seed without equal scores, whose order would be arbitrary
+    torch.manual_seed(0)  # with this seed no two scores are equal, so their order is certain
     head = make_head(loss_cls=loss_cls).eval()
     scores = [
         torch.randn(2, n * (CLASSES + 1), g, g) * 2 for n, g in zip((4, 6, 4), GRIDS, strict=True)
@@ -245,7 +245,7 @@ def test_labels_stay_below_the_number_of_classes(loss_cls):
     assert all(result.labels.max() < CLASSES for result in results)
 
 
-def test_the_anchors_of_two_cells_equal_those_by_hand():
+def test_the_anchors_of_two_cells_equal_anchors_computed_by_hand():
     """SSD, section 2.2: squares of side s and sqrt(s s'), boxes of scale s and ratio 2 and 1/2."""
     head = make_head()
     level = head.prior_generator.grid_priors([(g, g) for g in GRIDS], device="cpu")[0]
@@ -267,7 +267,7 @@ def test_decoding_inverts_encoding():
     corners = torch.rand(len(anchors), 2, 2) * SIZE
     boxes = torch.cat([corners.amin(1), corners.amax(1) + 1], 1)
     decoded = head.bbox_coder.decode(anchors, head.bbox_coder.encode(anchors, boxes))
-    # the coder would clip larger ratios of box to anchor than 1000 / 16; there are none here
+    # The coder clips boxes with a side above 1000 / 16 times the anchor's. No box here is so large
     torch.testing.assert_close(decoded, boxes, rtol=1e-4, atol=1e-3)
 
 
@@ -277,7 +277,7 @@ def test_the_loss_of_images_without_objects_is_finite(loss_cls):
     losses = head.loss_by_feat(*head(features()), [truth([], [])] * 2, METAS)
     assert losses["loss_bbox"] == 0
     assert torch.isfinite(losses["loss_cls"])
-    # softmax trains on 3 negatives per positive, so on no anchor; focal loss trains on all anchors
+    # Softmax trains on 3 negatives per positive, here on none. Focal loss trains on all anchors
     assert (losses["loss_cls"] == 0) == (loss_cls is None)
 
 
@@ -336,7 +336,7 @@ def test_focal_loss_equals_that_of_torchvision():
 
 
 def test_the_loss_weight_of_the_config_scales_the_regression_loss():
-    """A weight of 0.25 divides the loss by 4, as TensorFlow's `normalize_loc_loss_by_codesize`."""
+    """The weight 0.25 divides the loss by 4, like TensorFlow's `normalize_loc_loss_by_codesize`."""
     head = make_head()
     outputs = head(features())
     plain = head.loss_by_feat(*outputs, TRUTHS, METAS)["loss_bbox"]
@@ -357,7 +357,7 @@ def test_ignored_boxes_give_no_gradient():
 
 
 def test_background_on_an_ignored_box_does_not_count_and_objects_there_do():
-    """The loss lacks exactly the background anchors with more than half of their area inside."""
+    """The loss lacks exactly the background anchors that are mostly inside the ignored box."""
     head = make_head(loss_cls=FOCAL)
     outputs = head(features())
     crowd = torch.tensor([[8.0, 8.0, 60.0, 50.0]])  # covers a part of the objects

@@ -1,4 +1,4 @@
-"""A fused twin of a detector gives the detector's outputs, or is refused."""
+"""`fused_twin` returns a fused copy of a detector with equal outputs, or refuses the detector."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def detector() -> nn.Module:
     return randomize_norms(model)
 
 
-def test_a_fused_twin_detects_as_the_detector_does(detector):
+def test_a_fused_copy_gives_the_outputs_of_the_detector(detector):
     batch = random_batch(2, 160)
     twin = fused_twin(detector, batch)
     assert not any(isinstance(module, nn.BatchNorm2d) for module in twin.modules())

@@ -29,7 +29,7 @@ def model_config(name: str = "ssdlite_mixnet_m_coco") -> dict:
 
 
 def mmdet_baseline() -> dict:
-    """The model that mmdet ships, from its own config."""
+    """Return the model of the SSDLite config that mmdet ships."""
     configs = Path(mmdet.__file__).parent / ".mim/configs"
     return Config.fromfile(configs / "ssd/ssdlite_mobilenetv2-scratch_8xb24-600e_coco.py").model
 
@@ -80,7 +80,7 @@ def test_baseline_equals_mmdets_own_model():
     [
         dict(type="MixNet", arch="l", taps=("stage3", "stage5", "head")),
         dict(type="MixMobileNetV2", kernel_sizes=(3, 5, 7), taps=("stage6.expansion", "head")),
-        dict(type="MobileNetV2", out_indices=(4, 7)),  # mmdet's, without `out_channels`
+        dict(type="MobileNetV2", out_indices=(4, 7)),  # mmdet's class, which has no `out_channels`
         dict(type="ResNet", depth=18, out_indices=(2, 3)),
     ],
     ids=["mixnet", "expansion", "mmdet", "resnet"],
@@ -107,7 +107,7 @@ def test_any_backbone_fits_without_channels_in_the_config(backbone):
 
 
 def test_the_option_arch_gives_the_network_of_the_larger_config():
-    """The option is --cfg-options model.backbone.arch=l."""
+    """`--cfg-options model.backbone.arch=l` turns the config of MixNet-S into that of MixNet-L."""
     config = Config.fromfile(ROOT / "configs/ssdlite_mixnet_s_coco.py")
     config.merge_from_dict({"model.backbone.arch": "l"})
     large = MODELS.build(config.model)
@@ -174,22 +174,22 @@ def test_strides_and_centers_of_the_anchors_follow_the_taps():
 
 def test_the_mmdet_config_for_digits_has_our_anchors_coder_and_matching():
     ours = MODELS.build(model_config("ssdlite_mixnet_s_digits"))
-    peer = MODELS.build(model_config("ssdlite_mobilenet_v2_mmdet_digits"))
+    theirs = MODELS.build(model_config("ssdlite_mobilenet_v2_mmdet_digits"))
     grids = [(20, 20), (10, 10), (5, 5)]
     for a, b in zip(
         ours.bbox_head.prior_generator.grid_priors(grids, device="cpu"),
-        peer.bbox_head.prior_generator.grid_priors(grids, device="cpu"),
+        theirs.bbox_head.prior_generator.grid_priors(grids, device="cpu"),
         strict=True,
     ):
         assert torch.equal(a, b)
-    assert ours.bbox_head.bbox_coder.stds == peer.bbox_head.bbox_coder.stds
-    peers = dict(peer.train_cfg)
-    assert peers.pop("smoothl1_beta") == ours.bbox_head.loss_bbox.beta
-    assert ours.train_cfg == peers
-    assert ours.test_cfg == peer.test_cfg
+    assert ours.bbox_head.bbox_coder.stds == theirs.bbox_head.bbox_coder.stds
+    train_cfg = dict(theirs.train_cfg)
+    assert train_cfg.pop("smoothl1_beta") == ours.bbox_head.loss_bbox.beta
+    assert ours.train_cfg == train_cfg
+    assert ours.test_cfg == theirs.test_cfg
 
 
-def test_the_configs_in_plain_path_compute_the_same():
+def test_the_two_configs_in_plain_path_train_and_predict_alike():
     """Recipe, network and initialization are equal, so training runs differ only by chance."""
     names = ("in_mixdet", "timm_in_mmdet")
     folder = ROOT / "configs/plain_path"
@@ -199,33 +199,35 @@ def test_the_configs_in_plain_path_compute_the_same():
     assert recipes[0].keys() == RECIPE
     assert not any("custom_hooks" in config for config in configs)
     torch.manual_seed(0)
-    ours, peer = (MODELS.build(config.model) for config in configs)
-    for model in (ours, peer):
+    ours, timm_model = (MODELS.build(config.model) for config in configs)
+    for model in (ours, timm_model):
         model.init_weights()
-    for mine, theirs in zip(ours.parameters(), peer.parameters(), strict=True):
+    for mine, theirs in zip(ours.parameters(), timm_model.parameters(), strict=True):
         assert mine.shape == theirs.shape
         if mine.numel() > 1000:
             assert (mine.std() / theirs.std()).item() == pytest.approx(1, rel=0.15)
         assert mine.mean().item() == pytest.approx(theirs.mean().item(), abs=0.1)
     # the two state dicts have different names, but the same order
-    ours.load_state_dict(dict(zip(ours.state_dict(), peer.state_dict().values(), strict=True)))
+    ours.load_state_dict(
+        dict(zip(ours.state_dict(), timm_model.state_dict().values(), strict=True))
+    )
     batch = random_batch(4, 160)
     for sample in batch["data_samples"]:
         sample.gt_instances.labels %= 10
     # the losses depend on preprocessing, anchors, matching, box coder and negative mining
     losses = []
-    for model in (ours, peer):
+    for model in (ours, timm_model):
         data = model.train().data_preprocessor(batch, training=True)
         _, parsed = model.parse_losses(model(**data, mode="loss"))
         losses.append({name: value.item() for name, value in parsed.items()})
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
-    for model in (ours, peer):  # larger weights make the scores of the anchors differ clearly
+    for model in (ours, timm_model):  # larger weights make the scores of the anchors differ clearly
         for convs in (model.bbox_head.cls_convs, model.bbox_head.reg_convs):
             for block in convs:
                 torch.manual_seed(1)
                 torch.nn.init.normal_(block[-1].weight, std=0.5)
     with torch.no_grad():
-        results = [model.eval().test_step(batch) for model in (ours, peer)]
+        results = [model.eval().test_step(batch) for model in (ours, timm_model)]
     for mine, theirs in zip(*results, strict=True):
         mine, theirs = mine.pred_instances, theirs.pred_instances
         assert len(mine) == len(theirs) == 100
@@ -234,7 +236,7 @@ def test_the_configs_in_plain_path_compute_the_same():
         assert torch.equal(mine.labels, theirs.labels)
     norms = [
         Counter((m.momentum, m.eps) for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d))
-        for model in (ours, peer)
+        for model in (ours, timm_model)
     ]
     assert norms[0] == norms[1]
 

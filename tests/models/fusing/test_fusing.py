@@ -32,7 +32,7 @@ from tests.test_configs import CONFIGS
 
 SIZE = 64  # large enough for one cell on every level
 TOLERANCE = 1e-9
-# Networks for the other targets are fused like those for openvino, or for torch but not in place
+# Other targets are fused like openvino, or like torch without computing in place
 TARGETS = ("onnx", "openvino", "torch")
 FUSED = [dict(target=target) for target in TARGETS] + [dict(target="onnx", int8=True)]
 
@@ -47,7 +47,7 @@ def calibrated(model: nn.Module) -> nn.Module:
     model.double()
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
     for norm in norms:
-        norm.momentum = None  # then the running statistics are those of the batch
+        norm.momentum = None  # so the running statistics become those of the batch
         with torch.no_grad():
             norm.weight.uniform_(0.5, 1.5)
             norm.bias.normal_(std=0.3)
@@ -87,7 +87,7 @@ def test_fusing_keeps_the_outputs_of_every_config(path: Path):
 
 
 @pytest.mark.parametrize("target", FUSED_FORMS)
-def test_every_target_has_a_form(target):
+def test_a_network_fused_for_any_target_gives_the_same_outputs(target):
     assert isinstance(FUSED_FORMS[target], FusedForm)
     network, x = calibrated(MixNet(taps=["stage3"])), torch.randn(1, 3, SIZE, SIZE).double()
     with torch.no_grad():
@@ -165,7 +165,7 @@ def depthwise_weights(model: nn.Module) -> int:
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_fused_depthwise_convolutions_cost_less_than_1_1_times_the_mixconvs(target):
-    """If all kernels were padded to the largest, they would cost 1.77 times as much."""
+    """If all kernels were padded to the largest size, the factor would be 1.77."""
     model = MixMobileNetV2((3, 5, 7), taps=("head",))
     assert 1 < depthwise_weights(fuse(model, target)) / depthwise_weights(model) < 1.1
 
@@ -213,7 +213,7 @@ def test_the_form_of_the_1x1_convolutions_suits_the_target():
     """ncnn and torch get convolutions with groups. The other targets get dense convolutions.
 
     Dense convolutions of few channels are slow in ONNX Runtime, and in 8 bits on every runtime.
-    In these cases the narrowest convolution is wider.
+    There, fusing adds channels, so the narrowest convolution has more channels.
     """
     model = MixNet("m", taps=("stage5",))
     dense = ("onnx", "openvino", "litert", "executorch")
@@ -231,7 +231,7 @@ def test_the_form_of_the_1x1_convolutions_suits_the_target():
 
 
 ROWS = {
-    "a shortcut around what is tapped": (
+    "a shortcut around a tap": (
         24,
         [Row(2, (3, 5), 1, 6, 24, 0.5, (2, 2))],
         [Row(1, 3, 2, 6, 40, 0, (2, 2))],
@@ -241,7 +241,7 @@ ROWS = {
         [Row(2, (3, 5), 1, 6, 36, 0, (1, 3))],
         [Row(2, (7, 3), 1, 6, 36, 0.5, (2, 2)), Row(1, 3, 2, 3, 40, 0, (3, 2))],
     ),
-    "few channels in one part": (
+    "few channels in one branch": (
         8,
         [Row(1, (3, 5, 7), 2, 6, 12)],
         [Row(2, (3, 5), 1, 6, 12, 0.5)],
@@ -406,7 +406,8 @@ def joints(network: nn.Module) -> set[tuple[str, str]]:
     for node in program.model_proto.graph.node:
         if node.op_type in ("Split", "SplitToSequence", "Slice", "Concat"):
             scopes = {prop.key: prop.value for prop in node.metadata_props}
-            scope = scopes.get("pkg.torch.onnx.name_scopes", "")  # none on nodes that torch adds
+            # nodes that torch adds have no scope
+            scope = scopes.get("pkg.torch.onnx.name_scopes", "")
             nodes.add((node.op_type, *re.findall(r"'blocks\.\d\.\d\.(\w+)", scope)[-1:]))
     return nodes
 
