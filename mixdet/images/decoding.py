@@ -21,9 +21,9 @@ TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 # Tags of EXIF and TIFF
 BITS_PER_SAMPLE, PHOTOMETRIC, ORIENTATION = 258, 262, 274
 TRANSPOSED = (5, 6, 7, 8)  # the values of the orientation that swap width and height
-# A file with an orientation contains one of these marks. The first tuple marks EXIF, which OpenCV
-# reads in JPEG, PNG and WebP. The second marks what OpenCV does not read: the rotation and mirror
-# properties of AVIF, EXIF as text in PNG, and compressed XMP. OpenCV does not read other XMP either.
+# A file that states an orientation contains one of these marks, or XMP with an orientation. OpenCV
+# reads only EXIF in JPEG, PNG and WebP. It ignores the rotation and mirror properties of AVIF, EXIF
+# as text in PNG, and XMP.
 EXIF_MARKS = (b"Exif\0", b"eXIf", b"EXIF")
 OTHER_MARKS = (b"irot", b"imir", b"Raw profile type exif", b"XML:com.adobe.xmp\0\1")
 XMP_ORIENTATION = re.compile(rb'tiff:Orientation(?:="|>)[2-8]')

@@ -1,11 +1,11 @@
 """Run a detector on images, videos or a camera. Write drawings of the boxes, and JSON files.
 
-`predictions.jsonl` gets a line for each image or frame as soon as it is done. `predictions.json` is
-the list of these lines, and is written at the end. An entry has `file`, `boxes` (x1, y1, x2, y2 in
-pixels), `scores`, `labels` and `names`. An entry of a video or a camera also has `frame`, counted
-from 0.
+`predictions.jsonl` gets a line with an entry for each image or frame as soon as it is done.
+`predictions.json` is the list of all entries, and is written at the end. An entry has `file`,
+`boxes` (x1, y1, x2, y2 in pixels), `scores`, `labels` and `names`. An entry of a video or a camera
+also has `frame`, counted from 0.
 
-NumPy, OpenCV and the runtime of an exported folder are enough. Without tqdm no progress is shown.
+An exported folder needs only NumPy, OpenCV and its runtime. Without tqdm no progress is shown.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ def predict_files(
     Raises:
         MixDetError: An input is missing or would be overwritten, or the folder cannot be written.
             If an input cannot be read to its end, or its drawing cannot be written, the error is
-            raised after the other inputs. A full disk or memory ends the run. The message names the
-            file with the results so far.
+            raised after the other inputs are done. If the disk or the memory is full, the run ends
+            at once. The message names the file with the results so far.
         KeyboardInterrupt: Ctrl-C, except while a camera is read. The message names the file with
             the results so far.
     """
@@ -109,15 +109,15 @@ def predict_video(
         score_thr: Leave out detections with a lower score.
         batch_size: Number of frames of a video computed at a time.
         frames: Stop after this many frames.
-        record: A function that gets each entry as soon as it is there.
+        record: A function that is called with each entry as soon as the frame is done.
 
     Returns:
         One entry for each frame, as in the JSON files.
 
     Raises:
-        MixDetError: The video or the camera cannot be read, the video breaks off before the end
-            that it states, or the target cannot be written. All frames that can be read are
-            detected first: `record` got their entries.
+        MixDetError: The video or the camera cannot be read, the video has fewer frames than it
+            states, or the target cannot be written. The error is raised after all readable frames
+            are done.
     """
     reader, writer = VideoReader(source), VideoWriter(target)
     entries: list[dict[str, Any]] = []
@@ -149,7 +149,7 @@ def predict_video(
 
 @contextmanager
 def _noted(faults: list[str]) -> Iterator[None]:
-    """Add the error of one input to the list, so that the run goes on. A full disk ends it."""
+    """Add the error of an input to the list, and go on. Only a full disk ends the run."""
     try:
         yield
     except DiskError:
