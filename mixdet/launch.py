@@ -84,7 +84,7 @@ def train(
         launcher: `none`, `pytorch` or `slurm`.
         seed: Seed of the run. By default it is the seed in the config, or 0.
         data_root: Folder to read all images and annotations from, instead of the `data_root` in the
-            config. It must have the same layout.
+            config. Both folders must have the same layout.
         cfg_options: `key=value` strings that override the config.
         trust_checkpoint: Let mmengine load checkpoints with pickled objects, which can run any
             code. The permission lasts until the process ends.

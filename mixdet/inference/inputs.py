@@ -69,14 +69,14 @@ def find_inputs(inputs: Iterable[str | os.PathLike | int], out: str | os.PathLik
             videos.
     """
     out = Path(out)
-    found = InputFiles()
+    input_files = InputFiles()
     sources: list[tuple[Source, Path, bool]] = []  # input, file to write, whether it is a video
     for item in inputs:
         if isinstance(item, int):
             sources.append((item, out / f"camera{item}.mp4", True))
             continue
         path = Path(item)
-        for source in _list_files(path, out, found):
+        for source in _list_files(path, out, input_files):
             name = source.relative_to(path) if path.is_dir() else Path(source.name)
             video = _is_video(source)
             sources.append((source, (out / name).with_suffix(_output_suffix(name, video)), video))
@@ -85,12 +85,12 @@ def find_inputs(inputs: Iterable[str | os.PathLike | int], out: str | os.PathLik
     for source, wanted, video in sources:
         target = free_name(wanted, taken)
         taken.add(target)
-        (found.videos if video else found.images).append((source, target))
+        (input_files.videos if video else input_files.images).append((source, target))
     files = {os.path.realpath(source) for source, *_ in sources if isinstance(source, Path)}
-    for _, target in found.images + found.videos:
+    for _, target in input_files.images + input_files.videos:
         if os.path.realpath(target) in files:
             raise MixDetError(f"{target} would be overwritten: choose another --out")
-    return found
+    return input_files
 
 
 def free_name(path: Path, taken: Container[Path]) -> Path:
@@ -108,7 +108,7 @@ def describe(passed_over: Counter[str]) -> str:
     return ", ".join(f"{number} {suffix}" for suffix, number in passed_over.most_common())
 
 
-def _list_files(path: Path, out: Path, found: InputFiles) -> list[Path]:
+def _list_files(path: Path, out: Path, input_files: InputFiles) -> list[Path]:
     """Return the file itself, or the images and videos in a folder, except those in `out`."""
     if not path.is_dir():
         if not os.path.lexists(path):
@@ -117,17 +117,17 @@ def _list_files(path: Path, out: Path, found: InputFiles) -> list[Path]:
     if os.path.realpath(path) == os.path.realpath(out):
         raise MixDetError(f"--out {out} is an input folder: choose another, or one inside it")
     files, passed_over = [], Counter()
-    for file in sorted(_walk(path, out, found.faults)):
+    for file in sorted(_walk(path, out, input_files.faults)):
         if file.name.startswith("._"):  # macOS keeps the metadata of another file here
             continue
         if file.suffix.lower() in IMAGE_SUFFIXES or _is_video_of_a_folder(file):
             files.append(file)
         else:
             passed_over[file.suffix.lower() or "without a suffix"] += 1
-    found.passed_over += passed_over
+    input_files.passed_over += passed_over
     if not files:
         others = f" ({describe(passed_over)})" if passed_over else ""
-        reasons = "".join(f"{fault}; " for fault in found.faults)
+        reasons = "".join(f"{fault}; " for fault in input_files.faults)
         raise MixDetError(
             f"{reasons}{path} holds neither images nor videos{others}: name another folder"
         )

@@ -60,14 +60,14 @@ def predict_files(
         KeyboardInterrupt: Ctrl-C, except while a camera is read. The message names the file with
             the results so far.
     """
-    found = find_inputs(inputs, out)
-    if found.passed_over:
-        print(f"neither images nor videos: {describe(found.passed_over)}", file=sys.stderr)
-    faults = found.faults
+    input_files = find_inputs(inputs, out)
+    if input_files.passed_over:
+        print(f"neither images nor videos: {describe(input_files.passed_over)}", file=sys.stderr)
+    faults = input_files.faults
     options = dict(score_thr=score_thr, batch_size=batch_size)
     with result_files(out) as results:
-        _predict_images(detector, found, results, faults, **options)
-        for source, target in found.videos:
+        _predict_images(detector, input_files, results, faults, **options)
+        for source, target in input_files.videos:
             limit = frames if isinstance(source, int) else None
             with _noted(faults):
                 predict_video(detector, source, target, frames=limit, record=results.add, **options)
@@ -77,10 +77,14 @@ def predict_files(
 
 
 def _predict_images(
-    detector: Detector, found: InputFiles, results: ResultFiles, faults: list[str], **options: Any
+    detector: Detector,
+    input_files: InputFiles,
+    results: ResultFiles,
+    faults: list[str],
+    **options: Any,
 ) -> None:
-    taken = {target for _, target in found.images + found.videos}
-    for batch in _batches(_read_images(found.images, faults), options["batch_size"]):
+    taken = {target for _, target in input_files.images + input_files.videos}
+    for batch in _batches(_read_images(input_files.images, faults), options["batch_size"]):
         detected = detector([image for *_, image in batch], **options)
         for (source, target, image), detections in zip(batch, detected, strict=True):
             results.add({"file": str(source), **detections.as_dict()})
@@ -98,7 +102,7 @@ def predict_video(
     frames: int | None = None,
     record: Callable[[dict[str, Any]], None] | None = None,
 ) -> list[dict[str, Any]]:
-    """Detect in every frame; write a video with boxes at the source's frame rate.
+    """Detect in every frame, and write a video with boxes. It has the source's frame rate.
 
     A camera is read one frame at a time, until Ctrl-C or until `frames` are read.
 

@@ -210,8 +210,8 @@ class DepthwiseConv2d(nn.Conv2d):
         """(N, C, H, W) -> (N, C, ceil(H/stride), ceil(W/stride))."""
         if self.pads_same:
             x = pad_same(x, self.kernel_size[0], self.stride[0], self.dilation[0])
-        # `depthwise_conv` does not support a bias, which folding batch norm adds. Nor does it
-        # support some attributes that a caller may have changed after `__init__`
+        # `depthwise_conv` does not support a bias, which folding batch norm adds. A caller may also
+        # have set attributes to other values than `__init__` does
         supported = (
             self.bias is None
             and self.padding_mode == "zeros"
