@@ -102,7 +102,7 @@ def predict_video(
     frames: int | None = None,
     record: Callable[[dict[str, Any]], None] | None = None,
 ) -> list[dict[str, Any]]:
-    """Detect in every frame, and write a video with boxes. It has the source's frame rate.
+    """Detect in every frame, and write the frames with boxes to a video of the same frame rate.
 
     A camera is read one frame at a time, until Ctrl-C or until `frames` are read.
 
