@@ -22,7 +22,7 @@ def one_line(error: Exception) -> str:
 
 
 def did_you_mean(word: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
-    """Return the question whether the most similar known word was meant.
+    """Return the question `did you mean ...?` with the most similar known word.
 
     Args:
         word: The word that is not known.

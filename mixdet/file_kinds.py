@@ -1,4 +1,4 @@
-"""Say what a file is that was given in place of a checkpoint."""
+"""Recognize files that were given in place of a checkpoint, for the error message."""
 
 from __future__ import annotations
 
@@ -62,9 +62,8 @@ def other_kind(path: str | os.PathLike) -> str | None:
     for prefix, kind in FIRST_BYTES.items():
         if start.startswith(prefix):
             return kind
-    if start[257:262] == b"ustar" and not start.startswith(
-        b"sys_info"
-    ):  # so starts torch 0.1's tar
+    # The checkpoints of torch 0.1 are tar archives that start with `sys_info`.
+    if start[257:262] == b"ustar" and not start.startswith(b"sys_info"):
         return "a tar archive: unpack it"
     if zipfile.is_zipfile(path):
         return _zip_kind(path)
@@ -83,7 +82,7 @@ def _is_network(path: Path) -> bool:
 
 
 def _zip_kind(path: Path) -> str | None:
-    """Say what is in a zip archive, by the names of its files."""
+    """Return what `other_kind` returns for a zip archive. Only its list of files is read."""
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()

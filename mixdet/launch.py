@@ -84,7 +84,7 @@ def train(
         launcher: `none`, `pytorch` or `slurm`.
         seed: Seed of the run. By default it is the seed in the config, or 0.
         data_root: Folder to read all images and annotations from, instead of the `data_root` in the
-            config. It must have the same layout.
+            config. Both folders must have the same layout.
         cfg_options: `key=value` strings that override the config.
         trust_checkpoint: Let mmengine load checkpoints with pickled objects, which can run any
             code. The permission lasts until the process ends.
@@ -190,7 +190,7 @@ def _prepare_processes(cfg: Config, launcher: str) -> None:
         )
     if launcher == "slurm" and "SLURM_PROCID" not in os.environ:
         raise MixDetError("--launcher slurm: SLURM_PROCID is not set: start with srun")
-    # mmengine's code for the process group and for the model wrapper needs a GPU
+    # mmengine's code for the process group and the model wrapper needs a GPU, so set up both here
     if not torch.cuda.is_available():
         torch.distributed.init_process_group("gloo")
         cfg.model_wrapper_cfg = {
@@ -222,7 +222,7 @@ def _scale_lr(cfg: Config) -> None:
 
 
 def _check_test_options(cfg: Config, options: Sequence[str]) -> None:
-    """Refuse an option for validation that the same option for the test should be."""
+    """Refuse an option that sets validation only. The message names the option for the test."""
     keys = {option.partition("=")[0] for option in options}
     for key in sorted(keys):
         for part in ("dataloader", "evaluator", "cfg"):
@@ -323,7 +323,7 @@ def _explained_errors(config: str, cfg: Config) -> Iterator[None]:
         *(RuntimeError, TypeError, ValueError, ZeroDivisionError),
     ) as error:
         if isinstance(error, JSONDecodeError):
-            check_annotations(cfg)  # names the damaged file
+            check_annotations(cfg)  # raises an error that names the damaged file
         for pattern, message in DATA_ERRORS:
             match = re.search(pattern, str(error))
             if match:

@@ -35,10 +35,10 @@ class ResumableTrainLoop(EpochBasedTrainLoop):
     """
 
     def __init__(self, runner: Runner, *args, **kwargs) -> None:
-        runner.call_hook("before_train_data")  # of DataCheckHook: the data sets are built next
+        runner.call_hook("before_train_data")  # DataCheckHook, before the data sets are built
         super().__init__(runner, *args, **kwargs)
         scale_lr_by_accumulated_batches(self.runner)
-        self._check()  # here, since mmengine next builds the schedules for the number of batches
+        self._check()  # before mmengine builds the schedules, which need the number of batches
 
     def run(self) -> torch.nn.Module:
         """Train to the last epoch and return the model."""

@@ -11,8 +11,8 @@ from mmengine.config import Config
 
 from mixdet.errors import MixDetError
 
-# The names of the trackers, which are also the names of their packages and of MixDet's extras, and
-# mmengine's class for each
+# mmengine's class by the name of the tracker. The tracker's package and MixDet's extra have the
+# same name as the tracker.
 TRACKERS = {
     "mlflow": "MLflowVisBackend",
     "tensorboard": "TensorboardVisBackend",
@@ -48,14 +48,14 @@ def add_trackers(cfg: Config, names: Sequence[str]) -> None:
 
 
 def _set_mlflow_store(backend: dict, folder: Path) -> None:
-    """Let MLflow write to its environment's server, or to a database beside the work folder.
+    """Let MLflow write to `MLFLOW_TRACKING_URI`, or to a database beside the work folder.
 
-    mmengine would write to a folder, which MLflow 3 refuses, and overrides `MLFLOW_TRACKING_URI`.
+    mmengine ignores this environment variable and writes to a folder, which MLflow 3 refuses.
     """
     backend["tracking_uri"] = os.environ.get("MLFLOW_TRACKING_URI")
     if not backend["tracking_uri"]:
         folder.mkdir(parents=True, exist_ok=True)
         backend["tracking_uri"] = f"sqlite:///{folder / 'mlflow.db'}"
         backend.setdefault("artifact_location", (folder / "mlflow_artifacts").as_uri())
-    # An experiment keeps the place of its artifacts, so do not use the one that MLflow makes.
+    # An experiment keeps the folder of its artifacts, so do not use MLflow's default experiment.
     backend.setdefault("exp_name", os.environ.get("MLFLOW_EXPERIMENT_NAME", "mixdet"))

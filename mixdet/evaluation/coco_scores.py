@@ -66,7 +66,7 @@ def class_metric_names(classes: Iterable[str]) -> dict[str, str]:
     """Return the name of each class's AP, such as `AP/cat`, by the name of the class.
 
     MLflow accepts letters, digits, spaces, `_`, `-`, `.` and `/` in the name of a metric. In the
-    name of a class, any other character and `/` are replaced by `_`.
+    name of a class, `/` and all characters that MLflow refuses are replaced by `_`.
     """
     names: dict[str, str] = {}
     for name in classes:
@@ -187,8 +187,9 @@ def make_evaluator(
 ) -> Any:
     """Make a backend's evaluator of boxes. Only the given categories and images are evaluated.
 
-    The evaluators need ids that are whole numbers. Therefore images and categories are numbered
-    from 1 in the order of their ids, which may be text, and annotations in the order of the file.
+    The evaluators need ids that are whole numbers, but the ids in a file may be text. Therefore
+    images and categories are numbered from 1 in the order of their ids. Annotations are numbered
+    in the order of the file.
 
     Args:
         truth: See `score_boxes`.
@@ -211,7 +212,7 @@ def make_evaluator(
     category_numbers = {category_id: number for number, category_id in enumerate(categories, 1)}
 
     def index(boxes: Iterable[dict]) -> Any:
-        """Return a `COCO` of the backend with the boxes that are evaluated."""
+        """Return a `COCO` object of the backend that contains only the boxes to evaluate."""
         numbered = []
         for box in boxes:
             image = image_numbers.get(box["image_id"])
@@ -284,9 +285,12 @@ def _index(content: dict[str, Any], coco_class: type = COCO) -> Any:
 
 
 def _check_detections(truth: COCO, detections: Sequence[dict[str, Any]]) -> None:
-    """Raise a `MixDetError` if the evaluators would read a detection differently or not at all."""
+    """Raise a `MixDetError` for a malformed, infinite or unknown detection.
+
+    The evaluators would misread or ignore such a detection without an error.
+    """
     try:
-        numbers = np.array([(*each["bbox"], each["score"]) for each in detections], float)
+        numbers = np.array([(*box["bbox"], box["score"]) for box in detections], float)
         finite = np.isfinite(numbers.reshape(-1, 5)).all(1)
     except (KeyError, TypeError, ValueError) as error:
         raise MixDetError(
@@ -301,9 +305,9 @@ def _check_detections(truth: COCO, detections: Sequence[dict[str, Any]]) -> None
             "computes NaN or infinity: check its weights, and the loss in the log of its training"
         )
     for key, known in (("image_id", truth.imgs), ("category_id", truth.cats)):
-        unknown = {each[key] for each in detections} - known.keys()
+        unknown = {detection[key] for detection in detections} - known.keys()
         if unknown:
             raise MixDetError(
                 f"detections have the {key} {sorted_ids(unknown)[0]!r}, which is not in the "
-                "annotation file: give the annotation file that belongs to them"
+                "annotation file: give the annotation file that belongs to the detections"
             )

@@ -76,7 +76,7 @@ class ScoredData:
 
     @property
     def has_objects(self) -> bool:
-        """Whether there is anything to score: an object that is not a crowd."""
+        """Whether the images have an object that is scored. Crowds are not scored."""
         return any(
             not annotation["iscrowd"]
             for number in self.image_ids
@@ -84,9 +84,9 @@ class ScoredData:
         )
 
     def boxes(self, image_id: int | str) -> list[dict[str, Any]]:
-        """Return the annotations of an image that are of a scored class, crowds included."""
+        """Return an image's annotations of the scored classes, crowds included."""
         annotations = self.annotations.imgToAnns.get(image_id, ())
-        return [each for each in annotations if each["category_id"] in self.category_ids]
+        return [box for box in annotations if box["category_id"] in self.category_ids]
 
     def subset(self, image_ids: Iterable[int | str]) -> ScoredData:
         """Return the same data with fewer images.

@@ -21,8 +21,9 @@ TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 # Tags of EXIF and TIFF
 BITS_PER_SAMPLE, PHOTOMETRIC, ORIENTATION = 258, 262, 274
 TRANSPOSED = (5, 6, 7, 8)  # the values of the orientation that swap width and height
-# Bytes without which a file has no orientation. OpenCV reads EXIF in JPEG, PNG and WebP. It reads
-# neither the properties of AVIF that turn an image, nor EXIF as text in PNG, nor XMP.
+# A file that states an orientation contains one of these marks, or XMP with an orientation. OpenCV
+# reads only EXIF in JPEG, PNG and WebP. It ignores the rotation and mirror properties of AVIF, EXIF
+# as text in PNG, and XMP.
 EXIF_MARKS = (b"Exif\0", b"eXIf", b"EXIF")
 OTHER_MARKS = (b"irot", b"imir", b"Raw profile type exif", b"XML:com.adobe.xmp\0\1")
 XMP_ORIENTATION = re.compile(rb'tiff:Orientation(?:="|>)[2-8]')
@@ -50,8 +51,8 @@ def decode(
         (H, W, 3) uint8, BGR, or (H, W) for a grayscale flag. None if OpenCV cannot decode the file.
 
     Raises:
-        ImageFileError: The pixels have an unsupported type, or only Pillow, which is not installed,
-            can read the orientation.
+        ImageFileError: The pixels have an unsupported type. Or reading the orientation needs
+            Pillow, which is not installed.
     """
     if not content:
         return None
@@ -60,10 +61,10 @@ def decode(
             _refuse_tiff_pixel_type(content, name)
         orientation = orientation_of(content)
         flag |= cv2.IMREAD_IGNORE_ORIENTATION
-    except ImportError:  # an exported folder runs without Pillow; OpenCV turns by EXIF
+    except ImportError:  # exported folders run without Pillow: OpenCV applies EXIF orientations
         metadata = _metadata(content)
-        by_xmp_alone = _is_turned_by_xmp(metadata) and not _has_mark(metadata, EXIF_MARKS)
-        if _has_mark(metadata, OTHER_MARKS) or by_xmp_alone:
+        only_by_xmp = _is_turned_by_xmp(metadata) and not _has_mark(metadata, EXIF_MARKS)
+        if _has_mark(metadata, OTHER_MARKS) or only_by_xmp:
             raise ImageFileError(
                 f"{name}: reading the orientation of this image needs Pillow: pip install pillow"
             ) from None
@@ -79,7 +80,7 @@ def decode(
 
 
 def _decode_pnm(pixels: np.ndarray, flag: int, max_value: int) -> np.ndarray | None:
-    """Decode a PGM or PPM with another largest value than 255 or 65535.
+    """Decode a PGM or PPM whose largest value is neither 255 nor 65535.
 
     OpenCV does not scale such values, so the image would be dark.
     """
@@ -99,13 +100,14 @@ def _refuse_tiff_pixel_type(content: bytes, name: str | os.PathLike) -> None:
             warnings.simplefilter("ignore")  # Pillow warns about many pixels and about metadata
             image = Image.open(io.BytesIO(content), formats=("TIFF",))
     except (UnidentifiedImageError, Image.DecompressionBombError):
-        return  # OpenCV decides
+        return  # OpenCV decides whether the file can be decoded
     refuse_pixel_type(image, name)
 
 
 def refuse_pixel_type(image: Any, name: str | os.PathLike) -> None:
     """Refuse a PIL image whose range of values is unknown: signed, of 32 bits, or float."""
-    is_deep_integer = image.mode == "I" and image.format not in ("PNG", "PPM")  # there: 16 bits
+    # In a PNG or PPM, mode I means 16 bits.
+    is_deep_integer = image.mode == "I" and image.format not in ("PNG", "PPM")
     bits = getattr(image, "tag_v2", {}).get(BITS_PER_SAMPLE)
     is_packed = image.mode.startswith("I;16") and bits not in (None, (16,))
     if image.mode == "F" or is_deep_integer or is_packed:
@@ -136,7 +138,7 @@ def orientation_of(content: bytes) -> int:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns about metadata
             image = Image.open(io.BytesIO(content), formats=IMAGE_FORMATS)
-            value = image.getexif().get(ORIENTATION)  # of a PNG, this may decode the image
+            value = image.getexif().get(ORIENTATION)  # this may decode the image of a PNG
     except Exception:  # damaged data raise various errors
         return 1
     return int(value) if value in range(1, 9) else 1
@@ -152,7 +154,7 @@ def _is_turned_by_xmp(content: bytes) -> bool:
 
 
 def _metadata(content: bytes) -> bytes:
-    """Return the part of a file that can hold metadata: of a JPEG, what precedes the pixels."""
+    """Return the part of a file that can hold metadata: for a JPEG, the part before the pixels."""
     if not content.startswith(b"\xff\xd8"):
         return content
     position = 2
@@ -179,8 +181,8 @@ def as_rgb(image: Any) -> np.ndarray:
         image: The path of a file, the bytes of a file, a PIL image, or a uint8 array of shape
             (H, W), (H, W, 1), (H, W, 3) RGB or (H, W, 4) RGBA. A file is turned upright, as
             `decode` turns it. An array or PIL image is not turned, so predicted boxes are in pixels
-            of the given image. Pillow itself turns a TIFF. A PIL image of 16 bits becomes the same
-            array as its file.
+            of the given image. (A TIFF that Pillow opened is already upright.) A PIL image of 16
+            bits gives the same array as its file.
 
     Raises:
         MixDetError: The file is not an image, or the array or PIL image has an unsupported shape or
@@ -214,10 +216,10 @@ def _pil_to_array(image: Any) -> np.ndarray:
             if getattr(image, "tag_v2", {}).get(PHOTOMETRIC) == 0:  # a TIFF in which 0 is white
                 values = 65535 - values
             return (values >> 8).astype(np.uint8)
-        if image.mode in ("RGBa", "La"):  # has no direct conversion
+        if image.mode in ("RGBa", "La"):  # Pillow cannot convert these directly to RGB
             image = image.convert(image.mode.upper())
         return np.asarray(image.convert("RGB"))
-    except Exception as error:  # a file that is opened, not decoded, can raise various errors
+    except Exception as error:  # Pillow decodes here, and damaged data raise various errors
         raise MixDetError(
             f"the PIL image of mode {image.mode} cannot be read ({one_line(error)})"
         ) from error

@@ -1,4 +1,4 @@
-"""Check the names of image files, and the files before they are decoded."""
+"""Check the names, the headers and the pixels of image files."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def read_image_file(path: str | os.PathLike, limits: ImageLimits) -> tuple[bytes
         limits: The limits that are checked.
 
     Returns:
-        The bytes, and (width, height) in pixels of the image as `decode` returns it: upright.
+        The bytes, and (width, height) in pixels of the upright image that `decode` returns.
 
     Raises:
         ImageFileError: The file is missing, empty, truncated, not an image, or over a limit, or its
@@ -128,7 +128,7 @@ def read_image_file(path: str | os.PathLike, limits: ImageLimits) -> tuple[bytes
     if _is_truncated(content):
         raise ImageFileError(f"{path}: the image is damaged: the file is cut short")
     refuse_pixel_type(image, path)
-    if image.format == "TIFF":  # `size` is turned in some versions of Pillow only
+    if image.format == "TIFF":  # only some versions of Pillow give the `size` of the upright image
         width, height = image.tag_v2[256], image.tag_v2[257]
         orientation = image.tag_v2.get(ORIENTATION)
     else:
@@ -151,7 +151,7 @@ def _is_truncated(content: bytes) -> bool:
             position += 12 + length
         return kind != b"IEND" or position > len(content)
     # A complete JPEG has an end marker after its last scan. The data of a scan never contain an end
-    # marker, and the one of an embedded thumbnail comes before the last scan of the image.
+    # marker. The end marker of an embedded thumbnail comes before the last scan of the image.
     is_jpeg = content.startswith(b"\xff\xd8")
     return is_jpeg and content.rfind(b"\xff\xd9") < content.rfind(b"\xff\xda")
 

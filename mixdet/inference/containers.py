@@ -1,6 +1,6 @@
 """Find out from the structure of a video file where its video ends.
 
-OpenCV states the length of the longest track, before any cut by an edit list.
+OpenCV reports the length of the longest track. It ignores edit lists, which can cut a track.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def _edited(edits: bytes) -> int:
 
 
 def _boxes(file: BinaryIO, start: int, end: int) -> Iterator[tuple[bytes, tuple[int, int]]]:
-    """Yield kind, and start and end of the content, of each MP4 box between two positions."""
+    """Yield (kind, (start, end)) of each MP4 box between two positions, without its header."""
     while start + 8 <= end:
         file.seek(start)
         header = file.read(16)
@@ -79,10 +79,10 @@ def _boxes(file: BinaryIO, start: int, end: int) -> Iterator[tuple[bytes, tuple[
 
 
 def is_whole_matroska(path: str | os.PathLike) -> bool:
-    """Tell whether every element of a Matroska or WebM file is there.
+    """Tell whether every element of a Matroska or WebM file is complete.
 
-    Every frame is an element with its own size, so a file that was cut or overwritten has an
-    element that leads out of the file, or one of an impossible kind.
+    Every frame is an element that states its size. If a file was cut or overwritten, an element
+    ends beyond the end of the file, or an element's kind or size cannot be read.
     """
     with Path(path).open("rb") as file:
         return _elements_fit(file, _size(file))

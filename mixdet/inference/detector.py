@@ -55,8 +55,8 @@ class Detections:
 class Detector:
     """A trained detector, which takes images of any size and returns boxes.
 
-    It works in the process that made it. A fork of this process has to make its own. A pickled
-    detector holds no weights: unpickling it loads the files again.
+    A detector works only in the process that created it. A forked process must create its own
+    detector. A pickled detector contains no weights: unpickling loads the files again.
 
     Args:
         checkpoint: A checkpoint of mmengine (`.pth`), or a folder that `tools/export.py` wrote.
@@ -68,10 +68,10 @@ class Detector:
             any code, so use this only if you trust the source of the checkpoint.
         runtime: The runtime for a folder: 'onnx', 'openvino', 'ncnn', 'litert' or 'executorch'. By
             default it is the first of these that has a file in the folder and is installed.
-        threads: Number of CPU threads to compute with. By default it is `OMP_NUM_THREADS` of the
-            environment, or else the runtime chooses. For a folder, the number applies to this
-            detector only, and ExecuTorch refuses it. For a checkpoint, `torch.set_num_threads`
-            applies the number to the whole process.
+        threads: Number of CPU threads to compute with. By default it is the environment variable
+            `OMP_NUM_THREADS`. If this is not set, the runtime chooses. For a folder, the number
+            applies to this detector only, and ExecuTorch refuses it. For a checkpoint,
+            `torch.set_num_threads` applies the number to the whole process.
 
     Attributes:
         classes: Class names, indexed by label.
@@ -79,8 +79,8 @@ class Detector:
     Raises:
         MixDetError: The checkpoint cannot be read safely, has no config, or does not fit its
             config. A file of the folder is missing or was changed, or no runtime for its files is
-            installed. An argument has a wrong value. `config` or another `device` is given for a
-            folder, or `runtime` is given for a checkpoint.
+            installed. An argument has a wrong value. `config` or a `device` other than `cpu` is
+            given for a folder, or `runtime` is given for a checkpoint.
     """
 
     def __init__(

@@ -13,10 +13,10 @@ from mixdet.inference.detector import Detections
 from mixdet.inference.inputs import free_name
 from mixdet.inference.results import write_error
 
-MAX_SIDES = {".jpeg": 65_500, ".jpg": 65_500, ".webp": 16_383}  # longest side of a format
+MAX_SIDES = {".jpeg": 65_500, ".jpg": 65_500, ".webp": 16_383}  # longest side that a format allows
 JPEG_OPTIONS, WEBP_OPTIONS = [cv2.IMWRITE_JPEG_QUALITY, 92], [cv2.IMWRITE_WEBP_QUALITY, 92]
 OPTIONS = {".jpeg": JPEG_OPTIONS, ".jpg": JPEG_OPTIONS, ".webp": WEBP_OPTIONS}
-MIN_SIZE = 480  # pixels of the longer side, so that the names are readable
+MIN_SIZE = 480  # images with a shorter longest side are enlarged, so that the names are readable
 
 
 def draw(image: np.ndarray, detections: Detections) -> np.ndarray:
@@ -38,7 +38,7 @@ def draw(image: np.ndarray, detections: Detections) -> np.ndarray:
 
 
 def _draw_with_opencv(image: np.ndarray, detections: Detections) -> np.ndarray:
-    """Draw as `draw` does. OpenCV 4 has no letters beyond ASCII, and draws question marks."""
+    """Draw the same with OpenCV. OpenCV 4 replaces each character beyond ASCII by `?`."""
     scale = max(1.0, MIN_SIZE / max(image.shape[:2]))
     size = [max(1, round(side * scale)) for side in image.shape[1::-1]]
     canvas = np.ascontiguousarray(cv2.resize(image, size, interpolation=cv2.INTER_CUBIC))
@@ -59,12 +59,12 @@ def _draw_with_opencv(image: np.ndarray, detections: Detections) -> np.ndarray:
 
 
 def write_image(image: np.ndarray, path: Path, taken: set[Path]) -> None:
-    """Write an image. If it is too large for the format of the path, write a PNG beside the path.
+    """Write an image. If it is too large for the file format of the path, write a PNG instead.
 
     Args:
         image: (H, W, 3) uint8 RGB.
         path: The file.
-        taken: Files of the run, which the PNG must not replace. The PNG is added.
+        taken: Paths that the PNG must not overwrite. The path of the PNG is added to the set.
 
     Raises:
         MixDetError: The file cannot be written.

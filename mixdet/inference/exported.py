@@ -80,8 +80,8 @@ class ExportedFile:
         detections = []
         post = self.manifest["postprocess"]
         for boxes, scores, labels, scale in zip(*self._loaded.run(inputs), scales, strict=True):
-            # The network pads its outputs with the label -1. The manifest may ask for less than
-            # the network gives (see `check_metadata`)
+            # The network pads its outputs with the label -1. In the manifest, a user may have
+            # raised the score threshold or lowered the number of boxes (see `check_metadata`)
             valid = np.flatnonzero((labels >= 0) & (scores > post["score_thr"]))
             valid = valid[: post["max_per_img"]]
             detections.append((boxes[valid] / scale, scores[valid], labels[valid]))
@@ -105,15 +105,15 @@ class ExportedFile:
             if scores.shape[1:] != expected:
                 raise MixDetError(
                     f"{MANIFEST} has {expected[0]} anchors in levels and {expected[1]} names in "
-                    f"classes, but the network computes scores of {scores.shape[1:]}: write the "
-                    "values of the export again; any name may be changed, but none left out"
+                    f"classes, but the network computes scores of {scores.shape[1:]}: restore the "
+                    "exported values (a class may be renamed, but not left out)"
                 )
             yield from zip(boxes, scores, strict=True)
             start = end
 
 
 class ExportedNetwork(ExportedFile):
-    """A folder that `tools/export.py` wrote, on one of the runtimes that it has files for.
+    """The network in a folder that `tools/export.py` wrote, on one of the folder's runtimes.
 
     Attributes:
         manifest: The content of `mixdet.json`.

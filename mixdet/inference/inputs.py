@@ -28,8 +28,8 @@ VIDEO_SUFFIXES = {
 # fmt: on
 # Suffixes of MPEG transport streams that source files of TypeScript have as well
 TYPESCRIPT_SUFFIXES = {".mts", ".ts"}
-# Images are drawn in these formats. In place of any other format PNG is written, which every viewer
-# can open
+# The drawing of an image in one of these formats has the same format. The drawing of any other
+# image is a PNG, which every viewer can open
 OUTPUT_SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".webp"}
 
 Source = Path | int  # a file, or the number of a camera
@@ -42,8 +42,8 @@ class InputFiles:
     Attributes:
         images: Pairs of an image and the file to write.
         videos: Pairs of a video or the number of a camera, and the file to write.
-        passed_over: Number of files in folders that have no suffix of an image or a video, by
-            suffix.
+        passed_over: Suffixes that are neither of images nor of videos, with the number of skipped
+            files in the input folders.
         faults: One line for each folder that cannot be read.
     """
 
@@ -60,8 +60,8 @@ def find_inputs(inputs: Iterable[str | os.PathLike | int], out: str | os.PathLik
     path, the second one gets `_2` at the end of its name, the third one `_3`, and so on.
 
     Args:
-        inputs: Files, folders and numbers of cameras. Folders are searched with their subfolders
-            and the folders that links in them lead to. Each folder is searched once.
+        inputs: Files, folders and numbers of cameras. A search of a folder includes its subfolders
+            and linked folders. Each folder is searched once.
         out: Folder for the results. It is not searched.
 
     Raises:
@@ -69,28 +69,28 @@ def find_inputs(inputs: Iterable[str | os.PathLike | int], out: str | os.PathLik
             videos.
     """
     out = Path(out)
-    found = InputFiles()
+    input_files = InputFiles()
     sources: list[tuple[Source, Path, bool]] = []  # input, file to write, whether it is a video
     for item in inputs:
         if isinstance(item, int):
             sources.append((item, out / f"camera{item}.mp4", True))
             continue
         path = Path(item)
-        for source in _list_files(path, out, found):
+        for source in _list_files(path, out, input_files):
             name = source.relative_to(path) if path.is_dir() else Path(source.name)
             video = _is_video(source)
             sources.append((source, (out / name).with_suffix(_output_suffix(name, video)), video))
-    # A folder that holds results cannot be a result itself
+    # A result cannot have the path of a folder that other results are written to
     taken = {parent for _, target, _ in sources for parent in target.parents}
     for source, wanted, video in sources:
         target = free_name(wanted, taken)
         taken.add(target)
-        (found.videos if video else found.images).append((source, target))
+        (input_files.videos if video else input_files.images).append((source, target))
     files = {os.path.realpath(source) for source, *_ in sources if isinstance(source, Path)}
-    for _, target in found.images + found.videos:
+    for _, target in input_files.images + input_files.videos:
         if os.path.realpath(target) in files:
             raise MixDetError(f"{target} would be overwritten: choose another --out")
-    return found
+    return input_files
 
 
 def free_name(path: Path, taken: Container[Path]) -> Path:
@@ -108,7 +108,7 @@ def describe(passed_over: Counter[str]) -> str:
     return ", ".join(f"{number} {suffix}" for suffix, number in passed_over.most_common())
 
 
-def _list_files(path: Path, out: Path, found: InputFiles) -> list[Path]:
+def _list_files(path: Path, out: Path, input_files: InputFiles) -> list[Path]:
     """Return the file itself, or the images and videos in a folder, except those in `out`."""
     if not path.is_dir():
         if not os.path.lexists(path):
@@ -117,17 +117,17 @@ def _list_files(path: Path, out: Path, found: InputFiles) -> list[Path]:
     if os.path.realpath(path) == os.path.realpath(out):
         raise MixDetError(f"--out {out} is an input folder: choose another, or one inside it")
     files, passed_over = [], Counter()
-    for file in sorted(_walk(path, out, found.faults)):
-        if file.name.startswith("._"):  # macOS keeps such a file of its own beside another file
+    for file in sorted(_walk(path, out, input_files.faults)):
+        if file.name.startswith("._"):  # macOS keeps the metadata of another file here
             continue
         if file.suffix.lower() in IMAGE_SUFFIXES or _is_video_of_a_folder(file):
             files.append(file)
         else:
             passed_over[file.suffix.lower() or "without a suffix"] += 1
-    found.passed_over += passed_over
+    input_files.passed_over += passed_over
     if not files:
         others = f" ({describe(passed_over)})" if passed_over else ""
-        reasons = "".join(f"{fault}; " for fault in found.faults)
+        reasons = "".join(f"{fault}; " for fault in input_files.faults)
         raise MixDetError(
             f"{reasons}{path} holds neither images nor videos{others}: name another folder"
         )
@@ -137,8 +137,8 @@ def _list_files(path: Path, out: Path, found: InputFiles) -> list[Path]:
 def _walk(folder: Path, out: Path, faults: list[str]) -> Iterator[Path]:
     """Yield the files in a folder, in its subfolders, and where linked subfolders lead to.
 
-    Each folder is visited once, by its own path if it has one below `folder`. A link to a folder
-    that contains the link's own tree is not followed.
+    Each folder is visited once. A folder inside `folder` is visited by its own path, not through a
+    link. A link to `folder` or to one of its parents is not followed.
     """
     start = Path(os.path.realpath(folder))
     waiting, visited = [folder], {os.path.realpath(out)}
@@ -163,7 +163,7 @@ def _is_special(file: Path) -> bool:
     try:
         return file.exists() and not file.is_file()
     except OSError:
-        return False  # reading the file names the fault
+        return False  # the error is reported when the file is read
 
 
 def _is_video_of_a_folder(file: Path) -> bool:
@@ -174,20 +174,21 @@ def _is_video_of_a_folder(file: Path) -> bool:
 
 
 def _is_transport_stream(file: Path) -> bool:
-    """Tell whether packets of MPEG-TS start with their sync byte, which is a `G`.
+    """Tell whether a file is an MPEG transport stream.
 
-    A packet has 188 bytes. In the files of camcorders, four bytes come before each packet.
+    A packet of such a stream has 188 bytes and starts with `G`. In the files of camcorders, four
+    bytes come before each packet.
     """
     try:
         with file.open("rb") as stream:
             start = stream.read(200)
     except OSError:
-        return True  # reading it as a video names the fault
+        return True  # the error is reported when the file is read
     return start[0:189:188] == b"GG" or start[4:197:192] == b"GG"
 
 
 def _is_video(file: Path) -> bool:
-    """Tell whether a file is a video by its suffix. If the suffix says nothing, by its content."""
+    """Tell whether a file is a video. If its suffix is unknown, its content decides."""
     suffix = file.suffix.lower()
     if suffix in IMAGE_SUFFIXES or suffix in VIDEO_SUFFIXES:
         return suffix in VIDEO_SUFFIXES
@@ -197,7 +198,7 @@ def _is_video(file: Path) -> bool:
 
 
 def is_utf8(path: str | os.PathLike) -> bool:
-    """Tell whether OpenCV can open a path by its name. Any other name would crash the process."""
+    """Tell whether a path is valid UTF-8. OpenCV would crash the process for any other path."""
     try:
         return bool(os.fspath(path).encode())
     except UnicodeEncodeError:

@@ -123,7 +123,7 @@ def usable_runtimes(
 
 
 def _copied(folder: Path, runtimes: list[str]) -> list[str]:
-    """Return the runtimes with the greatest part of their files in the folder.
+    """Return the runtimes that have the largest fraction of their files in the folder.
 
     A folder is often copied to a device with the files of one runtime only.
     """
@@ -153,10 +153,11 @@ def check_files(folder: Path, manifest: dict[str, Any], runtime: str) -> None:
 def check_metadata(
     folder: Path, file: str, manifest: dict[str, Any], metadata: Mapping[str, Any]
 ) -> None:
-    """Check that a network computes what the manifest says, which a user may have edited.
+    """Check that the manifest, which users may edit, still describes what the network computes.
 
-    Class names can be changed in any folder, and thresholds in one of kind raw. The network of kind
-    end2end applies thresholds itself: `mixdet.inference.exported` can only tighten two of them.
+    Users can change class names in any folder, and thresholds in a folder of kind raw. A network of
+    kind end2end applies the thresholds itself. For this kind, users can only raise `score_thr` and
+    lower `max_per_img`.
 
     Args:
         folder: The exported folder.

@@ -1,11 +1,11 @@
 """Run a detector on images, videos or a camera. Write drawings of the boxes, and JSON files.
 
-`predictions.jsonl` gets a line for each image or frame as soon as it is done. `predictions.json` is
-the list of these lines, and is written at the end. An entry has `file`, `boxes` (x1, y1, x2, y2 in
-pixels), `scores`, `labels` and `names`. An entry of a video or a camera also has `frame`, counted
-from 0.
+`predictions.jsonl` gets a line with an entry for each image or frame as soon as it is done.
+`predictions.json` is the list of all entries, and is written at the end. An entry has `file`,
+`boxes` (x1, y1, x2, y2 in pixels), `scores`, `labels` and `names`. An entry of a video or a camera
+also has `frame`, counted from 0.
 
-NumPy, OpenCV and the runtime of an exported folder are enough. Without tqdm no progress is shown.
+An exported folder needs only NumPy, OpenCV and its runtime. Without tqdm no progress is shown.
 """
 
 from __future__ import annotations
@@ -55,19 +55,19 @@ def predict_files(
     Raises:
         MixDetError: An input is missing or would be overwritten, or the folder cannot be written.
             If an input cannot be read to its end, or its drawing cannot be written, the error is
-            raised after the other inputs. A full disk or memory ends the run. The message names the
-            file with the results so far.
+            raised after the other inputs are done. If the disk or the memory is full, the run ends
+            at once. The message names the file with the results so far.
         KeyboardInterrupt: Ctrl-C, except while a camera is read. The message names the file with
             the results so far.
     """
-    found = find_inputs(inputs, out)
-    if found.passed_over:
-        print(f"neither images nor videos: {describe(found.passed_over)}", file=sys.stderr)
-    faults = found.faults
+    input_files = find_inputs(inputs, out)
+    if input_files.passed_over:
+        print(f"neither images nor videos: {describe(input_files.passed_over)}", file=sys.stderr)
+    faults = input_files.faults
     options = dict(score_thr=score_thr, batch_size=batch_size)
     with result_files(out) as results:
-        _predict_images(detector, found, results, faults, **options)
-        for source, target in found.videos:
+        _predict_images(detector, input_files, results, faults, **options)
+        for source, target in input_files.videos:
             limit = frames if isinstance(source, int) else None
             with _noted(faults):
                 predict_video(detector, source, target, frames=limit, record=results.add, **options)
@@ -77,10 +77,14 @@ def predict_files(
 
 
 def _predict_images(
-    detector: Detector, found: InputFiles, results: ResultFiles, faults: list[str], **options: Any
+    detector: Detector,
+    input_files: InputFiles,
+    results: ResultFiles,
+    faults: list[str],
+    **options: Any,
 ) -> None:
-    taken = {target for _, target in found.images + found.videos}
-    for batch in _batches(_read_images(found.images, faults), options["batch_size"]):
+    taken = {target for _, target in input_files.images + input_files.videos}
+    for batch in _batches(_read_images(input_files.images, faults), options["batch_size"]):
         detected = detector([image for *_, image in batch], **options)
         for (source, target, image), detections in zip(batch, detected, strict=True):
             results.add({"file": str(source), **detections.as_dict()})
@@ -98,7 +102,7 @@ def predict_video(
     frames: int | None = None,
     record: Callable[[dict[str, Any]], None] | None = None,
 ) -> list[dict[str, Any]]:
-    """Detect in every frame; write a video with boxes at the source's frame rate.
+    """Detect in every frame, and write the frames with boxes to a video of the same frame rate.
 
     A camera is read one frame at a time, until Ctrl-C or until `frames` are read.
 
@@ -109,15 +113,15 @@ def predict_video(
         score_thr: Leave out detections with a lower score.
         batch_size: Number of frames of a video computed at a time.
         frames: Stop after this many frames.
-        record: A function that gets each entry as soon as it is there.
+        record: A function that is called with each entry as soon as the frame is done.
 
     Returns:
         One entry for each frame, as in the JSON files.
 
     Raises:
-        MixDetError: The video or the camera cannot be read, the video breaks off before the end
-            that it states, or the target cannot be written. All frames that can be read are
-            detected first: `record` got their entries.
+        MixDetError: The video or the camera cannot be read, the video has fewer frames than it
+            states, or the target cannot be written. The error is raised after all readable frames
+            are done.
     """
     reader, writer = VideoReader(source), VideoWriter(target)
     entries: list[dict[str, Any]] = []
@@ -149,7 +153,7 @@ def predict_video(
 
 @contextmanager
 def _noted(faults: list[str]) -> Iterator[None]:
-    """Add the error of one input to the list, so that the run goes on. A full disk ends it."""
+    """Add the error of an input to the list, and go on. Only a full disk ends the run."""
     try:
         yield
     except DiskError:

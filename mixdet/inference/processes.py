@@ -1,9 +1,9 @@
-"""Networks and forked processes.
+"""Keep networks from hanging in forked processes.
 
 Only the thread that forks exists in the child. The other threads of a runtime are gone, and a call
-that waits for one of them never returns. So a network computes only in the process that loaded it,
-and `check_process` refuses any other. Nor is a network freed in a child, since runtimes also wait
-for their threads when they free a network.
+that waits for one of them never returns. Therefore a network computes only in the process that
+loaded it, and `check_process` raises an error in any other process. A child never frees the
+networks of its parent, since runtimes also wait for their threads when they free a network.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ OPENMP = ("torch", "ncnn")
 SHARED_THREADS = (*OPENMP, "openvino")
 SPAWN = "start this process with multiprocessing.get_context('spawn')"
 
-_calls: weakref.WeakSet[Callable] = weakref.WeakSet()  # each holds a network
+_calls: weakref.WeakSet[Callable] = weakref.WeakSet()  # each function refers to a network
 _used_before_fork: set[str] = set()
 
 
@@ -37,7 +37,7 @@ def check_process(process: int) -> None:
         process: `os.getpid()` of the process that made the object.
 
     Raises:
-        MixDetError: This is another process: a fork of it.
+        MixDetError: The current process is a fork of that process.
     """
     if os.getpid() != process:
         raise MixDetError(
@@ -48,7 +48,7 @@ def check_process(process: int) -> None:
 
 
 def guard_call(call: Callable[[np.ndarray], list]) -> Callable[[np.ndarray], list]:
-    """Return a function that does what `call` does, in one process and one thread at a time.
+    """Return a function that runs `call`, only in this process and in one thread at a time.
 
     Raises:
         MixDetError: The returned function is called in a fork of this process.

@@ -1,4 +1,4 @@
-"""Write the entries of a run: to `predictions.jsonl` at once, to `predictions.json` at the end."""
+"""Write the predictions of a run, each one at once, and all of them as a list at the end."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 
 
 class DiskError(MixDetError):
-    """A file cannot be written, and neither can those that follow."""
+    """No further file can be written, for example because the disk is full."""
 
 
 def write_error(path: str | os.PathLike, error: OSError) -> MixDetError:
@@ -31,12 +31,12 @@ def write_error(path: str | os.PathLike, error: OSError) -> MixDetError:
 class ResultFiles:
     """The two files of a run in a folder.
 
-    `predictions.jsonl` has one entry a line. A line is in the file as soon as `add` returns, so it
-    is kept whatever ends the run. `predictions.json` is the list of these entries.
+    `predictions.jsonl` has one entry per line. A line is in the file as soon as `add` returns, so
+    an error cannot lose it. `predictions.json` is the list of these entries.
 
     Attributes:
         entries: The entries so far.
-        path: The file that has all entries: first the lines, after `finish` the list.
+        path: The file with the entries: `predictions.jsonl`, or `predictions.json` after `finish`.
 
     Args:
         folder: The folder. Files of an earlier run are replaced.
@@ -75,10 +75,10 @@ class ResultFiles:
         self.entries.append(entry)
 
     def finish(self) -> None:
-        """Write the list.
+        """Write `predictions.json`.
 
         Raises:
-            MixDetError: The list cannot be written.
+            MixDetError: The file cannot be written.
         """
         self._lines.close()
         lines = ",\n".join(map(json.dumps, self.entries))
@@ -93,10 +93,10 @@ class ResultFiles:
 
 @contextmanager
 def result_files(folder: str | os.PathLike) -> Iterator[ResultFiles]:
-    """Open the files of a run, and finish them, whatever ends the run.
+    """Open the files of a run, and finish them, also if an error ends the run.
 
-    The error that ends a run gets the name of the file with the results. An error of the system
-    becomes a `MixDetError`.
+    The name of the file with the results is added to this error's message. An `OSError` or a lack
+    of memory becomes a `MixDetError`.
     """
     results = ResultFiles(folder)
     try:

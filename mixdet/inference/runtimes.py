@@ -35,9 +35,9 @@ RUNTIME_PACKAGES = {
     "litert": "ai_edge_litert",
     "executorch": "executorch",
 }
-# What an ONNX file states of its manifest (`mixdet.json`)
+# The keys of the manifest (`mixdet.json`) that an ONNX file repeats in its metadata
 METADATA_KEYS = ("kind", "input", "classes", "postprocess")
-# OpenVINO can reshape a network of one image, to compute this many images at once
+# OpenVINO can reshape a network for one image to a network for this many images
 OPENVINO_BATCH = 8
 # Packages that an export to 8 bits needs for any target. ONNX Runtime measures which blocks (groups
 # of layers) cost the most accuracy in 8 bits. NNCF quantizes for OpenVINO
@@ -51,8 +51,8 @@ class LoadedNetwork(NamedTuple):
         shape: Shape of the input. A size that is not fixed is None or a name. The whole shape is
             None if the file does not state it.
         run: Computes the outputs of images (N, H, W, 3) uint8. For a file of kind raw, N is 1 or
-            `batch`. Python threads may share it: they wait for each other. It raises
-            `MixDetError` in a fork of the process that loaded the network.
+            `batch`. Several Python threads may call it: the calls run one after another. It
+            raises `MixDetError` in a fork of the process that loaded the network.
         batch: Number of images that a file of kind raw computes at once, or 1 if it takes only
             single images.
         metadata: The values of the manifest that the file itself states, by the keys in
@@ -74,8 +74,8 @@ def load(
         runtime: A key of `RUNTIME_FILES`.
         path: The first file of the runtime in `RUNTIME_FILES`.
         precision: Precision that the file was exported with: 'fp32', 'fp16', 'bf16' or 'int8'.
-        threads: Number of threads to compute with. None takes `OMP_NUM_THREADS` of the environment,
-            or leaves it to the runtime if that is not set.
+        threads: Number of threads to compute with. None takes the environment variable
+            `OMP_NUM_THREADS`. If this is not set, the runtime chooses.
 
     Raises:
         MixDetError: `threads` is given and the runtime is ExecuTorch, or the process is a fork in

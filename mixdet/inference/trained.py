@@ -41,7 +41,7 @@ class TrainedNetwork:
 
     Args:
         checkpoint: Path of the checkpoint.
-        config: Path of its config; None for the config in the checkpoint.
+        config: Path of its config. None takes the config in the checkpoint.
         device: Where to compute, such as `cpu` or `cuda:0`.
         trust: Unpickle any object in the checkpoint, and run its config as Python.
         fuse: Predict with a faster copy of `model` (see `mixdet.models.fusing.fuse`), if `model` is
@@ -112,7 +112,7 @@ class TrainedNetwork:
         self._to_fuse = False
 
     def prepare(self, image: np.ndarray) -> dict[str, Any]:
-        """Run the test pipeline on an RGB image (H, W, 3), and return its `inputs` and sample."""
+        """Run the test pipeline on an RGB image (H, W, 3). Return `inputs` and `data_samples`."""
         results = {"img": np.ascontiguousarray(image[..., ::-1]), "img_id": 0}
         for step in self.steps:
             results = step(results)
@@ -136,7 +136,7 @@ def _read_config(name: str, meta: dict, config: str | os.PathLike | None, trust:
 
 
 def _from_array(pipeline: Sequence[dict]) -> list[dict]:
-    """Return the test pipeline, changed to take an array instead of a file and no annotations."""
+    """Return a test pipeline that takes an array instead of a file and loads no annotations."""
     steps = []
     for step in pipeline:
         kind = getattr(step["type"], "__name__", step["type"]).split(".")[-1]

@@ -25,7 +25,7 @@ from mixdet.outputs import writable_folder
 MPEG4_MAX_SIDE = 8190
 MPEG4_MAX_RATE = 65535
 DEFAULT_RATE = 25.0  # of a video or a camera that states no frame rate
-# A file without a frame rate often states that of its clock, such as 1000 or 90,000
+# A file without a frame rate often states the rate of its clock instead, such as 1000 or 90,000
 MAX_PLAUSIBLE_RATE = 240.0
 
 
@@ -48,7 +48,7 @@ class VideoReader:
     def __init__(self, source: str | os.PathLike | int) -> None:
         self.live = isinstance(source, int)
         self.name = f"camera {source}" if self.live else os.fspath(source)
-        self._path: Path | None = None  # None for a stream, whose end is no fault
+        self._path: Path | None = None  # None for a stream, which may end at any time
         if self.live:
             self._capture = cv2.VideoCapture(source)
         elif not is_utf8(self.name):
@@ -79,7 +79,7 @@ class VideoReader:
 
     @property
     def rate(self) -> float:
-        """Frames a second: the rate of the file, or that of the frames so far if it has none."""
+        """Frames per second, as the file states or else as measured on the frames so far."""
         if math.isfinite(self._rate) and 0 < self._rate <= MAX_PLAUSIBLE_RATE:
             return self._rate
         seconds = self._times[-1] - self._times[0] if self._times else 0
@@ -103,10 +103,11 @@ class VideoReader:
         return None
 
     def _lacks_frames(self) -> bool:
-        """Tell whether frames are missing that the file states.
+        """Tell whether frames are missing because the file is damaged or cut short.
 
-        Their number alone does not tell. For many formats, OpenCV computes it from the length of
-        the longest track, which can be the sound, and from a frame rate that varies.
+        The number of frames that OpenCV reports is not exact. For many formats, OpenCV computes it
+        from the length of the longest track, which can be the sound, and from the frame rate, which
+        can vary.
         """
         missing = (self.total or 0) - self.read
         if missing <= 0 or self._path is None or not self._rate > 0:
@@ -118,13 +119,13 @@ class VideoReader:
         if kind == "mp4":
             edited = mp4_edited_seconds(self._path)
             if edited > stated - 0.5 / self._rate and missing > 2:
-                return True  # no edit leaves frames out
+                return True  # the edit list does not explain the missing frames
             stated = min(stated, edited)
         gaps = np.diff(self._times)
         if (gaps <= 0).any():  # an MPEG program stream, which states no length
             return False
         gap = max(gaps.max(initial=0), 1 / self._rate)
-        # Where the length is that of the longest track, the sound may be a second longer
+        # In other formats, the stated length can be that of the sound, up to a second longer
         slack = 1.5 * gap if kind in ("avi", "mp4") else max(1.5 * gap, 1.2)
         return self._times[-1] + gap + slack < stated
 
@@ -153,7 +154,7 @@ class VideoWriter:
 
         Args:
             image: (H, W, 3) uint8 RGB.
-            rate: Frames a second. Only the first call uses it.
+            rate: Frames per second. Only the first call uses it.
 
         Raises:
             DiskError: The disk takes no more files.
@@ -179,7 +180,7 @@ class VideoWriter:
             self._writer = None
 
     def fault(self) -> str | None:
-        """Say what is wrong if the closed file lacks frames: OpenCV's writer reports no errors."""
+        """Say what is wrong if the closed file lacks frames. OpenCV's writer raises no errors."""
         if self._refusal or not self._written:
             return self._refusal
         capture = cv2.VideoCapture(str(self.path.absolute()))
@@ -208,8 +209,8 @@ class VideoWriter:
 def mpeg4_rate(rate: float) -> float:
     """Return the nearest frame rate, with up to three decimals, that MPEG-4 can hold.
 
-    MPEG-4 holds the rate as a fraction with a numerator of at most 65,535: not 211.222, which is
-    105,611 / 500, but 211.22.
+    MPEG-4 holds the rate as a fraction with a numerator of at most 65,535. For example, it cannot
+    hold 211.222 (105,611 / 500), so the result is 211.22.
     """
     rate = min(max(rate, 0.002), MPEG4_MAX_RATE)  # OpenCV takes a lower rate for zero
     candidates = (Fraction(round(rate * 10**digits), 10**digits) for digits in (3, 2, 1, 0))

@@ -13,8 +13,8 @@ from mmengine.runner import Runner
 
 # Parameters of mallopt, from glibc's <malloc.h>.
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3
-# glibc gives each allocation above this size a mapping of its own, and unmaps the memory when it is
-# freed. The values are tried in order, since older versions of glibc accept only the second value.
+# glibc makes a separate memory mapping for each allocation above this size, and unmaps it when it
+# is freed. The values are tried in order, since older versions of glibc accept only the second one.
 MMAP_THRESHOLDS = (1 << 30, 32 << 20)
 DEFAULT_MMAP_THRESHOLD = 128 << 10  # glibc's default
 HEAP_SETTINGS = (

@@ -30,7 +30,7 @@ class ReportHook(Hook):
         sheet: Whether to draw a contact sheet. If this is a path, the sheet is written there.
     """
 
-    priority = "LOWEST"  # after the last checkpoint
+    priority = "LOWEST"  # run after the checkpoint hook has written the last checkpoint
 
     def __init__(self, sheet: bool | str = True) -> None:
         self.sheet = sheet

@@ -1,4 +1,4 @@
-"""Refuse settings of a training that would have no effect, before its first iteration."""
+"""Before the first training iteration, refuse settings that would have no effect."""
 
 from __future__ import annotations
 
@@ -27,18 +27,19 @@ class SettingsCheckHook(Hook):
     """Check the monitored metrics and the schedules of a training.
 
     A hook or a schedule may monitor a metric: `save_best` of a checkpoint hook, or `monitor` of
-    early stopping and of `ReduceOnPlateauLR`. mmengine finds out after the first validation that
-    there is no such metric. This hook asks the metrics for their names. A metric of another package
-    is applied to one image of the validation set, with one invented box as its detection.
+    early stopping and of `ReduceOnPlateauLR`. If the metric does not exist, mmengine finds out only
+    after the first validation. This hook compares the monitored name with the names that the
+    evaluator gives. To get the names of another package's metric, the hook applies the metric to
+    one image of the validation set, with one invented box as the detection.
 
     A loop without epochs, such as `IterBasedTrainLoop`, never steps a schedule with
-    `by_epoch=True`. It takes the whole training for one epoch, so that a schedule without `end`
-    that is converted to iterations ends after one pass over the data.
+    `by_epoch=True`. The loop counts the whole training as one epoch. A schedule that has
+    `convert_to_iter_based=True` and no `end` therefore ends after one pass over the data.
 
     MixDet's tools add this hook to every config. `default_hooks.settings_check=None` removes it.
     """
 
-    priority = "VERY_HIGH"  # before the hooks that begin to work
+    priority = "VERY_HIGH"  # check the settings before other hooks act on them
 
     def before_train(self, runner: Runner) -> None:
         """Check the settings.
@@ -51,7 +52,7 @@ class SettingsCheckHook(Hook):
         monitors = list(_monitors(runner))
         if runner.val_loop is None:
             for where, _ in monitors:
-                if "save_best" not in where:  # shipped configs have it, so it is not a mistake
+                if "save_best" not in where:  # the shipped configs set it, also if unneeded
                     raise MixDetError(f"{where} needs a validation, but val_cfg is None")
         elif monitors:
             _check_monitors(runner, monitors)
@@ -77,7 +78,7 @@ def _check_schedules(runner: Runner) -> None:
 
 
 def _schedule_configs(config: object, where: str = "param_scheduler") -> Iterator[tuple[str, dict]]:
-    """Yield the place and the config of each schedule, also of those for several optimizers."""
+    """Yield the key and the config of each schedule. Schedules may be grouped by optimizer."""
     if isinstance(config, dict) and "type" in config:
         yield where, config
     elif isinstance(config, (dict, list, tuple)):
@@ -86,7 +87,7 @@ def _schedule_configs(config: object, where: str = "param_scheduler") -> Iterato
 
 
 def _monitors(runner: Runner) -> Iterator[tuple[str, str]]:
-    """Yield the place and the name of each metric that a hook or a schedule monitors."""
+    """Yield each setting that monitors a metric, as text, and the name of the metric."""
     for hook in runner.hooks:
         if isinstance(hook, CheckpointHook):
             for name in hook.save_best or ():
@@ -103,18 +104,18 @@ def _monitors(runner: Runner) -> Iterator[tuple[str, str]]:
 def _check_monitors(runner: Runner, monitors: list[tuple[str, str]]) -> None:
     evaluator = runner.val_loop.evaluator
     names: list[str] = []
-    unknown: list[str] = []  # parts of names that may belong to a metric besides `names`
+    unknown: list[str] = []  # a name that contains one of these parts may be a metric too
     for metric in evaluator.metrics:
         if hasattr(metric, "names"):
             names += [f"{metric.prefix}/{name}" for name in metric.names]
         elif all(name in names for _, name in monitors):
             return
         else:
-            found = _names_on_one_image(runner, metric)
-            names += found or []
-            # One image need not have every class, so that names with a class are not complete.
+            image_names = _names_on_one_image(runner, metric)
+            names += image_names or []
+            # One image may lack some classes, so names that contain a class may be missing.
             classes = (evaluator.dataset_meta or {}).get("classes") or ()
-            unknown += [""] if found is None else map(str, classes)
+            unknown += [""] if image_names is None else map(str, classes)
     for where, name in monitors:
         if name == "auto":
             if "" not in unknown:
@@ -129,7 +130,7 @@ def _check_monitors(runner: Runner, monitors: list[tuple[str, str]]) -> None:
 
 
 def _check_rule(runner: Runner, names: list[str]) -> None:
-    """Check that mmengine can tell whether the first metric is better if greater or if less."""
+    """Check that mmengine knows whether a higher value of the first metric is better or worse."""
     for hook in runner.hooks:
         if isinstance(hook, CheckpointHook) and hook.save_best == ["auto"] and None in hook.rules:
             try:
@@ -144,7 +145,7 @@ def _check_rule(runner: Runner, names: list[str]) -> None:
 def _names_on_one_image(runner: Runner, metric: BaseMetric) -> list[str] | None:
     """Apply a copy of a metric to one image, and return the names of its results.
 
-    None means that the metric needs something else than boxes.
+    Return None if the metric cannot be computed from the boxes of one image.
     """
     if isinstance(metric, WRITERS):
         return []

@@ -33,7 +33,7 @@ class Row(NamedTuple):
         kernel_sizes: Depthwise kernels, see `MixConv2d`.
         stride: Stride of the stage's first block. All other blocks have stride 1.
         expand_ratio: 1 makes a depthwise separable block. Any other number makes an inverted
-            residual block, and is the factor of its expansion on the number of input channels.
+            residual block, whose expansion multiplies the number of channels by this number.
         channels: Channels of the output.
         se_ratio: See `InvertedResidual`.
         groups: See `InvertedResidual`.
@@ -243,7 +243,7 @@ class StagedBackbone(BaseModule):
             if f"stage{number}.expansion" in self.taps:
                 expansions: list[Tensor] = []
                 x = stage(x, expansions)
-                # a hook on a stage that is only an expansion may have replaced its output
+                # If the stage is only an expansion, use x, which a forward hook may have replaced
                 only_expansion = isinstance(stage[-1], Expansion)
                 outputs[f"stage{number}.expansion"] = x if only_expansion else expansions[0]
             else:
@@ -275,7 +275,7 @@ class StagedBackbone(BaseModule):
             stage[index] = block
 
     def train(self, mode: bool = True) -> StagedBackbone:
-        """Set the mode, but keep frozen stages, and norms with `norm_eval`, in evaluation mode."""
+        """Set the mode. Frozen stages stay in evaluation mode, and batch norms if `norm_eval`."""
         super().train(mode)
         self._freeze()
         if self.norm_eval:
@@ -299,7 +299,7 @@ class StagedBackbone(BaseModule):
         own = self.state_dict(prefix=prefix)
         unbuilt = tuple(prefix + name for name in self._unbuilt)
         for key in [key for key in state_dict if key.startswith(unbuilt) and key not in own]:
-            del state_dict[key]  # from the copy that `load_state_dict` made
+            del state_dict[key]  # `load_state_dict` made this copy of the caller's dict
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 

@@ -143,7 +143,7 @@ class MixConvSSDHead(SSDHead):
         )
 
     def _try_post_processing(self, cfg: dict) -> None:
-        """Post-process an example now, since training may run for hours before it validates.
+        """Post-process an example now, not hours later in the first validation.
 
         Raises:
             MixDetError: A value is out of range, or post-processing fails.
@@ -238,7 +238,7 @@ class MixConvSSDHead(SSDHead):
         metas: list[dict],
         ignored: list[InstanceData] | None,
     ) -> SSDTargets:
-        """Compute the targets of the batch at once if possible, or else by mmdet's loop."""
+        """Compute the targets of all images at once if possible, or else in mmdet's loop."""
         at_once = (
             can_assign_batch(self.assigner, self.sampler)
             and self.train_cfg["allowed_border"] < 0
@@ -261,7 +261,7 @@ class MixConvSSDHead(SSDHead):
             anchors, valid = self.get_anchors(shapes, metas, device=cls_scores[0].device)
             *parts, num_positives = self.get_targets(anchors, valid, truths, metas, ignored)
             targets = SSDTargets(*(torch.cat(levels, 1) for levels in parts), num_positives)
-        if ignored is not None and any(each is not None and len(each) for each in ignored):
+        if ignored is not None and any(boxes is not None and len(boxes) for boxes in ignored):
             anchors = torch.cat(self._anchors(cls_scores))
             targets = ignore_background(targets, anchors, ignored, self.num_classes)
         return targets

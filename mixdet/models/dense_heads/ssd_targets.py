@@ -84,8 +84,8 @@ def ignore_background(
     """Give weight 0 to background anchors that lie on a box that is neither object nor background.
 
     An anchor lies on such a box if more than half of the anchor's area is inside the box. Anchors
-    of objects keep their weights, so objects within a crowd are learned. mmdet's assigner has the
-    option `ignore_iof_thr` for it, which also drops these objects.
+    of objects keep their weights, so objects within a crowd are learned. The option
+    `ignore_iof_thr` of mmdet's assigner would ignore the anchors of these objects too.
 
     Args:
         targets: The targets of N images.

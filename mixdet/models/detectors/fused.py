@@ -39,8 +39,7 @@ def fused_twin(model: BaseDetector, batch: dict) -> BaseDetector:
             for output, target in zip(outputs, expected, strict=True)
         )
     except Exception as error:
-        # Any failure becomes a MixDetError, so that the caller can go on with the detector that is
-        # not fused.
+        # Any failure becomes a MixDetError. The caller can then go on with the unfused detector.
         raise MixDetError(one_line(error)) from error
     if not same:
         raise MixDetError("the outputs of the fused network differ from the detector's")

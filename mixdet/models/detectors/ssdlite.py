@@ -37,16 +37,16 @@ class SSDLite(SingleStageDetector):
 
     Args:
         backbone: Config of any backbone whose outputs are (N, C, H, W) feature maps.
-        neck: Config of a neck, or None. `in_channels` is filled in. mmdet's `SSDNeck` needs
-            `extra_channels`, the channels of the levels that it adds, in place of `out_channels`.
+        neck: Config of a neck, or None. `in_channels` is filled in. For mmdet's `SSDNeck`, give the
+            channels of the added levels as `extra_channels`, and leave out `out_channels`.
         bbox_head: Config of an SSD head. `in_channels` is filled in. In its `anchor_generator`,
             missing arguments are filled in. `strides` is `round(input_size / cells)` for each
-            level. `input_size` and `centers` are filled in if the generator takes them. The centers
-            are half a stride. They are not filled in if `center_offset` is given.
+            level. `input_size` and `centers` are filled in if the generator takes them. The
+            `centers` are half a stride, and are left out if `center_offset` is given.
         train_cfg: Assigner, sampler and loss settings of the head.
         test_cfg: Post-processing settings of the head.
         data_preprocessor: Config of the data preprocessor.
-        input_size: Side of the square input images in pixels. The anchors are made for it.
+        input_size: Side of the square input images in pixels. The anchors are made for this size.
         channels_last: Keep weights and features in the channels-last memory format (NHWC).
             This makes depthwise convolutions faster on CPUs and with cuDNN. Results do not change.
         init_cfg: Weight initialization of the whole detector.

@@ -15,12 +15,15 @@ from mixdet.models.torch_private import AnyBatchNorm
 
 
 def can_fold(norm: nn.Module) -> bool:
-    """Tell whether a norm can be folded. timm's `BatchNormAct2d` cannot: it has an activation."""
+    """Tell whether a norm can be folded. timm's `BatchNormAct2d`, with an activation, cannot."""
     return type(norm).forward in (AnyBatchNorm.forward, nn.SyncBatchNorm.forward)
 
 
 class Layer(NamedTuple):
-    """A convolution, or a module with several side by side, with its norm and activation."""
+    """A convolution with its norm and activation.
+
+    `conv` can also be a module of several convolutions side by side.
+    """
 
     conv: nn.Module
     norm: nn.Module
@@ -59,7 +62,7 @@ class BlockLayers(NamedTuple):
         return (form.min_group_channels is not None or not grouped) and all(map(can_fold, norms))
 
     def input_sizes(self, form: FusedForm, behind_stem: bool) -> tuple[int, ...]:
-        """Return the number of channels of each part into which to split the block's input."""
+        """Return how many channels each part of the block's input gets when it is split."""
         if self.expand:
             return self.expand.groups(form)[0].sizes
         kernel_sizes = self.depthwise.conv.merged_kernel_sizes()
@@ -69,8 +72,8 @@ class BlockLayers(NamedTuple):
 class BranchedBlock(nn.Module):
     """A block whose depthwise convolution is split into branches.
 
-    `layouts` has the layouts of its input and its output. None stands for a tensor that is not
-    split. `tapped` keeps the output of the expansion in one tensor.
+    `layouts` has two entries: the layout of the block's input and that of the block's output. None
+    stands for a tensor that is not split. If `tapped`, the expansion's output is not split.
     """
 
     def __init__(self, layers: BlockLayers, layouts: list, form: FusedForm, tapped: bool) -> None:

@@ -15,8 +15,8 @@ class FusedForm(NamedTuple):
             group has at least this many input and output channels. Otherwise it becomes one dense
             convolution. None keeps it grouped.
         min_group_channels_int8: The same for a network that is quantized to 8 bits.
-        min_part_channels: A tensor can be split into several tensors, its parts. Channels of zeros
-            are added to each part up to this number of channels.
+        min_part_channels: A tensor can be split into several tensors, its parts. A part with fewer
+            channels than this is filled up with channels of zeros.
         inplace: Squeeze-excite and shortcuts write over their input. Other runtimes than PyTorch
             need no such setting.
     """

@@ -32,7 +32,7 @@ class ChannelLayout:
         self.boundaries = list(accumulate(self.sizes))[:-1]  # channels at which a new part begins
 
     def locate(self, groups: ChannelLayout) -> list[Range]:
-        """Return the range of each group's channels in the joined parts, with zeros counted."""
+        """Return the range of each group's channels in the concatenated, zero-padded parts."""
         *starts, total = accumulate(self.padded_sizes, initial=0)
         parts = zip(starts, self.sizes, strict=True)
         positions = [*(start + i for start, size in parts for i in range(size)), total]

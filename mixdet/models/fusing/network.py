@@ -29,7 +29,8 @@ def fuse(
     Args:
         model: A detector or any other network. It is not changed.
         target: The runtime, a key of `FUSED_FORMS`.
-        branched: Split blocks into branches. False pads every MixConv instead, for comparison.
+        branched: Split blocks into branches. False makes one convolution of every MixConv instead,
+            for comparison.
         int8: Choose the form that is fastest after quantization to 8 bits.
 
     Returns:

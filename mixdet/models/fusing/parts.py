@@ -17,7 +17,7 @@ Source = tuple[Range, Range | None]  # parts to join; channels to read, or None 
 
 
 def as_list(x: Parts | None) -> list[Tensor]:
-    """Return the parts as a list. A whole tensor is the only part. None gives an empty list."""
+    """Return the parts as a list. A whole tensor gives a list of one, and None an empty list."""
     return x if isinstance(x, list) else [] if x is None else [x]
 
 
@@ -107,7 +107,7 @@ def _sources(inputs: ChannelLayout, start: int, stop: int, join: bool) -> list:
 def split_depthwise(
     conv: nn.Conv2d, layout: ChannelLayout, kernel_sizes: Sequence[int]
 ) -> nn.ModuleList:
-    """Split a depthwise convolution with a bias. A part uses the largest kernel size in it."""
+    """Split a depthwise convolution with a bias. Each part gets the size of its largest kernel."""
     weight, bias, convs = layout.pad(conv.weight, 0), layout.pad(conv.bias, 0), []
     ends = pairwise([0, *layout.boundaries, len(kernel_sizes)])
     for (start, stop), (first, end) in zip(ends, layout.locate(layout), strict=True):

@@ -181,8 +181,8 @@ class InvertedResidual(nn.Module):
         in_channels: Channels of the input.
         out_channels: Channels of the output.
         kernel_sizes: Depthwise kernels, see `MixConv2d`.
-        stride: Stride of the depthwise convolution. A block with stride 1 and as many output as
-            input channels has a shortcut.
+        stride: Stride of the depthwise convolution. The block has a shortcut if the stride is 1 and
+            `in_channels` equals `out_channels`.
         expand_ratio: The expansion multiplies the number of channels by this.
         se_ratio: Squeeze-excite has int(in_channels * se_ratio) channels. 0 leaves it out.
         groups: Number of 1x1 convolutions side by side in the expansion and in the projection, each

@@ -51,7 +51,7 @@ def depthwise_conv(x: Tensor, weight: Tensor, stride: int, padding: int, channel
 
 
 def _needs_gradient(x: Tensor, weight: Tensor) -> bool:
-    """Tell whether a usual backward pass may follow, and `x` is on a CPU and in channels_last."""
+    """Tell whether an ordinary backward pass may follow, for `x` on a CPU in channels_last."""
     return (
         eager_on_cpu(x)
         and torch.is_grad_enabled()
@@ -88,7 +88,7 @@ class _Depthwise(torch.autograd.Function):
 def _input_gradient(grad: Tensor, x: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
     """Return the gradient of the input (N, C, H, W)."""
     dtype = torch.float32 if stride > 1 else x.dtype
-    # torch needs only the shape of x. From an x that is a slice of channels, it would make a copy.
+    # torch needs only the shape of x. If x is a slice of channels, torch would copy it.
     like_x = torch.empty(x.shape, dtype=dtype, memory_format=torch.channels_last)
     grad, weight = grad.to(dtype), weight.to(dtype)
     return depthwise_backward(grad, like_x, weight, stride, padding, (True, False))[0].to(x.dtype)

@@ -1,4 +1,4 @@
-"""Conditions under which a layer may use a faster computation than its modules."""
+"""Conditions under which a layer may use a faster computation than PyTorch's modules."""
 
 from __future__ import annotations
 

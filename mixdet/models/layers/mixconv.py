@@ -210,16 +210,16 @@ class DepthwiseConv2d(nn.Conv2d):
         """(N, C, H, W) -> (N, C, ceil(H/stride), ceil(W/stride))."""
         if self.pads_same:
             x = pad_same(x, self.kernel_size[0], self.stride[0], self.dilation[0])
-        # `depthwise_conv` supports neither a bias, which folding batch norm adds, nor some settings
-        # that a caller can make after `__init__`
-        plain = (
+        # `depthwise_conv` does not support a bias, which folding batch norm adds. A caller may also
+        # have set attributes to other values than `__init__` does
+        supported = (
             self.bias is None
             and self.padding_mode == "zeros"
             and self.dilation == (1, 1)
             and self.stride[0] == self.stride[1]
             and self.padding[0] == self.padding[1]
         )
-        if not plain:
+        if not supported:
             return super().forward(x)
         return depthwise_conv(x, self.weight, self.stride[0], self.padding[0], self.groups)
 
@@ -229,7 +229,7 @@ class DepthwiseConv2d(nn.Conv2d):
         return self.dilation[0] * (self.kernel_size[0] - 1)
 
     def merged(self) -> nn.Conv2d:
-        """Return a plain convolution with equal outputs, see `MixedDepthwiseConv2d.merged`."""
+        """Return an `nn.Conv2d` with equal outputs, see `MixedDepthwiseConv2d.merged`."""
         return merge_depthwise([self]).train(self.training)
 
     def merged_kernel_sizes(self) -> list[int]:
@@ -256,8 +256,8 @@ class MixedDepthwiseConv2d(SplitConv2d):
         multiplications than the separate ones, but less memory traffic.
 
         Returns:
-            A new `nn.Conv2d` with a copy of the weights. With SAME padding and a stride, it is a
-            `Conv2dSame`.
+            A new `nn.Conv2d` with a copy of the weights. With SAME padding and a stride above 1, it
+            is a `Conv2dSame`.
 
         Raises:
             ValueError: With SAME padding, if some kernels are narrower than the stride and others

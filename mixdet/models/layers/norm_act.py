@@ -1,10 +1,10 @@
 """Batch norm and activation as one autograd function that stores one tensor fewer in training.
 
 For the backward pass of `act(norm(x))`, two separate modules store `x` and the normalized tensor.
-The one function stores only `x` for SiLU. Its backward pass computes the normalized tensor again,
-similar to InPlace-ABN (arXiv 1712.02616). For ReLU and ReLU6 the function also stores its output,
-and need not compute the normalized tensor again. This costs no memory, because the next layer
-stores the output anyway. If no layer follows, the function stores a copy.
+For SiLU, the function in this file stores only `x`. Its backward pass computes the normalized
+tensor again, similar to InPlace-ABN (arXiv 1712.02616). For ReLU and ReLU6, the function also
+stores its output, and need not compute the normalized tensor again. The stored output costs no
+memory, because the next layer stores it anyway. If no layer follows, the function stores a copy.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ PART = 2**20  # bytes that are written at a time
 def apply_norm_act(norm: nn.Module, act: nn.Module, x: Tensor, last: bool = False) -> Tensor:
     """Compute `act(norm(x))`, with the statistics, results and gradients of the two modules.
 
-    The one function is used in training on a CPU. The norm must be an `nn.BatchNorm2d` with
-    weights, running statistics and a momentum. The activation must be a SiLU, ReLU or ReLU6.
-    Neither may have hooks. Otherwise the two modules are called one by one, for example in
-    evaluation, on other devices, in traces and under `torch.compile`. The gradients of the one
-    function can be differentiated once more. It raises an error in forward-mode differentiation and
-    in `torch.func`.
+    In training on a CPU, one autograd function computes both modules. The norm must be an
+    `nn.BatchNorm2d` with weights, running statistics and a momentum. The activation must be a SiLU,
+    ReLU or ReLU6. Neither module may have hooks. Otherwise the two modules are called one by one,
+    for example in evaluation, on other devices, in traces and under `torch.compile`. The gradients
+    of the function can be differentiated once more. The function raises an error in forward-mode
+    differentiation and in `torch.func`.
 
     Args:
         norm: Normalization.

@@ -66,8 +66,8 @@ class SplitPointwiseConv2d(SplitConv2d):
         """Merge the convolutions into one that computes the same outputs.
 
         Args:
-            groups: 1 makes a dense convolution. Its weights between different groups are zero. The
-                number of groups makes a grouped convolution. Its groups must have equal sizes.
+            groups: 1 makes a dense convolution, whose weights between different groups are zero.
+                The number of convolutions makes a grouped convolution, if all have the same size.
         """
         weights = [conv.weight for conv in self.children()]
         if groups == 1:
