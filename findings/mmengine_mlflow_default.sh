@@ -8,7 +8,7 @@
 # A training fails with it while it is set up. Remedy: tracking_uri="sqlite:///mlflow.db".
 #
 # Output seen with mmengine 0.10.7, mlflow 3.17.2, torch 2.14.1 and Python 3.11:
-#   default: MlflowException: The filesystem tracking backend (e.g., './mlruns') is in maintenance
+#   default: MlflowException: The filesystem tracking backend (e.g., './mlruns') is in maintenance m
 #   database: logged 0.5
 #
 # Exit code 0: as stated. Exit code 1: the behavior has changed.
@@ -27,13 +27,14 @@ from mlflow.exceptions import MlflowException
 from mmengine.visualization import MLflowVisBackend
 
 os.environ.pop("MLFLOW_ALLOW_FILE_STORE", None)
+database = os.environ["MLFLOW_TRACKING_URI"]
 refused = False
 try:
     MLflowVisBackend("default").add_scalar("loss", 0.5)
 except MlflowException as error:
     refused = "filesystem tracking backend" in str(error)
     print(f"default: MlflowException: {str(error)[:70]}")
-backend = MLflowVisBackend("database", tracking_uri=os.environ["MLFLOW_TRACKING_URI"])
+backend = MLflowVisBackend("database", tracking_uri=database)
 backend.add_scalar("loss", 0.5)
 run = backend.experiment.active_run().info.run_id
 value = backend.experiment.get_run(run).data.metrics["loss"]

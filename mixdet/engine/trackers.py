@@ -4,20 +4,47 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from mmdet.registry import VISBACKENDS
 from mmengine.config import Config
+from mmengine.visualization import MLflowVisBackend
+from mmengine.visualization.vis_backend import force_init_env
 
 from mixdet.errors import MixDetError
 
 # mmengine's class by the name of the tracker. The tracker's package and MixDet's extra have the
 # same name as the tracker.
 TRACKERS = {
-    "mlflow": "MLflowVisBackend",
+    "mlflow": "NamedMLflowVisBackend",
     "tensorboard": "TensorboardVisBackend",
     "wandb": "WandbVisBackend",
 }
+
+
+@VISBACKENDS.register_module()
+class NamedMLflowVisBackend(MLflowVisBackend):
+    """mmengine's `MLflowVisBackend`, which also logs metrics with names that MLflow refuses.
+
+    mmdet's `coco/AR@100` is logged as `coco/AR_100`.
+    """
+
+    @force_init_env
+    def add_scalar(self, name: str, value: float, step: int = 0, **kwargs) -> None:
+        """Log a value."""
+        super().add_scalar(_known_to_mlflow(name), value, step, **kwargs)
+
+    @force_init_env
+    def add_scalars(self, scalar_dict: dict, step: int = 0, *args, **kwargs) -> None:
+        """Log several values by their names."""
+        named = {_known_to_mlflow(name): value for name, value in scalar_dict.items()}
+        super().add_scalars(named, step, *args, **kwargs)
+
+
+def _known_to_mlflow(name: str) -> str:
+    return re.sub(r"[^\w\-. /]", "_", name)
 
 
 def add_trackers(cfg: Config, names: Sequence[str]) -> None:
@@ -40,11 +67,13 @@ def add_trackers(cfg: Config, names: Sequence[str]) -> None:
         if not cfg.get("visualizer"):
             cfg.visualizer = {"type": "DetLocalVisualizer", "name": "visualizer"}
         backends = cfg.visualizer.get("vis_backends") or []
-        if not any(backend["type"] == TRACKERS[name] for backend in backends):
+        if not any(TRACKERS[name].endswith(backend["type"]) for backend in backends):
             cfg.visualizer.vis_backends = [*backends, {"type": TRACKERS[name]}]
     for backend in (cfg.get("visualizer") or {}).get("vis_backends") or ():
-        if backend["type"] == TRACKERS["mlflow"] and not backend.get("tracking_uri"):
-            _set_mlflow_store(backend, Path(cfg.work_dir).absolute().parent)
+        if backend["type"] in ("MLflowVisBackend", TRACKERS["mlflow"]):
+            backend["type"] = TRACKERS["mlflow"]
+            if not backend.get("tracking_uri"):
+                _set_mlflow_store(backend, Path(cfg.work_dir).absolute().parent)
 
 
 def _set_mlflow_store(backend: dict, folder: Path) -> None:

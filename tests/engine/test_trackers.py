@@ -26,7 +26,7 @@ def train(folder, images, *names: str, extra: str = "") -> dict[str, float]:
     launch.train(str(config), tracker=names)
     (file,) = folder.glob("work/*/vis_data/scalars.json")
     *_, last = map(json.loads, file.open())
-    return {name: last[name] for name in METRICS}
+    return {name: last[name] for name in METRICS & last.keys()}
 
 
 def mlflow_metrics(folder) -> dict[str, float]:
@@ -46,7 +46,16 @@ def test_mlflow_gets_all_metrics_under_their_names(images, tmp_path, monkeypatch
     extra += "visualizer['vis_backends'] += vis_backends[:1]\n" * bool(extra)
     logged = train(tmp_path, images, *() if extra else ("mlflow",), extra=extra)
     metrics = mlflow_metrics(tmp_path)
+    assert logged.keys() == METRICS
     assert {name: metrics[name] for name in METRICS} == pytest.approx(logged)
+
+
+def test_mlflow_takes_the_names_of_other_metrics(images, tmp_path, monkeypatch):
+    pytest.importorskip("mlflow")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    other = "val_evaluator.update(type='CocoMetric', metric=['bbox', 'proposal'])\n"
+    train(tmp_path, images, "mlflow", extra=other)
+    assert {"coco/bbox_mAP", "coco/AR_100"} <= mlflow_metrics(tmp_path).keys()
 
 
 def test_wandb_gets_all_metrics_under_their_names(images, tmp_path, monkeypatch):
