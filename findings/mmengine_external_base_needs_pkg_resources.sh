@@ -9,7 +9,7 @@
 #   setuptools 80.9.0: model: SingleStageDetector
 #   setuptools 84.2.1: ModuleNotFoundError: No module named 'pkg_resources'
 #
-# The script exits with 0 if the output is the same, and with 1 if the behavior has changed.
+# The script exits with 0 if the output is as above, and with 1 if the behavior has changed.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

@@ -166,7 +166,7 @@ def test_the_backbone_starts_from_the_weights_file_that_the_page_names(tmp_path)
 
 
 def test_supervision_numbers_classes_as_the_page_says(tmp_path):
-    """In the order of the file names, the new classes of an image are appended alphabetically."""
+    """Images are taken in the order of their names. Each appends its new classes by name."""
     supervision = pytest.importorskip("supervision")
 
     def classes(**names: tuple[str, ...]) -> list[str]:

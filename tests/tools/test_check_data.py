@@ -81,9 +81,7 @@ def test_turned_images_of_every_format_have_the_size_that_training_reads(checked
     content = json.loads(ann_file.read_text())
     for entry, kind in zip(content["images"], ("AVIF", "TIFF", "WEBP", "JPEG"), strict=False):
         file = data / "train2017" / entry["file_name"]
-        exif = (
-            Image.Exif()
-        )  # a new object for each file, since Pillow removes the tag when it writes AVIF
+        exif = Image.Exif()  # created anew, since Pillow removes the tag when it writes AVIF
         exif[0x0112] = 8  # the files of 64 x 32 pixels show images of 32 x 64
         Image.open(file).convert("RGB").resize((SIZE, SIZE // 2)).save(file, kind, exif=exif)
         entry.update(width=SIZE // 2, height=SIZE)
