@@ -10,7 +10,8 @@ QUICK  := tests/models tests/datasets/transforms tests/datasets/test_collate.py 
   tests/comparison/test_score_intervals.py tests/test_images.py tests/test_layers.py tests/test_machine.py
 SLOW   := every_config or all_taps or compiled or exported or traced or wrapped
 
-# A worker per core, at most four, each with one thread and some 2 GB. A file's tests stay together.
+# One worker per core, at most four. Each has one thread and needs about 2 GB. The tests of a file run
+# in the same worker.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 .PHONY: help install train test test-quick test-all test-onedl test-oldest coverage lint docs lock audit doctor clean

@@ -1,7 +1,7 @@
 """MixNet-M as the backbone of mmdet's RetinaNet, with an FPN on strides 8, 16 and 32.
 
-The neck's `in_channels` must be the channels of the backbone's taps. MixDet's `SSDLite` needs no such
-setting.
+The neck's `in_channels` must be the channels of the backbone's outputs (`taps`). MixDet's `SSDLite`
+needs no such setting.
 """
 
 _base_ = [

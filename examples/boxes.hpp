@@ -1,6 +1,6 @@
 // Turn the outputs of a network of kind `raw` into detections, for the C++ programs in this folder.
 // The code does not apply `nms_pre`, the maximum number of candidates from each level. With a
-// `score_thr` of 0.02 or more, a level seldom has so many candidates.
+// `score_thr` of 0.02 or more, a level rarely has more candidates.
 #pragma once
 #include <algorithm>
 #include <cstddef>

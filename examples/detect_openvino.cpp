@@ -12,8 +12,8 @@ int main(int argc, char** argv) {
     if (argc != 5) return 2;
     const Postprocess postprocess{std::strtof(argv[2], nullptr), std::strtof(argv[3], nullptr),
                                   std::strtoul(argv[4], nullptr, 10)};
-    // Without the hint, OpenVINO computes in bfloat16 on CPUs that support it. The boxes would then
-    // be wrong by some pixels.
+    // Without the precision hint, OpenVINO computes in bfloat16 on CPUs that support it. The
+    // boxes would then be wrong by some pixels.
     auto request = ov::Core()
                        .compile_model(argv[1], "CPU", ov::hint::inference_precision(ov::element::f32))
                        .create_infer_request();

@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
 # COCO evaluators overwrite an annotation's `ignore` with its `iscrowd`.
 #
-# Tools that convert PASCAL VOC write "ignore": 1 for `difficult`, and pycocotools' own code reads
-# gt['ignore'] before it overwrites it. One image has two objects, of which one is marked
-# "ignore": 1. A detector finds the other one. If the mark were respected, the AP would be 1.
+# Tools that convert PASCAL VOC write "ignore": 1 for `difficult` objects. pycocotools reads
+# gt['ignore'], but overwrites the value with that of `iscrowd`. In this script, an image has two
+# objects. One is marked, and the detector finds only the other one. If the mark is respected, the
+# AP is 1.
 #
-# Seen with pycocotools 2.0.11 and faster-coco-eval 1.8.0: the marked object counts as missed.
+# Seen with pycocotools 2.0.11 and faster-coco-eval 1.8.0: an object marked "ignore" counts as
+# missed, and one marked "iscrowd" does not.
 #   pycocotools       ignore AP=0.5050 iscrowd AP=1.0000
 #   faster_coco_eval  ignore AP=0.5050 iscrowd AP=1.0000
 # So `ignore` has to become `iscrowd` before the evaluation.

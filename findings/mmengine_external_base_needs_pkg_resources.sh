@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # mmengine 0.10.7 cannot read a config whose base is in an installed package, `_base_ = "PACKAGE::..."`,
-# beside setuptools 81 or later.
+# if setuptools 81 or later is installed.
 #
 # mmengine asks `pkg_resources` where the package lies. setuptools 81 removed `pkg_resources`.
 # mmengine does not declare setuptools as a requirement, so pip reports no conflict.
@@ -9,7 +9,7 @@
 #   setuptools 80.9.0: model: SingleStageDetector
 #   setuptools 84.2.1: ModuleNotFoundError: No module named 'pkg_resources'
 #
-# The script exits with 0 if this is so, and with 1 if the behavior has changed.
+# The script exits with 0 if the output is as above, and with 1 if the behavior has changed.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
@@ -21,7 +21,7 @@ python="$folder/venv/bin/python"
 "$python" -m pip install --quiet --disable-pip-version-check --no-deps mmdet==3.3.0 \
   2> "$folder/pip.log" || { cat "$folder/pip.log"; exit 1; }
 
-# A config that inherits from one of mmdet's
+# A config that inherits from one of mmdet's configs
 echo '_base_ = "mmdet::ssd/ssd300_coco.py"' > "$folder/child.py"
 cat > "$folder/read.py" <<'PYTHON'
 import sys

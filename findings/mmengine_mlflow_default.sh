@@ -3,9 +3,9 @@
 #
 # The backend always sets a tracking URI of its own. Without the argument `tracking_uri` this is
 # file://<save_dir>, so the environment variable MLFLOW_TRACKING_URI has no effect. MLflow 3.17
-# refuses stores of files. The first call of the backend therefore ends with:
+# refuses to store runs in files. The first call of the backend therefore ends with:
 #   MlflowException: The filesystem tracking backend (e.g., './mlruns') is in maintenance mode ...
-# A training fails with it while it is set up. Remedy: tracking_uri="sqlite:///mlflow.db".
+# So a training run fails during its setup. Remedy: tracking_uri="sqlite:///mlflow.db".
 #
 # Output seen with mmengine 0.10.7, mlflow 3.17.2, torch 2.14.1 and Python 3.11:
 #   default: MlflowException: The filesystem tracking backend (e.g., './mlruns') is in maintenance m

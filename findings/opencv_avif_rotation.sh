@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# OpenCV 5.0.0 turns a JPEG, PNG, WebP and TIFF as their orientation says, but not an AVIF, nor a
-# WebP or PNG with several frames, nor a JPEG whose orientation is in XMP alone. Pillow's
-# exif_transpose turns all of them. So boxes that were drawn in a viewer do not fit what
-# cv2.imread returns.
+# OpenCV 5.0.0 applies the orientation of a JPEG, PNG, WebP or TIFF. It ignores the orientation of
+# an AVIF, of a WebP or PNG with several frames, and of a JPEG that has it only in XMP. Pillow's
+# exif_transpose applies the orientation of all these files. So boxes that were drawn in a
+# viewer do not fit what cv2.imread returns.
 #
 # Seen, for files of 64 x 48 pixels that a viewer shows as 48 x 64 (width x height):
 #   jpeg, png, webp, tiff: OpenCV 48 x 64, Pillow 48 x 64
 #   avif, webp of 2 frames, png of 2 frames, jpeg with XMP: OpenCV 64 x 48, Pillow 48 x 64
 #
-# Exit code 0: it is as stated. 1: it has changed.
+# Exit code 0: the behavior is as stated. Exit code 1: it has changed.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# The number of frames that OpenCV states for a video is not the number that it reads, though the
-# file is sound. So "fewer frames than CAP_PROP_FRAME_COUNT" does not tell that a video breaks off.
+# OpenCV may read fewer frames than its CAP_PROP_FRAME_COUNT states, even if the video is intact. So
+# a smaller number of frames does not show that a video is cut off.
 #
 # Seen with Python 3.11, opencv-python-headless 5.0.0.93 and av 18.1.0 (PyAV makes the files):
 #
-#   sound of 5 s beside 100 frames of 4 s, Matroska   states 126, reads 100
-#   the same in MP4                                   states 100, reads 100
+#   100 frames (4 s) with 5 s of sound, Matroska      states 126, reads 100
+#   the same, in MP4                                  states 100, reads 100
 #   100 frames, the first 30 cut by an edit list      states 100, reads 70
 #   first half of an AVI of 100 frames                states 100, reads 5, and no error
 #
 # FFmpeg's demuxer for Matroska knows no number of frames, and OpenCV then multiplies the length of
-# the longest track by the frame rate. For an MP4 the number is that of the samples in the file.
+# the longest track by the frame rate. For an MP4, OpenCV states the number of samples in the file.
 # An edit list may leave samples out: `ffmpeg -ss 1.2 -i in.mp4 -c copy out.mp4` writes one.
 set -euo pipefail
 

@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# Pillow 12.3.0 mixes up the pixels of an uncompressed gray TIFF that its orientation turns by a
-# quarter, if the file is opened by its path. The same bytes opened as a stream are right.
+# Pillow 12.3.0 mixes up the pixels of an uncompressed gray TIFF if its orientation is a quarter turn
+# and the file is opened by its path. If the same bytes are opened as a stream, the pixels are right.
 #
-# Pillow turns a TIFF upright when it decodes it. A file that is opened by its path is mapped into
-# memory, with rows of the turned width instead of the stored one; so the shape is wrong too.
+# Pillow turns a TIFF upright during decoding. It maps a file that is opened by its path into memory,
+# with rows as long as those of the turned image instead of the stored one. The shape is wrong too.
 #
 # Seen, for the pixels [[0, 1, 2], [3, 4, 5]] with orientation 6 (turn clockwise):
 #   stream: [[3, 0], [4, 1], [5, 2]]
 #   path:   [[4, 2, 0], [5, 3, 1]]
 #
-# Exit code 0: it is as stated. 1: it has changed.
+# Exit code 0: the behavior is as stated. Exit code 1: it has changed.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

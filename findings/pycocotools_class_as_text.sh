@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# pycocotools 2.0.11: COCO.getCatIds(catNms="...") with a text instead of a list of names.
+# pycocotools 2.0.11: COCO.getCatIds(catNms="...") returns wrong ids for a text in place of a list.
 #
-# `catNms` is documented as an array of names. A text is taken as it is, without an error, and
-# `name in catNms` then finds substrings: getCatIds(catNms="seahorse") returns the ids of the
+# `catNms` is documented as an array of names. A text raises no error, but
+# `name in catNms` finds substrings in it: getCatIds(catNms="seahorse") returns the ids of the
 # categories "sea" and "horse", although no category is called "seahorse". A config that forgets the
 # comma of a tuple with one name, classes=("seahorse"), passes such a text.
 #
@@ -11,7 +11,7 @@
 #   text: [1, 2, 3]
 #   text that is no category: [1, 2]
 #
-# Exit code 0 if it is as stated, 1 if it has changed.
+# Exit code 0: the behavior is as stated. Exit code 1: it has changed.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

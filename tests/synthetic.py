@@ -108,5 +108,5 @@ def randomize_norms(model: nn.Module) -> nn.Module:
             nn.init.normal_(module.bias, std=0.2)
             nn.init.normal_(module.running_mean, std=0.2)
             nn.init.uniform_(module.running_var, 0.5, 2.0)
-    model.eval()  # the result is not used, because mmdet's backbones return None here
+    model.eval()  # mmdet's backbones return None from this call
     return model

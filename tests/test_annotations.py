@@ -1,6 +1,6 @@
 """Unusual annotations mean the same in training, the data check and every backend of the metric.
 
-The reference is pycocotools on the same annotations, written as COCO's format asks for.
+The expected scores are those of pycocotools on the same annotations in COCO's usual form.
 """
 
 from __future__ import annotations
@@ -56,14 +56,14 @@ def detections(content: dict) -> list[dict]:
     """Return moved copies of the true boxes, and some wrong boxes."""
     rng = np.random.default_rng(0)
     images, categories = ([each["id"] for each in content[k]] for k in ("images", "categories"))
-    found = []
+    results = []
     for image, category, box in BOXES:
         for shift in (0.5, 4.0):
             moved = (np.array(box) + rng.normal(0, shift, 4)).tolist()
             numbers = {"image_id": images[image - 1], "category_id": categories[category - 1]}
-            found.append({**numbers, "bbox": moved, "score": round(rng.random(), 2)})
-    found.append({**found[0], "bbox": [60.0, 60.0, 30.0, 30.0], "score": 0.99})
-    return found
+            results.append({**numbers, "bbox": moved, "score": round(rng.random(), 2)})
+    results.append({**results[0], "bbox": [60.0, 60.0, 30.0, 30.0], "score": 0.99})
+    return results
 
 
 def pycocotools_numbers(content: dict) -> list[float]:
@@ -173,7 +173,9 @@ def unchanged(content):
         (adding(category_id=99), unchanged, "1 of an image or a category that is not in the file"),
     ],
 )
-def test_a_field_has_one_meaning_everywhere(written, monkeypatch, change, meaning, said):
+def test_an_unusual_field_means_the_same_in_training_and_every_backend(
+    written, monkeypatch, change, meaning, said
+):
     lines = []
     monkeypatch.setattr("mixdet.annotations.print_log", lambda line, **_: lines.append(line))
     content, expected = reference(), reference()
@@ -187,7 +189,7 @@ def test_a_field_has_one_meaning_everywhere(written, monkeypatch, change, meanin
         assert list(stats.values()) == pytest.approx(want, abs=1e-12), backend
     assert instances(path) == instances(written(expected, "expected.json"))
     if said:
-        (line,) = lines  # though the file was read three times
+        (line,) = lines  # logged once, although the file is read several times
         assert line.startswith(f"{path}: annotations ")
         assert said in line
     else:
@@ -256,7 +258,7 @@ def test_ids_of_images_and_categories_may_be_text(written, change):
         ({"image_id": None}, "the `image_id` None: give the id"),
     ],
 )
-def test_a_value_that_readers_would_take_differently_is_refused_by_name(
+def test_an_ambiguous_value_is_refused_with_its_annotation_and_field(
     images_copy, tmp_path, fields, words
 ):
     path = images_copy / "annotations" / "instances_train2017.json"
@@ -286,7 +288,7 @@ def test_a_value_that_readers_would_take_differently_is_refused_by_name(
         (lambda c: c.pop("categories"), "add a list of categories"),
     ],
 )
-def test_a_file_whose_entries_cannot_be_told_apart_is_refused(written, change, words):
+def test_a_file_with_duplicate_ids_or_malformed_lists_is_refused(written, change, words):
     content = reference()
     change(content)
     path = written(content)
@@ -309,11 +311,11 @@ def test_a_file_whose_entries_cannot_be_told_apart_is_refused(written, change, w
         ({"category_id": "x"}, "category_id 'x', which is not in the annotation file"),
     ],
 )
-def test_detections_that_backends_take_differently_are_refused(written, backend, fields, words):
-    found = detections(reference())
-    found[0].update(fields)
+def test_malformed_detections_are_refused_by_every_backend(written, backend, fields, words):
+    results = detections(reference())
+    results[0].update(fields)
     with pytest.raises(MixDetError) as error:
-        score_boxes(load_coco(written(reference())), found, backend=backend)
+        score_boxes(load_coco(written(reference())), results, backend=backend)
     assert words in str(error.value)
 
 
@@ -328,7 +330,9 @@ def test_detections_that_backends_take_differently_are_refused(written, backend,
         ({"iscrowd": None}, None, None),
     ],
 )
-def test_the_data_check_says_what_is_changed(images_copy, tmp_path, fields, code, level):
+def test_the_data_check_reports_values_that_are_replaced(
+    images_copy, tmp_path, fields, code, level
+):
     path = images_copy / "annotations" / "instances_train2017.json"
     content = json.loads(path.read_text())
     content["annotations"][0].update(fields)

@@ -37,7 +37,7 @@ def run_tool(*arguments: object, interrupt_at: str | None = None, code: int = 0)
     """
     command = [sys.executable, *map(str, arguments)]
     pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    # if the tests run in the background of a shell, the tool would inherit that Ctrl-C is ignored
+    # a shell makes background jobs ignore Ctrl-C, and the tool would inherit this from pytest
     restore_ctrl_c = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     with subprocess.Popen(
         command, cwd=ROOT, start_new_session=True, preexec_fn=restore_ctrl_c, **pipes

@@ -95,7 +95,7 @@ def write_xml(file: Path, objects: list[tuple[str, tuple[int, int, int, int]]]) 
     """Write the names and boxes (x, y, w, h) of an image in VOC's format."""
     entries = "".join(
         f"<object><name>{name}</name><difficult>0</difficult><bndbox>"
-        # VOC counts pixels from 1, and includes the last one in the box
+        # VOC counts pixels from 1, and the box contains the pixel (xmax, ymax)
         f"<xmin>{x + 1}</xmin><ymin>{y + 1}</ymin><xmax>{x + w}</xmax><ymax>{y + h}</ymax>"
         "</bndbox></object>"
         for name, (x, y, w, h) in objects
@@ -166,16 +166,16 @@ def test_the_backbone_starts_from_the_weights_file_that_the_page_names(tmp_path)
 
 
 def test_supervision_numbers_classes_as_the_page_says(tmp_path):
-    """By name within an image, and image by image in the order of their names."""
+    """Images are taken in the order of their names. Each appends its new classes by name."""
     supervision = pytest.importorskip("supervision")
 
     def classes(**names: tuple[str, ...]) -> list[str]:
         folder = tmp_path / "-".join(names)
-        for file, found in names.items():
+        for file, objects in names.items():
             image = folder / "images" / f"{file}.png"
             image.parent.mkdir(parents=True, exist_ok=True)
             assert cv2.imwrite(str(image), np.zeros((HEIGHT, WIDTH, 3), np.uint8))
-            write_xml(folder / "labels" / f"{file}.xml", [(name, (2, 3, 9, 9)) for name in found])
+            write_xml(folder / "labels" / f"{file}.xml", [(name, (2, 3, 9, 9)) for name in objects])
         return supervision.DetectionDataset.from_pascal_voc(
             str(folder / "images"), str(folder / "labels")
         ).classes

@@ -47,7 +47,7 @@ def test_committed_figures_have_the_words_that_the_script_draws(tmp_path, monkey
         assert words.findall(text) == words.findall(committed), f"{name}: run docs/draw_figures.py"
 
 
-def test_security_names_tests_that_exist():
+def test_the_tests_that_security_md_names_exist():
     named = re.findall(r"`(tests/[^`]+\.py)::(\w+)`", (ROOT / "SECURITY.md").read_text())
     assert len(named) >= 8
     for file, test in named:

@@ -1,4 +1,4 @@
-"""A file in place of a checkpoint is refused with what it is and what to name instead."""
+"""If a file is no checkpoint, the error says what kind of file it is and what to pass instead."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_files_that_are_no_checkpoints_are_said_to_be_what_they_are(tmp_path, name):
+def test_the_error_says_what_kind_of_file_was_given(tmp_path, name):
     content, words = CASES[name]
     (tmp_path / name).write_bytes(content)
     for read in (checkpoint.load, Detector):
@@ -85,7 +85,7 @@ def test_files_that_are_no_checkpoints_are_said_to_be_what_they_are(tmp_path, na
 @pytest.mark.parametrize(
     "name", ["model.onnx", "model.xml", "model.bin", "model.pte", "mixdet.json"]
 )
-def test_a_file_of_an_exported_folder_is_answered_with_the_folder(tmp_path, name):
+def test_the_error_for_a_file_of_an_exported_folder_names_the_folder(tmp_path, name):
     (tmp_path / name).write_bytes(b"network")
     (tmp_path / "mixdet.json").write_text(json.dumps({"format": 1}))
     with pytest.raises(MixDetError, match=re.escape(f"name the folder, {tmp_path}")):
@@ -96,7 +96,7 @@ def test_a_file_of_an_exported_folder_is_answered_with_the_folder(tmp_path, name
     "name", ["a.pth", "a.pth.tar", "pytorch_model.bin", "a.pt", "a.safetensors"]
 )
 @pytest.mark.parametrize("zipped", [True, False])
-def test_checkpoints_are_checkpoints_by_any_name(tmp_path, name, zipped):
+def test_checkpoints_are_recognized_with_every_usual_suffix(tmp_path, name, zipped):
     path = tmp_path / name
     if path.suffix == ".safetensors":
         safetensors.torch.save_file(STATE, path)

@@ -112,7 +112,7 @@ def test_random_annotation_files_are_read_or_refused(folder, count):
             report = DataReport([], problems, None)
             json.dumps(report.as_dict())
             assert len(report.text().splitlines()) < 300
-        except MixDetError as refusal:  # raised after the data set has read the file too
+        except MixDetError as refusal:  # raised below, after the data set has read the file too
             error = refusal
         fresh = copy.copy(dataset)
         fresh.full_init()

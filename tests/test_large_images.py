@@ -1,4 +1,4 @@
-"""The programs of docs/large_images.md find in every tile what the detector finds in the tile."""
+"""The programs of docs/large_images.md find the same boxes in each tile as the detector."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CORNERS = [(0, 0), (TILE, 0), (0, TILE), (TILE, TILE)]  # (x, y) of four tiles w
 
 
 def run_program(library: str, **changes: str) -> dict[str, object]:
-    """Run the program of the page that imports a library, with changes, and return its names."""
+    """Run the page's program for a library with changed arguments, and return its variables."""
     page = (ROOT / "docs/large_images.md").read_text()
     programs = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     (program,) = (text for text in programs if library in text)
@@ -31,7 +31,7 @@ def run_program(library: str, **changes: str) -> dict[str, object]:
 
 @pytest.fixture
 def in_one_tile(trained, tmp_path, monkeypatch) -> Detections:
-    """The detections in a tile. The working folder has an image of four such tiles."""
+    """The detections in one tile. In the working folder, large.jpg repeats this tile 4 times."""
     config, checkpoint = trained
     shutil.copy(config, tmp_path / "config.py")
     shutil.copy(checkpoint, tmp_path / "epoch_12.pth")

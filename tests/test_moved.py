@@ -15,7 +15,7 @@ from mixdet.moved import MOVED
 @pytest.mark.parametrize("old", MOVED)
 def test_an_old_name_is_refused_with_the_new_one(old, tmp_path):
     new = MOVED[old]
-    # Python imports the outermost package first, so the error names this one if it has moved
+    # Python imports the outer packages first, so the error names the outermost one that has moved
     package = min((name for name in MOVED if f"{old}.".startswith(f"{name}.")), key=len)
     with pytest.raises(ImportError, match=re.escape(f"{package} has moved: import ")):
         importlib.import_module(old)

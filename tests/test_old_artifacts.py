@@ -236,7 +236,7 @@ def test_an_old_checkpoint_can_be_tested_and_resumed(old_checkpoint, images, tmp
     ],
 )
 def test_weights_keep_their_names_shapes_and_order(name, digest):
-    """Without the old order, a resumed optimizer would give its state to other weights."""
+    """In another order, a resumed optimizer would assign its state to the wrong weights."""
     model = MODELS.build(Config.fromfile(find_config(name)).model)
     weights = [f"{key} {tuple(value.shape)}" for key, value in model.state_dict().items()]
     assert hashlib.sha256("\n".join(weights).encode()).hexdigest()[:16] == digest
@@ -316,7 +316,7 @@ def onnx_network(kind: str, path) -> None:
         helper.make_node("Constant", [], [name], value=numpy_helper.from_array(value))
         for name, value in outputs.items()
     ]
-    stated = [
+    output_infos = [
         helper.make_tensor_value_info(
             name, helper.np_dtype_to_tensor_dtype(value.dtype), value.shape
         )
@@ -324,7 +324,7 @@ def onnx_network(kind: str, path) -> None:
     ]
     image = helper.make_tensor_value_info("image", TensorProto.UINT8, [1, 64, 64, 3])
     model = helper.make_model(
-        helper.make_graph(nodes, "old", [image], stated),
+        helper.make_graph(nodes, "old", [image], output_infos),
         opset_imports=[helper.make_opsetid("", 18)],
         ir_version=9,
     )

@@ -82,7 +82,7 @@ def test_a_config_is_found_by_its_name_and_by_its_path(tmp_path, monkeypatch):
 
 
 def requirements(*extras: str) -> set[Requirement]:
-    """Return the requirements in pyproject.toml with those of extras, also of nested extras."""
+    """Return the requirements of mixdet and of its extras, including extras that an extra names."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     lines = [*project["dependencies"]]
     for extra in extras:
@@ -144,8 +144,8 @@ def test_sdist_and_wheel_work_without_a_checkout(tmp_path):
     python, empty = tmp_path / "clean/bin/python", tmp_path / "empty"
     shell(tmp_path, *pip, "--python", python, "install", "--no-deps", "--no-index", wheel)
     empty.mkdir()
-    # On PYTHONPATH, this folder provides the requirements of mixdet. Python reads no .pth file
-    # there, so mixdet itself is not imported from the checkout.
+    # The folder `path` on PYTHONPATH has the requirements of mixdet. Python reads no .pth file
+    # in it, so mixdet itself is not imported from the checkout.
     path = sysconfig.get_path("purelib")
     where = "import mixdet; print(mixdet.__path__[0])"
     site = Path(shell(empty, python, "-c", where, path=path).strip()).parent

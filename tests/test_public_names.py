@@ -52,7 +52,7 @@ def used_objects(file: Path) -> Iterator[object]:
 
 
 def types_in_configs() -> set[str]:
-    """The strings of all shipped configs and tests, among which are the registered types."""
+    """All strings in the shipped configs and the tests, including the names of registered types."""
     files = [*(ROOT / "configs").rglob("*.py"), *(ROOT / "tests").rglob("test_*.py")]
     return {
         node.value

@@ -78,7 +78,7 @@ def test_the_python_blocks_run_in_one_session(checkout, capsys):
 
 @pytest.mark.heavy
 def test_every_block_runs_in_order(checkout, tmp_path):
-    """The page's training runs on 16 images in place of 2,000, and all later blocks use it."""
+    """The training runs on 16 images instead of 2,000. The later blocks use its checkpoint."""
     session: dict = {}
     for language, text in BLOCKS[1:]:
         if "make_digit_scenes" in text:

@@ -1,6 +1,6 @@
 """The configs in configs/table1 build TensorFlow's SSDLite, and differ only in the backbone.
 
-Each config is a row of a table: the rows of table 1 of the MixConv paper, and three MixNets.
+A config is called a row here: the rows of table 1 of the MixConv paper, and three MixNets.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ def test_post_processing_losses_and_norms_are_those_of_tensorflow(head):
 
 @pytest.mark.parametrize("recipe", ["coco_tf_400k", "coco_tf_1gpu"])
 def test_a_recipe_has_the_iterations_and_rate_that_it_states(recipe: str):
-    """The docstring states the iterations. The only random transform crops and flips."""
+    """The recipe's docstring states the iterations. Its augmentation only crops and flips."""
     path = ROOT / f"configs/_base_/schedules/{recipe}.py"
     config = Config.fromfile(path)
     gpus = config.auto_scale_lr.base_batch_size // config.train_dataloader.batch_size

@@ -64,7 +64,7 @@ def write_images(root: Path) -> Path:
 
 @contextmanager
 def quick_settings() -> Iterator[None]:
-    """Compute in one thread, and skip mmengine's slow formatting of the config at a checkpoint."""
+    """Compute in one thread, and skip mmengine's slow formatting of the config."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:

@@ -15,7 +15,7 @@ from mixdet.digit_scenes.drawing import CLASSES
 
 
 def save_untrained(file: Path, config: str = "ssdlite_mixnet_s_digits", **backbone: object) -> Path:
-    """Save a digit detector with random weights as a checkpoint; return the file.
+    """Save a detector with random weights and the digit classes; return the file.
 
     Args:
         file: The checkpoint to write.

@@ -12,9 +12,9 @@ from mixdet.errors import MixDetError, run_tool
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description="Train a MobileNet detector once unchanged, and once for each given block with "
-        "other depthwise kernels in this block. Report how much mAP changes with each block. The "
-        "same command resumes an interrupted run."
+        description="Train a MobileNet detector unchanged, and a variant for each given block. In "
+        "a variant, only this block has other depthwise kernels. Report how much the mAP of each "
+        "variant differs. The same command resumes an interrupted run."
     )
     parser.add_argument(
         "config", metavar="CONFIG", help="a config with MixMobileNetV1 or MixMobileNetV2"

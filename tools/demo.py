@@ -1,4 +1,4 @@
-"""Serve a web page, to this machine only, that draws the boxes of one or two detectors."""
+"""Draw the boxes of one or two detectors on a web page, which only this machine can open."""
 
 from __future__ import annotations
 

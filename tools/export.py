@@ -1,4 +1,4 @@
-"""Export a trained detector to a folder that runs without torch, and check it against PyTorch."""
+"""Export a trained detector to files that run without torch, and compare them with PyTorch."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def parse_args() -> argparse.Namespace:
         nargs="+",
         default=["raw"],
         choices=("raw", "end2end"),
-        help="raw: the network ends before NMS, and takes one image at a time. end2end: it "
-        "includes NMS, and takes batches. With both kinds, the files go to DIR/raw and DIR/end2end "
-        "(default: raw)",
+        help="raw: the network ends before NMS, and takes one image at a time. end2end: the "
+        "network includes NMS, and takes batches. With both kinds, the files go to DIR/raw and "
+        "DIR/end2end (default: raw)",
     )
     parser.add_argument(
         "--precision",

@@ -1,4 +1,4 @@
-"""Make the digit scenes, the embedded data set: python tools/make_digit_scenes.py [FOLDER]."""
+"""Make the digit scenes, the data set that MixDet contains: tools/make_digit_scenes.py [FOLDER]."""
 
 from __future__ import annotations
 

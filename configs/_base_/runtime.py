@@ -2,8 +2,8 @@
 
 A child config that sets `custom_imports.imports` replaces the list below, and must repeat
 'mixdet.plugin' in its own. MixDet's hooks are in the dict `default_hooks`, because mmengine merges it
-with the `default_hooks` of a child config. The list `custom_hooks` would be replaced, and is left to
-the user. MixDet's tools remove a hook that is set to None, as in
+with the `default_hooks` of a child config. The list `custom_hooks` is left to the user, because a child
+config would replace it. MixDet's tools remove a hook that is set to None, as in
 `--cfg-options default_hooks.fuse=None`. mmdet's tools can remove only mmengine's hooks that way.
 """
 

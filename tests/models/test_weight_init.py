@@ -211,7 +211,7 @@ def test_without_a_network_the_error_says_how_to_get_the_file(monkeypatch, tmp_p
 
 
 def test_weights_in_the_cache_need_no_network(monkeypatch, tmp_path):
-    """The test writes a cache with the layout of `huggingface_hub`. A damaged file is named."""
+    """The cache has the layout of `huggingface_hub`. The error for a damaged file names it."""
     page = tmp_path / "models--timm--mixnet_m.ft_in1k"
     (page / "refs").mkdir(parents=True)
     (page / "refs" / "main").write_text("c0ffee")

@@ -23,7 +23,7 @@ def data(images_copy):
 
 @pytest.fixture
 def checked(tool, tmp_path):
-    """Run the check; return its exit code, its report as JSON by code, and what it printed."""
+    """Run the check; return its exit code, its problems by their codes, and what it printed."""
 
     def run(data, *options):
         config = write_config(tmp_path, data)
@@ -81,7 +81,7 @@ def test_turned_images_of_every_format_have_the_size_that_training_reads(checked
     content = json.loads(ann_file.read_text())
     for entry, kind in zip(content["images"], ("AVIF", "TIFF", "WEBP", "JPEG"), strict=False):
         file = data / "train2017" / entry["file_name"]
-        exif = Image.Exif()  # one for each file, since Pillow removes the tag when it writes AVIF
+        exif = Image.Exif()  # created anew, since Pillow removes the tag when it writes AVIF
         exif[0x0112] = 8  # the files of 64 x 32 pixels show images of 32 x 64
         Image.open(file).convert("RGB").resize((SIZE, SIZE // 2)).save(file, kind, exif=exif)
         entry.update(width=SIZE // 2, height=SIZE)
@@ -96,7 +96,7 @@ def test_turned_images_of_every_format_have_the_size_that_training_reads(checked
 
 
 def test_an_image_that_training_cannot_read_is_reported(checked, data):
-    """Pillow decodes a TIFF of float pixels, and OpenCV does not."""
+    """The image is a TIFF of float pixels, which Pillow decodes and OpenCV does not."""
     file = data / "train2017" / "1.png"
     Image.open(file).convert("F").save(file, "TIFF")
     _, problems, out = checked(data)

@@ -32,7 +32,7 @@ def test_stages_are_written_as_markdown():
 
 
 def test_options_change_the_counts():
-    """With a width multiplier of 0.5 there are fewer parameters, and no figures of the paper."""
+    """A width multiplier of 0.5 reduces the parameters. The paper has no figures for it."""
     whole, half = (
         json.loads(run(CONFIG, "--format", "json", *options))[0]
         for options in ((), ("--cfg-options", "model.backbone.widen_factor=0.5"))

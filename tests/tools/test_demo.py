@@ -62,14 +62,14 @@ class TestRefusals:
         assert done.stderr.count("\n") == 1
 
 
-def test_a_runtime_is_for_the_exported_folders(monkeypatch, tmp_path):
+def test_the_runtime_applies_only_to_exported_folders_if_there_are_any(monkeypatch, tmp_path):
     opened = []
     monkeypatch.setattr(server, "Detector", lambda model, **options: opened.append(options))
     monkeypatch.setattr(server.importlib.util, "find_spec", lambda name: True)
     monkeypatch.setattr(server, "build_app", lambda *_: sys.exit("built"))
     for models, runtimes in (
         ([tmp_path, "epoch_1.pth"], ["openvino", None]),
-        (["epoch_1.pth"], ["openvino"]),  # the detector refuses it
+        (["epoch_1.pth"], ["openvino"]),  # a real detector refuses this runtime
     ):
         opened.clear()
         with pytest.raises(SystemExit, match="built"):

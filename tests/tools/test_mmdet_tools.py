@@ -1,4 +1,4 @@
-"""mmdet's train.py trains a config of MixDet, and its test.py evaluates it, run by `mixdet.run`."""
+"""mmdet's train.py trains a config of MixDet, and mmdet's test.py evaluates the checkpoint."""
 
 from __future__ import annotations
 

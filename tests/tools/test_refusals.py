@@ -189,7 +189,7 @@ def test_damaged_and_missing_images_are_named(refusal, images, tmp_path, damage,
     assert ("no such file" if damage == "gone" else "damaged") in words
 
 
-def test_a_batch_of_one_on_a_level_of_one_cell_is_refused(refusal, coco_sample, tmp_path):
+def test_a_batch_of_one_is_refused_if_a_feature_map_has_one_cell(refusal, coco_sample, tmp_path):
     words = refusal(
         *("train", "configs/ssdlite_mixnet_s_coco.py", "--data-root", coco_sample),
         *("--work-dir", tmp_path, "--cfg-options", "train_dataloader.batch_size=1"),

@@ -131,7 +131,7 @@ def test_checkpoints_with_code_and_damaged_ones_are_refused(refusal, tool, train
 
 
 def own_logger() -> str:
-    """Return an option that gives a run its own logger. Otherwise runs of one second share one."""
+    """Return an option that gives a run its own logger. Runs in the same second would share one."""
     return f"experiment_name={uuid.uuid4()}"
 
 
@@ -183,7 +183,7 @@ def test_ids_that_are_text_give_the_same_scores(tool, images_copy, trained, tmp_
         *arguments, "--out", tmp_path / "a.json", "--cfg-options", backend, own_logger()
     )
     assert code == 0, err
-    width = len(str(len(content["images"])))  # text is sorted by characters
+    width = len(str(len(content["images"])))  # zeros keep the order when the ids are sorted as text
     for entry in content["images"]:
         entry["id"] = f"{entry['id']:0{width}}"
     for entry in content["categories"]:
@@ -249,7 +249,7 @@ def test_launch_scripts_start_torchrun(tmp_path, script):
         check=True,
     )
     patience, *arguments = done.stdout.splitlines()
-    # torchrun's default is 30 seconds. Slurm kills the run 120 seconds after its signal.
+    # torchrun's default is 30 seconds. Slurm kills the run 120 seconds after the stop signal.
     assert 30 < int(patience) < 120
     assert "--nproc-per-node=8" in arguments
     train = arguments.index(str(ROOT / "tools" / "train.py"))
@@ -259,7 +259,7 @@ def test_launch_scripts_start_torchrun(tmp_path, script):
 @pytest.mark.heavy
 @pytest.mark.parametrize("workers", [0, 2])
 def test_ctrl_c_in_a_terminal_leaves_a_checkpoint_to_resume_from(images, tmp_path, workers):
-    """The whole process group gets the signal, as from a terminal. A second Ctrl-C ends at once."""
+    """As in a terminal, the whole process group gets the signal. A second Ctrl-C ends the run."""
     config = write_config(tmp_path, images, epochs=1000)
     command = [sys.executable, "tools/train.py", str(config), "--cfg-options"]
     options = [

@@ -75,7 +75,7 @@ class TestMatching:
         assert item.above(0.3).detected.tolist() == [False]
 
     def test_random_boxes_are_matched_as_by_pycocotools(self):
-        """The number of correct boxes is that of the matches in COCO's evaluation at IoU 0.5."""
+        """As many boxes are correct as COCO's evaluation matches at IoU 0.5."""
         from pycocotools.coco import COCO
         from pycocotools.cocoeval import COCOeval
 
@@ -286,14 +286,14 @@ class TestDrawDetections:
             }
             for a in annotations
         ]
-        ann_file, found = tmp_path / "a.json", tmp_path / "found.json"
+        ann_file, results_file = tmp_path / "a.json", tmp_path / "results.json"
         ann_file.write_text(json.dumps(content))
-        found.write_text(json.dumps(results))
+        results_file.write_text(json.dumps(results))
         scored = ScoredData.read(ann_file, ["dog"], [1, 2])
-        items, names = read_sheet_images(scored, tmp_path, found, 9)
+        items, names = read_sheet_images(scored, tmp_path, results_file, 9)
         assert names == ["dog"]
         assert [item.title for item in items] == ["1.png", "2.png"]
         assert [(item.objects, item.correct, item.wrong) for item in items] == [(1, 1, 0)] * 2
-        items, names = read_sheet_images(ann_file, tmp_path, found, 9)
+        items, names = read_sheet_images(ann_file, tmp_path, results_file, 9)
         assert names == ["cat", "dog"]
         assert [item.objects for item in items] == [2, 1, 1]

@@ -47,7 +47,7 @@ def test_different_names_look_different(labels):
 
 @pytest.mark.parametrize("name", ["é ü ß ñ", "собака", "σκύλος"])
 def test_letters_beyond_ascii_are_drawn_with_their_glyphs(name):
-    """The same pixels as Pillow draws with matplotlib's DejaVu Sans."""
+    """The pixels equal those that Pillow draws with matplotlib's DejaVu Sans."""
     font = ImageFont.truetype(font_manager.findfont("DejaVu Sans"), 20)
     expected = Image.new("L", drawn(name).shape[::-1])
     ImageDraw.Draw(expected).text((10, 10), name, fill=255, font=font)
@@ -81,7 +81,7 @@ def test_a_letter_that_another_installed_font_has_is_drawn_with_it(install_fonts
 
 
 def test_a_font_that_draws_all_letters_alike_is_not_used(install_fonts):
-    """matplotlib's LastResort has a box for each script, in place of letters."""
+    """The font LastResort of matplotlib draws the same box for all letters of a script."""
     fonts = Path(matplotlib.get_data_path(), "fonts", "ttf")
     assert not any("LastResort" in file for file in text._installed_fonts())
     boxes = fonts / "LastResortHE-Regular.ttf"

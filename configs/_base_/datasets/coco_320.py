@@ -41,7 +41,7 @@ train_dataloader = dict(
     batch_size=24,
     num_workers=4,
     persistent_workers=True,
-    drop_last=True,  # batch norm on the level of 1x1 cells needs several images
+    drop_last=True,  # batch norm on the 1x1 feature map needs several images
     sampler=dict(type="SeededSampler", shuffle=True),
     collate_fn=dict(type="packed_collate"),  # makes batches cheap to send from a worker
     dataset=dict(

@@ -1,4 +1,4 @@
-"""The embedded data set of digit scenes, 160 x 160 pixels. MixDet makes its files on first use.
+"""The digit scenes, the data set that MixDet contains, at 160 x 160. MixDet writes it on first use.
 
 Images are not flipped, since mirrored digits do not occur.
 """

@@ -3,11 +3,11 @@
 The settings are those of TensorFlow's ssdlite_mobilenet_v3_large_320x320_coco and
 ssdlite_mobiledet_cpu_320x320_coco. The detector has six levels: the backbone's two taps, and four
 added levels of 512, 256, 256 and 128 channels. The first level has 3 anchors per cell, the others
-have 6. There are 80 classes and the background. Box offsets are in units of 0.1 for the center and
-0.2 for the size. An anchor is positive if its IoU with a true box is 0.5 or more, or if it is the
-best anchor of a true box. The MixConv paper names no detector, but its numbers of parameters and
-multiply-adds fit this one. Three settings differ from TensorFlow's. They do not change the numbers
-of parameters and multiply-adds:
+have 6. There are 80 classes and the background. The `target_stds` of the box offsets are
+0.1 for the center and 0.2 for the size. An anchor is positive if its IoU with a true box is 0.5 or more,
+or if it is the best anchor of a true box. The MixConv paper names no detector, but its numbers of
+parameters and multiply-adds fit this one. Three settings differ from TensorFlow's. They do not
+change the numbers of parameters and multiply-adds:
 
 - Padding is symmetric. Exported files then need no padding operators, and timm's ImageNet weights
   fit if the backbone's `norm_cfg.eps` is 1e-5. For TensorFlow's SAME padding, set

@@ -7,8 +7,8 @@ batch of 128. All other settings are those of coco_tf_400k.
 
 On 2 cores of an AMD EPYC (Zen 3), an iteration of 8 images took 1.0 s without data loading. The
 training would take 20 days there. Its cost on a GPU is estimated, not measured: 8 hours if the GPU
-trains on 500 images per second. One worker can crop and flip images as fast: docs/performance.md has
-1011 images per second on one core, for images of 400 pixels.
+trains on 500 images per second. One data loading worker is fast enough for this:
+docs/performance.md has 1011 images per second on one core, for images of 400 pixels.
 """
 
 _base_ = "coco_tf_400k.py"

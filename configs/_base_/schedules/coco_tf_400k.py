@@ -3,7 +3,7 @@
 The training has 1,747 epochs over the 117,266 images of train2017 that hold objects. A batch has
 8 GPUs x 64 = 512 images, so an epoch has 229 iterations and the training 400,063. The optimizer is
 SGD with a momentum of 0.9. The learning rate is 0.4 for a batch of 512, as for TensorFlow's
-MobileNetV3-large. TensorFlow's MobileDet has 0.8. The rate begins at a third of 0.4, rises for 2,000
+MobileNetV3-large. TensorFlow uses 0.8 for MobileDet. The rate begins at a third of 0.4, rises for 2,000
 warm-up iterations, and then falls to 0 on a cosine. A weight decay of 4e-5 applies only to the
 weights of convolutions. The augmentation is flip and SSD's random crop.
 

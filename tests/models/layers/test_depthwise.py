@@ -68,7 +68,7 @@ def test_output_and_gradients_equal_those_of_torch_in_float64(
 @pytest.mark.parametrize("size", [5, 7, 9, 11])
 @pytest.mark.parametrize("stride", [1, 2])
 def test_gradients_are_computed_in_strips_in_channels_last_only(size, stride):
-    """In channels_last, the gradient of the weight is computed in strips, otherwise at once."""
+    """A strip is 3 columns of the kernel. Other layouts compute the whole gradient at once."""
     conv, x = MixConv2d(16, size, stride), channels_last(2, 16, 12, 10)
     y = conv(x)
     assert 3 in kernel_widths(lambda: y.sum().backward())

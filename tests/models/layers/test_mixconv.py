@@ -51,7 +51,7 @@ def images(draw, channels: int, dtype=torch.float64) -> Tensor:
 
 
 def naive(conv: nn.Module, x: Tensor, kwargs: dict) -> Tensor:
-    """Convolve each channel by itself, with the kernel and padding that the definition gives it."""
+    """Compute MixConv by its definition: convolve each channel with its own kernel and padding."""
     groups, stride = len(kwargs["kernel_sizes"]), kwargs["stride"]
     channels = kwargs["channels"]
     if kwargs["split"] == "exponential":
@@ -220,9 +220,9 @@ def test_pad_same_pads_as_timm_does(size, kernel_size, stride, dilation):
 def test_mixconv_can_be_copied_and_pickled(kernel_sizes, padding):
     conv = MixConv2d(8, kernel_sizes, 2, padding=padding)
     x = torch.randn(1, 8, 6, 6)
-    for twin in (copy.deepcopy(conv), pickle.loads(pickle.dumps(conv))):
-        assert type(twin) is type(conv)
-        assert torch.equal(twin(x), conv(x))
+    for copied in (copy.deepcopy(conv), pickle.loads(pickle.dumps(conv))):
+        assert type(copied) is type(conv)
+        assert torch.equal(copied(x), conv(x))
 
 
 @pytest.mark.parametrize("kernel_sizes", [3, (3, 5)])

@@ -22,7 +22,7 @@ class Step(nn.Sequential):
 
 
 def norm_and_act(act: type[nn.Module], **kwargs: float) -> nn.Sequential:
-    """Return a norm and an activation. Large weights spread its outputs below 0 and above 6."""
+    """Return a norm and an activation. The norm's outputs spread below 0 and above 6."""
     modules = nn.Sequential(nn.BatchNorm2d(6, **kwargs), act(inplace=True))
     nn.init.uniform_(modules[0].weight, 1, 5)
     nn.init.normal_(modules[0].bias)
@@ -114,12 +114,12 @@ def test_first_and_second_derivatives_pass_gradcheck(act):
 
 def test_one_step_stores_less_than_the_two_modules():
     x = images().requires_grad_()
-    channels = 6 * 4 * 8  # bytes of up to 4 float64 values for each of 6 channels
+    channel_bytes = 6 * 4 * 8  # bytes of up to 4 float64 values for each of 6 channels
     for act in (nn.SiLU, nn.ReLU6):
         plain = norm_and_act(act)
         assert saved_bytes(plain, x) >= x.nbytes
-        assert saved_bytes(Step(*copy.deepcopy(plain)), x) < channels
-    assert channels < x.nbytes
+        assert saved_bytes(Step(*copy.deepcopy(plain)), x) < channel_bytes
+    assert channel_bytes < x.nbytes
 
 
 def test_the_gradient_of_a_large_tensor_needs_no_second_tensor():

@@ -26,12 +26,12 @@ def boxes(center: tuple[float, float], sizes: list[tuple[float, float]]) -> torc
     return torch.cat([torch.tensor(center) - half, torch.tensor(center) + half], 1)
 
 
-def test_the_anchors_of_two_cells_equal_those_by_hand(levels):
-    """Level 1 has anchors of scale 32 and 64 pixels. Level 4 has scale 208, and a larger square."""
+def test_the_anchors_of_two_cells_equal_values_computed_by_hand(levels):
+    """Level 1 has the scales 32 and 64 pixels. Level 4 has scale 208 and a larger square."""
     first = boxes((5.5 * 16, 2.5 * 16), [(32, 32), (90.5097, 45.2548), (45.2548, 90.5097)])
     torch.testing.assert_close(levels[0].view(20, 20, 3, 4)[2, 5], first, rtol=0, atol=1e-3)
 
-    # the scale is 0.65, and 0.8 in the next level; the larger square has side 320 * sqrt(0.52)
+    # 208 is 0.65 * 320. The next level has scale 0.8: the larger side is 320 * sqrt(0.65 * 0.8).
     fourth = boxes(
         (800 / 3, 160.0),
         [
