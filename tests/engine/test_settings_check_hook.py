@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import pytest
 import torch
@@ -138,7 +139,7 @@ class OneWeight(BaseModel):
 
 
 class Forty(Dataset):
-    metainfo: dict = {}  # noqa: RUF012
+    metainfo: ClassVar[dict] = {}
 
     def __len__(self) -> int:
         return 40

@@ -20,10 +20,7 @@ def can_fold(norm: nn.Module) -> bool:
 
 
 class Layer(NamedTuple):
-    """A convolution with its norm and activation.
-
-    `conv` can also be a module of several convolutions side by side.
-    """
+    """A convolution, or a module of several side by side, with its norm and activation."""
 
     conv: nn.Module
     norm: nn.Module
@@ -72,8 +69,7 @@ class BlockLayers(NamedTuple):
 class BranchedBlock(nn.Module):
     """A block whose depthwise convolution is split into branches.
 
-    `layouts` has two entries: the layout of the block's input and that of the block's output. None
-    stands for a tensor that is not split. If `tapped`, the expansion's output is not split.
+    `layouts` are those of input and output, None if not split. `tapped` splits no expansion.
     """
 
     def __init__(self, layers: BlockLayers, layouts: list, form: FusedForm, tapped: bool) -> None:
@@ -120,8 +116,7 @@ def branch_blocks(
     `fusible_layers`, because a subclass may compute something else.
 
     Args:
-        blocks: Blocks that run one after another. Tensor i is the input of block i and the output
-            of block i - 1.
+        blocks: Blocks in order. Tensor i is block i's input and the output of block i - 1.
         whole: Indices of the tensors that other modules read or write. These tensors are not split.
         tapped: Indices of the blocks whose expansion is an output of the network.
         form: The settings for the runtime.

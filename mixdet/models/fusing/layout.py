@@ -51,9 +51,8 @@ def split_by_kernel(
     """Split the channels of a MixConv into branches. `kernel_sizes` has one size per channel.
 
     A branch ends at each of the `boundaries`, where a group of a 1x1 convolution ends. A branch
-    also ends near each change of the kernel size, at the last multiple of `BLOCK` or boundary that
-    is not above the change. The channels from this end to the change belong to the next branch. In
-    each branch, kernels are zero-padded to the largest one.
+    also ends at each change of the kernel size, moved down to a multiple of `BLOCK` or a boundary.
+    The channels in between belong to the next branch, whose kernels are padded to its largest.
     """
     ends = {0, len(kernel_sizes), *boundaries}
     for channel, (size, following) in enumerate(pairwise(kernel_sizes), 1):

@@ -19,9 +19,8 @@ def fuse(
     """Rewrite a trained network into the form that a runtime computes fastest.
 
     Batch norm is folded into the convolution before it. The method `branch_blocks(form)` of a
-    backbone, if it has one, splits the blocks into parallel branches. The method `fused(form)` of
-    any other module returns the replacement of the module. A MixConv becomes one convolution with
-    zero-padded kernels. docs/fusing.md explains the steps.
+    backbone splits its blocks into parallel branches. The method `fused(form)` of another module
+    returns its replacement: for a MixConv, one zero-padded convolution. See docs/fusing.md.
 
     Hooks of replaced modules are lost. With 'torch', squeeze-excite and shortcuts write over their
     input. A remaining hook must then copy each tensor that it keeps, and gradients may fail.
@@ -29,8 +28,7 @@ def fuse(
     Args:
         model: A detector or any other network. It is not changed.
         target: The runtime, a key of `FUSED_FORMS`.
-        branched: Split blocks into branches. False makes one convolution of every MixConv instead,
-            for comparison.
+        branched: Split blocks into branches. False makes each MixConv one convolution instead.
         int8: Choose the form that is fastest after quantization to 8 bits.
 
     Returns:

@@ -32,11 +32,10 @@ class PerPart(nn.Sequential):
 class PartitionedConv2d(nn.ModuleList):
     """A convolution whose input and output may be split into parts.
 
-    A part of the output is one piece, or several pieces that are concatenated. A piece is the sum
-    of the convolutions of one or more input parts. The sum is cheap, since runtimes add the terms
-    while they convolve. If the input has fewer channels than the output, the input parts are joined
-    for one convolution instead, since this copies little. `conv` must have a bias. Its weight must
-    be zero between different `groups`.
+    A part of the output is one piece, or several concatenated pieces. A piece is the sum of the
+    convolutions of input parts, which runtimes add while they convolve. If the input has fewer
+    channels than the output, input parts are joined for one convolution, since this copies little.
+    `conv` must have a bias. Its weight must be zero between different `groups`.
     """
 
     allow_inplace = False  # a sum may be written over one of its terms
