@@ -1,14 +1,14 @@
 """Let mmcv read images upright, as viewers show them.
 
 The fault: OpenCV turns an image as EXIF says. But it reads neither the rotation in an AVIF nor an
-orientation in XMP, and it does not turn an animated WebP or PNG. mmcv's `imfrombytes` therefore
-returns such images unrotated, and 12-bit PGM images nearly black. `LoadImageFromFile` and mmdet's
+orientation in XMP, and it does not turn an animated WebP or PNG. OpenCV also reads a PGM image of
+12 bits nearly black. mmcv's `imfrombytes` inherits these faults. `LoadImageFromFile` and mmdet's
 inferencers and visualization call this function.
 
 The fix: `imfrombytes` decodes color and grayscale images with `mixdet.images.decode`. Calls with
 another backend or flag are not changed.
 
-This module can be removed when OpenCV turns and scales these images.
+This module can be removed when OpenCV reads all of these images correctly.
 """
 
 from __future__ import annotations

@@ -128,7 +128,7 @@ def read_splits(cfg: Config, loaders: tuple[str, ...] = LOADERS) -> list[Split]:
         if malformed_classes(dataset.get("metainfo")):
             continue
         if getattr(dataset_class, "makes_its_data", False) and not Path(ann_file).is_file():
-            continue  # a distributed run writes this file later, when it builds the data set
+            continue  # the file is written later, when the run builds the data set
         classes = tuple(dataset_class._load_metainfo(dataset.get("metainfo")).get("classes", ()))
         key = (ann_file, images, classes)
         if key in splits:
@@ -142,7 +142,7 @@ def read_splits(cfg: Config, loaders: tuple[str, ...] = LOADERS) -> list[Split]:
 
 
 def registered(registry: Registry, name: str | type) -> type:
-    """Return the class that the `type` of a config names, or `object` if it is not registered.
+    """Return the class with the name in `type` of a config, or `object` if there is none.
 
     A `type` may also be the class itself.
     """

@@ -32,7 +32,7 @@ class ChannelLayout:
         self.boundaries = list(accumulate(self.sizes))[:-1]  # channels at which a new part begins
 
     def locate(self, groups: ChannelLayout) -> list[Range]:
-        """Return the range of each group's channels in the concatenated, zero-padded parts."""
+        """Return the range of channels of each part of `groups` in this layout's joined parts."""
         *starts, total = accumulate(self.padded_sizes, initial=0)
         parts = zip(starts, self.sizes, strict=True)
         positions = [*(start + i for start, size in parts for i in range(size)), total]
@@ -50,9 +50,9 @@ def split_by_kernel(
 ) -> ChannelLayout:
     """Split the channels of a MixConv into branches. `kernel_sizes` has one size per channel.
 
-    A branch ends at each of the `boundaries`, where a group of a 1x1 convolution ends. A branch
-    also ends at each change of the kernel size, moved down to a multiple of `BLOCK` or a boundary.
-    The channels in between belong to the next branch, whose kernels are padded to its largest.
+    A branch ends at each of the `boundaries`. It also ends where the kernel size changes: at this
+    channel, or at the last multiple of `BLOCK` or boundary before it. The kernels of a branch are
+    padded with zeros to its largest one.
     """
     ends = {0, len(kernel_sizes), *boundaries}
     for channel, (size, following) in enumerate(pairwise(kernel_sizes), 1):
