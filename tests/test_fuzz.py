@@ -34,7 +34,7 @@ LIMITS = {"max_pixels": 10_000, "max_bytes": 1_000_000}
 
 def file_counts(many: int):
     """Parametrize a test with a small number of files and, marked as heavy, a large one."""
-    return pytest.mark.parametrize("count", [150, pytest.param(many, marks=pytest.mark.heavy)])
+    return pytest.mark.parametrize("count", [50, pytest.param(many, marks=pytest.mark.heavy)])
 
 
 @pytest.fixture
@@ -199,6 +199,9 @@ def test_random_manifests_are_read_or_refused(folder, monkeypatch, count):
 
         def get_inputs(self) -> list:
             return [SimpleNamespace(shape=(1, 8, 12, 3))]
+
+        def get_modelmeta(self) -> SimpleNamespace:
+            return SimpleNamespace(custom_metadata_map={})
 
         def run(self, names, inputs) -> list[np.ndarray]:
             return outputs[json.loads((folder / "mixdet.json").read_text())["kind"]]

@@ -29,6 +29,7 @@ from tests.tiny import IMAGES
 DATA_ROOT = dict.fromkeys(("input", "feed", "eval"), ("--data-root", "coco"))
 
 
+@pytest.mark.heavy
 def test_input_times_both_pipelines(benchmark_command, coco_sample, tmp_path):
     out = tmp_path / "deep" / "input.json"
     arguments = ("--data-root", coco_sample, "--rounds", 1, "--images", 8, "--out", out)
@@ -136,7 +137,7 @@ def test_infer_times_exported_folders(benchmark_command, tmp_path, exported):
 
 
 def test_infer_refuses_folders_of_another_kind(refused_command, tmp_path, exported):
-    assert "no exported folder" in refused_command("infer", "--folders", tmp_path)
+    assert "is not an exported folder" in refused_command("infer", "--folders", tmp_path)
     assert "--kind raw" in refused_command("infer", "--folders", exported / "end2end")
 
 

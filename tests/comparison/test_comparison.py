@@ -116,6 +116,7 @@ def test_the_seed_determines_the_images_of_all_rows(compared):
     assert first[base, 0] != first[base, 1]
 
 
+@pytest.mark.heavy
 def test_another_seed_is_added_without_training_the_others_again(compared, tmp_path, capsys):
     plan, comparison = compared
     folder = tmp_path / "out"
@@ -240,6 +241,7 @@ def test_the_score_of_a_missing_object_size_is_a_dash(compared):
     assert text.splitlines()[2].split("|")[5].strip() == "-"
 
 
+@pytest.mark.heavy
 def test_the_parameters_of_the_trained_network_are_counted(tmp_path):
     """The count includes the changes that `cfg_options` made to the network of the config."""
     config = write_config(tmp_path, write_images(tmp_path / "data"), epochs=1)
@@ -257,6 +259,7 @@ def test_the_parameters_of_the_trained_network_are_counted(tmp_path):
     )
 
 
+@pytest.mark.heavy
 def test_ctrl_c_leaves_checkpoints_to_resume_from(compared, tmp_path):
     plan, _ = compared
     out = tmp_path / "out"

@@ -137,7 +137,7 @@ def test_workers_that_end_leave_no_shared_memory_file():
     assert counts[-1] <= counts[0] + 2
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.parametrize("method", ["fork", pytest.param("spawn", marks=pytest.mark.heavy)])
 @pytest.mark.parametrize("held", [1, 12, BATCHES], ids="{} batches at once".format)
 def test_no_image_changes_while_it_is_held(held, method):
     parts: list[tuple[int, Tensor]] = []

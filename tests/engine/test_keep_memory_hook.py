@@ -38,7 +38,9 @@ print(done, before, faults())
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's allocator")
-@pytest.mark.parametrize("size", [12, 150])  # MiB of each of eight tensors
+@pytest.mark.parametrize(
+    "size", [12, pytest.param(150, marks=pytest.mark.heavy)]
+)  # MiB of each of eight tensors
 def test_freed_memory_is_used_again_without_page_faults(size):
     script = SCRIPT.format(size=size)
     output = subprocess.run(

@@ -58,6 +58,7 @@ def refusal(folder, images, extra: str) -> str:
         (VOC + SAVE_BEST.format("mAP"), "save_best='mAP'"),
         (MMDET + "val_evaluator['prefix'] = 'mine'\n", "save_best='coco/bbox_mAP'"),
         ("val_evaluator['prefix'] = 'mine'\n", "save_best='coco/bbox_mAP'"),
+        (SAVE_BEST.format("coco/AR@100") + GREATER, "it is called coco/AR_100 now"),
         (STOPPING.format("EarlyStoppingHook", "coco/mAP"), "EarlyStoppingHook: monitor="),
         (STOPPING.format("ResumableEarlyStoppingHook", "mAP"), "StoppingHook: monitor='mAP'"),
         (PLATEAU.format("coco/mAP"), "ReduceOnPlateauLR: monitor='coco/mAP'"),

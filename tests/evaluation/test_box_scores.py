@@ -22,7 +22,7 @@ def test_finding_one_of_two_objects_gives_a_recall_of_one_half(tmp_path):
     assert results == [dict(image_id=5, category_id=3, bbox=[10, 10, 40, 40], score=0.9)]
     scores = score_boxes(load_coco(tmp_path / "truth.json"), results)
     assert isinstance(scores, BoxScores)
-    assert scores.stats["AR@100"] == pytest.approx(0.5)
+    assert scores.stats["AR_100"] == pytest.approx(0.5)
     # COCO averages the precision at 101 recalls. Here it is 1 at the 51 recalls up to 0.5, then 0
     assert scores.stats["bbox_mAP"] == pytest.approx(51 / 101)
     assert scores.per_class == {"cat": pytest.approx(51 / 101)}

@@ -167,7 +167,7 @@ def test_perfect_predictions_score_1_and_no_predictions_score_0(ann_file):
     for sample in samples:
         sample["pred_instances"] = {k: v[:0] for k, v in sample["pred_instances"].items()}
     _, numbers = evaluate(ann_file, samples, CLASSES)
-    assert {numbers[f"coco/{name}"] for name in STATS if not name.endswith(("_l", "_l@100"))} == {0}
+    assert {numbers[f"coco/{name}"] for name in STATS if not name.endswith(("_l", "_l_100"))} == {0}
 
 
 def test_images_that_were_not_processed_are_left_out_with_a_warning(ann_file, monkeypatch):
