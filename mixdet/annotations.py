@@ -6,7 +6,8 @@ normalizes them, so that training, the data check and every evaluator use the sa
 - A missing `iscrowd` is 0.
 - An `area` that is missing or not above 0 is the width times the height of the box.
 - `ignore`, which converters write for PASCAL VOC's `difficult`, makes the box a crowd. A crowd is
-  neither an object nor background in training, and neither counted nor punished in evaluation.
+  no object in training, and `MixConvSSDHead` does not take it for background either. Other heads
+  need an assigner with `ignore_iof_thr` above 0. In evaluation, detections of it do not count.
 - A box whose width or height is not above 0 is left out.
 - A box of an image or a category that is not in the file is left out.
 - If any annotation id is repeated or is not a whole number above 0, all annotations get new ids.

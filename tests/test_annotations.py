@@ -340,3 +340,19 @@ def test_the_data_check_reports_values_that_are_replaced(
     config = write_config(tmp_path, images_copy)
     problems = quick_check(load_config(config, ["train_dataloader.dataset.type=SafeCocoDataset"]))
     assert [(p.code, p.level, p.count) for p in problems] == ([(code, level, 1)] if code else [])
+
+
+@pytest.mark.parametrize(
+    ("fields", "code", "level"),
+    [({"ignore": 1}, "ignored_boxes", "warning"), ({"area": None}, "no_area", "error")],
+)
+def test_the_data_check_warns_of_what_mmdets_data_set_reads_otherwise(
+    images_copy, tmp_path, fields, code, level
+):
+    path = images_copy / "annotations" / "instances_train2017.json"
+    content = json.loads(path.read_text())
+    content["annotations"][0].update(fields)
+    path.write_text(json.dumps(content))
+    problems = quick_check(load_config(write_config(tmp_path, images_copy)))
+    assert [(p.code, p.level) for p in problems] == [(code, level)]
+    assert "use SafeCocoDataset" in problems[0].text

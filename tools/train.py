@@ -66,6 +66,7 @@ def parse_args() -> argparse.Namespace:
         default=(),
         help="log to these experiment trackers too",
     )
+    parser.add_argument("--tensorboard", action="store_true", help=argparse.SUPPRESS)
     # Some versions of torchrun pass this option; mmengine reads the rank from the environment
     parser.add_argument("--local-rank", "--local_rank", type=int, help=argparse.SUPPRESS)
     return parser.parse_args()
@@ -74,6 +75,8 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = vars(parse_args())
     del args["local_rank"]
+    if args.pop("tensorboard"):  # the earlier name of `--tracker tensorboard`
+        args["tracker"] = [*args["tracker"], "tensorboard"]
     from mixdet import launch  # here, since --help needs neither torch nor mmdet
 
     launch.train(args.pop("config"), **args)

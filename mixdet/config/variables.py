@@ -29,8 +29,10 @@ KEYS_BESIDE_RUNNER = (
     *("activation_checkpointing", "efficient_conv_bn_eval", "tta_model", "tta_pipeline"),
     "runner_type",
 )
-# The top-level keys that a run reads. Every other key is a variable.
-RUN_KEYS = {*inspect.signature(Runner).parameters, *KEYS_BESIDE_RUNNER} - {"cfg"}
+# The top-level keys that a run reads. Every other key is a variable, and so is `data_preprocessor`:
+# the runner reads it only if the model has none.
+RUNNER_ARGUMENTS = {*inspect.signature(Runner).parameters} - {"cfg", "data_preprocessor"}
+RUN_KEYS = RUNNER_ARGUMENTS | {*KEYS_BESIDE_RUNNER}
 
 Key = tuple[str | int, ...]  # a place in a config: ("train_dataloader", "dataset", "pipeline", 1)
 
@@ -226,6 +228,9 @@ def _read_statement(statement: ast.stmt, source: Source) -> None:
             if place and place != ("_base_",):
                 source.assigned.add(str(place[0]))
                 _read_value(statement.value, place, source)
+            elif isinstance(target, ast.Tuple | ast.List):  # train, val = 32, 16
+                source.assigned |= {str(part[0]) for item in target.elts if (part := _target(item))}
+                _note_uses(statement.value, (), source)
         return
     call = statement.value if isinstance(statement, ast.Expr) else None
     if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute):

@@ -75,15 +75,24 @@ def check_boxes(split: Split) -> list[Problem]:
         ),
         (
             "no_area",
-            NOTE,
-            "boxes without `area`; MixDet uses width times height",
+            NOTE if split.is_normalized else ERROR,
+            "boxes without `area`; "
+            + (
+                "MixDet uses width times height"
+                if split.is_normalized
+                else "mmdet's CocoDataset cannot read them: use SafeCocoDataset"
+            ),
             no_area & unstated,
         ),
         (
             "ignored_boxes",
-            NOTE,
-            "boxes marked `ignore`; they are neither objects nor background in training, and "
-            "neither counted nor punished in evaluation",
+            NOTE if split.is_normalized else WARNING,
+            "boxes marked `ignore`; "
+            + (
+                "they are no objects in training, and neither counted nor punished in evaluation"
+                if split.is_normalized
+                else "mmdet's CocoDataset takes them for background: use SafeCocoDataset"
+            ),
             _mask(split, findings.ignored),
         ),
     ):

@@ -17,6 +17,7 @@ from mixdet.annotations import read_content
 from mixdet.config.data_paths import LOADERS, with_annotations
 from mixdet.data_check.class_name_checks import malformed_classes
 from mixdet.data_check.data_problems import SPLIT_NAMES
+from mixdet.datasets import SafeCocoDataset
 from mixdet.images import ImageLimits
 
 
@@ -33,6 +34,8 @@ class Split:
             set's Python class, such as the 80 classes of `CocoDataset`.
         limits: Limits on the bytes and pixels of an image file.
         content: `images`, `annotations` and `categories` of the annotation file.
+        is_normalized: Whether the data set reads annotations by `mixdet.annotations`. mmdet's own
+            data sets do not.
     """
 
     name: str
@@ -41,6 +44,7 @@ class Split:
     classes: tuple[str, ...]
     limits: ImageLimits
     content: dict
+    is_normalized: bool = True
 
     @property
     def is_training(self) -> bool:
@@ -137,7 +141,9 @@ def read_splits(cfg: Config, loaders: tuple[str, ...] = LOADERS) -> list[Split]:
             continue
         content = read_content(ann_file)
         root = None if "://" in images else images
-        splits[key] = Split(name, ann_file, root, classes, image_limits(dataset), content)
+        is_normalized = issubclass(dataset_class, SafeCocoDataset)
+        limits = image_limits(dataset)
+        splits[key] = Split(name, ann_file, root, classes, limits, content, is_normalized)
     return list(splits.values())
 
 

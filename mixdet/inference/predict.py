@@ -28,6 +28,8 @@ from mixdet.inference.inputs import InputFiles, describe, find_inputs
 from mixdet.inference.results import DiskError, ResultFiles, result_files
 from mixdet.inference.videos import VideoReader, VideoWriter
 
+MAX_LISTED_FAULTS = 5  # in the message at the end of a run
+
 
 def predict_files(
     detector: Detector,
@@ -72,7 +74,9 @@ def predict_files(
             with _noted(faults):
                 predict_video(detector, source, target, frames=limit, record=results.add, **options)
         if faults:
-            raise MixDetError("; ".join(faults))
+            more = len(faults) - MAX_LISTED_FAULTS
+            listed = "; ".join(faults[:MAX_LISTED_FAULTS])
+            raise MixDetError(listed + (f"; and {more:,} more faults" if more > 0 else ""))
     return results.entries
 
 

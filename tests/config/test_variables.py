@@ -49,6 +49,7 @@ def child(folder: Path, text: str, base: Path = COCO) -> Path:
             {"model.neck.norm_cfg.eps", "model.bbox_head.norm_cfg.eps"},
         ),
         (COCO, "lr=0.1", {"optim_wrapper.optimizer.lr"}),
+        (COCO, "data_preprocessor.mean=[0,0,0]", {"model.data_preprocessor"}),
         (COCO, "max_epochs=3", {"train_cfg.max_epochs"}),
         (COCO, "num_classes=3", {"model.bbox_head.num_classes"}),
     ],

@@ -186,3 +186,18 @@ def test_the_cosine_of_a_shipped_schedule_ends_with_the_training(tmp_path, name,
     expected = [floor + (1 - floor) * (1 + math.cos(math.pi * i / 40)) / 2 for i in range(4, 40)]
     # the warm-up overlaps the cosine, so a cosine with a floor differs slightly from the formula
     assert recorder.rates[4:] == pytest.approx(expected, abs=1e-4)
+
+
+def test_a_monitor_of_several_data_sets_has_the_name_of_one(tmp_path, images):
+    """`MultiDatasetsEvaluator` names the metrics of each data set by a prefix."""
+    several = (
+        "val_evaluator = dict(type='MultiDatasetsEvaluator', metrics=[val_evaluator],"
+        " dataset_prefixes=['tools'])\n"
+        "val_dataloader['dataset'] = dict(type='ConcatDataset',"
+        " datasets=[val_dataloader['dataset']])\n"
+    )
+    line = refusal(tmp_path, images, several)
+    assert "use one of tools/coco/bbox_mAP, tools/coco/bbox_mAP_50" in line
+    config = write_config(tmp_path, images, 1, several + SAVE_BEST.format("tools/coco/bbox_mAP"))
+    launch.train(str(config))
+    assert list(tmp_path.rglob("best_*.pth"))

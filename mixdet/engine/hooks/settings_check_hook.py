@@ -18,6 +18,7 @@ from mmengine.runner import EpochBasedTrainLoop, Runner
 from mmengine.structures import InstanceData
 
 from mixdet.errors import MixDetError
+from mixdet.evaluation import CocoDetectionMetric
 
 WRITERS = (DumpResults, DumpProposals, DumpODVGResults)  # these write files and give no metric
 
@@ -105,14 +106,17 @@ def _check_monitors(runner: Runner, monitors: list[tuple[str, str]]) -> None:
     evaluator = runner.val_loop.evaluator
     names: list[str] = []
     unknown: list[str] = []  # a name that contains one of these parts may be a metric too
-    for metric in evaluator.metrics:
-        if hasattr(metric, "names"):
-            names += [f"{metric.prefix}/{name}" for name in metric.names]
+    # mmdet's `MultiDatasetsEvaluator` puts the name of the data set before those of the metric
+    prefixes = getattr(evaluator, "dataset_prefixes", None)
+    for index, metric in enumerate(evaluator.metrics):
+        prefix = f"{prefixes[index]}/" if prefixes else ""
+        if isinstance(metric, CocoDetectionMetric):
+            names += [f"{prefix}{metric.prefix}/{name}" for name in metric.names]
         elif all(name in names for _, name in monitors):
             return
         else:
             image_names = _names_on_one_image(runner, metric)
-            names += image_names or []
+            names += [prefix + name for name in image_names or ()]
             # One image may lack some classes, so names that contain a class may be missing.
             classes = (evaluator.dataset_meta or {}).get("classes") or ()
             unknown += [""] if image_names is None else map(str, classes)
