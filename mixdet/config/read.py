@@ -85,8 +85,11 @@ def load_config(
     """
     cfg = read_config(path, cfg_options)
     init_default_scope(cfg.get("default_scope", "mmdet"))
-    check = {"settings_check": {"type": "SettingsCheckHook"}}
-    cfg.default_hooks = check | (cfg.get("default_hooks") or {})
+    checks = {
+        "data_check": {"type": "DataCheckHook"},
+        "settings_check": {"type": "SettingsCheckHook"},
+    }
+    cfg.default_hooks = checks | (cfg.get("default_hooks") or {})
     hooks = cfg.default_hooks
     for name in [name for name, hook in hooks.items() if hook is None]:
         if name not in DEFAULT_HOOKS:

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.usefixtures("quick")
         (["--cfg-options", "custom_imports.imports=no.module"], "import no.module"),
         (
             ["--cfg-options", "train_dataloader.batch_size=64", "train_dataloader.drop_last=True"],
-            "has 14 images and train_dataloader.batch_size is 64",
+            "14 images cannot fill a batch of 64",
         ),
         (["--cfg-options", "model.bbox_head.num_classes=1"], "num_classes is 1: set it to 2"),
         (["--cfg-options", "model.bbox_head.num_classes=3"], "num_classes is 3: set it to 2"),
@@ -185,7 +185,7 @@ def test_damaged_and_missing_images_are_named(refusal, images, tmp_path, damage,
         file.unlink() if damage == "gone" else file.write_bytes(b"no image")
     config = write_config(tmp_path, data)
     words = refusal("train", config, "--cfg-options", f"train_dataloader.num_workers={workers}")
-    assert re.search(rf"{data}/train2017/\d+\.png: ", words)
+    assert re.search(rf"{data}/train2017/\d+\.png", words)
     assert ("no such file" if damage == "gone" else "damaged") in words
 
 
