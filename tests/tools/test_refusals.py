@@ -186,7 +186,7 @@ def test_damaged_and_missing_images_are_named(refusal, images, tmp_path, damage,
     config = write_config(tmp_path, data)
     words = refusal("train", config, "--cfg-options", f"train_dataloader.num_workers={workers}")
     assert re.search(rf"{data}/train2017/\d+\.png", words)
-    assert ("no such file" if damage == "gone" else "damaged") in words
+    assert ("image files that do not exist" if damage == "gone" else "damaged") in words
 
 
 def test_a_batch_of_one_is_refused_if_a_feature_map_has_one_cell(refusal, coco_sample, tmp_path):
