@@ -7,7 +7,7 @@ CONFIG ?= configs/ssdlite_mixnet_s_digits.py
 ARGS   ?=
 QUICK  := tests/models tests/datasets/transforms tests/datasets/test_collate.py \
   tests/datasets/test_data_preprocessor.py tests/config tests/visual \
-  tests/comparison/test_score_intervals.py tests/test_images.py tests/test_layers.py tests/test_machine.py
+  tests/comparison/test_score_intervals.py tests/test_layers.py tests/test_machine.py
 SLOW   := every_config or all_taps or compiled or exported or traced or wrapped
 
 # One worker per core, at most four. Each has one thread and needs about 2 GB. The tests of a file run
