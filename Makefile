@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 CONFIG ?= configs/ssdlite_mixnet_s_digits.py
 ARGS   ?=
 QUICK  := tests/models tests/datasets/transforms tests/datasets/test_collate.py \
-  tests/datasets/test_data_preprocessor.py tests/config tests/visual \
+  tests/datasets/test_data_preprocessor.py tests/config/test_data_paths.py tests/config/test_plain.py tests/visual \
   tests/comparison/test_score_intervals.py tests/test_layers.py tests/test_machine.py
 SLOW   := every_config or all_taps or compiled or exported or traced or wrapped
 
