@@ -1,6 +1,8 @@
-"""Random training batches, random COCO detections, and random values for batch norms."""
+"""Random training batches, COCO annotations, random detections and batch norms."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 import mixdet.compat.prepared
 
@@ -98,6 +100,25 @@ def random_coco_detections(
 
 def _coco_result(image: int, category: int, box: np.ndarray, score: float) -> dict:
     return {"image_id": image, "category_id": category, "bbox": box.tolist(), "score": score}
+
+
+def coco_annotations(boxes: Iterable[tuple[int, int, list[float]]]) -> list[dict]:
+    """Return COCO annotations with ids from 1.
+
+    Args:
+        boxes: An image id, a category id and (x, y, width, height) for each annotation.
+    """
+    return [
+        {
+            "id": number,
+            "image_id": image,
+            "category_id": category,
+            "bbox": box,
+            "area": box[2] * box[3],
+            "iscrowd": 0,
+        }
+        for number, (image, category, box) in enumerate(boxes, start=1)
+    ]
 
 
 def randomize_norms(model: nn.Module) -> nn.Module:

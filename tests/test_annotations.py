@@ -21,6 +21,7 @@ from mixdet.data_check import quick_check
 from mixdet.errors import MixDetError
 from mixdet.evaluation import load_coco, score_boxes
 from mixdet.evaluation.coco_scores import BACKENDS
+from tests.synthetic import coco_annotations
 from tests.tiny import CLASSES, write_config
 
 BOXES = [  # image, category, box
@@ -38,17 +39,7 @@ def reference() -> dict:
             {"id": i, "file_name": f"{i}.png", "width": 100, "height": 100} for i in (1, 2, 3)
         ],
         "categories": [{"id": i, "name": name} for i, name in enumerate(CLASSES, 1)],
-        "annotations": [
-            {
-                "id": number,
-                "image_id": image,
-                "category_id": category,
-                "bbox": box,
-                "area": box[2] * box[3],
-                "iscrowd": 0,
-            }
-            for number, (image, category, box) in enumerate(BOXES, 1)
-        ],
+        "annotations": coco_annotations(BOXES),
     }
 
 

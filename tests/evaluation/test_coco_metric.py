@@ -17,7 +17,7 @@ from pycocotools.cocoeval import COCOeval
 from mixdet.errors import MixDetError
 from mixdet.evaluation import CocoDetectionMetric, load_coco, score_boxes
 from mixdet.evaluation.coco_scores import BACKENDS, STATS
-from tests.synthetic import random_coco_detections
+from tests.synthetic import coco_annotations, random_coco_detections
 
 CLASSES = ("cat", "dog", "emu")
 
@@ -76,17 +76,7 @@ def ann_file(tmp_path):
     """Annotations with gaps in the ids of the images and classes. No object is an `emu`."""
     images = [{"id": i, "file_name": f"{i}.jpg", "width": 100, "height": 80} for i in (3, 5, 9)]
     boxes = [(3, 2, [10, 10, 20, 20]), (3, 7, [40, 10, 50, 60]), (5, 7, [5, 5, 40, 40])]
-    annotations = [
-        {
-            "id": number,
-            "image_id": image,
-            "category_id": category,
-            "bbox": box,
-            "area": box[2] * box[3],
-            "iscrowd": 0,
-        }
-        for number, (image, category, box) in enumerate(boxes, start=1)
-    ]
+    annotations = coco_annotations(boxes)
     categories = [{"id": i, "name": name} for i, name in zip((2, 7, 8), CLASSES, strict=True)]
     path = tmp_path / "truth.json"
     content = {"images": images, "annotations": annotations, "categories": categories}
