@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import shutil
 import sys
@@ -93,6 +92,7 @@ def call_main(monkeypatch, capfd) -> Callable[..., tuple[int, str, str]]:
     def call(main: Callable[[], object], name: str, *arguments: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
         capfd.readouterr()
+        forget_loggers()
         with pytest.raises(SystemExit) as end:
             main()
         out, err = capfd.readouterr()
@@ -126,16 +126,17 @@ def _no_trust(monkeypatch):
 
 
 @pytest.fixture(autouse=True)
-def _no_closed_log_files():
-    """Remove closed log files from mmengine's loggers.
+def _no_old_loggers():
+    """Start every test without the loggers of earlier runners."""
+    forget_loggers()
 
-    A runner leaves a logger with its log file. uvicorn closes this file, because it calls
-    `logging.config.dictConfig`. mmengine's `init_weights` would then write to the closed file.
+
+def forget_loggers() -> None:
+    """Make mmengine create its loggers anew, as it does in a new process.
+
+    mmengine names a logger by the second in which its runner starts. Two runs in one second would
+    share a logger, which writes to the closed stderr or log file of the first one.
     """
     from mmengine.logging import MMLogger
 
-    for name in MMLogger._instance_dict:
-        logger = MMLogger.get_instance(name)
-        for handler in logger.handlers[:]:
-            if isinstance(handler, logging.FileHandler) and handler.stream is None:
-                logger.removeHandler(handler)
+    MMLogger._instance_dict.clear()

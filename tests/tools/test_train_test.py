@@ -8,7 +8,6 @@ import re
 import signal
 import subprocess
 import sys
-import uuid
 
 import pytest
 import torch
@@ -130,11 +129,6 @@ def test_checkpoints_with_code_and_damaged_ones_are_refused(refusal, tool, train
     refusal("test", config, damaged)
 
 
-def own_logger() -> str:
-    """Return an option that gives a run its own logger. Runs in the same second would share one."""
-    return f"experiment_name={uuid.uuid4()}"
-
-
 def strip_annotations(content):
     del content["annotations"]
 
@@ -158,7 +152,7 @@ def test_images_without_objects_are_detected_on_and_not_scored(
     change(content)
     file.write_text(json.dumps(content))
     out = tmp_path / "found.json"
-    options = ["--cfg-options", f"test_dataloader.dataset.type={kind}", own_logger()]
+    options = ["--cfg-options", f"test_dataloader.dataset.type={kind}"]
     code, log, err = tool(
         "test", *trained, "--data-root", images_copy, "--out", out, "--work-dir", tmp_path, *options
     )
@@ -179,9 +173,7 @@ def test_ids_that_are_text_give_the_same_scores(tool, images_copy, trained, tmp_
     content = json.loads(file.read_text())
     backend = f"test_evaluator.backend={backend}"
     arguments = ["test", *trained, "--data-root", images_copy, "--work-dir", tmp_path / "work"]
-    code, before, err = tool(
-        *arguments, "--out", tmp_path / "a.json", "--cfg-options", backend, own_logger()
-    )
+    code, before, err = tool(*arguments, "--out", tmp_path / "a.json", "--cfg-options", backend)
     assert code == 0, err
     width = len(str(len(content["images"])))  # zeros keep the order when the ids are sorted as text
     for entry in content["images"]:
@@ -192,9 +184,7 @@ def test_ids_that_are_text_give_the_same_scores(tool, images_copy, trained, tmp_
         entry["image_id"] = f"{entry['image_id']:0{width}}"
         entry["category_id"] = f"class {entry['category_id']}"
     file.write_text(json.dumps(content))
-    code, after, err = tool(
-        *arguments, "--out", tmp_path / "b.json", "--cfg-options", backend, own_logger()
-    )
+    code, after, err = tool(*arguments, "--out", tmp_path / "b.json", "--cfg-options", backend)
     assert code == 0, err
     table = re.compile(r"mAP +mAP50.*?AP by class.*?bright[^\n]*", re.DOTALL)
     assert table.search(after)[0] == table.search(before)[0]
