@@ -11,8 +11,8 @@ from pathlib import Path
 
 from mixdet import __version__
 
-# Instructions of x86 and Arm that decide how fast float32, bfloat16 and 8-bit networks run. A key
-# is a name in Linux's /proc/cpuinfo. Its value is the usual name.
+# Instructions of x86 and Arm that decide how fast float32, bfloat16 and 8-bit networks run. The
+# keys are names in Linux's /proc/cpuinfo. The values are the usual names.
 INSTRUCTIONS = {
     "avx2": "AVX2",
     "avx512f": "AVX-512",

@@ -79,7 +79,7 @@ def _escape(text: str, letters: frozenset[int]) -> str:
     if all(is_drawn) and not ESCAPE.search(text):
         return text
     if any(character.isprintable() and ord(character) not in letters for character in text):
-        warnings.warn(  # shown once: the line is always the same
+        warnings.warn(  # Python shows a warning only once per line
             "no installed font has all letters of the names, so some are drawn as escapes such as "
             r"\u732b: install a font of this script, such as one of Google's Noto fonts",
             stacklevel=1,
@@ -92,7 +92,7 @@ def _escape(text: str, letters: frozenset[int]) -> str:
 
 @lru_cache(4096)
 def _font_for(characters: frozenset[str]) -> tuple[str | None, frozenset[int]]:
-    """Return the file of a font that has ASCII and the characters, and all its code points.
+    """Return the file of a font that has ASCII and the characters, and the font's code points.
 
     If DejaVu Sans, which matplotlib ships, has the characters, it is returned. Otherwise the first
     installed font that has them is returned, or DejaVu Sans if no font has them. Without

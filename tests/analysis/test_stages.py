@@ -28,7 +28,7 @@ def test_the_sizes_of_the_stages_add_up_to_the_network(name):
 
 
 def test_the_blocks_of_mixnet_s_equal_those_of_the_paper():
-    """The blocks are those of figure 6 (a), with the resolutions for an input of 320 x 320."""
+    """The paper shows these blocks in figure 6 (a). The resolutions are for a 320 x 320 image."""
     rows = describe_stages(ROOT / "configs/ssdlite_mixnet_s_coco.py")
     body = [row[:7] for row in rows if row.name.startswith("stage")]
     assert body == [

@@ -11,7 +11,7 @@ from benchmarks.pages import BEGIN, END, insert
 def test_report_prints_and_inserts_the_tables(benchmark_command, refused_command, tmp_path):
     record = scaling.measure(1, {"kernel": {3: scaling.Setting(64, 2, 3)}})
     rest = next(part for part in record["parts"] if not part["madds"])
-    # "everything else" is 0 if the convolutions take as long as the whole network.
+    # The row "everything else" has the time 0 if the convolutions take as long as the network.
     rest["milliseconds"] = 0.0
     file, page = tmp_path / "cost.json", tmp_path / "page.md"
     file.write_text(json.dumps(record))

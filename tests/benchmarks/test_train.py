@@ -53,7 +53,7 @@ def test_both_sides_make_the_same_step(name):
 
 @pytest.mark.heavy
 @pytest.mark.parametrize("name", NETWORKS)
-def test_a_step_in_float32_rounds_no_worse_than_the_peer(name, monkeypatch):
+def test_errors_of_a_step_in_float32_are_at_most_twice_those_of_the_peer(name, monkeypatch):
     """The errors of loss and gradients against float64 are at most twice those of the peer.
 
     The peer runs in channels_last too. In this layout, the rounding error of torch's batch norm is

@@ -53,6 +53,6 @@ def test_timed_processes_of_one_group_train_the_same_weights(tmp_path):
     ):
         weights = [function(None) for function in (first, second, alone, again)]
     assert np.array_equal(weights[0], weights[1])
-    # The group averages the gradients of four images, a single process those of two.
+    # The group averages the gradients of four images. A single process averages those of two.
     assert not np.array_equal(weights[0], weights[2])
     assert np.array_equal(weights[2], weights[3])  # all start from the same weights

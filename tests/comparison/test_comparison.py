@@ -40,7 +40,7 @@ def add_what_is_not_scored(ann_file):
 
 @pytest.fixture(scope="module")
 def compared(tmp_path_factory):
-    """A comparison of two configs. Each is a row, and is trained with two seeds in parallel."""
+    """A comparison of two configs, which are its rows. Each config is trained with two seeds."""
     root = tmp_path_factory.mktemp("comparison")
     data = write_images(root / "data")
     folder = data / "annotations"

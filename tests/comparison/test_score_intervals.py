@@ -46,7 +46,7 @@ def test_pairing_removes_the_effect_of_the_seed_on_both_rows():
     assert not paired_interval(ours, by_seed(seeds[[1, 2, 0]])).separable
 
 
-def test_only_common_seeds_count_and_a_single_one_gives_an_infinite_interval():
+def test_only_common_seeds_count_and_a_single_seed_gives_an_infinite_interval():
     interval = paired_interval({0: 50.0, 1: 90.0}, {0: 40.0, 2: 0.0})
     assert interval.mean == 10
     assert math.isinf(interval.high)
@@ -63,7 +63,7 @@ def test_the_bootstrap_interval_of_many_seeds_covers_the_mean():
         interval = paired_interval(by_seed(differences), by_seed(np.zeros(12)))
         assert interval.low < interval.mean < interval.high
         covered += interval.low <= 1.0 <= interval.high
-    assert covered >= 50  # 95 % of 60 is 57, and three standard deviations less is 52
+    assert covered >= 50  # 95 % of 60 is 57. Three standard deviations below 57 is 52
 
 
 def make_truth(generator):

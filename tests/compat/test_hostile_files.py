@@ -113,7 +113,7 @@ def test_the_payload_of_a_hostile_file_never_runs(tmp_path, kind, reader, suffix
 
 
 def test_payloads_run_where_pickle_is_trusted(tmp_path):
-    """So the test above would fail if a reader trusted pickle."""
+    """The payloads above work: the test above would fail if a reader trusted pickle."""
     file, marker = tmp_path / "weights.pth", tmp_path / "marker"
     for kind in (pickle_after_torchs_magic_number, zip_as_torch_writes):
         file.write_bytes(kind(marker))

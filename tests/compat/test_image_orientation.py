@@ -23,7 +23,7 @@ def encoded(kind: str, orientation: int = 1) -> bytes:
     return file.getvalue()
 
 
-def test_the_original_does_not_turn_an_avif():
+def test_mmcvs_function_without_the_fix_does_not_turn_an_avif():
     """If this test fails, OpenCV turns AVIF images itself, and the fix can be removed."""
     content = encoded("AVIF", 6)
     assert ORIGINAL(content).shape == (12, 20, 3)

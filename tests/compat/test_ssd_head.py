@@ -1,4 +1,4 @@
-"""The patch gives mmdet's SSDHead the attribute `loss_cls`, which `predict_by_feat` reads."""
+"""MixDet's patch gives mmdet's SSDHead the attribute `loss_cls`, which `predict_by_feat` reads."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ def by_class(images, tmp_path_factory):
     return path, folder / "work" / "epoch_1.pth"
 
 
-def test_a_config_of_classes_trains_as_one_of_names(by_class, trained):
+def test_a_config_of_classes_trains_the_same_weights_as_a_config_of_names(by_class, trained):
     path, checkpoint = by_class
     assert path.read_text().count("type='") == 1, "only the type of nms is a name"
     ours, names = (torch.load(file, weights_only=True) for file in (checkpoint, trained[1]))
@@ -98,7 +98,7 @@ def test_trackers_and_mixed_precision_take_a_config_of_classes(images, tmp_path)
     assert list(tmp_path.rglob("events.out*"))
 
 
-def test_classes_in_a_config_with_a_text_base(tmp_path):
+def test_classes_in_a_config_whose_base_has_names_are_read_as_names(tmp_path):
     path = tmp_path / "child.py"
     path.write_text(
         f"_base_ = {str(config_names()['ssdlite_mixnet_s_digits'])!r}\n"

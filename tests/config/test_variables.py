@@ -20,7 +20,7 @@ SCALES = [f"{split}_dataloader.dataset.pipeline.1.scale" for split in ("train", 
 
 
 def keys_to_set(config: Path, *options: str) -> set[str]:
-    """The keys that the refusal of a config or an option says to set instead."""
+    """Return the keys that the error of a refused config or option says to set instead."""
     with pytest.raises(MixDetError, match="has no effect") as refusal:
         read_config(config, options)
     listed = str(refusal.value).partition(": set ")[2].partition(" instead")[0]

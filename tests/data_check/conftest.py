@@ -17,7 +17,7 @@ def problems_of(images_copy, tmp_path):
     """A function that changes the tiny data and config, and returns the quick check's problems.
 
     Its arguments are text to append to the config, functions that change the content of the two
-    annotation files, and the data loaders to check. The problems are returned by their code.
+    annotation files, and the data loaders to check. The result is a dict from code to problem.
     """
 
     def run(extra="", train=None, val=None, loaders=("train_dataloader", "val_dataloader")):

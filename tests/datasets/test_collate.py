@@ -81,7 +81,7 @@ class TensorPickler(pickle.Pickler):
 
 
 def test_a_batch_is_pickled_with_one_tensor_for_all_images():
-    """So a queue between processes needs one file descriptor for the images of a batch."""
+    """A queue between processes then needs only one file descriptor for the images of a batch."""
     samples = Samples([8, 8, 8])
     batch = packed_collate([samples[i] for i in range(3)])
     for key, shapes in (("inputs", [(3, 3, 8, 8)]), ("data_samples", [])):
@@ -127,7 +127,7 @@ def test_a_copy_of_a_batch_is_shallow():
     for values in batch.values():
         copied = copy.copy(values)
         assert type(copied) is type(values)
-        assert all(one is other for one, other in zip(copied, values, strict=True))
+        assert all(new is old for new, old in zip(copied, values, strict=True))
 
 
 def test_mmdets_data_preprocessor_takes_a_packed_batch():

@@ -73,9 +73,9 @@ def test_a_batch_equals_the_batch_of_mmdets_preprocessor(data, divisor, training
     before = copy.deepcopy(data)
     got = BatchedDetDataPreprocessor(**kwargs)(data, training)
     assert_same(got, DetDataPreprocessor(**kwargs)(copy.deepcopy(data), training))
-    for one, other in zip(data["data_samples"], before["data_samples"], strict=True):
-        assert one.metainfo == other.metainfo  # the given batch is unchanged
-        assert type(one.gt_instances.bboxes) is type(other.gt_instances.bboxes)
+    for sample, old_sample in zip(data["data_samples"], before["data_samples"], strict=True):
+        assert sample.metainfo == old_sample.metainfo  # the given batch is unchanged
+        assert type(sample.gt_instances.bboxes) is type(old_sample.gt_instances.bboxes)
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
@@ -102,8 +102,8 @@ def test_channels_last_images_stay_channels_last(dtype, order, special):
     assert_same(got, DetDataPreprocessor(**kwargs)(copy.deepcopy(data)), atol=2e-6)
     if "pad_size_divisor" not in special and len(kwargs["mean"]) == 3:
         assert got["inputs"].is_contiguous(memory_format=torch.channels_last)
-    for one, other in zip(data["data_samples"], before["data_samples"], strict=True):
-        assert one.metainfo == other.metainfo  # the given batch is unchanged
+    for sample, old_sample in zip(data["data_samples"], before["data_samples"], strict=True):
+        assert sample.metainfo == old_sample.metainfo  # the given batch is unchanged
     assert all(map(torch.equal, data["inputs"], before["inputs"]))
 
 

@@ -1,4 +1,4 @@
-"""Untrusted data: file names that lead out of the folder, huge images and broken images."""
+"""Names that lead out of the folder and huge images are refused. Broken images are replaced."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ def test_blocks_are_reused():
     for batch in loader():
         seen |= mapped_blocks() - others
         del batch
-    # There are two workers, and each block is replaced at most once, by one for larger images.
+    # There are two workers. Each block is replaced at most once, by a block for larger images.
     assert 0 < len(seen) <= 2 * 2 * BLOCKS_PER_WORKER < BATCHES
 
 

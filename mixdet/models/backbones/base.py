@@ -141,8 +141,8 @@ class StagedBackbone(BaseModule):
         norm_cfg: Normalization. None stands for batch norm.
         act_cfg: Activation of the stem, the head and the rows without an activation.
         residual: See `DepthwiseSeparable`.
-        init_cfg: Weight initialization. None stands for He's method, with the fan-out of one group
-            of a convolution.
+        init_cfg: Weight initialization. None stands for He's method, where the fan-out counts only
+            the output channels of one group of a convolution.
 
     Raises:
         MixDetError: If a tap or a frozen stage does not exist, or the padding is unknown.
@@ -275,7 +275,7 @@ class StagedBackbone(BaseModule):
             stage[index] = block
 
     def train(self, mode: bool = True) -> StagedBackbone:
-        """Set the mode. Frozen stages stay in evaluation mode, and batch norms if `norm_eval`."""
+        """Set the mode. Frozen stages and, with `norm_eval`, all batch norms stay in evaluation."""
         super().train(mode)
         self._freeze()
         if self.norm_eval:
@@ -290,7 +290,7 @@ class StagedBackbone(BaseModule):
                 module.eval().requires_grad_(False)
 
     def init_weights(self) -> None:
-        """Initialize by `init_cfg`. Without it, initialize as timm does for depthwise networks."""
+        """Initialize as `init_cfg` says. None means timm's method for depthwise networks."""
         if not (self.init_cfg or self.is_init):
             self.apply(_init_module)
         super().init_weights()
@@ -299,7 +299,7 @@ class StagedBackbone(BaseModule):
         own = self.state_dict(prefix=prefix)
         unbuilt = tuple(prefix + name for name in self._unbuilt)
         for key in [key for key in state_dict if key.startswith(unbuilt) and key not in own]:
-            del state_dict[key]  # `load_state_dict` made this copy of the caller's dict
+            del state_dict[key]  # the caller's dict keeps the key, since this dict is a copy
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 

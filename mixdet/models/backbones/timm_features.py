@@ -1,4 +1,4 @@
-"""A network of timm as a backbone. A config must import this file; `mixdet.plugin` does not."""
+"""A network of timm as a backbone. `mixdet.plugin` does not import this file; a config must."""
 
 from __future__ import annotations
 

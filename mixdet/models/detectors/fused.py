@@ -26,7 +26,7 @@ def fused_twin(model: BaseDetector, batch: dict) -> BaseDetector:
         The fused copy.
 
     Raises:
-        MixDetError: Fusing fails, whatever the error is, or the outputs differ.
+        MixDetError: Fusing fails with any error, or the outputs differ.
             Fusing assumes that each batch norm runs right after the convolution defined before it.
             If `forward` calls them in another order, the outputs differ.
     """

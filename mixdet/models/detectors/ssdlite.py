@@ -41,8 +41,8 @@ class SSDLite(SingleStageDetector):
             channels of the added levels as `extra_channels`, and leave out `out_channels`.
         bbox_head: Config of an SSD head. `in_channels` is filled in. In its `anchor_generator`,
             missing arguments are filled in. `strides` is `round(input_size / cells)` for each
-            level. `input_size` and `centers` are filled in if the generator takes them. The
-            `centers` are half a stride, and are left out if `center_offset` is given.
+            level. `input_size` and `centers` are filled in if the generator takes them. A center
+            is half a stride. `centers` is not filled in if `center_offset` is given.
         train_cfg: Assigner, sampler and loss settings of the head.
         test_cfg: Post-processing settings of the head.
         data_preprocessor: Config of the data preprocessor.

@@ -15,12 +15,12 @@ from mixdet.models.torch_private import AnyBatchNorm
 
 
 def can_fold(norm: nn.Module) -> bool:
-    """Tell whether a norm can be folded. timm's `BatchNormAct2d`, with an activation, cannot."""
+    """Tell whether a norm can be folded. timm's `BatchNormAct2d` cannot: it has an activation."""
     return type(norm).forward in (AnyBatchNorm.forward, nn.SyncBatchNorm.forward)
 
 
 class Layer(NamedTuple):
-    """A convolution, or a module of several side by side, with its norm and activation."""
+    """A convolution, or several in one module side by side, with the norm and the activation."""
 
     conv: nn.Module
     norm: nn.Module
@@ -59,7 +59,7 @@ class BlockLayers(NamedTuple):
         return (form.min_group_channels is not None or not grouped) and all(map(can_fold, norms))
 
     def input_sizes(self, form: FusedForm, behind_stem: bool) -> tuple[int, ...]:
-        """Return how many channels each part of the block's input gets when it is split."""
+        """Return how many channels each part of the block's input gets when the input is split."""
         if self.expand:
             return self.expand.groups(form)[0].sizes
         kernel_sizes = self.depthwise.conv.merged_kernel_sizes()
@@ -69,7 +69,7 @@ class BlockLayers(NamedTuple):
 class BranchedBlock(nn.Module):
     """A block whose depthwise convolution is split into branches.
 
-    `layouts` are those of input and output, None if not split. `tapped` splits no expansion.
+    `layouts`: of input and output, None for a whole tensor. `tapped`: the expansion stays whole.
     """
 
     def __init__(self, layers: BlockLayers, layouts: list, form: FusedForm, tapped: bool) -> None:

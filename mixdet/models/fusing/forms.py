@@ -11,11 +11,11 @@ class FusedForm(NamedTuple):
     """The settings of `fuse` that depend on the runtime. docs/fusing.md has the measurements.
 
     Attributes:
-        min_group_channels: A grouped 1x1 convolution is split by group if every group has as many
-            input and output channels. Otherwise it becomes dense. None keeps it grouped.
+        min_group_channels: A grouped 1x1 convolution is split by group if every group has at least
+            this many input and output channels. Otherwise it becomes dense. None keeps it grouped.
         min_group_channels_int8: The same for a network that is quantized to 8 bits.
-        min_part_channels: The parts of a split tensor get zeros up to this number of channels.
-        inplace: Squeeze-excite and shortcuts write over their input. Only PyTorch needs it.
+        min_part_channels: Channels of zeros fill up each part of a split tensor to this number.
+        inplace: Squeeze-excite and shortcuts write over their input. Used only for PyTorch.
     """
 
     min_group_channels: int | None = 12

@@ -32,7 +32,7 @@ class ChannelLayout:
         self.boundaries = list(accumulate(self.sizes))[:-1]  # channels at which a new part begins
 
     def locate(self, groups: ChannelLayout) -> list[Range]:
-        """Return the range of channels of each part of `groups` in this layout's joined parts."""
+        """Return where each part of `groups` lies when the parts of this layout are joined."""
         *starts, total = accumulate(self.padded_sizes, initial=0)
         parts = zip(starts, self.sizes, strict=True)
         positions = [*(start + i for start, size in parts for i in range(size)), total]
@@ -50,9 +50,9 @@ def split_by_kernel(
 ) -> ChannelLayout:
     """Split the channels of a MixConv into branches. `kernel_sizes` has one size per channel.
 
-    A branch ends at each of the `boundaries`. It also ends where the kernel size changes: at this
-    channel, or at the last multiple of `BLOCK` or boundary before it. The kernels of a branch are
-    padded with zeros to its largest one.
+    A branch ends at each of the `boundaries`. A change of the kernel size also ends a branch: at
+    the last boundary or multiple of `BLOCK` that is not after the change. The kernels of a branch
+    are padded with zeros to the size of the branch's largest kernel.
     """
     ends = {0, len(kernel_sizes), *boundaries}
     for channel, (size, following) in enumerate(pairwise(kernel_sizes), 1):

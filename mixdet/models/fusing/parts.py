@@ -32,8 +32,8 @@ class PerPart(nn.Sequential):
 class PartitionedConv2d(nn.ModuleList):
     """A convolution whose input and output may be split into parts.
 
-    A part of the output is one piece, or several concatenated pieces. A piece is the sum of the
-    convolutions of input parts, which runtimes add while they convolve. If the input has fewer
+    A part of the output is one piece, or several concatenated pieces. A piece is the sum of
+    convolutions of input parts. Runtimes add this sum while they convolve. If the input has fewer
     channels than the output, input parts are joined for one convolution, since this copies little.
     `conv` must have a bias. Its weight must be zero between different `groups`.
     """

@@ -51,7 +51,7 @@ def depthwise_conv(x: Tensor, weight: Tensor, stride: int, padding: int, channel
 
 
 def _needs_gradient(x: Tensor, weight: Tensor) -> bool:
-    """Tell whether an ordinary backward pass may follow, for `x` on a CPU in channels_last."""
+    """Tell whether `x` is on a CPU in channels_last and an ordinary backward pass may follow."""
     return (
         eager_on_cpu(x)
         and torch.is_grad_enabled()

@@ -251,8 +251,8 @@ class MixedDepthwiseConv2d(SplitConv2d):
     def merged(self) -> nn.Conv2d:
         """Make one depthwise convolution with equal outputs.
 
-        The kernels are zero-padded to the largest one. Kernels of different dilations get a common
-        dilation, with zeros between their weights. The merged convolution needs more
+        The kernels are zero-padded to the size of the largest one. Kernels of different dilations
+        get a common dilation, and zeros between their weights. The merged convolution needs more
         multiplications than the separate ones, but less memory traffic.
 
         Returns:
@@ -311,7 +311,7 @@ def merge_depthwise(convs: Sequence[DepthwiseConv2d]) -> nn.Conv2d:
 
 
 def merged_kernel_sizes(convs: Sequence[DepthwiseConv2d]) -> list[int]:
-    """Return the kernel size of each channel at the common dilation of several convolutions."""
+    """Return each channel's kernel size after all kernels got the largest common dilation."""
     dilation = _common_dilation(convs)
     return [conv.extent // dilation + 1 for conv in convs for _ in range(conv.in_channels)]
 
