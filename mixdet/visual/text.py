@@ -79,7 +79,7 @@ def _escape(text: str, letters: frozenset[int]) -> str:
     if all(is_drawn) and not ESCAPE.search(text):
         return text
     if any(character.isprintable() and ord(character) not in letters for character in text):
-        warnings.warn(  # Python shows a warning only once per line
+        warnings.warn(  # Python shows a warning only once per line of code
             "no installed font has all letters of the names, so some are drawn as escapes such as "
             r"\u732b: install a font of this script, such as one of Google's Noto fonts",
             stacklevel=1,

@@ -111,7 +111,8 @@ def test_an_unknown_key_is_refused():
 def test_a_child_config_that_sets_a_variable_without_effect_is_refused(tmp_path, text, expected):
     path = child(tmp_path, text)
     assert keys_to_set(path) == expected
-    if text != "lr = 0.1":  # no base has used it, so it may be a leftover
+    # Nothing uses lr. A base may set such a variable, but the last config may not.
+    if text != "lr = 0.1":
         assert keys_to_set(child(tmp_path, "x = 1", path)) == expected
 
 

@@ -1,4 +1,4 @@
-"""Exports refuse unsupported options and name missing packages. Files for phones are correct."""
+"""Exports refuse unsupported options and name missing packages. Phone files give ONNX's outputs."""
 
 from __future__ import annotations
 

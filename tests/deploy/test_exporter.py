@@ -164,8 +164,8 @@ def test_raw_outputs_equal_those_of_mmdets_head(name, request, monkeypatch):
         boxes, scores = raw(image)
         planes = image.permute(0, 3, 1, 2)
         for outputs in (raw.forward_one_image(image[:1]), raw.forward_planes(planes[:1].float())):
-            for one, other in zip(outputs, (boxes[:1], scores[:1]), strict=True):
-                assert torch.allclose(one, other, atol=1e-4)
+            for output, batched in zip(outputs, (boxes[:1], scores[:1]), strict=True):
+                assert torch.allclose(output, batched, atol=1e-4)
         bgr = planes.flip(1) if raw.channel_order == "RGB" else planes
         data = model.data_preprocessor({"inputs": list(bgr), "data_samples": None})
         outputs = model.bbox_head(model.extract_feat(data["inputs"]))
@@ -194,8 +194,8 @@ def test_a_single_mean_is_used_for_all_channels(mixnet):
     image = torch.randint(0, 256, (1, 160, 160, 3), dtype=torch.uint8)
     raw = RawNetwork(network)
     preprocessor.mean, preprocessor.std = (torch.full((3, 1, 1), value) for value in (127.5, 64.0))
-    for one, other in zip(raw(image), RawNetwork(network)(image), strict=True):
-        assert torch.allclose(one, other, atol=1e-4)
+    for output, expected in zip(raw(image), RawNetwork(network)(image), strict=True):
+        assert torch.allclose(output, expected, atol=1e-4)
 
 
 def test_a_network_for_8_bits_has_more_dense_convolutions(mixnet):

@@ -53,7 +53,7 @@ def test_no_written_file_names_a_folder(exported, images, trained):
         (("executorch",), ("raw",), "fp32"),
     ],
 )
-def test_no_written_file_names_a_folder_with_other_data(
+def test_no_written_file_names_a_folder_if_the_data_were_moved(
     trained, images, tmp_path, targets, kinds, precision
 ):
     """The images are in another folder than the config says, as with `--data-root`."""

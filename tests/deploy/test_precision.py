@@ -78,8 +78,8 @@ def test_convolutions_have_fewer_bits_and_outputs_are_close(reduced, exported):
 def test_openvino_keeps_some_grouped_convolutions_in_float(tmp_path):
     """Depthwise convolutions at stride 8 or more stay in float, since 8 bits would be slower.
 
-    So do grouped 1x1 convolutions that a CPU with AMX may compute wrongly in 8 bits. The network
-    has one convolution of each kind.
+    Grouped 1x1 convolutions that a CPU with AMX may compute wrongly in 8 bits stay in float too.
+    The network has one convolution of each of these two kinds.
     """
     torch.manual_seed(0)
     network = nn.Sequential(
@@ -217,7 +217,7 @@ def test_the_search_finds_the_fewest_float_blocks(allowed_drop, expected):
 
 
 def test_the_signal_to_noise_ratio_equals_a_value_computed_by_hand():
-    """One of two boxes moves by half its width. Its IoU with the original box is a third."""
+    """One of two boxes moves by half its width. The IoU of its old and its new position is 1/3."""
     boxes = np.float32([[[0, 0, 2, 2], [4, 4, 8, 8]]])
     scores = np.float32([[[0.6, 0.2], [0.1, 0.0]]])
     moved = boxes + np.float32([[[1, 0, 1, 0], [0, 0, 0, 0]]])

@@ -1,4 +1,4 @@
-"""Tests of the drawing of digit scenes."""
+"""Digit scenes depend only on their arguments, and their boxes fit the digits tightly."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Training with mixed precision on a CPU."""
+"""Mixed precision on a CPU computes in bfloat16. If bfloat16 is emulated, a warning is logged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A checkpoint of another network, or of other training settings, gives an error or a warning."""
+"""A run names the weights and the training settings that differ between it and its checkpoint."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_weights_for_other_classes_start_a_run_but_do_not_resume_one(quick, tmp_
     checkpoint = tmp_path / "two" / "work" / "epoch_1.pth"
     launch.evaluate(str(write_config(tmp_path / "same", images, extra=HOOK)), str(checkpoint))
 
-    # The data have two classes, which the data check would refuse first.
+    # The data have only two classes, so the data check would refuse the config before the hook.
     extra = THREE_CLASSES + "default_hooks['data_check'] = None\n"
     three = [write_config(tmp_path / name, images, 2, extra) for name in "ab"]
     with pytest.raises(MixDetError, match=f"does not fit the config: {FAULT}"):
@@ -88,7 +88,7 @@ def test_weights_for_other_classes_start_a_run_but_do_not_resume_one(quick, tmp_
     )
     assert torch.equal(before["backbone.second.weight"], after["backbone.second.weight"])
     name = "bbox_head.cls_convs.0.0.weight"
-    # the background counts as a class: 3 and 4 classes
+    # with the background, the networks have 3 and 4 class outputs per anchor
     assert before[name].shape[0] * 4 == after[name].shape[0] * 3
 
 

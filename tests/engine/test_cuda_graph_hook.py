@@ -65,8 +65,8 @@ def test_other_batch_sizes_and_test_steps_run_without_the_graph(model):
     model = model.cuda()
     capture(model, 4, nullcontext())
     inputs = torch.randn(2, 3, SIZE, SIZE, device="cuda")
-    for one, other in zip(model.graphed(inputs)[0], model.outputs(inputs)[0], strict=True):
-        torch.testing.assert_close(one, other)
+    for output, expected in zip(model.graphed(inputs)[0], model.outputs(inputs)[0], strict=True):
+        torch.testing.assert_close(output, expected)
     model.eval()
     with torch.no_grad():
         model.test_step(random_batch(4, SIZE))

@@ -104,7 +104,7 @@ def test_a_test_on_other_images_than_those_of_the_metric_is_refused(trained, ima
         launch.evaluate(config, str(trained[1]), cfg_options=ON_TRAINING_DATA)
 
 
-def test_the_hook_refuses_in_a_runner_too(images, tmp_path):
+def test_the_hook_refuses_wrong_data_in_mmdets_own_tools_too(images, tmp_path):
     """The hook refuses wrong data if mmdet's tools build the runner, without launch.py's check."""
     cfg = Config.fromfile(config_with(tmp_path, images))
     cfg.merge_from_dict(dict(option.split("=") for option in ON_TRAINING_DATA))
@@ -113,7 +113,8 @@ def test_the_hook_refuses_in_a_runner_too(images, tmp_path):
 
     wrong = "train_dataloader['dataset']['metainfo'] = dict(classes='dark')\n"
     cfg = Config.fromfile(config_with(tmp_path, images, wrong))
-    with pytest.raises(MixDetError, match="with a comma"):  # it must not advise 4 classes
+    # The error must not take the text 'dark' for four classes with one letter each.
+    with pytest.raises(MixDetError, match="with a comma"):
         Runner.from_cfg(cfg).train()
 
     wrong = "val_dataloader['dataset']['indices'] = []\n"

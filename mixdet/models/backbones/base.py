@@ -31,7 +31,8 @@ class Row(NamedTuple):
     Attributes:
         repeats: Number of blocks.
         kernel_sizes: Depthwise kernels, see `MixConv2d`.
-        stride: Stride of the stage's first block. All other blocks have stride 1.
+        stride: Stride of the first block, if this is the first row of a stage. All other blocks
+            have stride 1.
         expand_ratio: 1 makes a depthwise separable block. Any other number makes an inverted
             residual block, whose expansion multiplies the number of channels by this number.
         channels: Channels of the output.
@@ -275,7 +276,10 @@ class StagedBackbone(BaseModule):
             stage[index] = block
 
     def train(self, mode: bool = True) -> StagedBackbone:
-        """Set the mode. Frozen stages and, with `norm_eval`, all batch norms stay in evaluation."""
+        """Set the mode.
+
+        Frozen stages stay in evaluation mode. With `norm_eval`, so do all batch norms.
+        """
         super().train(mode)
         self._freeze()
         if self.norm_eval:

@@ -272,8 +272,8 @@ class MixConvSSDHead(SSDHead):
         if torch.compiler.is_compiling() or torch.jit.is_tracing():
             return self.prior_generator.grid_priors(shapes, device=device)
         if (shapes, device) not in self._anchors_of_size:
-            # Training may later use the anchors that were made during a test. It cannot use
-            # tensors that were made in inference mode.
+            # Training may later use the anchors that were made during a test. But training cannot
+            # use tensors that were made in inference mode.
             with torch.inference_mode(False):
                 anchors = self.prior_generator.grid_priors(shapes, device=device)
             self._anchors_of_size = {(shapes, device): anchors}

@@ -14,7 +14,7 @@ class FusedForm(NamedTuple):
         min_group_channels: A grouped 1x1 convolution is split by group if every group has at least
             this many input and output channels. Otherwise it becomes dense. None keeps it grouped.
         min_group_channels_int8: The same for a network that is quantized to 8 bits.
-        min_part_channels: Channels of zeros fill up each part of a split tensor to this number.
+        min_part_channels: Each part of a split tensor is zero-padded to this many channels.
         inplace: Squeeze-excite and shortcuts write over their input. Used only for PyTorch.
     """
 

@@ -33,7 +33,7 @@ class PartitionedConv2d(nn.ModuleList):
     """A convolution whose input and output may be split into parts.
 
     A part of the output is one piece, or several concatenated pieces. A piece is the sum of
-    convolutions of input parts. Runtimes add this sum while they convolve. If the input has fewer
+    convolutions of input parts. Runtimes sum up while they convolve. If the input has fewer
     channels than the output, input parts are joined for one convolution, since this copies little.
     `conv` must have a bias. Its weight must be zero between different `groups`.
     """
@@ -91,7 +91,7 @@ def _read(parts: Sequence[Tensor], source: Source) -> Tensor:
 
 
 def _sources(inputs: ChannelLayout, start: int, stop: int, join: bool) -> list:
-    """Return the sources of the channels [start, stop), and the weight's columns for each one."""
+    """Return the sources of the channels [start, stop), each with its columns of the weight."""
     ranges = inputs.locate(inputs)
     parts = [i for i, (first, end) in enumerate(ranges) if first < stop and start < end]
     first, end = ranges[parts[0]][0], ranges[parts[-1]][1]

@@ -26,7 +26,7 @@ from mixdet.models.torch_private import (
     silu_backward_,
 )
 
-# From this many bytes of x on, the backward pass writes the gradient of x into the buffer that
+# If x has at least this many bytes, the backward pass writes the gradient of x into the buffer that
 # holds the gradient of the batch norm's output. Only large tensors matter for peak memory.
 LARGE = 16 * 2**20
 PART = 2**20  # bytes that are written at a time

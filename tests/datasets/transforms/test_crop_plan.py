@@ -127,7 +127,7 @@ def test_plans_are_distributed_as_in_mmdet_and_wrong_settings_are_caught(coco_im
 
 
 def with_one_object(images: list[Image], low: float, high: float) -> list[Image]:
-    """Keep only the largest object of each image that fills a share of it between two limits."""
+    """Keep one object per image: the largest one whose share of the image is within the limits."""
     chosen = []
     for image in images:
         areas = np.ptp(image.boxes.reshape(-1, 2, 2), axis=1).prod(axis=1)

@@ -309,13 +309,13 @@ def test_the_seed_determines_the_sample(dataset):
         np.random.seed(seed)
         return data[3]
 
-    one, same, other = draw(1), draw(1), draw(2)
-    assert torch.equal(one["inputs"], same["inputs"])
-    boxes = [s["data_samples"].gt_instances.bboxes.tensor for s in (one, same)]
+    first, repeated, other = draw(1), draw(1), draw(2)
+    assert torch.equal(first["inputs"], repeated["inputs"])
+    boxes = [s["data_samples"].gt_instances.bboxes.tensor for s in (first, repeated)]
     assert torch.equal(*boxes)
-    assert not torch.equal(one["inputs"], other["inputs"])
+    assert not torch.equal(first["inputs"], other["inputs"])
     wanted = {"ori_shape", "img_shape", "scale_factor", "flip", "flip_direction", "img_id"}
-    assert wanted <= set(one["data_samples"].metainfo_keys())
+    assert wanted <= set(first["data_samples"].metainfo_keys())
 
 
 MMDET = [
