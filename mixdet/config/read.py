@@ -71,7 +71,7 @@ def load_config(
 ) -> Config:
     """Read a config as `read_config` does, and apply the options that training and testing share.
 
-    `SettingsCheckHook` is added to the default hooks of configs that do not list it.
+    `DataCheckHook` and `SettingsCheckHook` become default hooks unless the config sets them.
 
     Args:
         path: As for `read_config`.
@@ -108,7 +108,7 @@ def require(config: str, cfg: Config, *keys: str) -> None:
     """
     missing = [key for key in keys if cfg.get(key) is None]
     if missing:
-        raise MixDetError(f"{config}: it lacks {', '.join(missing)}, which the run needs: add it")
+        raise MixDetError(f"{config}: the run needs {', '.join(missing)}: add this to the config")
 
 
 def _check_variables(cfg: Config, file: Path) -> None:

@@ -192,7 +192,7 @@ def _check_images(
             text += f", so its ids belong to other images: {remedy}"
             problems += problem_list("metric_of_other_images", ERROR, name, text, 1)
         elif share < 1:
-            text += f": if they should be, {remedy}"
+            text += f": if this is a mistake, {remedy}"
             problems += problem_list("metric_differs", WARNING, name, text, 1)
     return problems
 

@@ -77,7 +77,7 @@ PURPOSES = {
     "model.tflite": "LiteRT",
     "model.pte": "ExecuTorch",
     "model.safetensors": "torch: the checkpoint's weights",
-    MANIFEST: "everything needed to use the files",
+    MANIFEST: "class names, input format, thresholds and anchors",
 }
 
 

@@ -90,7 +90,7 @@ class RawNetwork(nn.Module):
         ]
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Detect in images.
+        """Detect objects in images.
 
         Args:
             image: (N, H, W, 3) uint8, with channels in `channel_order`.
