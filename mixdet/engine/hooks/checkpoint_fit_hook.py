@@ -33,8 +33,8 @@ class CheckpointFitHook(Hook):
     """Refuse to resume or to test with weights that do not match the model.
 
     mmengine loads the weights that match, and only logs the others. If a training run starts from
-    weights (`load_from`), these may differ from the model's, for example in the number of classes.
-    The hook then logs a warning that names the difference. When a run is resumed, the hook also
+    weights (`load_from`), their number of classes may differ from the model's, for example. The
+    hook then logs a warning that names the difference. When a run is resumed, the hook also
     warns about settings that differ from the checkpoint's config.
     """
 
