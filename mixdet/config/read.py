@@ -25,7 +25,7 @@ __all__ = ["load_config", "read_config"]
 # None. mmengine fails if any other hook is None, so `load_config` removes these hooks.
 DEFAULT_HOOKS = "runtime_info", "timer", "sampler_seed", "logger", "param_scheduler", "checkpoint"
 
-MAX_LISTED_KEYS = 8  # in a message
+MAX_LISTED_KEYS = 8  # largest number of keys that a message lists
 
 
 def read_config(path: str | os.PathLike, cfg_options: Sequence[str] = ()) -> Config:

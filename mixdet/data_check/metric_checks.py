@@ -132,7 +132,7 @@ def _check_truth(
             WARNING,
             used.name,
             f"images of {key} that the data set does not yield; CocoMetric counts their objects as "
-            "missed: use CocoDetectionMetric, or a file of only the images that are yielded",
+            "missed: use CocoDetectionMetric, or a file without these images",
             len(unseen),
             (Example(str(image.get("file_name"))) for image in unseen),
         )

@@ -28,7 +28,7 @@ from mixdet.inference.inputs import InputFiles, describe, find_inputs
 from mixdet.inference.results import DiskError, ResultFiles, result_files
 from mixdet.inference.videos import VideoReader, VideoWriter
 
-MAX_LISTED_FAULTS = 5  # in the message at the end of a run
+MAX_LISTED_FAULTS = 5  # largest number of faults that the message at the end of a run lists
 
 
 def predict_files(

@@ -101,7 +101,7 @@ def omp_num_threads() -> int | None:
 
 def _after_fork_in_child() -> None:
     _used_before_fork.update(name for name in SHARED_THREADS if name in sys.modules)
-    for call in _calls:  # one more reference, so that it is never freed
+    for call in _calls:  # add a reference, so that Python never frees the network
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(call))
 
 

@@ -82,7 +82,7 @@ def _log_changes(runner: Runner, checkpoint: dict) -> None:
             more = len(settings) - MAX_NAMED_CHANGES
             more = f" and {more} more" if more > 0 else ""
             runner.logger.warning(f"{message}: {', '.join(settings[:MAX_NAMED_CHANGES])}{more}")
-    if without_effect:  # reset them, since the next checkpoint contains this config
+    if without_effect:  # reset these settings, since the next checkpoint contains this config
         current, restored = runner.cfg.optim_wrapper, earlier.get("optim_wrapper") or {}
         runner.cfg.optim_wrapper = {
             **{k: value for k, value in current.items() if k not in RESTORED_OPTIM_WRAPPER_KEYS},

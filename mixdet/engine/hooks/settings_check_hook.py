@@ -106,7 +106,7 @@ def _check_monitors(runner: Runner, monitors: list[tuple[str, str]]) -> None:
     evaluator = runner.val_loop.evaluator
     names: list[str] = []
     unknown: list[str] = []  # a name that contains one of these parts may be a metric too
-    # mmdet's `MultiDatasetsEvaluator` puts the name of the data set before those of the metric
+    # mmdet's `MultiDatasetsEvaluator` puts the name of the data set before each name of a metric
     prefixes = getattr(evaluator, "dataset_prefixes", None)
     for index, metric in enumerate(evaluator.metrics):
         prefix = f"{prefixes[index]}/" if prefixes else ""
