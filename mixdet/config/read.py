@@ -108,7 +108,10 @@ def require(config: str, cfg: Config, *keys: str) -> None:
     """
     missing = [key for key in keys if cfg.get(key) is None]
     if missing:
-        raise MixDetError(f"{config}: the run needs {', '.join(missing)}: add this to the config")
+        raise MixDetError(
+            f"{config}: the config lacks {', '.join(missing)}, which the run needs: add what is "
+            "missing"
+        )
 
 
 def _check_variables(cfg: Config, file: Path) -> None:
