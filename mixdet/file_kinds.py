@@ -28,8 +28,8 @@ FIRST_BYTES = {
     b"7z\xbc\xaf\x27\x1c": "a 7z archive: unpack it",
     b"Rar!": "a RAR archive: unpack it",
     b"\x89HDF": "an HDF5 file, as Keras writes it: name a checkpoint of torch",
-    b"\x89PNG": "an image: name the checkpoint first",
-    b"\xff\xd8\xff": "an image: name the checkpoint first",
+    b"\x89PNG": "an image: name the checkpoint before the images",
+    b"\xff\xd8\xff": "an image: name the checkpoint before the images",
     b"%PDF": "a PDF: name a checkpoint",
 }
 

@@ -40,7 +40,7 @@ from mixdet.errors import MixDetError
 from mixdet.file_kinds import other_kind
 
 _mmengine_trusts = False  # whether mmengine's own loader may run code; `trust_checkpoints` sets it
-_reported: set[str] = set()  # places in checkpoints whose omission has been logged
+_reported: set[str] = set()  # places of left-out values that have been logged already
 
 MapLocation = str | torch.device | Callable | dict | None
 _PLAIN_TYPES = (str, int, float, bool, complex, bytes, bytearray, type(None))
@@ -113,7 +113,8 @@ def _plain_mapping(value: Mapping, where: str) -> dict:
             if not callable(item) and place not in _reported:
                 _reported.add(place)
                 print_log(
-                    f"{error} ({type(item).__name__}) is no plain value: left out of checkpoints",
+                    f"{error} ({type(item).__name__}) is left out of checkpoints: it is neither a "
+                    "tensor nor a plain Python value",
                     logger="current",
                     level=logging.WARNING,
                 )
@@ -141,7 +142,7 @@ def _restore(checkpoint: dict, trust: bool) -> None:
 
 
 def save(checkpoint: Any, file: Any, **kwargs: Any) -> None:
-    """Save the plain form of `checkpoint` with `torch.save`."""
+    """Save a copy of `checkpoint`, made by `to_plain`, with `torch.save`."""
     torch.save(to_plain(checkpoint), file, **kwargs)
 
 
@@ -210,7 +211,7 @@ def _refusal(name: str, error: Exception) -> str:
 
 
 def _load_for_mmengine(file: Any, map_location: MapLocation = None, **_: Any) -> dict:
-    """Call `load` in place of `torch.load`, with the trust that `trust_checkpoints` sets."""
+    """Call `load` instead of `torch.load`. Code can run only after `trust_checkpoints`."""
     return load(file, map_location, _mmengine_trusts)
 
 

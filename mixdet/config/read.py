@@ -25,7 +25,7 @@ __all__ = ["load_config", "read_config"]
 # None. mmengine fails if any other hook is None, so `load_config` removes these hooks.
 DEFAULT_HOOKS = "runtime_info", "timer", "sampler_seed", "logger", "param_scheduler", "checkpoint"
 
-MAX_LISTED_KEYS = 8  # in a message
+MAX_LISTED_KEYS = 8  # largest number of keys that a message lists
 
 
 def read_config(path: str | os.PathLike, cfg_options: Sequence[str] = ()) -> Config:
@@ -71,7 +71,7 @@ def load_config(
 ) -> Config:
     """Read a config as `read_config` does, and apply the options that training and testing share.
 
-    `SettingsCheckHook` is added to the default hooks of configs that do not list it.
+    `DataCheckHook` and `SettingsCheckHook` become default hooks unless the config sets them.
 
     Args:
         path: As for `read_config`.
@@ -108,7 +108,10 @@ def require(config: str, cfg: Config, *keys: str) -> None:
     """
     missing = [key for key in keys if cfg.get(key) is None]
     if missing:
-        raise MixDetError(f"{config}: it lacks {', '.join(missing)}, which the run needs: add it")
+        raise MixDetError(
+            f"{config}: the config lacks {', '.join(missing)}, which the run needs: add what is "
+            "missing"
+        )
 
 
 def _check_variables(cfg: Config, file: Path) -> None:

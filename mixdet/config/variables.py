@@ -100,13 +100,13 @@ def keys_instead_of(option: str, cfg: Config, before: Config, file: Path) -> lis
 def _keys_instead(
     key: Key, cfg: Config, before: Config, sources: Sequence[Source]
 ) -> tuple[list[str], list[str]]:
-    """Find the keys of values that do not follow a new value of a variable.
+    """Find the keys of values that a new value of a variable should change, but does not.
 
     Returns:
         Two lists. The first has the keys of the values that were computed from the variable and
         have not changed since. A config that mmengine has dumped computes nothing, so values equal
-        to the old value of the variable are listed too. The second has the keys of values that have
-        the name of the variable, and not its new value.
+        to the old value of the variable are listed too. The second has the keys that end in the
+        name of the variable and have another value than the variable's new one.
     """
     (variable, *_), rest = key, key[1:]
     old, new = before.get(variable), cfg.get(variable)
@@ -177,7 +177,7 @@ def _read_bases(source: Source) -> Config:
 
 
 def _read_sources(file: Path) -> list[Source]:
-    """Read a config file and its bases. The order is that in which mmengine reads the files."""
+    """Read a config file and its bases, in the same order as mmengine reads them."""
     source, sources = _read_source(file), {}
     for base in source.bases:
         sources |= {base_source.path: base_source for base_source in _read_sources(base)}

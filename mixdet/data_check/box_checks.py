@@ -89,7 +89,8 @@ def check_boxes(split: Split) -> list[Problem]:
             NOTE if split.is_normalized else WARNING,
             "boxes marked `ignore`; "
             + (
-                "they are no objects in training, and neither counted nor punished in evaluation"
+                "training takes them for neither objects nor background, and evaluation counts "
+                "neither them nor the detections of them"
                 if split.is_normalized
                 else "mmdet's CocoDataset takes them for background: use SafeCocoDataset"
             ),

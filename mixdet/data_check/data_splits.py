@@ -81,7 +81,7 @@ class Split:
 
     @cached_property
     def boxes(self) -> np.ndarray:
-        """(n, 4) unchanged `bbox` of each annotation. A row is NaN if not four finite numbers."""
+        """(n, 4) unchanged `bbox` of each annotation. If it is not four finite numbers, NaN."""
         return finite_rows([annotation.get("bbox") for annotation in self.annotations], 4)
 
     @cached_property
@@ -148,9 +148,9 @@ def read_splits(cfg: Config, loaders: tuple[str, ...] = LOADERS) -> list[Split]:
 
 
 def registered(registry: Registry, name: str | type) -> type:
-    """Return the class with the name in `type` of a config, or `object` if there is none.
+    """Return the class that a config gives as `type`, by its name or as the class itself.
 
-    A `type` may also be the class itself.
+    If no class of this name is registered, return `object`.
     """
     return name if isinstance(name, type) else registry.get(name) or object
 

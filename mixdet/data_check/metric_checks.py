@@ -132,7 +132,7 @@ def _check_truth(
             WARNING,
             used.name,
             f"images of {key} that the data set does not yield; CocoMetric counts their objects as "
-            "missed: use CocoDetectionMetric, or a file of only the images that are yielded",
+            "missed: use CocoDetectionMetric, or a file without these images",
             len(unseen),
             (Example(str(image.get("file_name"))) for image in unseen),
         )
@@ -192,7 +192,7 @@ def _check_images(
             text += f", so its ids belong to other images: {remedy}"
             problems += problem_list("metric_of_other_images", ERROR, name, text, 1)
         elif share < 1:
-            text += f": if they should be, {remedy}"
+            text += f": if this is a mistake, {remedy}"
             problems += problem_list("metric_differs", WARNING, name, text, 1)
     return problems
 

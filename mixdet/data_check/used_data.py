@@ -151,7 +151,7 @@ def _without_transforms(dataset_cfg) -> dict | None:
     if not issubclass(dataset_class, (CocoDataset, XMLDataset)) or is_remote(plain):
         return None
     if getattr(dataset_class, "makes_its_data", False) and is_distributed():
-        return None  # all processes have to build it together
+        return None  # all processes have to build this data set together
     return {**plain, "serialize_data": False, "lazy_init": False}
 
 

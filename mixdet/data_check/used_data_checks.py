@@ -84,7 +84,7 @@ def check_left_out(split: Split, used: UsedData) -> list[Problem]:
         "left_out_images",
         level,
         used.name,
-        f"images that are left out of {len(split.images):,}: {text}{remedy}",
+        f"images that are left out, of {len(split.images):,} in the file: {text}{remedy}",
         len(left_out),
         (Example(str(image.get("file_name")), split.path(image)) for image in left_out),
     )
@@ -115,7 +115,7 @@ def check_objects(split: Split, used: UsedData) -> list[Problem]:
     purpose = "to learn from" if used.is_training else "to be found"
     if lost and not with_objects:
         total = sum(lost.values(), Counter())
-        text = f"no object {purpose}: {_describe(total)}; correct the boxes that are one object"
+        text = f"no object {purpose}: {_describe(total)}; correct the boxes of real objects"
         level = NOTE if used.name == "test" else ERROR
         return problem_list("no_objects", level, used.name, text, 1)
     return problem_list(

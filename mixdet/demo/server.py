@@ -114,8 +114,8 @@ def _load_detectors(
     for model in models:
         name = "/".join(Path(model).resolve().parts[-2:])
         # `runtime` is for folders only. If no model is a folder, `Detector` refuses `runtime`.
-        runs_it = model in folders or not folders
-        detector = Detector(model, runtime=runtime if runs_it else None, threads=threads)
+        gets_runtime = model in folders or not folders
+        detector = Detector(model, runtime=runtime if gets_runtime else None, threads=threads)
         detectors[name if name not in detectors else str(model)] = detector
     return detectors
 

@@ -77,7 +77,7 @@ PURPOSES = {
     "model.tflite": "LiteRT",
     "model.pte": "ExecuTorch",
     "model.safetensors": "torch: the checkpoint's weights",
-    MANIFEST: "everything needed to use the files",
+    MANIFEST: "class names, input format, thresholds and anchors",
 }
 
 
@@ -133,9 +133,9 @@ def _notes(manifest: dict[str, Any]) -> list[str]:
     ]
     if "refused" in manifest:
         notes.append(f"**Do not use these files.** {manifest['refused']}.")
-    # A block is a group of layers. Blocks that would lose too much mAP in INT8 stay in float.
+    # Blocks that would lose too much mAP in INT8 stay in float.
     notes += [
-        f"Blocks in float for {target}: {', '.join(blocks) or 'none'}."
+        f"Blocks (groups of layers) in float for {target}: {', '.join(blocks) or 'none'}."
         for target, blocks in manifest.get("float_layers", {}).items()
     ]
     return notes

@@ -127,7 +127,8 @@ class Int8Writer:
                     ratios[block] = signal_to_noise(float_outputs, _outputs(path, inputs))
             self._ranking = sorted(ratios, key=ratios.__getitem__)
             for block in self._ranking:
-                print(f"only {block} in 8 bits: {ratios[block]:.1f} dB", flush=True)
+                decibels = f"{ratios[block]:.1f} dB"
+                print(f"signal-to-noise ratio with only {block} in 8 bits: {decibels}", flush=True)
         return self._ranking
 
     def _mean_ap(self, target: str, folder: Path) -> float:

@@ -22,7 +22,7 @@ def without_folders(value: Any) -> Any:
 
     Args:
         value: A text, or any nesting of dicts, lists and tuples that may hold texts. Other values
-            are returned as they are.
+            are returned unchanged.
     """
     if isinstance(value, dict):
         return {without_folders(key): without_folders(item) for key, item in value.items()}

@@ -90,7 +90,7 @@ class RawNetwork(nn.Module):
         ]
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Detect in images.
+        """Detect objects in images.
 
         Args:
             image: (N, H, W, 3) uint8, with channels in `channel_order`.
@@ -223,4 +223,4 @@ def pipeline_input_wh(pipeline: Sequence[dict]) -> tuple[int, int]:
 def _scale_weights(stem: nn.Module, scale: Tensor) -> None:
     """Multiply a stem's weights by factors (3, 1, 1), instead of multiplying the stem's input."""
     for conv in (module for module in stem.modules() if isinstance(module, nn.Conv2d)):
-        conv.weight.mul_(scale)  # in place: a fused network has no gradients
+        conv.weight.mul_(scale)  # allowed in place, since a fused network needs no gradients

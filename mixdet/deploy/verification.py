@@ -138,7 +138,7 @@ def detect_reference(trained: TrainedNetwork, data_root: str | None = None) -> R
 def verify(
     folder: str | os.PathLike, reference: ReferenceDetections, runtime: str | None = None
 ) -> VerificationReport:
-    """Compare an exported folder with its detector in PyTorch, box for box and in mAP.
+    """Compare an exported folder with its detector in PyTorch, by their boxes and their mAP.
 
     Args:
         folder: The folder.

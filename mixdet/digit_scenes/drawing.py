@@ -82,7 +82,7 @@ class Scene(NamedTuple):
 
 @functools.cache
 def load_photographs() -> dict[str, np.ndarray]:
-    """Load the photographs by name, (H, W, 3) uint8, RGB, from the two installed packages."""
+    """Load the photographs by name, (H, W, 3) uint8, RGB, from scikit-learn and scikit-image."""
     import skimage.data
     from sklearn.datasets import load_sample_image
 

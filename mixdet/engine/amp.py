@@ -48,7 +48,7 @@ class CpuAmpOptimWrapper(OptimWrapper):
 
 
 def cpu_has_bfloat16() -> bool:
-    """Return whether torch finds bfloat16 instructions. Old torch versions check x86 CPUs only."""
+    """Return whether torch finds bfloat16 instructions. Old torch versions know x86 only."""
     if hasattr(torch.cpu, "get_capabilities"):
         capabilities = torch.cpu.get_capabilities()
         names = ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16")

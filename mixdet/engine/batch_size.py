@@ -6,10 +6,10 @@ from mmengine.runner import Runner
 
 
 def accumulated_batches(runner: Runner) -> int:
-    """Return over how many batches a run accumulates gradients before a step of the optimizer.
+    """Return the number of batches whose gradients are accumulated for one step of the optimizer.
 
     Args:
-        runner: The runner. Its optimizer wrapper may be built already or not.
+        runner: The runner. Its optimizer wrapper may be a config that is not built yet.
     """
     wrapper = runner.optim_wrapper
     if isinstance(wrapper, dict):

@@ -1,4 +1,4 @@
-"""Log a training to MLflow, W&B or TensorBoard too."""
+"""Also log a training to MLflow, W&B or TensorBoard."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def _known_to_mlflow(name: str) -> str:
 
 
 def add_trackers(cfg: Config, names: Sequence[str]) -> None:
-    """Add trackers to the visualizer of a config. A tracker that the config has already is kept.
+    """Add trackers to the visualizer of a config. A tracker that the config already has is kept.
 
     Args:
         cfg: The config, with its `work_dir`. It is changed in place.
@@ -86,5 +86,6 @@ def _set_mlflow_store(backend: dict, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         backend["tracking_uri"] = f"sqlite:///{folder / 'mlflow.db'}"
         backend.setdefault("artifact_location", (folder / "mlflow_artifacts").as_uri())
-    # An experiment keeps the folder of its artifacts, so do not use MLflow's default experiment.
+    # An experiment keeps the artifact folder that it was created with. MLflow's default experiment
+    # exists already, so another one is used.
     backend.setdefault("exp_name", os.environ.get("MLFLOW_EXPERIMENT_NAME", "mixdet"))

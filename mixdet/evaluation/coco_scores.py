@@ -244,7 +244,7 @@ def make_evaluator(
 
 
 def sorted_ids(ids: Iterable[int | str]) -> list[int | str]:
-    """Return different ids in ascending order, numbers before text."""
+    """Return the ids in ascending order and without duplicates. Numbers come before text."""
     return sorted(set(ids), key=lambda number: (isinstance(number, str), number))
 
 

@@ -18,8 +18,8 @@ from mixdet.evaluation.coco_scores import BACKENDS, BoxScores, load_coco, score_
 class ScoredData:
     """The annotations, the classes and the images of an evaluation.
 
-    The metric, the intervals of a comparison, the contact sheets and the reports all use this
-    class, so that they count the same boxes.
+    The metric, the confidence intervals of a comparison, the contact sheets and the reports all use
+    this class, so that they count the same boxes.
 
     Attributes:
         annotations: The annotations of the whole file, from `load_coco`.

@@ -57,7 +57,7 @@ def _edited(edits: bytes) -> int:
     total = 0
     for start in range(8, len(edits) - 2 * width, 2 * width + 4):
         media_time = edits[start + width : start + 2 * width]
-        if media_time != b"\xff" * width:  # -1 is a pause
+        if media_time != b"\xff" * width:  # a media time of -1 marks a pause
             total += int.from_bytes(edits[start : start + width], "big")
     return total
 

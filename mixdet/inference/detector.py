@@ -94,7 +94,7 @@ class Detector:
         threads: int | None = None,
     ) -> None:
         if threads is not None and threads < 1:
-            raise MixDetError(f"threads={threads}: give a number from 1 on")
+            raise MixDetError(f"threads={threads}: give 1 or more")
         # A `TrainedNetwork` or an `ExportedNetwork`. Both have the attribute `classes`. A call with
         # a list of RGB arrays returns boxes (n, 4), scores (n,) and labels (n,) for each array
         self._network: Any
@@ -137,16 +137,16 @@ class Detector:
     def __call__(
         self, images: Any, *, score_thr: float = 0.0, batch_size: int = 8
     ) -> Detections | list[Detections]:
-        """Detect in one image, or in each image of a list.
+        """Detect objects in one image, or in each image of a list.
 
         Args:
             images: An image, or a list of images. An image is a path, an array or a PIL image, as
                 `mixdet.images.as_rgb` takes it.
             score_thr: Leave out detections with a lower score. The threshold of the config is
                 applied first.
-            batch_size: Number of images computed at a time. With 8 or more and a folder exported
-                with `--kind raw`, OpenVINO computes eight images at once, which is faster. The
-                first call with eight images is slow, because it compiles the network.
+            batch_size: Number of images computed at a time. If it is 8 or more and the folder was
+                exported with `--kind raw`, OpenVINO computes eight images at once. This is faster.
+                The first call with eight images is slow, because it compiles the network.
 
         Returns:
             `Detections` for an image, or a list of `Detections` for a list of images.

@@ -16,7 +16,7 @@ from mixdet.inference.results import write_error
 MAX_SIDES = {".jpeg": 65_500, ".jpg": 65_500, ".webp": 16_383}  # longest side that a format allows
 JPEG_OPTIONS, WEBP_OPTIONS = [cv2.IMWRITE_JPEG_QUALITY, 92], [cv2.IMWRITE_WEBP_QUALITY, 92]
 OPTIONS = {".jpeg": JPEG_OPTIONS, ".jpg": JPEG_OPTIONS, ".webp": WEBP_OPTIONS}
-MIN_SIZE = 480  # images with a shorter longest side are enlarged, so that the names are readable
+MIN_SIZE = 480  # a smaller image is enlarged to this longer side, so that names are readable
 
 
 def draw(image: np.ndarray, detections: Detections) -> np.ndarray:
@@ -38,7 +38,7 @@ def draw(image: np.ndarray, detections: Detections) -> np.ndarray:
 
 
 def _draw_with_opencv(image: np.ndarray, detections: Detections) -> np.ndarray:
-    """Draw the same with OpenCV. OpenCV 4 replaces each character beyond ASCII by `?`."""
+    """Draw boxes without Pillow. OpenCV 4 replaces each character beyond ASCII by `?`."""
     scale = max(1.0, MIN_SIZE / max(image.shape[:2]))
     size = [max(1, round(side * scale)) for side in image.shape[1::-1]]
     canvas = np.ascontiguousarray(cv2.resize(image, size, interpolation=cv2.INTER_CUBIC))
@@ -49,8 +49,8 @@ def _draw_with_opencv(image: np.ndarray, detections: Detections) -> np.ndarray:
         # Steps of the golden ratio give neighboring labels different hues
         color = [round(255 * part) for part in colorsys.hsv_to_rgb(label * 0.618034 % 1, 0.85, 1)]
         cv2.rectangle(canvas, (x1, y1), (x2 - 1, y2 - 1), color, thickness)
-        line = round(34 * font_scale)  # pixels of a line of text
-        place = x1, (y1 if y1 > line else min(y2 + line, size[1])) - 4
+        text_height = round(34 * font_scale)
+        place = x1, (y1 if y1 > text_height else min(y2 + text_height, size[1])) - 4
         text = f"{name} {score:.2f}"
         cv2.putText(
             canvas, text, place, cv2.FONT_HERSHEY_SIMPLEX, font_scale, color, 1, cv2.LINE_AA

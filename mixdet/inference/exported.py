@@ -22,7 +22,7 @@ from mixdet.inference.runtimes import RUNTIME_FILES, RUNTIME_PACKAGES, load
 
 
 class ExportedFile:
-    """An exported network file on its runtime.
+    """A network file of an exported folder, loaded by its runtime.
 
     Pre- and post-processing follow the manifest, `mixdet.json`.
 
@@ -61,7 +61,7 @@ class ExportedFile:
         check_metadata(folder, model.name, manifest, self._loaded.metadata)
 
     def __call__(self, images: Sequence[np.ndarray]) -> list[tuple[np.ndarray, ...]]:
-        """Detect in RGB images (H, W, 3).
+        """Detect objects in RGB images (H, W, 3).
 
         Returns:
             For each image: boxes (n, 4) as (x1, y1, x2, y2) in pixels of the image, scores (n,) and
@@ -171,7 +171,7 @@ def suppress(
     Args:
         boxes: (A, 4), (x1, y1, x2, y2) in pixels of the network's input.
         scores: (A, classes).
-        scale: (4,), the factors from the image to the network's input for x1, y1, x2 and y2.
+        scale: (4,), for x1, y1, x2 and y2: pixels of the network's input per pixel of the image.
         manifest: The content of `mixdet.json`. Only `levels` and `postprocess` are read.
 
     Returns:

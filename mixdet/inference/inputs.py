@@ -42,8 +42,8 @@ class InputFiles:
     Attributes:
         images: Pairs of an image and the file to write.
         videos: Pairs of a video or the number of a camera, and the file to write.
-        passed_over: Suffixes that are neither of images nor of videos, with the number of skipped
-            files in the input folders.
+        passed_over: Number of files in the input folders that were skipped, by suffix. Their
+            suffixes belong to neither images nor videos.
         faults: One line for each folder that cannot be read.
     """
 
@@ -135,7 +135,7 @@ def _list_files(path: Path, out: Path, input_files: InputFiles) -> list[Path]:
 
 
 def _walk(folder: Path, out: Path, faults: list[str]) -> Iterator[Path]:
-    """Yield the files in a folder, in its subfolders, and where linked subfolders lead to.
+    """Yield the files in a folder, in its subfolders, and in the folders that its links point to.
 
     Each folder is visited once. A folder inside `folder` is visited by its own path, not through a
     link. A link to `folder` or to one of its parents is not followed.

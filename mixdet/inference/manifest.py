@@ -172,7 +172,7 @@ def check_metadata(
     def refuse(key: str, value: Any, remedy: str) -> None:
         raise MixDetError(f"{folder / MANIFEST}: {key} is {value}, but {file} has {remedy}")
 
-    again = "or change the config and export again"
+    or_export = "or change the config and export again"
     if (kind := metadata.get("kind", manifest["kind"])) != manifest["kind"]:
         refuse("kind", manifest["kind"], f"{kind}: write {kind}")
     channels = metadata.get("input", {}).get("channels", manifest["input"]["channels"])
@@ -191,8 +191,8 @@ def check_metadata(
     post = manifest["postprocess"]
     for key, value in metadata.get("postprocess", {}).items():
         if key == "score_thr" and post[key] < value:
-            refuse(f"postprocess.{key}", post[key], f"{value}: write {value} or more, {again}")
+            refuse(f"postprocess.{key}", post[key], f"{value}: write {value} or more, {or_export}")
         elif key == "max_per_img" and not 0 <= post[key] <= value:
-            refuse(f"postprocess.{key}", post[key], f"{value}: write {value} or less, {again}")
+            refuse(f"postprocess.{key}", post[key], f"{value}: write {value} or less, {or_export}")
         elif key not in ("score_thr", "max_per_img") and post[key] != value:
-            refuse(f"postprocess.{key}", post[key], f"{value}: write {value}, {again}")
+            refuse(f"postprocess.{key}", post[key], f"{value}: write {value}, {or_export}")

@@ -28,7 +28,7 @@ from mixdet.inference.inputs import InputFiles, describe, find_inputs
 from mixdet.inference.results import DiskError, ResultFiles, result_files
 from mixdet.inference.videos import VideoReader, VideoWriter
 
-MAX_LISTED_FAULTS = 5  # in the message at the end of a run
+MAX_LISTED_FAULTS = 5  # largest number of faults that the message at the end of a run lists
 
 
 def predict_files(
@@ -40,12 +40,12 @@ def predict_files(
     batch_size: int = 8,
     frames: int | None = None,
 ) -> list[dict[str, Any]]:
-    """Detect in images, videos, folders and cameras, draw the detections, and write JSON files.
+    """Detect objects in images, videos and cameras, draw the detections, and write JSON files.
 
     Args:
         detector: The detector.
-        inputs: Files, folders and numbers of cameras. Folders are searched with their subfolders,
-            linked ones too.
+        inputs: Files, folders and numbers of cameras. A search of a folder includes its subfolders
+            and linked folders.
         out: Folder for the drawn images, the drawn videos and the JSON files.
         score_thr: Leave out detections with a lower score.
         batch_size: Number of images computed at a time.
@@ -106,7 +106,7 @@ def predict_video(
     frames: int | None = None,
     record: Callable[[dict[str, Any]], None] | None = None,
 ) -> list[dict[str, Any]]:
-    """Detect in every frame, and write the frames with boxes to a video of the same frame rate.
+    """Detect objects in every frame, and write the frames with boxes to a video of the same rate.
 
     A camera is read one frame at a time, until Ctrl-C or until `frames` are read.
 
@@ -188,7 +188,7 @@ def _batches(items: Iterable, size: int) -> Iterator[list]:
 
 
 def _progress(total: int | None, unit: str, name: str | None = None) -> Any:
-    """Return a progress bar of tqdm, or one that shows nothing where tqdm is not installed."""
+    """Return a progress bar of tqdm. If tqdm is not installed, the bar shows nothing."""
     try:
         from tqdm import tqdm
     except ModuleNotFoundError:

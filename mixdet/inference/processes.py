@@ -21,8 +21,8 @@ from mixdet.errors import MixDetError
 
 # Packages that compute with OpenMP, which works with one thread in a fork
 OPENMP = ("torch", "ncnn")
-# Packages whose threads serve all networks of a process. OpenVINO keeps those of freed networks for
-# later ones
+# Packages whose threads serve all networks of a process. OpenVINO keeps the threads of a freed
+# network for later networks
 SHARED_THREADS = (*OPENMP, "openvino")
 SPAWN = "start this process with multiprocessing.get_context('spawn')"
 
@@ -76,7 +76,7 @@ def usable_threads(package: str, threads: int | None) -> int | None:
 
     Raises:
         MixDetError: This is a fork whose parent has imported the package, and the package cannot
-            compute here, or not with as many threads.
+            compute here, or cannot use this many threads here.
     """
     if package not in _used_before_fork:
         return threads
@@ -101,7 +101,7 @@ def omp_num_threads() -> int | None:
 
 def _after_fork_in_child() -> None:
     _used_before_fork.update(name for name in SHARED_THREADS if name in sys.modules)
-    for call in _calls:  # one more reference, so that it is never freed
+    for call in _calls:  # add a reference, so that Python never frees the network
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(call))
 
 

@@ -1,4 +1,4 @@
-"""Write the predictions of a run, each one at once, and all of them as a list at the end."""
+"""Write each prediction of a run at once, and the list of all predictions at the end."""
 
 from __future__ import annotations
 
@@ -63,14 +63,14 @@ class ResultFiles:
         Raises:
             DiskError: The entry cannot be written, for example because the disk is full.
         """
-        whole = self._lines.tell()
+        line_start = self._lines.tell()
         line = json.dumps(entry).encode() + b"\n"
         try:
             while line:  # on a disk that is nearly full, a part of the line is written
                 line = line[self._lines.write(line) :]
         except OSError as error:
             with suppress(OSError):
-                self._lines.truncate(whole)
+                self._lines.truncate(line_start)
             raise DiskError(str(write_error(self.path, error))) from error
         self.entries.append(entry)
 

@@ -89,7 +89,7 @@ class TrainedNetwork:
         self._to_fuse = fuse and isinstance(model, SingleStageDetector)
 
     def __call__(self, images: Sequence[np.ndarray]) -> list[tuple[np.ndarray, ...]]:
-        """Detect in RGB images (H, W, 3).
+        """Detect objects in RGB images (H, W, 3).
 
         Returns:
             For each image: boxes (n, 4) as (x1, y1, x2, y2) in pixels of the image, scores (n,) and

@@ -34,8 +34,8 @@ class VideoReader:
 
     Attributes:
         name: The path or address, or `camera N`.
-        live: Whether it is a camera.
-        total: Number of frames that the file states. None if it states none, as for a stream.
+        live: Whether the source is a camera.
+        total: Number of frames that the file states. None if no number is known, as for a stream.
         read: Number of frames that were read.
 
     Args:
@@ -61,7 +61,7 @@ class VideoReader:
             self._path = path if path.is_file() else None
             self._capture = cv2.VideoCapture(str(path))
         self.read = 0
-        self._times: list[float] = []  # seconds since the start of the video, of each frame
+        self._times: list[float] = []  # position of each frame in the video, in seconds
         opened = self._capture.isOpened()
         self._rate = self._capture.get(cv2.CAP_PROP_FPS) if opened else 0.0
         total = self._capture.get(cv2.CAP_PROP_FRAME_COUNT) if opened else 0.0
@@ -79,7 +79,7 @@ class VideoReader:
 
     @property
     def rate(self) -> float:
-        """Frames per second, as the file states or else as measured on the frames so far."""
+        """Frames per second. If the source states no rate, it is measured on the frames so far."""
         if math.isfinite(self._rate) and 0 < self._rate <= MAX_PLAUSIBLE_RATE:
             return self._rate
         seconds = self._times[-1] - self._times[0] if self._times else 0
@@ -125,7 +125,7 @@ class VideoReader:
         if (gaps <= 0).any():  # an MPEG program stream, which states no length
             return False
         gap = max(gaps.max(initial=0), 1 / self._rate)
-        # In other formats, the stated length can be that of the sound, up to a second longer
+        # In other formats, the stated length can be the sound's, which can be a second longer
         slack = 1.5 * gap if kind in ("avi", "mp4") else max(1.5 * gap, 1.2)
         return self._times[-1] + gap + slack < stated
 
@@ -157,7 +157,7 @@ class VideoWriter:
             rate: Frames per second. Only the first call uses it.
 
         Raises:
-            DiskError: The disk takes no more files.
+            DiskError: No further file can be written, for example because the disk is full.
         """
         if self._refusal:
             return

@@ -34,7 +34,7 @@ def run(folder, images, extra, **arguments):
 
 def test_another_batch_is_logged_and_the_rate_is_scaled_on_request(images, tmp_path):
     log, plain = run(tmp_path / "plain", images, RECIPE.format(16))
-    assert f"{WORDS} 16 images, but this run's have 4" in log
+    assert f"{WORDS} 16 images, but the batches of this run have 4" in log
     assert "multiplies the learning rate by 0.25" in log
     log, scaled = run(tmp_path / "scaled", images, RECIPE.format(16), auto_scale_lr=True)
     assert WORDS not in log

@@ -307,7 +307,7 @@ def test_executorch_refuses_threads(tmp_path):
 
 @pytest.mark.parametrize("threads", [0, -1])
 def test_fewer_threads_than_one_are_refused(exported, threads):
-    with pytest.raises(MixDetError, match=f"threads={threads}: give a number from 1 on"):
+    with pytest.raises(MixDetError, match=f"threads={threads}: give 1 or more"):
         Detector(exported / "raw", threads=threads)
 
 

@@ -14,9 +14,9 @@ class SampleIndex(int):
 
     The index is sent to the workers and passes through the data set to
     `results["sample_idx"]`, where `SeedSample` reads the key. Wrappers of a data set compute the
-    index into the inner data set: `RepeatDataset` with `%`, and `ConcatDataset` with `-`. The
-    result of both operators has the same key, so each repetition of a sample is augmented in
-    another way.
+    index into the inner data set: `RepeatDataset` with `%`, and `ConcatDataset` with `-`. Both
+    operators keep the key. Each repetition of a sample has another index in its key, and is
+    therefore augmented in another way.
 
     Attributes:
         key: (seed, epoch, index). This index is an index into the outermost data set.

@@ -42,8 +42,8 @@ class CropPlanner:
         expand_ratio: Smallest and largest ratio of the canvas's side to the image's side. None
             turns the expansion off.
         expand_prob: Probability of an expansion.
-        min_ious: Thresholds for the smallest IoU of the crop with a box. Each threshold is drawn
-            with the same probability as "no crop" and as "no threshold".
+        min_ious: Thresholds for the smallest IoU of the crop with a box. Every threshold, "no
+            crop" and "no threshold" are drawn with the same probability.
         min_crop_size: Smallest ratio of the crop's side to the canvas's side.
         flip_prob: Probability of a flip.
     """
@@ -123,7 +123,7 @@ class CropPlanner:
         room = canvas - sizes
         starts = room + (1 - room) * draws[1][allowed]
         crops = np.concatenate([starts, starts + sizes], axis=1).astype(np.int64)
-        if min(canvas) * self.min_crop_size < 1:  # otherwise no crop is empty
+        if min(canvas) * self.min_crop_size < 1:  # only then a crop can be empty
             crops = crops[(crops[:, 2:] > crops[:, :2]).all(axis=1)]
         return crops
 

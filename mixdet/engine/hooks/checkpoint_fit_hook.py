@@ -33,8 +33,8 @@ class CheckpointFitHook(Hook):
     """Refuse to resume or to test with weights that do not match the model.
 
     mmengine loads the weights that match, and only logs the others. If a training run starts from
-    weights (`load_from`), these may differ from the model's, for example in the number of classes.
-    The hook then logs a warning that names the difference. When a run is resumed, the hook also
+    weights (`load_from`), their number of classes may differ from the model's, for example. The
+    hook then logs a warning that names the difference. When a run is resumed, the hook also
     warns about settings that differ from the checkpoint's config.
     """
 
@@ -82,7 +82,7 @@ def _log_changes(runner: Runner, checkpoint: dict) -> None:
             more = len(settings) - MAX_NAMED_CHANGES
             more = f" and {more} more" if more > 0 else ""
             runner.logger.warning(f"{message}: {', '.join(settings[:MAX_NAMED_CHANGES])}{more}")
-    if without_effect:  # reset them, since the next checkpoint contains this config
+    if without_effect:  # reset these settings, since the next checkpoint contains this config
         current, restored = runner.cfg.optim_wrapper, earlier.get("optim_wrapper") or {}
         runner.cfg.optim_wrapper = {
             **{k: value for k, value in current.items() if k not in RESTORED_OPTIM_WRAPPER_KEYS},

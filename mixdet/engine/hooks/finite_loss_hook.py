@@ -1,4 +1,4 @@
-"""Stop a run at the first NaN or infinite loss, and name the layer that it comes from."""
+"""Stop a run at the first NaN or infinite loss, and name the layer in which the fault begins."""
 
 from __future__ import annotations
 

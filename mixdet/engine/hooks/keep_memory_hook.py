@@ -13,8 +13,9 @@ from mmengine.runner import Runner
 
 # Parameters of mallopt, from glibc's <malloc.h>.
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3
-# glibc makes a separate memory mapping for each allocation above this size, and unmaps it when it
-# is freed. The values are tried in order, since older versions of glibc accept only the second one.
+# glibc makes a separate memory mapping for each allocation above this size, and removes the mapping
+# when the memory is freed. The values are tried in order, since older versions of glibc accept only
+# the second one.
 MMAP_THRESHOLDS = (1 << 30, 32 << 20)
 DEFAULT_MMAP_THRESHOLD = 128 << 10  # glibc's default
 HEAP_SETTINGS = (

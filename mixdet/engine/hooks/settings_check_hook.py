@@ -34,8 +34,8 @@ class SettingsCheckHook(Hook):
     one image of the validation set, with one invented box as the detection.
 
     A loop without epochs, such as `IterBasedTrainLoop`, never steps a schedule with
-    `by_epoch=True`. The loop counts the whole training as one epoch. A schedule that has
-    `convert_to_iter_based=True` and no `end` therefore ends after one pass over the data.
+    `by_epoch=True`. Such a loop states that the training has one epoch. A schedule that has
+    `convert_to_iter_based=True` and no `end` therefore ends after the iterations of one epoch.
 
     MixDet's tools add this hook to every config. `default_hooks.settings_check=None` removes it.
     """
@@ -53,7 +53,7 @@ class SettingsCheckHook(Hook):
         monitors = list(_monitors(runner))
         if runner.val_loop is None:
             for where, _ in monitors:
-                if "save_best" not in where:  # the shipped configs set it, also if unneeded
+                if "save_best" not in where:  # the shipped configs always set save_best
                     raise MixDetError(f"{where} needs a validation, but val_cfg is None")
         elif monitors:
             _check_monitors(runner, monitors)
@@ -106,7 +106,7 @@ def _check_monitors(runner: Runner, monitors: list[tuple[str, str]]) -> None:
     evaluator = runner.val_loop.evaluator
     names: list[str] = []
     unknown: list[str] = []  # a name that contains one of these parts may be a metric too
-    # mmdet's `MultiDatasetsEvaluator` puts the name of the data set before those of the metric
+    # mmdet's `MultiDatasetsEvaluator` puts the name of the data set before each name of a metric
     prefixes = getattr(evaluator, "dataset_prefixes", None)
     for index, metric in enumerate(evaluator.metrics):
         prefix = f"{prefixes[index]}/" if prefixes else ""

@@ -15,8 +15,8 @@ class TotalBatchHook(Hook):
 
     With `auto_scale_lr.enable` mmengine scales the learning rate in proportion to the batch size
     (Goyal et al. 2017, section 2.1) and logs this. The hook then does not warn. All batches whose
-    gradients are accumulated count as one batch. mmengine does not count them so;
-    `ResumableTrainLoop` and `tools/train.py` correct its factor, and the hook warns if nothing has.
+    gradients are accumulated count as one batch. mmengine's factor leaves this accumulation out.
+    `ResumableTrainLoop` and `tools/train.py` correct the factor. If neither did, the hook warns.
     """
 
     def before_train(self, runner: Runner) -> None:
@@ -39,7 +39,7 @@ class TotalBatchHook(Hook):
                 )
         elif total != base:
             runner.logger.warning(
-                f"The recipe's learning rate is for batches of {base} images, but this run's "
-                f"have {total} ({batches}): "
+                f"The recipe's learning rate is for batches of {base} images, but the batches of "
+                f"this run have {total} ({batches}): "
                 f"--auto-scale-lr multiplies the learning rate by {total / base:.4g}"
             )
