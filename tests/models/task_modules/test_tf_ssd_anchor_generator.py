@@ -1,4 +1,4 @@
-"""The anchors equal TensorFlow's, computed by hand, and those of torchvision."""
+"""The anchors equal TensorFlow's anchors, which are computed by hand, and torchvision's anchors."""
 
 from __future__ import annotations
 
