@@ -77,7 +77,7 @@ def audit(url: str) -> subprocess.CompletedProcess:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
 
 
-def test_every_locked_version_is_looked_up_and_a_vulnerable_version_fails_the_audit(service):
+def test_every_locked_version_is_looked_up_and_a_vulnerable_one_fails(service):
     url = f"http://127.0.0.1:{service.server_port}/v1/query"
     done = audit(url)
     assert done.returncode == 0, done.stderr

@@ -63,7 +63,7 @@ def test_the_commands_train_the_config_and_use_its_checkpoint():
 
 
 def test_the_python_blocks_run_in_one_session(checkout, capsys):
-    """All blocks but the last run, with random weights. The last one needs an exported folder."""
+    """The test uses random weights, and skips the last block, which needs an exported folder."""
     save_untrained(CHECKPOINT)
     session: dict = {}
     blocks = [text for language, text in BLOCKS if language == "python"]

@@ -1,6 +1,7 @@
 """The configs in configs/table1 build TensorFlow's SSDLite, and differ only in the backbone.
 
-A config is called a row here: the rows of table 1 of the MixConv paper, and three MixNets.
+These configs are the rows of table 1 of the MixConv paper, and three MixNets. "Row" means any of
+these configs here.
 """
 
 from __future__ import annotations
@@ -119,7 +120,7 @@ def test_post_processing_losses_and_norms_are_those_of_tensorflow(head):
 
 @pytest.mark.parametrize("recipe", ["coco_tf_400k", "coco_tf_1gpu"])
 def test_a_recipe_has_the_iterations_and_rate_that_it_states(recipe: str):
-    """The recipe's docstring states the iterations. Its augmentation only crops and flips."""
+    """The recipe's docstring states the iterations. The augmentation only crops and flips."""
     path = ROOT / f"configs/_base_/schedules/{recipe}.py"
     config = Config.fromfile(path)
     gpus = config.auto_scale_lr.base_batch_size // config.train_dataloader.batch_size

@@ -28,7 +28,7 @@ _names = itertools.count()
 def write_images(root: Path) -> Path:
     """Write images with one or two rectangles in COCO's layout; return the root.
 
-    The training and the validation split have equally many images, but different ones.
+    The training split and the validation split have the same number of images, but share none.
     """
     rng = np.random.default_rng(0)
     for split in ("train2017", "val2017"):

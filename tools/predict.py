@@ -1,4 +1,4 @@
-"""Detect in images, folders, videos or a camera; write images with boxes and predictions.json."""
+"""Detect objects in images, videos or a camera; write predictions.json and images with boxes."""
 
 from __future__ import annotations
 

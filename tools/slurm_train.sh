@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Train under Slurm, with one torchrun on each node:
 #   NODES=2 GPUS_PER_NODE=8 tools/slurm_train.sh PARTITION CONFIG [options of tools/train.py]
-# The variable SRUN_ARGS holds options for srun. Two minutes before a time limit, Slurm interrupts
-# the run. The run writes a checkpoint and ends. The same command with --resume continues it.
+# The variable SRUN_ARGS holds options for srun. Two minutes before the job's time limit, Slurm
+# interrupts the run, which writes a checkpoint and ends. The same command with --resume continues
+# the run.
 set -euo pipefail
 if [ $# -lt 2 ]; then
     echo "usage: $0 PARTITION CONFIG [options of tools/train.py]" >&2

@@ -135,7 +135,7 @@ def test_a_damaged_annotation_file_is_named(refusal, images, tmp_path):
     assert f"{file}: not a COCO annotation file" in words
 
 
-def test_resuming_from_weights_only_is_refused(refusal, trained, tmp_path):
+def test_resuming_from_a_file_with_only_weights_is_refused(refusal, trained, tmp_path):
     config, checkpoint = trained
     torch.save(torch.load(checkpoint, weights_only=True)["state_dict"], tmp_path / "bare.pth")
     words = refusal("train", config, "--resume", tmp_path / "bare.pth")

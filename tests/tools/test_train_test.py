@@ -1,4 +1,4 @@
-"""Run tools/train.py and tools/test.py as a user does."""
+"""tools/train.py and tools/test.py do what their options say, and refuse wrong arguments."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def crowds_only(content):
 
 @pytest.mark.parametrize("kind", ["CocoDataset", "SafeCocoDataset"])
 @pytest.mark.parametrize("change", [strip_annotations, empty_annotations, crowds_only])
-def test_images_without_objects_are_detected_on_and_not_scored(
+def test_images_without_objects_get_detections_but_no_score(
     tool, images_copy, trained, tmp_path, change, kind
 ):
     file = images_copy / "annotations" / "instances_val2017.json"
@@ -188,7 +188,7 @@ def test_ids_that_are_text_give_the_same_scores(tool, images_copy, trained, tmp_
     assert code == 0, err
     table = re.compile(r"mAP +mAP50.*?AP by class.*?bright[^\n]*", re.DOTALL)
     assert table.search(after)[0] == table.search(before)[0]
-    assert {each["image_id"][0] for each in json.loads((tmp_path / "b.json").read_text())} <= {
+    assert {entry["image_id"][0] for entry in json.loads((tmp_path / "b.json").read_text())} <= {
         *"01"
     }
 
@@ -249,7 +249,7 @@ def test_launch_scripts_start_torchrun(tmp_path, script):
 @pytest.mark.heavy
 @pytest.mark.parametrize("workers", [0, 2])
 def test_ctrl_c_in_a_terminal_leaves_a_checkpoint_to_resume_from(images, tmp_path, workers):
-    """As in a terminal, the whole process group gets the signal. A second Ctrl-C ends the run."""
+    """As in a terminal, the whole process group gets the signal. A second Ctrl-C does not wait."""
     config = write_config(tmp_path, images, epochs=1000)
     command = [sys.executable, "tools/train.py", str(config), "--cfg-options"]
     options = [
