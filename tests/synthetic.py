@@ -129,5 +129,5 @@ def randomize_norms(model: nn.Module) -> nn.Module:
             nn.init.normal_(module.bias, std=0.2)
             nn.init.normal_(module.running_mean, std=0.2)
             nn.init.uniform_(module.running_var, 0.5, 2.0)
-    model.eval()  # of mmdet's backbones, this call returns None
+    model.eval()  # mmdet's backbones return None from this call
     return model

@@ -1,7 +1,7 @@
 """The configs in configs/table1 build TensorFlow's SSDLite, and differ only in the backbone.
 
-These configs are the rows of table 1 of the MixConv paper, and three MixNets. "Row" means any of
-these configs here.
+The tests call these configs rows. They are the rows of table 1 of the MixConv paper, and three
+MixNets.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ def test_the_folder_has_all_rows():
 
 
 @pytest.mark.parametrize("name", [*TABLE_1, *MIXNETS])
-def test_a_row_differs_in_its_backbone_only(name: str):
-    """Only MobileNetV1 also has another normalization, the one of its ImageNet weights."""
+def test_a_row_differs_only_in_its_backbone(name: str):
+    """MobileNetV1 also differs in the normalization of images, which its weights require."""
     keys = differences(load(V2).to_dict(), load(name).to_dict())
     allowed = {f"model.backbone.{key}" for key in ("type", "kernel_sizes", "arch", "taps")}
     if "_v1_" in name:
@@ -78,7 +78,7 @@ def test_the_levels_have_the_channels_and_cells_of_tensorflow(name: str, channel
     assert kernels == {(3, 3), (1, 1)}, "only the backbone's kernels are mixed"
 
 
-def test_boxes_are_coded_as_by_torchvision_with_weights_10_10_5_5(head, anchors):
+def test_boxes_are_coded_as_in_torchvision_with_weights_10_10_5_5(head, anchors):
     boxes = random_boxes(len(anchors))
     reference = BoxCoder((10.0, 10.0, 5.0, 5.0))
     deltas = head.bbox_coder.encode(anchors, boxes)

@@ -35,7 +35,7 @@ def parse_args() -> argparse.Namespace:
         "--out",
         type=Path,
         default=Path("work_dirs/ablation"),
-        help="folder of the comparison (default: %(default)s)",
+        help="folder for the runs and the report (default: %(default)s)",
     )
     parser.add_argument(
         "--processes",

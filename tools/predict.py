@@ -51,7 +51,7 @@ def parse_args() -> argparse.Namespace:
         type=int,
         default=8,
         metavar="N",
-        help="number of images computed at a time (default: %(default)s)",
+        help="number of images in a batch (default: %(default)s)",
     )
     parser.add_argument(
         "--trust-checkpoint",

@@ -15,7 +15,7 @@ nodes=${NODES:-1} gpus=${GPUS_PER_NODE:-8} port=${MASTER_PORT:-29500}
 export nodes gpus port
 # torchrun kills interrupted processes after 30 seconds, but a validation can take longer
 export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=${TORCH_ELASTIC_SHUTDOWN_TIMEOUT:-100}
-# shellcheck disable=SC2016,SC2086  # the shell on the node expands these; SRUN_ARGS is split
+# shellcheck disable=SC2016,SC2086  # the node's shell expands the variables; SRUN_ARGS has several words
 exec srun --partition="$partition" --nodes="$nodes" --ntasks-per-node=1 --gres="gpu:$gpus" \
     --cpus-per-task=$((gpus * ${CPUS_PER_GPU:-6})) --signal=INT@120 --kill-on-bad-exit=1 \
     ${SRUN_ARGS:-} bash -c '

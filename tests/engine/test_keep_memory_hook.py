@@ -37,7 +37,7 @@ print(done, before, faults())
 """
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's allocator")
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs glibc's allocator")
 @pytest.mark.parametrize(
     "size", [12, pytest.param(150, marks=pytest.mark.heavy)]
 )  # MiB per tensor. The script makes eight tensors at a time
@@ -54,7 +54,7 @@ def test_freed_memory_is_used_again_without_page_faults(size):
 
 @pytest.fixture
 def glibc(monkeypatch):
-    """A function that replaces glibc's `mallopt` by one that refuses thresholds above a limit.
+    """A function that replaces glibc's `mallopt` with one that refuses thresholds above a limit.
 
     Older versions of glibc refuse such thresholds too. The function returns a dict that collects
     the accepted settings.

@@ -149,6 +149,7 @@ def test_resume_is_exact_with_another_batch_sampler(images, tmp_path):
 def test_accumulated_gradients_are_not_lost(images, tmp_path):
     accumulate = "optim_wrapper['accumulative_counts'] = 3\n"
     whole = run(tmp_path / "whole", images, extra=accumulate)
+    # The run stops only after the optimizer's step, which follows iteration 6.
     checkpoint = interrupt(tmp_path / "first", images, 4, extra=accumulate)
     assert load(checkpoint)["meta"]["iter"] == 6
     resumed = run(tmp_path / "second", images, extra=accumulate, resume=str(checkpoint))

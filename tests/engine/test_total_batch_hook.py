@@ -50,7 +50,7 @@ def test_accumulated_gradients_are_part_of_the_batch(images, tmp_path):
 
 @pytest.mark.parametrize("loop", ["ResumableTrainLoop", "EpochBasedTrainLoop"])
 def test_the_rate_is_scaled_by_the_batch_with_accumulated_gradients(images, tmp_path, loop):
-    """Two accumulated batches of 4 images are a quarter of 32 images."""
+    """Two accumulated batches of 4 images are a quarter of 32, so the rate is divided by 4."""
     accumulate = f"optim_wrapper['accumulative_counts'] = 2\ntrain_cfg['type'] = '{loop}'\n"
     log, plain = run(tmp_path / "plain", images, RECIPE.format(32) + accumulate)
     assert "multiplies the learning rate by 0.25" in log
@@ -109,7 +109,7 @@ def loss_of_one_image(cfg: Config) -> torch.Tensor:
     return model.parse_losses(losses)[0]
 
 
-def test_batch_norm_refuses_one_image_and_group_norm_takes_it():
+def test_batch_norm_refuses_one_image_and_group_norm_accepts_it():
     with pytest.raises(ValueError, match="Expected more than 1 value per channel"):
         loss_of_one_image(one_image_config(page_block=False))
     loss = loss_of_one_image(one_image_config(page_block=True))

@@ -70,7 +70,9 @@ class TestDetector:
             detector(photograph)
         assert count_batch_norms(modules) > 0
 
-    def test_threads_sets_torchs_threads_and_changes_no_box(self, checkpoint, detector, photograph):
+    def test_the_argument_threads_sets_torchs_threads_and_changes_no_box(
+        self, checkpoint, detector, photograph
+    ):
         import torch
 
         before = torch.get_num_threads()

@@ -185,9 +185,10 @@ def test_the_batch_size_changes_no_box(exported, images):
 
 @pytest.mark.parametrize("convert", [convert_to_openvino, openvino.convert_model])
 def test_openvino_computes_several_images_together(exported, tmp_path, monkeypatch, convert):
-    """Outputs equal those of single images. OpenVINO compiles a batched network only from our file.
+    """The outputs equal those of single images.
 
-    Our converter writes this file. A file of OpenVINO's own converter computes single images.
+    From the file of our converter, OpenVINO also compiles a network for batches. From the file of
+    OpenVINO's own converter, it compiles only a network for single images.
     """
     source = tmp_path / "source"
     shutil.copytree(exported / "raw", source)
@@ -205,7 +206,7 @@ def test_openvino_computes_several_images_together(exported, tmp_path, monkeypat
     inputs = np.random.default_rng(0).integers(0, 256, (19, height, width, 3), np.uint8)
     together = [*network.raw_outputs(inputs)]
     assert compiled == ([1, OPENVINO_BATCH] if convert is convert_to_openvino else [1])
-    alone = [pair for one in inputs for pair in network.raw_outputs(one[None])]
+    alone = [pair for image in inputs for pair in network.raw_outputs(image[None])]
     assert len(together) == len(alone)
     for pair, others in zip(together, alone, strict=True):
         for one, other in zip(pair, others, strict=True):
@@ -240,7 +241,7 @@ def thread_counts(monkeypatch):
 def test_threads_reach_the_runtime_and_change_no_box(
     exported, images, thread_counts, kind, runtime
 ):
-    files = sorted((images / "val2017").iterdir())[:9]  # OpenVINO compiles a batch network
+    files = sorted((images / "val2017").iterdir())[:9]  # so OpenVINO compiles two networks
     default = Detector(exported / kind, runtime=runtime)(files)
     thread_counts.clear()
     detector = Detector(exported / kind, runtime=runtime, threads=1)

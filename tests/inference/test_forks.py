@@ -84,7 +84,7 @@ PACKAGES = {"ncnn": "pnnx", "litert": "litert_torch", "executorch": "executorch"
 
 @pytest.fixture(scope="module")
 def path_for(trained, exported, tmp_path_factory):
-    """A function that returns the checkpoint for torch, and an exported folder for others."""
+    """A function that returns the checkpoint for torch, and an exported folder for the others."""
     folders = {"torch": trained[1], "onnx": exported / "raw", "openvino": exported / "raw"}
 
     def find(runtime: str) -> os.PathLike:

@@ -33,7 +33,8 @@ def test_subfolders_may_have_the_suffix_of_a_file(folder, tmp_path):
     for name in ("clip.mp4", "b.jpg"):
         (folder / name).mkdir()
     shutil.copy(folder / "a.png", folder / "clip.mp4" / "0001.png")
-    write_video(folder / "clip.avi", [spot(0, 0)] * 2, 10)  # a folder is called clip.mp4
+    # clip.avi would be drawn as clip.mp4, but the output has a folder of this name
+    write_video(folder / "clip.avi", [spot(0, 0)] * 2, 10)
     entries = predict_files(BrightSpot(), [folder], tmp_path / "out")
     assert len(entries) == 4
     drawn = {str(file.relative_to(tmp_path / "out")) for file in tmp_path.glob("out/**/*.[mp]*")}

@@ -80,7 +80,7 @@ def test_classes_may_be_renamed_but_not_left_out(exported, images, edit_manifest
 
 
 def test_without_metadata_a_missing_class_is_refused_at_the_first_image(exported, tmp_path):
-    """Files for ncnn, LiteRT and ExecuTorch do not state their classes either."""
+    """Files for ncnn, LiteRT and ExecuTorch have no metadata, like the ONNX file of this test."""
     folder = shutil.copytree(exported / "raw", tmp_path / "copy")
     model = onnx.load(folder / "model.onnx")
     del model.metadata_props[:]

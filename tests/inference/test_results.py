@@ -1,4 +1,4 @@
-"""If an error ends the run, the results of finished images are kept and the message names them."""
+"""If an error ends a run, the finished results are kept, and the message names their file."""
 
 from __future__ import annotations
 

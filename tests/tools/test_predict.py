@@ -74,7 +74,7 @@ class TestFiles:
             with pytest.raises(MixDetError, match=name.replace(".", r"\.")):
                 predict_files(BrightSpot(), [tmp_path / name], tmp_path / "out")
 
-    def test_unreadable_inputs_are_named_after_the_others_are_done(self, tmp_path):
+    def test_unreadable_inputs_are_reported_at_the_end(self, tmp_path):
         for name in ("a.png", "c.png", "d.png"):
             Image.fromarray(spot(0, 0)).save(tmp_path / name)
         (tmp_path / "b.png").write_bytes(b"not an image")

@@ -22,7 +22,7 @@ COCO_CONFIG = "configs/ssdlite_mixnet_m_coco.py"
 
 
 @pytest.mark.parametrize("name", ["train", "test"])
-def test_help_loads_nothing_heavy(name):
+def test_help_imports_no_large_package(name):
     script = (
         f"import runpy, sys; sys.argv = ['{name}.py', '--help']\n"
         f"try: runpy.run_path('tools/{name}.py', run_name='__main__')\n"
@@ -197,7 +197,7 @@ class Harmless:
     """An object that torch.load restores only if it may unpickle any class."""
 
 
-def test_out_with_a_metric_that_writes_no_file_is_refused(refusal, trained, tmp_path):
+def test_the_option_out_is_refused_for_a_metric_that_writes_no_file(refusal, trained, tmp_path):
     options = ["--out", tmp_path / "a.json", "--cfg-options", "test_evaluator.type=CocoMetric"]
     line = refusal("test", *trained, *options)
     assert "CocoDetectionMetric" in line
@@ -249,7 +249,7 @@ def test_launch_scripts_start_torchrun(tmp_path, script):
 @pytest.mark.heavy
 @pytest.mark.parametrize("workers", [0, 2])
 def test_ctrl_c_in_a_terminal_leaves_a_checkpoint_to_resume_from(images, tmp_path, workers):
-    """As in a terminal, the whole process group gets the signal. A second Ctrl-C does not wait."""
+    """As in a terminal, the whole process group gets the signal. A second Ctrl-C ends the run."""
     config = write_config(tmp_path, images, epochs=1000)
     command = [sys.executable, "tools/train.py", str(config), "--cfg-options"]
     options = [

@@ -1,4 +1,4 @@
-"""Letters of a name are drawn, or escapes if no font has them. Different names look different."""
+"""Letters are drawn, or written as escapes if no font has them. Different names look different."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_letters_beyond_ascii_are_drawn_with_their_glyphs(name):
 
 @pytest.fixture
 def install_fonts(monkeypatch):
-    """Return a function that replaces the system's fonts by the given files."""
+    """Return a function that replaces the system's fonts with the given files."""
 
     def install(*files: str) -> None:
         monkeypatch.setattr(text, "_installed_fonts", lambda: files)

@@ -1,4 +1,4 @@
-"""What all our backbones share: taps (their outputs), freezing, checkpointing, and tracing."""
+"""What all our backbones share: taps (named outputs), freezing, checkpointing, and tracing."""
 
 from __future__ import annotations
 
@@ -288,7 +288,7 @@ def with_weights_of(theirs: nn.Module, **kwargs) -> MixNet:
 
 
 def assert_equals_timm(network: nn.Module, theirs: nn.Module, x: Tensor) -> None:
-    """Assert that a network with the taps `TAPPED` gives the outputs of timm's network there."""
+    """Assert that a network with the taps `TAPPED` gives timm's outputs at these taps."""
     expected = timm_outputs(theirs, x)
     for tap, output in zip(TAPPED, network(x), strict=True):
         torch.testing.assert_close(output, expected[tap], rtol=0, atol=1e-4)

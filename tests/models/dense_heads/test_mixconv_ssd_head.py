@@ -229,10 +229,8 @@ def test_the_anchors_of_two_cells_equal_anchors_computed_by_hand():
     level = head.prior_generator.grid_priors([(g, g) for g in GRIDS], device="cpu")[0]
     wide, tall, middle = 8 * 2**0.5, 8 / 2**0.5, (8 * 20) ** 0.5
     sizes = torch.tensor([[8, 8], [middle, middle], [tall, wide], [wide, tall]])
-    for cell, center in (
-        (0, (4.0, 4.0)),
-        (8 * 3 + 5, (44.0, 28.0)),
-    ):  # rows 0 and 3, columns 0 and 5
+    # The first cell, and the cell in row 3 and column 5
+    for cell, center in ((0, (4.0, 4.0)), (8 * 3 + 5, (44.0, 28.0))):
         expected = torch.cat(
             [torch.tensor(center) - sizes / 2, torch.tensor(center) + sizes / 2], 1
         )
@@ -337,7 +335,7 @@ def test_ignored_boxes_give_no_gradient():
     assert losses["loss_cls"] == 0
 
 
-def test_background_on_an_ignored_box_does_not_count_and_objects_there_do():
+def test_background_in_an_ignored_box_does_not_count_and_objects_in_it_do():
     """The loss lacks exactly the background anchors that are mostly inside the ignored box."""
     head = make_head(loss_cls=FOCAL)
     outputs = head(features())

@@ -40,8 +40,8 @@ FUSED = [dict(target=target) for target in TARGETS] + [dict(target="onnx", int8=
 def calibrated(model: nn.Module) -> nn.Module:
     """Convert a model to float64, and draw the weights and statistics of its batch norms.
 
-    Statistics near those of a batch keep the activations near 1. An untrained network would amplify
-    the rounding errors of float32.
+    Statistics near those of a batch keep the activations near 1. In float32, an untrained network
+    would amplify rounding errors.
     """
     torch.manual_seed(0)
     model.double()

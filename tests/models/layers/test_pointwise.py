@@ -1,4 +1,4 @@
-"""Comparison of our 1x1 convolutions with those of torch, called once per group."""
+"""Comparison of our 1x1 convolutions with torch's convolution, which is called once per group."""
 
 from __future__ import annotations
 
