@@ -241,7 +241,8 @@ def thread_counts(monkeypatch):
 def test_threads_reach_the_runtime_and_change_no_box(
     exported, images, thread_counts, kind, runtime
 ):
-    files = sorted((images / "val2017").iterdir())[:9]  # so OpenVINO compiles two networks
+    # For eight or more images, OpenVINO compiles two networks.
+    files = sorted((images / "val2017").iterdir())[:9]
     default = Detector(exported / kind, runtime=runtime)(files)
     thread_counts.clear()
     detector = Detector(exported / kind, runtime=runtime, threads=1)
