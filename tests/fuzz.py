@@ -25,8 +25,8 @@ from hypothesis import strategies as st
 from mixdet.errors import MixDetError
 
 RUN_FILES = 5_000  # files per run of hypothesis. All files of a run stay in memory
-TIMEOUT = 60  # seconds to read one file
-MEMORY = 600 * 2**20  # bytes that all files together may add to this process
+TIMEOUT = 60  # seconds that reading one file may take
+MEMORY = 600 * 2**20  # bytes by which the memory of this process may grow, for all files together
 DEEP = "<deep>"  # replaced by a deep nesting in the JSON text, since `json.dumps` cannot write one
 
 # Events of `sys.addaudithook`. The first argument of a file event is a path or a file descriptor

@@ -1,4 +1,4 @@
-"""Images and videos of a bright square, and a detector of it, for the tests of prediction."""
+"""Images and videos of a bright square, and a detector that finds it, to test prediction."""
 
 from __future__ import annotations
 

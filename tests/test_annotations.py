@@ -46,7 +46,7 @@ def reference() -> dict:
 def detections(content: dict) -> list[dict]:
     """Return moved copies of the true boxes, and some wrong boxes."""
     rng = np.random.default_rng(0)
-    images, categories = ([each["id"] for each in content[k]] for k in ("images", "categories"))
+    images, categories = ([entry["id"] for entry in content[k]] for k in ("images", "categories"))
     results = []
     for image, category, box in BOXES:
         for shift in (0.5, 4.0):
@@ -82,12 +82,12 @@ def instances(path) -> list[list[tuple]]:
     )
     infos = (dataset.get_data_info(index) for index in range(len(dataset)))
     keys = ("bbox", "bbox_label", "ignore_flag")
-    return [[tuple(each[key] for key in keys) for each in info["instances"]] for info in infos]
+    return [[tuple(entry[key] for key in keys) for entry in info["instances"]] for info in infos]
 
 
 @pytest.fixture
 def written(tmp_path):
-    """Write annotations to a file, and return its path."""
+    """A function that writes annotations to a file and returns its path."""
 
     def write(content, name="a.json"):
         (tmp_path / name).write_text(json.dumps(content))
@@ -326,7 +326,7 @@ SAFE, MMDET = "SafeCocoDataset", "CocoDataset"
         (MMDET, {"area": None}, "no_area", "error"),
     ],
 )
-def test_the_data_check_says_what_the_data_set_makes_of_unusual_values(
+def test_the_data_check_reports_how_the_data_set_reads_unusual_values(
     images_copy, tmp_path, dataset, fields, code, level
 ):
     path = images_copy / "annotations" / "instances_train2017.json"

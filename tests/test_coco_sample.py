@@ -1,4 +1,4 @@
-"""On real images, the COCO config trains, resumes, is evaluated, and memorizes a few images."""
+"""On real COCO images, a detector is trained, resumed and evaluated, and memorizes a few images."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def run_tool(*arguments: object, interrupt_at: str | None = None, code: int = 0)
     """
     command = [sys.executable, *map(str, arguments)]
     pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    # a shell makes background jobs ignore Ctrl-C, and the tool would inherit this from pytest
+    # if a shell runs pytest in the background, pytest and its child processes ignore Ctrl-C
     restore_ctrl_c = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     with subprocess.Popen(
         command, cwd=ROOT, start_new_session=True, preexec_fn=restore_ctrl_c, **pipes

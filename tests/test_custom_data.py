@@ -166,7 +166,7 @@ def test_the_backbone_starts_from_the_weights_file_that_the_page_names(tmp_path)
 
 
 def test_supervision_numbers_classes_as_the_page_says(tmp_path):
-    """supervision reads the images by name, and appends the new classes of each in their order."""
+    """supervision sorts the images by name, and the new classes of each image alphabetically."""
     supervision = pytest.importorskip("supervision")
 
     def classes(**names: tuple[str, ...]) -> list[str]:

@@ -182,7 +182,7 @@ def test_tables_and_plots_of_a_page_show_the_recorded_benchmarks(page, file):
     assert "/" not in "".join(map(str, record["settings"].values()))
 
 
-def test_the_ratios_of_the_performance_summary_are_in_its_tables():
+def test_the_ratios_of_the_performance_summary_are_in_the_tables_below_it():
     summary, rest = (ROOT / "docs/performance.md").read_text().split("## How it is measured")
     rows = [row.split("|") for row in summary.splitlines() if row.startswith("|")][2:]
     ratios = [ratio for row in rows for ratio in row[3].split(" to ")]

@@ -106,7 +106,7 @@ def test_checkpoints_are_recognized_with_every_usual_suffix(tmp_path, name, zipp
     assert np.array_equal(checkpoint.load(path)["a.weight"], np.ones(3))
 
 
-def test_a_name_in_a_zip_archive_stays_on_one_line(tmp_path):
+def test_a_name_in_a_zip_archive_is_printed_without_control_characters(tmp_path):
     file = Path(tmp_path, "a.zip")
     file.write_bytes(zipped(**{"a\nb\x1b[31m.pth": b""}))
     assert other_kind(file).isprintable()

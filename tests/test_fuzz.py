@@ -33,7 +33,7 @@ LIMITS = {"max_pixels": 10_000, "max_bytes": 1_000_000}
 
 
 def file_counts(many: int):
-    """Parametrize a test with a small number of files and, marked as heavy, a large one."""
+    """Run a test with 50 files, and as a heavy test with `many` files."""
     return pytest.mark.parametrize("count", [50, pytest.param(many, marks=pytest.mark.heavy)])
 
 

@@ -47,7 +47,7 @@ def in_one_tile(trained, tmp_path, monkeypatch) -> Detections:
 
 
 def rows(boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Rows (label, score, x1, y1, x2, y2) in the order of their values."""
+    """Return rows (label, score, x1, y1, x2, y2), sorted by these values."""
     table = np.column_stack([labels, np.round(scores, 3), np.round(boxes)])
     return table[np.lexsort(table.T[::-1])]
 

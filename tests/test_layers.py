@@ -11,7 +11,7 @@ BLOCK = PAGE.partition("```layers\n")[2].partition("```")[0].strip()
 LAYER = {name: line for line, names in enumerate(BLOCK.splitlines()) for name in names.split()}
 
 
-def test_a_folder_imports_only_from_the_lines_above_its_own():
+def test_a_folder_imports_only_folders_that_the_page_lists_above_it():
     violations = []
     for file in sorted((ROOT / "mixdet").rglob("*.py")):
         folder = file.relative_to(ROOT / "mixdet").parts[0].removesuffix(".py")

@@ -12,7 +12,7 @@ from mixdet.machine import describe, instructions, machine_record
 
 @pytest.mark.skipif(
     (platform.system(), platform.machine()) != ("Linux", "x86_64")
-    or not hasattr(torch.cpu, "get_capabilities"),  # older versions of torch lack it
+    or not hasattr(torch.cpu, "get_capabilities"),  # older versions lack this function
     reason="compares what Linux and torch report about an x86 processor",
 )
 def test_instructions_are_those_that_torch_reports():

@@ -294,9 +294,9 @@ REGISTERED = {
 
 @pytest.mark.parametrize("registry", REGISTERED)
 def test_names_and_arguments_of_old_configs_are_registered(registry):
-    mmdets = getattr(mmdet.registry, registry, None)  # FUNCTIONS exists only in mmengine
+    in_mmdet = getattr(mmdet.registry, registry, None)  # FUNCTIONS exists only in mmengine
     for name, arguments in REGISTERED[registry].items():
-        registered = (mmdets or getattr(mmengine.registry, registry)).get(name)
+        registered = (in_mmdet or getattr(mmengine.registry, registry)).get(name)
         assert registered is not None, name
         missing = {*arguments.split()} - signature(registered).parameters.keys()
         assert not missing, (name, missing)

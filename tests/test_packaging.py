@@ -144,8 +144,8 @@ def test_sdist_and_wheel_work_without_a_checkout(tmp_path):
     python, empty = tmp_path / "clean/bin/python", tmp_path / "empty"
     shell(tmp_path, *pip, "--python", python, "install", "--no-deps", "--no-index", wheel)
     empty.mkdir()
-    # The folder `path` on PYTHONPATH has the requirements of mixdet. Python reads no .pth file
-    # in it, so mixdet itself is not imported from the checkout.
+    # The folder `path` on PYTHONPATH has the requirements of mixdet. Python ignores .pth files in
+    # folders on PYTHONPATH, so it does not import mixdet itself from the checkout.
     path = sysconfig.get_path("purelib")
     where = "import mixdet; print(mixdet.__path__[0])"
     site = Path(shell(empty, python, "-c", where, path=path).strip()).parent

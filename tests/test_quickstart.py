@@ -63,7 +63,7 @@ def test_the_commands_train_the_config_and_use_its_checkpoint():
 
 
 def test_the_python_blocks_run_in_one_session(checkout, capsys):
-    """All blocks but the last run, with random weights. The last one needs an exported folder."""
+    """The test uses random weights, and skips the last block, which needs an exported folder."""
     save_untrained(CHECKPOINT)
     session: dict = {}
     blocks = [text for language, text in BLOCKS if language == "python"]
@@ -94,7 +94,7 @@ def test_every_block_runs_in_order(checkout, tmp_path):
 
 
 def test_the_image_of_the_readme_is_drawn_by_its_script(tmp_path, monkeypatch):
-    """With random weights and fewer scenes, the drawn image has the size of the committed one."""
+    """With random weights and fewer scenes, the drawn image is as large as the committed image."""
     data, checkpoint, out = (tmp_path / name for name in ("digits", "epoch_1.pth", "drawn.jpg"))
     make_digit_scenes(data, train=1, val=40, progress=False)
     save_untrained(checkpoint)

@@ -64,7 +64,9 @@ def test_the_exit_code_is_that_of_the_script(script: Path) -> None:
     assert caught.value.code == 3
 
 
-def test_trust_checkpoint_must_stand_before_the_script(script: Path, tmp_path: Path) -> None:
+def test_the_option_trust_checkpoint_must_come_before_the_script(
+    script: Path, tmp_path: Path
+) -> None:
     file = tmp_path / "objects.pth"
     torch.save({"state_dict": {}, "meta": Path("a")}, file)
     script.write_text(

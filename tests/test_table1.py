@@ -1,6 +1,7 @@
 """The configs in configs/table1 build TensorFlow's SSDLite, and differ only in the backbone.
 
-A config is called a row here: the rows of table 1 of the MixConv paper, and three MixNets.
+The tests call these configs rows. They are the rows of table 1 of the MixConv paper, and three
+MixNets.
 """
 
 from __future__ import annotations
@@ -49,8 +50,8 @@ def test_the_folder_has_all_rows():
 
 
 @pytest.mark.parametrize("name", [*TABLE_1, *MIXNETS])
-def test_a_row_differs_in_its_backbone_only(name: str):
-    """Only MobileNetV1 also has another normalization, the one of its ImageNet weights."""
+def test_a_row_differs_only_in_its_backbone(name: str):
+    """MobileNetV1 also differs in the normalization of images, which its weights require."""
     keys = differences(load(V2).to_dict(), load(name).to_dict())
     allowed = {f"model.backbone.{key}" for key in ("type", "kernel_sizes", "arch", "taps")}
     if "_v1_" in name:
@@ -77,7 +78,7 @@ def test_the_levels_have_the_channels_and_cells_of_tensorflow(name: str, channel
     assert kernels == {(3, 3), (1, 1)}, "only the backbone's kernels are mixed"
 
 
-def test_boxes_are_coded_as_by_torchvision_with_weights_10_10_5_5(head, anchors):
+def test_boxes_are_coded_as_in_torchvision_with_weights_10_10_5_5(head, anchors):
     boxes = random_boxes(len(anchors))
     reference = BoxCoder((10.0, 10.0, 5.0, 5.0))
     deltas = head.bbox_coder.encode(anchors, boxes)
@@ -119,7 +120,7 @@ def test_post_processing_losses_and_norms_are_those_of_tensorflow(head):
 
 @pytest.mark.parametrize("recipe", ["coco_tf_400k", "coco_tf_1gpu"])
 def test_a_recipe_has_the_iterations_and_rate_that_it_states(recipe: str):
-    """The recipe's docstring states the iterations. Its augmentation only crops and flips."""
+    """The recipe's docstring states the iterations. The augmentation only crops and flips."""
     path = ROOT / f"configs/_base_/schedules/{recipe}.py"
     config = Config.fromfile(path)
     gpus = config.auto_scale_lr.base_batch_size // config.train_dataloader.batch_size

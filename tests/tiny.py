@@ -28,7 +28,7 @@ _names = itertools.count()
 def write_images(root: Path) -> Path:
     """Write images with one or two rectangles in COCO's layout; return the root.
 
-    The training and the validation split have equally many images, but different ones.
+    The training split and the validation split have the same number of images, but share none.
     """
     rng = np.random.default_rng(0)
     for split in ("train2017", "val2017"):
@@ -223,7 +223,7 @@ resume = False
 def write_config(folder: Path, data_root: Path, epochs: int = 2, extra: str = "") -> Path:
     """Write a config with a work folder beside it; return its path.
 
-    The name is unique in this process, since mmengine stores its state by name.
+    The name is unique in this process, since mmengine keeps one logger and other state per name.
     """
     name = f"tiny_{next(_names)}"
     folder.mkdir(parents=True, exist_ok=True)

@@ -12,9 +12,10 @@ from mixdet.errors import MixDetError, run_tool
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description="Train a MobileNet detector unchanged, and a variant for each given block. In "
-        "a variant, only this block has other depthwise kernels. Report how much the mAP of each "
-        "variant differs. The same command resumes an interrupted run."
+        description="Train a MobileNet detector unchanged, and one variant for each given block. "
+        "In the variant of a block, only that block has other depthwise kernels. Report the "
+        "difference in mAP between each variant and the unchanged detector. The same command "
+        "resumes an interrupted run."
     )
     parser.add_argument(
         "config", metavar="CONFIG", help="a config with MixMobileNetV1 or MixMobileNetV2"
@@ -34,7 +35,7 @@ def parse_args() -> argparse.Namespace:
         "--out",
         type=Path,
         default=Path("work_dirs/ablation"),
-        help="folder of the comparison (default: %(default)s)",
+        help="folder for the runs and the report (default: %(default)s)",
     )
     parser.add_argument(
         "--processes",

@@ -25,7 +25,7 @@ def parse_args() -> argparse.Namespace:
         "--out",
         type=Path,
         default=Path("work_dirs/comparison"),
-        help="folder of the comparison (default: %(default)s)",
+        help="folder for the runs and the report (default: %(default)s)",
     )
     parser.add_argument(
         "--processes",
@@ -38,7 +38,7 @@ def parse_args() -> argparse.Namespace:
         "--cfg-options", nargs="+", default=(), metavar="KEY=VALUE", help="override all configs"
     )
     parser.add_argument(
-        "--report", action="store_true", help="train nothing, and write the report in --out again"
+        "--report", action="store_true", help="do not train; only write the report in --out again"
     )
     parser.add_argument(
         "--images",

@@ -8,13 +8,16 @@ from pathlib import Path
 
 from mixdet.errors import run_tool
 
-NOTE = "MAdds: a multiply and an add are one operation. This is half of what is often called FLOPs."
+NOTE = (
+    "MAdds: a multiply and an add count as one operation. "
+    "MAdds are half of what is often called FLOPs."
+)
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description="Count parameters and multiply-adds (not FLOPs: a multiply and an add are one "
-        "operation), and compare them with the figures of the MixConv paper."
+        description="Count parameters and multiply-adds (a multiply and an add count as one "
+        "operation, unlike in FLOPs), and compare them with the figures of the MixConv paper."
     )
     parser.add_argument("configs", nargs="+", metavar="CONFIG")
     parser.add_argument("--stages", action="store_true", help="count each part of the network")

@@ -11,7 +11,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).parents[1]))  # works without an installed MixDet
+sys.path.append(str(Path(__file__).parents[1]))  # for a MixDet that is not installed
 
 from mixdet import doctor
 from mixdet.errors import run_tool

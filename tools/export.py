@@ -42,7 +42,7 @@ def parse_args() -> argparse.Namespace:
         type=int,
         default=300,
         metavar="N",
-        help="number of training images that int8 is calibrated on (default: 300)",
+        help="number of training images for the int8 calibration (default: 300)",
     )
     parser.add_argument(
         "--max-drop",

@@ -1,4 +1,4 @@
-"""Detect in images, folders, videos or a camera; write images with boxes and predictions.json."""
+"""Detect objects in images, videos or a camera; write predictions.json and images with boxes."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def parse_args() -> argparse.Namespace:
         type=int,
         default=8,
         metavar="N",
-        help="number of images computed at a time (default: %(default)s)",
+        help="number of images in a batch (default: %(default)s)",
     )
     parser.add_argument(
         "--trust-checkpoint",

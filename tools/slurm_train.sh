@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Train under Slurm, with one torchrun on each node:
 #   NODES=2 GPUS_PER_NODE=8 tools/slurm_train.sh PARTITION CONFIG [options of tools/train.py]
-# The variable SRUN_ARGS holds options for srun. Two minutes before a time limit, Slurm interrupts
-# the run. The run writes a checkpoint and ends. The same command with --resume continues it.
+# The variable SRUN_ARGS holds options for srun. Two minutes before the job's time limit, Slurm
+# interrupts the run, which writes a checkpoint and ends. The same command with --resume continues
+# the run.
 set -euo pipefail
 if [ $# -lt 2 ]; then
     echo "usage: $0 PARTITION CONFIG [options of tools/train.py]" >&2
@@ -14,7 +15,7 @@ nodes=${NODES:-1} gpus=${GPUS_PER_NODE:-8} port=${MASTER_PORT:-29500}
 export nodes gpus port
 # torchrun kills interrupted processes after 30 seconds, but a validation can take longer
 export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=${TORCH_ELASTIC_SHUTDOWN_TIMEOUT:-100}
-# shellcheck disable=SC2016,SC2086  # the shell on the node expands these; SRUN_ARGS is split
+# shellcheck disable=SC2016,SC2086  # the node's shell expands the variables; SRUN_ARGS has several words
 exec srun --partition="$partition" --nodes="$nodes" --ntasks-per-node=1 --gres="gpu:$gpus" \
     --cpus-per-task=$((gpus * ${CPUS_PER_GPU:-6})) --signal=INT@120 --kill-on-bad-exit=1 \
     ${SRUN_ARGS:-} bash -c '

@@ -24,7 +24,7 @@ def config(tmp_path):
 
 
 def fill_disk(monkeypatch, epoch: int) -> None:
-    """Make the write of an epoch's checkpoint fail, and every later write."""
+    """Make the write of an epoch's checkpoint and all later writes fail as on a full disk."""
     fsync, full = os.fsync, False
 
     def refuse(file: int) -> None:

@@ -95,7 +95,7 @@ def test_a_batch_norm_that_runs_before_its_convolution_is_not_folded(runner):
 
 
 def test_a_detector_that_cannot_be_fused_is_tested_unfused(runner):
-    """With SAME padding, kernels narrower and wider than the stride cannot be merged."""
+    """With SAME padding, kernels narrower than the stride cannot be merged with wider ones."""
     cfg = read_config(ROOT / "configs/ssdlite_mobilenet_v2_digits.py")
     cfg.model.backbone.update(kernel_sizes=(1, 3, 5), padding="same")
     runner.model = MODELS.build(cfg.model).eval()
@@ -103,7 +103,7 @@ def test_a_detector_that_cannot_be_fused_is_tested_unfused(runner):
 
 
 def test_a_model_with_test_time_augmentation_is_tested_unfused(runner):
-    """Such a model wraps a detector, and its inputs are lists of augmented images."""
+    """The model wraps a detector and takes lists of augmented images."""
     runner.model = model = DetTTAModel(
         module=runner.model,
         tta_cfg=ConfigDict(nms=dict(type="nms", iou_threshold=0.5), max_per_img=10),

@@ -37,10 +37,10 @@ print(done, before, faults())
 """
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's allocator")
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs glibc's allocator")
 @pytest.mark.parametrize(
     "size", [12, pytest.param(150, marks=pytest.mark.heavy)]
-)  # MiB of each of eight tensors
+)  # MiB per tensor. The script makes eight tensors at a time
 def test_freed_memory_is_used_again_without_page_faults(size):
     script = SCRIPT.format(size=size)
     output = subprocess.run(
@@ -54,9 +54,10 @@ def test_freed_memory_is_used_again_without_page_faults(size):
 
 @pytest.fixture
 def glibc(monkeypatch):
-    """A function that replaces glibc's `mallopt`. The new one refuses thresholds above a limit.
+    """A function that replaces glibc's `mallopt` with one that refuses thresholds above a limit.
 
-    Older versions of glibc do so too. The function returns a dict that collects accepted settings.
+    Older versions of glibc refuse such thresholds too. The function returns a dict that collects
+    the accepted settings.
     """
 
     def make(limit: int) -> dict[int, int]:
@@ -92,7 +93,7 @@ def test_the_mmap_threshold_rises_after_the_first_step(glibc, monkeypatch, limit
     taken, hook, seen = glibc(limit), KeepMemoryHook(), []
     weight = torch.nn.Parameter(torch.ones(2))
     wrapper = OptimWrapper(SGD([weight], 0.1, momentum=0.9), accumulative_counts=batches)
-    # With two optimizers, both must have made a step.
+    # With several optimizers, the threshold rises only when all of them have made a step.
     other = OptimWrapper(SGD([torch.nn.Parameter(torch.ones(2))], 0.1))
     wrappers = OptimWrapperDict(one=other, other=wrapper) if several else wrapper
     runner = SimpleNamespace(optim_wrapper=wrappers)

@@ -20,8 +20,8 @@ from tests.tiny import write_config
 
 pytestmark = [pytest.mark.usefixtures("quick"), pytest.mark.heavy]
 
-# The model has no batch norm, since torch's synchronized batch norm runs only on GPUs. Its head
-# divides the losses by the number of positive anchors in all processes.
+# The model has no batch norm, since torch's synchronized batch norm runs only on GPUs. The head of
+# the model divides the losses by the number of positive anchors in all processes.
 PLAIN = """
 model['backbone']['plain'] = True
 model['bbox_head'].update(
@@ -135,7 +135,7 @@ def test_two_processes_evaluate_every_image_once(images, tmp_path):
     launch.train(str(config))
     checkpoint = tmp_path / "work/epoch_1.pth"
     one, two = tmp_path / "one.json", tmp_path / "two.json"
-    odd = ["test_dataloader.dataset.indices=13"]  # 7 images per process, so one occurs twice
+    odd = ["test_dataloader.dataset.indices=13"]  # 7 images per process, so one image is used twice
     metrics = launch.evaluate(str(config), str(checkpoint), out=str(one), cfg_options=odd)
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     arguments = [config, checkpoint, "--launcher", "pytorch", "--out", two, "--cfg-options", *odd]
@@ -153,7 +153,7 @@ def test_two_processes_evaluate_every_image_once(images, tmp_path):
 
 
 def test_two_processes_validate_the_weights_that_are_saved(images, tmp_path):
-    """Each process computes batch norm statistics from its own images. The hook averages them."""
+    """Each process computes batch norm statistics of its own. `SyncBuffersHook` averages them."""
     sync = "default_hooks['sync_buffers'] = dict(type='SyncBuffersHook')\n"
     config = write_config(tmp_path, images, EPOCHS, sync)
     done = run_two([ROOT / "tools/dist_train.sh", config, 2])

@@ -149,6 +149,7 @@ def test_resume_is_exact_with_another_batch_sampler(images, tmp_path):
 def test_accumulated_gradients_are_not_lost(images, tmp_path):
     accumulate = "optim_wrapper['accumulative_counts'] = 3\n"
     whole = run(tmp_path / "whole", images, extra=accumulate)
+    # The run stops only after the optimizer's step, which follows iteration 6.
     checkpoint = interrupt(tmp_path / "first", images, 4, extra=accumulate)
     assert load(checkpoint)["meta"]["iter"] == 6
     resumed = run(tmp_path / "second", images, extra=accumulate, resume=str(checkpoint))
@@ -163,8 +164,8 @@ def batch_size(size):
     ("before", "iteration", "after", "batches"),
     [
         (4, 5, 7, 2),
-        (4, 5, 3, 5),  # with batches of 3 too, iteration 6 is in epoch 2
-        (5, 4, 6, 3),  # both sizes give 3 batches per epoch, but with other images
+        (4, 5, 3, 5),  # with batches of 4 or 3 images, iteration 6 is in epoch 2
+        (5, 4, 6, 3),  # both sizes give 3 batches per epoch, but the batches hold other images
     ],
 )
 def test_a_changed_batch_size_starts_the_epoch_over(
@@ -181,7 +182,7 @@ def test_a_changed_batch_size_starts_the_epoch_over(
 
 def test_an_epoch_that_started_over_can_be_interrupted_too(images, tmp_path):
     changed = batch_size(3)  # 5 batches per epoch
-    first = interrupt(tmp_path / "first", images, 5)  # 1 epoch and 2 batches of 4
+    first = interrupt(tmp_path / "first", images, 5)  # after 1 epoch and 2 batches of 4
     whole = run(tmp_path / "whole", images, extra=changed, resume=str(first))
     second = interrupt(tmp_path / "second", images, 8, extra=changed, resume=str(first))
     resumed = run(tmp_path / "third", images, extra=changed, resume=str(second))
@@ -228,7 +229,8 @@ def test_averaged_weights_are_resumed_too(images, tmp_path, iteration, validatio
     resumed = run(tmp_path / "first", images, extra=EMA, resume="auto")
     assert_same_state(resumed, whole)
     assert equal(resumed["ema_state_dict"], whole["ema_state_dict"])
-    plain = "module.backbone.second.weight"  # the trained weight, since state_dict has the average
+    # The checkpoint has the averaged weights in state_dict and the trained ones in ema_state_dict.
+    plain = "module.backbone.second.weight"
     average = whole["state_dict"]["backbone.second.weight"]
     assert not torch.equal(whole["ema_state_dict"][plain], average)
 

@@ -33,7 +33,7 @@ ITERATIONS = "train_cfg = dict(type='IterBasedTrainLoop', max_iters=2, val_inter
 
 @METRICS.register_module()
 class OwnMetric(BaseMetric):
-    """A metric of a user. Its results have names that mmengine's rules do not know."""
+    """A user's metric. mmengine has no rule, greater or less, for the names of its results."""
 
     def process(self, data_batch, data_samples) -> None:
         self.results += data_samples
@@ -188,8 +188,8 @@ def test_the_cosine_of_a_shipped_schedule_ends_with_the_training(tmp_path, name,
     assert recorder.rates[4:] == pytest.approx(expected, abs=1e-4)
 
 
-def test_a_monitor_of_several_data_sets_has_the_name_of_one(tmp_path, images):
-    """`MultiDatasetsEvaluator` names the metrics of each data set by a prefix."""
+def test_a_monitor_of_one_of_several_data_sets_starts_with_its_prefix(tmp_path, images):
+    """`MultiDatasetsEvaluator` puts a data set's prefix before the names of its metrics."""
     several = (
         "val_evaluator = dict(type='MultiDatasetsEvaluator', metrics=[val_evaluator],"
         " dataset_prefixes=['tools'])\n"

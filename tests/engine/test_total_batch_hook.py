@@ -1,4 +1,4 @@
-"""Batch size and learning rate: runs with another batch than the recipe, and batches of one."""
+"""A batch size that differs from the recipe's is logged, and batches of one image can be used."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_accumulated_gradients_are_part_of_the_batch(images, tmp_path):
 
 @pytest.mark.parametrize("loop", ["ResumableTrainLoop", "EpochBasedTrainLoop"])
 def test_the_rate_is_scaled_by_the_batch_with_accumulated_gradients(images, tmp_path, loop):
-    """A batch of 4 images, 2 of which are accumulated, is a quarter of 32."""
+    """Two accumulated batches of 4 images are a quarter of 32, so the rate is divided by 4."""
     accumulate = f"optim_wrapper['accumulative_counts'] = 2\ntrain_cfg['type'] = '{loop}'\n"
     log, plain = run(tmp_path / "plain", images, RECIPE.format(32) + accumulate)
     assert "multiplies the learning rate by 0.25" in log
@@ -62,7 +62,7 @@ def test_the_rate_is_scaled_by_the_batch_with_accumulated_gradients(images, tmp_
 
 
 def test_a_factor_without_the_accumulated_gradients_is_logged(images, tmp_path):
-    """The runner of mmdet's tools, with a loop of mmengine."""
+    """mmdet's tools with a loop of mmengine scale the rate without the accumulated gradients."""
     extra = RECIPE.format(32).replace("False", "True") + (
         "optim_wrapper['accumulative_counts'] = 2\ntrain_cfg['type'] = 'EpochBasedTrainLoop'\n"
     )
@@ -79,8 +79,8 @@ def test_scaling_without_the_batch_of_the_recipe_is_refused(images, tmp_path):
         launch.train(str(config), auto_scale_lr=True)
 
 
-@pytest.mark.parametrize("batch", [13, 1])  # 14 images: the last batch has one; all have one
-def test_a_last_batch_of_one_and_batches_of_one_train(images, tmp_path, batch):
+@pytest.mark.parametrize("batch", [13, 1])  # of 14 images: 13 + 1, or 14 batches of one
+def test_a_last_batch_of_one_image_and_batches_of_one_image_can_be_trained(images, tmp_path, batch):
     _, rates = run(tmp_path, images, f"train_dataloader['batch_size'] = {batch}\n")
     assert len(rates) == (2 if batch == 13 else 14)
 
@@ -109,7 +109,7 @@ def loss_of_one_image(cfg: Config) -> torch.Tensor:
     return model.parse_losses(losses)[0]
 
 
-def test_batch_norm_refuses_one_image_and_group_norm_takes_it():
+def test_batch_norm_refuses_one_image_and_group_norm_accepts_it():
     with pytest.raises(ValueError, match="Expected more than 1 value per channel"):
         loss_of_one_image(one_image_config(page_block=False))
     loss = loss_of_one_image(one_image_config(page_block=True))
@@ -117,7 +117,7 @@ def test_batch_norm_refuses_one_image_and_group_norm_takes_it():
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs/_base_/schedules").glob("*.py")))
-def test_every_recipe_clips_gradients_and_states_its_batch(path):
+def test_every_recipe_clips_gradients_and_states_its_batch_size(path):
     cfg = Config.fromfile(path)
     assert cfg.optim_wrapper.clip_grad.max_norm > 0
     assert cfg.auto_scale_lr.base_batch_size > 0

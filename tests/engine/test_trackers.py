@@ -50,7 +50,7 @@ def test_mlflow_gets_all_metrics_under_their_names(images, tmp_path, monkeypatch
     assert {name: metrics[name] for name in METRICS} == pytest.approx(logged)
 
 
-def test_mlflow_takes_the_names_of_other_metrics(images, tmp_path, monkeypatch):
+def test_mlflow_gets_the_metrics_of_another_evaluator(images, tmp_path, monkeypatch):
     pytest.importorskip("mlflow")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     other = "val_evaluator.update(type='CocoMetric', metric=['bbox', 'proposal'])\n"

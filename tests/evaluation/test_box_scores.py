@@ -23,6 +23,7 @@ def test_finding_one_of_two_objects_gives_a_recall_of_one_half(tmp_path):
     scores = score_boxes(load_coco(tmp_path / "truth.json"), results)
     assert isinstance(scores, BoxScores)
     assert scores.stats["AR_100"] == pytest.approx(0.5)
-    # COCO averages the precision at 101 recalls. Here it is 1 at the 51 recalls up to 0.5, then 0
+    # COCO averages the precision at 101 recalls. Here the precision is 1 at the 51 recalls up to
+    # 0.5, and 0 at the other recalls.
     assert scores.stats["bbox_mAP"] == pytest.approx(51 / 101)
     assert scores.per_class == {"cat": pytest.approx(51 / 101)}

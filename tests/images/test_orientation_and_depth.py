@@ -64,7 +64,7 @@ def saved(image: Image.Image, kind: str, **options) -> bytes:
 
 
 def with_exif(kind: str, gray: bool = False, depth: int = 8, **options) -> Callable:
-    """Return a function from an orientation to a file that Pillow writes."""
+    """Return a function that takes an orientation and returns a file written by Pillow."""
     array = scene(gray)
     image = Image.fromarray(array if depth == 8 else array.astype(np.uint16) * 257)
     return lambda orientation: saved(image, kind, exif=exif(orientation), **options)
@@ -153,7 +153,7 @@ def assert_every_reader_gives(content: bytes, expected: np.ndarray, tolerance: f
     arrays = {
         "path": as_rgb(path),
         "bytes": as_rgb(content),
-        # A copy of a PGM of 16 bits no longer tells its range of values
+        # exif_transpose returns a copy, which for a PGM of 16 bits lacks the range of values
         "PIL": as_rgb(Image.open(io.BytesIO(content)) if shown.mode == "I" else shown),
         "LoadImageFromFile": load(dict(img_path=str(path)))["img"][..., ::-1],
         "SSDRandomCrop": crop(dict(img_path=str(path)))["img"][..., ::-1],
@@ -190,7 +190,7 @@ def encoded(suffix: str, array: np.ndarray, options: tuple = ()) -> bytes:
 
 
 AVIF_OF_10_BITS = (cv2.IMWRITE_AVIF_DEPTH, 10, cv2.IMWRITE_AVIF_QUALITY, 100)
-FLAT_FILES = {  # (function that returns a file, whether the file is gray)
+FLAT_FILES = {  # no orientation: (function that returns a file, whether the file is gray)
     "gif": (lambda: saved(Image.fromarray(scene(True)), "GIF"), True),
     "bmp": (lambda: saved(Image.fromarray(scene()), "BMP"), False),
     "ppm": (lambda: pnm(b"P6", scene(), 255), False),

@@ -48,8 +48,8 @@ class TestDetector:
         assert got.names[0] == str(got.labels[0])
 
     def test_a_fused_copy_without_batch_norms_predicts(self, detector, photograph):
-        """The boxes of this copy equal mmdet's boxes: see the test before."""
-        detector(photograph)  # the first call fuses
+        """The test above shows that the boxes of this copy equal mmdet's boxes."""
+        detector(photograph)  # the first call makes the fused copy
         with record_running_modules() as modules:
             detector(photograph)
         assert modules
@@ -70,7 +70,9 @@ class TestDetector:
             detector(photograph)
         assert count_batch_norms(modules) > 0
 
-    def test_threads_sets_torchs_threads_and_changes_no_box(self, checkpoint, detector, photograph):
+    def test_the_argument_threads_sets_torchs_threads_and_changes_no_box(
+        self, checkpoint, detector, photograph
+    ):
         import torch
 
         before = torch.get_num_threads()
@@ -175,7 +177,7 @@ class TestDetector:
         with pytest.raises(MixDetError, match="trust-checkpoint"):
             Detector(tmp_path / "unsafe.pth")
         Detector(tmp_path / "unsafe.pth", trust_checkpoint=True)
-        with pytest.raises(MixDetError, match="trust-checkpoint"):  # trust ends with the call
+        with pytest.raises(MixDetError, match="trust-checkpoint"):  # trust was for that call only
             Detector(tmp_path / "unsafe.pth")
 
     def test_a_device_that_does_not_exist_is_refused(self, checkpoint):

@@ -98,7 +98,7 @@ def run_bare(*arguments):
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 
 
-def test_predict_needs_numpy_opencv_and_a_runtime_only(exported, images, tmp_path):
+def test_predict_needs_only_numpy_opencv_and_a_runtime(exported, images, tmp_path):
     video = write_video(tmp_path / "v.avi", [spot(0, 0)] * 2, 10)
     image, out = images / "val2017" / "1.png", tmp_path / "out"
     options = ("--runtime", "onnx", "--score-thr", "0", "--out", out)
@@ -139,7 +139,7 @@ def test_a_copy_with_the_files_of_one_runtime_runs_on_it(exported, tmp_path, fil
     assert ExportedNetwork(tmp_path).runtime == runtime
 
 
-def test_a_copy_with_half_of_a_runtime_names_the_missing_file(exported, tmp_path):
+def test_a_copy_without_one_file_of_a_runtime_is_refused_with_its_name(exported, tmp_path):
     for name in ("mixdet.json", "model.xml"):
         shutil.copy(exported / "raw" / name, tmp_path / name)
     with pytest.raises(MixDetError, match=r"model\.bin is missing"):
@@ -185,7 +185,11 @@ def test_the_batch_size_changes_no_box(exported, images):
 
 @pytest.mark.parametrize("convert", [convert_to_openvino, openvino.convert_model])
 def test_openvino_computes_several_images_together(exported, tmp_path, monkeypatch, convert):
-    """Outputs equal those of single images. Only our converter's file is compiled for batches."""
+    """The outputs equal those of single images.
+
+    From the file of our converter, OpenVINO also compiles a network for batches. From the file of
+    OpenVINO's own converter, it compiles only a network for single images.
+    """
     source = tmp_path / "source"
     shutil.copytree(exported / "raw", source)
     openvino.save_model(convert(source / "model.onnx"), source / "model.xml", False)
@@ -202,7 +206,7 @@ def test_openvino_computes_several_images_together(exported, tmp_path, monkeypat
     inputs = np.random.default_rng(0).integers(0, 256, (19, height, width, 3), np.uint8)
     together = [*network.raw_outputs(inputs)]
     assert compiled == ([1, OPENVINO_BATCH] if convert is convert_to_openvino else [1])
-    alone = [pair for one in inputs for pair in network.raw_outputs(one[None])]
+    alone = [pair for image in inputs for pair in network.raw_outputs(image[None])]
     assert len(together) == len(alone)
     for pair, others in zip(together, alone, strict=True):
         for one, other in zip(pair, others, strict=True):
@@ -237,7 +241,8 @@ def thread_counts(monkeypatch):
 def test_threads_reach_the_runtime_and_change_no_box(
     exported, images, thread_counts, kind, runtime
 ):
-    files = sorted((images / "val2017").iterdir())[:9]  # for eight or more, OpenVINO compiles twice
+    # For eight or more images, OpenVINO compiles two networks.
+    files = sorted((images / "val2017").iterdir())[:9]
     default = Detector(exported / kind, runtime=runtime)(files)
     thread_counts.clear()
     detector = Detector(exported / kind, runtime=runtime, threads=1)
@@ -326,7 +331,10 @@ def test_calls_from_several_threads_do_not_mix_images(exported):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="tests signal stacks of Linux")
 def test_signals_work_after_openvino_networks_are_released(exported):
-    """A released Core of OpenVINO restores the previous signal stack, which may be freed memory."""
+    """When a `Core` of OpenVINO is released, it restores the previous signal stack.
+
+    That stack may already be freed.
+    """
     code = """
 import signal, sys
 from mixdet.inference import Detector

@@ -1,6 +1,7 @@
 """A `Detector` can be pickled. In a forked process it works or is refused, but never hangs.
 
-A script forks, and not pytest itself, since pytest has threads. Its detector uses two threads.
+The tests fork a script instead of pytest, since pytest has threads. The detector of the script
+uses two threads.
 """
 
 from __future__ import annotations
@@ -83,7 +84,7 @@ PACKAGES = {"ncnn": "pnnx", "litert": "litert_torch", "executorch": "executorch"
 
 @pytest.fixture(scope="module")
 def path_for(trained, exported, tmp_path_factory):
-    """A function that returns the checkpoint for torch, and an exported folder for others."""
+    """A function that returns the checkpoint for torch, and an exported folder for the others."""
     folders = {"torch": trained[1], "onnx": exported / "raw", "openvino": exported / "raw"}
 
     def find(runtime: str) -> os.PathLike:
@@ -124,7 +125,7 @@ def test_a_pickled_detector_loads_its_files_again(path_for, images, monkeypatch,
     detector = Detector(path, threads=1, **({} if runtime == "torch" else {"runtime": runtime}))
     content = pickle.dumps(detector)
     assert len(content) < 2000
-    monkeypatch.chdir(tmp_path)  # a relative path would lead nowhere
+    monkeypatch.chdir(tmp_path)  # the relative path leads nowhere from here
     copies = [pickle.loads(content), copy.deepcopy(detector)]
     image = images / "val2017" / "1.png"
     want = detector(image)

@@ -33,7 +33,8 @@ def test_subfolders_may_have_the_suffix_of_a_file(folder, tmp_path):
     for name in ("clip.mp4", "b.jpg"):
         (folder / name).mkdir()
     shutil.copy(folder / "a.png", folder / "clip.mp4" / "0001.png")
-    write_video(folder / "clip.avi", [spot(0, 0)] * 2, 10)  # clip.mp4 is taken as a name
+    # clip.avi would be drawn as clip.mp4, but the output has a folder of this name
+    write_video(folder / "clip.avi", [spot(0, 0)] * 2, 10)
     entries = predict_files(BrightSpot(), [folder], tmp_path / "out")
     assert len(entries) == 4
     drawn = {str(file.relative_to(tmp_path / "out")) for file in tmp_path.glob("out/**/*.[mp]*")}
@@ -85,7 +86,7 @@ def test_linked_subfolders_are_searched_once(folder, tmp_path):
     for link, target in links.items():
         link.symlink_to(target, target_is_directory=True)
     assert found(folder) == ["a.png", "again/z.png", "near/z.png"]
-    # the output folder is not searched, also if a link leads to it
+    # the output folder is not searched, even if a link leads to it
     (folder / "out").mkdir()
     shutil.copy(folder / "a.png", folder / "out" / "a.png")
     (near / "results").symlink_to(folder / "out")

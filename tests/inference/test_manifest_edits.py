@@ -1,4 +1,4 @@
-"""A `mixdet.json` that was edited: a value takes effect, or is refused with what to write."""
+"""An edited value in `mixdet.json` takes effect, or a message says what to write instead."""
 
 from __future__ import annotations
 
@@ -79,8 +79,8 @@ def test_classes_may_be_renamed_but_not_left_out(exported, images, edit_manifest
         Detector(edit_manifest("raw", classes=["bright"]), runtime=runtime)
 
 
-def test_a_file_without_metadata_is_refused_at_its_first_image(exported, tmp_path):
-    """Files for ncnn, LiteRT and ExecuTorch do not state their classes."""
+def test_without_metadata_a_missing_class_is_refused_at_the_first_image(exported, tmp_path):
+    """Files for ncnn, LiteRT and ExecuTorch have no metadata, like the ONNX file of this test."""
     folder = shutil.copytree(exported / "raw", tmp_path / "copy")
     model = onnx.load(folder / "model.onnx")
     del model.metadata_props[:]

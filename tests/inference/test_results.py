@@ -1,4 +1,4 @@
-"""Results of finished images are kept if an error ends the run. The last line names their file."""
+"""If an error ends a run, the finished results are kept, and the message names their file."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Failing(InterruptedDetector):
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_an_error_in_the_middle_keeps_what_is_done(folder, tmp_path, error, raised, words):
+def test_an_error_in_the_middle_keeps_the_finished_results(folder, tmp_path, error, raised, words):
     with pytest.raises(raised) as caught:
         predict_files(Failing(error), [folder], tmp_path / "out", batch_size=2)
     message = str(caught.value)
@@ -69,14 +69,14 @@ def test_an_error_in_the_middle_keeps_what_is_done(folder, tmp_path, error, rais
     assert len(list((tmp_path / "out").glob("*.png"))) == 6
 
 
-def test_a_bug_keeps_its_traceback_and_what_is_done(folder, tmp_path):
+def test_a_bug_keeps_its_traceback_and_the_finished_results(folder, tmp_path):
     with pytest.raises(ZeroDivisionError) as caught:
         predict_files(Failing(ZeroDivisionError()), [folder], tmp_path / "out", batch_size=2)
     assert "results of 6 images" in caught.value.__notes__[0]
     assert len(kept(tmp_path / "out")) == 6
 
 
-def test_an_error_at_the_first_image_says_that_nothing_is_done(folder, tmp_path):
+def test_an_error_at_the_first_image_says_that_no_image_is_done(folder, tmp_path):
     detector = Failing(MemoryError())
     detector.batches = 3
     with pytest.raises(MixDetError, match="no image is done"):
@@ -100,7 +100,7 @@ def test_ctrl_c_in_a_video_keeps_its_frames(folder, tmp_path):
     assert kept(tmp_path / "out") == ["v.avi"] * 6
 
 
-def test_a_disk_that_gets_full_leaves_whole_lines(tmp_path):
+def test_a_disk_that_gets_full_leaves_only_complete_lines(tmp_path):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     results = ResultFiles(tmp_path)

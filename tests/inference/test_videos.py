@@ -30,14 +30,14 @@ KINDS = [("avi", "MJPG"), ("avi", "XVID"), ("mkv", "MJPG"), ("webm", "VP80"), ("
 @pytest.mark.parametrize(
     ("suffix", "codec"), [*KINDS, ("mp4", "mp4v"), ("mov", "MJPG"), ("flv", "FLV1")]
 )
-def test_whole_videos_have_all_frames_and_no_fault(tmp_path, suffix, codec):
+def test_undamaged_videos_give_all_frames_and_no_error(tmp_path, suffix, codec):
     video = noisy_video(tmp_path / f"v.{suffix}", codec, 30)
     assert len(predict_video(BrightSpot(), video, tmp_path / "out.mp4")) == 30
 
 
 @pytest.mark.parametrize(("suffix", "codec"), [kind for kind in KINDS if kind[0] != "wmv"])
 @pytest.mark.parametrize("part", [0.2, 0.5, 0.9])
-def test_a_video_that_was_cut_says_how_many_frames_it_has(tmp_path, suffix, codec, part):
+def test_the_error_for_a_cut_video_says_how_many_frames_it_has(tmp_path, suffix, codec, part):
     video = noisy_video(tmp_path / f"v.{suffix}", codec)
     content = video.read_bytes()
     video.write_bytes(content[: int(part * len(content))])
@@ -45,7 +45,7 @@ def test_a_video_that_was_cut_says_how_many_frames_it_has(tmp_path, suffix, code
 
 
 @pytest.mark.parametrize(("suffix", "codec"), [*KINDS[:4], ("mp4", "mp4v"), ("mov", "MJPG")])
-def test_a_video_with_a_hole_says_how_many_frames_it_has(tmp_path, suffix, codec):
+def test_the_error_for_a_video_with_a_hole_says_how_many_frames_it_has(tmp_path, suffix, codec):
     video = noisy_video(tmp_path / f"v.{suffix}", codec)
     content = bytearray(video.read_bytes())
     middle, length = len(content) // 2, len(content) // 4
@@ -68,7 +68,7 @@ def check_broken(video, folder):
     assert len(read_video(folder / "out" / f"{video.stem}.mp4")[0]) == count
 
 
-def test_a_video_that_is_read_up_to_a_limit_has_no_fault(tmp_path):
+def test_a_video_that_is_read_up_to_a_limit_gives_no_error(tmp_path):
     video = noisy_video(tmp_path / "v.avi", "MJPG", 20)
     assert len(predict_video(BrightSpot(), video, tmp_path / "out.mp4", frames=5)) == 5
 
@@ -100,7 +100,7 @@ def test_an_edit_list_may_leave_out_frames(tmp_path):
     assert len(predict_video(BrightSpot(), video, tmp_path / "out.mp4")) < 75
 
 
-def test_a_pipe_that_ends_early_is_no_fault(tmp_path):
+def test_a_pipe_that_ends_early_gives_no_error(tmp_path):
     video = noisy_video(tmp_path / "v.avi", "MJPG")
     content = video.read_bytes()
     pipe = tmp_path / "pipe.avi"
@@ -146,7 +146,7 @@ def test_a_video_whose_rate_mpeg4_cannot_hold_is_drawn(tmp_path):
     assert rate == pytest.approx(211.22)
 
 
-def test_the_rate_of_a_clock_is_no_frame_rate(tmp_path, monkeypatch):
+def test_the_rate_of_a_clock_is_not_used_as_the_frame_rate(tmp_path, monkeypatch):
     """Browsers record WebM without a frame rate. OpenCV then returns the clock rate, 1000."""
     source = write_video(tmp_path / "v.avi", [spot(0, 0)] * 9, 25)
 

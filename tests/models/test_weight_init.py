@@ -211,7 +211,7 @@ def test_without_a_network_the_error_says_how_to_get_the_file(monkeypatch, tmp_p
 
 
 def test_weights_in_the_cache_need_no_network(monkeypatch, tmp_path):
-    """The cache has the layout of `huggingface_hub`. The error for a damaged file names it."""
+    """The cache has the layout of `huggingface_hub`. The error names a damaged file."""
     page = tmp_path / "models--timm--mixnet_m.ft_in1k"
     (page / "refs").mkdir(parents=True)
     (page / "refs" / "main").write_text("c0ffee")
@@ -258,7 +258,7 @@ def test_a_file_with_objects_is_refused_and_nothing_in_it_runs(tmp_path):
     assert "\n" not in str(info.value)
     assert not trapped.exists()
     pickle.loads(pickle.dumps(Trap(trapped)))
-    assert trapped.exists()  # the trap works
+    assert trapped.exists()  # unpickling does create the file
 
 
 def test_a_file_that_is_no_checkpoint_is_refused(tmp_path):

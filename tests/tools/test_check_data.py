@@ -23,7 +23,7 @@ def data(images_copy):
 
 @pytest.fixture
 def checked(tool, tmp_path):
-    """Run the check; return its exit code, its problems by their codes, and what it printed."""
+    """Run the check; return the exit code, a dict from code to problem, and the printed text."""
 
     def run(data, *options):
         config = write_config(tmp_path, data)

@@ -32,7 +32,7 @@ def test_stages_are_written_as_markdown():
 
 
 def test_options_change_the_counts():
-    """A width multiplier of 0.5 reduces the parameters. The paper has no figures for it."""
+    """A width multiplier of 0.5 reduces the parameters. The paper has no such network."""
     whole, half = (
         json.loads(run(CONFIG, "--format", "json", *options))[0]
         for options in ((), ("--cfg-options", "model.backbone.widen_factor=0.5"))

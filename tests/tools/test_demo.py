@@ -1,4 +1,4 @@
-"""The demo page works in a browser and with many visitors, and refuses wrong arguments."""
+"""tools/demo.py refuses wrong arguments. Its page works in a browser and with many visitors."""
 
 from __future__ import annotations
 

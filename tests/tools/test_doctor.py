@@ -1,4 +1,4 @@
-"""tools/doctor.py reports the installation, the data and their faults."""
+"""tools/doctor.py reports the installed packages and the data, and what is wrong with them."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def fail_import(monkeypatch: pytest.MonkeyPatch, module: str, error: Exception) 
     monkeypatch.setattr(doctor.importlib, "import_module", import_module)
 
 
-def test_an_installation_without_coco_works(
+def test_an_installation_without_coco_is_reported_as_working(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -114,7 +114,7 @@ def test_two_packages_with_the_same_module_are_a_problem(monkeypatch: pytest.Mon
     assert check.remedy.startswith("`pip uninstall mmcv mmcv-lite`")
 
 
-def test_weights_are_looked_up_only_with_online(
+def test_weights_are_looked_up_only_with_the_option_online(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     urls = []

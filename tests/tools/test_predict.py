@@ -1,4 +1,4 @@
-"""Prediction on images and videos with a fake detector, and tools/predict.py with a real one."""
+"""Test prediction with a fake detector, and tools/predict.py with a real detector."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class TestFiles:
             with pytest.raises(MixDetError, match=name.replace(".", r"\.")):
                 predict_files(BrightSpot(), [tmp_path / name], tmp_path / "out")
 
-    def test_unreadable_inputs_are_named_after_the_others_are_done(self, tmp_path):
+    def test_unreadable_inputs_are_reported_at_the_end(self, tmp_path):
         for name in ("a.png", "c.png", "d.png"):
             Image.fromarray(spot(0, 0)).save(tmp_path / name)
         (tmp_path / "b.png").write_bytes(b"not an image")
@@ -88,7 +88,7 @@ class TestFiles:
         assert [Path(entry["file"]).name for entry in entries] == ["a.png", "c.png", "d.png"]
         assert (tmp_path / "out" / "d.png").is_file()
 
-    def test_an_input_folder_as_out_is_refused(self, tmp_path, monkeypatch):
+    def test_an_input_folder_as_output_folder_is_refused(self, tmp_path, monkeypatch):
         folder = tmp_path / "a" / "b"
         folder.mkdir(parents=True)
         Image.fromarray(spot(0, 0)).save(folder / "x.png")
@@ -99,7 +99,7 @@ class TestFiles:
         for out in (tmp_path, folder / "out", folder / "out"):
             assert len(predict_files(BrightSpot(), ["."], out)) == 1
 
-    def test_an_out_that_cannot_be_written_is_refused_before_detecting(self, tmp_path):
+    def test_an_output_folder_that_cannot_be_written_is_refused_before_detecting(self, tmp_path):
         Image.fromarray(spot(0, 0)).save(tmp_path / "a.png")
         (tmp_path / "file").write_text("")
         with pytest.raises(MixDetError, match=r"--out .*file"):

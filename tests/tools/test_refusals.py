@@ -135,14 +135,16 @@ def test_a_damaged_annotation_file_is_named(refusal, images, tmp_path):
     assert f"{file}: not a COCO annotation file" in words
 
 
-def test_resuming_from_weights_only_is_refused(refusal, trained, tmp_path):
+def test_resuming_from_a_file_with_only_weights_is_refused(refusal, trained, tmp_path):
     config, checkpoint = trained
     torch.save(torch.load(checkpoint, weights_only=True)["state_dict"], tmp_path / "bare.pth")
     words = refusal("train", config, "--resume", tmp_path / "bare.pth")
     assert "load_from=" in words
 
 
-def test_a_checkpoint_of_another_network_may_only_start_a_run(refusal, tool, trained, tmp_path):
+def test_a_checkpoint_of_another_network_can_start_a_run_but_not_resume_it(
+    refusal, tool, trained, tmp_path
+):
     config, checkpoint = trained
     content = torch.load(checkpoint, weights_only=True)
     first = next(iter(content["state_dict"]))

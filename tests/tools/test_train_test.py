@@ -1,4 +1,4 @@
-"""Run tools/train.py and tools/test.py as a user does."""
+"""tools/train.py and tools/test.py do what their options say, and refuse wrong arguments."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ COCO_CONFIG = "configs/ssdlite_mixnet_m_coco.py"
 
 
 @pytest.mark.parametrize("name", ["train", "test"])
-def test_help_loads_nothing_heavy(name):
+def test_help_imports_no_large_package(name):
     script = (
         f"import runpy, sys; sys.argv = ['{name}.py', '--help']\n"
         f"try: runpy.run_path('tools/{name}.py', run_name='__main__')\n"
@@ -144,7 +144,7 @@ def crowds_only(content):
 
 @pytest.mark.parametrize("kind", ["CocoDataset", "SafeCocoDataset"])
 @pytest.mark.parametrize("change", [strip_annotations, empty_annotations, crowds_only])
-def test_images_without_objects_are_detected_on_and_not_scored(
+def test_images_without_objects_get_detections_but_no_score(
     tool, images_copy, trained, tmp_path, change, kind
 ):
     file = images_copy / "annotations" / "instances_val2017.json"
@@ -188,7 +188,7 @@ def test_ids_that_are_text_give_the_same_scores(tool, images_copy, trained, tmp_
     assert code == 0, err
     table = re.compile(r"mAP +mAP50.*?AP by class.*?bright[^\n]*", re.DOTALL)
     assert table.search(after)[0] == table.search(before)[0]
-    assert {each["image_id"][0] for each in json.loads((tmp_path / "b.json").read_text())} <= {
+    assert {entry["image_id"][0] for entry in json.loads((tmp_path / "b.json").read_text())} <= {
         *"01"
     }
 
@@ -197,7 +197,7 @@ class Harmless:
     """An object that torch.load restores only if it may unpickle any class."""
 
 
-def test_out_with_a_metric_that_writes_no_file_is_refused(refusal, trained, tmp_path):
+def test_the_option_out_is_refused_for_a_metric_that_writes_no_file(refusal, trained, tmp_path):
     options = ["--out", tmp_path / "a.json", "--cfg-options", "test_evaluator.type=CocoMetric"]
     line = refusal("test", *trained, *options)
     assert "CocoDetectionMetric" in line

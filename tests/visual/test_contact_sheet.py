@@ -1,4 +1,4 @@
-"""Boxes are matched as by pycocotools, and contact sheets and images show them correctly."""
+"""Boxes are matched as in pycocotools, and drawn correctly on contact sheets and images."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class TestMatching:
         assert item.detected.tolist() == [True, False]
 
     @pytest.mark.parametrize(("shift", "correct"), [(13, 1), (14, 0)])
-    def test_a_correct_box_overlaps_by_at_least_one_half(self, shift, correct):
+    def test_a_correct_box_has_an_iou_of_at_least_one_half(self, shift, correct):
         moved = (10 + shift, 10, 50 + shift, 50)  # the IoU is 27 / 53 or 26 / 54
         item = image(truth_boxes=[BOX], truth_labels=[0], boxes=[moved], labels=[0], scores=[0.5])
         assert item.outcomes.tolist() == [correct]
@@ -74,8 +74,8 @@ class TestMatching:
         assert item.detected.tolist() == [True]
         assert item.above(0.3).detected.tolist() == [False]
 
-    def test_random_boxes_are_matched_as_by_pycocotools(self):
-        """As many boxes are correct as COCO's evaluation matches at IoU 0.5."""
+    def test_random_boxes_are_matched_as_in_pycocotools(self):
+        """The number of correct boxes equals the number of COCO's matches at IoU 0.5."""
         from pycocotools.coco import COCO
         from pycocotools.cocoeval import COCOeval
 

@@ -1,4 +1,4 @@
-"""Tables are aligned: the first column to the left, the others to the right."""
+"""The first column of a table is aligned to the left, and the other columns to the right."""
 
 from __future__ import annotations
 

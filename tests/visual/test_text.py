@@ -1,4 +1,4 @@
-"""Names are drawn with their letters, or as escapes, and different names look different."""
+"""Letters are drawn, or written as escapes if no font has them. Different names look different."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mixdet.visual import draw_detections, text
 from mixdet.visual.text import FittedText
 
 BOX = np.float32([[40, 60, 300, 150]])
-# Letters of DejaVu Sans, letters that it lacks, and characters that cannot be seen
+# Letters of DejaVu Sans, letters that DejaVu Sans lacks, and invisible characters
 NAMES = ["e", "é", "e\u0301", "ü", "u", "ß", "ñ", "собака", "кошка", "σκύλος", "كلب", "כלב"]
 NAMES += ["猫", "犬", "\\u732b", "\\\\u732b", "개", "नमस्ते", "🐶", "🐱", "ไทย", "\ue000", "\ue001"]
 NAMES += ["cat", "cat\u200b", "ca\nt", "ca\\nt", "ca\tt", "\xa0cat", " cat", "\ud800", "\ufffd"]
@@ -56,7 +56,7 @@ def test_letters_beyond_ascii_are_drawn_with_their_glyphs(name):
 
 @pytest.fixture
 def install_fonts(monkeypatch):
-    """Return a function that replaces the system's fonts by the given files."""
+    """Return a function that replaces the system's fonts with the given files."""
 
     def install(*files: str) -> None:
         monkeypatch.setattr(text, "_installed_fonts", lambda: files)
@@ -92,7 +92,7 @@ def test_a_font_that_draws_all_letters_alike_is_not_used(install_fonts):
         assert FittedText("猫犬", 20).lines == [r"\u732b\u72ac"]
 
 
-def test_a_letter_without_a_font_is_an_escape(install_fonts):
+def test_a_letter_without_a_font_is_drawn_as_an_escape(install_fonts):
     install_fonts()
     with pytest.warns(UserWarning, match="install a font"):
         assert FittedText("a 猫 é", 20).lines == [r"a \u732b é"]

@@ -1,4 +1,4 @@
-"""What all our backbones share: taps, freezing, checkpointing, state dicts and tracing."""
+"""What all our backbones share: taps (named outputs), freezing, checkpointing, and tracing."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def all_taps() -> MixNet:
 
 
 @pytest.mark.parametrize("tap", MIXNET_TAPS)
-def test_a_single_tap_gives_the_same_output_without_unused_weights(all_taps, tap):
+def test_a_single_tap_gives_the_same_output_and_leaves_no_unused_weights(all_taps, tap):
     backbone = MixNet(taps=[tap])
     backbone.load_state_dict(all_taps.state_dict())
     x = image(65, 86)
@@ -288,7 +288,7 @@ def with_weights_of(theirs: nn.Module, **kwargs) -> MixNet:
 
 
 def assert_equals_timm(network: nn.Module, theirs: nn.Module, x: Tensor) -> None:
-    """Assert that a network with the taps `TAPPED` computes what timm's network does."""
+    """Assert that a network with the taps `TAPPED` gives timm's outputs at these taps."""
     expected = timm_outputs(theirs, x)
     for tap, output in zip(TAPPED, network(x), strict=True):
         torch.testing.assert_close(output, expected[tap], rtol=0, atol=1e-4)
@@ -318,7 +318,7 @@ WRAPPERS = [checkpoint_wrapper, lambda block: torch.compile(block, backend="eage
 
 
 @pytest.mark.parametrize("wrap", WRAPPERS)
-def test_wrapped_blocks_compute_what_timm_does(timm_mixnet, wrap):
+def test_wrapped_blocks_give_the_outputs_of_timm(timm_mixnet, wrap):
     ours = with_weights_of(timm_mixnet)
     for stage in ours.blocks:
         stage[0] = wrap(stage[0])

@@ -84,7 +84,7 @@ def test_timm_name_is_the_timm_model_with_the_same_arch_and_padding(arch, paddin
     assert MixNet("xl", ("stem",), "same").timm_name is None
 
 
-def test_stem_head_and_two_stages_have_relu_and_the_others_swish():
+def test_stem_head_and_first_two_stages_have_relu_and_the_other_stages_swish():
     backbone = MixNet(taps=("head",))
 
     def acts(module: nn.Module) -> set[type]:

@@ -220,12 +220,17 @@ def test_labels_stay_below_the_number_of_classes(loss_cls):
 
 
 def test_the_anchors_of_two_cells_equal_anchors_computed_by_hand():
-    """SSD, section 2.2: squares of side s and sqrt(s s'), boxes of scale s and ratio 2 and 1/2."""
+    """By SSD, section 2.2, a cell has two squares and two rectangles.
+
+    The sides of the squares are s and sqrt(s s'), where s' is the next level's scale. The
+    rectangles have the scale s and the ratios 2 and 1/2.
+    """
     head = make_head()
     level = head.prior_generator.grid_priors([(g, g) for g in GRIDS], device="cpu")[0]
     wide, tall, middle = 8 * 2**0.5, 8 / 2**0.5, (8 * 20) ** 0.5
     sizes = torch.tensor([[8, 8], [middle, middle], [tall, wide], [wide, tall]])
-    for cell, center in ((0, (4.0, 4.0)), (8 * 3 + 5, (44.0, 28.0))):  # first; row 3, column 5
+    # The first cell, and the cell in row 3 and column 5
+    for cell, center in ((0, (4.0, 4.0)), (8 * 3 + 5, (44.0, 28.0))):
         expected = torch.cat(
             [torch.tensor(center) - sizes / 2, torch.tensor(center) + sizes / 2], 1
         )
@@ -241,7 +246,7 @@ def test_decoding_inverts_encoding():
     corners = torch.rand(len(anchors), 2, 2) * SIZE
     boxes = torch.cat([corners.amin(1), corners.amax(1) + 1], 1)
     decoded = head.bbox_coder.decode(anchors, head.bbox_coder.encode(anchors, boxes))
-    # The coder clips boxes with a side above 1000 / 16 times the anchor's. No box here is so large
+    # The coder clips boxes with a side above 1000 / 16 times the anchor's. These boxes are smaller
     torch.testing.assert_close(decoded, boxes, rtol=1e-4, atol=1e-3)
 
 
@@ -251,7 +256,7 @@ def test_the_loss_of_images_without_objects_is_finite(loss_cls):
     losses = head.loss_by_feat(*head(features()), [truth([], [])] * 2, METAS)
     assert losses["loss_bbox"] == 0
     assert torch.isfinite(losses["loss_cls"])
-    # Softmax trains on 3 negatives per positive, here on none. Focal loss trains on all anchors
+    # Softmax loss uses 3 negatives per positive, so none here. Focal loss uses all anchors
     assert (losses["loss_cls"] == 0) == (loss_cls is None)
 
 
@@ -330,7 +335,7 @@ def test_ignored_boxes_give_no_gradient():
     assert losses["loss_cls"] == 0
 
 
-def test_background_on_an_ignored_box_does_not_count_and_objects_there_do():
+def test_background_in_an_ignored_box_does_not_count_and_objects_in_it_do():
     """The loss lacks exactly the background anchors that are mostly inside the ignored box."""
     head = make_head(loss_cls=FOCAL)
     outputs = head(features())
@@ -347,7 +352,7 @@ def test_background_on_an_ignored_box_does_not_count_and_objects_there_do():
     sides = (corner - torch.maximum(anchors[:, :2], crowd[0, :2])).clamp(min=0)
     inside = sides.prod(1) / (anchors[:, 2:] - anchors[:, :2]).prod(1) > 0.5
     left_out = inside & (labels == CLASSES)
-    assert 0 < left_out.sum() < inside.sum()  # some objects are in the crowd
+    assert 0 < left_out.sum() < inside.sum()  # some anchors in the box are objects
     logits = [s[:1].permute(0, 2, 3, 1).reshape(-1, CLASSES + 1) for s in outputs[0]]
     logits = torch.cat(logits)[left_out]
     lost = torchvision.ops.sigmoid_focal_loss(logits, torch.zeros_like(logits), 0.75, 2.0, "sum")

@@ -1,4 +1,4 @@
-"""NMS of the best candidates only gives the boxes that NMS of all candidates gives."""
+"""NMS of only the best candidates gives the same boxes as NMS of all candidates."""
 
 from __future__ import annotations
 

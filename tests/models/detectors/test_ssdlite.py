@@ -1,4 +1,4 @@
-"""`SSDLite` fills in channels and strides. The baseline config equals mmdet's own model."""
+"""`SSDLite` fills in channels and strides. The baseline config builds the same model as mmdet's."""
 
 from __future__ import annotations
 

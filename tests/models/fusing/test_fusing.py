@@ -40,8 +40,8 @@ FUSED = [dict(target=target) for target in TARGETS] + [dict(target="onnx", int8=
 def calibrated(model: nn.Module) -> nn.Module:
     """Convert a model to float64, and draw the weights and statistics of its batch norms.
 
-    Statistics near those of a batch keep the activations near 1. An untrained network would amplify
-    the rounding errors of float32.
+    Statistics near those of a batch keep the activations near 1. In float32, an untrained network
+    would amplify rounding errors.
     """
     torch.manual_seed(0)
     model.double()
@@ -76,7 +76,7 @@ def test_fusing_keeps_the_outputs_of_every_config(path: Path):
         for form in FUSED:
             fused = fuse(model, **form)
             left = [m for m in fused.modules() if isinstance(m, nn.BatchNorm2d | SplitConv2d)]
-            assert all(isinstance(m, BatchNormAct2d) for m in left)  # timm's norms stay
+            assert all(isinstance(m, BatchNormAct2d) for m in left)  # only timm's norms stay
             for level, (a, b) in enumerate(zip(want, outputs(fused, x), strict=True)):
                 assert a.abs().max() > 0.01, "nothing to compare"
                 assert (a - b).abs().max() <= TOLERANCE * max(1, a.abs().max()), (form, level)
@@ -183,7 +183,7 @@ def test_a_fused_mixnet_needs_few_more_multiply_adds(arch):
     trained = multiply_adds(model)
     assert trained < multiply_adds(fuse(model, "openvino")) < 1.05 * trained
     assert trained < multiply_adds(fuse(model, "onnx")) < 1.08 * trained
-    assert multiply_adds(fuse(model, "torch")) < 1.25 * trained  # kernels padded to the largest
+    assert multiply_adds(fuse(model, "torch")) < 1.25 * trained  # pads all kernels to one size
 
 
 def convolution_shapes(model: nn.Module) -> list[tuple[int, int, int]]:
@@ -212,8 +212,8 @@ def narrowest(model: nn.Module) -> int:
 def test_the_form_of_the_1x1_convolutions_suits_the_target():
     """ncnn and torch get convolutions with groups. The other targets get dense convolutions.
 
-    Dense convolutions of few channels are slow in ONNX Runtime, and in 8 bits on every runtime.
-    There, fusing adds channels, so the narrowest convolution has more channels.
+    Dense convolutions of few channels are slow in ONNX Runtime, and in 8 bits on every runtime. In
+    these cases fusing adds channels, so the narrowest convolution has more channels.
     """
     model = MixNet("m", taps=("stage5",))
     dense = ("onnx", "openvino", "litert", "executorch")

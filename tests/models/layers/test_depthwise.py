@@ -17,7 +17,7 @@ from mixdet.models.layers.depthwise import depthwise_conv
 from mixdet.models.layers.fast_path import onednn_computes
 
 pytestmark = pytest.mark.skipif(
-    not onednn_computes(torch.float32), reason="gradients in strips need oneDNN"
+    not onednn_computes(torch.float32), reason="kernel gradients need oneDNN"
 )
 
 
@@ -67,7 +67,7 @@ def test_output_and_gradients_equal_those_of_torch_in_float64(
 
 @pytest.mark.parametrize("size", [5, 7, 9, 11])
 @pytest.mark.parametrize("stride", [1, 2])
-def test_gradients_are_computed_in_strips_in_channels_last_only(size, stride):
+def test_gradients_are_computed_in_strips_only_in_channels_last(size, stride):
     """A strip is 3 columns of the kernel. Other layouts compute the whole gradient at once."""
     conv, x = MixConv2d(16, size, stride), channels_last(2, 16, 12, 10)
     y = conv(x)
@@ -183,7 +183,7 @@ def test_tracing_and_batched_gradients_work():
             torch.testing.assert_close(one[turn], other, rtol=1e-4, atol=1e-4)
 
 
-def test_mixed_types_are_refused_as_by_torch():
+def test_mixed_dtypes_are_refused_like_in_torch():
     conv, x = MixConv2d(6, 5), channels_last(1, 6, 8, 8, dtype=torch.float64)
     with pytest.raises(RuntimeError, match=r"expected scalar type|same"):
         conv(x)

@@ -27,7 +27,7 @@ splits = st.sampled_from(["equal", "exponential"])
 
 @st.composite
 def mixconvs(draw, dtype=torch.float64) -> tuple[nn.Module, dict]:
-    """Draw a MixConv2d with random weights, and its arguments."""
+    """Draw a MixConv2d with random weights; return it and its arguments."""
     dilated = draw(st.booleans())
     kwargs = dict(
         channels=draw(st.integers(1, 40)),

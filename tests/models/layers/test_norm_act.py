@@ -15,7 +15,7 @@ ACTS = [nn.SiLU, nn.ReLU, nn.ReLU6]
 
 
 class Step(nn.Sequential):
-    """A norm and an activation as one step."""
+    """A norm and an activation that are computed in one step."""
 
     def forward(self, x: Tensor) -> Tensor:
         return apply_norm_act(*self, x)
@@ -137,7 +137,7 @@ def test_the_gradient_of_a_large_tensor_needs_no_second_tensor():
 
 
 @pytest.mark.parametrize("act", ACTS)
-def test_large_gradients_of_a_model_in_half_are_finite(act):
+def test_gradients_of_large_float16_tensors_are_finite(act):
     """If the sums over all pixels were in float16, they would overflow."""
     norm, act = nn.BatchNorm2d(6).half(), act()
     x = (images(size=(768, 768)) * 1e-3).half().to(memory_format=torch.channels_last)

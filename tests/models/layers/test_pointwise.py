@@ -1,4 +1,4 @@
-"""Comparison of our 1x1 convolutions with those of torch, called once per group."""
+"""Comparison of our 1x1 convolutions with torch's convolution, which is called once per group."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_vmap_and_disabled_onednn_give_the_same_output():
 
 
 def test_exported_convolutions_have_no_dilation():
-    """In eager mode, a dilation of 2 makes torch use oneDNN. An export must not have it."""
+    """In eager mode, our convolutions pass a dilation of 2 to make torch use oneDNN."""
     program = torch.export.export(MixNet().eval(), (torch.zeros(1, 3, 64, 64),))
     calls = [node for node in program.graph.nodes if "conv2d" in str(node.target)]
     assert len(calls) > 40

@@ -1,4 +1,4 @@
-"""The anchors equal TensorFlow's, computed by hand, and those of torchvision."""
+"""The anchors equal TensorFlow's anchors, which are computed by hand, and torchvision's anchors."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def boxes(center: tuple[float, float], sizes: list[tuple[float, float]]) -> torc
 
 
 def test_the_anchors_of_two_cells_equal_values_computed_by_hand(levels):
-    """Level 1 has the scales 32 and 64 pixels. Level 4 has scale 208 and a larger square."""
+    """Level 1 has scales of 32 and 64 pixels. Level 4 has a scale of 208 and a larger square."""
     first = boxes((5.5 * 16, 2.5 * 16), [(32, 32), (90.5097, 45.2548), (45.2548, 90.5097)])
     torch.testing.assert_close(levels[0].view(20, 20, 3, 4)[2, 5], first, rtol=0, atol=1e-3)
 
