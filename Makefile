@@ -10,8 +10,8 @@ QUICK  := tests/models tests/datasets/transforms tests/datasets/test_collate.py 
   tests/comparison/test_score_intervals.py tests/test_layers.py tests/test_machine.py
 SLOW   := every_config or all_taps or compiled or exported or traced or wrapped
 
-# One worker per core, at most four. Each has one thread and needs about 2 GB. The tests of a file run
-# in the same worker.
+# pytest starts one worker process per core, at most four. Each worker has one thread and needs about
+# 2 GB. The tests of a file run in the same worker.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 .PHONY: help install train test test-quick test-all test-onedl test-oldest coverage lint docs lock audit doctor clean
@@ -20,7 +20,7 @@ help:
 	@echo "make install     install mixdet and all its tools into .venv (train and test do this too)"
 	@echo "make train       train MixNet-S SSDLite on the digit scenes and evaluate it (CONFIG=, ARGS=)"
 	@echo "make test        the fast tests"
-	@echo "make test-quick  the tests of models, transforms and small units, in under two minutes"
+	@echo "make test-quick  the tests of models, transforms and other small units, in under two minutes"
 	@echo "make test-all    all tests"
 	@echo "make test-onedl  some of the tests on OneDL's maintained fork of mmdet, in .venv-onedl"
 	@echo "make test-oldest the fast tests on the oldest torch that pyproject.toml allows, in .venv-oldest"

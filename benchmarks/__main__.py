@@ -52,7 +52,7 @@ def parse_args() -> argparse.Namespace:
     command = commands.add_parser(
         "feed",
         parents=[common, coco],
-        help="time training on image files against mmdet, and how long it waits for images",
+        help="time training on image files against mmdet, and how long training waits for images",
     )
     command.add_argument(
         "--workers",
@@ -115,7 +115,7 @@ def parse_args() -> argparse.Namespace:
     commands.add_parser(
         "grow",
         parents=[common],
-        help="time a detector as images, batches and kernels grow, and time its layers",
+        help="time a detector with growing images, batches and kernels, and time its layers",
     )
     commands.add_parser("start", parents=[common], help="time the start of a tool")
 

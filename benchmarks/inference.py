@@ -57,7 +57,8 @@ def measure(
         batches: Batch sizes. Exported files of kind raw compute the images of a batch one by one,
             or eight together on OpenVINO.
         threads: Numbers of threads. Each process is limited to that number of cores.
-        folders: Exported folders to time too, on each installed runtime that they have a file for.
+        folders: Exported folders that are timed too. Each is timed on every installed runtime for
+            which it has a file.
         without: Forms with one of these words in their name are left out. For example, 'compiled'
             leaves out the form that takes minutes to compile.
 
@@ -175,7 +176,7 @@ def _measure_batch(
 
 
 def _madds_of(form: str, madds: Mapping[str, int]) -> int:
-    """Return the multiply-adds of a form. The peer has as many as MixDet."""
+    """Return the multiply-adds of a form. MixDet and the peer have the same number."""
     matches = (count for start, count in madds.items() if form.startswith(start))
     return next(matches, madds["MixDet"])
 

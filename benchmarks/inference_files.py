@@ -63,8 +63,8 @@ def write_files(network: str, folder: Path, exports: Mapping[str, set[str]]) -> 
         exports: Names of the exported folders to write, each with the runtimes to export for.
 
     Returns:
-        Multiply-adds of MixDet's detector, of torchvision's detector, and of a matrix product. A
-        key, such as "MixDet", is the start of the names of all forms of that detector.
+        Multiply-adds of MixDet's detector, of torchvision's detector, and of a matrix product. The
+        names of all forms of a detector begin with its key, such as "MixDet".
     """
     init_default_scope("mmdet")
     cfg = read_config(str(shipped_folder("configs") / "ssdlite_mixnet_s_coco.py"))

@@ -30,7 +30,8 @@ from mixdet.visual.tables import text_table
 
 SIZE = 320
 BATCH = 8
-# Passes over the images per epoch. In a long epoch, the start takes a small share of the time.
+# Passes over the images per epoch. They make the epoch long, so the start of the workers takes only
+# a small share of the time.
 PASSES = 10
 # (expand the image, distort the colors). Every recipe also crops, resizes and flips the image.
 RECIPES = {
@@ -150,10 +151,7 @@ def _dataset(data_root: str, steps: list[dict], images: int | None) -> CocoDatas
 
 
 def _indices(dataset: CocoDataset, turn: int) -> Iterator[int]:
-    """Yield every index with the seed that `SeedSample` uses.
-
-    Each turn, or round, augments the same images with different random numbers.
-    """
+    """Yield every index with the seed that `SeedSample` uses. Each turn (round) has other seeds."""
     return (SampleIndex(index, (0, turn, index)) for index in range(len(dataset)))
 
 

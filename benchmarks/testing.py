@@ -256,7 +256,8 @@ def mmdet_settings(cfg: Config) -> dict:
 def our_settings(cfg: Config, backend: str) -> dict:
     """Return the runner's arguments for MixDet's side, without the contact sheet of detections.
 
-    Drawing this image always takes the same time. In a short test, its share would be too large.
+    The time to draw the sheet does not depend on the number of images. In a short test, it would
+    be too large a share of the time.
     """
     cfg.test_evaluator.backend = backend
     cfg.default_hooks.report.sheet = False

@@ -28,7 +28,7 @@ PROCESSES_AND_THREADS = {
 
 
 class RemoteFunctionGroup:
-    """Remote functions that run at the same time. The group is used like one of them.
+    """Remote functions that run at the same time. A group is called like a `RemoteFunction`.
 
     Attributes:
         wall: Wall time of the last call in seconds.
@@ -83,7 +83,8 @@ def _measure_network(name: str, rounds: int, size: int, batch: int) -> list[dict
                 for rank in range(processes)
             ]
             tasks[title] = RemoteFunctionGroup(functions), "step"
-        # threads=2 measures wall time. With threads=1 it would be CPU time.
+        # threads=2 selects wall time, also for the processes with one thread. threads=1 would
+        # select CPU time, which a group does not have.
         seconds = time_remote_in_turns(tasks, rounds, threads=2)
     one_process = next(iter(seconds.values()))
     return [

@@ -101,7 +101,7 @@ def _measure_network(
             for form in ("mmdet", *forms)
         }
         for function in functions.values():
-            function("step")  # may compile, so no other process computes at the same time
+            function("step")  # may compile, so the processes make this untimed step in turns
         tasks = {form: (function, "step") for form, function in functions.items()}
         # On a GPU, 0 selects wall time, because CPU time leaves out the time of the GPU.
         seconds = time_remote_in_turns(tasks, rounds, threads if device() == "cpu" else 0)

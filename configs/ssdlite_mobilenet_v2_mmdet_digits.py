@@ -1,7 +1,7 @@
 """SSDLite with MobileNetV2, built from mmdet's own classes, in the digit recipe, for comparison.
 
-Data, schedule, anchors and the level that the neck adds are those of ssdlite_mixnet_s_digits. The
-neck reads the outputs of mmdet's MobileNetV2 at strides 8 and 16.
+The data, the schedule, the anchors and the neck's added level equal those of ssdlite_mixnet_s_digits.
+The neck reads the outputs of mmdet's MobileNetV2 at strides 8 and 16.
 """
 
 _base_ = [

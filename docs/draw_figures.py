@@ -141,7 +141,10 @@ def draw_fusing(axes) -> None:
 
 
 def draw_networks(axes, networks: Sequence[tuple[str, Sequence[StageSummary]]]) -> None:
-    """Draw each backbone. A bar shows the depthwise channels of equal blocks, colored by kernel."""
+    """Draw each backbone, with one bar per block or series of equal blocks.
+
+    The length of a bar is the number of depthwise channels. The colors are the kernel sizes.
+    """
     for panel, (name, rows) in zip(axes, networks, strict=True):
         widest = max(sum(channels for _, channels in row.kernels) for row in rows)
         for line, row in enumerate(rows):

@@ -1,8 +1,8 @@
 """Hooks of MkDocs for `make docs`.
 
-They add pages that are not in docs/: README.md as the first page, every file that a page links to,
-and the API reference. In the Markdown files, links lead to files of the repository, as on GitHub.
-The hooks replace these links by links to pages of the site.
+The hooks add pages that are not in docs/: README.md as the first page, every file that a page links
+to, and the API reference. In the Markdown files, links lead to files of the repository, as on
+GitHub. The hooks replace these links by links to pages of the site.
 """
 
 from __future__ import annotations

@@ -10,9 +10,9 @@ bool load(ncnn::Net& net, const char* param, const char* bin) {
     return net.load_param(param) == 0 && net.load_model(bin) == 0;
 }
 
-// Detect in an upright RGBA image of image_width x image_height. The network takes RGB of
-// width x height. The returned boxes are in pixels of the network's input: multiply x by
-// image_width / width, and y by image_height / height.
+// Detect in an upright RGBA image of image_width x image_height. The network takes an RGB image of
+// width x height. The returned boxes are in pixels of the network's input. To get pixels of the
+// RGBA image, multiply x by image_width / width, and y by image_height / height.
 std::vector<Box> detect(const ncnn::Net& net, const unsigned char* rgba, int image_width,
                         int image_height, int width, int height,
                         const Postprocess& postprocess) {
@@ -20,7 +20,7 @@ std::vector<Box> detect(const ncnn::Net& net, const unsigned char* rgba, int ima
                                                      image_height, width, height);
     auto extractor = net.create_extractor();
     extractor.input("in0", image);
-    ncnn::Mat boxes, scores;  // each has one row per anchor: (x1, y1, x2, y2), and all class scores
+    ncnn::Mat boxes, scores;  // one row per anchor: (x1, y1, x2, y2) in boxes, the class scores in scores
     extractor.extract("out0", boxes);
     extractor.extract("out1", scores);
     return decode(boxes, scores, scores.h, scores.w, postprocess);

@@ -1,7 +1,8 @@
 // Run an exported folder of kind `raw` on OpenVINO:
 // detect_openvino model.xml SCORE_THR IOU_THR MAX_PER_IMG < pixels
-// The pixels are the resized image, height x width x 3 bytes. mixdet.json states its size and the
-// order of the channels. The boxes are printed in pixels of this resized image.
+// The pixels are the resized image, height x width x 3 bytes. mixdet.json states the size and the
+// order of the channels. Each line of the output is a label, a score, and a box (x1, y1, x2, y2) in
+// pixels of the resized image.
 #include <cstdio>
 #include <cstdlib>
 #include <openvino/openvino.hpp>

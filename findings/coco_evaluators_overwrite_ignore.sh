@@ -3,14 +3,15 @@
 #
 # Tools that convert PASCAL VOC write "ignore": 1 for `difficult` objects. pycocotools reads
 # gt['ignore'], but overwrites the value with that of `iscrowd`. In this script, an image has two
-# objects. One is marked, and the detector finds only the other one. If the mark is respected, the
-# AP is 1.
+# objects. One object is marked by `ignore` or by `iscrowd`. The detector finds only the other
+# object. If the evaluator respects the mark, the AP is 1.
 #
 # Seen with pycocotools 2.0.11 and faster-coco-eval 1.8.0: an object marked "ignore" counts as
 # missed, and one marked "iscrowd" does not.
 #   pycocotools       ignore AP=0.5050 iscrowd AP=1.0000
 #   faster_coco_eval  ignore AP=0.5050 iscrowd AP=1.0000
-# So `ignore` has to become `iscrowd` before the evaluation.
+# So copy `ignore` to `iscrowd` before the evaluation. The script exits with 0 if the behavior is as
+# stated, and with 1 if it has changed.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

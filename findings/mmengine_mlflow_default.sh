@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # mmengine 0.10.7: MLflowVisBackend with its default arguments does not work with MLflow 3.
 #
-# The backend always sets a tracking URI of its own. Without the argument `tracking_uri` this is
+# The backend always sets a tracking URI. Without the argument `tracking_uri`, it sets
 # file://<save_dir>, so the environment variable MLFLOW_TRACKING_URI has no effect. MLflow 3.17
 # refuses to store runs in files. The first call of the backend therefore ends with:
 #   MlflowException: The filesystem tracking backend (e.g., './mlruns') is in maintenance mode ...

@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # ONNX Runtime's float16 converter turns a valid ONNX file into one that onnx.checker refuses.
 #
-# onnxruntime 1.32.0, onnx 1.23.2: where some nodes stay in float32 (node_block_list),
-# onnxruntime.transformers.float16.convert_float_to_float16 appends its Cast nodes to the end of the
-# graph, behind the nodes that use them. ONNX requires a topological order. ONNX Runtime sorts the
-# nodes itself and runs the file, so the fault shows only in other tools.
+# Seen with onnxruntime 1.32.0 and onnx 1.23.2. If `node_block_list` keeps some nodes in float32,
+# onnxruntime.transformers.float16.convert_float_to_float16 appends Cast nodes to the end of the
+# graph, behind the nodes that use their outputs. ONNX requires that a node comes after the nodes
+# whose outputs it uses. ONNX Runtime sorts the nodes itself and runs the file, so the fault shows
+# only in other tools.
 #
 # Output seen:
 #   before: valid

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # OpenCV 5.0.0 applies the orientation of a JPEG, PNG, WebP or TIFF. It ignores the orientation of
-# an AVIF, of a WebP or PNG with several frames, and of a JPEG that has it only in XMP. Pillow's
-# exif_transpose applies the orientation of all these files. So boxes that were drawn in a
-# viewer do not fit what cv2.imread returns.
+# an AVIF, of a WebP or PNG with several frames, and of a JPEG whose orientation is only in XMP.
+# Pillow's exif_transpose applies the orientation of all these files. If OpenCV ignores the
+# orientation, boxes that were drawn in a viewer do not fit the image that cv2.imread returns.
 #
 # Seen, for files of 64 x 48 pixels that a viewer shows as 48 x 64 (width x height):
 #   jpeg, png, webp, tiff: OpenCV 48 x 64, Pillow 48 x 64

@@ -7,11 +7,12 @@
 #   100 frames (4 s) with 5 s of sound, Matroska      states 126, reads 100
 #   the same, in MP4                                  states 100, reads 100
 #   100 frames, the first 30 cut by an edit list      states 100, reads 70
-#   first half of an AVI of 100 frames                states 100, reads 5, and no error
+#   first half of an AVI of 100 frames                states 100, reads 5, without an error
 #
-# FFmpeg's demuxer for Matroska knows no number of frames, and OpenCV then multiplies the length of
-# the longest track by the frame rate. For an MP4, OpenCV states the number of samples in the file.
-# An edit list may leave samples out: `ffmpeg -ss 1.2 -i in.mp4 -c copy out.mp4` writes one.
+# FFmpeg's demuxer for Matroska gives no number of frames. OpenCV then multiplies the length of the
+# longest track by the frame rate. For an MP4, OpenCV states the number of samples in the file. An
+# edit list may exclude some samples from playback. `ffmpeg -ss 1.2 -i in.mp4 -c copy out.mp4` writes
+# such a list.
 set -euo pipefail
 
 folder=$(mktemp -d)

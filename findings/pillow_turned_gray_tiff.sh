@@ -2,8 +2,9 @@
 # Pillow 12.3.0 mixes up the pixels of an uncompressed gray TIFF if its orientation is a quarter turn
 # and the file is opened by its path. If the same bytes are opened as a stream, the pixels are right.
 #
-# Pillow turns a TIFF upright during decoding. It maps a file that is opened by its path into memory,
-# with rows as long as those of the turned image instead of the stored one. The shape is wrong too.
+# Pillow turns a TIFF upright during decoding. It maps a file that is opened by its path into memory.
+# For this map, Pillow uses the row length of the turned image instead of the stored image. The shape
+# of the result is wrong too.
 #
 # Seen, for the pixels [[0, 1, 2], [3, 4, 5]] with orientation 6 (turn clockwise):
 #   stream: [[3, 0], [4, 1], [5, 2]]

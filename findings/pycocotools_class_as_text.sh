@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# pycocotools 2.0.11: COCO.getCatIds(catNms="...") returns wrong ids for a text in place of a list.
+# pycocotools 2.0.11: COCO.getCatIds(catNms="...") returns wrong ids if it gets a string in place of a
+# list.
 #
-# `catNms` is documented as an array of names. A text raises no error, but
-# `name in catNms` finds substrings in it: getCatIds(catNms="seahorse") returns the ids of the
-# categories "sea" and "horse", although no category is called "seahorse". A config that forgets the
-# comma of a tuple with one name, classes=("seahorse"), passes such a text.
+# `catNms` is documented as an array of names. A string raises no error, but `name in catNms` then
+# looks for substrings: getCatIds(catNms="seahorse") returns the ids of the categories "sea" and
+# "horse", although no category is called "seahorse". A config passes a string if the comma of a tuple
+# with one name is missing: classes=("seahorse").
 #
 # Output seen:
 #   list: [3]

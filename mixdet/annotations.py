@@ -5,9 +5,10 @@ normalizes them, so that training, the data check and every evaluator use the sa
 
 - A missing `iscrowd` is 0.
 - An `area` that is missing or not above 0 is the width times the height of the box.
-- `ignore`, which converters write for PASCAL VOC's `difficult`, makes the box a crowd. A crowd is
-  no object in training, and `MixConvSSDHead` does not take it for background either. Other heads
-  need an assigner with `ignore_iof_thr` above 0. In evaluation, detections of it do not count.
+- `ignore`, which converters write for PASCAL VOC's `difficult`, makes the box a crowd. In training,
+  a crowd is not an object, and `MixConvSSDHead` does not take it for background. With other heads,
+  a crowd is background unless their assigner has an `ignore_iof_thr` above 0. In evaluation,
+  detections of a crowd do not count.
 - A box whose width or height is not above 0 is left out.
 - A box of an image or a category that is not in the file is left out.
 - If any annotation id is repeated or is not a whole number above 0, all annotations get new ids.
@@ -53,7 +54,7 @@ class Findings:
 def read_annotations(path: str | os.PathLike, name: str | None = None) -> dict[str, Any]:
     """Read an annotation file and normalize its annotations, as the docstring of the module says.
 
-    What is changed is logged as one warning. The warning is not repeated in the same process.
+    All changes are logged as one warning. A process does not repeat the same warning.
 
     Args:
         path: The file.
@@ -218,7 +219,7 @@ def _short(value: Any) -> str:
 
 
 def _is_number(value: Any, limit: int = MAX_COORDINATE) -> bool:
-    """Tell whether a value is a finite number that is not too large. The text "1" is no number."""
+    """Tell whether a value is a finite number below a limit. The string "1" is not a number."""
     return type(value) in (int, float) and abs(value) < limit  # False for NaN
 
 

@@ -29,7 +29,8 @@ default_hooks = dict(
     ),  # finds misspelled classes and lost boxes before training
     finite_loss=dict(type="FiniteLossHook"),  # stops the run at the first NaN
     sync_buffers=dict(type="SyncBuffersHook"),  # averages batch norm statistics before validation
-    settings_check=dict(type="SettingsCheckHook"),  # refuses monitors and schedules without effect
+    # refuses a monitored metric that does not exist, and a schedule that has no effect
+    settings_check=dict(type="SettingsCheckHook"),
     total_batch=dict(type="TotalBatchHook"),  # warns if the total batch is not base_batch_size
     interrupt=dict(type="InterruptHook"),  # on Ctrl-C, writes a checkpoint to resume from
     fuse=dict(type="FuseHook"),  # fuses the network, for faster tests with the same results

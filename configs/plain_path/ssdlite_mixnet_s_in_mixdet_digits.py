@@ -1,4 +1,4 @@
-"""MixNet-S in the digit recipe, with only those taps and heads that timm and mmdet have too.
+"""MixNet-S in the digit recipe, with backbone outputs and predictors that timm and mmdet also have.
 
 The network and the recipe equal those of ssdlite_mixnet_s_timm_in_mmdet_digits.
 """

@@ -92,9 +92,9 @@ def count_madds(model: nn.Module, *inputs, **kwargs) -> int:
 def count_madds_by_module(model: nn.Module, *inputs, **kwargs) -> Counter[nn.Module]:
     """Count the multiply-adds of every module of a network in one forward pass.
 
-    The count of a module includes its children, and is the sum over all calls of the module. If
-    `forward` is called directly, torch skips the hooks of the module. The call then counts only for
-    the children.
+    The count of a module includes its children, and is the sum over all calls of the module. A
+    direct call of `module.forward` is counted only for the children, since torch then skips the
+    hooks of the module.
 
     Args:
         model: The network.

@@ -107,7 +107,7 @@ def measure_receptive_field(
     init_default_scope("mmdet")
     set_random_seed(seed)
     if checkpoint is None:
-        cfg.model.backbone.pop("init_cfg", None)  # may name weights trained on ImageNet
+        cfg.model.backbone.pop("init_cfg", None)  # might load weights trained on ImageNet
     model = MODELS.build(cfg.model)
     if checkpoint is None:
         model.init_weights()
@@ -184,7 +184,7 @@ def receptive_field_table(fields: Sequence[ReceptiveField]) -> str:
 def receptive_field_figure(fields: Sequence[ReceptiveField]) -> str:
     """Draw the fields side by side as SVG, in the same color scale.
 
-    A plot beside them shows the fraction of the gradient inside squares of growing size.
+    Another plot shows, for each field, the fraction of the gradient inside squares of growing size.
     """
     peak = max(field.weight.max() for field in fields)
 

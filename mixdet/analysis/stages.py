@@ -73,8 +73,8 @@ def describe_stages(config: str | Path, cfg_options: Sequence[str] = ()) -> list
         MixDetError: See `count_complexity`.
     """
     model, input_hw = build_for_counting(config, cfg_options)
-    # Output size of each convolution, in the order of the calls. Another call of the same
-    # convolution moves it to the end.
+    # Output size of each convolution. A convolution that is called again moves to the end, so the
+    # last convolution of a part has the output size of the part.
     resolutions: dict[nn.Conv2d, tuple[int, int]] = {}
 
     def note_resolution(conv: nn.Conv2d, _inputs: tuple, output: torch.Tensor) -> None:
@@ -133,7 +133,7 @@ def _parts(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 def _describe_block(
     part: nn.Module,
 ) -> tuple[list[tuple[int, int]], int | None, float | None, str | None]:
-    """Return kernels, expansion, SE ratio and activation of a part, see `StageSummary`."""
+    """Return `kernels`, `expansion`, `se_ratio` and `activation`. See `StageSummary`."""
     convs = [m for m in part.modules() if isinstance(m, nn.Conv2d)]
     kernels = [(m.kernel_size[0], m.out_channels) for m in convs if m.kernel_size[0] > 1]
     activations = (m for m in part.modules() if type(m).__module__ == nn.ReLU.__module__)

@@ -50,7 +50,7 @@ class BlockPosition(NamedTuple):
 def plan_ablation(
     plan: Plan, blocks: Sequence[int], kernel_sizes: Sequence[int], folder: Path
 ) -> Plan:
-    """Write a config for each block. Return a plan that compares these with the given config.
+    """Write a config for each block. Return a plan that compares them with the unchanged config.
 
     Args:
         plan: A plan with one config, the unchanged network.
@@ -61,7 +61,7 @@ def plan_ablation(
 
     Raises:
         MixDetError: The config cannot be read, or its backbone cannot change the kernels of one
-            block, lacks one of the blocks, or refuses the kernel sizes. No file is written.
+            block, lacks one of the blocks, or refuses the kernel sizes. No file is then written.
     """
     (config,) = plan.configs
     stem, texts, configs = Path(config).stem, {}, (folder / "configs").resolve()

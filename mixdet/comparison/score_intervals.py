@@ -76,11 +76,11 @@ def paired_interval(ours: Mapping[int, float], baseline: Mapping[int, float]) ->
 
 
 class ImageAP:
-    """Computes the mAP of detections on images that have weights.
+    """Computes the mAP on images that a bootstrap has drawn.
 
     A bootstrap draws images with replacement. The weight of an image is how often it was drawn.
-    Pycocotools matches detections with objects only once, in the constructor. After that, each call
-    only computes cumulative sums. If all weights are 1, the result is the mAP of `score_boxes`.
+    The constructor lets pycocotools match detections with objects. Each call then only computes
+    cumulative sums. If all weights are 1, the result is the mAP of `score_boxes`.
 
     Args:
         truth: The annotations, from `load_coco`.
@@ -129,7 +129,7 @@ class ImageAP:
 
 
 class _ClassMatches(NamedTuple):
-    """The objects and the n detections of one class. The detections are sorted by falling score.
+    """The objects and the n detections of one class. The highest score is first.
 
     Attributes:
         image: (n,) index of each detection's image.
@@ -178,7 +178,7 @@ class _ClassMatches(NamedTuple):
         )
 
     def precision(self, weights: np.ndarray, recalls: np.ndarray) -> np.ndarray | None:
-        """Return the interpolated precision (IoU thresholds, recalls), or None without objects."""
+        """Return the precision (IoU thresholds, recalls), or None if no object is drawn."""
         objects = weights @ self.objects
         if not objects:
             return None

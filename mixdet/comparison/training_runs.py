@@ -42,9 +42,9 @@ def train_all(plan: Plan, folder: Path, processes: int = 0) -> Comparison:
         The comparison with all runs finished.
 
     Raises:
-        MixDetError: A config cannot be read, or has another validation set than the baseline. Or
-            the folder holds runs that do not belong to the plan. Or a run failed. The other runs
-            are then finished first, and the message names the logs of all failed runs.
+        MixDetError: A config cannot be read, or has another validation set than the baseline, or
+            the folder holds runs that do not belong to the plan, or a run failed. After a failed
+            run, the other runs are finished. The message then names the logs of all failed runs.
     """
     check_unique_names(plan.configs)
     configs = {Path(path).stem: _read_config(plan, path) for path in plan.configs}
@@ -169,7 +169,7 @@ def _read_config(plan: Plan, path: str) -> Config:
 
 
 def _check_same_validation(plan: Plan, configs: dict[str, Config]) -> None:
-    """Raise a `MixDetError` unless all configs are scored on the baseline's file and classes."""
+    """Raise a `MixDetError` if a validation file or its classes differ from the baseline's."""
     scored = {row: _scored_on(cfg, plan, row) for row, cfg in configs.items()}
     baseline, *rows = plan.rows
     for row in rows:
@@ -226,7 +226,7 @@ def _open_comparison(plan: Plan, folder: Path, fingerprints: dict[str, str]) -> 
 
 
 def _make_data(configs: dict[str, Config], queue: Sequence[tuple[str, int]]) -> None:
-    """Build each data set that writes its own files, so that the runs do not all write them."""
+    """Build each data set that writes its own files. Otherwise several runs would write them."""
     data_roots = set()
     for row in {row for row, _ in queue}:
         dataset = configs[row].train_dataloader.dataset

@@ -2,9 +2,9 @@
 
 Each module describes the fault that it fixes, and says when the module can be removed.
 
-Importing this package changes nothing. `prepare()` applies the fixes. It has to run before anything
-imports `mmdet.models`, `mmdet.apis` or `mmcv.ops`. Importing `mixdet.plugin`, as our configs do, or
-starting a script with `python -m mixdet.run SCRIPT` runs `prepare()`.
+Importing this package changes nothing. `prepare()` applies the fixes, and must run before anything
+imports `mmdet.models`, `mmdet.apis` or `mmcv.ops`. `mixdet.plugin`, which our configs import, calls
+`prepare()`. `python -m mixdet.run SCRIPT` calls it before it starts the script.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ def prepare() -> None:
         ssd_head,
     )
 
-    pkgutil_loader.install()  # first: mmcv and mmengine call it when they are imported or used
+    pkgutil_loader.install()  # first, since the other fixes import mmcv and mmengine, which need it
     package_paths.install()
-    mmcv_ops.install()  # mmdet.models cannot be imported without it
+    mmcv_ops.install()  # before ssd_head, since mmdet.models needs the operators
     checkpoint.install()
     image_orientation.install()
     inferencer.install()

@@ -1,4 +1,4 @@
-"""The digit scenes, the data set that MixDet contains, at 160 x 160. MixDet writes it on first use.
+"""The digit scenes at 160 x 160. MixDet contains this data set, and writes its files on first use.
 
 Images are not flipped, since mirrored digits do not occur.
 """

@@ -30,7 +30,7 @@ model = dict(
     bbox_head=dict(
         init_cfg=dict(type="Normal", layer="Conv2d", std=0.03),
         anchor_generator=dict(_delete_=True, type="TFSSDAnchorGenerator"),
-        # Focal loss trains on all anchors, so that train_cfg.neg_pos_ratio has no effect.
+        # Focal loss trains on all anchors. train_cfg.neg_pos_ratio therefore has no effect.
         loss_cls=dict(type="FocalLoss", use_sigmoid=True, alpha=0.75, gamma=2.0),
         # SmoothL1Loss sums over the 4 offsets. The weight of 0.25 turns the sum into a mean, as
         # TensorFlow's normalize_loc_loss_by_codesize does.

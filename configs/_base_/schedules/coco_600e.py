@@ -1,4 +1,4 @@
-"""The COCO recipe from scratch of mmdet's ssdlite_mobilenetv2-scratch_8xb24-600e_coco.
+"""Training on COCO from scratch, as in mmdet's ssdlite_mobilenetv2-scratch_8xb24-600e_coco.
 
 The training has 600 epochs over the 117,266 images of train2017 that hold objects. A batch has
 8 GPUs x 24 = 192 images, so an epoch has 610 iterations and the training 366,000. mmdet writes this
@@ -6,9 +6,9 @@ as 120 epochs of a data set that is repeated 5 times. The optimizer is SGD. Its 
 0.015 for a batch of 192. It rises for 500 warm-up iterations, and then falls to 0 on a cosine.
 
 The cost is estimated, not measured: training on 70 million images takes about 20 hours on a GPU that
-trains on 1,000 images per second. Whether the 4 workers of coco_320.py load images as fast depends on
-the processor. docs/performance.md has figures for images of 400 pixels. The larger images of COCO
-take longer to decode.
+trains on 1,000 images per second. Whether the 4 workers of coco_320.py can load 1,000 images per
+second depends on the processor. docs/performance.md has speeds for images of up to 400 x 400. The
+larger images of COCO take longer to decode.
 """
 
 train_cfg = dict(type="ResumableTrainLoop", max_epochs=600, val_interval=25)

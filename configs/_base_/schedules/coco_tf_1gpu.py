@@ -1,4 +1,4 @@
-"""TensorFlow's recipe from scratch, cut down for one GPU and one night.
+"""TensorFlow's recipe for training from scratch, shortened to one night on one GPU.
 
 The training has 120 epochs over the 117,266 images of train2017 that hold objects. A batch has
 1 GPU x 128 images, so an epoch has 916 iterations and the training 109,920. It sees 14.1 million
@@ -7,8 +7,8 @@ batch of 128. All other settings are those of coco_tf_400k.
 
 On 2 cores of an AMD EPYC (Zen 3), an iteration of 8 images took 1.0 s without data loading. The
 training would take 20 days there. Its cost on a GPU is estimated, not measured: 8 hours if the GPU
-trains on 500 images per second. One data loading worker is fast enough for this:
-docs/performance.md has 1011 images per second on one core, for images of 400 pixels.
+trains on 500 images per second. One data loading worker is probably fast enough for this. In
+docs/performance.md, one core loads 1011 images per second, but the images are smaller than COCO's.
 """
 
 _base_ = "coco_tf_400k.py"

@@ -1,4 +1,4 @@
-"""TensorFlow's recipe from scratch for its SSDLite models: 400,000 steps with a batch of 512.
+"""TensorFlow's recipe for SSDLite from scratch: 400,000 steps with a batch of 512.
 
 The training has 1,747 epochs over the 117,266 images of train2017 that hold objects. A batch has
 8 GPUs x 64 = 512 images, so an epoch has 229 iterations and the training 400,063. The optimizer is
