@@ -134,8 +134,8 @@ def _no_old_loggers():
 def forget_loggers() -> None:
     """Make mmengine create its loggers anew, as it does in a new process.
 
-    mmengine names a logger by the second in which its runner starts. Two runs in one second would
-    share a logger, which writes to the closed stderr or log file of the first one.
+    mmengine names a logger by the time at which its runner starts, in whole seconds. If two runs
+    started within a second, the second run would write to the closed log file of the first run.
     """
     from mmengine.logging import MMLogger
 

@@ -14,7 +14,7 @@ from tests.conftest import ROOT
     [
         "table1/ssdlite_mixnet_m_tf_coco",  # the backbone ends with timm's `conv_head`
         "table1/ssdlite_mobilenet_v1_mix357_coco",
-        "ssdlite_mixnet_s_digits",  # the backbone's last output is a stage
+        "ssdlite_mixnet_s_digits",  # the backbone ends with its last stage
         "ssdlite_mobilenet_v2_mmdet_digits",  # a network without modules of MixDet
     ],
 )

@@ -1,4 +1,4 @@
-"""The benchmarks time worker processes in turns, and train in several processes."""
+"""Tests of the timing of worker processes in turns, and of training in several processes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.synthetic import random_batch
 
 
 class FakeRemoteFunction:
-    """A remote function that takes ten times as long if another one ran before it."""
+    """A remote function whose call takes 1 second right after its own, and 10 seconds otherwise."""
 
     latest, runs = None, 0
 

@@ -38,9 +38,8 @@ print(done, before, faults())
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs glibc's allocator")
-@pytest.mark.parametrize(
-    "size", [12, pytest.param(150, marks=pytest.mark.heavy)]
-)  # MiB per tensor. The script makes eight tensors at a time
+# `size` is in MiB per tensor. The script makes eight tensors at a time.
+@pytest.mark.parametrize("size", [12, pytest.param(150, marks=pytest.mark.heavy)])
 def test_freed_memory_is_used_again_without_page_faults(size):
     script = SCRIPT.format(size=size)
     output = subprocess.run(
@@ -88,7 +87,7 @@ def test_an_older_glibc_gets_a_lower_threshold_or_none(glibc, limit):
 @pytest.mark.parametrize("batches", [1, 3])
 @pytest.mark.parametrize("several", [False, True], ids=["an optimizer", "several"])
 def test_the_mmap_threshold_rises_after_the_first_step(glibc, monkeypatch, limit, batches, several):
-    """If glibc refuses the threshold that keeps freed memory, no setting is changed."""
+    """The hook raises the size from which glibc uses mmap. If glibc refuses, nothing changes."""
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     taken, hook, seen = glibc(limit), KeepMemoryHook(), []
     weight = torch.nn.Parameter(torch.ones(2))
