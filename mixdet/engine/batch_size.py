@@ -21,9 +21,10 @@ def scale_lr_by_accumulated_batches(runner: Runner) -> None:
     """Make mmengine count accumulated batches when it scales the learning rate.
 
     mmengine multiplies the learning rate by the batch size of all processes, divided by
-    `auto_scale_lr.base_batch_size`. This batch size does not count the batches
-    that `optim_wrapper.accumulative_counts` adds up before each step of the optimizer. To correct
-    this, the function divides `base_batch_size` by their number. It must be called before the optimizer is built. Further calls change nothing.
+    `auto_scale_lr.base_batch_size`. It does not count the batches that
+    `optim_wrapper.accumulative_counts` adds up before each step of the optimizer. To correct this,
+    the function divides `base_batch_size` by their number. It must be called before the optimizer
+    is built. Further calls change nothing.
     """
     scale = runner.cfg.get("auto_scale_lr") or {}
     if scale.get("enable") and "base_batch_size" in scale:
