@@ -1,0 +1,302 @@
+"""Write a config, and COCO files where they are needed, for a folder of labeled images."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+from mixdet.annotations import is_crowd
+from mixdet.config.data_paths import LOADERS
+from mixdet.config.read import load_config
+from mixdet.data_check import DataReport, quick_report
+from mixdet.errors import MixDetError
+from mixdet.outputs import writable_folder, write_atomically
+from mixdet.own_data.coco_files import find_coco, read_coco
+from mixdet.own_data.config_text import config_text
+from mixdet.own_data.image_split import split_images
+from mixdet.own_data.labeled_data import LabeledData, alike_names
+from mixdet.own_data.training_plan import BATCH, TrainingPlan, plan_training
+from mixdet.own_data.voc_files import find_voc, read_voc
+from mixdet.own_data.yolo_files import find_yolo, read_yolo
+
+SPLITS = {"train": "training", "val": "validation", "test": "test"}
+FORMATS = ("auto", "coco", "yolo", "voc")
+
+
+@dataclass(frozen=True)
+class OwnConfig:
+    """What `write_own_config` wrote.
+
+    Attributes:
+        config: The config.
+        annotations: The COCO files that were written, if any.
+        lines: What was chosen and why, in lines of text.
+        report: The quick check of the data.
+    """
+
+    config: Path
+    annotations: list[Path]
+    lines: list[str]
+    report: DataReport
+
+
+def write_own_config(
+    data: str | os.PathLike,
+    out: str | os.PathLike | None = None,
+    *,
+    data_format: str = "auto",
+    data_out: str | os.PathLike | None = None,
+    first_pixel: int | None = None,
+    skip_empty: bool = False,
+    force: bool = False,
+) -> OwnConfig:
+    """Read a folder of labeled images, write a config for it, and make the quick data check.
+
+    COCO files that training can use as they are stay as they are. For all other data, COCO files
+    are written. Images are neither copied nor changed.
+
+    Args:
+        data: A folder with COCO, YOLO or VOC annotations. Or the COCO file, or the file that names
+            the classes of YOLO.
+        out: The config. By default it is named after the folder, in the working folder.
+        data_format: `auto`, `coco`, `yolo` or `voc`.
+        data_out: Folder for the COCO files. By default it is beside the config, with the config's
+            name and `_annotations`.
+        first_pixel: 1 if VOC's pixels are counted from 1 and boxes include their last pixel, 0 if
+            coordinates are continuous. None decides by the coordinates.
+        skip_empty: Whether training leaves out images without boxes.
+        force: Whether existing files are replaced.
+
+    Raises:
+        MixDetError: The data cannot be read, or a file exists already.
+    """
+    source = Path(data)
+    root = _root_of(source)
+    out = Path(out) if out is not None else Path(f"{_stem(source)}.py")
+    if out.suffix != ".py":
+        raise MixDetError(f"--out {out}: a config is a Python file: name it {out.stem}.py")
+    data_out = Path(data_out) if data_out is not None else out.with_name(f"{out.stem}_annotations")
+    targets = {split: data_out / f"{split}.json" for split in SPLITS}
+    _refuse_existing([out], force)
+    labeled = _read(source, root, data_format, first_pixel)
+    _complete_splits(labeled)
+    lines = [*_describe(labeled, skip_empty)]
+    train = labeled.splits["train"]
+    boxes = {annotation["image_id"] for annotation in train["annotations"]}
+    plan = plan_training(len(boxes) if skip_empty else len(train["images"]))
+    written = []
+    if labeled.ready:
+        data_root = _folder(root)
+        files = {
+            split: (
+                _inside(file, root),
+                _folder(folder.relative_to(root)) if folder != root else "",
+            )
+            for split, (file, folder) in labeled.ready.items()
+        }
+    else:
+        written = [targets[split] for split in labeled.splits]
+        _refuse_existing(written, force)
+        writable_folder("--data-out", data_out)
+        image_root = _write_annotations(labeled, root, targets)
+        data_root = ""
+        files = {
+            split: (targets[split].as_posix(), _folder(image_root)) for split in labeled.splits
+        }
+    writable_folder("--out", out.parent)
+    title = f"SSDLite with MixNet-S for {_count(labeled.classes, 'class')} of {root.as_posix()}."
+    text = config_text(out, title, labeled.classes, data_root, files, plan, skip_empty)
+    write_atomically(out, text.encode())
+    cfg = load_config(str(out))
+    lines += _describe_training(train, plan, cfg.model.input_size)
+    return OwnConfig(out, written, lines, quick_report(cfg, LOADERS))
+
+
+def _root_of(source: Path) -> Path:
+    if not source.exists():
+        raise MixDetError(f"{source}: no such folder")
+    if source.is_dir():
+        return source
+    if source.suffix.lower() in (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar"):
+        raise MixDetError(f"{source}: an archive: unpack it, and name the folder")
+    is_nested = source.suffix == ".json" and source.parent.name.lower() == "annotations"
+    return source.parent.parent if is_nested else source.parent
+
+
+def _stem(source: Path) -> str:
+    """Return the name of the config for a folder, or for the folder of a file."""
+    name = re.sub(r"\W+", "_", _root_of(source).resolve().name).strip("_")
+    return name or "own_data"
+
+
+def _refuse_existing(files: Iterable[Path], force: bool) -> None:
+    existing = next((file for file in files if file.exists()), None)
+    if existing is not None and (existing.is_dir() or not force):
+        remedy = "name another one" if existing.is_dir() else "pass --force to replace it"
+        raise MixDetError(f"{existing} exists already: {remedy}")
+
+
+def _read(source: Path, root: Path, data_format: str, first_pixel: int | None) -> LabeledData:
+    """Read the data in the stated format, or in the one format that is there."""
+    coco: list[Path] = []
+    yolo = voc = None
+    if source.is_file():
+        coco = [source] if source.suffix == ".json" else []
+        yolo = None if coco else source
+        if source.suffix == ".xml":
+            raise MixDetError(f"{source}: name the folder of the XML files, not one of them")
+    else:
+        if data_format in ("auto", "coco"):
+            coco = find_coco(root)
+        if data_format in ("auto", "yolo"):
+            yolo = find_yolo(root)
+        if data_format in ("auto", "voc"):
+            voc = find_voc(root)
+    found = [name for name, value in (("coco", coco), ("yolo", yolo), ("voc", voc)) if value]
+    if not found:
+        kind = "COCO, YOLO or VOC" if data_format == "auto" else data_format.upper()
+        raise MixDetError(
+            f"{root}: no annotations in the format of {kind}: it needs a COCO file (.json), "
+            "data.yaml or classes.txt (YOLO), or XML files (VOC): export the data in one of these "
+            "formats"
+        )
+    if len(found) > 1:
+        places = {"coco": coco[:1], "yolo": [yolo], "voc": [voc]}
+        listed = ", ".join(f"{name} ({places[name][0]})" for name in found)
+        raise MixDetError(f"{root}: annotations in several formats: {listed}: choose by --format")
+    if coco:
+        return read_coco(coco, root)
+    return read_yolo(yolo, root) if yolo else read_voc(root, first_pixel)
+
+
+def _complete_splits(data: LabeledData) -> None:
+    """Split validation images off if there are none, and drop test images without annotations."""
+    splits, notes = data.splits, data.notes
+    names = {split: _file_names(content) for split, content in splits.items()}
+    if "test" in splits and not splits["test"]["annotations"]:
+        notes.append(f"the {len(names['test']):,} test images have no boxes and are left out")
+        del splits["test"]
+        data.ready and data.ready.pop("test", None)
+    if "train" in splits and "val" in splits and names["train"] == names["val"]:
+        notes.append("training and validation name the same images")
+        splits["all"] = splits.pop("train")
+        del splits["val"]
+    elif "train" in splits and "val" in splits:
+        shared = sorted(names["train"] & names["val"])
+        if shared:
+            notes.append(
+                f"{len(shared):,} images are in training and in validation, which makes the scores "
+                f"too high (first: {shared[0]})"
+            )
+        return
+    whole = splits.pop("all", None) or splits.pop("train", None)
+    if whole is None:
+        raise MixDetError(f"{data.source}: it names no training images: add them")
+    data.ready = None
+    split = split_images([Path(image["file_name"]) for image in whole["images"]])
+    notes.append(split.note())
+    rest = dict(splits)
+    splits.clear()
+    splits |= {"train": _part(whole, ~split.is_val), "val": _part(whole, split.is_val), **rest}
+
+
+def _file_names(content: dict) -> set[str]:
+    return {os.path.realpath(image["file_name"]) for image in content["images"]}
+
+
+def _part(content: dict, chosen: Iterable[bool]) -> dict:
+    """Return the content of a COCO file with some of its images."""
+    images = [image for image, keep in zip(content["images"], chosen, strict=True) if keep]
+    ids = {image["id"] for image in images}
+    annotations = [entry for entry in content["annotations"] if entry.get("image_id") in ids]
+    return {**content, "images": images, "annotations": annotations}
+
+
+def _write_annotations(data: LabeledData, root: Path, targets: dict[str, Path]) -> Path:
+    """Write the COCO files; return the folder that their file names are relative to."""
+    paths = [Path(entry["file_name"]) for part in data.splits.values() for entry in part["images"]]
+    real_root, real_paths = os.path.realpath(root), [os.path.realpath(path) for path in paths]
+    is_inside = os.path.commonpath([real_root, *real_paths]) == real_root
+    if is_inside and all(path.is_relative_to(root) for path in paths):
+        image_root, name = root, {str(path): _inside(path, root) for path in paths}
+    else:  # a path in data.yaml, or a link, leads out of the folder
+        image_root = Path(os.path.commonpath([Path(path).parent for path in real_paths]))
+        pairs = zip(paths, real_paths, strict=True)
+        name = {str(path): _inside(Path(real), image_root) for path, real in pairs}
+    for split, content in data.splits.items():
+        images = [{**entry, "file_name": name[entry["file_name"]]} for entry in content["images"]]
+        text = json.dumps({**content, "images": images}, ensure_ascii=False)
+        write_atomically(targets[split], text.encode())
+    return image_root
+
+
+def _inside(path: Path, root: Path) -> str:
+    return path.relative_to(root).as_posix()
+
+
+def _folder(path: Path) -> str:
+    return f"{path.as_posix().rstrip('/')}/"
+
+
+def _count(items: Iterable, word: str) -> str:
+    number = len([*items])
+    plural = {"class": "classes"}.get(word, f"{word}s")
+    return f"{number:,} {word if number == 1 else plural}"
+
+
+def _describe(data: LabeledData, skip_empty: bool) -> Iterable[str]:
+    """Yield what the data are and what was decided about them."""
+    images = {SPLITS[split]: len(content["images"]) for split, content in data.splits.items()}
+    yield f"format: {data.format} ({data.source})"
+    yield "images: " + ", ".join(f"{count:,} {split}" for split, count in images.items())
+    yield f"classes: {len(data.classes)}, in {data.class_order}: {', '.join(data.classes)}"
+    yield from data.notes
+    yield from data.tally.notes()
+    yield from alike_names(data.classes)
+    if data.ready:
+        yield "the COCO files are used as they are"
+    elif data.format == "COCO":
+        yield "new COCO files are written, since training cannot use these as they are"
+    train = data.splits["train"]
+    if not any(not is_crowd(annotation) for annotation in train["annotations"]):
+        raise MixDetError(f"{data.source}: the training images have no box: label some objects")
+    with_boxes = {annotation["image_id"] for annotation in train["annotations"]}
+    empty = sum(image["id"] not in with_boxes for image in train["images"])
+    if empty:
+        use = "left out" if skip_empty else "used; --skip-images-without-boxes leaves them out"
+        yield f"{empty:,} training images without boxes: {use}"
+
+
+def _describe_training(train: dict, plan: TrainingPlan, input_size: int) -> Iterable[str]:
+    """Yield what was chosen for the training and why."""
+    sizes = {image["id"]: (image.get("width"), image.get("height")) for image in train["images"]}
+    sides = []
+    for annotation in train["annotations"]:
+        width, height = sizes.get(annotation["image_id"], (None, None))
+        box = annotation.get("bbox")
+        if width and height and isinstance(box, list) and len(box) == 4:
+            area = max(box[2], 0) / width * max(box[3], 0) / height
+            sides.append(input_size * area**0.5)
+    size = f"input size: {input_size} x {input_size}, that of the base"
+    if sides:
+        size += f"; half of the boxes are smaller than {median(sides):.0f} pixels there"
+    yield size
+    yield (
+        "anchors: those of the base; `check_data` compares them with the boxes, but sizes fitted "
+        "by shape alone trained worse where it was tried"
+    )
+    yield f"batch size: {plan.batch_size}" + (
+        ", for which the learning rate of the base is meant"
+        if plan.batch_size == BATCH
+        else f", all training images; the learning rate of the base is meant for {BATCH}: pass "
+        "--auto-scale-lr to the training"
+    )
+    yield (
+        f"schedule: {plan.max_epochs} epochs, {plan.iterations:,} iterations, with a validation "
+        f"every {plan.val_interval}; training from scratch takes some thousands of iterations"
+    )
