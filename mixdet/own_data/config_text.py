@@ -46,7 +46,7 @@ LOADER = """dict(
 )"""
 
 
-def config_text(
+def render_config(
     out: Path,
     title: str,
     classes: Sequence[str],

@@ -40,9 +40,8 @@ class Tally:
 
     def notes(self) -> list[str]:
         """Return a line for each kind of case."""
-        return [
-            f"{count:,} {what} (first: {self.first[what]})" for what, count in self.counts.items()
-        ]
+        counts = self.counts.items()
+        return [f"{what}: {count:,} (first: {self.first[what]})" for what, count in counts]
 
 
 @dataclass(frozen=True)

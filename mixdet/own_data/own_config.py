@@ -17,7 +17,7 @@ from mixdet.data_check import DataReport, quick_report
 from mixdet.errors import MixDetError
 from mixdet.outputs import writable_folder, write_atomically
 from mixdet.own_data.coco_files import find_coco, read_coco
-from mixdet.own_data.config_text import config_text
+from mixdet.own_data.config_text import render_config
 from mixdet.own_data.image_split import split_images
 from mixdet.own_data.labeled_data import LabeledData, alike_names
 from mixdet.own_data.training_plan import BATCH, TrainingPlan, plan_training
@@ -110,7 +110,7 @@ def write_own_config(
         }
     writable_folder("--out", out.parent)
     title = f"SSDLite with MixNet-S for {_count(labeled.classes, 'class')} of {root.as_posix()}."
-    text = config_text(out, title, labeled.classes, data_root, files, plan, skip_empty)
+    text = render_config(out, title, labeled.classes, data_root, files, plan, skip_empty)
     write_atomically(out, text.encode())
     cfg = load_config(str(out))
     lines += _describe_training(train, plan, cfg.model.input_size)
@@ -181,18 +181,20 @@ def _complete_splits(data: LabeledData) -> None:
     if "test" in splits and not splits["test"]["annotations"]:
         notes.append(f"the {len(names['test']):,} test images have no boxes and are left out")
         del splits["test"]
-        data.ready and data.ready.pop("test", None)
+        if data.ready:
+            del data.ready["test"]
     if "train" in splits and "val" in splits and names["train"] == names["val"]:
         notes.append("training and validation name the same images")
         splits["all"] = splits.pop("train")
         del splits["val"]
-    elif "train" in splits and "val" in splits:
-        shared = sorted(names["train"] & names["val"])
-        if shared:
+    for other in ("val", "test"):
+        shared = sorted(names.get("train", set()) & names.get(other, set()))
+        if shared and "train" in splits:
             notes.append(
-                f"{len(shared):,} images are in training and in validation, which makes the scores "
-                f"too high (first: {shared[0]})"
+                f"{len(shared):,} images are in training and in {SPLITS[other]}, which makes the "
+                f"scores too high (first: {shared[0]})"
             )
+    if {"train", "val"} <= splits.keys():
         return
     whole = splits.pop("all", None) or splits.pop("train", None)
     if whole is None:

@@ -39,7 +39,7 @@ class VocObject:
     where: str
 
 
-@dataclass
+@dataclass(eq=False)
 class VocFile:
     """An XML file and its image."""
 
@@ -51,11 +51,18 @@ class VocFile:
 
 
 def find_voc(root: Path) -> Path | None:
-    """Return the first XML file of a folder that annotates an image as VOC does, or None."""
+    """Return the first XML file of a folder that annotates an image as VOC does, or None.
+
+    A malformed file counts if there is no other, so that `read_voc` refuses it.
+    """
+    malformed = None
     for file in list_files(root, "*.xml"):
-        if parse_with_lines(file).tag == "annotation":
-            return file
-    return None
+        try:
+            if parse_with_lines(file).tag == "annotation":
+                return file
+        except MixDetError:
+            malformed = malformed or file
+    return malformed
 
 
 def read_voc(root: Path, first_pixel: int | None = None) -> LabeledData:
@@ -78,10 +85,12 @@ def read_voc(root: Path, first_pixel: int | None = None) -> LabeledData:
     tally = Tally()
     folder = _annotation_folder(root)
     # The images are beside the folder of the annotations in VOC's own layout.
-    base = folder.parent if folder and folder != root else root
+    base = folder.parent if folder else root
     xml_files = list_files(folder or root, "*.xml")
     files = list(_read_files(xml_files, base, tally))
     classes = sorted({obj.name for file in files for obj in file.objects})
+    if not classes:
+        raise MixDetError(f"{root}: the XML files have no <object>: label some objects")
     data = LabeledData("VOC", root, classes, "alphabetical, since VOC lists no classes", {}, tally)
     check_class_list(classes, str(root))
     if first_pixel is None:
@@ -303,17 +312,17 @@ def _splits(
         by_id.setdefault(file.path.stem, file)
     members = {}
     for split, file in lists.items():
-        listed = list(_listed(file, by_id, data, required=split != "test"))
+        listed = list(dict.fromkeys(_listed(file, by_id, data, required=split != "test")))
         if listed:
             members[split] = listed
     whole = members.pop("trainval", [])
     if "train" not in members and whole:
-        val = {id(file) for file in members.get("val", ())}
-        rest = [file for file in whole if id(file) not in val]
+        val = set(members.get("val", ()))
+        rest = [file for file in whole if file not in val]
         members = {"train" if val else "all": rest, **members}
-    listed = {id(file) for group in members.values() for file in group}
+    listed = {file for group in members.values() for file in group}
     for file in files:
-        if id(file) not in listed:
+        if file not in listed:
             data.tally.add(
                 "XML files that no list in ImageSets/Main names, left out", str(file.path)
             )

@@ -66,7 +66,9 @@ def find_yolo(root: Path) -> Path | None:
     files = [file for pattern in ("classes.txt", "*.names") for file in list_files(root, pattern)]
     if len({read_text(file).strip() for file in files}) > 1:
         raise MixDetError(f"{files[0]} and {files[1]} name different classes: remove one of them")
-    return files[0] if files else None
+    # Data of other formats have a classes.txt too.
+    has_labels = files and any(_label_file(image).is_file() for image in list_images(root))
+    return files[0] if has_labels else None
 
 
 def read_yolo(file: Path, root: Path) -> LabeledData:
@@ -119,12 +121,13 @@ def read_yolo(file: Path, root: Path) -> LabeledData:
 
 def _names_classes(file: Path) -> bool:
     """Tell whether a YAML or `.data` file describes data of YOLO. A malformed data.yaml counts."""
-    if file.suffix == ".data":
-        return "names" in read_text(file)
     try:
-        content = yaml.load(read_text(file), Loader=yaml.BaseLoader)
-    except yaml.YAMLError:
-        return file.stem == "data"
+        text = read_text(file)
+        if file.suffix == ".data":
+            return "names" in text
+        content = yaml.load(text, Loader=yaml.BaseLoader)
+    except (MixDetError, yaml.YAMLError):
+        return file.stem == "data" and file.suffix != ".data"
     return isinstance(content, dict) and bool({"names", "nc"} & content.keys())
 
 
@@ -239,13 +242,15 @@ def _locate(written: str, bases: list[Path], root: Path) -> Path | None:
 
     Exports name paths of another machine (`/content/data/train`), of another working folder
     (`../train/images`, Roboflow) or of an archive (`data/obj_train_data`, CVAT). So leading folders
-    are left out if the whole path does not exist.
+    are left out if the whole path does not exist, but none that names a split.
     """
     path = PurePosixPath(written.replace("\\", "/"))
     candidates = [base / path for base in (*bases, root)]
     parts = [part for part in path.parts if part not in ("..", path.anchor)]
     is_foreign = path.is_absolute() or ".." in path.parts
     for start in range(len(parts) if is_foreign else min(2, len(parts))):
+        if any(part.lower() in SPLIT_WORDS for part in parts[:start]):
+            break
         candidates += [base.joinpath(*parts[start:]) for base in (*bases, root)]
     existing = (Path(os.path.normpath(path)) for path in candidates if path.exists())
     return next(existing, None)

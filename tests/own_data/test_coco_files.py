@@ -103,7 +103,7 @@ def test_unclear_and_wrong_files_are_refused(tmp_path):
     (tmp_path / "val.json").unlink()
     for change, words in (
         ({"categories": [{"id": 1, "name": "a"}, {"id": 2, "name": "a"}]}, "'a' is listed twice"),
-        ({"categories": content["categories"][:1]}, "annotation 1 has the category_id 2"),
+        ({"categories": content["categories"][:1]}, r"annotation \d+ has the category_id 2"),
         ({"images": [{"id": 1, "file_name": "none.png"}]}, "file_name none.png: no such image"),
         ({"images": [{"id": 1, "file_name": ".."}]}, r"image 1 has the file_name '..'"),
         ({"images": [{"id": 1}]}, "image 1 has the file_name None"),

@@ -151,7 +151,7 @@ def test_parts_of_an_object_are_no_objects(tmp_path):
         ("<difficult>0<", "<difficult>maybe<", "000.xml:4: <difficult> is maybe: give 0 or 1"),
         ("<name>saw<", "<name> <", "000.xml:4: the object has no <name>"),
         ("bndbox>", "polygon>", "000.xml:4: the object saw has no <bndbox>"),
-        ("</object>", "", "000.xml:9: not an XML file"),
+        ("</object>", "", "000.xml:8: not an XML file"),
         ("<width>160<", "<width>320<", "000.xml:3: <size> is 320 x 120, but .*has 160 x 120"),
         ("000.png", "other.png", None),
     ],

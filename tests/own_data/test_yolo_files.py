@@ -153,6 +153,7 @@ def test_boxes_are_clipped_dropped_and_counted(tmp_path):
         (7, "polygons"),
     ):
         (note,) = (note for note in data.tally.notes() if note.startswith(words))
+        assert ": 1 (first: " in note
         assert note.endswith(f"000.txt:{line})")
 
 
