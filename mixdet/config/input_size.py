@@ -79,7 +79,7 @@ def set_input_size(cfg: Config, size: int | tuple[int, int]) -> None:
         MixDetError: `mixdet.image_size.as_wh` refuses the size, a pipeline does not resize, or a
             part of the config cannot take the size.
     """
-    wh, images_wh = as_wh(size, "--size"), _pipeline_wh(cfg)
+    wh = as_wh(size, "--size")
     for loader in LOADERS:
         if cfg.get(loader) and not any(_sized_transforms(cfg[loader])):
             raise MixDetError(
@@ -87,20 +87,25 @@ def set_input_size(cfg: Config, size: int | tuple[int, int]) -> None:
                 "dict(type='Resize', scale=(width, height), keep_ratio=False)"
             )
     model = cfg.get("model") or {}
-    model_wh = _model_wh(cfg)
+    model_wh, images_wh = _model_wh(cfg), _pipeline_wh(cfg)
+    old_wh = model_wh or images_wh
+    if old_wh is None:
+        raise MixDetError(
+            "--size: the config states no size of images that could be changed: add "
+            "dict(type='Resize', scale=(width, height), keep_ratio=False) to its pipelines"
+        )
+    for generator in _anchor_generators(model):
+        _set_anchors(generator, wh, old_wh, fixed_strides=not model_wh)
     if model_wh:
         _check_fixed_size(cfg, wh)
         model["input_size"] = as_size(wh)
-    if images_wh:
-        for transform in _sized_transforms(_without_model(cfg)):
-            for key, sides in TRANSFORM_SIZES[_kind(transform)].items():
-                if key in transform:
-                    transform[key] = _scaled(transform[key], sides, _factors(wh, images_wh))
-    if old_wh := model_wh or images_wh:
-        for generator in _anchor_generators(model):
-            _set_anchors(generator, wh, old_wh, fixed_strides=not model_wh)
-        if cfg.get("input_size") in (as_size(old_wh), old_wh, list(old_wh)):
-            cfg.input_size = as_size(wh)  # the variable that the pipelines were computed from
+    factors = _factors(wh, images_wh or old_wh)
+    for transform in _sized_transforms(_without_model(cfg)):
+        for key, sides in TRANSFORM_SIZES[_kind(transform)].items():
+            if key in transform:
+                transform[key] = _scaled(transform[key], sides, factors)
+    if cfg.get("input_size") in (as_size(old_wh), old_wh, list(old_wh)):
+        cfg.input_size = as_size(wh)  # the variable that the pipelines were computed from
 
 
 def _model_wh(cfg: Config) -> tuple[int, int] | None:

@@ -16,6 +16,7 @@ from mixdet.config.read import read_config
 from mixdet.config.shipped import config_names
 from mixdet.errors import MixDetError
 from mixdet.image_size import parse_size
+from tests.conftest import ROOT
 
 COCO = config_names()["ssdlite_mixnet_m_coco"]
 WIDE, TALL = (320, 192), (192, 320)
@@ -65,21 +66,13 @@ def test_options_are_applied_after_the_size():
 
 
 def test_a_config_file_may_state_the_same_values(tmp_path):
+    page = (ROOT / "docs/custom_data.md").read_text()
+    (block,) = (part for part in page.split("```") if "# another size" in part)
     path = tmp_path / "wide.py"
-    path.write_text(
-        f"_base_ = {str(COCO)!r}\n"
-        "size = (320, 192)  # (width, height)\n"
-        "train_pipeline = _base_.train_pipeline\n"
-        "test_pipeline = _base_.test_pipeline\n"
-        "train_pipeline[1].update(scale=size)\n"
-        "test_pipeline[1].update(scale=size)\n"
-        "train_dataloader = dict(dataset=dict(pipeline=train_pipeline))\n"
-        "val_dataloader = test_dataloader = dict(dataset=dict(pipeline=test_pipeline))\n"
-        "model = dict(input_size=size)\n"
-    )
-    by_hand, by_switch = read_config(path), read_config(COCO, size=WIDE)
+    path.write_text(f"_base_ = {str(COCO)!r}\n" + block.removeprefix("python\n"))
+    by_hand, by_switch = read_config(path), read_config(COCO, size=(512, 288))
     assert pipelines(by_hand) == pipelines(by_switch)
-    assert by_hand.model.input_size == by_switch.model.input_size == WIDE
+    assert by_hand.model.input_size == by_switch.model.input_size == (512, 288)
 
 
 def with_pipeline(*steps: dict, **model: object) -> Config:
@@ -200,6 +193,12 @@ def test_a_pipeline_that_does_not_resize_is_refused():
     cfg = read_config(COCO)
     cfg.train_dataloader.dataset.pipeline = [dict(type="PackDetInputs")]
     with pytest.raises(MixDetError, match=r"train_dataloader: no transform .* resizes images"):
+        set_input_size(cfg, WIDE)
+
+
+def test_a_config_without_any_size_is_refused():
+    cfg = Config(dict(model=dict(type="RetinaNet")))
+    with pytest.raises(MixDetError, match="states no size of images"):
         set_input_size(cfg, WIDE)
 
 
