@@ -6,6 +6,7 @@ import argparse
 import sys
 
 from mixdet.errors import run_tool
+from mixdet.image_size import add_size_option
 
 
 def parse_args() -> argparse.Namespace:
@@ -46,6 +47,7 @@ def parse_args() -> argparse.Namespace:
         action="store_true",
         help="train without these images; they teach what background is",
     )
+    add_size_option(parser)
     parser.add_argument("--force", action="store_true", help="replace existing files")
     return parser.parse_args()
 
@@ -62,6 +64,7 @@ def main() -> int:
         data_out=args.data_out,
         first_pixel=args.first_pixel,
         skip_empty=args.skip_images_without_boxes,
+        size=args.size,
         force=args.force,
     )
     print("\n".join(own.lines))

@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from mixdet.annotations import is_crowd
+from mixdet.annotations import inspect_annotations, is_crowd
 from mixdet.config.data_paths import LOADERS
+from mixdet.config.input_size import input_wh
 from mixdet.config.read import load_config
 from mixdet.data_check import DataReport, quick_report
 from mixdet.errors import MixDetError
+from mixdet.image_size import width_x_height
 from mixdet.outputs import writable_folder, write_atomically
 from mixdet.own_data.coco_files import find_coco, read_coco
 from mixdet.own_data.config_text import render_config
@@ -25,7 +27,7 @@ from mixdet.own_data.voc_files import find_voc, read_voc
 from mixdet.own_data.yolo_files import find_yolo, read_yolo
 
 SPLITS = {"train": "training", "val": "validation", "test": "test"}
-FORMATS = ("auto", "coco", "yolo", "voc")
+SMALL = 20  # pixels; SSDLite's finest level has a stride of 16
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ def write_own_config(
     data_out: str | os.PathLike | None = None,
     first_pixel: int | None = None,
     skip_empty: bool = False,
+    size: tuple[int, int] | None = None,
     force: bool = False,
 ) -> OwnConfig:
     """Read a folder of labeled images, write a config for it, and make the quick data check.
@@ -70,6 +73,7 @@ def write_own_config(
         first_pixel: 1 if VOC's pixels are counted from 1 and boxes include their last pixel, 0 if
             coordinates are continuous. None decides by the coordinates.
         skip_empty: Whether training leaves out images without boxes.
+        size: (width, height) in pixels of the network's input. None takes the size of the base.
         force: Whether existing files are replaced.
 
     Raises:
@@ -87,7 +91,7 @@ def write_own_config(
     _complete_splits(labeled)
     lines = [*_describe(labeled, skip_empty)]
     train = labeled.splits["train"]
-    boxes = {annotation["image_id"] for annotation in train["annotations"]}
+    boxes = {annotation.get("image_id") for annotation in train["annotations"]}
     plan = plan_training(len(boxes) if skip_empty else len(train["images"]))
     written = []
     if labeled.ready:
@@ -110,10 +114,10 @@ def write_own_config(
         }
     writable_folder("--out", out.parent)
     title = f"SSDLite with MixNet-S for {_count(labeled.classes, 'class')} of {root.as_posix()}."
-    text = render_config(out, title, labeled.classes, data_root, files, plan, skip_empty)
+    text = render_config(out, title, labeled.classes, data_root, files, plan, skip_empty, size)
     write_atomically(out, text.encode())
     cfg = load_config(str(out))
-    lines += _describe_training(train, plan, cfg.model.input_size)
+    lines += _describe_training(train, plan, input_wh(cfg), size)
     return OwnConfig(out, written, lines, quick_report(cfg, LOADERS))
 
 
@@ -267,27 +271,25 @@ def _describe(data: LabeledData, skip_empty: bool) -> Iterable[str]:
     train = data.splits["train"]
     if not any(not is_crowd(annotation) for annotation in train["annotations"]):
         raise MixDetError(f"{data.source}: the training images have no box: label some objects")
-    with_boxes = {annotation["image_id"] for annotation in train["annotations"]}
+    with_boxes = {annotation.get("image_id") for annotation in train["annotations"]}
     empty = sum(image["id"] not in with_boxes for image in train["images"])
     if empty:
         use = "left out" if skip_empty else "used; --skip-images-without-boxes leaves them out"
         yield f"{empty:,} training images without boxes: {use}"
 
 
-def _describe_training(train: dict, plan: TrainingPlan, input_size: int) -> Iterable[str]:
+def _describe_training(
+    train: dict, plan: TrainingPlan, wh: tuple[int, int], size: tuple | None
+) -> Iterable[str]:
     """Yield what was chosen for the training and why."""
-    sizes = {image["id"]: (image.get("width"), image.get("height")) for image in train["images"]}
-    sides = []
-    for annotation in train["annotations"]:
-        width, height = sizes.get(annotation["image_id"], (None, None))
-        box = annotation.get("bbox")
-        if width and height and isinstance(box, list) and len(box) == 4:
-            area = max(box[2], 0) / width * max(box[3], 0) / height
-            sides.append(input_size * area**0.5)
-    size = f"input size: {input_size} x {input_size}, that of the base"
+    line = f"input size: {width_x_height(wh)}, "
+    line += "as --size says" if size else "that of the base"
+    sides = _box_sides(train, wh)
     if sides:
-        size += f"; half of the boxes are smaller than {median(sides):.0f} pixels there"
-    yield size
+        line += f"; half of the boxes are smaller than {median(sides):.0f} pixels there"
+        if median(sides) < SMALL:
+            line += ": a larger --size finds more of them and takes longer"
+    yield line
     yield (
         "anchors: those of the base; `check_data` compares them with the boxes, but sizes fitted "
         "by shape alone trained worse where it was tried"
@@ -299,6 +301,19 @@ def _describe_training(train: dict, plan: TrainingPlan, input_size: int) -> Iter
         "--auto-scale-lr to the training"
     )
     yield (
-        f"schedule: {plan.max_epochs} epochs, {plan.iterations:,} iterations, with a validation "
-        f"every {plan.val_interval}; training from scratch takes some thousands of iterations"
+        f"schedule: {plan.max_epochs} epochs, {plan.iterations:,} iterations, with validations "
+        f"after every {plan.val_interval}; training from scratch takes some thousands of iterations"
     )
+
+
+def _box_sides(content: dict, wh: tuple[int, int]) -> list[float]:
+    """Return the square roots of the boxes' areas in images that are resized to (width, height)."""
+    sizes = {image["id"]: (image.get("width"), image.get("height")) for image in content["images"]}
+    faults, sides = inspect_annotations(content["annotations"]).faults, []
+    for index, annotation in enumerate(content["annotations"]):
+        stated = sizes.get(annotation.get("image_id"), (None, None))
+        if index not in faults and all(isinstance(s, int) and s > 0 for s in stated):
+            _, _, width, height = annotation["bbox"]
+            fraction = max(width, 0) * max(height, 0) / (stated[0] * stated[1])
+            sides.append((wh[0] * wh[1] * fraction) ** 0.5)
+    return sides

@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 import pytest
+from mmdet.registry import MODELS
 from PIL import Image
 from pycocotools.coco import COCO
 
@@ -120,7 +121,9 @@ def test_an_error_of_the_check_ends_with_code_1_after_the_config_is_written(tool
     write_coco(tmp_path / "data", train=8, val=2)
     file = tmp_path / "data/annotations/instances_train2017.json"
     content = json.loads(file.read_text())
-    content["annotations"][0]["bbox"] = "1 2 3 4"
+    content["annotations"][0]["bbox"] = ["1", "2", "3", "4"]
+    del content["annotations"][1]["image_id"]
+    content["images"][2]["width"] = "160"
     write_json(file, content)
     code, out, _ = tool("init", tmp_path / "data", "--out", tmp_path / "own.py")
     assert code == 1
@@ -226,3 +229,18 @@ def test_the_schedule_fits_the_number_of_images():
         assert plan.iterations >= 3000 - per_epoch
     assert [plan.max_epochs for plan in plans.values()] == [3000, 500, 100, 100, 19, 12]
     assert plans[2].batch_size == 2
+
+
+def test_the_config_of_a_size_equals_the_option_of_training(tool, tmp_path):
+    write_coco(tmp_path / "data", train=8, val=2)
+    arguments = ("init", tmp_path / "data", "--out")
+    code, out, err = tool(*arguments, tmp_path / "wide.py", "--size", "512x288")
+    assert code == 0, out + err
+    assert "input size: 512x288, as --size says" in out
+    write_own_config(tmp_path / "data", tmp_path / "plain.py")
+    wide = read_config(tmp_path / "wide.py")
+    option = read_config(tmp_path / "plain.py", size=(512, 288))
+    for key in ("model", "train_dataloader", "val_dataloader", "test_dataloader"):
+        assert wide[key].to_dict() == option[key].to_dict(), key
+    model = MODELS.build(wide.model)
+    assert model.input_wh == (512, 288)
