@@ -85,7 +85,6 @@ def write_own_config(
     if out.suffix != ".py":
         raise MixDetError(f"--out {out}: a config is a Python file: name it {out.stem}.py")
     data_out = Path(data_out) if data_out is not None else out.with_name(f"{out.stem}_annotations")
-    targets = {split: data_out / f"{split}.json" for split in SPLITS}
     _refuse_existing([out], force)
     labeled = _read(source, root, data_format, first_pixel)
     _complete_splits(labeled)
@@ -93,7 +92,7 @@ def write_own_config(
     train = labeled.splits["train"]
     boxes = {annotation.get("image_id") for annotation in train["annotations"]}
     plan = plan_training(len(boxes) if skip_empty else len(train["images"]))
-    written = []
+    written = {}
     if labeled.ready:
         data_root = _folder(root)
         files = {
@@ -104,21 +103,25 @@ def write_own_config(
             for split, (file, folder) in labeled.ready.items()
         }
     else:
-        written = [targets[split] for split in labeled.splits]
-        _refuse_existing(written, force)
-        writable_folder("--data-out", data_out)
-        image_root = _write_annotations(labeled, root, targets)
         data_root = ""
+        written = {data_out / f"{split}.json": part for split, part in labeled.splits.items()}
+        _refuse_existing(written, force)
+        folder = _folder(_shorten_names(labeled, root))
         files = {
-            split: (targets[split].as_posix(), _folder(image_root)) for split in labeled.splits
+            split: (file.as_posix(), folder)
+            for split, file in zip(labeled.splits, written, strict=True)
         }
-    writable_folder("--out", out.parent)
     title = f"SSDLite with MixNet-S for {_count(labeled.classes, 'class')} of {root.as_posix()}."
     text = render_config(out, title, labeled.classes, data_root, files, plan, skip_empty, size)
+    if written:
+        writable_folder("--data-out", data_out)
+    writable_folder("--out", out.parent)
+    for file, content in written.items():
+        write_atomically(file, json.dumps(content).encode())
     write_atomically(out, text.encode())
     cfg = load_config(str(out))
     lines += _describe_training(train, plan, input_wh(cfg), size)
-    return OwnConfig(out, written, lines, quick_report(cfg, LOADERS))
+    return OwnConfig(out, [*written], lines, quick_report(cfg, LOADERS))
 
 
 def _root_of(source: Path) -> Path:
@@ -223,8 +226,8 @@ def _part(content: dict, chosen: Iterable[bool]) -> dict:
     return {**content, "images": images, "annotations": annotations}
 
 
-def _write_annotations(data: LabeledData, root: Path, targets: dict[str, Path]) -> Path:
-    """Write the COCO files; return the folder that their file names are relative to."""
+def _shorten_names(data: LabeledData, root: Path) -> Path:
+    """Make the names of images relative to a folder, in place; return the folder."""
     paths = [Path(entry["file_name"]) for part in data.splits.values() for entry in part["images"]]
     real_root, real_paths = os.path.realpath(root), [os.path.realpath(path) for path in paths]
     is_inside = os.path.commonpath([real_root, *real_paths]) == real_root
@@ -234,10 +237,9 @@ def _write_annotations(data: LabeledData, root: Path, targets: dict[str, Path]) 
         image_root = Path(os.path.commonpath([Path(path).parent for path in real_paths]))
         pairs = zip(paths, real_paths, strict=True)
         name = {str(path): _inside(Path(real), image_root) for path, real in pairs}
-    for split, content in data.splits.items():
-        images = [{**entry, "file_name": name[entry["file_name"]]} for entry in content["images"]]
-        text = json.dumps({**content, "images": images}, ensure_ascii=False)
-        write_atomically(targets[split], text.encode())
+    for content in data.splits.values():
+        for entry in content["images"]:
+            entry["file_name"] = name[entry["file_name"]]
     return image_root
 
 
