@@ -5,6 +5,6 @@ supervision 0.31 makes 1 x 1 boxes of VOC boxes without an area and drops `diffi
 takes VOC's pixels as counted from 0.
 """
 
-from mixdet.own_data.own_config import OwnConfig, write_own_config
+from mixdet.own_data.own_config import write_own_config
 
-__all__ = ["OwnConfig", "write_own_config"]
+__all__ = ["write_own_config"]
