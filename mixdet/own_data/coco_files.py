@@ -56,7 +56,7 @@ def read_coco(files: Sequence[Path], root: Path) -> LabeledData:
     contents = {split: read_content(file) for split, file in by_split.items()}
     classes = _classes(contents, by_split)
     first = next(iter(by_split.values()))
-    data = LabeledData("COCO", first, classes, f"the order of {first}", {})
+    data = LabeledData("COCO", first, classes, f"the order of {first.name}", {})
     root_category = _root_category(classes, contents)
     if root_category is not None:
         data.notes.append(

@@ -269,7 +269,10 @@ def _describe(data: LabeledData, skip_empty: bool) -> Iterable[str]:
     if data.ready:
         yield "the COCO files are used as they are"
     elif data.format == "COCO":
-        yield "new COCO files are written, since training cannot use these as they are"
+        yield (
+            "new COCO files are written, since these have no split, or file names, classes or links "
+            "that training cannot use"
+        )
     train = data.splits["train"]
     if not any(not is_crowd(annotation) for annotation in train["annotations"]):
         raise MixDetError(f"{data.source}: the training images have no box: label some objects")
@@ -303,8 +306,8 @@ def _describe_training(
         "--auto-scale-lr to the training"
     )
     yield (
-        f"schedule: {plan.max_epochs} epochs, {plan.iterations:,} iterations, with validations "
-        f"after every {plan.val_interval}; training from scratch takes some thousands of iterations"
+        f"schedule: {plan.max_epochs} epochs, {plan.iterations:,} iterations, with a validation "
+        f"each {plan.val_interval} epochs; a training from scratch takes some thousands of iterations"
     )
 
 

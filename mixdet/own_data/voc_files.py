@@ -91,7 +91,9 @@ def read_voc(root: Path, first_pixel: int | None = None) -> LabeledData:
     classes = sorted({obj.name for file in files for obj in file.objects})
     if not classes:
         raise MixDetError(f"{root}: the XML files have no <object>: label some objects")
-    data = LabeledData("VOC", root, classes, "alphabetical, since VOC lists no classes", {}, tally)
+    data = LabeledData(
+        "VOC", root, classes, "alphabetical order, since VOC lists no classes", {}, tally
+    )
     check_class_list(classes, str(root))
     if first_pixel is None:
         first_pixel, note = _guess_first_pixel(files)

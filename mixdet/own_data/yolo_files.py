@@ -86,7 +86,7 @@ def read_yolo(file: Path, root: Path) -> LabeledData:
         MixDetError: A file is missing or malformed. The message states the file and the line.
     """
     described = _read_description(file, root)
-    data = LabeledData("YOLO", file, described.classes, f"the order of {file}", {})
+    data = LabeledData("YOLO", file, described.classes, f"the order of {file.name}", {})
     if described.sources:
         paths = {
             split: sorted(set(_images_of(described, split, root, data)))
