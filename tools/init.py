@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 
 from mixdet.errors import run_tool
@@ -74,7 +75,9 @@ def main() -> int:
     is_command = sys.argv[0].startswith("mixdet ")
     print("next:")
     for tool in ("check_data", "train"):
-        print(f"  {f'mixdet {tool}' if is_command else f'python tools/{tool}.py'} {own.config}")
+        print(
+            f"  {f'mixdet {tool}' if is_command else f'python tools/{tool}.py'} {shlex.quote(str(own.config))}"
+        )
     return 1 if own.report.has_errors else 0
 
 

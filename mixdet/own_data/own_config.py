@@ -86,7 +86,7 @@ def write_own_config(
         raise MixDetError(f"--out {out}: a config is a Python file: name it {out.stem}.py")
     data_out = Path(data_out) if data_out is not None else out.with_name(f"{out.stem}_annotations")
     _refuse_existing([out], force)
-    labeled = _read(source, root, data_format, first_pixel)
+    labeled = _read(source, root, data_format, first_pixel, data_out)
     _complete_splits(labeled)
     lines = [*_describe(labeled, skip_empty)]
     train = labeled.splits["train"]
@@ -148,8 +148,13 @@ def _refuse_existing(files: Iterable[Path], force: bool) -> None:
         raise MixDetError(f"{existing} exists already: {remedy}")
 
 
-def _read(source: Path, root: Path, data_format: str, first_pixel: int | None) -> LabeledData:
-    """Read the data in the stated format, or in the one format that is there."""
+def _read(
+    source: Path, root: Path, data_format: str, first_pixel: int | None, data_out: Path
+) -> LabeledData:
+    """Read the data in the stated format, or in the one format that is there.
+
+    COCO files in `data_out` are from an earlier call.
+    """
     coco: list[Path] = []
     yolo = voc = None
     if source.is_file():
@@ -159,7 +164,8 @@ def _read(source: Path, root: Path, data_format: str, first_pixel: int | None) -
             raise MixDetError(f"{source}: name the folder of the XML files, not one of them")
     else:
         if data_format in ("auto", "coco"):
-            coco = find_coco(root)
+            own = data_out.resolve()
+            coco = [file for file in find_coco(root) if file.resolve().parent != own]
         if data_format in ("auto", "yolo"):
             yolo = find_yolo(root)
         if data_format in ("auto", "voc"):
@@ -270,8 +276,8 @@ def _describe(data: LabeledData, skip_empty: bool) -> Iterable[str]:
         yield "the COCO files are used as they are"
     elif data.format == "COCO":
         yield (
-            "new COCO files are written, since these have no split, or file names, classes or links "
-            "that training cannot use"
+            "new COCO files are written, since these have no split, or file names, classes or "
+            "links that training cannot use"
         )
     train = data.splits["train"]
     if not any(not is_crowd(annotation) for annotation in train["annotations"]):
@@ -307,7 +313,7 @@ def _describe_training(
     )
     yield (
         f"schedule: {plan.max_epochs} epochs, {plan.iterations:,} iterations, with a validation "
-        f"each {plan.val_interval} epochs; a training from scratch takes some thousands of iterations"
+        f"each {plan.val_interval} epochs; training from scratch takes thousands of iterations"
     )
 
 

@@ -115,6 +115,9 @@ def test_existing_files_are_replaced_only_with_force(tool, refusal, tmp_path):
     assert not (tmp_path / "own_annotations/train.json").exists()
     assert tool(*arguments, "--force")[0] == 0
     assert "classes" in config.read_text()
+    # the files of an earlier call in the folder of the data are not taken for data
+    inside = (tmp_path / "data", "--out", tmp_path / "data/own.py")
+    assert tool("init", *inside)[0] == tool("init", *inside, "--force")[0] == 0
 
 
 def test_an_error_of_the_check_ends_with_code_1_after_the_config_is_written(tool, tmp_path):
