@@ -72,12 +72,10 @@ def main() -> int:
     print(f"\n{own.report.text()}\n")
     for file in (*own.annotations, own.config):
         print(f"wrote {file}")
-    is_command = sys.argv[0].startswith("mixdet ")
+    command = "mixdet {}" if sys.argv[0].startswith("mixdet ") else "python tools/{}.py"
     print("next:")
     for tool in ("check_data", "train"):
-        print(
-            f"  {f'mixdet {tool}' if is_command else f'python tools/{tool}.py'} {shlex.quote(str(own.config))}"
-        )
+        print(f"  {command.format(tool)} {shlex.quote(str(own.config))}")
     return 1 if own.report.has_errors else 0
 
 
