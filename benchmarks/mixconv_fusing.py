@@ -121,7 +121,8 @@ def _export(config: str, form: str, runtime: str, file: Path) -> int:
     model = MODELS.build(cfg.model)
     initialize(model)
     network = LevelOutputs(FUSING_FORMS[form](model, runtime)).eval()
-    image = torch.zeros(1, 3, model.input_size, model.input_size)
+    width, height = model.input_wh
+    image = torch.zeros(1, 3, height, width)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")

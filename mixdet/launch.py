@@ -71,6 +71,7 @@ def train(
     trust_checkpoint: bool = False,
     tracker: Sequence[str] = (),
     auto_scale_lr: bool = False,
+    size: int | tuple[int, int] | None = None,
 ) -> None:
     """Train a config.
 
@@ -91,11 +92,13 @@ def train(
         tracker: Names of trackers to log to: `mlflow`, `tensorboard`, `wandb`.
         auto_scale_lr: Scale the learning rate to the total batch size of the run. The factor is
             this batch size divided by `auto_scale_lr.base_batch_size` of the config.
+        size: Size of the network's input in pixels: (width, height), or the side of a square. By
+            default it is that of the config.
 
     Raises:
         MixDetError: The config, an option, the data or the checkpoint cannot be used.
     """
-    cfg = load_config(config, cfg_options, work_dir, data_root)
+    cfg = load_config(config, cfg_options, work_dir, data_root, size)
     _prepare_processes(cfg, launcher)
     require(config, cfg, "model", "train_dataloader", "optim_wrapper", "train_cfg")
     check_data(cfg, ("train_dataloader", "val_dataloader"))
@@ -132,6 +135,7 @@ def evaluate(
     data_root: str | None = None,
     cfg_options: Sequence[str] = (),
     trust_checkpoint: bool = False,
+    size: int | tuple[int, int] | None = None,
 ) -> dict[str, float]:
     """Evaluate a checkpoint on a config's test set.
 
@@ -147,6 +151,7 @@ def evaluate(
         data_root: As in `train`.
         cfg_options: As in `train`.
         trust_checkpoint: As in `train`.
+        size: As in `train`. It may differ from the size that the checkpoint was trained with.
 
     Returns:
         The metrics by name.
@@ -154,7 +159,7 @@ def evaluate(
     Raises:
         MixDetError: The config, an option, the data or the checkpoint cannot be used.
     """
-    cfg = load_config(config, cfg_options, work_dir, data_root)
+    cfg = load_config(config, cfg_options, work_dir, data_root, size)
     _prepare_processes(cfg, launcher)
     _check_test_options(cfg, cfg_options)
     cfg.load_from, cfg.resume = _existing(checkpoint), False

@@ -24,6 +24,7 @@ from packaging.utils import canonicalize_name
 from mixdet.config.shipped import config_names, find_config
 from mixdet.errors import MixDetError
 from tests.conftest import ROOT
+from tests.exports import write_yolo
 
 TOOLS = sorted(file.stem for file in (ROOT / "tools").glob("*.py"))
 
@@ -172,6 +173,15 @@ def test_sdist_and_wheel_work_without_a_checkout(tmp_path):
     refused = shell(empty, mixdet, "train", "ssdlite_mixnet_s_coco", path=path, code=1)
     assert "data/coco" in refused.splitlines()[-1]
     assert "is missing" in refused
+
+    write_yolo(empty / "workshop")
+    config = "workshop.py"
+    printed = shell(empty, mixdet, "init", "workshop", path=path)
+    assert printed.endswith(f"next:\n  mixdet check_data {config}\n  mixdet train {config}\n")
+    assert "nothing is wrong" in shell(empty, mixdet, "check_data", config, path=path)
+    options = ("--cfg-options", "train_cfg.max_epochs=1", "train_cfg.val_interval=1")
+    assert "coco/bbox_mAP" in shell(empty, mixdet, "train", config, *options, path=path)
+    assert (empty / "work_dirs/workshop/epoch_1.pth").is_file()
 
 
 def shell(folder: Path, *words: object, path: str = "", code: int = 0) -> str:

@@ -6,6 +6,7 @@ import argparse
 import json
 
 from mixdet.errors import run_tool
+from mixdet.image_size import add_size_option
 
 
 def parse_args() -> argparse.Namespace:
@@ -22,6 +23,7 @@ def parse_args() -> argparse.Namespace:
         metavar="FILE",
         help="write the report as a web page with example images of each problem",
     )
+    add_size_option(parser)
     parser.add_argument(
         "--cfg-options", nargs="+", default=[], metavar="KEY=VALUE", help="override the config"
     )
@@ -36,7 +38,7 @@ def main() -> int:
     from mixdet.data_check import full_check, write_data_page
     from mixdet.outputs import writable_file
 
-    cfg = load_config(args.config, args.cfg_options, data_root=args.data_root)
+    cfg = load_config(args.config, args.cfg_options, data_root=args.data_root, size=args.size)
     loaders = tuple(f"{part}_dataloader" for part in ("train", "val", "test"))
     check_data(cfg, loaders)
     html_file = args.html and writable_file("--html", args.html)

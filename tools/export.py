@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from mixdet.errors import run_tool
+from mixdet.image_size import add_size_option
 
 TARGETS = ("onnx", "openvino", "ncnn", "litert", "executorch", "coreml")
 
@@ -51,6 +52,7 @@ def parse_args() -> argparse.Namespace:
         metavar="mAP",
         help="the export fails if fp16, bf16 or int8 loses more mAP than this (default: 0.01)",
     )
+    add_size_option(parser)
     parser.add_argument("--data-root", help="another folder for the config's data")
     parser.add_argument(
         "--no-verify", action="store_true", help="do not compare with PyTorch on the test data"
@@ -80,6 +82,7 @@ def main() -> None:
         data_root=args.data_root,
         check=not args.no_verify,
         trust_checkpoint=args.trust_checkpoint,
+        size=args.size,
     )
     print("written:", *folders)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from mixdet.errors import run_tool
+from mixdet.image_size import add_size_option
 
 
 def parse_args() -> argparse.Namespace:
@@ -32,6 +33,7 @@ def parse_args() -> argparse.Namespace:
         "(default: %(default)s)",
     )
     parser.add_argument("--data-root", help="another folder for the data, in the same layout")
+    add_size_option(parser)
     parser.add_argument(
         "--cfg-options", nargs="+", default=(), metavar="KEY=VALUE", help="override the config"
     )

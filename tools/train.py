@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from mixdet.errors import run_tool
+from mixdet.image_size import add_size_option
 
 
 def parse_args() -> argparse.Namespace:
@@ -47,6 +48,7 @@ def parse_args() -> argparse.Namespace:
         "--seed", type=int, help="seed of the run (default: the one in the config, or 0)"
     )
     parser.add_argument("--data-root", help="another folder for all data, in the same layout")
+    add_size_option(parser)
     parser.add_argument(
         "--cfg-options",
         nargs="+",

@@ -14,12 +14,14 @@ from typing import NamedTuple
 
 import torch
 from mmdet.registry import MODELS
+from mmengine.utils import to_2tuple
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from mixdet.analysis.paper import TABLE_1, PaperRow
 from mixdet.config.read import load_config, require
 from mixdet.errors import MixDetError
+from mixdet.image_size import width_x_height
 from mixdet.visual.tables import text_table
 
 
@@ -149,12 +151,12 @@ def build_for_counting(
             f"{config}: the size of the images is unknown, since the test pipeline has no Resize "
             "with a scale: add dict(type='Resize', scale=(width, height))"
         )
-    width, height = scales[0]
+    width, height = to_2tuple(scales[0])
     return MODELS.build(cfg.model).eval(), (height, width)
 
 
 def complexity_table(rows: Sequence[Complexity], markdown: bool = False) -> str:
-    """Return a table of the counts and the numbers of the paper."""
+    """Return a table of the counts and the numbers of the paper. Inputs are width x height."""
     header = ["config", "input", "params", "paper's", "off by", "MAdds", "paper's", "off by"]
     cells = []
     for row in rows:
@@ -163,7 +165,7 @@ def complexity_table(rows: Sequence[Complexity], markdown: bool = False) -> str:
         cells.append(
             [
                 row.name,
-                "x".join(map(str, row.input_hw)),
+                width_x_height(row.input_hw[::-1]),
                 f"{row.params:,}",
                 "" if params_m is None else f"{params_m:.2f} M",
                 "" if off_params is None else f"{off_params:+.2f} %",

@@ -38,7 +38,7 @@ class ReceptiveField:
 
     Attributes:
         name: Name of the config.
-        stride: Pixels between two cells of the level.
+        stride: Pixels between two rows of cells of the level.
         weight: (H, W) fraction of the gradient for each input pixel. The sum is 1.
         trained: Whether the weights come from a checkpoint.
         images: Number of images that the gradient is averaged over.

@@ -11,6 +11,7 @@ from mmdet.models.necks import SSDNeck
 from torch import nn
 
 from mixdet.analysis.complexity import build_for_counting, count_madds_by_module
+from mixdet.image_size import width_x_height
 from mixdet.models import MixConvSSDHead
 from mixdet.models.backbones.base import StagedBackbone
 from mixdet.models.layers import Expansion, InvertedResidual, SqueezeExcite
@@ -149,7 +150,7 @@ def _describe_block(
 
 
 def stages_table(rows: Sequence[StageSummary], markdown: bool = False) -> str:
-    """Return the parts as a table. The last row is the sum of the parts."""
+    """Return the parts as a table. Outputs are width x height. The last row is the sum."""
     header = ["part", "blocks", "kernels: channels", "expansion", "squeeze-excite", "activation"]
     header += ["output", "params", "MAdds"]
     cells = [
@@ -160,7 +161,7 @@ def stages_table(rows: Sequence[StageSummary], markdown: bool = False) -> str:
             f"{row.expansion or ''}",
             f"{row.se_ratio:.2g}" if row.se_ratio else "",
             row.activation or "",
-            "x".join(map(str, row.resolution)),
+            width_x_height(row.resolution[::-1]),
             f"{row.params:,}",
             f"{row.madds / 1e6:.1f} M",
         ]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from mixdet.comparison.comparison_folder import Comparison, RowRecord
 from mixdet.comparison.score_intervals import MIN_BOOTSTRAP_SEEDS, Interval, paired_interval
+from mixdet.image_size import width_x_height
 
 SIZE_METRICS = {
     "small": "coco/bbox_mAP_s",
@@ -171,10 +172,13 @@ def _cost_notes(rows: list[RowSummary]) -> list[str]:
     costs = [row.cost for row in rows if row.cost]
     if not costs:
         return []
-    height, width = costs[0].input_hw
+    sizes = {row.name: width_x_height(row.cost.input_hw[::-1]) for row in rows if row.cost}
+    if len({*sizes.values()}) == 1:
+        image = f"an image of {next(iter(sizes.values()))}"
+    else:
+        image = "an image of " + ", ".join(f"{size} ({name})" for name, size in sizes.items())
     return [
-        f"MAdds: multiply-adds of the network for an image of {height}x{width}, half of what is "
-        "often called FLOPs.",
+        f"MAdds: multiply-adds of the network for {image}, half of what is often called FLOPs.",
         "Inference: median time for one image, post-processing included. All rows were measured "
         f"in turns on {costs[0].latency_of}.",
         "Training: median time of an iteration, data loading included.",

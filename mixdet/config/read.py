@@ -13,8 +13,10 @@ from mmengine.registry import init_default_scope
 from mmengine.utils import import_modules_from_strings
 
 from mixdet.config.data_paths import set_data_root
+from mixdet.config.input_size import set_input_size
+from mixdet.config.plain import parse_config
 from mixdet.config.shipped import find_config
-from mixdet.config.types import name_types
+from mixdet.config.types import name_types, registered_name
 from mixdet.config.variables import RUN_KEYS, keys_instead_of, settings_without_effect
 from mixdet.errors import MixDetError, did_you_mean, one_line
 from mixdet.moved import refuse_moved
@@ -28,7 +30,11 @@ DEFAULT_HOOKS = "runtime_info", "timer", "sampler_seed", "logger", "param_schedu
 MAX_LISTED_KEYS = 8  # largest number of keys that a message lists
 
 
-def read_config(path: str | os.PathLike, cfg_options: Sequence[str] = ()) -> Config:
+def read_config(
+    path: str | os.PathLike,
+    cfg_options: Sequence[str] = (),
+    size: int | tuple[int, int] | None = None,
+) -> Config:
     """Read a config, apply options to it, then import its `custom_imports`.
 
     A `type` that is a class becomes the name of the class. The imports come last, since an option
@@ -37,9 +43,12 @@ def read_config(path: str | os.PathLike, cfg_options: Sequence[str] = ()) -> Con
     Args:
         path: Path of the config, or the bare name of a shipped config.
         cfg_options: `key=value` strings that override the config.
+        size: Size of the network's input in pixels: (width, height), or the side of a square (see
+            `mixdet.config.input_size.set_input_size`). It is set before the options are applied.
 
     Raises:
-        MixDetError: The config cannot be read, an option does not fit it, or an import fails.
+        MixDetError: The config cannot be read, an option or the size does not fit it, or an import
+            fails.
     """
     file = find_config(path)
     try:
@@ -47,6 +56,8 @@ def read_config(path: str | os.PathLike, cfg_options: Sequence[str] = ()) -> Con
     except Exception as error:  # a config is Python code, which can raise anything
         raise MixDetError(f"{path}: cannot be read as a config: {one_line(error)}") from error
     _check_variables(cfg, file)
+    if size is not None:
+        set_input_size(cfg, size)
     _merge(cfg, cfg_options, file)
     custom_imports = cfg.get("custom_imports") or {"imports": None}
     try:
@@ -68,6 +79,7 @@ def load_config(
     cfg_options: Sequence[str] = (),
     work_dir: str | None = None,
     data_root: str | None = None,
+    size: int | tuple[int, int] | None = None,
 ) -> Config:
     """Read a config as `read_config` does, and apply the options that training and testing share.
 
@@ -79,11 +91,12 @@ def load_config(
         work_dir: The work folder. By default it is `work_dir` in the config, or
             `work_dirs/<config>`.
         data_root: Another folder, in the same layout, for all data sets and metrics.
+        size: As for `read_config`.
 
     Raises:
         MixDetError: The config cannot be read, or an option does not fit it.
     """
-    cfg = read_config(path, cfg_options)
+    cfg = read_config(path, cfg_options, size)
     init_default_scope(cfg.get("default_scope", "mmdet"))
     checks = {
         "data_check": {"type": "DataCheckHook"},
@@ -98,6 +111,21 @@ def load_config(
     if data_root is not None:
         set_data_root(cfg, data_root)
     return cfg
+
+
+def checkpoint_config(meta: dict) -> Config | None:
+    """Return the config that a checkpoint was trained with.
+
+    Args:
+        meta: The part `meta` of the checkpoint.
+
+    Returns:
+        The config. None if the checkpoint has none, or none that can be read without running it.
+    """
+    try:
+        return Config(parse_config(meta["cfg"], registered_name))
+    except (KeyError, TypeError, ValueError):
+        return None
 
 
 def require(config: str, cfg: Config, *keys: str) -> None:
@@ -157,7 +185,8 @@ def _check_option(key: str, cfg: Config, before: Config, file: Path) -> None:
         hint = did_you_mean(variable, RUN_KEYS | before.keys()) or "add it to the config"
         raise MixDetError(f"--cfg-options {variable}: the config has no such key; {hint}")
     if instead:
-        remedy = f"set {_listed(instead)} instead" + ", or --data-root" * (key == "data_root")
+        option = {"data_root": ", or --data-root", "input_size": ", or --size"}.get(key, "")
+        remedy = f"set {_listed(instead)} instead{option}"
         raise MixDetError(
             f"--cfg-options {key} has no effect, since nothing is computed from it: {remedy}"
         )

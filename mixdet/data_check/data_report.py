@@ -68,6 +68,11 @@ class DataReport:
         """Whether there is no error and no warning."""
         return all(problem.level == NOTE for problem in self.problems)
 
+    @property
+    def has_errors(self) -> bool:
+        """Whether there is an error."""
+        return any(problem.level == ERROR for problem in self.problems)
+
     def refuse_errors(self) -> None:
         """Raise a `MixDetError` with the first problem of the level "error", if there is one."""
         errors = [problem for problem in self.problems if problem.level == ERROR]

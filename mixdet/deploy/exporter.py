@@ -49,6 +49,7 @@ def export(
     data_root: str | None = None,
     check: bool = True,
     trust_checkpoint: bool = False,
+    size: int | tuple[int, int] | None = None,
 ) -> list[Path]:
     """Export a trained detector, and compare the detector with each file on the test images.
 
@@ -68,6 +69,8 @@ def export(
         data_root: Another folder for the config's data.
         check: False skips the comparison. Then `mixdet.json` states no mAP.
         trust_checkpoint: As for `mixdet.inference.Detector`.
+        size: Size of the network's input in pixels: (width, height), or the side of a square. By
+            default it is the size that the checkpoint was trained with.
 
     Returns:
         The exported folders, one for each kind.
@@ -81,7 +84,7 @@ def export(
     if calibration_images < 1:
         raise MixDetError(f"--calibration-images {calibration_images}: give at least 1")
     out = Path(out)
-    trained = TrainedNetwork(checkpoint, config, "cpu", trust_checkpoint)
+    trained = TrainedNetwork(checkpoint, config, "cpu", trust_checkpoint, size=size)
     postprocess = postprocess_settings(trained)
     if "end2end" in kinds and postprocess["min_bbox_size"] > 0:
         raise MixDetError(

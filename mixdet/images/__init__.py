@@ -4,7 +4,7 @@
 the drawing functions use it, so they get equal pixels in the same orientation.
 """
 
-from mixdet.images.decoding import ImageFileError, as_rgb, decode
+from mixdet.images.decoding import IMAGE_SUFFIXES, ImageFileError, as_rgb, decode
 from mixdet.images.image_files import (
     ImageLimits,
     decode_fully,
@@ -14,6 +14,7 @@ from mixdet.images.image_files import (
 )
 
 __all__ = [
+    "IMAGE_SUFFIXES",
     "ImageFileError",
     "ImageLimits",
     "as_rgb",

@@ -17,6 +17,14 @@ from mixdet.errors import MixDetError, one_line
 # The formats that Pillow and OpenCV both decode. Other formats are refused, since Pillow starts
 # external programs for some of them.
 IMAGE_FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+# The suffixes of files in these formats
+# fmt: off
+IMAGE_SUFFIXES = {
+    ".apng", ".avif", ".avifs", ".bmp", ".dib", ".gif", ".j2c", ".j2k", ".jfif", ".jp2", ".jpc",
+    ".jpe", ".jpeg", ".jpf", ".jpg", ".jpx", ".pbm", ".pfm", ".pgm", ".png", ".pnm", ".ppm",
+    ".tif", ".tiff", ".webp",
+}
+# fmt: on
 TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 # Tags of EXIF and TIFF
 BITS_PER_SAMPLE, PHOTOMETRIC, ORIENTATION = 258, 262, 274

@@ -62,6 +62,8 @@ class Detector:
         checkpoint: A checkpoint of mmengine (`.pth`), or a folder that `tools/export.py` wrote.
         config: Path of the config that the checkpoint was trained with. By default the detector
             takes the config in the checkpoint. That config is read as plain values, and not run.
+            If the checkpoint was trained with images of another size than the config has (see
+            `tools/train.py --size`), the detector takes the size of the training, and warns.
         device: The device for a checkpoint, such as `cpu` or `cuda:0`. A folder always runs on the
             CPU.
         trust_checkpoint: Unpickle any object in the checkpoint, and run its config. Both can run

@@ -12,14 +12,9 @@ from pathlib import Path
 import cv2
 
 from mixdet.errors import MixDetError
+from mixdet.images import IMAGE_SUFFIXES
 
-# The suffixes of the formats that `mixdet.images.as_rgb` reads from a file
 # fmt: off
-IMAGE_SUFFIXES = {
-    ".apng", ".avif", ".avifs", ".bmp", ".dib", ".gif", ".j2c", ".j2k", ".jfif", ".jp2", ".jpc",
-    ".jpe", ".jpeg", ".jpf", ".jpg", ".jpx", ".pbm", ".pfm", ".pgm", ".png", ".pnm", ".ppm",
-    ".tif", ".tiff", ".webp",
-}
 VIDEO_SUFFIXES = {
     ".264", ".265", ".3g2", ".3gp", ".asf", ".avi", ".divx", ".f4v", ".flv", ".h264", ".h265",
     ".hevc", ".m1v", ".m2t", ".m2ts", ".m2v", ".m4v", ".mjpeg", ".mjpg", ".mkv", ".mov", ".mp4",

@@ -17,13 +17,16 @@ from mmdet.utils import get_test_pipeline_cfg
 from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import init_default_scope
+from mmengine.utils import to_2tuple
 from torch import nn
 
 from mixdet.compat.checkpoint import load
+from mixdet.config.input_size import input_wh, set_input_size
 from mixdet.config.plain import parse_config
-from mixdet.config.read import read_config
+from mixdet.config.read import checkpoint_config, read_config
 from mixdet.config.types import name_types, registered_name
 from mixdet.errors import MixDetError, one_line
+from mixdet.image_size import width_x_height
 from mixdet.models.detectors import fused_twin
 from mixdet.models.weights import load_weights
 
@@ -48,6 +51,10 @@ class TrainedNetwork:
             a single-stage detector. The first call makes the copy, and compares the outputs of the
             copy and of `model` for one image. If `model` cannot be fused, or the outputs differ,
             the call warns, and `model` predicts.
+        size: Size of the network's input in pixels: (width, height), or the side of a square. By
+            default it is the size that the checkpoint was trained with, as the config in the
+            checkpoint states it. If `config` has another size, a warning says so. A config in the
+            checkpoint that `mixdet.config.plain` cannot read states no size.
 
     Raises:
         MixDetError: The checkpoint cannot be read safely, has no config or does not fit its config,
@@ -62,10 +69,15 @@ class TrainedNetwork:
         trust: bool = False,
         *,
         fuse: bool = False,
+        size: int | tuple[int, int] | None = None,
     ) -> None:
         content = load(str(checkpoint), "cpu", trust)
         meta = content.get("meta", {})
         cfg = _read_config(str(checkpoint), meta, config, trust)
+        if size is not None and to_2tuple(size) != input_wh(cfg):
+            set_input_size(cfg, size)
+        elif size is None and config is not None:
+            _take_trained_size(cfg, checkpoint_config(meta))
         init_default_scope("mmdet")
         try:
             model = revert_sync_batchnorm(MODELS.build(cfg.model))
@@ -133,6 +145,23 @@ def _read_config(name: str, meta: dict, config: str | os.PathLike | None, trust:
             f"{name}: its config would run code ({error}): name a config file with --config, or "
             "use --trust-checkpoint if you trust its source"
         ) from error
+
+
+def _take_trained_size(cfg: Config, trained: Config | None) -> None:
+    """Give a config the size and the anchors of the config that a checkpoint was trained with."""
+    trained_wh, wh = trained and input_wh(trained), input_wh(cfg)
+    if trained_wh is None or wh is None or trained_wh == wh:
+        return
+    warnings.warn(
+        f"the checkpoint was trained with images of {width_x_height(trained_wh)}, and the config "
+        f"has {width_x_height(wh)}: the detector takes {width_x_height(trained_wh)}",
+        stacklevel=3,
+    )
+    set_input_size(cfg, trained_wh)
+    # The training may have had anchors that were not scaled with the images
+    head, trained_head = (c.model.get("bbox_head") or {} for c in (cfg, trained))
+    if "anchor_generator" in head and "anchor_generator" in trained_head:
+        head["anchor_generator"] = trained_head["anchor_generator"]
 
 
 def _from_array(pipeline: Sequence[dict]) -> list[dict]:

@@ -108,7 +108,7 @@ def test_the_table_shows_the_distance_to_the_paper():
         "| config |   input |    params | paper's |  off by |   MAdds | paper's |  off by |",
         "| ------ | ------: | --------: | ------: | ------: | ------: | ------: | ------: |",
         "| a      | 320x320 | 4,337,013 |  4.35 M | -0.30 % | 0.789 B |  0.79 B | -0.15 % |",
-        "| longer |  64x128 |        12 |         |         | 0.003 B |         |         |",
+        "| longer |  128x64 |        12 |         |         | 0.003 B |         |         |",
     ]
     plain = complexity_table(rows).splitlines()[2]
     assert plain == "a       320x320  4,337,013   4.35 M  -0.30 %  0.789 B   0.79 B  -0.15 %"

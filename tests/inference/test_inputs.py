@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 
 from mixdet.errors import MixDetError
+from mixdet.images import IMAGE_SUFFIXES
 from mixdet.images.decoding import IMAGE_FORMATS
-from mixdet.inference.inputs import IMAGE_SUFFIXES, find_inputs
+from mixdet.inference.inputs import find_inputs
 from mixdet.inference.predict import predict_files
 from tests.spots import BrightSpot, spot, write_video
 

@@ -78,6 +78,14 @@ def test_wrong_options_of_a_shipped_config_are_refused(
     assert re.search(words, refusal("train", SHIPPED, *where, "--cfg-options", name, option))
 
 
+@pytest.mark.parametrize("name", ["train", "test", "export", "check_data"])
+@pytest.mark.parametrize("size", ["0", "-416", "416,256", "99999"])
+def test_a_size_that_is_none_is_refused(refusal, tmp_path, name, size):
+    files = {"test": ["a.pth"], "export": ["a.pth", "--out", tmp_path / "out"]}
+    line = refusal(name, SHIPPED, *files.get(name, []), f"--size={size}")
+    assert line.startswith("error: --size")
+
+
 @pytest.mark.parametrize("name", ["compare", "ablate"])
 def test_a_comparison_in_a_folder_that_cannot_be_made_is_refused(refusal, tmp_path, name):
     (tmp_path / "file").write_text("")

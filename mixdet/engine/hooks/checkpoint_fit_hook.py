@@ -11,8 +11,11 @@ from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import BaseLoop, Runner
 from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 
+from mixdet.config.input_size import input_wh
 from mixdet.config.plain import parse_config
+from mixdet.config.read import checkpoint_config
 from mixdet.errors import MixDetError
+from mixdet.image_size import width_x_height
 from mixdet.models.weights import weight_mismatch
 
 # The config keys that decide what a run learns. The seed is not listed, since mmengine itself warns
@@ -35,7 +38,8 @@ class CheckpointFitHook(Hook):
     mmengine loads the weights that match, and only logs the others. If a training run starts from
     weights (`load_from`), their number of classes may differ from the model's, for example. The
     hook then logs a warning that names the difference. When a run is resumed, the hook also
-    warns about settings that differ from the checkpoint's config.
+    warns about settings that differ from the checkpoint's config. It also warns about a test with
+    another image size than the training had.
     """
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
@@ -50,15 +54,29 @@ class CheckpointFitHook(Hook):
         weights = checkpoint.get("state_dict", checkpoint)
         consume_prefix_in_state_dict_if_present(weights, "module.")  # added by a parallel wrapper
         mismatch = weight_mismatch(model, weights)
+        # mmengine builds the training loop from its config only if the run trains.
+        trains = isinstance(runner._train_loop, BaseLoop)
         if not mismatch:
             if runner._resume:
                 _log_changes(runner, checkpoint)
+            elif not trains:
+                _log_size(runner, checkpoint)
             return
-        # mmengine builds the training loop from its config only if the run trains.
-        trains = isinstance(runner._train_loop, BaseLoop)
         if runner._resume or not trains:
             raise MixDetError(f"the checkpoint does not fit the config: {mismatch}")
         runner.logger.warning(f"load_from fits in part; the rest starts from scratch: {mismatch}")
+
+
+def _log_size(runner: Runner, checkpoint: dict) -> None:
+    """Log that a test takes images of another size than the training."""
+    trained = checkpoint_config(checkpoint.get("meta", {}))
+    trained_wh, wh = trained and input_wh(trained), input_wh(runner.cfg)
+    if trained_wh is not None and wh is not None and trained_wh != wh:
+        runner.logger.warning(
+            f"the test takes images of {width_x_height(wh)} (width x height), but the checkpoint "
+            f"was trained with {width_x_height(trained_wh)}: --size {width_x_height(trained_wh)} "
+            "tests it as it was trained"
+        )
 
 
 def _log_changes(runner: Runner, checkpoint: dict) -> None:

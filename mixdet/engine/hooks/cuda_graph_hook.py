@@ -85,7 +85,8 @@ def capture(model: SSDLite, images: int, context: AbstractContextManager) -> Non
             for the GPU.
     """
     device = next(model.parameters()).device
-    inputs = torch.randn(images, 3, model.input_size, model.input_size, device=device)
+    width, height = model.input_wh
+    inputs = torch.randn(images, 3, height, width, device=device)
     buffers = [buffer.clone() for buffer in model.buffers()]  # the capture changes them
     try:
         with torch.random.fork_rng([device]), context, _uncached_autocast():

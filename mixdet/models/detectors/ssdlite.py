@@ -12,18 +12,22 @@ from mmdet.models.detectors import SingleStageDetector
 from mmdet.models.utils import unpack_gt_instances
 from mmdet.registry import MODELS, TASK_UTILS
 from mmdet.structures import SampleList
+from mmengine.utils import to_2tuple
 from torch import Tensor, nn
 
-from mixdet.errors import MixDetError
+from mixdet.errors import MixDetError, one_line
+from mixdet.image_size import as_size, as_wh, width_x_height
+from mixdet.models.task_modules import TFSSDAnchorGenerator
 
 HeadOutputs = tuple[list[Tensor], list[Tensor]]
 
 
 class FeatureMap(NamedTuple):
-    """Shape of a square feature map (N, channels, cells, cells)."""
+    """Shape of a feature map (N, channels, rows, columns)."""
 
     channels: int
-    cells: int
+    rows: int
+    columns: int
 
 
 @MODELS.register_module()
@@ -41,21 +45,28 @@ class SSDLite(SingleStageDetector):
             channels of the added levels as `extra_channels`, and leave out `out_channels`.
         bbox_head: Config of an SSD head. `in_channels` is filled in. In its `anchor_generator`,
             missing arguments are filled in. `strides` is `round(input_size / cells)` for each
-            level. `input_size` and `centers` are filled in if the generator takes them. A center
-            is half a stride. `centers` is not filled in if `center_offset` is given.
+            level. If it differs between the sides, it is a pair (x, y). `input_size` and `centers`
+            are filled in if the generator takes them. mmdet's generators take a single side as
+            `input_size`, and get the shorter one. A center is half a stride. `centers` is not
+            filled in if `center_offset` is given. Sizes of anchors in pixels are taken as they are:
+            `mixdet.config.input_size.set_input_size` scales them.
         train_cfg: Assigner, sampler and loss settings of the head.
         test_cfg: Post-processing settings of the head.
         data_preprocessor: Config of the data preprocessor.
-        input_size: Side of the square input images in pixels. The anchors are made for this size.
+        input_size: Size of the input images in pixels: (width, height), or the side of square
+            images. The anchors are made for this size. It need not be a multiple of the strides.
         channels_last: Keep weights and features in the channels-last memory format (NHWC).
             This makes depthwise convolutions faster on CPUs and with cuDNN. Results do not change.
         init_cfg: Weight initialization of the whole detector.
 
     Raises:
-        MixDetError: If `input_size` is not an int of 32 or more; if the backbone's outputs are not
-            ordered from fine to coarse; or if the strides or the number of levels of the anchor
-            generator differ from those of backbone and neck. `loss` and `predict` raise it if the
-            images do not have `input_size`.
+        MixDetError: If `mixdet.image_size.as_wh` refuses `input_size`, or the neck's convolutions
+            need larger images; if the backbone's outputs are not ordered from fine to coarse; or if
+            the strides or the number of levels of the anchor generator differ from those of
+            backbone and neck. `loss` and `predict` raise it if the images do not have `input_size`.
+
+    Attributes:
+        input_wh: (width, height) of the input images in pixels.
     """
 
     def __init__(
@@ -66,7 +77,7 @@ class SSDLite(SingleStageDetector):
         train_cfg: dict | None = None,
         test_cfg: dict | None = None,
         data_preprocessor: dict | None = None,
-        input_size: int = 320,
+        input_size: int | tuple[int, int] = 320,
         channels_last: bool = True,
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
@@ -74,24 +85,26 @@ class SSDLite(SingleStageDetector):
         super(SingleStageDetector, self).__init__(
             data_preprocessor=data_preprocessor, init_cfg=init_cfg
         )
-        if not isinstance(input_size, int) or input_size < 32:
-            raise MixDetError(
-                f"model.input_size={input_size!r}: give a whole number of pixels, 32 or more"
-            )
+        width, height = self.input_wh = as_wh(input_size, "model.input_size")
         self.backbone = MODELS.build(backbone)
-        maps = _published_maps(self.backbone, input_size) or _dry_run(
-            self.backbone, torch.zeros(1, 3, input_size, input_size)
+        maps = _published_maps(self.backbone, self.input_wh) or _dry_run(
+            self.backbone, torch.zeros(1, 3, height, width)
         )
         _check_order(maps)
         if neck is not None:
             self.neck = MODELS.build(_complete_neck(neck, maps))
-            maps = _dry_run(self.neck, [torch.zeros(1, c, cells, cells) for c, cells in maps])
-        head = _complete_head(bbox_head, maps, input_size)
+            try:
+                maps = _dry_run(self.neck, [torch.zeros(1, *feature_map) for feature_map in maps])
+            except RuntimeError as error:  # a convolution without padding needs several cells
+                raise MixDetError(
+                    f"model.neck cannot compute its levels from maps of {_grids(maps)} cells: "
+                    f"{one_line(error)}; model.input_size={input_size!r} may be too small"
+                ) from error
+        head = _complete_head(bbox_head, maps, self.input_wh)
         head.update(train_cfg=train_cfg, test_cfg=test_cfg)
         self.bbox_head = MODELS.build(head)
         self.train_cfg = train_cfg
         self.test_cfg = test_cfg
-        self.input_size = input_size
         self.channels_last = channels_last
         # `CudaGraphHook` sets `graphed` to a function that computes the outputs with a CUDA graph.
         self.graphed: Callable[[Tensor], HeadOutputs] | None = None
@@ -135,11 +148,11 @@ class SSDLite(SingleStageDetector):
 
     def _check_size(self, batch_inputs: Tensor) -> None:
         height, width = batch_inputs.shape[-2:]
-        if (height, width) != (self.input_size, self.input_size):
+        if (width, height) != self.input_wh:
             raise MixDetError(
                 f"the pipeline gives images of {width}x{height}, but the anchors are made for "
-                f"model.input_size={self.input_size}: make model.input_size and the pipeline's "
-                "Resize agree"
+                f"model.input_size={as_size(self.input_wh)}: set both with --size "
+                f"{width_x_height(self.input_wh)}, or make the pipeline's Resize agree"
             )
 
     def extract_feat(self, batch_inputs: Tensor) -> tuple[Tensor, ...]:
@@ -155,12 +168,13 @@ class SSDLite(SingleStageDetector):
         return super().extract_feat(batch_inputs.contiguous(memory_format=layout))
 
 
-def _published_maps(backbone: nn.Module, input_size: int) -> list[FeatureMap] | None:
+def _published_maps(backbone: nn.Module, input_wh: tuple[int, int]) -> list[FeatureMap] | None:
     """Return the shapes that `out_channels` and `out_strides` give, or None if one is missing."""
     if not (hasattr(backbone, "out_channels") and hasattr(backbone, "out_strides")):
         return None
+    width, height = input_wh
     return [
-        FeatureMap(channels, -(-input_size // stride))
+        FeatureMap(channels, -(-height // stride), -(-width // stride))
         for channels, stride in zip(backbone.out_channels, backbone.out_strides, strict=True)
     ]
 
@@ -172,17 +186,22 @@ def _dry_run(module: nn.Module, inputs: Tensor | list[Tensor]) -> list[FeatureMa
     module.eval()  # keeps the batch norm statistics
     outputs = module(inputs)
     module.train(training)
-    return [FeatureMap(output.shape[1], output.shape[2]) for output in outputs]
+    return [FeatureMap(*output.shape[1:]) for output in outputs]
+
+
+def _grids(maps: Sequence[FeatureMap]) -> str:
+    """Return the numbers of cells along the sides, as `width x height`, for a message."""
+    return ", ".join(f"{feature_map.columns}x{feature_map.rows}" for feature_map in maps)
 
 
 def _check_order(maps: Sequence[FeatureMap]) -> None:
     """Raise a `MixDetError` if the feature maps are not ordered from fine to coarse."""
-    cells = [feature_map.cells for feature_map in maps]
-    if sorted(cells, reverse=True) != cells:
-        raise MixDetError(
-            f"model.backbone: the outputs have {cells} cells along a side, but must be ordered "
-            "from fine to coarse: name the finer taps first"
-        )
+    for sides in ([m.rows for m in maps], [m.columns for m in maps]):
+        if sorted(sides, reverse=True) != sides:
+            raise MixDetError(
+                f"model.backbone: the outputs have {_grids(maps)} cells, but must be ordered from "
+                "fine to coarse: name the finer taps first"
+            )
 
 
 def _complete_neck(neck: dict, maps: Sequence[FeatureMap]) -> dict:
@@ -195,37 +214,41 @@ def _complete_neck(neck: dict, maps: Sequence[FeatureMap]) -> dict:
     return neck
 
 
-def _complete_head(head: dict, maps: Sequence[FeatureMap], input_size: int) -> dict:
+def _complete_head(head: dict, maps: Sequence[FeatureMap], input_wh: tuple[int, int]) -> dict:
     """Return a copy of the head's config with the channels and the strides of its levels."""
     head = copy.deepcopy(head)
     head["in_channels"] = tuple(feature_map.channels for feature_map in maps)
     if "anchor_generator" in head:
-        _complete_anchors(head["anchor_generator"], maps, input_size)
+        _complete_anchors(head["anchor_generator"], maps, input_wh)
     return head
 
 
-def _complete_anchors(anchors: dict, maps: Sequence[FeatureMap], input_size: int) -> None:
+def _complete_anchors(anchors: dict, maps: Sequence[FeatureMap], input_wh: tuple[int, int]) -> None:
     """Fill in an anchor generator's strides, input size and centers, in place.
 
     Raises:
         MixDetError: The given strides, or the number of levels, do not fit the feature maps.
     """
-    strides = [round(input_size / feature_map.cells) for feature_map in maps]
-    if list(anchors.setdefault("strides", strides)) != strides:
+    width, height = input_wh
+    pairs = [(round(width / m.columns), round(height / m.rows)) for m in maps]
+    strides = [x if x == y else (x, y) for x, y in pairs]
+    given = anchors.setdefault("strides", strides)
+    if [tuple(to_2tuple(stride)) for stride in given] != pairs:
         raise MixDetError(
-            f"model.bbox_head.anchor_generator.strides is {anchors['strides']}, but the levels "
-            f"have {strides}: remove strides from the config"
+            f"model.bbox_head.anchor_generator.strides is {given}, but the levels have {strides}: "
+            "remove strides from the config"
         )
-    parameters = inspect.signature(TASK_UTILS.get(anchors["type"])).parameters
+    generator = TASK_UTILS.get(anchors["type"])
+    parameters = inspect.signature(generator).parameters
     if "input_size" in parameters:
-        anchors.setdefault("input_size", input_size)
+        pair = width != height and issubclass(generator, TFSSDAnchorGenerator)
+        anchors.setdefault("input_size", input_wh if pair else min(input_wh))
     if "centers" in parameters and "center_offset" not in anchors:
-        anchors.setdefault("centers", [(stride / 2, stride / 2) for stride in strides])
+        anchors.setdefault("centers", [(x / 2, y / 2) for x, y in pairs])
     for key in ("min_sizes", "max_sizes", "base_sizes"):
         if key in anchors and len(anchors[key]) != len(maps):
-            cells = [feature_map.cells for feature_map in maps]
             raise MixDetError(
                 f"model.bbox_head.anchor_generator.{key} has {len(anchors[key])} entries, but "
-                f"backbone and neck give {len(maps)} levels, with {cells} cells along a side: "
-                "give one entry per level"
+                f"backbone and neck give {len(maps)} levels, of {_grids(maps)} cells: give one "
+                "entry per level"
             )

@@ -11,9 +11,10 @@ import mixdet.plugin
 import mmdet
 import pytest
 import torch
-from mmdet.registry import MODELS
+from mmdet.registry import MODELS, TASK_UTILS
 from mmengine.config import Config
 
+from mixdet.config.read import read_config
 from mixdet.errors import MixDetError
 from tests.conftest import ROOT
 from tests.synthetic import random_batch
@@ -141,20 +142,85 @@ def test_images_of_another_size_are_refused():
             run(torch.zeros(1, 3, 160, 192), [])
 
 
-@pytest.mark.parametrize("size", [1, 0, -320, True, 320.0, "320"])
-def test_an_input_size_that_is_no_positive_integer_is_refused(size):
+@pytest.mark.parametrize(
+    "size",
+    [1, 0, -320, True, 320.0, "320", None, (320,), (320, 16), (320, 192, 3), (320, 192.0), 10**6],
+)
+def test_an_input_size_that_is_no_size_is_refused(size):
     config = model_config("ssdlite_mixnet_s_digits")
     config.input_size = size
+    with pytest.raises(MixDetError) as refusal:
+        MODELS.build(config)
+    assert str(refusal.value).startswith(f"model.input_size={size!r}: ")
+
+
+def test_a_size_too_small_for_the_necks_convolutions_is_refused():
+    """The last levels of SSD300 have 3x3 convolutions without padding."""
+    config = model_config("ssdlite_mixnet_s_coco")
+    config.neck.level_paddings = (0,) * 4
+    config.input_size = (320, 64)
     with pytest.raises(
-        MixDetError, match=f"model.input_size={size!r}: give a whole number of pixels"
+        MixDetError, match=r"model.neck .* 20x4, 10x2 cells.*input_size=\(320, 64\)"
     ):
         MODELS.build(config)
+
+
+@pytest.mark.parametrize("anchors", [None, dict(type="TFSSDAnchorGenerator")])
+@pytest.mark.parametrize("wide", [True, False], ids=["wide", "tall"])
+def test_the_anchors_of_an_image_that_is_not_square_lie_at_their_cells(anchors, wide):
+    """A wide image of 320 x 192 has 20 x 12, 10 x 6, 5 x 3, 3 x 2, 2 x 1 and 1 x 1 cells.
+
+    mmdet's generator takes strides in whole pixels. TensorFlow's divides the image exactly.
+    """
+    config = model_config("ssdlite_mixnet_s_coco")
+    config.input_size = (320, 192) if wide else (192, 320)
+    if anchors:
+        config.bbox_head.anchor_generator = anchors
+    model = MODELS.build(config).eval()
+    shape = (192, 320) if wide else (320, 192)
+    grids = [level.shape[-2:] for level in model.extract_feat(torch.zeros(1, 3, *shape))]
+    by_hand = [(12, 20), (6, 10), (3, 5), (2, 3), (1, 2), (1, 1)]  # (rows, columns)
+    assert grids == [grid if wide else grid[::-1] for grid in by_hand]
+    levels = model.bbox_head.prior_generator.grid_priors(grids, device="cpu")
+    for level, (rows, columns) in zip(levels, grids, strict=True):
+        boxes = level.view(rows, columns, -1, 4)
+        y, x = shape[0] / rows, shape[1] / columns
+        if not anchors:
+            y, x = round(y), round(x)
+        for row, column in ((0, 0), (0, columns - 1), (rows - 1, 0), (rows - 1, columns - 1)):
+            centers = (boxes[row, column, :, :2] + boxes[row, column, :, 2:]) / 2
+            expected = torch.tensor([(column + 0.5) * x, (row + 0.5) * y])
+            torch.testing.assert_close(centers, expected.expand_as(centers), rtol=0, atol=1e-3)
+
+
+def test_the_anchors_of_a_square_are_those_of_mmdet_and_a_pair_gives_the_same():
+    config = model_config("ssdlite_mixnet_s_coco")
+    made = MODELS.build(config).bbox_head.prior_generator
+    settings = dict(config.bbox_head.anchor_generator, strides=[16, 32, 64, 107, 160, 320])
+    config.input_size = (320, 320)
+    pair = MODELS.build(config).bbox_head.prior_generator
+    for generator in (pair, TASK_UTILS.build(settings)):
+        for a, b in zip(made.base_anchors, generator.base_anchors, strict=True):
+            assert torch.equal(a, b)
+
+
+def test_anchors_of_a_larger_image_are_larger():
+    """At 416 x 416 an anchor covers the same part of the image as at 320 x 320."""
+    small, large = (
+        MODELS.build(read_config("ssdlite_mixnet_s_coco", size=size).model) for size in (320, 416)
+    )
+    for a, b in zip(
+        small.bbox_head.prior_generator.base_anchors,
+        large.bbox_head.prior_generator.base_anchors,
+        strict=True,
+    ):
+        torch.testing.assert_close((b[:, 2:] - b[:, :2]) / 416, (a[:, 2:] - a[:, :2]) / 320)
 
 
 def test_taps_from_coarse_to_fine_are_refused():
     config = model_config("ssdlite_mixnet_s_digits")
     config.backbone.taps = ("stage6", "stage5", "stage3")
-    with pytest.raises(MixDetError, match=r"\[5, 10, 20\] cells .*name the finer taps first"):
+    with pytest.raises(MixDetError, match=r"5x5, 10x10, 20x20 cells.*name the finer taps first"):
         MODELS.build(config)
 
 

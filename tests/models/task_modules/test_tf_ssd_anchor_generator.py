@@ -66,3 +66,11 @@ def test_scales_rise_from_min_scale_to_max_scale():
 
 def test_a_single_level_has_three_anchors_per_cell():
     assert TFSSDAnchorGenerator((16,), 320).num_base_priors == [3]
+
+
+@pytest.mark.parametrize("size", [(320, 192), (192, 320)])
+def test_scales_are_fractions_of_the_shorter_side(size):
+    """TensorFlow normalizes the base anchor by the shorter side, so ratios stay ratios."""
+    (anchors,) = TFSSDAnchorGenerator(((16, 16),), size).base_anchors
+    by_hand = boxes((8, 8), [(19.2, 19.2), (54.3058, 27.1529), (27.1529, 54.3058)])
+    torch.testing.assert_close(anchors, by_hand, rtol=0, atol=1e-3)

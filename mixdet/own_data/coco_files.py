@@ -1,0 +1,243 @@
+"""Find COCO files and their images, in the layouts of COCO, Roboflow, CVAT and Label Studio."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+from mixdet.annotations import read_content
+from mixdet.errors import MixDetError
+from mixdet.own_data.labeled_data import (
+    LabeledData,
+    check_class_list,
+    list_files,
+    list_images,
+    split_of_name,
+)
+
+MANY_FILES = 20  # a folder with more JSON files than this has one for each image, as labelme writes
+
+
+def find_coco(root: Path) -> list[Path]:
+    """Return the JSON files of a folder that are COCO files with boxes."""
+    by_folder = defaultdict(list)
+    for file in list_files(root, "*.json"):
+        by_folder[file.parent].append(file)
+    files = [file for group in by_folder.values() if len(group) <= MANY_FILES for file in group]
+    return [file for file in files if _is_coco(file)]
+
+
+def _is_coco(file: Path) -> bool:
+    try:
+        content = read_content(file)
+    except MixDetError:
+        return False
+    # Captions have no categories, and panoptic annotations have no boxes.
+    is_panoptic = any("segments_info" in entry for entry in content["annotations"][:1])
+    return bool(content["images"]) and not is_panoptic
+
+
+def read_coco(files: Sequence[Path], root: Path) -> LabeledData:
+    """Read COCO files. If training can use the data as they are, `ready` is set.
+
+    Boxes and all other fields of annotations stay as they are: the data check reports what is wrong
+    with them.
+
+    Args:
+        files: The COCO files.
+        root: The folder of the data.
+
+    Raises:
+        MixDetError: It is unclear which file is of which split, or an image does not exist.
+    """
+    by_split = _by_split(files, root)
+    contents = {split: read_content(file) for split, file in by_split.items()}
+    classes = _classes(contents, by_split)
+    first = next(iter(by_split.values()))
+    data = LabeledData("COCO", first, classes, f"the order of {first.name}", {})
+    root_category = _root_category(classes, contents)
+    if root_category is not None:
+        data.notes.append(
+            f"the category {root_category!r} is left out: it has no box, and the others are "
+            "below it"
+        )
+        classes.remove(root_category)
+    files_of_names = ImagesByName(list_images(root))
+    ready: dict[str, tuple[Path, Path]] = {}
+    for split, content in contents.items():
+        file = by_split[split]
+        try:
+            folder, paths = files_of_names.find(content["images"], file, split)
+        except MixDetError as error:
+            if split != "test":
+                raise
+            data.notes.append(f"the test images are left out: {error}")
+            continue
+        same_categories = _names(content) == _names(contents[next(iter(contents))])
+        if folder and same_categories and _is_as_written(content["images"], paths, folder):
+            ready[split] = file, folder
+        data.splits[split] = _with_classes(content, paths, classes, file)
+    if {"train", "val"} <= ready.keys() and ready.keys() == data.splits.keys():
+        data.ready = ready
+    return data
+
+
+def _by_split(files: Sequence[Path], root: Path) -> dict[str, Path]:
+    """Return the file of each split. Its name states the split, or else the name of its folder."""
+    by_split = defaultdict(list)
+    for file in files:
+        inner = file.relative_to(root).parts[:-1]
+        stated = [split_of_name(name) for name in (file.stem, *reversed(inner))]
+        by_split[next(filter(None, stated), "all")].append(file)
+    if "all" in by_split and len(by_split) > 1:
+        raise MixDetError(
+            f"{by_split['all'][0]}: its name states no split, but others do: put train, val or "
+            "test into its name, or move it out of the folder"
+        )
+    chosen = {}
+    for split in ("all", "train", "val", "test"):
+        group = by_split.get(split, [])
+        # Beside instances_train2017.json, COCO has person_keypoints_ and stuff_train2017.json.
+        named = [file for file in group if file.stem.startswith("instances")]
+        if len(group) > 1 and len(named) != 1:
+            which = "of no split" if split == "all" else f"of the split {split}"
+            raise MixDetError(
+                f"{group[0]} and {group[1]} are COCO files {which}: name one of them as DATA, or "
+                "put train, val or test into their names"
+            )
+        if group:
+            chosen[split] = (named or group)[0]
+    return chosen
+
+
+def _names(content: dict) -> list[str]:
+    return [str(category.get("name")).strip() for category in content["categories"]]
+
+
+def _classes(contents: dict[str, dict], files: dict[str, Path]) -> list[str]:
+    """Return the classes of all files: those of the first file, then new ones of the others."""
+    classes: list[str] = []
+    for split, content in contents.items():
+        names = check_class_list(_names(content), str(files[split]))
+        classes += [name for name in names if name not in classes]
+    return classes
+
+
+def _root_category(classes: list[str], contents: dict[str, dict]) -> str | None:
+    """Return the category that Roboflow adds as the parent of all others, if it has no box."""
+    parents, used = defaultdict(set), set()
+    for content in contents.values():
+        name_by_id = dict(zip(_ids(content), _names(content), strict=True))
+        used |= {name_by_id.get(entry.get("category_id")) for entry in content["annotations"]}
+        for name, category in zip(_names(content), content["categories"], strict=True):
+            parents[name].add(category.get("supercategory"))
+    for name in classes:
+        others = [parents[other] for other in classes if other != name]
+        if name not in used and others and all(group == {name} for group in others):
+            return name
+    return None
+
+
+def _ids(content: dict) -> list:
+    return [category.get("id") for category in content["categories"]]
+
+
+def _is_as_written(entries: Sequence[dict], paths: Sequence[Path], folder: Path) -> bool:
+    """Tell whether the names lead to the images, and no link leads out of the folder."""
+    real = os.path.realpath(folder)
+    return all(
+        Path(folder, entry["file_name"]) == path
+        and os.path.commonpath([real, os.path.realpath(path)]) == real
+        for entry, path in zip(entries, paths, strict=True)
+    )
+
+
+def _with_classes(content: dict, paths: Sequence[Path], classes: list[str], file: Path) -> dict:
+    """Return the content with the categories of all files, and with the paths of the images."""
+    name_by_id = dict(zip(_ids(content), _names(content), strict=True))
+    id_by_name = {name: number for number, name in enumerate(classes, start=1)}
+    images = [
+        {**entry, "file_name": str(path)}
+        for entry, path in zip(content["images"], paths, strict=True)
+    ]
+    annotations = []
+    for entry in content["annotations"]:
+        category = entry.get("category_id")
+        if category not in name_by_id:
+            raise MixDetError(
+                f"{file}: annotation {entry.get('id')} has the category_id {category!r}, which is "
+                "not in `categories`: add it"
+            )
+        annotations.append({**entry, "category_id": id_by_name[name_by_id[category]]})
+    categories = [{"id": number, "name": name} for name, number in id_by_name.items()]
+    return {"images": images, "annotations": annotations, "categories": categories}
+
+
+class ImagesByName:
+    """Finds the image files that COCO's `file_name`s mean.
+
+    Args:
+        paths: All image files of the data.
+    """
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self.by_name = defaultdict(list)
+        for path in paths:
+            self.by_name[path.name].append(path)
+
+    def find(
+        self, entries: Sequence[dict], file: Path, split: str
+    ) -> tuple[Path | None, list[Path]]:
+        """Return the folder that most names are relative to, and the path of each image.
+
+        A name that is not relative to this folder is found by its last part, since exports name
+        folders of other machines.
+
+        Args:
+            entries: The image entries of a COCO file.
+            file: The COCO file.
+            split: The split of the file.
+
+        Raises:
+            MixDetError: An image does not exist, or several files have its name.
+        """
+        names = [_parts(entry, file) for entry in entries]
+        folders: Counter[Path] = Counter()
+        for parts in names:
+            for path in self.by_name[parts[-1]]:
+                if path.parts[-len(parts) :] == parts:
+                    folders[Path(*path.parts[: -len(parts)])] += 1
+
+        def rank(folder: Path) -> tuple:
+            """Rank folders with equally many images, as train/ and val/ with equal names."""
+            inner_names = folder.relative_to(os.path.commonpath([folder, file.parent])).parts
+            stated = [split_of_name(name) for name in inner_names]
+            return -folders[folder], folder != file.parent, split not in stated, len(folder.parts)
+
+        folder = min(folders, key=rank, default=None)
+        paths = []
+        for parts in names:
+            path = Path(folder, *parts) if folder else None
+            paths.append(path if path and path.is_file() else self._only_file(parts, file))
+        return folder, paths
+
+    def _only_file(self, parts: tuple[str, ...], file: Path) -> Path:
+        paths = self.by_name[parts[-1]]
+        if len(paths) != 1:
+            found = f"{paths[0]} and {paths[1]} have this name" if paths else "no such image"
+            raise MixDetError(f"{file}: file_name {'/'.join(parts)}: {found}: correct it")
+        return paths[0]
+
+
+def _parts(entry: dict, file: Path) -> tuple[str, ...]:
+    """Return the parts of a `file_name`, without those that lead out of the folder."""
+    name = entry.get("file_name")
+    path = PurePosixPath(name.replace("\\", "/") if isinstance(name, str) else "")
+    parts = tuple(part for part in path.parts if part not in ("..", path.anchor))
+    if not parts:
+        raise MixDetError(
+            f"{file}: image {entry.get('id')} has the file_name {name!r}: name a file"
+        )
+    return parts

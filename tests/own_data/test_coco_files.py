@@ -1,0 +1,121 @@
+"""COCO files are found in the layouts of COCO, Roboflow, CVAT and Label Studio."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from mixdet.errors import MixDetError
+from mixdet.own_data.coco_files import find_coco, read_coco
+from mixdet.own_data.labeled_data import LabeledData
+from tests.exports import CLASSES, coco_content, draw, scenes_of, write_coco, write_json
+
+
+def read(folder: Path) -> LabeledData:
+    return read_coco(find_coco(folder), folder)
+
+
+def test_files_that_training_can_use_stay_as_they_are(tmp_path):
+    drawn = write_coco(tmp_path, train=3, val=2)
+    write_json(tmp_path / "annotations/captions_train2017.json", {"images": [], "annotations": []})
+    keypoints = coco_content({})
+    keypoints["images"] = [{"id": 1, "file_name": "000.png"}]
+    write_json(tmp_path / "annotations/person_keypoints_train2017.json", keypoints)
+    keypoints["images"] = [{"id": 1, "file_name": "absent.png"}]
+    write_json(tmp_path / "annotations/image_info_test2017.json", keypoints)
+    data = read(tmp_path)
+    assert data.ready == {
+        split: (tmp_path / f"annotations/instances_{split}2017.json", tmp_path / f"{split}2017")
+        for split in ("train", "val")
+    }
+    assert data.classes == [*CLASSES]
+    assert scenes_of(data.splits["train"]) | scenes_of(data.splits["val"]) == drawn
+    assert "the test images are left out" in data.notes[0]
+
+
+def test_roboflow_files_stand_beside_images_of_equal_names(tmp_path):
+    for part in ("train", "valid", "test"):
+        content = coco_content(draw(tmp_path / part, range(2)))
+        content["categories"] = [
+            {"id": 0, "name": "tools", "supercategory": "none"},
+            *({**category, "supercategory": "tools"} for category in content["categories"]),
+        ]
+        write_json(tmp_path / part / "_annotations.coco.json", content)
+    data = read(tmp_path)
+    assert data.classes == [*CLASSES]
+    assert "the category 'tools' is left out" in data.notes[0]
+    folders = {split: folder.name for split, (_, folder) in data.ready.items()}
+    assert folders == {"train": "train", "val": "valid", "test": "test"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["images/{}", "images\\{}", "../../label-studio/upload/1/{}", "/data/local-files/{}", "{}"],
+)
+def test_names_of_other_machines_are_found_by_their_last_part(tmp_path, name):
+    """Label Studio and CVAT export one file without a split."""
+    drawn = draw(tmp_path / "images", range(3))
+    content = coco_content(drawn)
+    for entry in content["images"]:
+        entry["file_name"] = name.format(entry["file_name"])
+    write_json(tmp_path / "annotations/instances_default.json", content)
+    data = read(tmp_path)
+    assert data.ready is None
+    assert scenes_of(data.splits["all"]) == drawn
+    for image in data.splits["all"]["images"]:
+        assert Path(image["file_name"]).parent == tmp_path / "images"
+
+
+def test_classes_of_two_orders_get_the_order_of_the_first_file(tmp_path):
+    drawn = write_coco(tmp_path, train=2, val=2)
+    file = tmp_path / "annotations/instances_val2017.json"
+    content = json.loads(file.read_text())
+    content["categories"].reverse()
+    content["categories"].append({"id": 9, "name": "file"})
+    write_json(file, content)
+    data = read(tmp_path)
+    assert data.ready is None  # mmdet numbers the classes of each file in the order of the file
+    assert data.classes == [*CLASSES, "file"]
+    for split in data.splits.values():
+        split["categories"] = [c for c in split["categories"] if c["name"] != "file"]
+    assert scenes_of(data.splits["train"]) | scenes_of(data.splits["val"]) == drawn
+
+
+def test_a_link_that_leads_out_of_the_image_folder_needs_a_new_file(tmp_path):
+    write_coco(tmp_path / "data", train=2, val=2)
+    image = tmp_path / "data/train2017/000.png"
+    image.rename(tmp_path / "elsewhere.png")
+    image.symlink_to(tmp_path / "elsewhere.png")
+    assert read(tmp_path / "data").ready is None
+
+
+def test_unclear_and_wrong_files_are_refused(tmp_path):
+    content = coco_content(draw(tmp_path / "images", range(2)))
+    write_json(tmp_path / "one.json", content)
+    write_json(tmp_path / "two.json", content)
+    with pytest.raises(MixDetError, match=r"one.json and .*two.json are COCO files of no split"):
+        read(tmp_path)
+    (tmp_path / "two.json").rename(tmp_path / "val.json")
+    with pytest.raises(MixDetError, match=r"one.json: its name states no split"):
+        read(tmp_path)
+    (tmp_path / "val.json").unlink()
+    for change, words in (
+        ({"categories": [{"id": 1, "name": "a"}, {"id": 2, "name": "a"}]}, "'a' is listed twice"),
+        ({"categories": content["categories"][:1]}, r"annotation \d+ has the category_id 2"),
+        ({"images": [{"id": 1, "file_name": "none.png"}]}, "file_name none.png: no such image"),
+        ({"images": [{"id": 1, "file_name": ".."}]}, r"image 1 has the file_name '..'"),
+        ({"images": [{"id": 1}]}, "image 1 has the file_name None"),
+    ):
+        write_json(tmp_path / "one.json", {**content, **change})
+        with pytest.raises(MixDetError, match=f"one.json.*{words}"):
+            read(tmp_path)
+
+
+def test_files_of_other_tools_are_no_coco_files(tmp_path):
+    for number in range(30):  # labelme writes a file for each image
+        write_json(tmp_path / f"labels/{number}.json", {"shapes": []})
+    write_json(tmp_path / "package.json", {"name": "x"})
+    (tmp_path / "broken.json").write_text("{")
+    assert find_coco(tmp_path) == []

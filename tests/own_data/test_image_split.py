@@ -1,0 +1,82 @@
+"""Validation images are split off by a hash, with similar images on one side."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+
+from mixdet.errors import MixDetError
+from mixdet.own_data.image_split import difference_hash, split_images
+
+
+def write_scene(path, seed, noise=0, brightness=0):
+    """Write a picture of random blocks. The seed decides the blocks."""
+    blocks = np.random.default_rng(seed).integers(30, 200, (8, 9, 3), dtype=np.uint8)
+    image = cv2.resize(blocks, (90, 80), interpolation=cv2.INTER_NEAREST).astype(int)
+    image += brightness + np.random.default_rng(noise).integers(0, 5, image.shape)
+    cv2.imwrite(str(path), image.clip(0, 255).astype(np.uint8))
+    return path
+
+
+def test_the_hash_says_where_an_image_gets_brighter_to_the_right():
+    rows = np.array([[1, 2, 3, 4, 5, 6, 7, 8, 9], [9, 8, 7, 6, 5, 4, 3, 2, 1]], np.uint8)
+    image = np.repeat(np.repeat(rows, [10, 70], axis=0), 10, axis=1)
+    bits = difference_hash(image)
+    assert bits[:8].all()
+    assert not bits[8:].any()
+    assert np.array_equal(difference_hash(image + 50), bits)
+
+
+def test_frames_of_a_scene_are_on_one_side(tmp_path):
+    paths = [
+        write_scene(tmp_path / f"{scene:02}_{frame}.png", scene, noise=frame, brightness=2 * frame)
+        for scene in range(40)
+        for frame in range(3)
+    ]
+    split = split_images(paths)
+    sides = split.is_val.reshape(40, 3)
+    assert (sides == sides[:, :1]).all()
+    assert (split.groups, split.largest) == (40, 3)
+    assert 0.1 <= split.is_val.mean() <= 0.3
+    assert "differ in at most 10 bits" in split.note()
+
+
+def test_an_image_keeps_its_side_when_others_are_added(tmp_path):
+    paths = [write_scene(tmp_path / f"{scene:03}.png", scene) for scene in range(100)]
+    before = split_images(paths[:60])
+    after = split_images([*reversed(paths[60:]), *paths[:60]])
+    assert before.by_hash
+    assert after.by_hash
+    assert np.array_equal(after.is_val[40:], before.is_val)
+    renamed = [path.rename(path.with_stem(f"x{path.stem}")) for path in paths]
+    assert np.array_equal(split_images(renamed[:60]).is_val, before.is_val)
+
+
+def test_copies_that_roboflow_makes_of_an_image_are_on_one_side(tmp_path):
+    paths = [
+        write_scene(tmp_path / f"a{number // 2}_jpg.rf.{number:04}.jpg", number)
+        for number in range(20)
+    ]
+    sides = split_images(paths).is_val.reshape(10, 2)
+    assert (sides[:, 0] == sides[:, 1]).all()
+
+
+def test_images_of_a_fixed_camera_are_still_split(tmp_path):
+    paths = [write_scene(tmp_path / f"{noise}.png", 0, noise=noise) for noise in range(10)]
+    split = split_images(paths)
+    assert 1 <= split.is_val.sum() <= 3
+    assert split.max_bits != 10
+    assert "adjusted" in split.note() or split.by_hash
+
+
+@pytest.mark.parametrize("count", [2, 3, 5])
+def test_few_images_leave_one_on_each_side(tmp_path, count):
+    paths = [write_scene(tmp_path / f"{scene}.png", scene) for scene in range(count)]
+    assert 1 <= split_images(paths).is_val.sum() < count
+
+
+def test_equal_images_cannot_be_split(tmp_path):
+    paths = [write_scene(tmp_path / f"{number}.png", 0) for number in range(3)]
+    with pytest.raises(MixDetError, match="3 images, all equal"):
+        split_images(paths)
