@@ -75,7 +75,7 @@ def config(tmp_path_factory) -> Path:
 def trained(request, config, quick, tmp_path_factory) -> tuple[tuple[int, int], Path]:
     """A size (width, height), and a checkpoint that was trained with it.
 
-    After the training, the head gets large random weights. Otherwise many scores would be nearly
+    After the training, the head gets random weights. Otherwise many scores would be nearly
     equal, and rounding would decide which boxes NMS keeps.
     """
     folder = tmp_path_factory.mktemp("run")
@@ -86,7 +86,7 @@ def trained(request, config, quick, tmp_path_factory) -> tuple[tuple[int, int], 
     generator = torch.Generator().manual_seed(0)
     for name, weight in checkpoint["state_dict"].items():
         if name.startswith("bbox_head") and name.endswith("3.weight"):
-            weight.normal_(std=0.5, generator=generator)
+            weight.normal_(std=0.1, generator=generator)
     torch.save(checkpoint, file)
     return request.param, file
 

@@ -159,9 +159,10 @@ def _take_trained_size(cfg: Config, trained: Config | None) -> None:
     )
     set_input_size(cfg, trained_wh)
     # The training may have had anchors that were not scaled with the images
-    head, trained_head = (c.model.get("bbox_head") or {} for c in (cfg, trained))
-    if "anchor_generator" in head and "anchor_generator" in trained_head:
-        head["anchor_generator"] = trained_head["anchor_generator"]
+    heads = [c.model.get("bbox_head") or {} for c in (cfg, trained)]
+    anchors, trained_anchors = (head.get("anchor_generator") or {} for head in heads)
+    if anchors and anchors.get("type") == trained_anchors.get("type"):
+        heads[0]["anchor_generator"] = trained_anchors
 
 
 def _from_array(pipeline: Sequence[dict]) -> list[dict]:

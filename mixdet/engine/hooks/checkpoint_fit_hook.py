@@ -69,8 +69,10 @@ class CheckpointFitHook(Hook):
 
 def _log_size(runner: Runner, checkpoint: dict) -> None:
     """Log that a test takes images of another size than the training."""
-    trained = checkpoint_config(checkpoint.get("meta", {}))
-    trained_wh, wh = trained and input_wh(trained), input_wh(runner.cfg)
+    trained = checkpoint_config(checkpoint.get("meta") or {})
+    if trained is None:
+        return
+    trained_wh, wh = input_wh(trained), input_wh(runner.cfg)
     if trained_wh is not None and wh is not None and trained_wh != wh:
         runner.logger.warning(
             f"the test takes images of {width_x_height(wh)} (width x height), but the checkpoint "
