@@ -4,7 +4,13 @@
 the drawing functions use it, so they get equal pixels in the same orientation.
 """
 
-from mixdet.images.decoding import IMAGE_SUFFIXES, ImageFileError, as_rgb, decode
+from mixdet.images.decoding import (
+    IMAGE_SUFFIXES,
+    ImageFileError,
+    as_rgb,
+    decode,
+    missing_decoder,
+)
 from mixdet.images.image_files import (
     ImageLimits,
     decode_fully,
@@ -20,6 +26,7 @@ __all__ = [
     "as_rgb",
     "decode",
     "decode_fully",
+    "missing_decoder",
     "read_image_file",
     "refuse_foreign_name",
     "resolve_inside",

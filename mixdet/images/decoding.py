@@ -37,6 +37,16 @@ OTHER_MARKS = (b"irot", b"imir", b"Raw profile type exif", b"XML:com.adobe.xmp\0
 XMP_ORIENTATION = re.compile(rb'tiff:Orientation(?:="|>)[2-8]')
 # Width, height and the largest value in the header of a PGM or PPM
 PNM_HEADER = re.compile(rb"P[2356]" + rb"(?:\s|#[^\n]*\n)+(\d{1,9})" * 3)
+# The formats that some builds of OpenCV do not decode: how a file starts, the suffix, and the first
+# version of opencv-python that decodes the format
+OPTIONAL_FORMATS = {
+    "GIF": (rb"GIF8", ".gif", "4.12"),
+    "AVIF": (rb".{4}ftyp(.{4}){0,8}avi[fs]", ".avif", "4.12"),
+    "JPEG 2000": (rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51", ".jp2", "4.8"),
+    "WebP": (rb"RIFF.{4}WEBP", ".webp", "4.8"),
+    "HEIC": (rb".{4}ftyp(hei|hev|mif|msf)", ".heic", None),
+    "JPEG XL": (rb"\xff\x0a|\0\0\0\x0cJXL ", ".jxl", None),
+}
 
 
 class ImageFileError(MixDetError):
@@ -85,6 +95,20 @@ def decode(
     else:
         image = _decode_pnm(pixels, flag, max_value)
     return None if image is None else _turn(image, orientation)
+
+
+def missing_decoder(content: bytes) -> str | None:
+    """Say which decoder this OpenCV lacks for an image file, and the remedy. None if it lacks none.
+
+    Args:
+        content: The bytes of the file, or the first of them.
+    """
+    for name, (start, suffix, version) in OPTIONAL_FORMATS.items():
+        # OpenCV tells only for files whether it has a decoder. A codec has both, or neither
+        if re.match(start, content, re.DOTALL) and not cv2.haveImageWriter(f"image{suffix}"):
+            newer = f"install opencv-python>={version}, or " if version else ""
+            return f"OpenCV {cv2.__version__} does not decode {name}: {newer}convert it to PNG"
+    return None
 
 
 def _decode_pnm(pixels: np.ndarray, flag: int, max_value: int) -> np.ndarray | None:
@@ -262,5 +286,6 @@ def _decode_rgb(content: bytes, name: str | os.PathLike) -> np.ndarray:
     except cv2.error as error:
         raise MixDetError(f"cannot read {name} as an image: {error.err}") from error
     if bgr is None:
-        raise MixDetError(f"cannot read {name} as an image: it is damaged, or another kind of file")
+        reason = missing_decoder(content) or "it is damaged, or another kind of file"
+        raise MixDetError(f"cannot read {name} as an image: {reason}")
     return np.ascontiguousarray(bgr[..., ::-1])

@@ -18,6 +18,7 @@ from mixdet.images.decoding import (
     TRANSPOSED,
     ImageFileError,
     decode,
+    missing_decoder,
     orientation_of,
     refuse_pixel_type,
 )
@@ -116,6 +117,8 @@ def read_image_file(path: str | os.PathLike, limits: ImageLimits) -> tuple[bytes
         raise ImageFileError(f"{path} cannot be read ({error.strerror})") from error
     if not content:
         raise ImageFileError(f"{path}: the image is damaged: the file is empty")
+    if refusal := missing_decoder(content):
+        raise ImageFileError(f"cannot read {path} as an image: {refusal}")
     from PIL import Image  # imported here, since an exported folder runs without Pillow
 
     with _image_file_errors(path):

@@ -12,7 +12,7 @@ from pathlib import Path
 import cv2
 
 from mixdet.errors import MixDetError
-from mixdet.images import IMAGE_SUFFIXES
+from mixdet.images import IMAGE_SUFFIXES, missing_decoder
 
 # fmt: off
 VIDEO_SUFFIXES = {
@@ -163,23 +163,19 @@ def _is_special(file: Path) -> bool:
 
 def _is_video_of_a_folder(file: Path) -> bool:
     suffix = file.suffix.lower()
-    return suffix in VIDEO_SUFFIXES and (
-        suffix not in TYPESCRIPT_SUFFIXES or _is_transport_stream(file)
-    )
+    if suffix not in TYPESCRIPT_SUFFIXES:
+        return suffix in VIDEO_SUFFIXES
+    start = _start(file)
+    return start is None or b"\0" in start  # source code has no such byte
 
 
-def _is_transport_stream(file: Path) -> bool:
-    """Tell whether a file is an MPEG transport stream.
-
-    A packet of such a stream has 188 bytes and starts with `G`. In the files of camcorders, four
-    bytes come before each packet.
-    """
+def _start(file: Path) -> bytes | None:
+    """Return the first bytes of a file. None if it cannot be read: the error is reported later."""
     try:
-        with file.open("rb") as stream:
-            start = stream.read(200)
+        with file.open("rb") as content:
+            return content.read(2**14)
     except OSError:
-        return True  # the error is reported when the file is read
-    return start[0:189:188] == b"GG" or start[4:197:192] == b"GG"
+        return None
 
 
 def _is_video(file: Path) -> bool:
@@ -189,7 +185,9 @@ def _is_video(file: Path) -> bool:
         return suffix in VIDEO_SUFFIXES
     if not file.is_file():
         return file.exists()  # a device or a named pipe
-    return is_utf8(file) and not cv2.haveImageReader(str(file))
+    if not is_utf8(file) or missing_decoder(_start(file) or b""):
+        return False
+    return not cv2.haveImageReader(str(file))
 
 
 def is_utf8(path: str | os.PathLike) -> bool:

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterator
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from mixdet.errors import MixDetError
-from mixdet.inference.containers import (
-    container_kind,
-    is_whole_matroska,
-    mp4_edited_seconds,
-)
+from mixdet.inference.container_chains import CUT, HOLE
+from mixdet.inference.containers import CHECKS, container_kind, find_damage
+from mixdet.inference.edit_lists import mp4_edited_seconds
 from mixdet.inference.inputs import is_utf8
 from mixdet.inference.results import DiskError, write_error
 from mixdet.outputs import writable_folder
@@ -27,6 +25,11 @@ MPEG4_MAX_RATE = 65535
 DEFAULT_RATE = 25.0  # of a video or a camera that states no frame rate
 # A file without a frame rate often states the rate of its clock instead, such as 1000 or 90,000
 MAX_PLAUSIBLE_RATE = 240.0
+# Frames whose times give the frame rate if the file states none. They are read ahead, so that the
+# rate does not depend on how many frames are taken at a time
+MEASURED_FRAMES = 10
+# Containers from whose rest FFmpeg takes the length if they are cut
+LENGTH_OF_REST = ("asf", "fragments", "mpegps", "mpegts", "ogg")
 
 
 class VideoReader:
@@ -65,10 +68,20 @@ class VideoReader:
         opened = self._capture.isOpened()
         self._rate = self._capture.get(cv2.CAP_PROP_FPS) if opened else 0.0
         total = self._capture.get(cv2.CAP_PROP_FRAME_COUNT) if opened else 0.0
-        self.total = int(total) if not self.live and 0 < total < 2**40 else None
+        self._seconds = total / self._rate if 0 < total < 2**40 and self._rate > 0 else 0.0
+        # Where the rate is that of a clock, OpenCV mostly returns the number of ticks of the clock
+        is_stated = self._seconds > 0 and not self.live
+        is_count = self._states_rate() or (is_stated and self._kind() in ("avi", "mp4"))
+        self.total = int(total) if is_stated and is_count else None
 
     def frames(self) -> Iterator[np.ndarray]:
         """Yield the frames, (H, W, 3) uint8 RGB."""
+        frames = self._read_frames()
+        if not (self.live or self._states_rate()):
+            yield from list(islice(frames, MEASURED_FRAMES))
+        yield from frames
+
+    def _read_frames(self) -> Iterator[np.ndarray]:
         while True:
             read, bgr = self._capture.read()
             if not read:
@@ -77,13 +90,20 @@ class VideoReader:
             self._times.append(self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000)
             yield np.ascontiguousarray(bgr[..., ::-1])
 
+    def _kind(self) -> str | None:
+        return container_kind(self._path) if self._path else None
+
+    def _states_rate(self) -> bool:
+        return 0 < self._rate <= MAX_PLAUSIBLE_RATE  # false for NaN
+
     @property
     def rate(self) -> float:
-        """Frames per second. If the source states no rate, it is measured on the frames so far."""
-        if math.isfinite(self._rate) and 0 < self._rate <= MAX_PLAUSIBLE_RATE:
+        """Frames per second, as the file states or else as measured on the first frames."""
+        if self._states_rate():
             return self._rate
-        seconds = self._times[-1] - self._times[0] if self._times else 0
-        return (len(self._times) - 1) / seconds if seconds > 0 else DEFAULT_RATE
+        times = self._times[:MEASURED_FRAMES]
+        seconds = times[-1] - times[0] if times else 0
+        return (len(times) - 1) / seconds if seconds > 0 else DEFAULT_RATE
 
     def fault(self) -> str | None:
         """Say what is wrong if no frame could be read, or fewer than the file states.
@@ -96,38 +116,48 @@ class VideoReader:
             )
             return f"cannot read a frame of {self.name}: {why}"
         if self._lacks_frames():
+            total = self._stated_frames()
+            of_total = f" of {total}" if total > self.read else ""
             return (
-                f"{self.name} is damaged or cut short: only {self.read} of {self.total} frames "
-                "could be read: copy the file again"
+                f"{self.name} is damaged or cut short: only {self.read}{of_total} frames could be "
+                "read: copy the file again"
             )
         return None
+
+    def _stated_frames(self) -> int:
+        """Return the number of frames that the file states, or its length implies. 0 if none."""
+        if self.total is not None:
+            return self.total
+        return round(self._seconds * self.rate)
 
     def _lacks_frames(self) -> bool:
         """Tell whether frames are missing because the file is damaged or cut short.
 
         The number of frames that OpenCV reports is not exact. For many formats, OpenCV computes it
         from the length of the longest track, which can be the sound, and from the frame rate, which
-        can vary.
+        can vary. So the structure of the file has to be broken as well.
         """
-        missing = (self.total or 0) - self.read
-        if missing <= 0 or self._path is None or not self._rate > 0:
+        if self._path is None:
             return False
-        kind = container_kind(self._path)
-        if kind == "matroska":
-            return not is_whole_matroska(self._path)
-        stated = self.total / self._rate
-        if kind == "mp4":
-            edited = mp4_edited_seconds(self._path)
-            if edited > stated - 0.5 / self._rate and missing > 2:
-                return True  # the edit list does not explain the missing frames
-            stated = min(stated, edited)
+        missing = self._stated_frames() - self.read
+        kind = self._kind()
+        if kind in CHECKS:
+            damage = find_damage(self._path, kind)
+            if damage == CUT:
+                return missing > 0 or kind in LENGTH_OF_REST
+            return damage == HOLE and (missing > 0 or self._has_gap() or kind == "fragments")
+        if kind != "mp4" or missing <= 0:
+            return False
+        edited = mp4_edited_seconds(self._path)
+        if edited > self._seconds - 0.5 / self._rate and missing > 2:
+            return True  # the edit list does not explain the missing frames
+        gap = max(np.diff(self._times).max(initial=0), 1 / self._rate)
+        return self._times[-1] + 2.5 * gap < min(self._seconds, edited)
+
+    def _has_gap(self) -> bool:
+        """Tell whether more time passes between two frames than between most others."""
         gaps = np.diff(self._times)
-        if (gaps <= 0).any():  # an MPEG program stream, which states no length
-            return False
-        gap = max(gaps.max(initial=0), 1 / self._rate)
-        # In other formats, the stated length can be the sound's, which can be a second longer
-        slack = 1.5 * gap if kind in ("avi", "mp4") else max(1.5 * gap, 1.2)
-        return self._times[-1] + gap + slack < stated
+        return len(gaps) > 0 and gaps.max() > 1.5 * np.median(gaps)
 
     def close(self) -> None:
         """Release the file or the camera."""

@@ -8,7 +8,9 @@ import pytest
 from PIL import Image
 
 from mixdet.errors import MixDetError
-from mixdet.images import as_rgb, refuse_foreign_name
+from mixdet.images import ImageLimits, as_rgb, read_image_file, refuse_foreign_name
+from mixdet.inference.predict import predict_files
+from tests.spots import BrightSpot
 
 
 def test_files_of_every_kind_are_read_as_rgb(tmp_path, photograph):
@@ -88,3 +90,43 @@ def test_a_name_that_leads_out_of_the_image_folder_is_refused(name):
     with pytest.raises(MixDetError, match="give a path relative to this folder"):
         refuse_foreign_name(name, "images")
     refuse_foreign_name("sub/é..jpg", "images")
+
+
+@pytest.mark.parametrize("kind", ["GIF", "AVIF"])
+def test_a_format_that_an_older_opencv_lacks_is_named_with_a_remedy(
+    tmp_path, photograph, monkeypatch, kind
+):
+    """The wheels of OpenCV 4.11 and older return None for such a file."""
+    path = tmp_path / f"photo.{kind.lower()}"
+    Image.fromarray(photograph).save(path)
+    assert as_rgb(path).shape == photograph.shape
+    monkeypatch.setattr(cv2, "imdecode", lambda *_: None)
+    monkeypatch.setattr(cv2, "haveImageWriter", lambda name: not name.endswith(path.suffix))
+    remedy = rf"does not decode {kind}: install opencv-python>=4\.12, or convert it to PNG"
+    with pytest.raises(MixDetError, match=remedy):
+        as_rgb(path)
+    with pytest.raises(MixDetError, match=remedy):
+        read_image_file(path, ImageLimits())
+    Image.fromarray(photograph).save(path.with_suffix(".png"))
+    with pytest.raises(MixDetError, match="it is damaged, or another kind of file"):
+        as_rgb(path.with_suffix(".png"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "start"),
+    [
+        ("HEIC", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"),
+        ("HEIC", b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic"),
+        ("JPEG XL", b"\0\0\0\x0cJXL \r\n\x87\n"),
+    ],
+)
+def test_a_format_that_no_opencv_decodes_is_named(tmp_path, kind, start):
+    path = tmp_path / "photo.heic"
+    path.write_bytes(start + bytes(100))
+    remedy = f"does not decode {kind}: convert it to PNG"
+    with pytest.raises(MixDetError, match=remedy):
+        as_rgb(path)
+    with pytest.raises(MixDetError, match=remedy):
+        read_image_file(path, ImageLimits())
+    with pytest.raises(MixDetError, match=remedy):
+        predict_files(BrightSpot(), [path], tmp_path / "out")

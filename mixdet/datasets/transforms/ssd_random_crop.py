@@ -17,7 +17,7 @@ from mmengine import fileio
 from mixdet.datasets.transforms.crop_plan import CropPlan, CropPlanner
 from mixdet.datasets.transforms.photometric import PhotometricDistortion, distort
 from mixdet.errors import MixDetError
-from mixdet.images import decode
+from mixdet.images import decode, missing_decoder
 
 # OpenCV decodes a JPEG faster at 1/2, 1/4 or 1/8 of its size than at its full size.
 REDUCED_FLAGS = {
@@ -254,5 +254,6 @@ def _decode(data: bytes, reduction: int, path: str) -> np.ndarray:
     """Decode an image to (H, W, 3) uint8, BGR, upright."""
     image = decode(data, path, REDUCED_FLAGS.get(reduction, cv2.IMREAD_COLOR))
     if image is None:
-        raise MixDetError(f"{path}: OpenCV cannot decode this image: replace or remove it")
+        remedy = missing_decoder(data) or "replace or remove it"
+        raise MixDetError(f"{path}: OpenCV cannot decode this image: {remedy}")
     return image
