@@ -34,9 +34,9 @@ def main() -> None:
     from mixdet.inference.manifest import read_manifest, usable_runtimes
     from mixdet.inference.trained import TrainedNetwork
 
-    trained = TrainedNetwork(args.checkpoint, args.config, "cpu", args.trust_checkpoint)
     folder = Path(args.folder)
     runtimes = usable_runtimes(folder, read_manifest(folder), args.runtime)
+    trained = TrainedNetwork(args.checkpoint, args.config, "cpu", args.trust_checkpoint)
     reference = detect_reference(trained, args.data_root)
     reports = {runtime: verify(args.folder, reference, runtime) for runtime in runtimes}
     for runtime, report in reports.items():
