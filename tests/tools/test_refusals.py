@@ -209,7 +209,9 @@ def test_each_tool_says_what_a_folder_is_that_was_given_as_a_checkpoint(
         "resume": lambda path: ("train", config, "--resume", path),
         "load_from": lambda path: ("train", config, "--cfg-options", f"load_from={path}"),
         "verify": lambda path: ("verify", exported / "raw", config, path),
-        "receptive_field": lambda path: ("receptive_field", config, "--checkpoints", path),
+        "receptive_field": lambda path: (
+            *("receptive_field", config, "--checkpoints", path, "--out", tmp_path / "field.svg"),
+        ),
         "predict": lambda path: ("predict", path, "a.jpg", *out),
         "predict with a config": lambda path: ("predict", path, "a.jpg", *out, "--config", config),
     }
