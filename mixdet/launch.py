@@ -33,6 +33,7 @@ from mixdet.engine.amp import amp_wrapper_type
 from mixdet.engine.batch_size import scale_lr_by_accumulated_batches
 from mixdet.engine.trackers import add_trackers
 from mixdet.errors import MixDetError, did_you_mean, one_line
+from mixdet.file_kinds import require_checkpoint
 from mixdet.outputs import writable_file, writable_folder
 
 __all__ = ["evaluate", "train"]
@@ -113,6 +114,8 @@ def train(
     if resume is not None:
         cfg.load_from = _latest(cfg.work_dir) if resume == "auto" else _existing(resume)
         cfg.resume = cfg.load_from is not None
+    elif cfg.get("load_from"):
+        cfg.load_from = _existing(cfg.load_from)
     if trust_checkpoint:
         trust_checkpoints()
     if cfg.get("resume") and cfg.get("load_from"):
@@ -240,9 +243,12 @@ def _check_test_options(cfg: Config, options: Sequence[str]) -> None:
 
 
 def _existing(checkpoint: str) -> str:
-    if "://" not in checkpoint and not Path(checkpoint).is_file():
-        raise MixDetError(f"{checkpoint}: no such checkpoint")
-    return checkpoint
+    """Return the path of a checkpoint, which must exist. An address is returned as it is."""
+    if ":" in checkpoint:  # such as https://... or s3:bucket/epoch_12.pth
+        return checkpoint
+    path = Path(checkpoint).expanduser()
+    require_checkpoint(path)
+    return str(path)
 
 
 def _latest(work_dir: str) -> str | None:

@@ -189,3 +189,51 @@ def test_the_metafile_states_every_config_and_its_numbers():
         assert stated["Batch Size"] == config.auto_scale_lr.base_batch_size
         built = MODELS.build(config.model)
         assert stated["Parameters"] == sum(p.numel() for p in built.parameters()), name
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "ssdlite_mixnet_s_digits",
+        "ssdlite_mobilenet_v2_mmdet_digits",  # mmdet's SSDHead
+        "retinanet_mixnet_m_fpn_coco",
+    ],
+)
+def test_background_on_an_ignored_box_is_not_learned(name: str):
+    config = load(name)
+    config.model.backbone.init_cfg = None
+    head = MODELS.build(config.model).bbox_head
+    side, classes = 160, head.cls_out_channels
+    grids = [(-(-side // stride[0]),) * 2 for stride in head.prior_generator.strides]
+    anchors = torch.cat(head.prior_generator.grid_priors(grids, device="cpu"))
+    right_half = torch.tensor([[80.0, 0.0, 160.0, 160.0]])
+    corners = torch.minimum(anchors[:, 2:], right_half[:, 2:])
+    sides = (corners - torch.maximum(anchors[:, :2], right_half[:, :2])).clamp(min=0)
+    on_ignored = sides.prod(1) > 0.5 * (anchors[:, 2:] - anchors[:, :2]).prod(1)
+    # The anchors on the ignored box have the largest losses, which is what SSD heads learn from.
+    logits = torch.zeros(len(anchors), classes)
+    logits[on_ignored, 0] = 5
+    truth = InstanceData(bboxes=torch.tensor([[10.0, 30.0, 50.0, 90.0]]), labels=torch.tensor([1]))
+    meta = dict(img_shape=(side, side), pad_shape=(side, side), batch_input_shape=(side, side))
+
+    def learned(ignored: torch.Tensor) -> torch.Tensor:
+        """Return whether the class loss depends on the logits of each anchor."""
+        values = logits.clone().requires_grad_()
+        maps, deltas, start = [], [], 0
+        for (height, width), number in zip(
+            grids, head.prior_generator.num_base_priors, strict=True
+        ):
+            end = start + height * width * number
+            level = values[start:end].reshape(1, height, width, number * classes)
+            maps.append(level.permute(0, 3, 1, 2))
+            deltas.append(torch.zeros(1, number * 4, height, width))
+            start = end
+        ignored_boxes = [InstanceData(bboxes=ignored)]
+        losses = head.loss_by_feat(maps, deltas, [truth], [meta], ignored_boxes)["loss_cls"]
+        losses = losses if isinstance(losses, list) else [losses]  # mmdet's heads return a list
+        sum(loss.sum() for loss in losses).backward()
+        return values.grad.abs().sum(1) > 0
+
+    assert learned(right_half[:0])[on_ignored].any()
+    assert not learned(right_half)[on_ignored].any()
+    assert learned(right_half)[~on_ignored].any()

@@ -1,9 +1,10 @@
-"""If a file is no checkpoint, the error says what kind of file it is and what to pass instead."""
+"""If a file or folder is no checkpoint, the error says what it is and what to name instead."""
 
 from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import tarfile
 import zipfile
@@ -17,7 +18,7 @@ from PIL import Image
 
 from mixdet.compat import checkpoint
 from mixdet.errors import MixDetError
-from mixdet.file_kinds import other_kind
+from mixdet.file_kinds import folder_kind, other_kind, require_checkpoint
 from mixdet.inference import Detector
 
 
@@ -110,3 +111,77 @@ def test_a_name_in_a_zip_archive_is_printed_without_control_characters(tmp_path)
     file = Path(tmp_path, "a.zip")
     file.write_bytes(zipped(**{"a\nb\x1b[31m.pth": b""}))
     assert other_kind(file).isprintable()
+
+
+# The files of a folder, the words about the folder, and the path to name instead
+FOLDERS = {
+    "empty": ([], "an empty folder", "epoch_12.pth"),
+    "other": (["notes.txt", "a/b/c.txt"], "a folder without a checkpoint", "epoch_12.pth"),
+    "one": (["epoch_1.pth", "run.log"], "the checkpoint epoch_1.pth", "one/epoch_1.pth"),
+    "work": (
+        ["best_coco.pth", *(f"epoch_{n}.pth" for n in range(1, 13)), "vis_data/scalars.json"],
+        "the checkpoints best_coco.pth, epoch_10.pth, epoch_11.pth, epoch_12.pth and 9 more",
+        "work/epoch_12.pth",
+    ),
+    "named": (["a.safetensors", "b.ckpt", "c.pt"], "a.safetensors, b.ckpt, c.pt", "named/b.ckpt"),
+    "work_dirs": (["mixnet/epoch_9.pth", "mixnet/epoch_10.pth"], "has one", "mixnet/epoch_10.pth"),
+    "comparison": (["runs/row/seed_0/epoch_6.pth"], "has one", "runs/row/seed_0/epoch_6.pth"),
+    "unpacked": (["archive/data.pkl", "archive/version"], "an unpacked file of torch", "the file"),
+    "sharded": ([".metadata", "__0_0.distcp"], "in several files", "dcp_to_torch"),
+    "copied": (["model.onnx", "README.md"], "a network of ONNX (model.onnx), but without", "copy"),
+    "openvino": (["model.xml", "model.bin"], "a network of OpenVINO (model.xml)", "copy"),
+    "voc": (["1.xml", "2.xml"], "a folder without a checkpoint", "epoch_12.pth"),
+    "saved_model": (["saved_model.pb", "variables/variables.index"], "TensorFlow", "copy"),
+    "a.mlpackage": (["Manifest.json"], "a network of Core ML", "epoch_12.pth"),
+    "photographs": (["1.JPG", "2.png"], "a folder of images", "the checkpoint first"),
+    "refused": (["unverified_x/mixdet.json"], "a folder without a checkpoint", "epoch_12.pth"),
+}
+
+
+@pytest.mark.parametrize("exported", [True, False])
+@pytest.mark.parametrize("name", FOLDERS)
+def test_the_error_says_what_kind_of_folder_was_given(tmp_path, name, exported):
+    files, words, instead = FOLDERS[name]
+    (tmp_path / name).mkdir()
+    for file in files:
+        (tmp_path / name / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name / file).write_bytes(b"x")
+    if name == "named":  # as mmengine writes it, with the path on the machine of the training
+        (tmp_path / name / "last_checkpoint").write_text("/elsewhere/named/b.ckpt")
+    with pytest.raises(MixDetError) as refusal:
+        require_checkpoint(tmp_path / name, exported)
+    message = str(refusal.value)
+    assert message.startswith(f"{tmp_path / name} cannot be read as a checkpoint: it is a")
+    assert words in message
+    assert instead in message.rpartition(": ")[2]
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("with_weights", [True, False])
+def test_an_exported_folder_is_accepted_or_its_weights_are_named(tmp_path, with_weights):
+    for kind in ("raw", "end2end"):
+        (tmp_path / kind).mkdir()
+        (tmp_path / kind / "mixdet.json").write_text("{}")
+        if with_weights:
+            safetensors.torch.save_file(STATE, tmp_path / kind / "model.safetensors")
+    weights = f", or its weights, {tmp_path}/{{}}/model.safetensors" if with_weights else ""
+    name = f"name the checkpoint that was exported{weights}"
+    assert folder_kind(tmp_path / "raw", exported=True) is None
+    assert folder_kind(tmp_path / "raw") == f"an exported folder: {name.format('raw')}"
+    both = "a folder with the exported folders end2end, raw: "
+    assert folder_kind(tmp_path) == both + name.format("end2end")
+    assert (
+        folder_kind(tmp_path, exported=True)
+        == f"{both}name one of them, such as {tmp_path / 'end2end'}"
+    )
+
+
+def test_what_is_neither_a_file_nor_a_folder_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "pipe.pth")
+    for name in ("missing.pth", "pipe.pth"):
+        with pytest.raises(MixDetError, match=f"{name}: no such checkpoint file$"):
+            require_checkpoint(tmp_path / name)
+        with pytest.raises(
+            MixDetError, match=f"{name}: no such checkpoint file or exported folder$"
+        ):
+            require_checkpoint(tmp_path / name, exported=True)

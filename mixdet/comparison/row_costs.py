@@ -38,6 +38,8 @@ def measure_rows(
         scored: The annotations, classes and images of the validation set.
     """
     plan = comparison.plan
+    # Reading a config also imports the modules that its checkpoint needs.
+    complexities = [count_complexity(config, plan.cfg_options) for config in plan.configs]
     checkpoints = [_last_checkpoint(comparison, row) for row in plan.rows]
     latencies = _measure_latencies(checkpoints, images)
     environment = describe_environment()
@@ -45,8 +47,7 @@ def measure_rows(
     if not torch.cuda.is_available():
         hardware += f", {environment['threads']} threads"
     intervals = _intervals_over_images(comparison, scored)
-    for row, config, latency in zip(plan.rows, plan.configs, latencies, strict=True):
-        complexity = count_complexity(config, plan.cfg_options)
+    for row, complexity, latency in zip(plan.rows, complexities, latencies, strict=True):
         comparison.rows[row] = RowRecord(
             params=complexity.params,
             madds=complexity.madds,

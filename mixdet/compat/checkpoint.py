@@ -37,7 +37,7 @@ from mmengine.logging import HistoryBuffer, print_log
 from mmengine.runner import checkpoint as mmengine_checkpoint
 
 from mixdet.errors import MixDetError
-from mixdet.file_kinds import other_kind
+from mixdet.file_kinds import other_kind, require_checkpoint
 
 _mmengine_trusts = False  # whether mmengine's own loader may run code; `trust_checkpoints` sets it
 _reported: set[str] = set()  # places of left-out values that have been logged already
@@ -162,14 +162,15 @@ def load(file: Any, map_location: MapLocation = None, trust: bool = False) -> di
         MixDetError: The file is missing or damaged, or is not a checkpoint. Or the file asks for
             code and `trust` is not set.
     """
-    name = os.fspath(file) if isinstance(file, str | os.PathLike) else "the checkpoint"
+    name = "the checkpoint"
+    if isinstance(file, str | os.PathLike):
+        name = os.fspath(file)
+        require_checkpoint(name)
     try:
         if name.endswith(".safetensors"):
             content = _load_safetensors(name, map_location)
         else:
             content = torch.load(file, map_location=map_location, weights_only=not trust)
-    except FileNotFoundError as error:
-        raise MixDetError(f"{name}: no such checkpoint file") from error
     except OSError as error:
         raise MixDetError(f"{name} cannot be read: {error}") from error
     except Exception as error:  # torch and safetensors raise any exception for a damaged file
@@ -265,6 +266,7 @@ def install() -> None:
         try:
             return load_any_scheme(filename, map_location, logger)
         except FileNotFoundError as error:
+            require_checkpoint(Path(filename).expanduser())
             raise MixDetError(f"{filename}: no such checkpoint file") from error
         except OSError as error:  # no network, no such page, no permission
             raise MixDetError(

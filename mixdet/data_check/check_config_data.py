@@ -39,6 +39,7 @@ from mixdet.data_check.metric_checks import check_metrics
 from mixdet.data_check.used_data import UsedData, read_used_data
 from mixdet.data_check.used_data_checks import (
     check_batches,
+    check_ignored_boxes,
     check_left_out,
     check_objects,
     check_stated_sizes,
@@ -200,6 +201,8 @@ def _check_used(
             if used.image_count:
                 problems += check_objects(split, used)
     processes = get_world_size() if is_distributed() else _launched_processes(cfg)
+    if used.is_training:
+        problems += check_ignored_boxes(used, cfg.get("model") or {})
     for loader in used.loaders:
         problems += check_batches(used, loader, cfg[loader], processes)
     contents = {split.ann_file: split.content for split in splits}

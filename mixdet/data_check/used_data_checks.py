@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator
+from inspect import signature
+from typing import Any
 
 import numpy as np
 from mmdet.datasets.samplers import (
@@ -12,12 +14,13 @@ from mmdet.datasets.samplers import (
     MultiDataSampler,
     MultiSourceSampler,
 )
-from mmdet.registry import DATA_SAMPLERS
+from mmdet.registry import DATA_SAMPLERS, MODELS, TASK_UTILS
 from mmengine.dataset import InfiniteSampler
 
 from mixdet.data_check.data_problems import ERROR, NOTE, WARNING, Example, Problem, problem_list
 from mixdet.data_check.data_splits import Split, finite_rows, registered
 from mixdet.data_check.used_data import UsedData
+from mixdet.models.dense_heads import MixConvSSDHead
 
 # If a larger fraction of the images is left out for having no boxes, this is reported as a warning.
 MAX_LEFT_OUT = 0.1
@@ -126,6 +129,42 @@ def check_objects(split: Split, used: UsedData) -> list[Problem]:
         len(lost),
         (Example(f"{name}: {_describe(counts)}") for name, counts in lost.items()),
     )
+
+
+def check_ignored_boxes(used: UsedData, model: dict) -> list[Problem]:
+    """Report ignored boxes and crowds that a detector learns as background.
+
+    `MixConvSSDHead` leaves them out by itself. Other heads leave it to the assigner.
+
+    Args:
+        used: The data that the detector is trained on.
+        model: The config of the detector.
+    """
+    head = (model.get("bbox_head") or {}).get("type", object)
+    if issubclass(registered(MODELS, head), MixConvSSDHead):
+        return []
+    keys = list(_thresholds_that_are_off(model.get("train_cfg"), "model.train_cfg"))
+    boxes = sum(int(part.ignored.sum()) for part in used.parts)
+    text = (
+        "crowds and boxes marked `ignore` that the detector learns as background; to leave them "
+        f"out, set {' and '.join(keys)} to 0.5"
+    )
+    return problem_list("ignored_as_background", WARNING, used.name, text, boxes if keys else 0)
+
+
+def _thresholds_that_are_off(settings: Any, key: str) -> Iterator[str]:
+    """Yield the key of each `ignore_iof_thr` of an assigner that is not above 0."""
+    if isinstance(settings, dict):
+        if "type" in settings:
+            arguments = signature(registered(TASK_UTILS, settings["type"]).__init__).parameters
+            threshold = arguments.get("ignore_iof_thr")
+            if threshold and settings.get("ignore_iof_thr", threshold.default) <= 0:
+                yield f"{key}.ignore_iof_thr"
+        for name, value in settings.items():
+            yield from _thresholds_that_are_off(value, f"{key}.{name}")
+    elif isinstance(settings, list | tuple):
+        for index, value in enumerate(settings):
+            yield from _thresholds_that_are_off(value, f"{key}[{index}]")
 
 
 def check_batches(used: UsedData, loader: str, settings: dict, processes: int) -> list[Problem]:

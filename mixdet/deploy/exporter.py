@@ -22,13 +22,13 @@ from mixdet.deploy.machine_paths import without_folders
 from mixdet.deploy.raw_network import CandidateNetwork, RawNetwork, postprocess_settings
 from mixdet.deploy.verification import ReferenceDetections, detect_reference, verify
 from mixdet.errors import MixDetError
-from mixdet.inference.manifest import MANIFEST, MANIFEST_FORMAT, UNVERIFIED_PREFIX, sha256
+from mixdet.file_kinds import UNVERIFIED_PREFIX, WEIGHTS_FILE
+from mixdet.inference.manifest import MANIFEST, MANIFEST_FORMAT, sha256
 from mixdet.inference.runtimes import METADATA_KEYS, RUNTIME_FILES
 from mixdet.inference.trained import TrainedNetwork
 from mixdet.outputs import writable_folder
 
 KINDS = {"raw": RawNetwork, "end2end": CandidateNetwork}
-WEIGHTS_FILE = "model.safetensors"
 # The manifest (`mixdet.json`) states the versions of these packages.
 PACKAGES = (
     *("onnx", "onnxscript", "onnxruntime", "openvino", "nncf"),

@@ -34,6 +34,8 @@ FLOAT_DEPTHWISE_AREA = 1 / 32
 # wrong numbers for a grouped 1x1 convolution. This happens if the number of channels of a group is
 # above this number and not a multiple of it. A later version of OpenVINO may need no exception.
 AMX_ROW_CHANNELS = 64
+# The opset of 8-bit files. onnx's reference evaluator (1.23) has no older DequantizeLinear.
+INT8_OPSET = 19
 
 
 def blocks_of_nodes(model: onnx.ModelProto, squeeze_excite: bool = True) -> dict[str, str]:
@@ -104,7 +106,7 @@ def quantize_nodes(
 def _quantize_onnx(
     file: Path, path: Path, nodes: list[str], inputs: Sequence[np.ndarray], cache: Path
 ) -> None:
-    import onnx
+    import onnx.version_converter
     from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
 
     class Reader(CalibrationDataReader):
@@ -126,7 +128,7 @@ def _quantize_onnx(
             weight_type=QuantType.QInt8,
             calibration_cache_path=cache,
         )
-    write_onnx(onnx.load(path), path)
+    write_onnx(onnx.version_converter.convert_version(onnx.load(path), INT8_OPSET), path)
 
 
 def _stays_in_float(op: Any, pixels: float) -> bool:

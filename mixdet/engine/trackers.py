@@ -22,6 +22,8 @@ TRACKERS = {
     "tensorboard": "TensorboardVisBackend",
     "wandb": "WandbVisBackend",
 }
+DATABASES = ("mssql", "mysql", "postgresql", "sqlite")  # stores of MLflow, by the scheme of a URI
+DATABASE_PACKAGES = ("sqlalchemy", "alembic")  # which MLflow opens databases with
 
 
 @VISBACKENDS.register_module()
@@ -74,6 +76,7 @@ def add_trackers(cfg: Config, names: Sequence[str]) -> None:
             backend["type"] = TRACKERS["mlflow"]
             if not backend.get("tracking_uri"):
                 _set_mlflow_store(backend, Path(cfg.work_dir).absolute().parent)
+            _require_mlflow_packages(backend["tracking_uri"])
 
 
 def _set_mlflow_store(backend: dict, folder: Path) -> None:
@@ -89,3 +92,19 @@ def _set_mlflow_store(backend: dict, folder: Path) -> None:
     # An experiment keeps the artifact folder that it was created with. MLflow's default experiment
     # exists already, so another one is used.
     backend.setdefault("exp_name", os.environ.get("MLFLOW_EXPERIMENT_NAME", "mixdet"))
+
+
+def _require_mlflow_packages(tracking_uri: str) -> None:
+    """Refuse a database if the package `mlflow-skinny` is installed, which cannot open one.
+
+    Raises:
+        MixDetError: A package is missing.
+    """
+    if tracking_uri.partition(":")[0].partition("+")[0] in DATABASES:
+        missing = [name for name in DATABASE_PACKAGES if importlib.util.find_spec(name) is None]
+        if missing:
+            raise MixDetError(
+                f"MLflow's store {tracking_uri} is a database and needs {' and '.join(missing)}, "
+                "which mlflow-skinny does not install: pip install 'mixdet[mlflow]', or set "
+                "MLFLOW_TRACKING_URI to a server"
+            )

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from mixdet.errors import MixDetError
-from mixdet.file_kinds import other_kind
+from mixdet.file_kinds import other_kind, require_checkpoint
 from mixdet.images import as_rgb
 from mixdet.inference.exported import ExportedNetwork
 from mixdet.inference.processes import check_process, usable_threads
@@ -100,6 +100,7 @@ class Detector:
         # A `TrainedNetwork` or an `ExportedNetwork`. Both have the attribute `classes`. A call with
         # a list of RGB arrays returns boxes (n, 4), scores (n,) and labels (n,) for each array
         self._network: Any
+        require_checkpoint(checkpoint, exported=True)
         if Path(checkpoint).is_dir():
             if config is not None or device != "cpu":
                 raise MixDetError(
@@ -107,7 +108,7 @@ class Detector:
                     "leave them out (the folder contains its config and runs on the CPU)"
                 )
             self._network = ExportedNetwork(checkpoint, runtime, threads)
-        elif Path(checkpoint).is_file():
+        else:
             if runtime is not None:
                 raise MixDetError(
                     f"{checkpoint} is a file, and runtime={runtime!r} is for an exported folder: "
@@ -119,8 +120,6 @@ class Detector:
 
                 torch.set_num_threads(threads)
             self._network = TrainedNetwork(checkpoint, config, device, trust_checkpoint, fuse=True)
-        else:
-            raise MixDetError(f"{checkpoint}: no such checkpoint file or exported folder")
         self.classes: tuple[str, ...] = self._network.classes
         self._process = os.getpid()
         self._arguments = {

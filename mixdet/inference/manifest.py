@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from mixdet.errors import MixDetError
-from mixdet.file_kinds import MANIFEST
+from mixdet.file_kinds import MANIFEST, folder_kind, other_kind
 from mixdet.inference.runtimes import RUNTIME_FILES, RUNTIME_PACKAGES
 
 MANIFEST_FORMAT = 1
-UNVERIFIED_PREFIX = "unverified_"  # for the folder of an export whose files are not verified yet
 
 
 def _is_text(value: Any) -> bool:
@@ -59,10 +58,11 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """
     path = folder / MANIFEST
     if not path.is_file():  # this refuses a named pipe too: reading it would block
-        exported = sorted(file.parent.name for file in folder.glob(f"*/{MANIFEST}"))
-        exported = [name for name in exported if not name.startswith(UNVERIFIED_PREFIX)]
-        hint = f": name one of its subfolders {', '.join(exported)}" if exported else ""
-        raise MixDetError(f"{folder} is not an exported folder: it has no {MANIFEST}{hint}")
+        if not folder.exists():
+            raise MixDetError(f"{folder}: no such exported folder")
+        kind = folder_kind(folder, exported=True) if folder.is_dir() else other_kind(folder)
+        kind = kind or "a file: name a folder that tools/export.py wrote"
+        raise MixDetError(f"{folder} is not an exported folder: it is {kind}")
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import urllib.request
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import timm
@@ -14,6 +13,7 @@ from mmengine.registry import WEIGHT_INITIALIZERS
 from torch import Tensor, nn
 
 from mixdet.errors import MixDetError
+from mixdet.file_kinds import require_checkpoint
 
 
 @WEIGHT_INITIALIZERS.register_module()
@@ -137,8 +137,10 @@ def _pretrained_cfg(name: str) -> timm.models.PretrainedCfg:
 
 
 def _read(file: str) -> dict[str, Tensor]:
-    if not Path(file).is_file():
-        raise MixDetError(f"init_cfg.checkpoint: there is no file {file!r}")
+    try:
+        require_checkpoint(file)
+    except MixDetError as error:
+        raise MixDetError(f"init_cfg.checkpoint: {error}") from error
     try:
         return timm.models.load_state_dict(file, weights_only=True)
     except Exception as error:

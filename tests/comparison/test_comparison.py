@@ -20,6 +20,7 @@ from mixdet.comparison import Comparison, Plan, train_all, write_report
 from mixdet.comparison.report_markdown import report_as_markdown
 from mixdet.comparison.row_summary import describe_difference, summarize_rows
 from mixdet.errors import MixDetError
+from tests.config.test_types import class_config
 from tests.conftest import ROOT
 from tests.tiny import CLASSES, IMAGES, write_config, write_images
 
@@ -309,3 +310,41 @@ def test_the_tool_refuses_wrong_arguments_in_one_line(arguments, words, tmp_path
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith("error: ")
     assert words in done.stderr
+
+
+OWN_BACKBONE = """
+from mmdet.registry import MODELS
+from tests.tiny import TinyBackbone
+
+@MODELS.register_module()
+class OwnBackbone(TinyBackbone):
+    pass
+"""
+
+
+@pytest.mark.heavy
+def test_configs_whose_types_are_classes_are_compared(tmp_path):
+    """The report alone, in a new process, also finds the classes that only one config imports."""
+    data = write_images(tmp_path / "data")
+    base, other = (class_config(tmp_path / name, data) for name in ("base", "other"))
+    (tmp_path / "own_backbone.py").write_text(OWN_BACKBONE)
+    text = other.read_text().replace("type=TinyBackbone", "type=OwnBackbone")
+    other.write_text("from own_backbone import OwnBackbone\n" + text)
+    out = tmp_path / "out"
+
+    def compare(*arguments):
+        command = [sys.executable, "tools/compare.py", "--out", out, *map(str, arguments)]
+        path = os.pathsep.join((str(ROOT), str(tmp_path)))
+        environment = os.environ | {"PYTHONPATH": path}
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        rows = json.loads((out / "rows.json").read_text())
+        return {name: (row["params"], row["madds"]) for name, row in rows.items()}
+
+    costs = compare(base, other, "--seeds", 1, "--processes", 2)
+    assert list(costs) == [base.stem, other.stem]
+    assert len(set(costs.values())) == 1
+    first, second = map(json.loads, (out / "runs.jsonl").read_text().splitlines())
+    assert first["metrics"] == second["metrics"]
+    (out / "rows.json").unlink()
+    assert compare("--report") == costs

@@ -281,3 +281,36 @@ def test_a_test_set_without_annotations_is_no_error(problems_of):
 def test_types_may_be_classes(problems_of):
     setting = "from mmdet.datasets import CocoDataset as _Coco\n"
     assert problems_of(setting + "train_dataloader['dataset']['type'] = _Coco\n") == {}
+
+
+ASSIGNER = "model['train_cfg']['assigner']"
+
+
+@pytest.mark.parametrize(
+    ("extra", "warned"),
+    [
+        ("", True),
+        (f"{ASSIGNER}.pop('ignore_iof_thr')\n", True),  # mmdet's default is -1
+        (f"{ASSIGNER}['ignore_iof_thr'] = 0.5\n", False),
+        ("model['bbox_head']['type'] = 'MixConvSSDHead'\n", False),
+        ("model['bbox_head']['type'] = 'RetinaHead'\n", True),
+        (f"model['train_cfg'] = dict(rpn=dict(assigner={ASSIGNER}))\n", True),
+        ("model['train_cfg'] = dict(assigner=dict(type='PointAssigner'))\n", False),
+    ],
+)
+@pytest.mark.parametrize("flag", ["iscrowd", "ignore"])
+def test_ignored_boxes_that_are_learned_as_background_are_reported(
+    problems_of, extra, warned, flag
+):
+    safe = "train_dataloader['dataset']['type'] = 'SafeCocoDataset'\n"
+    problems = problems_of(extra + safe, train=set_bright(**{flag: 1}))
+    assert ("ignored_as_background" in problems) == warned
+    if warned:
+        problem = problems["ignored_as_background"]
+        assert (problem.level, problem.data) == ("warning", "training")
+        assert problem.count > 5
+        key = "rpn.assigner" if "rpn" in extra else "assigner"
+        assert problem.text.endswith(f"set model.train_cfg.{key}.ignore_iof_thr to 0.5")
+    assert "ignored_as_background" not in problems_of(
+        extra, val=set_bright(**{flag: 1}), train=set_all(iscrowd=0, ignore=0)
+    )

@@ -131,3 +131,27 @@ def test_mlflow_accepts_the_names_of_all_classes_and_metrics(tmp_path):
     for name in (*STATS, *class_metric_names(CLASSES).values()):
         client.log_metric(run, f"coco/{name}", 1.0)
     assert math.isclose(client.get_run(run).data.metrics["coco/AP/_"], 1.0)
+
+
+@pytest.mark.parametrize(
+    ("uri", "refused"),
+    [
+        (None, True),
+        ("sqlite:///runs.db", True),
+        ("postgresql+psycopg2://user@server/db", True),
+        ("http://server", False),
+        ("databricks", False),
+    ],
+)
+def test_a_database_of_mlflow_without_its_packages_is_refused(monkeypatch, tmp_path, uri, refused):
+    """The package mlflow-skinny installs mlflow without the packages for databases."""
+    monkeypatch.setattr(trackers, "DATABASE_PACKAGES", ("json", "no_such_package"))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    backend = {"type": "MLflowVisBackend", "tracking_uri": uri}
+    cfg = Config({"work_dir": str(tmp_path / "w"), "visualizer": {"vis_backends": [backend]}})
+    if not refused:
+        trackers.add_trackers(cfg, [])
+        return
+    words = r"needs no_such_package, .*mlflow-skinny.*: pip install 'mixdet\[mlflow\]', or set"
+    with pytest.raises(MixDetError, match=words):
+        trackers.add_trackers(cfg, [])

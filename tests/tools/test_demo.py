@@ -47,7 +47,7 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("options", "words"),
         [
-            ((), "gone.pth"),
+            ((), "gone.pth: no such checkpoint file or exported folder"),
             (("--threads", "0"), "threads=0"),
             (("--runtime", "ncnn"), "gone.pth"),
         ],

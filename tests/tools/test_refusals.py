@@ -206,3 +206,37 @@ def test_a_batch_of_one_is_refused_if_a_feature_map_has_one_cell(refusal, coco_s
         *("train_dataloader.num_workers=0", "train_dataloader.persistent_workers=False"),
     )
     assert "set train_dataloader.batch_size to 2" in words
+
+
+def test_each_tool_says_what_a_folder_is_that_was_given_as_a_checkpoint(
+    refusal, trained, exported, tmp_path
+):
+    config, checkpoint = trained
+    work, out = checkpoint.parent, ("--out", tmp_path / "out")
+    tools = {
+        "test": lambda path: ("test", config, path),
+        "export": lambda path: ("export", config, path, *out),
+        "resume": lambda path: ("train", config, "--resume", path),
+        "load_from": lambda path: ("train", config, "--cfg-options", f"load_from={path}"),
+        "verify": lambda path: ("verify", exported / "raw", config, path),
+        "receptive_field": lambda path: (
+            *("receptive_field", config, "--checkpoints", path, "--out", tmp_path / "field.svg"),
+        ),
+        "predict": lambda path: ("predict", path, "a.jpg", *out),
+        "predict with a config": lambda path: ("predict", path, "a.jpg", *out, "--config", config),
+    }
+    both = f"the exported folders end2end, raw: name one of them, such as {exported / 'end2end'}"
+    for name, arguments in tools.items():
+        line = refusal(*arguments(work))
+        assert f"{work} cannot be read as a checkpoint: it is a folder with the checkpoint" in line
+        assert line.endswith(f"such as {checkpoint}"), name
+        line = refusal(*arguments(exported))
+        assert line.endswith(both if "predict" in name else "/end2end/model.safetensors"), name
+        if "predict" not in name:
+            line = refusal(*arguments(exported / "raw"))
+            assert "raw cannot be read as a checkpoint: it is an exported folder: name" in line
+    line = refusal("verify", work, config, checkpoint)
+    assert f"{work} is not an exported folder: it is a folder with the checkpoint" in line
+    line = refusal("verify", checkpoint, config, exported / "raw")
+    assert f"{checkpoint} is not an exported folder: it is a file: name a folder" in line
+    assert not (tmp_path / "out").exists()
