@@ -71,7 +71,8 @@ def load_config(
 ) -> Config:
     """Read a config as `read_config` does, and apply the options that training and testing share.
 
-    `SettingsCheckHook` is added to the default hooks of configs that do not list it.
+    `DataCheckHook`, `SettingsCheckHook` and `ProgressHook` are added to the default hooks of
+    configs that do not list them.
 
     Args:
         path: As for `read_config`.
@@ -91,6 +92,7 @@ def load_config(
     }
     cfg.default_hooks = checks | (cfg.get("default_hooks") or {})
     hooks = cfg.default_hooks
+    hooks.setdefault("progress", {"type": "ProgressHook"})  # the last one: it has the last word
     for name in [name for name, hook in hooks.items() if hook is None]:
         if name not in DEFAULT_HOOKS:
             del hooks[name]
