@@ -27,14 +27,14 @@ def next_commands(runner: Runner) -> str:
     images = shlex.quote(_image_folder(runner) or "IMAGES")
     kind = "best" if paths[0] in best else "last"
     lines = [
-        f"The {kind} checkpoint is {paths[0]}. Next steps:",
-        f"  look at its detections:    {_command('predict')} {checkpoint} {images}",
+        f"Next steps, with the {kind} checkpoint:",
+        f"  look at its detections:  {_command('predict')} {checkpoint} {images}",
     ]
     config = runner.cfg.filename
     if config:
         out = shlex.quote(str(Path(runner.work_dir, "exported")))
         lines.append(
-            "  export it for a device:    "
+            "  export it for a device:  "
             f"{_command('export')} {shlex.quote(str(config))} {checkpoint} --out {out}"
         )
     return "\n".join(lines)
@@ -46,7 +46,7 @@ def _image_folder(runner: Runner) -> str | None:
         return None
     prefix = getattr(runner.val_dataloader.dataset, "data_prefix", None) or {}
     folder = prefix.get("img") or prefix.get("img_path")
-    return folder if folder and Path(folder).is_dir() else None
+    return str(Path(folder)) if folder and Path(folder).is_dir() else None
 
 
 def _command(tool: str) -> str:

@@ -12,7 +12,9 @@ from mmengine.logging import MessageHub
 
 from mixdet.visual.tables import text_table
 
-STATE_KEY = "validations"  # a key in the message hub, which every checkpoint contains
+# A key in the message hub, which every checkpoint contains. mmengine logs the values of keys that
+# begin with `train`, `val` or `test`.
+STATE_KEY = "progress"
 MAX_ROWS = 30  # of a table in the log
 MAX_CURVES = 3
 
@@ -81,16 +83,19 @@ class Validations:
     def table(self, monitor: Monitor) -> str:
         """Return a table of the latest validation beside the best one."""
         latest, best = self.latest, self.best(monitor)
-        names = list(latest.scores)
-        header = [f"validation after {latest.time}", "latest"]
-        columns = [latest]
-        if best is latest:
-            header[1] = "latest, the best so far" if len(self.entries) > 1 else "latest"
-        elif best is not None:
-            header.append(f"best ({best.time})")
-            columns.append(best)
-        rows = [[name, *(_cell(column.scores.get(name)) for column in columns)] for name in names]
-        text = text_table(header, rows[:MAX_ROWS])
+        columns = {"latest": latest}
+        if best is not None and best is not latest:
+            columns[f"best ({best.time})"] = best
+        rows = [
+            [name, *(_cell(column.scores.get(name)) for column in columns.values())]
+            for name in latest.scores
+        ]
+        title = f"Validation after {latest.time}"
+        if best is latest and len(self.entries) > 1:
+            title += f", the best so far by {monitor.name}"
+        elif best is not None and best is not latest:
+            title += f", and the best one by {monitor.name}"
+        text = f"{title}\n{text_table(['metric', *columns], rows[:MAX_ROWS])}"
         return text + (f"\nand {len(rows) - MAX_ROWS} more" if len(rows) > MAX_ROWS else "")
 
     def curves(self, monitor: Monitor | None) -> dict[str, tuple[list[int], list[float]]]:

@@ -184,7 +184,9 @@ def without_resize(cfg):
 
 def without_anchors(cfg):
     cfg.model = copy.deepcopy(cfg.model)
-    cfg.model.bbox_head = dict(type="FCOSHead", num_classes=2, in_channels=8, feat_channels=8)
+    cfg.model.bbox_head = dict(
+        type="FCOSHead", num_classes=2, in_channels=8, feat_channels=8, norm_cfg=None
+    )
     cfg.model.update(train_cfg=None)
 
 

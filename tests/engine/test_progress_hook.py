@@ -106,9 +106,9 @@ def test_the_loop_over_iterations_with_two_monitors(images, tmp_path, slow_clock
     log = train(tmp_path, images, ITERATIONS + SINGLE)
     assert "Progress: iteration 3 of 9, loss" in log
     for iteration in (4, 8, 9):
-        assert f"validation after iteration {iteration}" in log
+        assert f"Validation after iteration {iteration}" in log
     best = next((tmp_path / "work").glob("best_coco_AR_100_iter_*.pth"))
-    assert f"The best checkpoint is {best}" in log
+    assert f"predict {best} " in log.split("Next steps, with the best checkpoint")[1]
 
 
 def test_the_next_steps_name_the_files_of_the_run(images, tmp_path):
@@ -116,7 +116,8 @@ def test_the_next_steps_name_the_files_of_the_run(images, tmp_path):
     (best,) = (tmp_path / "work").glob("best_*.pth")
     config = next(tmp_path.glob("*.py"))
     commands = [
-        shlex.split(line.partition(":")[2]) for line in log.split("Next steps:\n")[1].splitlines()
+        shlex.split(line.partition(":")[2])
+        for line in log.split("Next steps, with the best checkpoint:\n")[1].splitlines()
     ]
     predict = next(words for words in commands if "predict" in words)
     export = next(words for words in commands if "export" in words)
@@ -126,7 +127,8 @@ def test_the_next_steps_name_the_files_of_the_run(images, tmp_path):
 
 def test_without_a_best_checkpoint_the_last_one_is_named(images, tmp_path):
     log = train(tmp_path, images, "default_hooks['checkpoint']['save_best'] = None\n", epochs=1)
-    assert f"The last checkpoint is {tmp_path / 'work' / 'epoch_1.pth'}" in log
+    steps = log.split("Next steps, with the last checkpoint:")[1]
+    assert f"predict {tmp_path / 'work' / 'epoch_1.pth'} " in steps
 
 
 def test_a_resumed_run_keeps_the_validations_before(images, tmp_path):
@@ -134,7 +136,7 @@ def test_a_resumed_run_keeps_the_validations_before(images, tmp_path):
     interrupt(tmp_path / "first", images, 6)
     launch.train(str(write_config(tmp_path / "first", images)), resume="auto")
     stored = [
-        load(tmp_path / name / "work" / "epoch_2.pth")["message_hub"]["runtime_info"]["validations"]
+        load(tmp_path / name / "work" / "epoch_2.pth")["message_hub"]["runtime_info"]["progress"]
         for name in ("whole", "first")
     ]
     assert stored[0] == stored[1]
@@ -147,7 +149,7 @@ def test_a_figure_that_cannot_be_written_is_a_warning(images, tmp_path):
     log = train(tmp_path, images)
     assert log.count("ProgressHook:") == 1
     assert "progress.png cannot be written" in log
-    assert "Next steps:" in log
+    assert "Next steps" in log
     assert (tmp_path / "work" / "epoch_2.pth").exists()
 
 
@@ -181,13 +183,13 @@ def test_the_latest_validation_stands_beside_the_best_one():
     validations = Validations()
     monitor = Monitor("coco/bbox_mAP", greater=True)
     validations.add(40, "epoch 1", {"coco/bbox_mAP": 0.25, "coco/bbox_mAP_s": -1})
-    assert validations.table(monitor).splitlines()[0].split() == [
-        *("validation", "after", "epoch", "1", "latest")
-    ]
+    title, header, *_ = validations.table(monitor).splitlines()
+    assert (title, header.split()) == ("Validation after epoch 1", ["metric", "latest"])
     validations.add(80, "epoch 2", {"coco/bbox_mAP": 0.5, "coco/bbox_mAP_s": 0.1, "name": "x"})
-    assert "the best so far" in validations.table(monitor)
+    assert "epoch 2, the best so far by coco/bbox_mAP\n" in validations.table(monitor)
     validations.add(120, "epoch 3", {"coco/bbox_mAP": 0.375, "coco/bbox_mAP_s": float("nan")})
-    header, _, *rows = validations.table(monitor).splitlines()
+    title, header, _, *rows = validations.table(monitor).splitlines()
+    assert title == "Validation after epoch 3, and the best one by coco/bbox_mAP"
     assert header.endswith("latest  best (epoch 2)")
     assert [row.split() for row in rows] == [["coco/bbox_mAP", "0.3750", "0.5000"]]
     less = Monitor("coco/bbox_mAP", greater=False)
