@@ -1,11 +1,12 @@
-"""Find near-duplicate images: copies that were resized, recompressed, or cropped a little.
+"""Find near-duplicate images: copies that were resized, recompressed, mirrored or cropped a little.
 
 Every image is reduced to a gray thumbnail. Two images are near-duplicates if
 
 - the 64-bit difference hashes (dHash) of their thumbnails differ in at most `MAX_BITS` bits, and
-- their thumbnails correlate by at least `MIN_CORRELATION`.
+- the edges of their thumbnails correlate by at least `MIN_CORRELATION`. An edge is the difference
+  of two neighboring pixels, to the right and downward.
 
-The hash alone would not do. Where an image is plain, the bits depend on noise or are all 0, so
+The hash alone would not do. Where an image is plain, its bits depend on noise or are all 0, so
 images that have only a plain or dark background in common have similar hashes. An image that is
 plain as a whole has no near-duplicates.
 
@@ -27,8 +28,8 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 HEIGHT, WIDTH = 16, 18  # twice the grid of 8 x 9 cells that dHash compares
-MAX_BITS = 10
-MIN_CORRELATION = 0.9
+MAX_BITS = 11
+MIN_CORRELATION = 0.7
 MIN_CONTRAST = 3.0  # standard deviation of the gray values (0 to 255) of an image that is not plain
 WINDOW = 64
 ENOUGH = 32
@@ -36,7 +37,7 @@ BANDS, BAND_BITS = 4, 16
 # The numbers of 16 bits with at most two bits set, first 0: the flipped bits of a lookup
 FLIPS = [sum(1 << bit for bit in bits) for n in range(3) for bits in combinations(range(16), n)]
 BIT_COUNTS = np.array([number.bit_count() for number in range(1 << 16)], np.uint8)
-CHUNK = 1 << 18  # comparisons at once
+CHUNK = 1 << 15  # comparisons at once
 
 
 def thumbnail(image: np.ndarray) -> np.ndarray:
@@ -62,8 +63,11 @@ def near_duplicate_pairs(thumbnails: np.ndarray) -> np.ndarray:
         (P, 2) int64, pairs of indices with the lower one first, sorted. In a group of more than
         about 30 images not every pair is listed.
     """
-    pairs = _search(thumbnails, thumbnails, ENOUGH, within=True)
-    return np.unique(np.sort(pairs, axis=1), axis=0)
+    pairs = [
+        _search(images, thumbnails, ENOUGH, within=True)
+        for images in (thumbnails, _mirrored(thumbnails))
+    ]
+    return np.unique(np.sort(np.concatenate(pairs), axis=1), axis=0)
 
 
 def near_duplicates_in(thumbnails: np.ndarray, others: np.ndarray) -> np.ndarray:
@@ -77,8 +81,9 @@ def near_duplicates_in(thumbnails: np.ndarray, others: np.ndarray) -> np.ndarray
         (N,) int64. The index in `others` of a near-duplicate of each image, or -1 if it has none.
     """
     found = np.full(len(thumbnails), -1)
-    pairs = _search(thumbnails, others, enough=1)
-    found[pairs[::-1, 0]] = pairs[::-1, 1]  # the first pair of an image is its nearest one
+    for images in (_mirrored(thumbnails), thumbnails):
+        pairs = _search(images, others, enough=1)
+        found[pairs[::-1, 0]] = pairs[::-1, 1]  # the first pair of an image is its nearest one
     return found
 
 
@@ -120,6 +125,7 @@ def _search(
         within: Whether both sets are the same, so that an image is not compared with itself.
     """
     hashes, other_hashes = difference_hashes(thumbnails), difference_hashes(others)
+    edges, other_edges = _edges(thumbnails), _edges(others)
     searched, known = (np.flatnonzero(~_is_plain(images)) for images in (thumbnails, others))
     counts = np.zeros(len(thumbnails), int)
     bands = [_Band(other_hashes, known, band) for band in range(BANDS)]
@@ -134,7 +140,7 @@ def _search(
                 order = np.argsort(distance, kind="stable")
                 order = order[: np.searchsorted(distance[order], MAX_BITS, side="right")]
                 first, second = first[order], second[order]
-                similar = _correlations(thumbnails[first], others[second]) >= MIN_CORRELATION
+                similar = _correlations(edges, other_edges, first, second) >= MIN_CORRELATION
                 pairs = np.stack([first[similar], second[similar]], axis=1)
                 counts += np.bincount(pairs[:, 0], minlength=len(counts))
                 found.append(pairs)
@@ -199,22 +205,24 @@ def _count_bits(numbers: np.ndarray) -> np.ndarray:
     return BIT_COUNTS[numbers.view(np.uint16).reshape(-1, BANDS)].sum(1)
 
 
-def _correlations(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Return the Pearson correlation of each pair of thumbnails, (P,)."""
-    parts = [
-        (_normalized(a) * _normalized(b)).sum(1)
-        for a, b in zip(_chunks(first), _chunks(second), strict=True)
-    ]
-    return np.concatenate(parts) if parts else np.empty(0)
+def _edges(thumbnails: np.ndarray) -> np.ndarray:
+    """Return the edges of thumbnails, (N, 558), with mean 0 and length 1, or 0 without edges."""
+    images = thumbnails.astype(np.int16)
+    count = len(images)
+    rows = [np.diff(images, axis=axis).reshape(count, -1) for axis in (1, 2)]
+    edges = np.concatenate(rows, axis=1).astype(np.float32)
+    edges -= edges.mean(1, keepdims=True)
+    return edges / np.linalg.norm(edges, axis=1, keepdims=True).clip(1e-6)
 
 
-def _chunks(thumbnails: np.ndarray) -> Iterator[np.ndarray]:
-    size = 1 << 14
-    return (thumbnails[start : start + size] for start in range(0, len(thumbnails), size))
+def _correlations(
+    edges: np.ndarray, other_edges: np.ndarray, first: np.ndarray, second: np.ndarray
+) -> np.ndarray:
+    """Return the Pearson correlation of the edges of each pair (P,) of indices."""
+    parts = max(1, -(-len(first) // CHUNK))
+    pairs = zip(np.array_split(first, parts), np.array_split(second, parts), strict=True)
+    return np.concatenate([np.einsum("pe,pe->p", edges[a], other_edges[b]) for a, b in pairs])
 
 
-def _normalized(thumbnails: np.ndarray) -> np.ndarray:
-    """Return thumbnails as rows (P, 288) of mean 0 and length 1."""
-    rows = thumbnails.reshape(len(thumbnails), -1).astype(np.float32)
-    rows -= rows.mean(1, keepdims=True)
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+def _mirrored(thumbnails: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(thumbnails[:, :, ::-1])

@@ -13,10 +13,13 @@ from mmengine.dist import is_main_process
 from mmengine.hooks import Hook, LoggerHook
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from mmengine.runner.base_loop import BaseLoop
+from torch.utils.data import DataLoader
 
 from mixdet.engine.next_steps import next_commands
 from mixdet.engine.validations import Validations, monitor_of
 from mixdet.errors import one_line
+from mixdet.evaluation import CocoDetectionMetric
+from mixdet.evaluation.coco_scores import class_metric_names
 from mixdet.outputs import write_atomically
 
 RECENT = 50  # iterations that the time and the loss of an iteration are averaged over
@@ -75,7 +78,7 @@ class ProgressHook(Hook):
         self.figure = figure
         self._failed: set[str] = set()
         self._is_training = self._is_figure_old = False
-        self._said = self._iteration_end = self._validation_start = self._drawn = 0.0
+        self._said = self._tick = self._validation_start = self._drawn = 0.0
         self._drawing_seconds = self._validation_seconds = 0.0
         self._durations: deque[float] = deque(maxlen=RECENT)  # of the latest iterations, in seconds
         self._validations = Validations()
@@ -84,28 +87,26 @@ class ProgressHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """Start the clock, and read the validations of a run that is resumed."""
         self._is_training = True
-        self._said = self._iteration_end = self._drawn = monotonic()
+        self._said = self._tick = self._drawn = monotonic()
         self._validations = Validations.from_message_hub(runner.message_hub)
 
     @_harmless
     def after_train_iter(self, runner: Runner, batch_idx: int, *args, **kwargs) -> None:
         """Log a line if there was none for `seconds`."""
         self._is_figure_old = True
-        now = monotonic()
-        self._durations.append(now - self._iteration_end)
-        self._iteration_end = now
-        if self._is_due(runner, batch_idx, now, runner.train_dataloader):
+        self._durations.append(self._seconds_since_tick())
+        if self._is_due(runner, batch_idx, self._durations[-1], runner.train_dataloader):
             runner.logger.info(self._training_line(runner))
 
     @_harmless
     def before_val_epoch(self, runner: Runner) -> None:
         """Start the clock of the validation."""
-        self._said = self._validation_start = monotonic()
+        self._said = self._tick = self._validation_start = monotonic()
 
     @_harmless
     def after_val_iter(self, runner: Runner, batch_idx: int, *args, **kwargs) -> None:
         """Log a line if there was none for `seconds`."""
-        if self._is_due(runner, batch_idx, monotonic()):
+        if self._is_due(runner, batch_idx, self._seconds_since_tick()):
             batches = len(runner.val_dataloader)
             runner.logger.info(f"Progress: validation, batch {batch_idx + 1} of {batches}")
 
@@ -117,7 +118,8 @@ class ProgressHook(Hook):
         now = monotonic()
         self._validation_seconds = now - self._validation_start
         unit, step = ("epoch", runner.epoch) if _by_epoch(runner) else ("iteration", runner.iter)
-        self._validations.add(runner.iter, f"{unit} {step}", metrics or {})
+        scores = {**(metrics or {}), **_class_scores(runner)}
+        self._validations.add(runner.iter, f"{unit} {step}", scores)
         self._is_figure_old = True
         self._validations.to_message_hub(runner.message_hub)
         monitor = monitor_of(runner.hooks, self._validations.latest.scores)
@@ -125,7 +127,7 @@ class ProgressHook(Hook):
             runner.logger.info(self._validations.table(monitor))
         if now - self._drawn >= self._drawing_seconds / DRAWING_SHARE:
             self._draw(runner)
-        self._said = self._iteration_end = monotonic()
+        self._said = self._tick = monotonic()
 
     @_harmless
     def after_train(self, runner: Runner) -> None:
@@ -156,8 +158,27 @@ class ProgressHook(Hook):
         self._drawing_seconds = self._drawn - start
         self._is_figure_old = False
 
-    def _is_due(self, runner: Runner, batch_idx: int, now: float, train_dataloader=None) -> bool:
-        """Tell whether a line is due, because neither this hook nor a `LoggerHook` logged one."""
+    def _seconds_since_tick(self) -> float:
+        """Return the time since the last iteration ended, and note that this one ends now."""
+        now = monotonic()
+        seconds, self._tick = now - self._tick, now
+        return seconds
+
+    def _is_due(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        duration: float,
+        train_dataloader: DataLoader | None = None,
+    ) -> bool:
+        """Tell whether a line is due: without it, the next one would come too late.
+
+        Args:
+            runner: The runner.
+            batch_idx: Index of the batch.
+            duration: Time that the batch took, in seconds. The next one may take as long.
+            train_dataloader: The data loader of a training.
+        """
         logged = any(
             hook.every_n_inner_iters(batch_idx, hook.interval)
             or (
@@ -168,9 +189,9 @@ class ProgressHook(Hook):
             for hook in runner.hooks
             if isinstance(hook, LoggerHook)
         )
-        is_due = not logged and now - self._said >= self.seconds
+        is_due = not logged and self._tick + duration - self._said > self.seconds
         if logged or is_due:
-            self._said = now
+            self._said = self._tick
         return is_due
 
     def _training_line(self, runner: Runner) -> str:
@@ -188,6 +209,17 @@ class ProgressHook(Hook):
         without = ", without validations" if validations and not self._validation_seconds else ""
         parts.append(f"about {_duration(left)} left{without}")
         return ", ".join(parts)
+
+
+def _class_scores(runner: Runner) -> dict[str, float]:
+    """Return the AP of each class in the last validation, by the name of the metric."""
+    scores = {}
+    for metric in runner.val_loop.evaluator.metrics:
+        if isinstance(metric, CocoDetectionMetric) and metric.scores is not None:
+            per_class = metric.scores.per_class
+            names = class_metric_names(per_class)
+            scores |= {f"{metric.prefix}/{names[name]}": ap for name, ap in per_class.items()}
+    return scores
 
 
 def _by_epoch(runner: Runner) -> bool:
