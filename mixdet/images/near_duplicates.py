@@ -4,7 +4,7 @@ Every image is reduced to a gray thumbnail. Two images are near-duplicates if
 
 - the 64-bit difference hashes (dHash) of their thumbnails differ in at most `MAX_BITS` bits, and
 - the edges of their thumbnails correlate by at least `MIN_CORRELATION`. An edge is the difference
-  of two neighboring pixels, to the right and downward.
+  of two neighboring pixels, to the right and downward. Smooth shading is subtracted first.
 
 The hash alone would not do. Where an image is plain, its bits depend on noise or are all 0, so
 images that have only a plain or dark background in common have similar hashes. An image that is
@@ -37,7 +37,7 @@ BANDS, BAND_BITS = 4, 16
 # The numbers of 16 bits with at most two bits set, first 0: the flipped bits of a lookup
 FLIPS = [sum(1 << bit for bit in bits) for n in range(3) for bits in combinations(range(16), n)]
 BIT_COUNTS = np.array([number.bit_count() for number in range(1 << 16)], np.uint8)
-CHUNK = 1 << 15  # comparisons at once
+HASHES_AT_ONCE, EDGES_AT_ONCE = 1 << 18, 1 << 13  # comparisons
 
 
 def thumbnail(image: np.ndarray) -> np.ndarray:
@@ -142,7 +142,7 @@ def _search(
                 first, second = first[order], second[order]
                 similar = _correlations(edges, other_edges, first, second) >= MIN_CORRELATION
                 pairs = np.stack([first[similar], second[similar]], axis=1)
-                counts += np.bincount(pairs[:, 0], minlength=len(counts))
+                np.add.at(counts, pairs[:, 0], 1)
                 found.append(pairs)
     return np.concatenate(found)
 
@@ -186,7 +186,7 @@ class _Band:
         starts[full] = np.clip(middle, starts[full], ends[full] - WINDOW)
         ends[full] = starts[full] + WINDOW
         some = np.flatnonzero(ends > starts)
-        parts = -(-int((ends - starts).sum()) // CHUNK)
+        parts = -(-int((ends - starts).sum()) // HASHES_AT_ONCE)
         for part in np.array_split(some, parts) if parts else ():
             sizes = ends[part] - starts[part]
             offsets = np.arange(sizes.sum()) - np.repeat(sizes.cumsum() - sizes, sizes)
@@ -206,22 +206,38 @@ def _count_bits(numbers: np.ndarray) -> np.ndarray:
 
 
 def _edges(thumbnails: np.ndarray) -> np.ndarray:
-    """Return the edges of thumbnails, (N, 558), with mean 0 and length 1, or 0 without edges."""
-    images = thumbnails.astype(np.int16)
-    count = len(images)
-    rows = [np.diff(images, axis=axis).reshape(count, -1) for axis in (1, 2)]
-    edges = np.concatenate(rows, axis=1).astype(np.float32)
-    edges -= edges.mean(1, keepdims=True)
-    return edges / np.linalg.norm(edges, axis=1, keepdims=True).clip(1e-6)
+    """Return the edges of thumbnails, (N, 558) float16, with mean 0 and length 1.
+
+    The brightness of a lens or a lamp, which is about a quadratic function of the position, is
+    subtracted first: it is the same in all images of a camera.
+    """
+    y, x = np.mgrid[-1 : 1 : HEIGHT * 1j, -1 : 1 : WIDTH * 1j]
+    functions = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y]).reshape(6, -1)
+    basis = np.linalg.qr(functions.T)[0].astype(np.float32)
+    edges = np.empty((len(thumbnails), (HEIGHT - 1) * WIDTH + HEIGHT * (WIDTH - 1)), np.float16)
+    for start in range(0, len(thumbnails), EDGES_AT_ONCE):
+        chunk = slice(start, start + EDGES_AT_ONCE)
+        images = thumbnails[chunk].reshape(-1, HEIGHT * WIDTH).astype(np.float32)
+        images = (images - images @ basis @ basis.T).reshape(-1, HEIGHT, WIDTH)
+        parts = [np.diff(images, axis=axis).reshape(len(images), -1) for axis in (1, 2)]
+        rows = np.concatenate(parts, axis=1)
+        rows -= rows.mean(1, keepdims=True)
+        edges[chunk] = rows / np.linalg.norm(rows, axis=1, keepdims=True).clip(1e-6)
+    return edges
 
 
 def _correlations(
     edges: np.ndarray, other_edges: np.ndarray, first: np.ndarray, second: np.ndarray
 ) -> np.ndarray:
     """Return the Pearson correlation of the edges of each pair (P,) of indices."""
-    parts = max(1, -(-len(first) // CHUNK))
+    parts = max(1, -(-len(first) // EDGES_AT_ONCE))
     pairs = zip(np.array_split(first, parts), np.array_split(second, parts), strict=True)
-    return np.concatenate([np.einsum("pe,pe->p", edges[a], other_edges[b]) for a, b in pairs])
+    return np.concatenate(
+        [
+            np.einsum("pe,pe->p", edges[a].astype(np.float32), other_edges[b].astype(np.float32))
+            for a, b in pairs
+        ]
+    )
 
 
 def _mirrored(thumbnails: np.ndarray) -> np.ndarray:

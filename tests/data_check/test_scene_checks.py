@@ -75,6 +75,31 @@ def test_a_class_of_one_scene_is_reported(check, photos, split):
     assert problem.examples[0].text.startswith("bright: 3 images, such as ")
 
 
+@pytest.mark.parametrize("other", [False, True])
+def test_a_class_with_many_images_of_one_scene_is_reported(check, images_copy, photograph, other):
+    """The class `bright` is in 80 frames of a camera that turns, and perhaps in another image."""
+    for number in range(80):
+        frame = photograph[:200, number : number + 300]
+        if other and number == 41:
+            frame = photograph[100:, 151:]
+        cv2.imwrite(str(images_copy / "train2017" / f"frame{number}.png"), frame)
+
+    def add_frames(content):
+        for annotation in content["annotations"]:
+            annotation["category_id"] = 1
+        for number in range(100, 180):
+            name = f"frame{number - 100}.png"
+            entry = {"id": number, "file_name": name, "width": 300, "height": 200}
+            content["images"].append(entry)
+            content["annotations"].append(
+                {"id": number, "image_id": number, "category_id": 2, "bbox": [9, 9, 40, 40]}
+                | {"area": 1600, "iscrowd": 0}
+            )
+
+    rewrite(images_copy / "annotations" / "instances_train2017.json", add_frames)
+    assert ("classes_of_one_scene" in check()) != other
+
+
 def test_a_class_in_two_scenes_is_no_problem(check, photos):
     def in_two(content):
         for annotation in content["annotations"]:

@@ -19,7 +19,7 @@ from mixdet.images.near_duplicates import (
 
 
 def photographs() -> list[np.ndarray]:
-    names = ("astronaut", "camera", "chelsea", "coffee", "coins", "page", "text")
+    names = ("astronaut", "camera", "chelsea", "coffee", "page", "text")
     return [getattr(skimage.data, name)() for name in names]
 
 
@@ -82,6 +82,19 @@ def test_images_with_only_a_plain_background_in_common_are_no_near_duplicates():
     assert len(np.unique(groups)) >= 0.95 * len(images)  # some circles are at nearly equal places
 
 
+def test_images_with_only_the_shading_of_a_lens_in_common_are_no_near_duplicates():
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[-1:1:240j, -1:1:320j]
+    shading = (220 - 60 * (x * x + y * y)).astype(np.uint8)
+    images = []
+    for _ in range(100):
+        image = shading.copy()
+        for center in rng.integers((0, 0), (320, 240), (10, 2)).tolist():
+            cv2.circle(image, center, 14, int(rng.integers(90, 150)), -1)
+        images.append(image)
+    assert len(near_duplicate_pairs(thumbnails(images))) == 0
+
+
 def test_plain_images_are_no_near_duplicates():
     rng = np.random.default_rng(0)
     images = [np.full((60, 80, 3), 7, np.uint8) for _ in range(3)]
@@ -92,10 +105,20 @@ def test_plain_images_are_no_near_duplicates():
 
 def smooth_images(count: int, rng: np.random.Generator) -> np.ndarray:
     """Return random thumbnails that vary as slowly as those of photographs."""
-    coarse = rng.integers(0, 256, (count, 4, 5), dtype=np.uint8)
+    coarse = rng.integers(0, 256, (count, 6, 7), dtype=np.uint8)
     return np.stack(
         [cv2.resize(image, (18, 16), interpolation=cv2.INTER_CUBIC) for image in coarse]
     )
+
+
+def edges(images: np.ndarray) -> np.ndarray:
+    """Return the differences of neighboring pixels, (N, 558), without a fitted quadratic."""
+    y, x = np.mgrid[0:16, 0:18]
+    terms = np.stack([x**0, x, y, x * x, x * y, y * y], axis=-1).reshape(288, 6).astype(float)
+    values = images.reshape(-1, 288).T.astype(float)
+    values -= terms @ np.linalg.lstsq(terms, values)[0]
+    values = values.T.reshape(images.shape)
+    return np.hstack([np.diff(values, axis=axis).reshape(len(images), -1) for axis in (1, 2)])
 
 
 def test_the_search_finds_the_pairs_that_a_comparison_of_all_finds():
@@ -104,15 +127,19 @@ def test_the_search_finds_the_pairs_that_a_comparison_of_all_finds():
     # Every image with three copies of different noise: pairs on both sides of both limits
     images = [np.clip(base + rng.normal(0, level, base.shape), 0, 255) for level in (0, 3, 8, 20)]
     images = np.concatenate(images).astype(np.uint8)
-    hashes = [int(number) for number in difference_hashes(images)]
-    values = images.astype(float)
-    edges = [np.diff(values, axis=axis).reshape(len(images), -1) for axis in (1, 2)]
-    correlation = np.corrcoef(np.hstack(edges))
+    mirrored = np.ascontiguousarray(images[:, :, ::-1])
+    hashes = [list(map(int, difference_hashes(version))) for version in (images, mirrored)]
+    correlations = np.corrcoef(edges(np.concatenate([images, mirrored])))
+    count = len(images)
     expected = [
         (i, j)
-        for i in range(len(images))
-        for j in range(i + 1, len(images))
-        if (hashes[i] ^ hashes[j]).bit_count() <= MAX_BITS and correlation[i, j] >= MIN_CORRELATION
+        for i in range(count)
+        for j in range(i + 1, count)
+        if any(
+            (hashes[a][i] ^ hashes[b][j]).bit_count() <= MAX_BITS
+            and correlations[a * count + i, b * count + j] >= MIN_CORRELATION
+            for a, b in ((0, 0), (0, 1), (1, 0))
+        )
     ]
     assert 100 < len(expected) < 150 * 6
     assert list(map(tuple, near_duplicate_pairs(images).tolist())) == expected
