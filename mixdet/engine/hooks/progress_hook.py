@@ -214,7 +214,8 @@ class ProgressHook(Hook):
 def _class_scores(runner: Runner) -> dict[str, float]:
     """Return the AP of each class in the last validation, by the name of the metric."""
     scores = {}
-    for metric in runner.val_loop.evaluator.metrics:
+    evaluator = getattr(runner.val_loop, "evaluator", None)  # a loop of others may have none
+    for metric in getattr(evaluator, "metrics", ()):
         if isinstance(metric, CocoDetectionMetric) and metric.scores is not None:
             per_class = metric.scores.per_class
             names = class_metric_names(per_class)
