@@ -8,7 +8,7 @@ import numpy as np
 
 from mixdet.visual.svg import figure_to_png, series_color
 
-MAX_POINTS = 300  # of a loss; more iterations are averaged
+MAX_POINTS = 150  # of a loss; more iterations are averaged
 
 
 def draw_training(
@@ -36,15 +36,16 @@ def draw_training(
             loss_axes.plot(steps, means, color=series_color(index), label=name, **style)
         for index, (name, (steps, values)) in enumerate(scores.items()):
             style = {"lw": 2, "zorder": 3} if index == 0 else {"lw": 1.2}
+            label = f"{name}, latest {values[-1]:.3f}" if len(values) else name
             score_axes.plot(
-                steps, values, "o-", ms=3.5, color=series_color(index), label=name, **style
+                steps, values, "o-", ms=3.5, color=series_color(index), label=label, **style
             )
         for panel, title in ((loss_axes, "training loss"), (score_axes, "validation")):
             panel.set(title=title)
             if panel.lines:
                 panel.legend(fontsize=9)
             panel.set_ylim(bottom=min(0, panel.get_ylim()[0]))
-        score_axes.set(xlabel="iteration", xlim=(0, max(iterations, 1)))
+        score_axes.set(xlabel="iteration", xlim=(0, max(iterations, 1) * 1.02))
 
     return figure_to_png(draw, (7, 6), nrows=2, sharex=True)
 
