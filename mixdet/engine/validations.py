@@ -74,27 +74,19 @@ class Validations:
         """The last validation, or one without scores if there was none."""
         return self.entries[-1] if self.entries else Validation(0, "", {})
 
-    def best(self, monitor: Monitor) -> Validation | None:
-        """Return the validation with the best value, the first one of several."""
-        scored = [entry for entry in self.entries if monitor.name in entry.scores]
-        sign = 1 if monitor.greater else -1
-        return max(scored, key=lambda entry: sign * entry.scores[monitor.name], default=None)
-
     def table(self, monitor: Monitor) -> str:
-        """Return a table of the latest validation beside the best one."""
-        latest, best = self.latest, self.best(monitor)
-        columns = {"latest": latest}
-        if best is not None and best is not latest:
-            columns[f"best ({best.time})"] = best
+        """Return a table of the latest validation beside the best one of those before."""
+        *earlier, latest = self.entries
+        best = _best(earlier, monitor)
+        is_best = _best(self.entries, monitor) is latest
+        columns = {"latest": latest} | ({f"best before ({best.time})": best} if best else {})
         rows = [
             [name, *(_cell(column.scores.get(name)) for column in columns.values())]
             for name in latest.scores
         ]
         title = f"Validation after {latest.time}"
-        if best is latest and len(self.entries) > 1:
-            title += f", the best so far by {monitor.name}"
-        elif best is not None and best is not latest:
-            title += f", and the best one by {monitor.name}"
+        if best is not None:
+            title += f"{', the best' if is_best else ', not the best'} so far by {monitor.name}"
         text = f"{title}\n{text_table(['metric', *columns], rows[:MAX_ROWS])}"
         return text + (f"\nand {len(rows) - MAX_ROWS} more" if len(rows) > MAX_ROWS else "")
 
@@ -128,6 +120,13 @@ def monitor_of(hooks: Iterable[Hook], scores: dict[str, float]) -> Monitor | Non
             return Monitor(hook.monitor, hook.rule != "less")
     name = next(iter(scores), None)
     return None if name is None else Monitor(name, "loss" not in name)
+
+
+def _best(entries: Iterable[Validation], monitor: Monitor) -> Validation | None:
+    """Return the validation with the best value, the first one of several, or None."""
+    scored = [entry for entry in entries if monitor.name in entry.scores]
+    sign = 1 if monitor.greater else -1
+    return max(scored, key=lambda entry: sign * entry.scores[monitor.name], default=None)
 
 
 def _number(value) -> float:

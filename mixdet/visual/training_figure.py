@@ -44,7 +44,7 @@ def draw_training(
             panel.set(title=title)
             if panel.lines:
                 panel.legend(fontsize=9)
-            panel.set_ylim(bottom=min(0, panel.get_ylim()[0]))
+            panel.set_ylim(bottom=min(0, panel.dataLim.y0))
         score_axes.set(xlabel="iteration", xlim=(0, max(iterations, 1) * 1.02))
 
     return figure_to_png(draw, (7, 6), nrows=2, sharex=True)

@@ -187,14 +187,16 @@ def test_the_latest_validation_stands_beside_the_best_one():
     title, header, *_ = validations.table(monitor).splitlines()
     assert (title, header.split()) == ("Validation after epoch 1", ["metric", "latest"])
     validations.add(80, "epoch 2", {"coco/bbox_mAP": 0.5, "coco/bbox_mAP_s": 0.1, "name": "x"})
-    assert "epoch 2, the best so far by coco/bbox_mAP\n" in validations.table(monitor)
+    title, header, *_ = validations.table(monitor).splitlines()
+    assert title == "Validation after epoch 2, the best so far by coco/bbox_mAP"
+    assert header.endswith("latest  best before (epoch 1)")
     validations.add(120, "epoch 3", {"coco/bbox_mAP": 0.375, "coco/bbox_mAP_s": float("nan")})
     title, header, _, *rows = validations.table(monitor).splitlines()
-    assert title == "Validation after epoch 3, and the best one by coco/bbox_mAP"
-    assert header.endswith("latest  best (epoch 2)")
+    assert title == "Validation after epoch 3, not the best so far by coco/bbox_mAP"
+    assert header.endswith("latest  best before (epoch 2)")
     assert [row.split() for row in rows] == [["coco/bbox_mAP", "0.3750", "0.5000"]]
     less = Monitor("coco/bbox_mAP", greater=False)
-    assert "best (epoch 1)" in validations.table(less)
+    assert "best before (epoch 1)" in validations.table(less)
 
 
 def test_the_best_validation_is_that_of_the_monitored_metric():
