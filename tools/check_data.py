@@ -12,7 +12,7 @@ from mixdet.image_size import add_size_option
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description="Check the classes, ids, boxes and images of the training, validation and test "
-        "data, and compare the box sizes with the model's anchors. The exit code is 1 if there is "
+        "data, and count the boxes that the model's anchors match. The exit code is 1 if there is "
         "an error or a warning."
     )
     parser.add_argument("config", metavar="CONFIG")

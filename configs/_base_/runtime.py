@@ -36,6 +36,9 @@ default_hooks = dict(
     fuse=dict(type="FuseHook"),  # fuses the network, for faster tests with the same results
     keep_memory=dict(type="KeepMemoryHook"),  # on a CPU, new tensors reuse the memory of freed ones
     report=dict(type="ReportHook"),  # writes the scores and the contact sheet at the end
+    progress=dict(
+        type="ProgressHook"
+    ),  # logs the time left, compares validations, draws progress.png
     visualization=dict(type="DetVisualizationHook"),
 )
 

@@ -83,7 +83,8 @@ def load_config(
 ) -> Config:
     """Read a config as `read_config` does, and apply the options that training and testing share.
 
-    `DataCheckHook` and `SettingsCheckHook` become default hooks unless the config sets them.
+    `DataCheckHook`, `SettingsCheckHook` and `ProgressHook` become default hooks unless the config
+    sets them.
 
     Args:
         path: As for `read_config`.
@@ -104,6 +105,7 @@ def load_config(
     }
     cfg.default_hooks = checks | (cfg.get("default_hooks") or {})
     hooks = cfg.default_hooks
+    hooks.setdefault("progress", {"type": "ProgressHook"})  # the last one: it has the last word
     for name in [name for name, hook in hooks.items() if hook is None]:
         if name not in DEFAULT_HOOKS:
             del hooks[name]

@@ -1,7 +1,4 @@
-"""Compare the anchors of a model with the boxes of the data by shape, and suggest better anchors.
-
-Positions are ignored: the IoU is computed as if box and anchor had the same center.
-"""
+"""Count the training boxes of each class that the model's anchors match."""
 
 from __future__ import annotations
 
@@ -10,34 +7,36 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from mmdet.registry import TASK_UTILS
+import torch
+from mmdet.models.task_modules import AnchorGenerator, BboxOverlaps2D, MaxIoUAssigner
 from mmengine.config import Config
 from torch import nn
 
 from mixdet.annotations import is_crowd
+from mixdet.data_check.data_problems import NOTE, Example, Problem, problem_list
 from mixdet.data_check.data_splits import Split
 
-MATCH_IOU = 0.5  # an anchor with this IoU or more is trained to predict the box
-CHUNK = 20_000  # at most this many boxes are compared at once, and k-means uses at most this many
 PERCENTILES = (5, 25, 50, 75, 95)
+RESIZES = ("Resize", "SSDRandomCrop")  # transforms that resize images to their `scale`
+FEW = 0.5  # classes with a smaller fraction of matched boxes are named
+GUIDE = "docs/custom_data.md#small-objects"
 
 
 @dataclass(frozen=True)
-class Coverage:
-    """How well a set of anchor shapes covers a set of boxes.
+class ClassFit:
+    """How many boxes of a class are matched by an anchor.
 
     Attributes:
-        mean_iou: IoU of a box with its best anchor, averaged over the boxes.
-        matched: Fraction of the boxes whose best IoU is at least 0.5.
+        name: Name of the class.
+        boxes: Number of boxes.
+        side: Median of the square root of the box area, in pixels of the network's input.
+        matched: Fraction of the boxes whose IoU with some anchor is at least `AnchorFit.iou`.
     """
 
-    mean_iou: float
+    name: str
+    boxes: int
+    side: float
     matched: float
-
-    def __str__(self) -> str:
-        return (
-            f"mean best IoU {self.mean_iou:.3f}, {100 * self.matched:.1f} % of boxes at 0.5 or more"
-        )
 
 
 @dataclass(frozen=True)
@@ -49,28 +48,20 @@ class AnchorFit:
         input_wh: (width, height) in pixels that images are resized to. Augmentation is ignored.
         sides: Percentiles (5, 25, 50, 75, 95) of the square root of the box area, in pixels.
         ratios: The same percentiles of width / height.
-        anchors: Number of anchor shapes of the model.
-        now: Coverage by the model's anchors.
-        clusters: (width, height) in pixels of the centers of a k-means clustering of the boxes,
-            from small to large. There are `anchors` centers, or one per box if there are fewer
-            boxes.
-        by_clusters: Coverage by the k-means centers. This is about the best coverage that this
-            number of shapes can reach.
-        settings: Suggested `min_sizes` and `max_sizes` for the anchor generator. None if these
-            sizes would not fit better than the sizes in the config.
-        by_settings: Coverage by the anchors of `settings`, or None.
+        iou: The smallest IoU of a match: `pos_iou_thr` of the assigner.
+        matched: Fraction of the boxes that an anchor matches.
+        classes: The same for each class that has boxes, in the order of the config.
+        best_anchor: Whether a box without a match is learned from its best anchor alone.
     """
 
     boxes: int
     input_wh: tuple[int, int]
     sides: list[float]
     ratios: list[float]
-    anchors: int
-    now: Coverage
-    clusters: list[tuple[int, int]]
-    by_clusters: Coverage
-    settings: dict[str, list[int]] | None = None
-    by_settings: Coverage | None = None
+    iou: float
+    matched: float
+    classes: list[ClassFit]
+    best_anchor: bool
 
     def as_dict(self) -> dict[str, Any]:
         """Return a dict that can be written as JSON."""
@@ -78,7 +69,7 @@ class AnchorFit:
 
 
 def fit_anchors(split: Split, cfg: Config, model: nn.Module) -> AnchorFit | None:
-    """Compare the training boxes with the model's anchors.
+    """Compare the training boxes with the anchors at every position of the model's grids.
 
     Args:
         split: The training data.
@@ -86,123 +77,138 @@ def fit_anchors(split: Split, cfg: Config, model: nn.Module) -> AnchorFit | None
         model: The model.
 
     Returns:
-        The comparison. None if the model has no anchors, the config does not resize images to a
-        known size, or there is no box.
+        The comparison. None if the model has no anchors, its assigner does not match by a threshold
+        on the IoU alone, the config does not resize images to a known size, or there is no box.
     """
-    head = "rpn_head" if hasattr(model, "rpn_head") else "bbox_head"
-    generator = getattr(getattr(model, head, None), "prior_generator", None)
-    scale = _training_scale(cfg)
-    boxes = _resized_boxes(split, *scale) if scale else np.empty((0, 2))
-    if not hasattr(generator, "base_anchors") or not len(boxes):
+    head = getattr(model, "rpn_head", None) or getattr(model, "bbox_head", None)
+    generator, assigner = (getattr(head, key, None) for key in ("prior_generator", "assigner"))
+    resize = _training_resize(cfg)
+    if resize is None or not _matches_by_iou(head, generator, assigner):
         return None
-    shapes = _anchor_shapes(generator)
-    clusters = cluster_boxes(boxes, min(len(shapes), len(boxes)))
-    now = measure_coverage(boxes, shapes)
-    generator_cfg = cfg.model[head]["anchor_generator"]
-    settings, by_settings = _suggest_sizes(generator, generator_cfg, boxes), None
-    if settings:
-        suggested = TASK_UTILS.build({**generator_cfg, "strides": generator.strides, **settings})
-        by_settings = measure_coverage(boxes, _anchor_shapes(suggested))
-        if by_settings.mean_iou <= now.mean_iou:
-            settings = by_settings = None
+    boxes, labels = _resized_boxes(split, *resize)
+    if not len(boxes):
+        return None
+    matched = best_overlaps(boxes, generator, grid_sizes(model, *resize)) >= assigner.pos_iou_thr
+    sizes = boxes[:, 2:] - boxes[:, :2]
+    sides = np.sqrt(sizes.prod(1))
+    masks = {name: labels == index for index, name in enumerate(split.classes)}
     return AnchorFit(
         boxes=len(boxes),
-        input_wh=scale[0],
-        sides=_percentiles(np.sqrt(boxes.prod(1))),
-        ratios=_percentiles(boxes[:, 0] / boxes[:, 1]),
-        anchors=len(shapes),
-        now=now,
-        clusters=[(round(width), round(height)) for width, height in clusters.tolist()],
-        by_clusters=measure_coverage(boxes, clusters),
-        settings=settings,
-        by_settings=by_settings,
+        input_wh=resize[0],
+        sides=_percentiles(sides),
+        ratios=_percentiles(sizes[:, 0] / sizes[:, 1]),
+        iou=assigner.pos_iou_thr,
+        matched=float(matched.mean()),
+        classes=[
+            ClassFit(
+                name, int(mask.sum()), float(np.median(sides[mask])), float(matched[mask].mean())
+            )
+            for name, mask in masks.items()
+            if mask.any()
+        ],
+        best_anchor=assigner.match_low_quality and assigner.min_pos_iou <= 0,
     )
 
 
-def measure_coverage(boxes: np.ndarray, anchors: np.ndarray) -> Coverage:
-    """Measure how well anchors cover boxes.
+def check_anchors(fit: AnchorFit | None) -> list[Problem]:
+    """Report the classes of which the anchors match less than half of the boxes."""
+    poor = [part for part in fit.classes if part.matched < FEW] if fit else []
+    if not poor:
+        return []
+    learned = "from its single best anchor" if fit.best_anchor else "from few anchors, or from none"
+    return problem_list(
+        "anchors_misfit",
+        NOTE,
+        "training",
+        f"classes of which the anchors match less than {100 * FEW:g} % of the boxes at "
+        f"{fit.input_wh[0]} x {fit.input_wh[1]}: every other object is learned {learned}, so "
+        "expect a low AP; for small objects a larger input size or a level of stride 8 (`taps`) "
+        f"helps: {GUIDE}",
+        len(poor),
+        (
+            Example(
+                f"{part.name}: {100 * part.matched:.0f} % of {part.boxes:,} boxes, median side "
+                f"{part.side:.0f} pixels"
+            )
+            for part in poor
+        ),
+    )
+
+
+def best_overlaps(
+    boxes: np.ndarray, generator: AnchorGenerator, grid_sizes: list[tuple[int, int]]
+) -> np.ndarray:
+    """Return the IoU of each box with its best anchor among all anchors of all grids.
+
+    Anchors of one shape overlap a box the more, the nearer their centers are. So for each shape,
+    only the grid position that is nearest to the box is compared.
 
     Args:
-        boxes: (n, 2) widths and heights.
-        anchors: (k, 2) widths and heights in the same unit.
+        boxes: (n, 4), (x1, y1, x2, y2) in pixels of the network's input.
+        generator: The anchor generator.
+        grid_sizes: (width, height) in cells of each level.
+
+    Returns:
+        (n,)
     """
-    best = np.concatenate([shape_iou(chunk, anchors).max(1) for chunk in _chunks(boxes)])
-    return Coverage(float(best.mean()), float((best >= MATCH_IOU).mean()))
+    best = np.zeros(len(boxes))
+    centers, areas = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]).prod(1)
+    for anchors, stride, cells in zip(
+        generator.base_anchors, generator.strides, grid_sizes, strict=True
+    ):
+        for anchor in anchors.numpy().astype(float):
+            cell = np.rint((centers - (anchor[:2] + anchor[2:]) / 2) / stride)
+            shift = cell.clip(0, np.array(cells) - 1) * stride
+            starts = np.maximum(boxes[:, :2], anchor[:2] + shift)
+            ends = np.minimum(boxes[:, 2:], anchor[2:] + shift)
+            overlap = (ends - starts).clip(min=0).prod(1)
+            union = areas + (anchor[2:] - anchor[:2]).prod() - overlap
+            best = np.maximum(best, overlap / union)
+    return best
 
 
-def shape_iou(boxes: np.ndarray, anchors: np.ndarray) -> np.ndarray:
-    """Return the IoU (n, k) of boxes (n, 2) and anchors (k, 2), both (width, height)."""
-    intersection = np.minimum(boxes[:, None], anchors).prod(-1)
-    return intersection / (boxes.prod(1)[:, None] + anchors.prod(1) - intersection)
+def _matches_by_iou(head, generator, assigner) -> bool:
+    """Tell whether a box is matched by all anchors whose IoU with it reaches a threshold."""
+    train_cfg = getattr(head, "train_cfg", None) or {}
+    return (
+        isinstance(generator, AnchorGenerator)
+        and type(assigner) is MaxIoUAssigner
+        and type(assigner.iou_calculator) is BboxOverlaps2D
+        and train_cfg.get("allowed_border", -1) < 0  # otherwise anchors at the border are left out
+    )
 
 
-def cluster_boxes(boxes: np.ndarray, count: int, max_iterations: int = 50) -> np.ndarray:
-    """Cluster box shapes by k-means with the distance 1 - IoU (YOLO9000, arXiv 1612.08242, sec. 2).
-
-    The initial centers are boxes at evenly spaced quantiles of the area. No random numbers are
-    used.
+@torch.no_grad()
+def grid_sizes(model: nn.Module, scale: tuple[int, int], keep_ratio: bool) -> list[tuple[int, int]]:
+    """Return (width, height) in cells of each level, by a run of the network on zeros.
 
     Args:
-        boxes: (n, 2) widths and heights.
-        count: Number of clusters, at most n.
-        max_iterations: The clustering stops after this many iterations if it has not converged.
+        model: The model.
+        scale: (width, height) in pixels that images are resized to.
+        keep_ratio: Whether images keep their aspect ratio. They may then be wide or tall, so the
+            grids are made for a square.
+    """
+    width, height = (max(scale),) * 2 if keep_ratio else scale
+    divisor = getattr(model.data_preprocessor, "pad_size_divisor", 1)
+    width, height = (-(-side // divisor) * divisor for side in (width, height))
+    training = model.training
+    model.eval()
+    levels = model.extract_feat(torch.zeros(1, 3, height, width))
+    model.train(training)
+    return [(level.shape[3], level.shape[2]) for level in levels]
+
+
+def _training_resize(cfg: Config) -> tuple[tuple[int, int], bool] | None:
+    """Find the first step that resizes in the training pipeline, or else in the test pipeline.
 
     Returns:
-        The centers (count, 2), from small to large.
-    """
-    boxes = boxes[np.argsort(boxes.prod(1), kind="stable")]
-    boxes = boxes[np.linspace(0, len(boxes) - 1, min(len(boxes), CHUNK)).astype(int)]
-    centers = boxes[((np.arange(count) + 0.5) / count * len(boxes)).astype(int)]
-    nearest = None
-    for _ in range(max_iterations):
-        previous = nearest
-        nearest = np.concatenate([shape_iou(chunk, centers).argmax(1) for chunk in _chunks(boxes)])
-        if previous is not None and (previous == nearest).all():
-            break
-        for index in np.unique(nearest):
-            centers[index] = np.median(boxes[nearest == index], axis=0)
-    return centers[np.argsort(centers.prod(1), kind="stable")]
-
-
-def _chunks(boxes: np.ndarray) -> list[np.ndarray]:
-    return np.array_split(boxes, -(-len(boxes) // CHUNK))
-
-
-def _anchor_shapes(generator) -> np.ndarray:
-    """Return the k different shapes of the anchors: (k, 2) widths and heights in pixels."""
-    corners = np.concatenate([anchors.numpy() for anchors in generator.base_anchors]).astype(float)
-    return np.unique((corners[:, 2:] - corners[:, :2]).round(3), axis=0)
-
-
-def _suggest_sizes(
-    generator, generator_cfg: dict, boxes: np.ndarray
-) -> dict[str, list[int]] | None:
-    """Return sizes for an SSD anchor generator that spread the boxes evenly over the levels.
-
-    Boxes smaller than a cell of the finest level are left out. Whether an anchor overlaps a box
-    this small depends on the position of the box, not on the size of the anchor.
-    """
-    sides = np.sqrt(boxes.prod(1))
-    sides = sides[sides >= min(generator.strides[0])]
-    if "min_sizes" not in generator_cfg or not len(sides):
-        return None
-    levels = np.arange(len(generator.base_anchors) + 1)
-    edges = np.quantile(sides, (levels + 0.5) / len(levels)).round().astype(int)
-    edges = np.maximum.accumulate(edges - levels) + levels  # strictly increasing
-    return {"min_sizes": edges[:-1].tolist(), "max_sizes": edges[1:].tolist()}
-
-
-def _training_scale(cfg: Config) -> tuple[tuple[int, int], bool] | None:
-    """Find the first `Resize` of the training pipeline, or else of the test pipeline.
-
-    Returns:
-        `scale` and `keep_ratio` of the `Resize`, or None if there is no `Resize`. `scale` is
-        (width, height) in pixels.
+        `scale` and `keep_ratio` of the step, or None if there is none. `scale` is (width, height)
+        in pixels.
     """
 
     def resize_steps(node) -> Iterator[dict]:
         if isinstance(node, dict):
-            if node.get("type") == "Resize" and isinstance(node.get("scale"), (list, tuple)):
+            if node.get("type") in RESIZES and isinstance(node.get("scale"), (list, tuple)):
                 yield node
             node = list(node.values())
         if isinstance(node, (list, tuple)):
@@ -215,8 +221,10 @@ def _training_scale(cfg: Config) -> tuple[tuple[int, int], bool] | None:
     return None
 
 
-def _resized_boxes(split: Split, scale: tuple[int, int], keep_ratio: bool) -> np.ndarray:
-    """Return the sizes of the boxes used in training, after the images are resized.
+def _resized_boxes(
+    split: Split, scale: tuple[int, int], keep_ratio: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the boxes used in training, after the images are resized.
 
     Args:
         split: The training data.
@@ -224,22 +232,31 @@ def _resized_boxes(split: Split, scale: tuple[int, int], keep_ratio: bool) -> np
         keep_ratio: Whether images keep their aspect ratio and are resized to fit into `scale`.
 
     Returns:
-        (n, 2) widths and heights in pixels.
+        (n, 4) boxes (x1, y1, x2, y2) in pixels, cut at the edges of the image, and (n,) labels.
     """
-    used = [
-        not is_crowd(annotation)
-        and split.category_name_by_id.get(annotation.get("category_id")) in split.classes
-        for annotation in split.annotations
-    ]
-    boxes, images = split.boxes[:, 2:], split.sizes
+    label_of_name = {name: label for label, name in enumerate(split.classes)}
+    label_of_id = {
+        number: label_of_name.get(name, -1) for number, name in split.category_name_by_id.items()
+    }
+    labels = np.array(
+        [
+            -1 if is_crowd(annotation) else label_of_id.get(annotation.get("category_id"), -1)
+            for annotation in split.annotations
+        ],
+        int,
+    )
+    boxes, images = split.boxes, split.sizes
     with np.errstate(invalid="ignore"):
-        valid = np.array(used, bool) & (boxes >= 1).all(1) & (images >= 1).all(1)
-    boxes, images = boxes[valid], images[valid]
+        used = (labels >= 0) & (boxes[:, 2:] >= 1).all(1) & (images >= 1).all(1)
+    boxes, images, labels = boxes[used], images[used], labels[used]
     factors = np.array(scale) / images
     if keep_ratio:
         longer, shorter = max(scale) / images.max(1), min(scale) / images.min(1)
-        factors = np.minimum(longer, shorter)[:, None]
-    return boxes * factors
+        factors = np.minimum(longer, shorter)[:, None].repeat(2, 1)
+    corners = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
+    corners = corners.clip(0, np.tile(images, 2)) * np.tile(factors, 2)
+    inside = (corners[:, 2:] > corners[:, :2]).all(1)
+    return corners[inside], labels[inside]
 
 
 def _percentiles(values: np.ndarray) -> list[float]:

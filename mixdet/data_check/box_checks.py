@@ -9,6 +9,7 @@ import numpy as np
 from mixdet.annotations import inspect_annotations
 from mixdet.data_check.data_problems import ERROR, NOTE, WARNING, Example, Problem, problem_list
 from mixdet.data_check.data_splits import Split
+from mixdet.data_check.duplicate_boxes import SAME_IOU, find_duplicate_boxes
 
 # Boxes may extend this many pixels beyond their image, because annotations are rounded.
 TOLERANCE = 1.0
@@ -98,7 +99,19 @@ def check_boxes(split: Split) -> list[Problem]:
         ),
     ):
         problems += _box_problems(split, code, level, text, wrong)
-    return problems
+    duplicates = find_duplicate_boxes(split)
+    return problems + problem_list(
+        "duplicate_boxes",
+        WARNING,
+        split.name,
+        f"boxes that nearly equal another box of the same image and class (IoU above {SAME_IOU}); "
+        "the object counts twice in training, and once as missed in evaluation: remove one of them",
+        len(duplicates),
+        (
+            _example(split, later, f", like annotation {split.annotations[earlier].get('id')}")
+            for later, earlier in duplicates.items()
+        ),
+    )
 
 
 def guess_format(boxes: np.ndarray, sizes: np.ndarray) -> str | None:

@@ -10,7 +10,7 @@ from mmengine.config import Config
 from mmengine.dist import get_world_size, is_distributed
 
 from mixdet.config.data_paths import LOADERS
-from mixdet.data_check.anchor_fit import AnchorFit, fit_anchors
+from mixdet.data_check.anchor_fit import check_anchors, fit_anchors
 from mixdet.data_check.annotation_checks import (
     check_classes,
     check_file_names,
@@ -36,6 +36,7 @@ from mixdet.data_check.image_file_checks import (
     read_image_files,
 )
 from mixdet.data_check.metric_checks import check_metrics
+from mixdet.data_check.scene_checks import check_near_duplicates, check_single_scenes
 from mixdet.data_check.used_data import UsedData, read_used_data
 from mixdet.data_check.used_data_checks import (
     check_batches,
@@ -130,17 +131,20 @@ def full_check(cfg: Config) -> DataReport:
     all_files = [read_image_files(split) for split in splits if split.root is not None]
     for files in all_files:
         problems += check_image_files(files)
-    for training in all_files:
-        if training.split.is_training:
-            for other in all_files:
-                if other is not training and not other.split.is_training:
-                    problems += check_shared_images(training, other)
+    trained = [files for files in all_files if files.split.is_training]
+    others = [files for files in all_files if not files.split.is_training]
+    for other in others:
+        for training in trained:
+            problems += check_shared_images(training, other)
+            problems += check_near_duplicates(training, other)
+    for files in (trained, *([other] for other in others)):
+        problems += check_single_scenes(files)
     fit = None
     if cfg.get("model"):
         model = MODELS.build(cfg.model)
         training = next((split for split in splits if split.is_training), None)
         fit = training and fit_anchors(training, cfg, model)
-    return replace(report, problems=problems + _check_anchors(fit), anchors=fit)
+    return replace(report, problems=problems + check_anchors(fit), anchors=fit)
 
 
 def _check(cfg: Config, loaders: tuple[str, ...]) -> tuple[DataReport, list[Split]]:
@@ -235,10 +239,3 @@ def _check_same_classes(splits: list[Split]) -> list[Problem]:
         len(others),
         (Example(f"{split.name}: {', '.join(split.classes)}") for split in others),
     )
-
-
-def _check_anchors(fit: AnchorFit | None) -> list[Problem]:
-    """Report anchors that match less than half of the boxes, if k-means shapes match over 60 %."""
-    poor = fit is not None and fit.now.matched < 0.5 and fit.by_clusters.matched > 0.6
-    text = "anchor shapes of the model that together match less than half of the boxes"
-    return problem_list("anchors_misfit", NOTE, "training", text, fit.anchors if poor else 0)

@@ -56,7 +56,7 @@ class DataReport:
     Attributes:
         summaries: Sizes of the checked data sets.
         problems: What is wrong with the data sets.
-        anchors: Comparison of the boxes with the anchors, or None if they were not compared.
+        anchors: Which boxes the anchors match, or None if this was not counted.
     """
 
     summaries: list[SplitSummary]
@@ -152,22 +152,23 @@ def summary_table(summaries: list[SplitSummary]) -> str:
 def anchor_lines(fit: AnchorFit) -> list[str]:
     """Return the comparison of boxes and anchors as lines of text."""
     width, height = fit.input_wh
-    lines = [
+    return [
         f"{fit.boxes:,} training boxes at {width} x {height}, before augmentation "
         "(percentiles 5, 25, 50, 75, 95)",
         f"    side (square root of the area): {_join_numbers(fit.sides)} pixels",
         f"    width / height: {_join_numbers(fit.ratios)}",
-        f"{fit.anchors} anchor shapes of the model: {fit.now}",
-        f"{len(fit.clusters)} shapes by k-means: {fit.by_clusters}",
-        "    " + ", ".join(f"{width}x{height}" for width, height in fit.clusters),
+        f"boxes that an anchor matches (IoU of {fit.iou:g} or more)",
+        *(f"    {line}" for line in _match_table(fit).splitlines()),
     ]
-    if fit.settings:
-        settings = ", ".join(f"{key}={sizes}" for key, sizes in fit.settings.items())
-        lines += [
-            f"anchor sizes that fit better: {fit.by_settings}",
-            f"    model = dict(bbox_head=dict(anchor_generator=dict({settings})))",
-        ]
-    return lines
+
+
+def _match_table(fit: AnchorFit) -> str:
+    rows = [
+        (part.name, f"{part.boxes:,}", f"{part.side:.0f}", f"{100 * part.matched:.1f} %")
+        for part in fit.classes
+    ]
+    rows.append(("all", f"{fit.boxes:,}", f"{fit.sides[2]:.0f}", f"{100 * fit.matched:.1f} %"))
+    return text_table(("class", "boxes", "median side", "matched"), rows)
 
 
 def _join_numbers(values: list[float]) -> str:

@@ -9,12 +9,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 from tqdm import tqdm
 
 from mixdet.data_check.data_problems import ERROR, WARNING, Example, Problem, problem_list
 from mixdet.data_check.data_splits import Split
 from mixdet.errors import MixDetError
 from mixdet.images import decode_fully, read_image_file, resolve_inside
+from mixdet.images.near_duplicates import thumbnail
 
 
 @dataclass
@@ -27,12 +29,15 @@ class ImageFiles:
         wrong_size: Images whose size differs from the size in the annotations. The keys are the
             paths of the images. The values state both sizes as text.
         paths_by_hash: Paths of the images that have the same content, by hash of the content.
+        thumbnails: The thumbnail of each image that can be used, by path. See
+            `mixdet.images.near_duplicates`.
     """
 
     split: Split
     broken: dict[str, str] = field(default_factory=dict)
     wrong_size: dict[str, str] = field(default_factory=dict)
     paths_by_hash: dict[bytes, list[str]] = field(default_factory=lambda: defaultdict(list))
+    thumbnails: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 def read_image_files(split: Split) -> ImageFiles:
@@ -49,7 +54,7 @@ def read_image_files(split: Split) -> ImageFiles:
         if image.get("file_name")
     }
 
-    def read(name: str) -> tuple[tuple[int, int], bytes] | None:
+    def read(name: str) -> tuple[tuple[int, int], bytes, np.ndarray] | None:
         try:
             path = resolve_inside(split.root, name)
         except MixDetError:
@@ -57,7 +62,9 @@ def read_image_files(split: Split) -> ImageFiles:
         if not path.exists():
             return None
         content, _ = read_image_file(path, split.limits)
-        return decode_fully(path, content), hashlib.blake2b(content, digest_size=16).digest()
+        image = decode_fully(path, content)
+        digest = hashlib.blake2b(content, digest_size=16).digest()
+        return (image.shape[1], image.shape[0]), digest, thumbnail(image)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # decoders release the GIL
         tasks = {name: pool.submit(read, name) for name in sizes}
@@ -65,13 +72,13 @@ def read_image_files(split: Split) -> ImageFiles:
         for name, task in progress:
             path = str(Path(split.root, name))
             try:
-                size_and_hash = task.result()
+                facts = task.result()
             except MixDetError as error:
                 files.broken[path] = str(error)
                 continue
-            if size_and_hash is None:
+            if facts is None:
                 continue
-            size, digest = size_and_hash
+            size, digest, files.thumbnails[path] = facts
             files.paths_by_hash[digest].append(path)
             if size != sizes[name]:
                 width, height = sizes[name]

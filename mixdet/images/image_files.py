@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
+import numpy as np
+
 from mixdet.errors import MixDetError
 from mixdet.images.decoding import (
     IMAGE_FORMATS,
@@ -159,7 +161,7 @@ def _is_truncated(content: bytes) -> bool:
     return is_jpeg and content.rfind(b"\xff\xd9") < content.rfind(b"\xff\xda")
 
 
-def decode_fully(path: str | os.PathLike, content: bytes) -> tuple[int, int]:
+def decode_fully(path: str | os.PathLike, content: bytes) -> np.ndarray:
     """Decode an image with Pillow and with `decode`, to find out whether it is damaged.
 
     Pillow finds damage that OpenCV passes over.
@@ -169,7 +171,7 @@ def decode_fully(path: str | os.PathLike, content: bytes) -> tuple[int, int]:
         content: The bytes of the file.
 
     Returns:
-        (width, height) of the decoded image.
+        (H, W, 3) uint8, BGR, as `decode` returns it.
 
     Raises:
         ImageFileError: The image cannot be decoded.
@@ -187,7 +189,7 @@ def decode_fully(path: str | os.PathLike, content: bytes) -> tuple[int, int]:
         raise ImageFileError(f"{path}: the image is damaged ({error})") from error
     if image is None:
         raise ImageFileError(f"{path}: OpenCV cannot decode this image: save it as PNG or JPEG")
-    return image.shape[1], image.shape[0]
+    return image
 
 
 @contextmanager

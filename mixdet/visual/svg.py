@@ -1,4 +1,4 @@
-"""Matplotlib figures as SVG, all with the same colors and style."""
+"""Matplotlib figures as SVG or PNG, all with the same colors and style."""
 
 from __future__ import annotations
 
@@ -40,10 +40,25 @@ def figure_to_svg(draw: Callable, size: tuple[float, float] = (5, 3.8), **grid) 
         size: (width, height) in inches.
         **grid: Arguments of `matplotlib.figure.Figure.subplots`, such as `nrows` and `ncols`.
     """
+    text = _draw(draw, size, grid, format="svg", metadata={"Date": None}).decode()
+    return text[text.index("<svg") :]
+
+
+def figure_to_png(draw: Callable, size: tuple[float, float] = (5, 3.8), **grid) -> bytes:
+    """Draw a figure and return it as a PNG file.
+
+    Args:
+        draw: See `figure_to_svg`.
+        size: See `figure_to_svg`.
+        **grid: See `figure_to_svg`.
+    """
+    return _draw(draw, size, grid, format="png", dpi=110)
+
+
+def _draw(draw: Callable, size: tuple[float, float], grid: dict, **file) -> bytes:
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=size, layout="compressed")
         draw(figure.subplots(**grid))
-        buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
-    text = buffer.getvalue()
-    return text[text.index("<svg") :]
+        buffer = io.BytesIO()
+        figure.savefig(buffer, **file)
+    return buffer.getvalue()

@@ -1,83 +1,198 @@
-"""The data check measures how well anchors fit the boxes, and suggests better sizes."""
+"""The data check counts, for each class, the boxes that the model's anchors match."""
 
 from __future__ import annotations
 
 import copy
+import json
 
 import numpy as np
 import pytest
 import torch
+from mmdet.models.task_modules import AnchorGenerator, SSDAnchorGenerator
 from mmdet.registry import MODELS
 from mmdet.structures.bbox import bbox_overlaps
 
-from mixdet.config.read import load_config
-from mixdet.data_check.anchor_fit import (
-    cluster_boxes,
-    fit_anchors,
-    measure_coverage,
-    shape_iou,
-)
+from mixdet.config.read import load_config, read_config
+from mixdet.data_check.anchor_fit import best_overlaps, check_anchors, fit_anchors, grid_sizes
+from mixdet.data_check.data_report import anchor_lines
 from mixdet.data_check.data_splits import read_splits
-from tests.tiny import write_config, write_images
+from mixdet.models.task_modules import TFSSDAnchorGenerator
+from tests.conftest import ROOT
+from tests.tiny import write_config
 
 
-def test_shape_iou_equals_mmdets_iou_of_boxes_with_the_same_center():
+@pytest.mark.parametrize(
+    ("generator", "cells"),
+    [
+        (
+            SSDAnchorGenerator(
+                strides=[8, 16], ratios=[[2, 3], [2]], min_sizes=[14, 28], max_sizes=[28, 48],
+                input_size=64, scale_major=False,
+            ),
+            [(8, 6), (4, 3)],
+        ),
+        (
+            AnchorGenerator(
+                strides=[(8, 12), (21, 17)], ratios=[0.5, 1, 2], octave_base_scale=4,
+                scales_per_octave=3,
+            ),
+            [(8, 4), (3, 3)],
+        ),
+        (TFSSDAnchorGenerator(strides=[16, 32], input_size=64), [(4, 4), (2, 2)]),
+    ],
+    ids=["ssd", "retina", "tensorflow"],
+)  # fmt: skip
+def test_the_best_overlap_equals_that_with_every_anchor_of_the_grid(generator, cells):
     rng = np.random.default_rng(0)
-    boxes, anchors = rng.uniform(1, 90, (40, 2)), rng.uniform(1, 90, (7, 2))
-    corners = [torch.tensor(np.hstack([-sizes / 2, sizes / 2])) for sizes in (boxes, anchors)]
-    expected = bbox_overlaps(*corners).numpy()
-    np.testing.assert_allclose(shape_iou(boxes, anchors), expected, rtol=1e-6)
+    corners = np.sort(rng.uniform(0, 64, (500, 2, 2)), axis=1).reshape(500, 4)
+    anchors = generator.grid_priors([(high, wide) for wide, high in cells], device="cpu")
+    expected = bbox_overlaps(torch.tensor(corners), torch.cat(anchors).double()).max(1).values
+    np.testing.assert_allclose(best_overlaps(corners, generator, cells), expected, rtol=1e-5)
 
 
-def test_clusters_recover_known_shapes():
-    rng = np.random.default_rng(0)
-    shapes = np.array([[10, 10], [60, 20], [20, 60], [100, 100]])
-    boxes = np.concatenate([shape * rng.uniform(0.9, 1.1, (50, 2)) for shape in shapes])
-    centers = cluster_boxes(rng.permutation(boxes), 4)
-    assert measure_coverage(boxes, centers).mean_iou > 0.85
-    best = shape_iou(shapes.astype(float), centers).argmax(1)
-    assert sorted(best) == [0, 1, 2, 3]
-    np.testing.assert_allclose(centers[best], shapes, rtol=0.05)
+@pytest.fixture
+def fit(images_copy, tmp_path):
+    """A function that writes training boxes, as {class: boxes (x, y, w, h)}, and compares them.
+
+    Images are 64 x 64. The anchors of the tiny model are centered on multiples of 8, plus 4, and
+    of 16, plus 8. The squares have sides of 14, 19.8, 28 and 36.7 pixels.
+    """
+
+    def run(boxes, change=lambda cfg: None):
+        file = images_copy / "annotations" / "instances_train2017.json"
+        content = json.loads(file.read_text())
+        content["annotations"] = [
+            {"id": index, "image_id": 1, "category_id": category, "bbox": box, "area": 1}
+            for index, (category, box) in enumerate(
+                ((category, box) for category in boxes for box in boxes[category]), start=1
+            )
+        ]
+        file.write_text(json.dumps(content))
+        cfg = load_config(write_config(tmp_path, images_copy))
+        change(cfg)
+        split = read_splits(cfg, ("train_dataloader",))[0]
+        return fit_anchors(split, cfg, MODELS.build(cfg.model))
+
+    return run
 
 
-@pytest.fixture(scope="module")
-def tiny_config(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("tiny")
-    return load_config(write_config(folder, write_images(folder / "images")))
+def test_the_share_of_matched_boxes_by_hand(fit):
+    """A square of 14 at (20, 20) to (34, 34) has the center (27, 27), one pixel off (28, 28).
+
+    Its IoU with the anchor is 13 * 13 / (2 * 14 * 14 - 13 * 13) = 0.76. A square of 8 on the anchor
+    of 14 has an IoU of 64 / 196 = 0.33, one of 10 has 100 / 196 = 0.51. One of 10 whose center is 4
+    pixels off in both directions has 8 * 8 / (196 + 100 - 64) = 0.28 with the nearest anchor.
+    """
+    result = fit(
+        {
+            1: [[20, 20, 14, 14], [23, 23, 10, 10], [24, 24, 8, 8], [27, 27, 10, 10]],
+            2: [[24, 24, 8, 8]],
+        }
+    )
+    dark, bright = result.classes
+    assert (dark.name, dark.boxes, dark.matched) == ("dark", 4, 0.5)
+    assert (bright.name, bright.boxes, bright.matched, bright.side) == ("bright", 1, 0, 8)
+    assert result.matched == pytest.approx(2 / 5)
+    assert result.iou == 0.5
+    assert result.input_wh == (64, 64)
 
 
-def fit(cfg):
-    split = read_splits(cfg, ("train_dataloader",))[0]
-    return fit_anchors(split, cfg, MODELS.build(cfg.model))
+def test_a_good_mean_hides_no_class_that_the_anchors_miss(fit):
+    """93 % of all boxes are matched, but only 4 % of those of one class."""
+    large = [[20, 20, 14, 14]] * 357
+    small = [[23, 23, 10, 10]] + [[25, 25, 6, 6]] * 24
+    result = fit({1: large, 2: small})
+    assert result.matched == pytest.approx(0.937, abs=1e-3)
+    (problem,) = check_anchors(result)
+    assert (problem.level, problem.count) == ("note", 1)
+    assert problem.examples[0].text == "bright: 4 % of 25 boxes, median side 6 pixels"
+    for words in ("from its single best anchor", "a larger input size", "stride 8", "docs/"):
+        assert words in problem.text
+    lines = "\n".join(anchor_lines(result))
+    assert "bright     25            6    4.0 %" in lines
+    assert "min_sizes" not in lines + problem.text
 
 
-def test_the_anchors_of_the_model_are_compared_with_the_boxes(tiny_config):
-    anchor_fit = fit(tiny_config)
-    assert anchor_fit.input_wh == (64, 64)
-    assert anchor_fit.anchors == 8  # two levels, each with two squares and two oblongs
-    assert anchor_fit.boxes == 21
-    assert anchor_fit.by_clusters.mean_iou > anchor_fit.now.mean_iou
+def test_classes_that_the_anchors_match_get_no_note(fit):
+    assert check_anchors(fit({1: [[20, 20, 14, 14]], 2: [[16, 16, 28, 28]]})) == []
 
 
-def test_sizes_far_from_the_boxes_get_a_suggestion_that_fits_better(tiny_config):
-    cfg = copy.deepcopy(tiny_config)
-    generator = cfg.model.bbox_head.anchor_generator
-    generator.update(min_sizes=[200, 300], max_sizes=[300, 400])
-    anchor_fit = fit(cfg)
-    assert anchor_fit.now.matched == 0
-    assert anchor_fit.by_settings.matched > 0.8
-    generator.update(anchor_fit.settings)  # the suggestion has the keys of the config
-    assert fit(cfg).now == anchor_fit.by_settings
+def test_the_threshold_is_that_of_the_assigner(fit):
+    def strict(cfg):
+        cfg.model.train_cfg.assigner.update(pos_iou_thr=0.8, match_low_quality=False)
+
+    result = fit({1: [[20, 20, 14, 14]]}, strict)  # an IoU of 0.76
+    assert (result.iou, result.matched) == (0.8, 0)
+    (problem,) = check_anchors(result)
+    assert "single best anchor" not in problem.text
 
 
-def test_boxes_are_measured_after_a_resize_that_keeps_the_ratio(tiny_config):
-    whole, half = copy.deepcopy(tiny_config), copy.deepcopy(tiny_config)
-    for cfg, scale in ((whole, (64, 64)), (half, (32, 1000))):
-        cfg.train_dataloader.dataset.pipeline = [dict(type="Resize", scale=scale, keep_ratio=True)]
-    # The scale (32, 1000) resizes the images from 64 x 64 to 32 x 32 pixels.
-    np.testing.assert_allclose(np.array(fit(half).sides) * 2, fit(whole).sides, atol=0.02)
+def test_boxes_are_resized_as_in_training(fit):
+    def resize(scale, keep_ratio):
+        step = dict(type="Resize", scale=scale, keep_ratio=keep_ratio)
+        return lambda cfg: cfg.train_dataloader.dataset.update(pipeline=[step])
+
+    boxes = {1: [[10, 20, 6, 12]]}
+    double = fit(boxes, resize((128, 64), False))
+    assert (double.input_wh, double.sides[2], double.ratios[2]) == ((128, 64), 12, 1)
+    # 64 x 64 images fit into (200, 32) with a side of 32
+    half = fit(boxes, resize((200, 32), True))
+    assert half.sides[2] == pytest.approx(np.sqrt(3 * 6), abs=0.01)
 
 
-def test_a_model_without_anchors_gets_no_result(tiny_config):
-    split = read_splits(tiny_config, ("train_dataloader",))[0]
-    assert fit_anchors(split, tiny_config, torch.nn.Identity()) is None
+def test_a_wide_input_has_anchors_over_its_whole_width(fit):
+    """The box at the right edge of an input of 128 x 64 is matched, one below the input is cut."""
+
+    def wide(cfg):
+        step = dict(type="Resize", scale=(128, 64), keep_ratio=False)
+        cfg.train_dataloader.dataset.pipeline = [step]
+
+    result = fit({1: [[57, 20, 7, 14]], 2: [[20, 60, 7, 14]]}, wide)
+    assert [part.matched for part in result.classes] == [1, 0]
+
+
+def test_the_level_of_stride_8_in_the_documentation_matches_small_boxes(tmp_path):
+    page = (ROOT / "docs/custom_data.md").read_text()
+    (block,) = (part for part in page.split("```") if "# a level of stride 8" in part)
+    base = f"_base_ = {str(ROOT / 'configs/_base_/own_data.py')!r}\n"
+    corners = np.random.default_rng(0).uniform(20, 280, (500, 2))
+    boxes = np.hstack([corners, corners + 20])
+    shares = []
+    for text, cells in ((base, [20, 10, 5, 3, 2, 1]), (base + block[7:], [40, 20, 10, 5, 3, 2, 1])):
+        (tmp_path / "own.py").write_text(text)
+        model = MODELS.build(read_config(tmp_path / "own.py").model)
+        sizes = grid_sizes(model, (320, 320), keep_ratio=False)
+        assert sizes == [(side, side) for side in cells]
+        overlaps = best_overlaps(boxes, model.bbox_head.prior_generator, sizes)
+        shares.append((overlaps >= 0.5).mean())
+    assert shares[0] < 0.05
+    assert shares[1] > 0.6
+
+
+def with_other_assigner(cfg):
+    cfg.model.train_cfg.assigner = dict(type="ATSSAssigner", topk=9)
+
+
+def with_border(cfg):
+    cfg.model.train_cfg.allowed_border = 0
+
+
+def without_resize(cfg):
+    for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
+        loader.dataset.pipeline = []
+
+
+def without_anchors(cfg):
+    cfg.model = copy.deepcopy(cfg.model)
+    cfg.model.bbox_head = dict(
+        type="FCOSHead", num_classes=2, in_channels=8, feat_channels=8, norm_cfg=None
+    )
+    cfg.model.update(train_cfg=None)
+
+
+@pytest.mark.parametrize(
+    "change", [with_other_assigner, with_border, without_resize, without_anchors]
+)
+def test_where_no_threshold_decides_nothing_is_said(fit, change):
+    assert fit({1: [[20, 20, 14, 14]]}, change) is None
+    assert check_anchors(None) == []

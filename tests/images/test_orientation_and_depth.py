@@ -144,7 +144,7 @@ def assert_every_reader_gives(content: bytes, expected: np.ndarray, tolerance: f
     shown = ImageOps.exif_transpose(Image.open(io.BytesIO(content)))
     assert shown.size == (width, height)
     assert read_image_file(path, ImageLimits())[1] == (width, height)
-    assert decode_fully(path, content) == (width, height)
+    assert decode_fully(path, content).shape == (height, width, 3)
     load = TRANSFORMS.build(dict(type="LoadImageFromFile"))
     crop = SSDRandomCrop(
         (width, height), expand_ratio=None, min_ious=(), min_crop_size=1.0, flip_prob=0.0

@@ -9,6 +9,7 @@ from mixdet.engine.hooks.finite_loss_hook import FiniteLossHook
 from mixdet.engine.hooks.fuse_hook import FuseHook
 from mixdet.engine.hooks.interrupt_hook import InterruptHook
 from mixdet.engine.hooks.keep_memory_hook import KeepMemoryHook
+from mixdet.engine.hooks.progress_hook import ProgressHook
 from mixdet.engine.hooks.report_hook import ReportHook
 from mixdet.engine.hooks.seed_iteration_hook import SeedIterationHook
 from mixdet.engine.hooks.settings_check_hook import SettingsCheckHook
@@ -22,6 +23,7 @@ __all__ = [
     "FuseHook",
     "InterruptHook",
     "KeepMemoryHook",
+    "ProgressHook",
     "ReportHook",
     "ResumableEarlyStoppingHook",
     "SafeCheckpointHook",

@@ -1,0 +1,66 @@
+"""Find objects that were annotated more than once."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mixdet.annotations import is_crowd
+from mixdet.data_check.data_splits import Split
+
+SAME_IOU = 0.9  # boxes of one class with a higher IoU are taken for boxes of one object
+
+
+def find_duplicate_boxes(split: Split) -> dict[int, int]:
+    """Find boxes that nearly equal an earlier box of the same image and class.
+
+    Crowds and ignored boxes are no objects, and boxes of other classes are not used, so they are
+    left out. No box is compared with all others: the boxes of an image and class are sorted by
+    their left edges, and each is compared with the next ones as long as the left edges are near.
+
+    Returns:
+        The index of the earlier annotation, by the index of the repeated one, in the order of the
+        file.
+    """
+    objects, groups = _objects(split)
+    order = np.lexsort([split.boxes[objects, 0], groups])
+    objects, groups = objects[order], groups[order]
+    boxes = split.boxes[objects]
+    # If the IoU is above t, the left edges differ by less than (1 - t) / t of either width.
+    limits = boxes[:, 0] + boxes[:, 2] * (1 - SAME_IOU) / SAME_IOU
+    active = np.arange(len(boxes))
+    pairs = [np.empty((0, 2), int)]
+    for step in range(1, len(boxes)):
+        active = active[active + step < len(boxes)]
+        near = groups[active] == groups[active + step]
+        active = active[near & (boxes[active + step, 0] <= limits[active])]
+        if not len(active):
+            break
+        same = active[_iou(boxes[active], boxes[active + step]) > SAME_IOU]
+        pairs.append(np.stack([objects[same], objects[same + step]], axis=1))
+    earlier, later = np.sort(np.concatenate(pairs), axis=1).T
+    later, first = np.unique(later, return_index=True)
+    return dict(zip(later.tolist(), earlier[first].tolist(), strict=True))
+
+
+def _objects(split: Split) -> tuple[np.ndarray, np.ndarray]:
+    """Return (n,) indices of the annotations that are objects, and a number of image and class."""
+    with np.errstate(invalid="ignore"):
+        has_area = (split.boxes[:, 2:] > 0).all(1)
+    names, classes = split.category_name_by_id, set(split.classes)
+    numbers: dict[tuple, int] = {}
+    objects, groups = [], []
+    for index, annotation in enumerate(split.annotations):
+        name = names.get(annotation.get("category_id"))
+        if has_area[index] and name in classes and not is_crowd(annotation):
+            key = annotation.get("image_id"), name
+            objects.append(index)
+            groups.append(numbers.setdefault(key, len(numbers)))
+    return np.array(objects, int), np.array(groups, int)
+
+
+def _iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Return the IoU of each pair of boxes (n, 4), which are (x, y, w, h)."""
+    starts = np.maximum(first[:, :2], second[:, :2])
+    ends = np.minimum(first[:, :2] + first[:, 2:], second[:, :2] + second[:, 2:])
+    intersection = (ends - starts).clip(min=0).prod(1)
+    return intersection / (first[:, 2:].prod(1) + second[:, 2:].prod(1) - intersection)
