@@ -17,7 +17,7 @@ from mixdet.comparison.row_summary import (
     SIZE_METRICS,
     Spread,
     describe_difference,
-    report_notes,
+    setting_notes,
     summarize_rows,
 )
 from mixdet.comparison.score_intervals import Interval, paired_interval
@@ -263,10 +263,13 @@ def _notes(comparisons: Mapping[str, Comparison]) -> list[str]:
         "seeds that all sets have count together.",
         "Every interval is at 95 % by itself, not all of them together.",
     ]
+    sets_of: dict[str, list[str]] = {}  # a note that several sets share is printed once
     for name, comparison in comparisons.items():
         rows = summarize_rows(comparison)
-        notes += [f"{name}: {note}" for note in report_notes(comparison, rows)]
-        notes += [f"{name}: {note}" for note in class_notes(comparison, rows)[1:]]
+        for note in (*setting_notes(comparison, rows), *class_notes(comparison, rows)[1:]):
+            sets_of.setdefault(note, []).append(name)
+    for note, names in sets_of.items():
+        notes.append(note if len(names) == len(comparisons) else f"{', '.join(names)}: {note}")
     return notes
 
 

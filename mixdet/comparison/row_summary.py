@@ -134,8 +134,12 @@ def describe_difference(interval: Interval | None) -> str:
 
 def report_notes(comparison: Comparison, rows: list[RowSummary]) -> list[str]:
     """Return the notes below the table: what the columns mean, and the hardware of the runs."""
+    return [*_statistics_notes(comparison, rows), *setting_notes(comparison, rows)]
+
+
+def setting_notes(comparison: Comparison, rows: list[RowSummary]) -> list[str]:
+    """Return the notes on length, costs and hardware of the runs, and on what is left out."""
     return [
-        *_statistics_notes(comparison, rows),
         *_length_notes(comparison, rows),
         *_cost_notes(rows),
         *_left_out(comparison, rows),
@@ -237,6 +241,8 @@ def _left_out(comparison: Comparison, rows: list[RowSummary]) -> list[str]:
         left_out.append(f"the latency on ONNX Runtime of {names} ({'; '.join(sorted(reasons))})")
     if len(rows) > 1 and not any(row.over_images for row in rows):
         left_out.append(f"intervals over images ({MatchFile.NAME} lacks runs)")
+    if not MatchFile.read(comparison.folder).runs:
+        left_out.append(f"AP of each class ({MatchFile.NAME} is missing)")
     return [f"Left out: {'; '.join(left_out)}."] if left_out else []
 
 

@@ -269,6 +269,7 @@ def test_a_report_says_which_numbers_it_leaves_out(compared, tmp_path):
     left_out = next(line for line in text.splitlines() if line.startswith("- Left out:"))
     assert f"costs and latencies of {', '.join(copy.plan.rows)}" in left_out
     assert "intervals over images" in left_out
+    assert "AP of each class" in left_out
     assert "AP / AP50" not in text
 
 
