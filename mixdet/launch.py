@@ -32,11 +32,17 @@ from mixdet.data_check.check_config_data import check_before_runner
 from mixdet.engine.amp import amp_wrapper_type
 from mixdet.engine.batch_size import scale_lr_by_accumulated_batches
 from mixdet.engine.trackers import add_trackers
+from mixdet.engine.training_length import (
+    TrainingLength,
+    announced_length,
+    check_minutes,
+    length_for,
+)
 from mixdet.errors import MixDetError, did_you_mean, one_line
 from mixdet.file_kinds import require_checkpoint
 from mixdet.outputs import writable_file, writable_folder
 
-__all__ = ["evaluate", "train"]
+__all__ = ["choose_length", "evaluate", "train"]
 
 # These functions build an object from a part of the config. The values name that part. An error
 # that is raised inside one of these functions is a fault of the config.
@@ -73,6 +79,8 @@ def train(
     tracker: Sequence[str] = (),
     auto_scale_lr: bool = False,
     size: int | tuple[int, int] | None = None,
+    minutes: float | None = None,
+    length: TrainingLength | None = None,
 ) -> None:
     """Train a config.
 
@@ -95,16 +103,19 @@ def train(
             this batch size divided by `auto_scale_lr.base_batch_size` of the config.
         size: Size of the network's input in pixels: (width, height), or the side of a square. By
             default it is that of the config.
+        minutes: Train as many epochs as fit into so many minutes, validation included, instead of
+            `train_cfg.max_epochs`. The cost of an epoch is measured before, and this measurement is
+            not counted. A resumed run keeps the epochs of the run that it resumes.
+        length: The length of the training, from `choose_length`, instead of `minutes`.
 
     Raises:
         MixDetError: The config, an option, the data or the checkpoint cannot be used.
     """
+    if minutes is not None:
+        check_minutes(minutes, cfg_options, launcher)
     cfg = load_config(config, cfg_options, work_dir, data_root, size)
     _prepare_processes(cfg, launcher)
-    require(config, cfg, "model", "train_dataloader", "optim_wrapper", "train_cfg")
-    check_data(cfg, ("train_dataloader", "val_dataloader"))
-    check_before_runner(cfg, ("train_dataloader", "val_dataloader"))
-    writable_folder("--work-dir", cfg.work_dir)
+    _prepare_training(config, cfg)
     _set_seed(cfg, seed)
     if amp:
         cfg.optim_wrapper.type = amp_wrapper_type(cfg.optim_wrapper.get("type", "OptimWrapper"))
@@ -121,10 +132,46 @@ def train(
     if cfg.get("resume") and cfg.get("load_from"):
         _check_resumable(cfg.load_from, trust_checkpoint)
     with _explained_errors(config, cfg):
+        if minutes is not None:
+            resumed = (cfg.load_from or _latest(cfg.work_dir)) if cfg.get("resume") else None
+            length = announced_length(cfg, minutes, resumed, trust_checkpoint)
+        if length is not None:
+            length.apply(cfg)
         runner = Runner.from_cfg(cfg)
         scale_lr_by_accumulated_batches(runner)
         runner.train()
     _close_process_group(launcher)
+
+
+def choose_length(
+    config: str,
+    minutes: float,
+    work_dir: str,
+    *,
+    data_root: str | None = None,
+    cfg_options: Sequence[str] = (),
+    started: float = 0.0,
+) -> TrainingLength:
+    """Measure a config, and return how long a training is that takes the given minutes.
+
+    Args:
+        config: As in `train`.
+        minutes: As in `train`.
+        work_dir: A folder for files that are deleted at the end.
+        data_root: As in `train`.
+        cfg_options: As in `train`.
+        started: Seconds that a process of a training takes before it calls `train`. The minutes
+            include them.
+
+    Raises:
+        MixDetError: The config, an option or the data cannot be used.
+    """
+    check_minutes(minutes, cfg_options)
+    cfg = load_config(config, cfg_options, work_dir, data_root)
+    _prepare_training(config, cfg)
+    _set_seed(cfg, None)
+    with _explained_errors(config, cfg):
+        return length_for(cfg, minutes, started=started)
 
 
 def evaluate(
@@ -181,6 +228,14 @@ def evaluate(
         metrics = Runner.from_cfg(cfg).test()
     _close_process_group(launcher)
     return metrics
+
+
+def _prepare_training(config: str, cfg: Config) -> None:
+    """Check the config, the data and the work folder of a training."""
+    require(config, cfg, "model", "train_dataloader", "optim_wrapper", "train_cfg")
+    check_data(cfg, ("train_dataloader", "val_dataloader"))
+    check_before_runner(cfg, ("train_dataloader", "val_dataloader"))
+    writable_folder("--work-dir", cfg.work_dir)
 
 
 def _prepare_processes(cfg: Config, launcher: str) -> None:

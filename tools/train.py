@@ -45,6 +45,12 @@ def parse_args() -> argparse.Namespace:
         "(default: %(default)s)",
     )
     parser.add_argument(
+        "--minutes",
+        type=float,
+        help="train as many epochs as fit into so many minutes, validation included, instead of "
+        "train_cfg.max_epochs (at least one); the schedules end with the training",
+    )
+    parser.add_argument(
         "--seed", type=int, help="seed of the run (default: the one in the config, or 0)"
     )
     parser.add_argument("--data-root", help="another folder for all data, in the same layout")

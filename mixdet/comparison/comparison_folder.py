@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mixdet.engine.training_length import TrainingLength
 from mixdet.errors import MixDetError
 from mixdet.outputs import writable_folder, write_atomically
 
@@ -28,6 +29,7 @@ class Plan:
         cfg_options: `key=value` overrides of all configs.
         data_root: Folder to use instead of the data folder of each config, or None.
         command: The command line of the comparison, for the report.
+        minutes: Minutes that each run may take, or None if the configs say how long a run is.
     """
 
     configs: tuple[str, ...]
@@ -35,6 +37,7 @@ class Plan:
     cfg_options: tuple[str, ...] = ()
     data_root: str | None = None
     command: str = ""
+    minutes: float | None = None
 
     @property
     def rows(self) -> list[str]:
@@ -57,6 +60,8 @@ class RunRecord:
         seconds_per_iteration: Time of an iteration, data loading included: the median over the
             entries of the log.
         environment: Versions, hardware and threads.
+        minutes: What the run took: 'wall' is time, 'cpu' is processor time, of the process and its
+            workers. None if a part of the run was not recorded.
     """
 
     row: str
@@ -67,6 +72,7 @@ class RunRecord:
     losses: list[list[float]]
     seconds_per_iteration: float
     environment: dict[str, Any]
+    minutes: dict[str, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -82,6 +88,12 @@ class RowRecord:
         latency_of: Hardware that the latency was measured on.
         images_interval: Mean, lower bound and upper bound of the difference in mAP to the baseline,
             from a bootstrap over validation images. None for the baseline.
+        onnx_ms: As `latency_ms`, for the exported network on ONNX Runtime with one thread. None if
+            it was not measured.
+        onnx_of: Processor that `onnx_ms` was measured on, or why it was not measured.
+        measured_at: When the latencies were measured. Rows with the same time were measured in
+            turns.
+        train_objects: Number of objects of each class in the training data, or None if unknown.
     """
 
     params: int
@@ -90,6 +102,10 @@ class RowRecord:
     latency_ms: tuple[float, float, float]
     latency_of: str
     images_interval: tuple[float, float, float] | None = None
+    onnx_ms: tuple[float, float, float] | None = None
+    onnx_of: str = ""
+    measured_at: str = ""
+    train_objects: dict[str, int] | None = None
 
 
 @dataclass
@@ -100,13 +116,15 @@ class Comparison:
         folder: The folder.
         plan: Configs and seeds.
         runs: Results of the finished runs.
-        rows: Measurements by name of the row. Empty until the rows are measured.
+        rows: Measurements by name of the row. A row is measured after its last run.
+        lengths: How long the runs of a row are, by its name, if the plan states minutes.
     """
 
     folder: Path
     plan: Plan
     runs: list[RunRecord] = field(default_factory=list)
     rows: dict[str, RowRecord] = field(default_factory=dict)
+    lengths: dict[str, TrainingLength] = field(default_factory=dict)
 
     @classmethod
     def read(cls, folder: Path) -> Comparison:
@@ -121,8 +139,10 @@ class Comparison:
                 f"{folder}: no comparison here ({file.name} is missing): give the folder of a "
                 "comparison"
             )
-        plan = Plan(**{key: _as_tuple(value) for key, value in _read_json(file).items()})
-        comparison = cls(folder, plan)
+        content = _read_json(file)
+        lengths = content.pop("lengths", {})
+        comparison = cls(folder, Plan(**{key: _as_tuple(content[key]) for key in content}))
+        comparison.lengths = {row: TrainingLength(**lengths[row]) for row in lengths}
         runs_file, rows_file = folder / "runs.jsonl", folder / "rows.json"
         if runs_file.is_file():
             comparison.runs = [RunRecord(**entry) for entry in _read_json(runs_file, lines=True)]
@@ -137,9 +157,12 @@ class Comparison:
         """Write the plan, the runs and the rows."""
         order = {row: index for index, row in enumerate(self.plan.rows)}
         self.runs.sort(key=lambda run: (order[run.row], run.seed))
-        rows = {row: asdict(record) for row, record in self.rows.items()}
+        rows = {row: asdict(self.rows[row]) for row in sorted(self.rows, key=order.get)}
+        plan = asdict(self.plan)
+        if self.lengths:
+            plan["lengths"] = {row: length.as_dict() for row, length in self.lengths.items()}
         for name, text in (
-            ("comparison.json", json.dumps(asdict(self.plan), indent=1) + "\n"),
+            ("comparison.json", json.dumps(plan, indent=1) + "\n"),
             ("runs.jsonl", "".join(json.dumps(asdict(run)) + "\n" for run in self.runs)),
             ("rows.json", json.dumps(rows, indent=1) + "\n"),
         ):
@@ -148,6 +171,10 @@ class Comparison:
     def run_folder(self, row: str, seed: int) -> Path:
         """Return the work folder of a run."""
         return self.folder / "runs" / row / f"seed_{seed}"
+
+    def is_finished(self, row: str) -> bool:
+        """Return whether all runs of a row are finished."""
+        return self.runs_of(row).keys() >= set(self.plan.seeds)
 
     def runs_of(self, row: str) -> dict[int, RunRecord]:
         """Return the finished runs of a row by seed."""

@@ -6,10 +6,12 @@ Each row of the report is one config.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 from string import Template
 
+from mixdet.comparison.class_scores import class_notes, class_table
 from mixdet.comparison.comparison_folder import Comparison
 from mixdet.comparison.report_figures import (
     draw_differences,
@@ -19,7 +21,7 @@ from mixdet.comparison.report_figures import (
     draw_score_over_cost,
     row_letter,
 )
-from mixdet.comparison.report_markdown import TABLE_HEADER, table_cells
+from mixdet.comparison.report_markdown import table_of_rows
 from mixdet.comparison.row_summary import RowSummary, report_notes, summarize_rows
 from mixdet.evaluation import ScoredData
 from mixdet.visual.boxes import data_url
@@ -30,7 +32,9 @@ SCORE_THR = 0.3
 IMAGE_SIDE = 320
 
 
-def report_as_html(comparison: Comparison, title: str, images: dict[str, list[str]]) -> str:
+def report_as_html(
+    comparison: Comparison, title: str, images: dict[str, list[str]], left_out: str = ""
+) -> str:
     """Return the HTML of the page.
 
     Args:
@@ -38,26 +42,87 @@ def report_as_html(comparison: Comparison, title: str, images: dict[str, list[st
         title: Title and heading of the page.
         images: For each row, JPEG images as data URLs. All rows have the same images in the same
             order. If the dict is empty, the page shows no images.
+        left_out: A sentence that says which images the page leaves out, and why.
     """
     rows = summarize_rows(comparison)
+    header, cells = table_of_rows(rows)
+    letters = [_colored_letter(index) for index in range(len(rows))]
+    tables = html_table(header, cells, letters) + html_list(report_notes(comparison, rows))
+    if classes := class_table(comparison, rows):
+        notes = class_notes(comparison, rows)
+        tables += "<h2>Classes</h2>" + html_table(*classes) + html_list(notes)
+    legend = (f"{letter} {escape(row.name)}" for letter, row in zip(letters, rows, strict=True))
+    return fill_page(
+        title,
+        tables,
+        comparison.plan.command,
+        f"{', '.join(legend)}. Error bars: standard deviation over seeds.",
+        _figures(comparison, rows),
+        images,
+        left_out,
+    )
+
+
+def fill_page(
+    title: str,
+    tables: str,
+    command: str,
+    legend: str,
+    figures: Sequence[tuple[str, str]],
+    images: dict[str, list[str]] | None = None,
+    left_out: str = "",
+) -> str:
+    """Return the HTML of a page.
+
+    Args:
+        title: Title and heading.
+        tables: HTML of the tables and their notes.
+        command: The command line that made the results.
+        legend: HTML that explains the figures.
+        figures: Caption and SVG element of each figure.
+        images: As for `report_as_html`.
+        left_out: As for `report_as_html`.
+    """
     template = Template(Path(__file__).with_name("report_page.html").read_text(encoding="utf-8"))
     return template.substitute(
         title=escape(title),
-        header="".join(f"<th>{escape(name)}</th>" for name in TABLE_HEADER),
-        rows="".join(_table_row(index, row) for index, row in enumerate(rows)),
-        legend=", ".join(
-            f"{_colored_letter(index)} {escape(row.name)}" for index, row in enumerate(rows)
-        ),
-        notes="".join(f"<li>{escape(note)}</li>" for note in report_notes(comparison, rows)),
-        command=escape(comparison.plan.command),
+        tables=tables,
+        command=escape(command),
+        legend=legend,
         figures="".join(
             f"<figure><figcaption>{escape(caption)}</figcaption>{svg}</figure>"
-            for caption, svg in _figures(comparison, rows)
+            for caption, svg in figures
         ),
+        left_out=escape(left_out),
         # A "</script>" in a string would end the page's script element.
-        images=json.dumps(images).replace("</", "<\\/"),
+        images=json.dumps(images or {}).replace("</", "<\\/"),
         score_thr=SCORE_THR,
     )
+
+
+def html_table(
+    header: Sequence[str], rows: Sequence[Sequence[str]], letters: Sequence[str] | None = None
+) -> str:
+    """Return a table in a box that scrolls.
+
+    Args:
+        header: The titles of the columns.
+        rows: The cells of each row.
+        letters: HTML that is put before the first cell of each row, or None.
+    """
+    head = "".join(f"<th>{escape(title)}</th>" for title in header)
+    body = ""
+    for index, (name, *values) in enumerate(rows):
+        letter = f"{letters[index]} " if letters else ""
+        cells = "".join(f"<td>{escape(value)}</td>" for value in values)
+        body += f"<tr><th>{letter}{escape(name)}</th>{cells}</tr>"
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return f'<div class="scroll" tabindex="0">{table}</div>'
+
+
+def html_list(notes: Sequence[str]) -> str:
+    """Return notes as a list."""
+    return f"<ul>{''.join(f'<li>{escape(note)}</li>' for note in notes)}</ul>"
 
 
 def draw_report_images(
@@ -105,12 +170,6 @@ def _figures(comparison: Comparison, rows: list[RowSummary]) -> list[tuple[str, 
         ("mAP by epoch: mean and range over seeds", draw_learning_curves(comparison, rows)),
         ("Training loss: mean and range over seeds", draw_losses(comparison, rows)),
     ]
-
-
-def _table_row(index: int, row: RowSummary) -> str:
-    name, *values = table_cells(row)
-    cells = "".join(f"<td>{escape(value)}</td>" for value in values)
-    return f"<tr><th>{_colored_letter(index)} {escape(name)}</th>{cells}</tr>"
 
 
 def _colored_letter(index: int) -> str:

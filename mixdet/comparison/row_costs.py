@@ -1,15 +1,19 @@
 """Measurements of a comparison that are taken once per row (config), not once per seed.
 
-They are the parameters, the multiply-adds, the latency, and a confidence interval of the difference
-in mAP to the baseline. The interval is computed by a bootstrap over validation images.
+They are the parameters, the multiply-adds, the latencies on PyTorch and on ONNX Runtime, and the
+number of objects in the training data. They need the checkpoint of a run, and are taken as soon as
+all runs of a row are finished. `keep_matches` keeps the detections of a run as soon as it is
+finished. So a report can be written without checkpoints.
 """
 
 from __future__ import annotations
 
+import datetime
+import itertools
 import json
-import os
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,86 +21,206 @@ import torch
 
 from mixdet.analysis.complexity import count_complexity
 from mixdet.comparison.comparison_folder import Comparison, RowRecord
+from mixdet.comparison.image_matches import ImageAP, MatchFile, match_images
 from mixdet.comparison.run_record import describe_environment
-from mixdet.comparison.score_intervals import ImageAP, Interval, bootstrap_images
+from mixdet.comparison.score_intervals import bootstrap_images
+from mixdet.config.read import load_config
+from mixdet.data_check.used_data import training_objects
+from mixdet.deploy import export
+from mixdet.deploy.labeled_images import LabeledImages, load_labeled_images
+from mixdet.errors import MixDetError, one_line
 from mixdet.evaluation import ScoredData
+from mixdet.evaluation.coco_scores import sorted_ids
 from mixdet.images import as_rgb
 from mixdet.inference import Detector
+from mixdet.inference.manifest import MANIFEST
+from mixdet.machine import processor
 
 WARMUP_ROUNDS, TIMED_ROUNDS = 2, 30
+LATENCY_IMAGES = 8
+DETECTIONS = "val_detections.json"
 
 
-def measure_rows(
-    comparison: Comparison, images: Sequence[str | os.PathLike], scored: ScoredData
-) -> None:
-    """Measure every row of a comparison, and write the measurements to `rows.json`.
+def measure_rows(comparison: Comparison) -> None:
+    """Measure the finished rows that are not measured yet, and write `rows.json`.
+
+    The latencies of all finished rows that still have a checkpoint are measured in turns, those of
+    the measured rows again.
 
     Args:
-        comparison: A comparison in which each row has a finished run. Its `rows` are changed in
-            place.
-        images: Images that the latency is measured with.
-        scored: The annotations, classes and images of the validation set.
+        comparison: The comparison. Its `rows` are changed in place.
+
+    Raises:
+        MixDetError: The validation images are missing, or rows have no checkpoint. The other rows
+            are measured before.
     """
     plan = comparison.plan
-    # Reading a config also imports the modules that its checkpoint needs.
-    complexities = [count_complexity(config, plan.cfg_options) for config in plan.configs]
-    checkpoints = [_last_checkpoint(comparison, row) for row in plan.rows]
-    latencies = _measure_latencies(checkpoints, images)
-    environment = describe_environment()
-    hardware = f"{environment['device']}, batch 1"
-    if not torch.cuda.is_available():
-        hardware += f", {environment['threads']} threads"
-    intervals = _intervals_over_images(comparison, scored)
-    for row, complexity, latency in zip(plan.rows, complexities, latencies, strict=True):
+    finished = [row for row in plan.rows if comparison.is_finished(row)]
+    checkpoints = {row: _checkpoint(comparison, row) for row in finished}
+    rows = [row for row in finished if checkpoints[row] is not None]
+    if not comparison.rows.keys() >= {*rows}:
+        _measure_rows(comparison, {row: checkpoints[row] for row in rows})
+    lost = [row for row in finished if row not in comparison.rows]
+    if lost:
+        raise MixDetError(
+            f"{comparison.folder / 'runs'} has no checkpoint of {', '.join(lost)} to measure it "
+            "with: train one of its runs again, without its line in runs.jsonl"
+        )
+
+
+def _measure_rows(comparison: Comparison, checkpoints: dict[str, Path]) -> None:
+    """Measure rows by their checkpoints, and write `rows.json`."""
+    plan, rows = comparison.plan, [*checkpoints]
+    exports = {row: _export(checkpoints[row]) for row in rows}
+    networks = {("torch", row): _torch_detector(checkpoints[row]) for row in rows}
+    networks |= {
+        ("onnx", row): Detector(folder, runtime="onnx", threads=1)
+        for row, folder in exports.items()
+        if isinstance(folder, Path)
+    }
+    latencies = _time_in_turns(networks, _latency_images(comparison))
+    hardware = _hardware()
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    for row in rows:
+        config = plan.configs[plan.rows.index(row)]
+        complexity = count_complexity(config, plan.cfg_options)
+        cfg = load_config(config, plan.cfg_options, data_root=plan.data_root)
+        on_onnx = isinstance(exports[row], Path)
         comparison.rows[row] = RowRecord(
             params=complexity.params,
             madds=complexity.madds,
             input_hw=complexity.input_hw,
-            latency_ms=latency,
+            latency_ms=latencies["torch", row],
             latency_of=hardware,
-            images_interval=tuple(intervals[row]) if row in intervals else None,
+            onnx_ms=latencies.get(("onnx", row)),
+            onnx_of=processor() if on_onnx else exports[row],
+            measured_at=now,
+            train_objects=training_objects(cfg),
         )
     comparison.write()
 
 
-def _last_checkpoint(comparison: Comparison, row: str) -> Path:
-    """Return the last checkpoint of a row's run with the first seed."""
-    folder = comparison.run_folder(row, min(comparison.runs_of(row)))
-    return folder / Path((folder / "last_checkpoint").read_text().strip()).name
+def keep_matches(comparison: Comparison, *renewed: str | int) -> None:
+    """Write the matches of the finished runs' detections to `matches.npz`.
+
+    Runs that the file has already are kept. A run without `val_detections.json` is left out.
+
+    Args:
+        comparison: The comparison.
+        renewed: Row and seed of a run that replaces the one that the file may have, or nothing.
+
+    Raises:
+        MixDetError: The validation set or `matches.npz` cannot be read.
+    """
+    matches = MatchFile.read(comparison.folder)
+    matches.runs.pop(renewed, None)
+    files = {}
+    for run in comparison.runs:
+        file = comparison.run_folder(run.row, run.seed) / DETECTIONS
+        if (run.row, run.seed) not in matches.runs and file.is_file():
+            files[run.row, run.seed] = file
+    if not files:
+        return
+    scored = validation_data(comparison)
+    ids = sorted_ids(scored.category_ids)
+    matches.classes = [str(scored.annotations.cats[number].get("name")) for number in ids]
+    for key, file in files.items():
+        matches.runs[key] = match_images(
+            scored.annotations, json.loads(file.read_text()), scored.image_ids, scored.category_ids
+        )
+    matches.write(comparison.folder)
 
 
-def _measure_latencies(
-    checkpoints: Sequence[Path], images: Sequence[str | os.PathLike]
-) -> list[tuple[float, float, float]]:
-    """Time the detectors in turns. Return each detector's quartiles of milliseconds per image."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    detectors = [Detector(path, device=device) for path in checkpoints]
-    arrays = [as_rgb(path) for path in images]
-    times: list[list[float]] = [[] for _ in detectors]
+def measure_intervals(comparison: Comparison) -> None:
+    """Write the interval over images of each measured row, from `matches.npz`, to `rows.json`.
+
+    The intervals stay as they are if the file lacks a run.
+    """
+    plan, matches = comparison.plan, MatchFile.read(comparison.folder)
+    rows = [row for row in plan.rows if comparison.runs_of(row)]
+    runs = {row: [(row, seed) for seed in comparison.runs_of(row)] for row in rows}
+    if plan.rows[0] not in rows or not matches.runs.keys() >= {*itertools.chain(*runs.values())}:
+        return
+    scorers = {row: [ImageAP(matches.runs[key]) for key in runs[row]] for row in rows}
+    images = len(matches.runs[runs[rows[0]][0]][0].objects)
+    intervals = bootstrap_images(scorers, images)
+    updated = {
+        row: replace(record, images_interval=tuple(intervals[row]))
+        for row, record in comparison.rows.items()
+        if row in intervals
+    }
+    if any(comparison.rows[row] != updated[row] for row in updated):
+        comparison.rows |= updated
+        comparison.write()
+
+
+def validation_data(comparison: Comparison) -> ScoredData:
+    """Return the annotations, the classes and the images of the validation set."""
+    images = _validation_images(comparison)
+    return ScoredData(images.annotations, images.category_ids, images.image_ids)
+
+
+def _validation_images(comparison: Comparison) -> LabeledImages:
+    plan = comparison.plan
+    cfg = load_config(plan.configs[0], plan.cfg_options, data_root=plan.data_root)
+    return load_labeled_images(cfg, "val_dataloader")
+
+
+def _checkpoint(comparison: Comparison, row: str) -> Path | None:
+    """Return the last checkpoint of a run of a row, or None if all runs have lost theirs."""
+    for seed in sorted(comparison.runs_of(row)):
+        folder = comparison.run_folder(row, seed)
+        name = folder / "last_checkpoint"
+        if name.is_file():
+            checkpoint = folder / Path(name.read_text().strip()).name
+            if checkpoint.is_file():
+                return checkpoint
+    return None
+
+
+def _torch_detector(checkpoint: Path) -> Detector:
+    return Detector(checkpoint, device="cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _export(checkpoint: Path) -> Path | str:
+    """Export a checkpoint for ONNX Runtime; return the folder, or why it cannot be exported."""
+    folder = checkpoint.parent / "onnx"
+    if not (folder / MANIFEST).is_file():
+        try:
+            export(None, checkpoint, folder, targets=("onnx",), kinds=("raw",), check=False)
+        except MixDetError as error:
+            return str(error)
+        except Exception as error:  # torch's exporter can raise any error for a network of a user
+            return one_line(error)
+    return folder
+
+
+def _hardware() -> str:
+    environment = describe_environment()
+    hardware = f"{environment['device']}, batch 1"
+    if torch.cuda.is_available():
+        return hardware
+    threads = environment["threads"]
+    return f"{hardware}, {threads} {'thread' if threads == 1 else 'threads'}"
+
+
+def _time_in_turns(
+    networks: dict[tuple[str, str], Detector], images: Sequence[np.ndarray]
+) -> dict[tuple[str, str], tuple[float, float, float]]:
+    """Time detectors in turns. Return each detector's quartiles of milliseconds per image."""
+    times: dict[tuple[str, str], list[float]] = {key: [] for key in networks}
     for index in range(-WARMUP_ROUNDS, TIMED_ROUNDS):
-        image = arrays[index % len(arrays)]
-        for detector, milliseconds in zip(detectors, times, strict=True):
+        image = images[index % len(images)]
+        for key, detector in networks.items():
             start = time.perf_counter()
             detector(image)  # The results are NumPy arrays, so the GPU has finished.
             if index >= 0:
-                milliseconds.append(1000 * (time.perf_counter() - start))
-    return [tuple(np.percentile(milliseconds, (25, 50, 75)).tolist()) for milliseconds in times]
+                times[key].append(1000 * (time.perf_counter() - start))
+    return {
+        key: tuple(np.percentile(milliseconds, (25, 50, 75)).tolist())
+        for key, milliseconds in times.items()
+    }
 
 
-def _intervals_over_images(comparison: Comparison, scored: ScoredData) -> dict[str, Interval]:
-    scorers = {}
-    for row in comparison.plan.rows:
-        files = [
-            comparison.run_folder(row, seed) / "val_detections.json"
-            for seed in comparison.runs_of(row)
-        ]
-        scorers[row] = [
-            ImageAP(
-                scored.annotations,
-                json.loads(file.read_text()),
-                scored.image_ids,
-                scored.category_ids,
-            )
-            for file in files
-        ]
-    return bootstrap_images(scorers, len(scored.image_ids))
+def _latency_images(comparison: Comparison) -> list[np.ndarray]:
+    return [as_rgb(path) for path in _validation_images(comparison).files[:LATENCY_IMAGES]]

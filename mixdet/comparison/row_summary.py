@@ -7,7 +7,9 @@ import statistics
 from dataclasses import dataclass
 
 from mixdet.comparison.comparison_folder import Comparison, RowRecord
+from mixdet.comparison.image_matches import MatchFile
 from mixdet.comparison.score_intervals import MIN_BOOTSTRAP_SEEDS, Interval, paired_interval
+from mixdet.engine.training_length import TOO_SHORT, TrainingLength
 from mixdet.image_size import width_x_height
 
 SIZE_METRICS = {
@@ -53,6 +55,7 @@ class RowSummary:
         name: Name of the config.
         seeds: Number of finished runs.
         score: mAP.
+        score_50: mAP50.
         by_size: mAP of small, medium and large objects.
         difference: Difference in mAP to the baseline, paired by seed, with its interval over seeds.
             None for the baseline, or if the rows have no seed in common.
@@ -60,16 +63,22 @@ class RowSummary:
             baseline, or if this interval was not measured.
         cost: Parameters, multiply-adds and latency, or None if they were not measured.
         seconds_per_iteration: Time of a training iteration, the median over seeds.
+        length: Length of the runs, if it was chosen by minutes.
+        minutes: Mean over the runs of what they took, in minutes of the length's clock. None if a
+            run has no record of it, or no length was chosen.
     """
 
     name: str
     seeds: int
     score: Spread
+    score_50: Spread
     by_size: dict[str, Spread]
     difference: Interval | None
     over_images: Interval | None
     cost: RowRecord | None
     seconds_per_iteration: float
+    length: TrainingLength | None = None
+    minutes: float | None = None
 
 
 def summarize_rows(comparison: Comparison) -> list[RowSummary]:
@@ -92,10 +101,15 @@ def _summarize_row(
         difference = paired_interval(scores, baseline_scores)
     cost = comparison.rows.get(row)
     over_images = cost and cost.images_interval
+    length, minutes = comparison.lengths.get(row), None
+    if length and all(run.minutes for run in runs.values()):
+        clock = length.clock.lower()
+        minutes = statistics.mean(run.minutes[clock] for run in runs.values())
     return RowSummary(
         name=row,
         seeds=len(runs),
         score=Spread.from_scores(scores),
+        score_50=Spread.from_scores(comparison.scores(row, "coco/bbox_mAP_50")),
         by_size={
             size: Spread.from_scores(comparison.scores(row, metric))
             for size, metric in SIZE_METRICS.items()
@@ -104,6 +118,8 @@ def _summarize_row(
         over_images=Interval(*(100 * value for value in over_images)) if over_images else None,
         cost=cost,
         seconds_per_iteration=statistics.median(run.seconds_per_iteration for run in runs.values()),
+        length=length,
+        minutes=minutes,
     )
 
 
@@ -119,9 +135,15 @@ def describe_difference(interval: Interval | None) -> str:
 
 def report_notes(comparison: Comparison, rows: list[RowSummary]) -> list[str]:
     """Return the notes below the table: what the columns mean, and the hardware of the runs."""
+    return [*_statistics_notes(comparison, rows), *setting_notes(comparison, rows)]
+
+
+def setting_notes(comparison: Comparison, rows: list[RowSummary]) -> list[str]:
+    """Return the notes on length, costs and hardware of the runs, and on what is left out."""
     return [
-        *_statistics_notes(comparison, rows),
+        *_length_notes(comparison, rows),
         *_cost_notes(rows),
+        *_left_out(comparison, rows),
         *(f"Hardware: {line}." for line in _environments(comparison)),
     ]
 
@@ -177,12 +199,59 @@ def _cost_notes(rows: list[RowSummary]) -> list[str]:
         image = f"an image of {next(iter(sizes.values()))}"
     else:
         image = "an image of " + ", ".join(f"{size} ({name})" for name, size in sizes.items())
-    return [
+    in_turns = len({cost.measured_at for cost in costs}) == 1
+    turns = (
+        "All rows were measured in turns" if in_turns else "Not all rows were measured in turns,"
+    )
+    notes = [
         f"MAdds: multiply-adds of the network for {image}, half of what is often called FLOPs.",
-        "Inference: median time for one image, post-processing included. All rows were measured "
-        f"in turns on {costs[0].latency_of}.",
-        "Training: median time of an iteration, data loading included.",
+        "Inference: median time for one image that is in memory: resizing, network and "
+        f"post-processing. {turns}, on {costs[0].latency_of}.",
     ]
+    if on_onnx := [cost for cost in costs if cost.onnx_ms]:
+        notes.append(
+            "ONNX Runtime: the same with the exported network (--kind raw), on one thread of "
+            f"{on_onnx[0].onnx_of}."
+        )
+    return [*notes, "Training: median time of an iteration, data loading included."]
+
+
+def _length_notes(comparison: Comparison, rows: list[RowSummary]) -> list[str]:
+    lengths = [row.length for row in rows if row.length]
+    if not lengths:
+        return []
+    kind = "CPU minutes" if lengths[0].clock == "CPU" else "minutes"
+    notes = [
+        f"Length: every run has {comparison.plan.minutes:g} {kind}, validation included. Before "
+        "the first run, the cost of an iteration and of a validation was measured for each row, "
+        f"and as many {lengths[0].unit} were chosen as fit. Minutes: what the runs took, the mean "
+        "over the seeds."
+    ]
+    for row in rows:
+        if row.length and not row.length.fits:
+            notes.append(f"{row.name}: {TOO_SHORT}.")
+    return notes
+
+
+def _left_out(comparison: Comparison, rows: list[RowSummary]) -> list[str]:
+    """Return what the report leaves out, and why."""
+    left_out = []
+    unmeasured = [row.name for row in rows if not row.cost]
+    if unmeasured:
+        left_out.append(f"costs and latencies of {', '.join(unmeasured)} (not measured yet)")
+    reasons = {row.cost.onnx_of or "it was not measured" for row in rows if _lacks_onnx(row)}
+    if reasons:
+        names = ", ".join(row.name for row in rows if _lacks_onnx(row))
+        left_out.append(f"the latency on ONNX Runtime of {names} ({'; '.join(sorted(reasons))})")
+    if len(rows) > 1 and not any(row.over_images for row in rows):
+        left_out.append(f"intervals over images ({MatchFile.NAME} lacks runs)")
+    if not MatchFile.read(comparison.folder).runs:
+        left_out.append(f"AP of each class ({MatchFile.NAME} is missing)")
+    return [f"Left out: {'; '.join(left_out)}."] if left_out else []
+
+
+def _lacks_onnx(row: RowSummary) -> bool:
+    return row.cost is not None and row.cost.onnx_ms is None
 
 
 def _environments(comparison: Comparison) -> list[str]:

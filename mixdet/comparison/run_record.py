@@ -17,6 +17,8 @@ from mixdet.comparison.comparison_folder import RunRecord
 from mixdet.errors import MixDetError
 from mixdet.machine import cores, processor
 
+SCALARS = "*/vis_data/scalars.json"  # mmengine's logs in a work folder
+USAGE_FILE = "usage.jsonl"  # `run_worker` adds a line for each process
 PACKAGES = ("torch", "torchvision", "mmengine", "mmdet", "pycocotools", "numpy")
 
 
@@ -33,7 +35,7 @@ def read_run(
         seed: See `RunRecord`.
         fingerprint: See `RunRecord`.
         folder: Work folder of the run.
-        environment: See `RunRecord`.
+        environment: See `RunRecord`. The number of threads is that of the run, if it is known.
 
     Raises:
         MixDetError: The logs contain no validation with COCO metrics.
@@ -51,6 +53,9 @@ def read_run(
             f"{folder}: the log has no validation with COCO metrics: check val_evaluator and "
             "train_cfg of the config"
         )
+    usage = _usage(folder)
+    if usage:
+        environment = environment | {"threads": usage["threads"]}
     return RunRecord(
         row=row,
         seed=seed,
@@ -60,6 +65,7 @@ def read_run(
         losses=[[step, losses[step]] for step in sorted(losses)],
         seconds_per_iteration=statistics.median(times.values()) if times else 0.0,
         environment=environment,
+        minutes={name: usage[name] for name in ("wall", "cpu")} if usage else None,
     )
 
 
@@ -80,9 +86,24 @@ def describe_environment(threads: int | None = None) -> dict[str, Any]:
     }
 
 
+def _usage(folder: Path) -> dict[str, Any] | None:
+    """Return the minutes and the threads of a run, over all processes that worked on it.
+
+    Return None if a process did not write its line, for example because it was killed, or was
+    started by `tools/train.py`.
+    """
+    file = folder / USAGE_FILE
+    lines = file.read_text().splitlines() if file.is_file() else []
+    if len(lines) < len([*folder.glob(SCALARS)]):  # each process writes a log of its own
+        return None
+    parts = [json.loads(line) for line in lines]
+    total = {name: round(sum(part[name] for part in parts), 3) for name in ("wall", "cpu")}
+    return total | {"threads": parts[-1]["threads"]} if parts else None
+
+
 def _log_entries(folder: Path) -> Iterator[dict[str, Any]]:
     """Yield the entries of all logs of a work folder, the oldest first."""
-    for path in sorted(folder.glob("*/vis_data/scalars.json")):
+    for path in sorted(folder.glob(SCALARS)):
         for line in path.read_text().splitlines():
             try:
                 yield json.loads(line)

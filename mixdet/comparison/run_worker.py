@@ -1,20 +1,51 @@
 """Do one training run in its own process: `python -m mixdet.comparison.run_worker ARGUMENTS`.
 
-ARGUMENTS are the arguments of `mixdet.launch.train` as a JSON object.
+ARGUMENTS is a JSON object: the arguments of `mixdet.launch.train`, and the time (seconds since the
+epoch) at which the process was started. The worker adds a line to `usage.jsonl` in the work folder:
+the minutes and the threads that it used. If the object has the key `length_file`, the worker only
+measures the config, and writes the length of its runs to that file.
 """
 
 from __future__ import annotations
 
+import gc
 import json
+import os
 import sys
+import time
+from pathlib import Path
 
+import torch
+
+from mixdet.comparison.run_record import USAGE_FILE
+from mixdet.engine.training_length import TrainingLength
 from mixdet.errors import run_tool
-from mixdet.launch import train
+from mixdet.launch import choose_length, train
+from mixdet.outputs import write_atomically
 
 
 def main() -> None:
-    """Train with the JSON arguments of the command line."""
-    train(**json.loads(sys.argv[1]))
+    """Train, or measure, with the JSON arguments of the command line."""
+    arguments = json.loads(sys.argv[1])
+    started_at = arguments.pop("started_at")
+    if (file := arguments.pop("length_file", None)) is not None:
+        length = choose_length(**arguments, started=time.process_time())
+        write_atomically(file, json.dumps(length.as_dict()).encode())
+        return
+    if (length := arguments.pop("length", None)) is not None:
+        length = TrainingLength(**length)
+    try:
+        train(**arguments, length=length)
+    finally:
+        gc.collect()  # ends the workers: the processor time of a process counts after its end
+        times = os.times()
+        usage = {
+            "wall": (time.time() - started_at) / 60,
+            "cpu": sum(times[:4]) / 60,  # of this process, and of its workers
+            "threads": torch.get_num_threads(),
+        }
+        with Path(arguments["work_dir"], USAGE_FILE).open("a") as lines:
+            print(json.dumps(usage), file=lines)
 
 
 if __name__ == "__main__":

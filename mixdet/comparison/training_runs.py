@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import signal
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -18,11 +18,17 @@ from mmdet.registry import DATASETS
 from mmengine.config import Config
 
 from mixdet.comparison.comparison_folder import Comparison, Plan, check_unique_names
+from mixdet.comparison.row_costs import keep_matches, measure_rows
+from mixdet.comparison.run_processes import (
+    choose_lengths,
+    run_environment,
+    run_threads,
+    start_worker,
+)
 from mixdet.comparison.run_record import describe_environment, read_run
 from mixdet.config.data_paths import check_data, with_annotations
 from mixdet.config.read import load_config
 from mixdet.errors import MixDetError
-from mixdet.machine import cores
 
 
 def train_all(plan: Plan, folder: Path, processes: int = 0) -> Comparison:
@@ -49,7 +55,7 @@ def train_all(plan: Plan, folder: Path, processes: int = 0) -> Comparison:
     check_unique_names(plan.configs)
     configs = {Path(path).stem: _read_config(plan, path) for path in plan.configs}
     _check_same_validation(plan, configs)
-    fingerprints = {row: _fingerprint(cfg) for row, cfg in configs.items()}
+    fingerprints = {row: _fingerprint(cfg, plan.minutes) for row, cfg in configs.items()}
     comparison = _open_comparison(plan, folder, fingerprints)
     queue = [
         (row, seed)
@@ -60,8 +66,13 @@ def train_all(plan: Plan, folder: Path, processes: int = 0) -> Comparison:
     with comparison.locked() as lock:
         comparison.write()
         _make_data(configs, queue)
-        workers = processes or max(1, torch.cuda.device_count())
-        failed_logs = _Pool(comparison, fingerprints, queue, workers, lock).run()
+        # Not fewer when few runs are left, so that all runs have the same number of threads
+        slots = min(
+            processes or max(1, torch.cuda.device_count()), len(plan.rows) * len(plan.seeds)
+        )
+        if plan.minutes is not None and queue:
+            choose_lengths(comparison, configs, slots, lock)
+        failed_logs = _Pool(comparison, fingerprints, queue, slots, lock).run()
     if failed_logs:
         logs = ", ".join(map(str, failed_logs))
         raise MixDetError(f"{len(failed_logs)} of the runs failed: see {logs}")
@@ -76,25 +87,32 @@ class _Pool:
         comparison: Comparison,
         fingerprints: dict[str, str],
         queue: Sequence[tuple[str, int]],
-        workers: int,
+        slots: int,
         lock: int,
     ) -> None:
         self.comparison, self.fingerprints = comparison, fingerprints
-        self.queue, self.lock = list(queue), lock
-        self.free_slots = list(range(min(workers, max(1, len(queue)))))
-        self.threads = max(1, cores() // len(self.free_slots))
+        self.queue, self.slots, self.lock = list(queue), slots, lock
+        self.free_slots = list(range(slots))
         self.active: dict[tuple[str, int], tuple[subprocess.Popen, int, float]] = {}
         self.minutes: list[float] = []
         self.failed_logs: list[Path] = []
+        self.row_ended = False
 
     def run(self) -> list[Path]:
-        """Run the whole queue; return the logs of the runs that failed."""
+        """Run the whole queue; return the logs of the runs that failed.
+
+        A row is measured as soon as its last run is finished. Latencies need a quiet machine, so
+        the next runs start only after the active ones have ended and the row is measured.
+        """
         total = len(self.comparison.plan.rows) * len(self.comparison.plan.seeds)
         done = total - len(self.queue)
-        print(f"{done} of {total} runs are done; training {len(self.free_slots)} at a time")
+        print(f"{done} of {total} runs are done; training {self.slots} at a time", flush=True)
+        self._measure()  # rows that an interrupted comparison has not measured
         try:
             while self.queue or self.active:
-                while self.queue and self.free_slots:
+                if not self.active and self.row_ended:
+                    self._measure()
+                while self.queue and self.free_slots and not self.row_ended:
                     self._start(*self.queue.pop(0))
                 time.sleep(0.2)
                 for key, (process, *_) in list(self.active.items()):
@@ -107,12 +125,19 @@ class _Pool:
             for process, *_ in self.active.values():
                 process.wait()
             raise
+        self._measure()
         return self.failed_logs
+
+    def _measure(self) -> None:
+        """Measure the finished rows."""
+        self.row_ended = False
+        with _warned("the rows are not measured"):
+            measure_rows(self.comparison)
 
     def _start(self, row: str, seed: int) -> None:
         plan, slot = self.comparison.plan, self.free_slots.pop()
         folder = self.comparison.run_folder(row, seed)
-        folder.mkdir(parents=True, exist_ok=True)
+        length = self.comparison.lengths.get(row)
         arguments = {
             "config": plan.configs[plan.rows.index(row)],
             "work_dir": str(folder),
@@ -120,20 +145,10 @@ class _Pool:
             "resume": "auto",
             "data_root": plan.data_root,
             "cfg_options": plan.cfg_options,
+            "length": length and length.as_dict(),
         }
-        environment = os.environ | {"OMP_NUM_THREADS": str(self.threads)}
-        if torch.cuda.is_available():
-            environment["CUDA_VISIBLE_DEVICES"] = _visible_device(slot)
-        with (folder / "output.txt").open("ab") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", f"{__package__}.run_worker", json.dumps(arguments)],
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=environment,
-                pass_fds=(self.lock,),
-                # A Ctrl-C in the terminal then reaches only this process, which forwards it once.
-                start_new_session=True,
-            )
+        environment = run_environment(self.slots, slot)
+        process = start_worker(arguments, folder / "output.txt", environment, self.lock)
         self.active[row, seed] = process, slot, time.monotonic()
 
     def _finish(self, row: str, seed: int) -> None:
@@ -146,20 +161,31 @@ class _Pool:
             self.failed_logs.append(log)
             print(f"{row} seed {seed} failed (exit code {process.returncode}): see {log}")
             return
-        environment = describe_environment(self.threads)
+        environment = describe_environment(run_threads(self.slots))
         record = read_run(row, seed, self.fingerprints[row], folder, environment)
         self.comparison.runs.append(record)
-        self.comparison.rows = {}  # the old measurements lack this run
+        self.comparison.rows.pop(row, None)  # the old measurements lack this run
         self.comparison.write()
+        with _warned("its detections are not kept"):
+            keep_matches(self.comparison, row, seed)
+        self.row_ended |= self.comparison.is_finished(row)
         self.minutes.append(minutes)
         runs_left = len(self.queue) + len(self.active)
-        slots = len(self.active) + len(self.free_slots)
-        minutes_left = runs_left * statistics.mean(self.minutes) / slots
+        minutes_left = runs_left * statistics.mean(self.minutes) / self.slots
         print(
             f"{row} seed {seed}: {100 * record.metrics['coco/bbox_mAP']:.1f} mAP in "
             f"{minutes:.1f} minutes; {runs_left} runs left, about {minutes_left:.0f} minutes",
             flush=True,
         )
+
+
+@contextmanager
+def _warned(text: str) -> Iterator[None]:
+    """Print a `MixDetError` as a warning, so that the other runs go on."""
+    try:
+        yield
+    except MixDetError as error:
+        print(f"warning: {text}: {error}", file=sys.stderr)
 
 
 def _read_config(plan: Plan, path: str) -> Config:
@@ -195,8 +221,10 @@ def _scored_on(cfg: Config, plan: Plan, row: str) -> tuple[str, str]:
     return ann_file, f"the classes {', '.join(classes)}"
 
 
-def _fingerprint(cfg: Config) -> str:
+def _fingerprint(cfg: Config, minutes: float | None) -> str:
     content = {key: value for key, value in cfg.to_dict().items() if key != "work_dir"}
+    if minutes is not None:
+        content["minutes"] = minutes
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
 
 
@@ -212,9 +240,9 @@ def _open_comparison(plan: Plan, folder: Path, fingerprints: dict[str, str]) -> 
     for run in stored.runs:
         if run.fingerprint != fingerprints.get(run.row, run.fingerprint):
             raise MixDetError(
-                f"{folder} holds runs of another version of {run.row} (the config or --cfg-options "
-                "have changed): choose another --out, or delete the runs of this config and their "
-                "lines in runs.jsonl"
+                f"{folder} holds runs of another version of {run.row} (the config, --cfg-options "
+                "or --minutes have changed): choose another --out, or delete the runs of this "
+                "config and their lines in runs.jsonl"
             )
     missing = sorted({run.row for run in stored.runs} - set(plan.rows))
     if missing:
@@ -222,7 +250,9 @@ def _open_comparison(plan: Plan, folder: Path, fingerprints: dict[str, str]) -> 
             f"{folder} holds runs of {', '.join(missing)}: give these configs too, or choose "
             "another --out"
         )
-    return Comparison(folder, plan, stored.runs, stored.rows)
+    same_minutes = plan.minutes == stored.plan.minutes
+    lengths = {row: stored.lengths[row] for row in stored.lengths if row in plan.rows}
+    return Comparison(folder, plan, stored.runs, stored.rows, lengths if same_minutes else {})
 
 
 def _make_data(configs: dict[str, Config], queue: Sequence[tuple[str, int]]) -> None:
@@ -235,10 +265,3 @@ def _make_data(configs: dict[str, Config], queue: Sequence[tuple[str, int]]) -> 
         if makes_its_data and dataset.data_root not in data_roots:
             data_roots.add(dataset.data_root)
             DATASETS.build(dataset)
-
-
-def _visible_device(slot: int) -> str:
-    """Return the GPU for the run in a slot. There is one slot per simultaneous run."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    devices = visible.split(",") if visible else [str(i) for i in range(torch.cuda.device_count())]
-    return devices[slot % len(devices)]

@@ -120,6 +120,12 @@ def read_used_data(cfg: Config, loaders: tuple[str, ...]) -> list[UsedData]:
     return all_used
 
 
+def training_objects(cfg: Config) -> dict[str, int] | None:
+    """Return the number of objects of each class that a training uses, or None if it is unknown."""
+    (used, *_) = read_used_data(cfg, ("train_dataloader",)) or [None]
+    return None if used is None or used.error else used.objects
+
+
 @pause_garbage_collection()
 def _read(used: UsedData, plain_cfg: dict) -> UsedData:
     try:

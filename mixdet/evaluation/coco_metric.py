@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import math
@@ -42,8 +43,8 @@ class CocoDetectionMetric(BaseMetric):
             some data sets write the file when they are loaded.
         results_file: File for the detections in COCO's results format, with boxes as
             (x, y, width, height) in pixels of the original image. None writes no file.
-        classwise: Also return `coco/AP/<class>` for every class (see `class_metric_names`). The
-            attribute `scores` always contains these values.
+        classwise: Also return `coco/AP/<class>` and `coco/AP50/<class>` for every class (see
+            `class_metric_names`). The attribute `scores` always contains these values.
         backend: 'pycocotools', or 'faster_coco_eval' (an extra package), which gives the same
             results in less time.
         backend_args: Arguments of mmengine's file backend, for `ann_file`.
@@ -85,7 +86,8 @@ class CocoDetectionMetric(BaseMetric):
     def names(self) -> list[str]:
         """The names of the metrics, without the prefix."""
         classes = (self.dataset_meta or {}).get("classes", ()) if self.classwise else ()
-        return [*STATS, *class_metric_names(classes).values()]
+        per_class = (class_metric_names(classes, metric).values() for metric in ("AP", "AP50"))
+        return [*STATS, *itertools.chain(*per_class)]
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
         """Store the detections of a batch.
@@ -140,11 +142,13 @@ class CocoDetectionMetric(BaseMetric):
                 "nothing to score, and every metric is -1"
             )
         self.scores = self.scored.score(detections, self.backend)
-        names = class_metric_names(self.dataset_meta["classes"])
-        per_class = {
-            names[name]: ap for name, ap in self.scores.per_class.items() if not math.isnan(ap)
-        }
-        return self.scores.stats | (per_class if self.classwise else {})
+        metrics = dict(self.scores.stats)
+        if self.classwise:
+            by_class = {"AP": self.scores.per_class, "AP50": self.scores.per_class_50}
+            for metric, values in by_class.items():
+                names = class_metric_names(self.dataset_meta["classes"], metric)
+                metrics |= {names[name]: ap for name, ap in values.items() if not math.isnan(ap)}
+        return metrics
 
     @staticmethod
     def _warn(text: str) -> None:

@@ -39,10 +39,12 @@ class BoxScores:
         stats: The 12 COCO metrics by their names in `STATS`. A metric is -1 if there is no object
             for it.
         per_class: AP over IoU 0.50 to 0.95 by class name, or NaN for a class without objects.
+        per_class_50: AP at IoU 0.50 by class name, or NaN for a class without objects.
     """
 
     stats: dict[str, float]
     per_class: dict[str, float]
+    per_class_50: dict[str, float]
 
     def table(self) -> str:
         """Return a table in percent for a terminal: the averages, then every class."""
@@ -52,18 +54,21 @@ class BoxScores:
             "".join(f"{head:>8}" for head in heads),
             "".join(_percent(value, 8) for value in values),
             "",
-            "AP by class",
+            "AP and AP50 by class",
         ]
         width = max((len(name) for name in self.per_class), default=0)
-        cells = [f"{name:<{width}}{_percent(ap, 7)}" for name, ap in self.per_class.items()]
-        columns = max(1, 100 // (width + 10))
+        cells = [
+            f"{name:<{width}}{_percent(ap, 7)}{_percent(self.per_class_50[name], 7)}"
+            for name, ap in self.per_class.items()
+        ]
+        columns = max(1, 100 // (width + 17))
         rows = math.ceil(len(cells) / columns)
         lines += ["   ".join(cells[row::rows]) for row in range(rows)]
         return "\n".join(lines)
 
 
-def class_metric_names(classes: Iterable[str]) -> dict[str, str]:
-    """Return the name of each class's AP, such as `AP/cat`, by the name of the class.
+def class_metric_names(classes: Iterable[str], metric: str = "AP") -> dict[str, str]:
+    """Return the name of each class's metric, such as `AP/cat`, by the name of the class.
 
     MLflow accepts letters, digits, spaces, `_`, `-`, `.` and `/` in the name of a metric. In the
     name of a class, `/` and all characters that MLflow refuses are replaced by `_`.
@@ -72,9 +77,9 @@ def class_metric_names(classes: Iterable[str]) -> dict[str, str]:
     for name in classes:
         known = re.sub(r"[^\w\-. ]", "_", str(name))
         known = known if known.strip(". ") else "_"  # MLflow refuses paths such as AP/..
-        while f"AP/{known}" in names.values():
+        while f"{metric}/{known}" in names.values():
             known += "_"
-        names[name] = f"AP/{known}"
+        names[name] = f"{metric}/{known}"
     return names
 
 
@@ -167,15 +172,18 @@ def score_boxes(
         evaluation.summarize()
     # The dimensions are (IoU, recall, class, object size, limit of boxes). Undefined values are -1.
     precision = evaluation.eval["precision"]
-    per_class = {}
-    for column, category in enumerate(categories):
-        values = precision[:, :, column, 0, -1]
-        values = values[values > -1]
-        name = truth.cats[category]["name"]
-        per_class[name] = float(values.mean()) if values.size else math.nan
+    names = [truth.cats[category]["name"] for category in categories]
     return BoxScores(
-        dict(zip(STATS, map(float, evaluation.stats[: len(STATS)]), strict=True)), per_class
+        dict(zip(STATS, map(float, evaluation.stats[: len(STATS)]), strict=True)),
+        {name: _mean(precision[:, :, column, 0, -1]) for column, name in enumerate(names)},
+        {name: _mean(precision[0, :, column, 0, -1]) for column, name in enumerate(names)},
     )
+
+
+def _mean(precision: np.ndarray) -> float:
+    """Return the mean of the defined precisions, or NaN if none is defined."""
+    defined = precision[precision > -1]
+    return float(defined.mean()) if defined.size else math.nan
 
 
 def make_evaluator(

@@ -19,7 +19,10 @@ from PIL import Image
 from mixdet.comparison import Comparison, Plan, train_all, write_report
 from mixdet.comparison.report_markdown import report_as_markdown
 from mixdet.comparison.row_summary import describe_difference, summarize_rows
+from mixdet.comparison.run_processes import run_environment
 from mixdet.errors import MixDetError
+from mixdet.evaluation import load_coco, score_boxes
+from mixdet.machine import cores
 from tests.config.test_types import class_config
 from tests.conftest import ROOT
 from tests.tiny import CLASSES, IMAGES, write_config, write_images
@@ -56,9 +59,35 @@ def compared(tmp_path_factory):
         ),
     ]
     plan = Plan(tuple(map(str, configs)), (0, 1), command="python tools/compare.py ...")
-    comparison = train_all(plan, root / "out", processes=2)
+    train_all(plan, root / "out", processes=2)
+    shutil.copytree(root / "out", root / "trained", ignore=shutil.ignore_patterns("runs"))
+    comparison = Comparison.read(root / "out")
     write_report(comparison, images=2)
     return plan, comparison
+
+
+def without(comparison, folder, *left_out):
+    """Copy a comparison, without its configs and without the files of some names."""
+    shutil.copytree(comparison.folder, folder, ignore=shutil.ignore_patterns(*left_out))
+    file = folder / "comparison.json"
+    content = json.loads(file.read_text())
+    content["configs"] = [f"/nowhere/{Path(config).name}" for config in content["configs"]]
+    file.write_text(json.dumps(content))
+    return Comparison.read(folder)
+
+
+def expected_threads(processes):
+    return int(os.environ.get("OMP_NUM_THREADS") or max(1, cores() // processes))
+
+
+def test_the_threads_that_the_user_set_are_kept(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    assert run_environment(2)["OMP_NUM_THREADS"] == "7"
+    for unset in (lambda: monkeypatch.setenv("OMP_NUM_THREADS", ""), monkeypatch.undo):
+        unset()
+        expected = str(expected_threads(2))
+        assert run_environment(2)["OMP_NUM_THREADS"] == expected
+        assert run_environment(10_000)["OMP_NUM_THREADS"] in ("1", expected)
 
 
 def test_every_run_is_recorded_with_the_scores_of_its_evaluation(compared):
@@ -74,7 +103,9 @@ def test_every_run_is_recorded_with_the_scores_of_its_evaluation(compared):
         assert log[last:].split()[1] == f"{run.metrics['coco/bbox_mAP']:.4f}"
         assert [epoch for epoch, _ in run.curve] == [1, 2]
         assert run.losses[-1][0] == 8
-        assert run.environment["threads"] >= 1
+        assert run.environment["threads"] == expected_threads(processes=2)
+        assert run.minutes["cpu"] > 0
+        assert 0 < run.minutes["wall"] < 10
     assert len({run.losses[0][1] for run in read.runs}) > 1
 
 
@@ -127,7 +158,7 @@ def test_another_seed_is_added_without_training_the_others_again(compared, tmp_p
     extended = train_all(more, folder)
     assert "4 of 6 runs are done" in capsys.readouterr().out
     assert len(extended.runs) == 6
-    assert not extended.rows  # the report will measure the rows again, with the third seed
+    assert extended.rows.keys() == {*plan.rows}  # measured again, with the third seed
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
@@ -200,7 +231,110 @@ def test_the_report_has_every_row_and_can_be_written_without_the_runs(compared, 
         assert write_report(Comparison.read(tmp_path / "out")) == text
     page = (tmp_path / "out" / "report.html").read_text()
     assert "const images = {}" in page
+    assert "Images are left out" in page
     assert "data:image/jpeg" in (comparison.folder / "report.html").read_text()
+
+
+def test_all_that_a_report_needs_is_kept_when_the_rows_end(compared, tmp_path):
+    """The files that `train_all` wrote are enough, without configs, data and checkpoints."""
+    _, comparison = compared
+    folder = comparison.folder.parent / "trained"
+    ended = without(Comparison.read(folder), tmp_path / "out")
+    assert sorted(path.name for path in ended.folder.iterdir()) == [
+        ".lock",
+        "comparison.json",
+        "matches.npz",
+        "rows.json",
+        "runs.jsonl",
+    ]
+    text = write_report(ended, images=0)
+    assert text == (comparison.folder / "report.md").read_text()
+    page = (ended.folder / "report.html").read_text()
+    assert "Images are left out (--images 0)." in page
+    assert "data:image" not in page.replace("data:,", "")
+
+
+def test_a_report_without_the_data_says_so(compared, tmp_path):
+    _, comparison = compared
+    copy = without(comparison, tmp_path / "out", "*.pth")
+    with pytest.warns(UserWarning, match=r"the report is incomplete: /nowhere/.*no such config"):
+        text = write_report(copy)
+    assert text == (comparison.folder / "report.md").read_text()
+    assert "Images are left out: /nowhere/" in (copy.folder / "report.html").read_text()
+
+
+def test_a_report_says_which_numbers_it_leaves_out(compared, tmp_path):
+    _, comparison = compared
+    copy = without(comparison, tmp_path / "out", "runs", "rows.json", "matches.npz")
+    text = write_report(copy, images=0)
+    left_out = next(line for line in text.splitlines() if line.startswith("- Left out:"))
+    assert f"costs and latencies of {', '.join(copy.plan.rows)}" in left_out
+    assert "intervals over images" in left_out
+    assert "AP of each class" in left_out
+    assert "AP / AP50" not in text
+
+
+def test_the_report_has_ap_and_ap50_of_each_class(compared):
+    plan, comparison = compared
+    text = (comparison.folder / "report.md").read_text()
+    annotations = comparison.folder.parent / "data/annotations"
+    truth = load_coco(annotations / "instances_val2017.json")
+    scored = dict(category_ids=[1, 2], image_ids=range(1, IMAGES + 1))
+    train = json.loads((annotations / "instances_train2017.json").read_text())["annotations"]
+    for number, name in enumerate(CLASSES, 1):
+        line = next(line for line in text.splitlines() if line.startswith(f"| {name} "))
+        _, objects, *cells = (cell.strip() for cell in line.strip("|").split("|"))
+        assert int(objects) == sum(box["category_id"] == number for box in train)
+        for row, cell in zip(plan.rows, cells, strict=True):
+            files = [comparison.run_folder(row, seed) / "val_detections.json" for seed in (0, 1)]
+            scores = [score_boxes(truth, json.loads(file.read_text()), **scored) for file in files]
+            ap = statistics.mean(score.per_class[name] for score in scores)
+            ap50 = statistics.mean(score.per_class_50[name] for score in scores)
+            assert cell == f"{100 * ap:.1f} / {100 * ap50:.1f}"
+
+
+def test_the_latency_on_onnx_runtime_is_measured(compared):
+    pytest.importorskip("onnxruntime")
+    plan, comparison = compared
+    text = (comparison.folder / "report.md").read_text()
+    assert "ONNX Runtime (ms)" in text
+    assert "on one thread" in text
+    for row in plan.rows:
+        low, median, high = comparison.rows[row].onnx_ms
+        assert 0 < low <= median <= high
+    without_onnx = {
+        row: dataclasses.replace(record, onnx_ms=None, onnx_of="onnxruntime not installed")
+        for row, record in comparison.rows.items()
+    }
+    text = report_as_markdown(dataclasses.replace(comparison, rows=without_onnx))
+    assert "ONNX Runtime (ms)" not in text
+    words = f"the latency on ONNX Runtime of {', '.join(plan.rows)} (onnxruntime not installed)"
+    assert words in text
+
+
+@pytest.mark.heavy
+def test_runs_in_minutes_are_measured_once_and_have_the_same_length(tmp_path, capsys):
+    data = write_images(tmp_path / "data")
+    configs = [str(write_config(tmp_path / name, data)) for name in ("a", "b")]
+    folder = tmp_path / "out"
+    plan = Plan((configs[0],), (0,), minutes=0.3)
+    first = train_all(plan, folder)
+    ((row, length),) = first.lengths.items()
+    assert length.minutes == 0.3
+    assert first.runs[0].curve[-1][0] == length.count > 2
+    assert len(first.runs[0].curve) <= 5
+    assert f"{row}: measured" in capsys.readouterr().out
+    text = write_report(first, images=0)
+    assert f"| {length.count} epochs |" in text
+    assert "every run has 0.3" in text
+
+    more = train_all(dataclasses.replace(plan, configs=tuple(configs)), folder)
+    assert more.lengths[row] == length
+    assert f"{row}: measured" not in capsys.readouterr().out
+    for run in more.runs:
+        assert run.curve[-1][0] == more.lengths[run.row].count
+    with pytest.raises(MixDetError, match="--minutes have changed"):
+        train_all(dataclasses.replace(more.plan, minutes=0.4), folder)
 
 
 def test_rows_with_the_keys_of_older_comparisons_are_read(compared, tmp_path):
@@ -239,7 +373,7 @@ def test_the_score_of_a_missing_object_size_is_a_dash(compared):
         for run in comparison.runs
     ]
     text = report_as_markdown(dataclasses.replace(comparison, runs=runs))
-    assert text.splitlines()[2].split("|")[5].strip() == "-"
+    assert text.splitlines()[2].split("|")[6].strip() == "-"
 
 
 @pytest.mark.heavy

@@ -11,6 +11,7 @@ from mixdet.comparison.comparison_folder import RowRecord, RunRecord
 from mixdet.comparison.report_page import report_as_html
 from tests.browser import CHROMIUM, Browser
 
+PARTS = ("", "_50", "_s", "_m", "_l")
 PIXEL = "data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7"
 
 
@@ -22,7 +23,7 @@ def page(tmp_path) -> str:
             row=row,
             seed=seed,
             fingerprint="",
-            metrics={f"coco/bbox_mAP{part}": 0.3 + 0.01 * seed for part in ("", "_s", "_m", "_l")},
+            metrics={f"coco/bbox_mAP{part}": 0.3 + 0.01 * seed for part in PARTS},
             curve=[[1, 0.1], [2, 0.3]],
             losses=[[50, 3.0], [100, 2.0]],
             seconds_per_iteration=0.5,

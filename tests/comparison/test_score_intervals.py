@@ -12,7 +12,9 @@ from pycocotools.cocoeval import COCOeval
 from scipy import stats
 
 from mixdet.comparison import Interval, paired_interval
-from mixdet.comparison.score_intervals import ImageAP, bootstrap_images
+from mixdet.comparison.image_matches import ImageAP, MatchFile, match_images
+from mixdet.comparison.score_intervals import bootstrap_images
+from mixdet.errors import MixDetError
 from mixdet.evaluation import score_boxes
 
 IMAGES = (3, 4, 8, 15, 16, 23)
@@ -138,7 +140,7 @@ def test_weighted_map_equals_pycocotools_on_repeated_images(weights, seed):
     generator = np.random.default_rng(seed)
     truth = make_truth(generator)
     detections = make_detections(truth, generator)
-    score = ImageAP(truth, detections, IMAGES)(np.array(weights))
+    score = ImageAP(match_images(truth, detections, IMAGES))(np.array(weights))
     assert score == pytest.approx(pycocotools_ap(truth, detections, weights), abs=1e-12)
 
 
@@ -148,11 +150,13 @@ def test_only_the_chosen_classes_and_images_count():
     truth = make_truth(generator)
     detections = make_detections(truth, generator)
     images, category = IMAGES[1:4], [truth.getCatIds()[-1]]
-    score = ImageAP(truth, detections, images, category)(np.ones(3, int))
+    score = ImageAP(match_images(truth, detections, images, category))(np.ones(3, int))
     assert score == pytest.approx(
         score_boxes(truth, detections, category, images).stats["bbox_mAP"], abs=1e-12
     )
-    assert score != pytest.approx(ImageAP(truth, detections, IMAGES)(np.ones(6, int)), abs=0.01)
+    assert score != pytest.approx(
+        ImageAP(match_images(truth, detections, IMAGES))(np.ones(6, int)), abs=0.01
+    )
 
 
 def test_the_weights_follow_the_callers_order_of_the_images():
@@ -160,13 +164,15 @@ def test_the_weights_follow_the_callers_order_of_the_images():
     truth = make_truth(generator)
     detections = make_detections(truth, generator)
     weights = np.array([2, 0, 1, 3, 0, 1])
-    forward = ImageAP(truth, detections, IMAGES)(weights)
-    assert ImageAP(truth, detections, IMAGES[::-1])(weights[::-1]) == pytest.approx(forward)
+    forward = ImageAP(match_images(truth, detections, IMAGES))(weights)
+    assert ImageAP(match_images(truth, detections, IMAGES[::-1]))(weights[::-1]) == pytest.approx(
+        forward
+    )
 
 
 def test_map_is_0_without_detections_and_minus_1_without_objects():
     truth = make_truth(np.random.default_rng(0))
-    score = ImageAP(truth, [], IMAGES)
+    score = ImageAP(match_images(truth, [], IMAGES))
     assert score(np.ones(6, int)) == 0
     assert score(np.array([0, 0, 0, 0, 0, 1])) == -1
 
@@ -179,9 +185,44 @@ def test_the_bootstrap_finds_a_clear_difference_but_none_between_equal_rows():
         for a in truth.dataset["annotations"]
     ]
     poor = make_detections(truth, generator)
-    good, bad = (ImageAP(truth, detections, IMAGES) for detections in (perfect, poor))
+    good, bad = (ImageAP(match_images(truth, boxes, IMAGES)) for boxes in (perfect, poor))
     intervals = bootstrap_images({"a": [bad], "b": [good, good], "c": [bad]}, len(IMAGES), draws=40)
     assert intervals.keys() == {"b", "c"}
     assert intervals["b"].separable
     assert intervals["b"].mean > 0
     assert intervals["c"] == (0, 0, 0)
+
+
+def test_the_match_file_gives_the_scores_of_pycocotools(tmp_path):
+    """AP and AP50 of each class, and the weighted mAP, from the file alone."""
+    generator = np.random.default_rng(7)
+    truth = make_truth(generator)
+    runs = {("a", seed): make_detections(truth, generator) for seed in (0, 1)}
+    file = MatchFile(["1", "2", "3", "4"])
+    file.runs = {run: match_images(truth, boxes, IMAGES) for run, boxes in runs.items()}
+    file.runs["b b/c", 12] = match_images(truth, [], IMAGES)
+    file.write(tmp_path)
+    read = MatchFile.read(tmp_path)
+    assert read.runs.keys() == file.runs.keys()
+    weights = np.array([2, 0, 1, 3, 0, 1])
+    for run, boxes in runs.items():
+        assert ImageAP(read.runs[run])(weights) == ImageAP(match_images(truth, boxes, IMAGES))(
+            weights
+        )
+    scores = [score_boxes(truth, boxes, image_ids=IMAGES) for boxes in runs.values()]
+    assert read.class_scores("a", (0, 1, 2)) == {
+        name: (
+            pytest.approx(np.mean([score.per_class[name] for score in scores]), abs=1e-12),
+            pytest.approx(np.mean([score.per_class_50[name] for score in scores]), abs=1e-12),
+        )
+        for name in "123"  # no object has the class 4
+    }
+    assert read.class_scores("b b/c", [12]) == dict.fromkeys("123", (0, 0))
+    assert read.class_scores("unknown", [0]) == {}
+
+
+def test_a_damaged_match_file_is_refused(tmp_path):
+    assert MatchFile.read(tmp_path).runs == {}
+    (tmp_path / MatchFile.NAME).write_bytes(b"PK nothing")
+    with pytest.raises(MixDetError, match=r"matches.npz: cannot be read"):
+        MatchFile.read(tmp_path)

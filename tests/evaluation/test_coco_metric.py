@@ -101,6 +101,8 @@ def test_the_scores_equal_those_of_pycocotools(coco_sample, tmp_path):
     defined = [ap for ap in metric.scores.per_class.values() if not math.isnan(ap)]
     assert len(metric.scores.per_class) == 80
     assert np.mean(defined) == pytest.approx(numbers["coco/bbox_mAP"], abs=1e-12)
+    defined = [ap for ap in metric.scores.per_class_50.values() if not math.isnan(ap)]
+    assert np.mean(defined) == pytest.approx(numbers["coco/bbox_mAP_50"], abs=1e-12)
 
 
 def test_boxes_and_scores_are_written_unrounded(ann_file, tmp_path):
@@ -150,8 +152,11 @@ def test_perfect_predictions_score_1_and_no_predictions_score_0(ann_file):
     metric, numbers = evaluate(ann_file, samples, CLASSES, classwise=True)
     assert numbers["coco/bbox_mAP"] == pytest.approx(1)
     assert numbers["coco/bbox_mAP_l"] == -1  # there is no large object
-    assert numbers["coco/AP/dog"] == pytest.approx(1)
-    assert "coco/AP/emu" not in numbers
+    assert numbers["coco/AP/dog"] == numbers["coco/AP50/dog"] == pytest.approx(1)
+    assert {f"coco/{name}" for name in metric.names} - numbers.keys() == {
+        "coco/AP/emu",
+        "coco/AP50/emu",
+    }
     assert math.isnan(metric.scores.per_class["emu"])
 
     for sample in samples:
@@ -204,7 +209,7 @@ def test_the_table_shows_percent_and_every_class(ann_file):
         "large": "-",
         "AR_100": "100.0",
     }
-    assert classes.split() == ["cat", "100.0", "dog", "100.0", "emu", "-"]
+    assert classes.split() == ["cat", "100.0", "100.0", "dog", "100.0", "100.0", "emu", "-", "-"]
 
 
 class TestFasterCocoEval:

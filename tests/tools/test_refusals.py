@@ -20,6 +20,8 @@ pytestmark = pytest.mark.usefixtures("quick")
     [
         (["--seed", "-1"], "--seed -1"),
         (["--seed", 2**32], f"--seed {2**32}"),
+        (["--minutes", "-3"], "--minutes -3: give a number above 0"),
+        (["--minutes", "1", "--cfg-options", "train_cfg.val_interval=2"], "leave --minutes or"),
         (["--cfg-options", "randomness.seed=-1"], "--seed -1"),
         (["--cfg-options", "train_dataloader.batch_size=0"], "got batch_size=0"),
         (["--cfg-options", "val_dataloader.batch_size=few"], "got batch_size=few"),
@@ -92,6 +94,20 @@ def test_a_comparison_in_a_folder_that_cannot_be_made_is_refused(refusal, tmp_pa
     blocks = ("--blocks", 2) if name == "ablate" else ()
     config = "configs/table1_digits/ssdlite_mobilenet_v2_3x3_digits.py"
     assert "--out" in refusal(name, config, *blocks, "--out", tmp_path / "file")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["a.py", "--minutes", "0"], "--minutes 0: give a number above 0"),
+        (["a.py", "--join", "b"], "leave the configs and --report out"),
+        (["--join", "b"], "two or more different comparisons"),
+        (["--join", "b", "c"], "b: no comparison here"),
+    ],
+)
+def test_wrong_options_of_a_comparison_are_refused(refusal, tmp_path, arguments, words):
+    assert words in refusal("compare", *arguments, "--out", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_config_without_the_needed_keys_is_refused(refusal, trained, tmp_path):

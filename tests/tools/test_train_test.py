@@ -186,7 +186,7 @@ def test_ids_that_are_text_give_the_same_scores(tool, images_copy, trained, tmp_
     file.write_text(json.dumps(content))
     code, after, err = tool(*arguments, "--out", tmp_path / "b.json", "--cfg-options", backend)
     assert code == 0, err
-    table = re.compile(r"mAP +mAP50.*?AP by class.*?bright[^\n]*", re.DOTALL)
+    table = re.compile(r"mAP +mAP50.*?AP and AP50 by class.*?bright[^\n]*", re.DOTALL)
     assert table.search(after)[0] == table.search(before)[0]
     assert {entry["image_id"][0] for entry in json.loads((tmp_path / "b.json").read_text())} <= {
         *"01"

@@ -5,12 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 from mmdet.registry import HOOKS
+from mmengine.config import Config
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from mmengine.runner.base_loop import BaseLoop
 
+from mixdet.data_check.used_data import training_objects
 from mixdet.evaluation import CocoDetectionMetric
+from mixdet.evaluation.weak_classes import find_weak_classes, weak_class_note
 from mixdet.visual.contact_sheet import write_contact_sheet_from_results
 
 
@@ -18,13 +21,14 @@ from mixdet.visual.contact_sheet import write_contact_sheet_from_results
 class ReportHook(Hook):
     """Report the results after training and after a test.
 
-    The hook logs the table of scores and the paths of the checkpoints. It also adds files to the
-    work folder. `val_detections.json` contains the detections of the last validation, and
-    `test_detections.json` the detections of a test. If the metric has a `results_file`, the
-    detections are written to that file instead. The contact sheets `val_sheet.jpg` and
-    `test_sheet.jpg` show detections and true boxes. Scores and detections come from the loop's
-    `CocoDetectionMetric`. Without this metric, the hook logs only the checkpoints. If the images
-    have no true boxes, the hook logs only the path of the detections, and draws no sheet.
+    The hook logs the table of scores, a warning for each class that the detector does not find, and
+    the paths of the checkpoints. It also adds files to the work folder. `val_detections.json`
+    contains the detections of the last validation, and `test_detections.json` the detections of a
+    test. If the metric has a `results_file`, the detections are written to that file instead. The
+    contact sheets `val_sheet.jpg` and `test_sheet.jpg` show detections and true boxes. Scores and
+    detections come from the loop's `CocoDetectionMetric`. Without this metric, the hook logs only
+    the checkpoints. If the images have no true boxes, the hook logs only the path of the
+    detections, and draws no sheet.
 
     Args:
         sheet: Whether to draw a contact sheet. If this is a path, the sheet is written there.
@@ -74,6 +78,8 @@ class ReportHook(Hook):
             return
         if metric.scored.has_objects:
             runner.logger.info(f"{title}\n{metric.scores.table()}")
+            for note in _weak_class_notes(runner.cfg, metric):
+                runner.logger.warning(note)
         runner.logger.info(f"detections: {metric.results_file}")
         image_folder = getattr(loop.dataloader.dataset, "data_prefix", {}).get("img")
         if self.sheet and image_folder is not None and metric.scored.has_objects:
@@ -81,6 +87,15 @@ class ReportHook(Hook):
             path = Path(self.sheet) if isinstance(self.sheet, str) else default
             write_contact_sheet_from_results(metric.scored, image_folder, metric.results_file, path)
             runner.logger.info(f"true and predicted boxes: {path}")
+
+
+def _weak_class_notes(cfg: Config, metric: CocoDetectionMetric) -> list[str]:
+    """Return a sentence about each class that the detector does not find."""
+    weak = list(find_weak_classes(metric.scores.per_class_50))
+    if not weak:
+        return []
+    objects = training_objects(cfg)  # reads the training annotations again, so only if needed
+    return [weak_class_note(name, objects) for name in weak]
 
 
 def _metric(loop: BaseLoop) -> CocoDetectionMetric | None:

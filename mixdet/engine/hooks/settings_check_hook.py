@@ -17,6 +17,7 @@ from mmengine.optim.scheduler.param_scheduler import ReduceOnPlateauParamSchedul
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from mmengine.structures import InstanceData
 
+from mixdet.engine.schedules import schedule_configs
 from mixdet.errors import MixDetError
 from mixdet.evaluation import CocoDetectionMetric
 
@@ -61,7 +62,7 @@ class SettingsCheckHook(Hook):
 
 def _check_schedules(runner: Runner) -> None:
     loop = type(runner.train_loop).__name__
-    for where, schedule in _schedule_configs(runner.cfg.get("param_scheduler")):
+    for where, schedule in schedule_configs(runner.cfg.get("param_scheduler")):
         kind = schedule["type"]
         kind = PARAM_SCHEDULERS.get(kind) if isinstance(kind, str) else kind
         if not schedule.get("by_epoch", True) or issubclass(kind, ReduceOnPlateauParamScheduler):
@@ -76,15 +77,6 @@ def _check_schedules(runner: Runner) -> None:
             f"{where}: {kind.__name__} counts epochs, but {loop} has none, so it {problem}: set "
             "by_epoch=False, and give begin, end and milestones in iterations"
         )
-
-
-def _schedule_configs(config: object, where: str = "param_scheduler") -> Iterator[tuple[str, dict]]:
-    """Yield the key and the config of each schedule. Schedules may be grouped by optimizer."""
-    if isinstance(config, dict) and "type" in config:
-        yield where, config
-    elif isinstance(config, (dict, list, tuple)):
-        for key, item in config.items() if isinstance(config, dict) else enumerate(config):
-            yield from _schedule_configs(item, f"{where}.{key}")
 
 
 def _monitors(runner: Runner) -> Iterator[tuple[str, str]]:
