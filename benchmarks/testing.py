@@ -254,12 +254,12 @@ def mmdet_settings(cfg: Config) -> dict:
 
 
 def our_settings(cfg: Config, backend: str) -> dict:
-    """Return the runner's arguments for MixDet's side, without the contact sheet of detections.
+    """Return the runner's arguments for MixDet's side, without contact sheet and error analysis.
 
-    Drawing this image always takes the same time. In a short test, its share would be too large.
+    Drawing their images always takes the same time. In a short test, its share would be too large.
     """
     cfg.test_evaluator.backend = backend
-    cfg.default_hooks.report.sheet = False
+    cfg.default_hooks.report.sheet = cfg.default_hooks.report.errors = False
     return dict(
         test_dataloader=cfg.test_dataloader,
         test_evaluator=cfg.test_evaluator,
