@@ -73,8 +73,8 @@ def draw_kinds(errors: DetectorErrors) -> str:
             axes.barh(names, counts, 0.75, left, color=color, label=size)
             left += counts
         for row, total in enumerate(left):
-            axes.annotate(f"{int(total):,}", (total, row), (4, 0), textcoords="offset points",
-                          va="center", size=9)  # fmt: skip
+            text = {"textcoords": "offset points", "va": "center", "size": 9}
+            axes.annotate(f"{int(total):,}", (total, row), (4, 0), **text)
         axes.margins(x=0.12)
         axes.invert_yaxis()
         axes.grid(axis="y", visible=False)

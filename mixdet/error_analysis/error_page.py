@@ -64,13 +64,13 @@ def write_error_files(
         MixDetError: An image cannot be read, or a file cannot be written.
     """
     page = Path(page)
-    text = error_page(errors, title, image_files, images)
+    text = error_page_html(errors, title, image_files, images)
     write_atomically(page.with_suffix(".json"), f"{json.dumps(errors_as_dict(errors))}\n".encode())
     write_atomically(page, text.encode())
     return page
 
 
-def error_page(
+def error_page_html(
     errors: DetectorErrors,
     title: str,
     image_files: Mapping[Any, str | os.PathLike],

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from mixdet.error_analysis import analyze_errors, errors_as_dict, write_error_files
-from mixdet.error_analysis.error_page import error_page
+from mixdet.error_analysis.error_page import error_page_html
 from mixdet.errors import MixDetError
 from tests.browser import CHROMIUM, Browser
 from tests.error_analysis.conftest import detect
@@ -35,7 +35,7 @@ def files(tmp_path):
 
 
 def test_the_page_has_all_parts_and_refers_to_no_other_file(errors, files):
-    page = error_page(errors, "Errors <1>", files)
+    page = error_page_html(errors, "Errors <1>", files)
     addresses = re.findall(r"""(?:src|href|url)\s*[=(]\s*["']?([^"')\s>]+)""", page)
     assert [a for a in addresses if not a.startswith(("#", "data:"))] == []
     assert "<title>Errors &lt;1&gt;" in page
@@ -49,8 +49,8 @@ def test_the_page_has_all_parts_and_refers_to_no_other_file(errors, files):
 
 
 def test_the_number_of_images_is_limited_and_0_needs_no_files(errors, files):
-    assert error_page(errors, "", files, images=1).count("<img") == 1
-    page = error_page(errors, "", {}, images=0)
+    assert error_page_html(errors, "", files, images=1).count("<img") == 1
+    page = error_page_html(errors, "", {}, images=0)
     assert page.count("<img") == 0
     assert "Images with most errors" not in page
 

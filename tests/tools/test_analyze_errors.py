@@ -7,6 +7,7 @@ import shutil
 
 import pytest
 
+from mixdet.error_analysis import analyze_config, errors_as_dict
 from tests.tiny import CLASSES, write_config
 
 pytestmark = pytest.mark.usefixtures("quick")
@@ -32,6 +33,9 @@ def test_the_tool_and_the_report_of_a_test_agree(tool, tested, tmp_path):
     assert f"error analysis: {tmp_path / 'errors.html'}" in out
     ours = json.loads((tmp_path / "errors.json").read_text())
     assert ours == json.loads((work / "test_errors.json").read_text())
+    errors, image_files = analyze_config(str(config), detections)
+    assert errors_as_dict(errors) == ours
+    assert image_files[1].endswith("val2017/1.png")
     assert [one["name"] for one in ours["classes"]] == list(CLASSES)
     assert all(isinstance(one["ap"], float) for one in ours["classes"])
     assert (tmp_path / "errors.html").read_text().count("<img") == 3
