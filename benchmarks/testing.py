@@ -254,13 +254,13 @@ def mmdet_settings(cfg: Config) -> dict:
 
 
 def our_settings(cfg: Config, backend: str) -> dict:
-    """Return the runner's arguments for MixDet's side, without the contact sheet of detections.
+    """Return the runner's arguments for MixDet's side, without contact sheet and error analysis.
 
-    The time to draw the sheet does not depend on the number of images. In a short test, it would
+    The time to draw their images does not depend on the number of images. In a short test, it would
     be too large a share of the time.
     """
     cfg.test_evaluator.backend = backend
-    cfg.default_hooks.report.sheet = False
+    cfg.default_hooks.report.sheet = cfg.default_hooks.report.errors = False
     return dict(
         test_dataloader=cfg.test_dataloader,
         test_evaluator=cfg.test_evaluator,

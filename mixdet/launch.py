@@ -220,8 +220,10 @@ def evaluate(
     if out is not None:
         _set_results_file(cfg, str(writable_file("--out", out)))
     if sheet is not None:
-        report = {"type": "ReportHook", "sheet": str(writable_file("--sheet", sheet))}
-        cfg.default_hooks = {**(cfg.get("default_hooks") or {}), "report": report}
+        hooks = dict(cfg.get("default_hooks") or {})
+        report = {**(hooks.get("report") or {}), "type": "ReportHook"}
+        report["sheet"] = str(writable_file("--sheet", sheet))
+        cfg.default_hooks = {**hooks, "report": report}
     if trust_checkpoint:
         trust_checkpoints()
     with _explained_errors(config, cfg):

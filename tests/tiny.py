@@ -208,7 +208,7 @@ default_hooks = dict(
     checkpoint=dict(type='SafeCheckpointHook', interval=1, save_best='coco/bbox_mAP'),
     seed=dict(type='SeedIterationHook'),
     interrupt=dict(type='InterruptHook'),
-    report=dict(type='ReportHook', sheet=False))
+    report=dict(type='ReportHook', sheet=False, errors=False))
 custom_hooks = []
 randomness = dict(seed=0)
 env_cfg = dict(mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0))

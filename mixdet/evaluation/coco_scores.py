@@ -213,7 +213,7 @@ def make_evaluator(
         MixDetError: See `score_boxes`.
     """
     evaluator_class, coco_class = load_backend(backend)
-    _check_detections(truth, detections)
+    check_detections(truth, detections)
     images = sorted_ids(truth.imgs if image_ids is None else image_ids)
     categories = sorted_ids(truth.cats if category_ids is None else category_ids)
     image_numbers = {image_id: number for number, image_id in enumerate(images, 1)}
@@ -292,18 +292,31 @@ def _index(content: dict[str, Any], coco_class: type = COCO) -> Any:
     return coco
 
 
-def _check_detections(truth: COCO, detections: Sequence[dict[str, Any]]) -> None:
-    """Raise a `MixDetError` for a malformed, infinite or unknown detection.
+def check_detections(truth: COCO, detections: Sequence[dict[str, Any]]) -> None:
+    """Refuse a malformed, infinite or unknown detection.
 
     The evaluators would misread or ignore such a detection without an error.
+
+    Args:
+        truth: See `score_boxes`.
+        detections: See `score_boxes`.
+
+    Raises:
+        MixDetError: See `score_boxes`.
     """
     try:
-        numbers = np.array([(*box["bbox"], box["score"]) for box in detections], float)
-        finite = np.isfinite(numbers.reshape(-1, 5)).all(1)
+        numbers = np.array([(*box["bbox"], box["score"]) for box in detections])
+        numbers = numbers if numbers.size else np.zeros((0, 5))
+        if numbers.ndim != 2 or numbers.shape[1] != 5 or numbers.dtype.kind not in "iuf":
+            raise ValueError("a bbox or a score has other values")
+        finite = np.isfinite(numbers).all(1)
+        ids = {
+            key: {detection[key] for detection in detections} for key in ("image_id", "category_id")
+        }
     except (KeyError, TypeError, ValueError) as error:
         raise MixDetError(
-            f"detections: not in COCO's results format ({one_line(error)}): give every detection a "
-            "bbox of four numbers and a score"
+            f"detections: not in COCO's results format ({one_line(error)}): give every detection "
+            "an image_id, a category_id, a bbox of four numbers and a score"
         ) from error
     if not finite.all():
         first = detections[int(np.argmin(finite))]
@@ -313,9 +326,9 @@ def _check_detections(truth: COCO, detections: Sequence[dict[str, Any]]) -> None
             "computes NaN or infinity: check its weights, and the loss in the log of its training"
         )
     for key, known in (("image_id", truth.imgs), ("category_id", truth.cats)):
-        unknown = {detection[key] for detection in detections} - known.keys()
+        unknown = ids[key] - known.keys()
         if unknown:
             raise MixDetError(
-                f"detections have the {key} {sorted_ids(unknown)[0]!r}, which is not in the "
+                f"detections have the {key} {min(unknown, key=str)!r}, which is not in the "
                 "annotation file: give the annotation file that belongs to the detections"
             )

@@ -30,14 +30,20 @@ class ReportHook(Hook):
     the checkpoints. If the images have no true boxes, the hook logs only the path of the
     detections, and draws no sheet.
 
+    After a test, `test_errors.html` and `test_errors.json` contain the error analysis of
+    `mixdet.error_analysis`. After training, `tools/analyze_errors.py` makes it from
+    `val_detections.json`.
+
     Args:
         sheet: Whether to draw a contact sheet. If this is a path, the sheet is written there.
+        errors: Whether to analyze the errors of a test.
     """
 
     priority = "LOWEST"  # run after the checkpoint hook has written the last checkpoint
 
-    def __init__(self, sheet: bool | str = True) -> None:
+    def __init__(self, sheet: bool | str = True, errors: bool = True) -> None:
         self.sheet = sheet
+        self.errors = errors
 
     def before_val(self, runner: Runner) -> None:
         """Set the metric's results file."""
@@ -66,6 +72,7 @@ class ReportHook(Hook):
         """Report the test."""
         if is_main_process():
             self._report(runner, runner.test_loop, "test", "Test, in percent")
+            self._report_errors(runner, runner.test_loop)
 
     def _set_results_file(self, runner: Runner, loop: BaseLoop, mode: str) -> None:
         metric = _metric(loop)
@@ -81,12 +88,38 @@ class ReportHook(Hook):
             for note in _weak_class_notes(runner.cfg, metric):
                 runner.logger.warning(note)
         runner.logger.info(f"detections: {metric.results_file}")
-        image_folder = getattr(loop.dataloader.dataset, "data_prefix", {}).get("img")
+        image_folder = _image_folder(loop)
         if self.sheet and image_folder is not None and metric.scored.has_objects:
             default = Path(runner.work_dir, f"{mode}_sheet.jpg")
             path = Path(self.sheet) if isinstance(self.sheet, str) else default
             write_contact_sheet_from_results(metric.scored, image_folder, metric.results_file, path)
             runner.logger.info(f"true and predicted boxes: {path}")
+
+    def _report_errors(self, runner: Runner, loop: BaseLoop) -> None:
+        metric = _metric(loop)
+        if not self.errors or metric is None or not metric.scored.has_objects:
+            return
+        # These imports load matplotlib, which a training does not need.
+        from mixdet.error_analysis import analyze_errors, write_error_files
+        from mixdet.error_analysis.config_errors import read_results
+        from mixdet.error_analysis.error_page import IMAGES
+        from mixdet.error_analysis.error_text import threshold_text
+
+        errors = analyze_errors(
+            metric.scored, read_results(metric.results_file), ap=metric.scores.per_class
+        )
+        folder, page = _image_folder(loop), Path(runner.work_dir, "test_errors.html")
+        images = metric.scored.images if folder is not None else []
+        files = {image["id"]: Path(folder, image["file_name"]) for image in images}
+        title = f"Errors of {Path(runner.cfg.filename or runner.experiment_name).stem}"
+        write_error_files(errors, page, title, files, IMAGES if files else 0)
+        runner.logger.info(threshold_text(errors))
+        runner.logger.info(f"error analysis: {page}")
+
+
+def _image_folder(loop: BaseLoop) -> str | None:
+    """Return the folder of the images, or None if the data set does not name it."""
+    return getattr(loop.dataloader.dataset, "data_prefix", {}).get("img")
 
 
 def _weak_class_notes(cfg: Config, metric: CocoDetectionMetric) -> list[str]:
