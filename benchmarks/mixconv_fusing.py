@@ -81,7 +81,8 @@ def measure(
         groups: Configs and forms, as in `GROUPS`.
 
     Returns:
-        machine, settings and rows, with milliseconds of CPU time and multiply-adds by runtime.
+        The machine, the settings and the rows. A row has a config, a form, and the milliseconds of
+        CPU time and the multiply-adds for each runtime.
 
     Raises:
         MixDetError: Neither ONNX Runtime nor OpenVINO is installed.

@@ -65,8 +65,8 @@ def measure(
         metric_images: Number of synthetic images for timing the metric by itself.
 
     Returns:
-        machine, settings, detectors and metric. `detectors` has images per second. `metric` is the
-        result of `measure_backends`.
+        A record with these keys: `kind`, `machine`, `settings`, `detectors` (images per second) and
+        `metric` (the result of `measure_backends`).
 
     Raises:
         MixDetError: The images are missing, a name is unknown, or a file cannot be read.

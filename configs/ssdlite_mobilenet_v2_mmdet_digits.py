@@ -1,5 +1,4 @@
-"""SSDLite with MobileNetV2, built from mmdet's own classes, in the digit recipe, for comparison.
-
+"""SSDLite with MobileNetV2 from mmdet's own classes, to compare with the other digit configs.
 The data, the schedule, the anchors and the neck's added level equal those of ssdlite_mixnet_s_digits.
 The neck reads the outputs of mmdet's MobileNetV2 at strides 8 and 16.
 """

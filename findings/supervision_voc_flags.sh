@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# supervision 0.31.2 reads PASCAL VOC files: what VOC says and what becomes of it.
+# supervision 0.31.2: its reader of PASCAL VOC files loses or changes the following.
 #
 # - An object marked <difficult>1</difficult> becomes an object like any other. VOC's evaluation
 #   neither counts nor punishes detections of it.
@@ -7,7 +7,7 @@
 #   empty boxes does not find it afterwards.
 # - Class ids depend on the names of the image files: new classes are appended image by image.
 #
-# `mixdet init` has a reader of its own for this reason.
+# For this reason, `mixdet init` has its own reader.
 #
 # Output on Linux, Python 3.11:
 #   classes: ['zebra', 'ape']

@@ -26,7 +26,7 @@ default_hooks = dict(
     checkpoint_fit=dict(type="CheckpointFitHook"),  # refuses a checkpoint of another network
     data_check=dict(
         type="DataCheckHook"
-    ),  # finds misspelled classes and lost boxes before training
+    ),  # finds misspelled classes and unusable boxes before training
     finite_loss=dict(type="FiniteLossHook"),  # stops the run at the first NaN
     sync_buffers=dict(type="SyncBuffersHook"),  # averages batch norm statistics before validation
     # refuses a monitored metric that does not exist, and a schedule that has no effect

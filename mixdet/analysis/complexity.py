@@ -156,7 +156,7 @@ def build_for_counting(
 
 
 def complexity_table(rows: Sequence[Complexity], markdown: bool = False) -> str:
-    """Return a table of the counts and the numbers of the paper. Inputs are width x height."""
+    """Return a table of the counts and the paper's numbers. The input size is width x height."""
     header = ["config", "input", "params", "paper's", "off by", "MAdds", "paper's", "off by"]
     cells = []
     for row in rows:

@@ -74,8 +74,8 @@ def describe_stages(config: str | Path, cfg_options: Sequence[str] = ()) -> list
         MixDetError: See `count_complexity`.
     """
     model, input_hw = build_for_counting(config, cfg_options)
-    # Output size of each convolution. A convolution that is called again moves to the end, so the
-    # last convolution of a part has the output size of the part.
+    # Output size of each convolution. A convolution that is called again moves to the end of the
+    # dict, so the last entry of a part is the output size of the part.
     resolutions: dict[nn.Conv2d, tuple[int, int]] = {}
 
     def note_resolution(conv: nn.Conv2d, _inputs: tuple, output: torch.Tensor) -> None:
@@ -150,7 +150,7 @@ def _describe_block(
 
 
 def stages_table(rows: Sequence[StageSummary], markdown: bool = False) -> str:
-    """Return the parts as a table. Outputs are width x height. The last row is the sum."""
+    """Return the parts as a table with output sizes as width x height and a last row of sums."""
     header = ["part", "blocks", "kernels: channels", "expansion", "squeeze-excite", "activation"]
     header += ["output", "params", "MAdds"]
     cells = [

@@ -3,16 +3,16 @@
 `tools/compare.py` and `tools/ablate.py` use this package. `training_runs` trains every config with
 every seed. Each config is a row of the report. `row_costs` measures the parameters, multiply-adds
 and latencies of a row as soon as its runs are finished. `score_intervals` computes confidence
-intervals. `comparison_report` writes the report, and `joined_report` one about several comparisons.
-A comparison is a folder with these files:
+intervals. `comparison_report` writes the report of a comparison. `joined_report` writes a report
+about several comparisons. A comparison is a folder with these files:
 
     comparison.json   the configs (the first is the baseline), the seeds, the command, and the
-                      lengths of the runs if they were chosen by minutes
+                      lengths of the runs if `--minutes` chose them
     runs.jsonl        a line for each run: COCO's 12 metrics, learning curves, times, versions
     rows.json         an entry for each row: parameters, multiply-adds, latencies, and a confidence
                       interval from a bootstrap over the validation images
-    matches.npz       the detections of each run, reduced to which objects they match: enough for
-                      the bootstrap, and for AP and AP50 of each class
+    matches.npz       which objects the detections of each run match: enough for the bootstrap, and
+                      for AP and AP50 of each class
     report.md, report.html
     runs/ROW/seed_N/  the work folder of a run: its log, checkpoints and detections
 

@@ -59,7 +59,7 @@ def _scores(
 
 
 def _train_objects(comparison: Comparison) -> dict[str, int] | None:
-    """Return the training objects of the first row that has counted them."""
+    """Return the number of training objects by class, from the first row that has it."""
     counts = (record.train_objects for record in comparison.rows.values())
     return next((count for count in counts if count is not None), None)
 

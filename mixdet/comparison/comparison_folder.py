@@ -60,8 +60,8 @@ class RunRecord:
         seconds_per_iteration: Time of an iteration, data loading included: the median over the
             entries of the log.
         environment: Versions, hardware and threads.
-        minutes: What the run took: 'wall' is time, 'cpu' is processor time, of the process and its
-            workers. None if a part of the run was not recorded.
+        minutes: Duration of the run: 'wall' is the elapsed time, 'cpu' the processor time of the
+            process and its workers. None if a part of the run was not recorded.
     """
 
     row: str
@@ -117,7 +117,7 @@ class Comparison:
         plan: Configs and seeds.
         runs: Results of the finished runs.
         rows: Measurements by name of the row. A row is measured after its last run.
-        lengths: How long the runs of a row are, by its name, if the plan states minutes.
+        lengths: Length of each run of a row, by name of the row. Empty if the plan has no minutes.
     """
 
     folder: Path

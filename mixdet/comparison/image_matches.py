@@ -1,9 +1,9 @@
-"""Detections reduced to what scores are computed from: which object each one matches.
+"""Which object each detection matches. Scores are computed from these matches.
 
-Pycocotools matches the detections of an image with its objects, and this takes neither the other
-images nor the other classes into account. So the matches of all images are enough to compute the AP
-of any selection of images. `MatchFile` keeps the matches of all runs of a comparison in
-`matches.npz`. No annotation, image or checkpoint is needed to compute scores from it.
+Pycocotools matches the detections with the objects of each image and class separately. So the
+matches of all images are enough to compute the AP of any selection of images. `MatchFile` keeps the
+matches of all runs of a comparison in `matches.npz`. No annotation, image or checkpoint is needed
+to compute scores from it.
 """
 
 from __future__ import annotations
@@ -181,7 +181,7 @@ class MatchFile:
 
     @classmethod
     def read(cls, folder: Path) -> MatchFile:
-        """Read the file of a folder. If there is none, it holds no run.
+        """Read the file in a folder. If it does not exist, the result has no run.
 
         Raises:
             MixDetError: The file is damaged.
@@ -225,10 +225,10 @@ class MatchFile:
         write_atomically(folder / self.NAME, buffer.getvalue())
 
     def class_scores(self, row: str, seeds: Iterable[int]) -> dict[str, tuple[float, float]]:
-        """Return AP (IoU 0.50 to 0.95) and AP50 of each class, the mean over the seeds of a row.
+        """Return the mean AP (IoU 0.50 to 0.95) and AP50 of each class over the seeds of a row.
 
-        Both are from 0 to 1. A class without objects in the validation set is left out, and so are
-        seeds that the file does not have.
+        Both are from 0 to 1. Classes without objects in the validation set are left out. Seeds that
+        the file does not have are left out too.
         """
         runs = [self.runs[row, seed] for seed in seeds if (row, seed) in self.runs]
         scores = {}

@@ -125,11 +125,11 @@ def joined_intervals(
         differences: The difference to the baseline by data set and seed.
 
     Returns:
-        The mean over the sets with an interval over the seeds, where the sets are fixed: the
-        differences of a seed are averaged over the sets, and these means are the sample. It says
-        how far other seeds would move the mean on these sets. Then the same mean with an interval
-        over the sets: the mean difference of each set is the sample. It says how far other sets
-        would move it, if these are a random sample of them. Both are None without a common seed.
+        Two intervals around the mean over the sets. Both are None if the sets have no common seed.
+        The first interval is over the seeds: the differences of a seed are averaged over the sets,
+        and these averages are the sample. It says how far other seeds would move the mean on these
+        sets. The second interval is over the sets: their mean differences are the sample. It says
+        how far other sets would move the mean, if these sets are a random sample.
     """
     seeds = set.intersection(*map(set, differences.values())) if differences else set()
     if not seeds:
@@ -149,7 +149,7 @@ def joined_intervals(
 def _differences(
     comparisons: Mapping[str, Comparison], baseline: str, row: str, metric: str
 ) -> dict[str, dict[int, float]]:
-    """Return the differences of a metric by data set and seed. Sets without the metric are out."""
+    """Return the differences of a metric by data set and seed. Sets without it are left out."""
     differences = {}
     for name, comparison in comparisons.items():
         ours, theirs = comparison.scores(row, metric), comparison.scores(baseline, metric)
@@ -166,7 +166,9 @@ def _interval(differences: Mapping[int, float]) -> Interval:
 def _score_table(comparisons: Mapping[str, Comparison], rows: Sequence[str]) -> Table:
     cells = []
     for row in rows:
-        spreads = [Spread.from_scores(each.scores(row)) for each in comparisons.values()]
+        spreads = [
+            Spread.from_scores(comparison.scores(row)) for comparison in comparisons.values()
+        ]
         mean = statistics.mean(spread.mean for spread in spreads)
         cells.append([row, *map(str, spreads), "-" if math.isnan(mean) else f"{mean:.1f}"])
     return (
@@ -193,7 +195,7 @@ def _difference_table(comparisons: Mapping[str, Comparison], baseline: str, row:
                     else "-"
                     for name in comparisons
                 ),
-                *("-" if each is None else _describe_joined(each) for each in together),
+                *("-" if joined is None else _describe_joined(joined) for joined in together),
             ]
         )
     names = [*comparisons, THESE_SETS, OTHER_SETS]
@@ -202,7 +204,7 @@ def _difference_table(comparisons: Mapping[str, Comparison], baseline: str, row:
 
 
 def _describe_joined(interval: Interval) -> str:
-    """Describe an interval. The unbounded interval of a single value is no interval of one seed."""
+    """Describe an interval. If it is unbounded, it comes from one value: a seed or a data set."""
     if math.isinf(interval.low):
         return f"{interval.mean:+.1f}, one value: not separable"
     return describe_difference(interval)
@@ -228,12 +230,12 @@ def _conclusions(comparisons: Mapping[str, Comparison], rows: Sequence[str]) -> 
         if fixed is None:
             sentences.append(f"{row}: no seed is common to all sets.")
             continue
-        signs = {name: _interval(differences[name]) for name in differences}
-        better = [name for name, each in signs.items() if each.low > 0]
-        worse = [name for name, each in signs.items() if each.high < 0]
+        intervals = {name: _interval(differences[name]) for name in differences}
+        better = [name for name, interval in intervals.items() if interval.low > 0]
+        worse = [name for name, interval in intervals.items() if interval.high < 0]
         sentences.append(
-            f"{row}: on these {len(differences)} sets together, {_in_words(fixed, baseline)}. Of "
-            f"the sets alone, it is better on {', '.join(better) or 'none'} and worse on "
+            f"{row}: on these {len(differences)} sets together, {_in_words(fixed, baseline)}. "
+            f"Taken set by set, it is better on {', '.join(better) or 'none'} and worse on "
             f"{', '.join(worse) or 'none'}. For other sets of their kind, "
             f"{_in_words(sampled, baseline)}."
         )
@@ -258,10 +260,10 @@ def _notes(comparisons: Mapping[str, Comparison]) -> list[str]:
         "to other sets.",
         f"{OTHER_SETS.capitalize()}: the same mean, and the interval is over the mean differences "
         "of the sets. It generalizes to other sets, as far as these are a random sample of them. "
-        f"With {len(comparisons)} sets it is wide.",
-        "A set is left out of a metric that it has no object for, such as small objects (-). Only "
-        "seeds that all sets have count together.",
-        "Every interval is at 95 % by itself, not all of them together.",
+        f"With {len(comparisons)} sets, the interval is wide.",
+        "A set is left out of a metric that it has no object for, such as small objects (-). The "
+        "intervals over several sets use only seeds that all sets have.",
+        "Each interval has 95 % confidence by itself. All intervals together have less.",
     ]
     sets_of: dict[str, list[str]] = {}  # a note that several sets share is printed once
     for name, comparison in comparisons.items():

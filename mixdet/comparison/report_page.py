@@ -80,8 +80,8 @@ def fill_page(
         command: The command line that made the results.
         legend: HTML that explains the figures.
         figures: Caption and SVG element of each figure.
-        images: As for `report_as_html`.
-        left_out: As for `report_as_html`.
+        images: See `report_as_html`. None means no images.
+        left_out: See `report_as_html`.
     """
     template = Template(Path(__file__).with_name("report_page.html").read_text(encoding="utf-8"))
     return template.substitute(
@@ -131,7 +131,7 @@ def draw_report_images(
     """Draw validation images with the boxes that each row's run with the first seed predicted.
 
     Args:
-        comparison: The comparison. A row is left out if this run has no `val_detections.json`.
+        comparison: The comparison. A row is left out if the run has no `val_detections.json`.
         scored: The annotations, classes and images of the validation set.
         image_root: Folder of the images.
         count: Number of images.

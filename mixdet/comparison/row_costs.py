@@ -1,9 +1,9 @@
 """Measurements of a comparison that are taken once per row (config), not once per seed.
 
-They are the parameters, the multiply-adds, the latencies on PyTorch and on ONNX Runtime, and the
-number of objects in the training data. They need the checkpoint of a run, and are taken as soon as
-all runs of a row are finished. `keep_matches` keeps the detections of a run as soon as it is
-finished. So a report can be written without checkpoints.
+The measurements are the parameters, the multiply-adds, the latencies on PyTorch and on ONNX
+Runtime, and the number of objects in the training data. They need the checkpoint of a run, and are
+taken as soon as all runs of a row are finished. `keep_matches` stores which objects the detections
+of finished runs match. So a report can be written without checkpoints.
 """
 
 from __future__ import annotations
@@ -44,15 +44,15 @@ DETECTIONS = "val_detections.json"
 def measure_rows(comparison: Comparison) -> None:
     """Measure the finished rows that are not measured yet, and write `rows.json`.
 
-    The latencies of all finished rows that still have a checkpoint are measured in turns, those of
-    the measured rows again.
+    The latencies of all finished rows that still have a checkpoint are measured in turns. Rows that
+    were measured before are measured again.
 
     Args:
         comparison: The comparison. Its `rows` are changed in place.
 
     Raises:
-        MixDetError: The validation images are missing, or rows have no checkpoint. The other rows
-            are measured before.
+        MixDetError: The validation images are missing, or rows have no checkpoint. The rows that
+            have one are measured before the error is raised.
     """
     plan = comparison.plan
     finished = [row for row in plan.rows if comparison.is_finished(row)]
@@ -64,7 +64,7 @@ def measure_rows(comparison: Comparison) -> None:
     if lost:
         raise MixDetError(
             f"{comparison.folder / 'runs'} has no checkpoint of {', '.join(lost)} to measure it "
-            "with: train one of its runs again, without its line in runs.jsonl"
+            "with: delete the line of one of its runs from runs.jsonl, and train this run again"
         )
 
 
@@ -101,13 +101,14 @@ def _measure_rows(comparison: Comparison, checkpoints: dict[str, Path]) -> None:
 
 
 def keep_matches(comparison: Comparison, *renewed: str | int) -> None:
-    """Write the matches of the finished runs' detections to `matches.npz`.
+    """Write which objects the detections of the finished runs match to `matches.npz`.
 
-    Runs that the file has already are kept. A run without `val_detections.json` is left out.
+    Runs that are already in the file are not matched again. A run without `val_detections.json` is
+    left out.
 
     Args:
         comparison: The comparison.
-        renewed: Row and seed of a run that replaces the one that the file may have, or nothing.
+        renewed: Row and seed of a run that is matched again if the file has it, or nothing.
 
     Raises:
         MixDetError: The validation set or `matches.npz` cannot be read.
@@ -167,7 +168,7 @@ def _validation_images(comparison: Comparison) -> LabeledImages:
 
 
 def _checkpoint(comparison: Comparison, row: str) -> Path | None:
-    """Return the last checkpoint of a run of a row, or None if all runs have lost theirs."""
+    """Return the last checkpoint of a run of a row, or None if no run has one any more."""
     for seed in sorted(comparison.runs_of(row)):
         folder = comparison.run_folder(row, seed)
         name = folder / "last_checkpoint"

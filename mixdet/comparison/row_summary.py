@@ -1,4 +1,7 @@
-"""The numbers and notes that the Markdown report and the HTML page share."""
+"""The numbers and notes that the Markdown report and the HTML page share.
+
+A row of the report is a config.
+"""
 
 from __future__ import annotations
 
@@ -63,9 +66,9 @@ class RowSummary:
             baseline, or if this interval was not measured.
         cost: Parameters, multiply-adds and latency, or None if they were not measured.
         seconds_per_iteration: Time of a training iteration, the median over seeds.
-        length: Length of the runs, if it was chosen by minutes.
-        minutes: Mean over the runs of what they took, in minutes of the length's clock. None if a
-            run has no record of it, or no length was chosen.
+        length: Length of the runs, or None if `--minutes` did not choose it.
+        minutes: Mean duration of the runs, by the clock that `length` names. None if a run has no
+            record of its duration, or `length` is None.
     """
 
     name: str
@@ -200,9 +203,7 @@ def _cost_notes(rows: list[RowSummary]) -> list[str]:
     else:
         image = "an image of " + ", ".join(f"{size} ({name})" for name, size in sizes.items())
     in_turns = len({cost.measured_at for cost in costs}) == 1
-    turns = (
-        "All rows were measured in turns" if in_turns else "Not all rows were measured in turns,"
-    )
+    turns = "All rows were measured in turns" if in_turns else "Not all rows were measured in turns"
     notes = [
         f"MAdds: multiply-adds of the network for {image}, half of what is often called FLOPs.",
         "Inference: median time for one image that is in memory: resizing, network and "

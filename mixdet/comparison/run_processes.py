@@ -22,11 +22,12 @@ from mixdet.machine import cores
 def run_environment(slots: int, slot: int = 0) -> dict[str, str]:
     """Return the environment variables of a run.
 
-    `OMP_NUM_THREADS` is that of this process. If it is not set, the runs share the cores.
+    `OMP_NUM_THREADS` has the same value as in this process. If it is not set, the runs share the
+    cores.
 
     Args:
         slots: Number of runs at the same time.
-        slot: Number of this run among them. The runs are distributed over the GPUs.
+        slot: Index of this run among the simultaneous runs. It selects the GPU.
     """
     environment = dict(os.environ)
     if not environment.get("OMP_NUM_THREADS"):
@@ -44,11 +45,11 @@ def run_threads(slots: int) -> int:
 def start_worker(
     arguments: dict[str, Any], log: Path, environment: dict[str, str], lock: int
 ) -> subprocess.Popen:
-    """Start `run_worker` in a process of its own.
+    """Start `run_worker` in a new process.
 
     Args:
         arguments: The arguments of `run_worker`, without `started_at`.
-        log: File for the output of the process, to which it is appended.
+        log: File that the output of the process is appended to.
         environment: From `run_environment`.
         lock: File descriptor of the lock of the comparison, which the process inherits.
     """
@@ -69,13 +70,13 @@ def start_worker(
 def choose_lengths(
     comparison: Comparison, configs: dict[str, Config], slots: int, lock: int
 ) -> None:
-    """Measure each row whose runs have no length yet, one after another, and keep the lengths.
+    """Measure the rows whose runs have no length yet, one after another, and store the lengths.
 
     Args:
         comparison: The comparison. Its plan states minutes.
         configs: The config of each row.
         slots: Number of runs at the same time. The measurement has the threads of a run.
-        lock: As in `start_worker`.
+        lock: See `start_worker`.
 
     Raises:
         MixDetError: A measurement failed.

@@ -35,7 +35,8 @@ def read_run(
         seed: See `RunRecord`.
         fingerprint: See `RunRecord`.
         folder: Work folder of the run.
-        environment: See `RunRecord`. The number of threads is that of the run, if it is known.
+        environment: See `RunRecord`. Its number of threads is replaced by the recorded number of
+            the run, if there is one.
 
     Raises:
         MixDetError: The logs contain no validation with COCO metrics.
@@ -94,7 +95,7 @@ def _usage(folder: Path) -> dict[str, Any] | None:
     """
     file = folder / USAGE_FILE
     lines = file.read_text().splitlines() if file.is_file() else []
-    if len(lines) < len([*folder.glob(SCALARS)]):  # each process writes a log of its own
+    if len(lines) < len([*folder.glob(SCALARS)]):  # each process writes its own log
         return None
     parts = [json.loads(line) for line in lines]
     total = {name: round(sum(part[name] for part in parts), 3) for name in ("wall", "cpu")}

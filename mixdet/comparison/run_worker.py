@@ -2,8 +2,8 @@
 
 ARGUMENTS is a JSON object: the arguments of `mixdet.launch.train`, and the time (seconds since the
 epoch) at which the process was started. The worker adds a line to `usage.jsonl` in the work folder:
-the minutes and the threads that it used. If the object has the key `length_file`, the worker only
-measures the config, and writes the length of its runs to that file.
+the minutes and the threads that it used. If ARGUMENTS has the key `length_file`, the worker only
+measures the config, and writes the length that a run should have to that file.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def main() -> None:
     try:
         train(**arguments, length=length)
     finally:
-        gc.collect()  # ends the workers: the processor time of a process counts after its end
+        gc.collect()  # ends the loader's workers: their processor time is known only afterwards
         times = os.times()
         usage = {
             "wall": (time.time() - started_at) / 60,

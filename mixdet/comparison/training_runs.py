@@ -48,9 +48,9 @@ def train_all(plan: Plan, folder: Path, processes: int = 0) -> Comparison:
         The comparison with all runs finished.
 
     Raises:
-        MixDetError: A config cannot be read, or has another validation set than the baseline, or
-            the folder holds runs that do not belong to the plan, or a run failed. After a failed
-            run, the other runs are finished. The message then names the logs of all failed runs.
+        MixDetError: A config cannot be read or has another validation set than the baseline, the
+            folder holds runs that do not belong to the plan, or a run failed. The error of a failed
+            run is raised after the other runs, and names the logs of all failed runs.
     """
     check_unique_names(plan.configs)
     configs = {Path(path).stem: _read_config(plan, path) for path in plan.configs}
@@ -66,7 +66,7 @@ def train_all(plan: Plan, folder: Path, processes: int = 0) -> Comparison:
     with comparison.locked() as lock:
         comparison.write()
         _make_data(configs, queue)
-        # Not fewer when few runs are left, so that all runs have the same number of threads
+        # The number does not shrink when few runs are left, so all runs have the same threads.
         slots = min(
             processes or max(1, torch.cuda.device_count()), len(plan.rows) * len(plan.seeds)
         )
@@ -164,7 +164,7 @@ class _Pool:
         environment = describe_environment(run_threads(self.slots))
         record = read_run(row, seed, self.fingerprints[row], folder, environment)
         self.comparison.runs.append(record)
-        self.comparison.rows.pop(row, None)  # the old measurements lack this run
+        self.comparison.rows.pop(row, None)  # measured without this run, so measure again
         self.comparison.write()
         with _warned("its detections are not kept"):
             keep_matches(self.comparison, row, seed)
@@ -256,7 +256,7 @@ def _open_comparison(plan: Plan, folder: Path, fingerprints: dict[str, str]) -> 
 
 
 def _make_data(configs: dict[str, Config], queue: Sequence[tuple[str, int]]) -> None:
-    """Build each data set that writes its own files. Otherwise several runs would write them."""
+    """Build each data set that writes its own files, before several runs write them at once."""
     data_roots = set()
     for row in {row for row, _ in queue}:
         dataset = configs[row].train_dataloader.dataset

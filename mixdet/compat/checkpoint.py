@@ -1,9 +1,9 @@
 """Write and read mmengine's checkpoints without running code in them.
 
-The fault: mmengine's checkpoints are pickles of objects, so reading one can run any code. mmengine
-0.10.7 writes its `HistoryBuffer` objects, the functions of a one-cycle scheduler and numpy scalars
-into checkpoints. From torch 2.6 on, `torch.load` refuses these objects, so `--resume` fails.
-Checkpoints from http are still unpickled without a check, since the default of
+The fault: mmengine's checkpoints are pickles of objects, so reading a checkpoint can run any code.
+mmengine 0.10.7 writes its `HistoryBuffer` objects, the functions of a one-cycle scheduler and numpy
+scalars into checkpoints. From torch 2.6 on, `torch.load` refuses these objects. So `--resume`
+fails. Checkpoints from http are still unpickled without a check, since the default of
 `torch.hub.load_state_dict_from_url` is still `weights_only=False`. The fork onedl-mmengine 0.10.12
 unpickles every file that torch refuses.
 
@@ -40,7 +40,7 @@ from mixdet.errors import MixDetError
 from mixdet.file_kinds import other_kind, require_checkpoint
 
 _mmengine_trusts = False  # whether mmengine's own loader may run code; `trust_checkpoints` sets it
-_reported: set[str] = set()  # places of left-out values that have been logged already
+_reported: set[str] = set()  # places in checkpoints whose left-out values were already logged
 
 MapLocation = str | torch.device | Callable | dict | None
 _PLAIN_TYPES = (str, int, float, bool, complex, bytes, bytearray, type(None))

@@ -14,8 +14,8 @@ from mixdet.config.data_paths import LOADERS
 from mixdet.errors import MixDetError
 from mixdet.image_size import as_size, as_wh, width_x_height
 
-# The sizes in pixels among the arguments of transforms. The letters say which side a number belongs
-# to: w and h are the width and the height, and s is the shorter side.
+# The arguments of transforms that are sizes in pixels. Each letter says how a number is scaled:
+# like the width (w), the height (h) or the shorter side (s) of the input.
 TRANSFORM_SIZES = {
     "SSDRandomCrop": {"scale": "wh"},
     "Resize": {"scale": "wh"},
@@ -45,8 +45,9 @@ ANCHOR_SIZES = ("min_sizes", "max_sizes", "base_sizes")  # in pixels
 def input_wh(cfg: Config) -> tuple[int, int] | None:
     """Return the (width, height) in pixels of the images that a config's network takes.
 
-    It is `model.input_size`, or else the size that the test pipeline resizes to. If this pipeline
-    keeps the proportions of the images, they fit into this size, or into the same size upright.
+    This size is `model.input_size`, or else the size that the test pipeline resizes to. If this
+    pipeline keeps the proportions of the images, wide images fit into (width, height), and tall
+    images into (height, width).
 
     Returns:
         The size. None if the config states none.
@@ -60,11 +61,10 @@ def input_wh(cfg: Config) -> tuple[int, int] | None:
 def set_input_size(cfg: Config, size: int | tuple[int, int]) -> None:
     """Change the size of the network's input, in place.
 
-    The config is then as if its file stated the new values:
+    The config then looks as if its file stated the new values:
 
-    - Every size in pixels in a pipeline or in `batch_augments` is multiplied by the new width or
-      height divided by the old one. `TRANSFORM_SIZES` lists them. Arguments of transforms that are
-      not listed stay.
+    - The sizes in pixels in pipelines and in `batch_augments` that `TRANSFORM_SIZES` lists are
+      multiplied by the new width or height divided by the old one. Other arguments stay.
     - `model.input_size` is set. `SSDLite` computes strides and centers of the anchors from it.
     - The sizes of anchors in pixels (`min_sizes`, `max_sizes`, `base_sizes`) are multiplied by the
       new shorter side divided by the old one. So the aspect ratios of anchors stay, and the largest
@@ -161,7 +161,7 @@ def _factors(wh: tuple[int, int], old_wh: tuple[int, int]) -> dict[str, float]:
 
 
 def _scaled(value: Any, sides: str, factors: dict[str, float]) -> Any:
-    """Multiply a size, or each of a list of sizes. What is no whole number of pixels stays."""
+    """Multiply a size, or each size in a list. A value that is not an integer stays."""
     if isinstance(value, list | tuple):
         if len(value) == len(sides) and all(type(side) is int for side in value):
             pairs = zip(value, sides, strict=True)
@@ -174,12 +174,12 @@ def _scaled(value: Any, sides: str, factors: dict[str, float]) -> Any:
 
 
 def _check_fixed_size(cfg: Config, wh: tuple[int, int]) -> None:
-    """Refuse what would give a model of one size images of another one."""
+    """Refuse padding and resizing that would give the model images of another size than `wh`."""
     divisor = (cfg.model.get("data_preprocessor") or {}).get("pad_size_divisor", 1)
     if any(side % divisor for side in wh):
         raise MixDetError(
             f"--size {width_x_height(wh)}: model.data_preprocessor.pad_size_divisor={divisor} pads "
-            "the images: give multiples of it, or set it to 1"
+            f"the images: give multiples of {divisor}, or set pad_size_divisor to 1"
         )
     for transform in _sized_transforms(_without_model(cfg)):
         fixed = _kind(transform) in ("Resize", "FixScaleResize", "FixShapeResize")

@@ -87,12 +87,12 @@ def load_config(
     sets them.
 
     Args:
-        path: As for `read_config`.
-        cfg_options: As for `read_config`.
+        path: See `read_config`.
+        cfg_options: See `read_config`.
         work_dir: The work folder. By default it is `work_dir` in the config, or
             `work_dirs/<config>`.
         data_root: Another folder, in the same layout, for all data sets and metrics.
-        size: As for `read_config`.
+        size: See `read_config`.
 
     Raises:
         MixDetError: The config cannot be read, or an option does not fit it.
@@ -105,7 +105,7 @@ def load_config(
     }
     cfg.default_hooks = checks | (cfg.get("default_hooks") or {})
     hooks = cfg.default_hooks
-    hooks.setdefault("progress", {"type": "ProgressHook"})  # the last one: it has the last word
+    hooks.setdefault("progress", {"type": "ProgressHook"})  # last, so its lines end the log
     for name in [name for name, hook in hooks.items() if hook is None]:
         if name not in DEFAULT_HOOKS:
             del hooks[name]
@@ -122,7 +122,7 @@ def checkpoint_config(meta: dict) -> Config | None:
         meta: The part `meta` of the checkpoint.
 
     Returns:
-        The config. None if the checkpoint has none, or none that can be read without running it.
+        The config. None if the checkpoint has no config, or reading the config would run code.
     """
     try:
         return Config(parse_config(meta["cfg"], registered_name))

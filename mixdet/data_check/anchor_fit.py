@@ -50,8 +50,8 @@ class AnchorFit:
         ratios: The same percentiles of width / height.
         iou: The smallest IoU of a match: `pos_iou_thr` of the assigner.
         matched: Fraction of the boxes that an anchor matches.
-        classes: The same for each class that has boxes, in the order of the config.
-        best_anchor: Whether a box without a match is learned from its best anchor alone.
+        classes: The fit of each class that has boxes, in the order of the config.
+        best_anchor: Whether a box that no anchor matches is learned from its single best anchor.
     """
 
     boxes: int
@@ -121,8 +121,8 @@ def check_anchors(fit: AnchorFit | None) -> list[Problem]:
         NOTE,
         "training",
         f"classes of which the anchors match less than {100 * FEW:g} % of the boxes at "
-        f"{fit.input_wh[0]} x {fit.input_wh[1]}: every other object is learned {learned}, so "
-        "expect a low AP; for small objects a larger input size or a level of stride 8 (`taps`) "
+        f"{fit.input_wh[0]} x {fit.input_wh[1]}: an object without a match is learned {learned}, "
+        "so expect a low AP; for small objects a larger input size or a level of stride 8 (`taps`) "
         f"helps: {GUIDE}",
         len(poor),
         (
@@ -140,8 +140,8 @@ def best_overlaps(
 ) -> np.ndarray:
     """Return the IoU of each box with its best anchor among all anchors of all grids.
 
-    Anchors of one shape overlap a box the more, the nearer their centers are. So for each shape,
-    only the grid position that is nearest to the box is compared.
+    The IoU with an anchor of a given shape is largest where the anchor's center is nearest to the
+    center of the box. So for each shape, only this grid position is compared.
 
     Args:
         boxes: (n, 4), (x1, y1, x2, y2) in pixels of the network's input.
@@ -149,7 +149,7 @@ def best_overlaps(
         grid_sizes: (width, height) in cells of each level.
 
     Returns:
-        (n,)
+        (n,) largest IoU of each box.
     """
     best = np.zeros(len(boxes))
     centers, areas = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]).prod(1)

@@ -13,19 +13,20 @@ SAME_IOU = 0.9  # boxes of one class with a higher IoU are taken for boxes of on
 def find_duplicate_boxes(split: Split) -> dict[int, int]:
     """Find boxes that nearly equal an earlier box of the same image and class.
 
-    Crowds and ignored boxes are no objects, and boxes of other classes are not used, so they are
-    left out. No box is compared with all others: the boxes of an image and class are sorted by
-    their left edges, and each is compared with the next ones as long as the left edges are near.
+    Crowds, ignored boxes, and boxes of classes that the config does not have are left out. The
+    boxes of an image and class are sorted by their left edges. Each box is then compared only with
+    the following boxes whose left edges are near.
 
     Returns:
-        The index of the earlier annotation, by the index of the repeated one, in the order of the
-        file.
+        A dict from the index of each repeated annotation to the index of the earlier annotation,
+        in the order of the file.
     """
     objects, groups = _objects(split)
     order = np.lexsort([split.boxes[objects, 0], groups])
     objects, groups = objects[order], groups[order]
     boxes = split.boxes[objects]
-    # If the IoU is above t, the left edges differ by less than (1 - t) / t of either width.
+    # If the IoU of two boxes is above t, their left edges differ by less than (1 - t) / t of the
+    # width of either box.
     limits = boxes[:, 0] + boxes[:, 2] * (1 - SAME_IOU) / SAME_IOU
     active = np.arange(len(boxes))
     pairs = [np.empty((0, 2), int)]
@@ -43,7 +44,10 @@ def find_duplicate_boxes(split: Split) -> dict[int, int]:
 
 
 def _objects(split: Split) -> tuple[np.ndarray, np.ndarray]:
-    """Return (n,) indices of the annotations that are objects, and a number of image and class."""
+    """Return (n,) indices of the annotations that are objects, and (n,) numbers of their groups.
+
+    The annotations of one image and class form a group.
+    """
     with np.errstate(invalid="ignore"):
         has_area = (split.boxes[:, 2:] > 0).all(1)
     names, classes = split.category_name_by_id, set(split.classes)

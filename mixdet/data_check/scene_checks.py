@@ -11,7 +11,7 @@ from mixdet.data_check.data_problems import NOTE, WARNING, Example, Problem, pro
 from mixdet.data_check.image_file_checks import ImageFiles
 from mixdet.images.near_duplicates import near_duplicate_groups, near_duplicates_in
 
-SAMPLE = 32  # images
+SAMPLE = 32  # smallest number of images that are compared with the rest of a large set
 
 
 def check_near_duplicates(training: ImageFiles, other: ImageFiles) -> list[Problem]:
@@ -30,13 +30,13 @@ def check_near_duplicates(training: ImageFiles, other: ImageFiles) -> list[Probl
     if not paths or not training.thumbnails:
         return []
     training_paths = list(training.thumbnails)
-    found = near_duplicates_in(
+    nearest = near_duplicates_in(
         np.stack([other.thumbnails[path] for path in paths]),
         np.stack(list(training.thumbnails.values())),
     )
     pairs = [
         (path, training_paths[index])
-        for path, index in zip(paths, found, strict=True)
+        for path, index in zip(paths, nearest, strict=True)
         if index >= 0
     ]
     return problem_list(
@@ -96,13 +96,13 @@ def check_single_scenes(all_files: Sequence[ImageFiles]) -> list[Problem]:
 
 
 def _is_one_scene(thumbnails: np.ndarray) -> bool:
-    """Tell whether all images (n, 16, 18) are near-duplicates, or near-duplicates of these.
+    """Tell whether thumbnails (n, 16, 18) are one group, in which near-duplicates link all images.
 
-    If some image has no near-duplicate outside of a sample, its group is smaller than the set. This
-    spares the grouping for nearly all large sets.
+    In a large set, a sample is first compared with the rest. If an image of the sample has no
+    near-duplicate in the rest, the answer is no, without the slow grouping.
     """
     count = len(thumbnails)
-    if count >= 2 * SAMPLE:  # the rest is not empty
+    if count >= 2 * SAMPLE:  # otherwise the rest may be empty
         chosen = np.zeros(count, bool)
         chosen[:: count // SAMPLE] = True
         if (near_duplicates_in(thumbnails[chosen], thumbnails[~chosen]) < 0).any():

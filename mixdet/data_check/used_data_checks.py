@@ -30,8 +30,8 @@ ENDLESS_SAMPLERS = (InfiniteSampler, MultiDataSampler, MultiSourceSampler)
 def check_stated_sizes(split: Split) -> list[Problem]:
     """Report images whose stated width or height is not a number above 0.
 
-    mmdet fails on text, and leaves out every box of an image without an area. Missing sizes are not
-    reported here.
+    mmdet fails if a size is text. If a size is 0, mmdet leaves out every box of the image. Missing
+    sizes are not reported here.
     """
     sizes = split.stated_sizes(split.images)
     with np.errstate(invalid="ignore"):
@@ -134,7 +134,7 @@ def check_objects(split: Split, used: UsedData) -> list[Problem]:
 def check_ignored_boxes(used: UsedData, model: dict) -> list[Problem]:
     """Report ignored boxes and crowds that a detector learns as background.
 
-    `MixConvSSDHead` leaves them out by itself. Other heads leave it to the assigner.
+    `MixConvSSDHead` never does so. For other heads, `ignore_iof_thr` of the assigner decides.
 
     Args:
         used: The data that the detector is trained on.

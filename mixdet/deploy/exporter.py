@@ -68,7 +68,7 @@ def export(
         max_drop: The mAP (0 to 1) that a file may lose if its precision is not 'fp32'.
         data_root: Another folder for the config's data.
         check: False skips the comparison. Then `mixdet.json` states no mAP.
-        trust_checkpoint: As for `mixdet.inference.Detector`.
+        trust_checkpoint: See `mixdet.inference.Detector`.
         size: Size of the network's input in pixels: (width, height), or the side of a square. By
             default it is the size that the checkpoint was trained with.
 

@@ -32,9 +32,10 @@ SQUEEZE_EXCITE = "se"
 FLOAT_DEPTHWISE_AREA = 1 / 32
 # Number of 8-bit channels in one row of an AMX tile. On CPUs with AMX, OpenVINO 2026.4 can compute
 # wrong numbers for a grouped 1x1 convolution. This happens if the number of channels of a group is
-# above this number and not a multiple of it. A later version of OpenVINO may need no exception.
+# above this number and not a multiple of it. Later versions of OpenVINO may be correct.
 AMX_ROW_CHANNELS = 64
-# The opset of 8-bit files. onnx's reference evaluator (1.23) has no older DequantizeLinear.
+# The opset of 8-bit files. onnx's reference evaluator (1.23) cannot compute DequantizeLinear of
+# older opsets.
 INT8_OPSET = 19
 
 

@@ -36,10 +36,10 @@ class CheckpointFitHook(Hook):
     """Refuse to resume or to test with weights that do not match the model.
 
     mmengine loads the weights that match, and only logs the others. If a training run starts from
-    weights (`load_from`), their number of classes may differ from the model's, for example. The
-    hook then logs a warning that names the difference. When a run is resumed, the hook also
-    warns about settings that differ from the checkpoint's config. It also warns about a test with
-    another image size than the training had.
+    weights (`load_from`) that do not match, for example because the number of classes differs, the
+    hook logs a warning that names the difference. When a run is resumed, the hook warns about
+    settings that differ from the checkpoint's config. It also warns about a test with another image
+    size than the training had.
     """
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
@@ -76,8 +76,8 @@ def _log_size(runner: Runner, checkpoint: dict) -> None:
     if trained_wh is not None and wh is not None and trained_wh != wh:
         runner.logger.warning(
             f"the test takes images of {width_x_height(wh)} (width x height), but the checkpoint "
-            f"was trained with {width_x_height(trained_wh)}: --size {width_x_height(trained_wh)} "
-            "tests it as it was trained"
+            f"was trained with {width_x_height(trained_wh)}: to test with the size of the "
+            f"training, pass --size {width_x_height(trained_wh)}"
         )
 
 

@@ -28,7 +28,7 @@ DRAWING_SHARE = 0.02
 
 
 def _harmless(method: Callable) -> Callable:
-    """Run a method on the main process only. If it fails, say so once, and never run it again."""
+    """Run a method on the main process only. If it fails, log a warning, and stop calling it."""
 
     @functools.wraps(method)
     def run(self: ProgressHook, runner: Runner, *args, **kwargs) -> None:
@@ -55,11 +55,11 @@ class ProgressHook(Hook):
       only, not to `scalars.json` or a tracker. Nothing is added while `LoggerHook` logs often
       enough.
     - After each validation, the log gets a table of its scores beside those of the best validation.
-      The best one has the best value of the metric that `CheckpointHook` or `EarlyStoppingHook`
-      monitors, or else of the first metric.
+      The best validation has the best value of the metric that `CheckpointHook` or
+      `EarlyStoppingHook` monitors, or else of the first metric.
     - After each validation, `progress.png` in the work folder shows the losses and the scores. If
-      validations follow each other fast, some are left out, so that drawing takes no more than two
-      percent of the time. The last one is always drawn.
+      validations follow each other fast, the figure is not drawn after each of them. Drawing takes
+      no more than two percent of the time. At the end, the figure is always up to date.
     - At the end, the log gets the commands for the next steps, with the path of the best
       checkpoint.
 
@@ -214,7 +214,7 @@ class ProgressHook(Hook):
 def _class_scores(runner: Runner) -> dict[str, float]:
     """Return the AP of each class in the last validation, by the name of the metric."""
     scores = {}
-    evaluator = getattr(runner.val_loop, "evaluator", None)  # a loop of others may have none
+    evaluator = getattr(runner.val_loop, "evaluator", None)  # a custom loop may have none
     for metric in getattr(evaluator, "metrics", ()):
         if isinstance(metric, CocoDetectionMetric) and metric.scores is not None:
             per_class = metric.scores.per_class
