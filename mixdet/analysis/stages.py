@@ -150,7 +150,7 @@ def _describe_block(
 
 
 def stages_table(rows: Sequence[StageSummary], markdown: bool = False) -> str:
-    """Return the parts as a table with output sizes as width x height and a last row of sums."""
+    """Return the parts as a table. Output sizes are width x height. The last row is the sum."""
     header = ["part", "blocks", "kernels: channels", "expansion", "squeeze-excite", "activation"]
     header += ["output", "params", "MAdds"]
     cells = [

@@ -125,7 +125,7 @@ def joined_intervals(
         differences: The difference to the baseline by data set and seed.
 
     Returns:
-        Two intervals around the mean over the sets. Both are None if the sets have no common seed.
+        Two intervals of the mean over the sets. Both are None if the sets have no common seed.
         The first interval is over the seeds: the differences of a seed are averaged over the sets,
         and these averages are the sample. It says how far other seeds would move the mean on these
         sets. The second interval is over the sets: their mean differences are the sample. It says

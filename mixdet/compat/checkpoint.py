@@ -153,14 +153,14 @@ def load(file: Any, map_location: MapLocation = None, trust: bool = False) -> di
         file: A path or a buffer. A path that ends in `.safetensors` is read in that format, any
             other file in the format of `torch.save`.
         map_location: As in `torch.load`.
-        trust: Unpickle any object. This runs the code that the file asks for.
+        trust: Unpickle any object. This can run any code that the file names.
 
     Returns:
         The dict in the file, with mmengine's history buffers restored.
 
     Raises:
-        MixDetError: The file is missing or damaged, or is not a checkpoint. Or the file asks for
-            code and `trust` is not set.
+        MixDetError: The file is missing, damaged or not a checkpoint, or reading it would run code
+            and `trust` is not set.
     """
     name = "the checkpoint"
     if isinstance(file, str | os.PathLike):

@@ -167,7 +167,7 @@ def _check_annotations(splits: list[Split]) -> list[Problem]:
     for split in splits:
         for check in ANNOTATION_CHECKS:
             new_problems = check(split)
-            if split.name == SPLIT_NAMES["test_dataloader"]:  # may be images to predict
+            if split.name == SPLIT_NAMES["test_dataloader"]:  # may have no boxes
                 new_problems = [
                     replace(problem, level=NOTE) if problem.code == "no_boxes" else problem
                     for problem in new_problems
