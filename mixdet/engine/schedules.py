@@ -33,9 +33,9 @@ def stretch_schedules(
 
     A warm-up keeps its number of iterations. Every later position (`begin`, `end`, `milestones`)
     keeps its fraction of the training after the warm-up. So does every length (`T_max`,
-    `step_size`, `total_steps`, `periods`). If the warm-up would be longer than half of the new training, it is
-    scaled like the rest. A schedule without `end` ends with the training in mmengine, so it needs
-    no change.
+    `step_size`, `total_steps`, `periods`). If the warm-up would be longer than half of the new
+    training, it is scaled like the rest. A schedule without `end` ends with the training in
+    mmengine, so it needs no change.
 
     Args:
         param_scheduler: The value of `param_scheduler` in a config. It is changed in place.

@@ -93,13 +93,13 @@ def near_duplicates_in(thumbnails: np.ndarray, others: np.ndarray) -> np.ndarray
 
 
 def near_duplicate_groups(thumbnails: np.ndarray) -> np.ndarray:
-    """Return a group number for each image. Near-duplicates, directly or by others, share it.
+    """Return the group of each image. Near-duplicates, and their near-duplicates, are in one group.
 
     Args:
         thumbnails: (N, 16, 18) uint8, see `thumbnail`.
 
     Returns:
-        (N,) int32. No other image has the number of an image without a near-duplicate.
+        (N,) int32, numbers of groups. An image without a near-duplicate is the only one of a group.
     """
     pairs = near_duplicate_pairs(thumbnails)
     shape = (len(thumbnails), len(thumbnails))
