@@ -104,8 +104,8 @@ def train(
         size: Size of the network's input in pixels: (width, height), or the side of a square. By
             default it is the size in the config.
         minutes: Train as many epochs as fit into this number of minutes, validation included,
-            instead of `train_cfg.max_epochs`. Before, the cost of an epoch is measured. The minutes
-            do not include this measurement. A resumed run keeps the number of epochs.
+            instead of `train_cfg.max_epochs`. The cost of an epoch is measured first. The minutes
+            do not include this measurement. A resumed run keeps its number of epochs.
         length: The length of the training, from `choose_length`, instead of `minutes`.
 
     Raises:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, MutableMapping
 from typing import Any
 
 # A warm-up is a schedule that starts with the training and ends in its first half. The name of its
-# class begins with one of these words, as `LinearLR` and `LinearMomentum`.
+# class begins with one of these words: for example, `LinearLR` and `LinearMomentum`.
 WARMUPS = ("Linear", "Constant", "Quadratic")
 
 

@@ -91,7 +91,7 @@ class Validations:
         return text + (f"\nand {len(rows) - MAX_ROWS} more" if len(rows) > MAX_ROWS else "")
 
     def curves(self, monitor: Monitor | None) -> dict[str, tuple[list[int], list[float]]]:
-        """Return iterations and values of `MAX_CURVES` metrics, the monitored metric first."""
+        """Return iterations and values of up to `MAX_CURVES` metrics, the monitored one first."""
         names = [monitor.name] if monitor else []
         names += [name for name in self.latest.scores if name not in names]
         curves = {}

@@ -18,7 +18,7 @@ def weak_class_note(name: str, objects: Mapping[str, int] | None, where: str = "
     """
     text = f"{name}: AP50 is below {100 * WEAK_AP50:.0f} %{where}"
     if objects is None:
-        count, remedy = None, "see the number and the sizes of its objects in tools/check_data.py"
+        count, remedy = None, "check the number and sizes of its objects with tools/check_data.py"
     else:
         count = objects.get(name, 0)
         if not count:

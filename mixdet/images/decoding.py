@@ -104,7 +104,7 @@ def missing_decoder(content: bytes) -> str | None:
         content: The bytes of the file, or only the first ones.
     """
     for name, (start, suffix, version) in OPTIONAL_FORMATS.items():
-        # OpenCV can test for decoders on files only, so the encoder is tested: it has both or none
+        # OpenCV can test for a decoder on files only. A build has encoder and decoder, or neither
         if re.match(start, content, re.DOTALL) and not cv2.haveImageWriter(f"image{suffix}"):
             newer = f"install opencv-python>={version}, or " if version else ""
             return f"OpenCV {cv2.__version__} does not decode {name}: {newer}convert it to PNG"

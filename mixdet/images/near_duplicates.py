@@ -31,8 +31,8 @@ HEIGHT, WIDTH = 16, 18  # twice the grid of 8 x 9 cells that dHash compares
 # Measured on four sets of 360 to 1,020 real images, which are split by scene: these limits find no
 # pair across a split, while the hash alone finds 4 to 145 pairs. Of the copies that were
 # recompressed, resized, brightened or turned by 2 degrees, at least 96 % are found. Of the copies
-# that were cropped by 2 % of their width and height, 99 % are found. By 4 %, it is 85 to 93 %, and
-# by 6 %, 36 to 57 %.
+# that were cropped by 2 % of their width and height, 99 % are found. Of those that were cropped by
+# 4 %, 85 to 93 % are found, and of those that were cropped by 6 %, 36 to 57 %.
 MAX_BITS = 11
 MIN_CORRELATION = 0.7
 MIN_CONTRAST = 3.0  # standard deviation of the gray values (0 to 255) of an image that is not plain
