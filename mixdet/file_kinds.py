@@ -43,7 +43,7 @@ FIRST_BYTES = {
 }
 NAME_A_CHECKPOINT = "name a checkpoint, such as epoch_12.pth"
 MAX_NAMES = 4  # in a message
-MAX_FILES = 10_000  # of a folder that are looked at
+MAX_FILES = 10_000  # at most this many files of a folder are looked at
 
 
 def require_checkpoint(path: str | os.PathLike, exported: bool = False) -> None:
@@ -51,7 +51,7 @@ def require_checkpoint(path: str | os.PathLike, exported: bool = False) -> None:
 
     Args:
         path: The path that the user gave.
-        exported: Accept a folder that `tools/export.py` wrote, too.
+        exported: Whether a folder that `tools/export.py` wrote is accepted, too.
 
     Raises:
         MixDetError: There is no such file, or it is a folder. The message says what the folder
@@ -70,7 +70,7 @@ def folder_kind(path: str | os.PathLike, exported: bool = False) -> str | None:
 
     Args:
         path: The folder.
-        exported: The tool takes a folder that `tools/export.py` wrote.
+        exported: Whether the tool also accepts a folder that `tools/export.py` wrote.
 
     Returns:
         A part of a sentence, such as `an empty folder: name a checkpoint`. None for an exported

@@ -12,7 +12,7 @@ from typing import Any
 
 from mixdet.errors import MixDetError
 
-MIN_SIDE = 32  # the largest stride of the backbones: the coarsest map of a backbone has a cell
+MIN_SIDE = 32  # the largest stride of the backbones, so the coarsest map has at least one cell
 MAX_SIDE = 4096  # one image of MixNet-S takes about 3 GB at this size
 
 
@@ -24,7 +24,7 @@ def as_wh(size: Any, name: str = "size") -> tuple[int, int]:
         name: Name of the setting, for the error.
 
     Raises:
-        MixDetError: The size is neither an int nor two, or a side is too small or too large.
+        MixDetError: The size is neither an int nor two ints, or a side is too small or too large.
     """
     sides = size if isinstance(size, list | tuple) else (size, size)
     if len(sides) != 2 or any(type(side) is not int for side in sides) or min(sides) < MIN_SIDE:
@@ -40,7 +40,7 @@ def as_wh(size: Any, name: str = "size") -> tuple[int, int]:
 
 
 def as_size(wh: tuple[int, int]) -> int | tuple[int, int]:
-    """Return the side of a square for an int, or else (width, height), as configs write it."""
+    """Return the side if the size is a square, or else (width, height), as in a config."""
     return wh[0] if wh[0] == wh[1] else wh
 
 

@@ -102,10 +102,10 @@ def train(
         auto_scale_lr: Scale the learning rate to the total batch size of the run. The factor is
             this batch size divided by `auto_scale_lr.base_batch_size` of the config.
         size: Size of the network's input in pixels: (width, height), or the side of a square. By
-            default it is that of the config.
-        minutes: Train as many epochs as fit into so many minutes, validation included, instead of
-            `train_cfg.max_epochs`. The cost of an epoch is measured before, and this measurement is
-            not counted. A resumed run keeps the epochs of the run that it resumes.
+            default it is the size in the config.
+        minutes: Train as many epochs as fit into this number of minutes, validation included,
+            instead of `train_cfg.max_epochs`. The cost of an epoch is measured first. The minutes
+            do not include this measurement. A resumed run keeps its number of epochs.
         length: The length of the training, from `choose_length`, instead of `minutes`.
 
     Raises:
@@ -152,7 +152,7 @@ def choose_length(
     cfg_options: Sequence[str] = (),
     started: float = 0.0,
 ) -> TrainingLength:
-    """Measure a config, and return how long a training is that takes the given minutes.
+    """Measure the costs of a training, and return the length that takes the given minutes.
 
     Args:
         config: As in `train`.
@@ -300,7 +300,7 @@ def _check_test_options(cfg: Config, options: Sequence[str]) -> None:
 
 
 def _existing(checkpoint: str) -> str:
-    """Return the path of a checkpoint, which must exist. An address is returned as it is."""
+    """Return the path of a checkpoint, which must exist. A URL is returned unchanged."""
     if ":" in checkpoint:  # such as https://... or s3:bucket/epoch_12.pth
         return checkpoint
     path = Path(checkpoint).expanduser()
@@ -350,7 +350,7 @@ def _set_seed(cfg: Config, seed: int | None) -> None:
 
 
 def _argument_hint(error: Exception, target: object) -> str:
-    """Suggest an argument in place of one that a class does not accept.
+    """Suggest the right name of an argument that a class does not accept.
 
     Args:
         error: The error that the class or one of its bases raised.

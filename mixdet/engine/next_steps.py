@@ -13,8 +13,8 @@ from mmengine.runner import Runner
 def next_commands(runner: Runner) -> str:
     """Return the commands that detect with the trained detector and that export it.
 
-    The checkpoint is the best one, or the last one if none was chosen by its score. The result is
-    empty if there is no checkpoint on this machine.
+    The commands name the best checkpoint, or the last one if the run has no best one. Without a
+    checkpoint on this machine, the text is empty.
     """
     info = runner.message_hub.runtime_info
     best = [
@@ -50,7 +50,7 @@ def _image_folder(runner: Runner) -> str | None:
 
 
 def _command(tool: str) -> str:
-    """Return how to call another tool in the way in which this one was called."""
+    """Return the command of another tool, in the form in which the running tool was called."""
     script = Path(sys.argv[0]).with_name(f"{tool}.py")
     if Path(sys.argv[0]).suffix == ".py" and script.is_file():
         return f"python {shlex.quote(str(script))}"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, MutableMapping
 from typing import Any
 
-# A warm-up is a schedule of one of these types that starts with the training and ends before its
-# half. mmengine has a class for the learning rate and one for the momentum of each.
+# A warm-up is a schedule that starts with the training and ends in its first half. The name of its
+# class begins with one of these words: for example, `LinearLR` and `LinearMomentum`.
 WARMUPS = ("Linear", "Constant", "Quadratic")
 
 
@@ -29,22 +29,22 @@ def schedule_configs(
 def stretch_schedules(
     param_scheduler: object, old: int, new: int, iterations_per_epoch: float
 ) -> Callable[[float], float]:
-    """Change schedules that were written for a training of `old` iterations to one of `new`.
+    """Fit the schedules of a training of `old` iterations to a training of `new` iterations.
 
-    A warm-up keeps its iterations. Every later position (`begin`, `end`, `milestones`) keeps its
-    fraction of the training after the warm-up, and so does every length (`T_max`, `step_size`,
-    `total_steps`, `periods`). If the warm-up would be longer than half of the new training, it is
-    scaled like the rest. A schedule without `end` ends with the training in mmengine, so it needs
-    no change.
+    A warm-up keeps its number of iterations. Every later position (`begin`, `end`, `milestones`)
+    keeps its fraction of the training after the warm-up. So does every length (`T_max`,
+    `step_size`, `total_steps`, `periods`). If the warm-up would be longer than half of the new
+    training, it is scaled like the rest. A schedule without `end` ends with the training in
+    mmengine, so it needs no change.
 
     Args:
         param_scheduler: The value of `param_scheduler` in a config. It is changed in place.
         old: Iterations of the training that the schedules were written for.
-        new: Iterations of the training that they are to be used for.
+        new: Iterations of the training that the schedules are changed for.
         iterations_per_epoch: Iterations of an epoch, for schedules that count epochs.
 
     Returns:
-        The function that gives the new position, in iterations, of an old one.
+        A function from an old position to the new position, both in iterations.
     """
     schedules = [config for _, config in schedule_configs(param_scheduler)]
     warmup = max(
@@ -75,7 +75,7 @@ def _warmup_end(config: MutableMapping[str, Any], old: int, iterations_per_epoch
 def _move(
     config: MutableMapping[str, Any], moved: Callable[[float], float], factor: float, unit: float
 ) -> None:
-    """Change the positions and lengths of one schedule, which counts in units of iterations."""
+    """Change the positions and lengths of one schedule, which are in steps of `unit` iterations."""
 
     def position(value: float) -> int:
         return round(moved(value * unit) / unit)

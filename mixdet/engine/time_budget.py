@@ -4,7 +4,8 @@ The short training has a few iterations to warm up, about 20 that are timed, and
 few images. `mixdet.engine.training_length` chooses the length of a training from these costs.
 
 A run on one thread that loads its data itself (`num_workers=0`) is timed by the processor time of
-the process, which other programs on the machine change little. Any other run is timed by the clock.
+the process, which other programs on the machine change little. Any other run is timed by wall-clock
+time.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from mixdet.errors import MixDetError
 
 WARMUP_ITERATIONS, TIMED_ITERATIONS = 6, 20
 VALIDATION_BATCHES = 4
-# No training is as long. The schedules of the measurement are those of the first iterations.
+# More epochs or iterations than any training has. The hook stops the short training much earlier.
 ENDLESS = 10**7
 
 
@@ -42,12 +43,12 @@ class TrainingCosts:
     """What a training costs, in seconds.
 
     Attributes:
-        clock: 'CPU' if the seconds are processor time, 'wall' if they are time.
+        clock: 'CPU' if the seconds are processor time, 'wall' if they are wall-clock time.
         start: Everything that happens once, such as building the data sets.
         iteration: An iteration, data loading included.
-        epoch: What an epoch costs beside its iterations: the checkpoint, the start of workers.
+        epoch: What an epoch costs in addition to its iterations, such as the start of workers.
         val_image: An image of a validation, scoring included.
-        validation: What a validation costs beside its images.
+        validation: What a validation costs in addition to its images.
         iterations: Number of iterations of an epoch.
         val_images: Number of images of a validation, or 0 if the config has none.
     """
@@ -84,8 +85,8 @@ def loop_unit(cfg: Config) -> str:
         if isinstance(loop, type) and issubclass(loop, base):
             return unit
     raise MixDetError(
-        f"--minutes: train_cfg.type={kind} is no loop over epochs or iterations of mmengine: leave "
-        "--minutes out, and set the length in train_cfg"
+        f"--minutes: train_cfg.type={kind} is not derived from mmengine's loops over epochs or "
+        "iterations: leave --minutes out, and set the length in train_cfg"
     )
 
 
@@ -94,13 +95,13 @@ def measure_costs(
 ) -> TrainingCosts:
     """Measure the costs of a training by a short training with the same config.
 
-    The short training logs nothing, writes its files to a folder in the work folder that is deleted
-    at the end, and leaves the training itself unchanged.
+    The short training logs nothing and does not affect the real training. It writes its files to a
+    temporary folder in the work folder.
 
     Args:
         cfg: The config, with its work folder. It is not changed.
         clock: Function that returns seconds. By default it is the processor time of the process
-            for a run on one thread without workers, and else the time.
+            for a run on one thread without workers, and the wall-clock time for any other run.
         started: Seconds that the process of the training has taken before it reads its config.
     """
     unit = loop_unit(cfg)
@@ -156,7 +157,7 @@ def _short_config(cfg: Config, unit: str, folder: str) -> Config:
 
 
 class _FirstBatches:
-    """The first batches of a data loader. Any other attribute is that of the data loader.
+    """The first batches of a data loader. All other attributes are taken from the data loader.
 
     Attributes:
         passes: How often the batches were iterated over.
@@ -256,7 +257,7 @@ class MeasureHook(Hook):
         return self._clock()
 
     def _timed(self) -> tuple[list[float], list[float]]:
-        """Return the seconds of iterations within a pass, and of those that start a pass."""
+        """Return the seconds of iterations within a pass, and of the first iterations of passes."""
         marks = self._marks
         if self._batches.counts == (ENDLESS,):  # one pass: its first iterations warm up
             marks = [(2, seconds) for _, seconds in marks[WARMUP_ITERATIONS - 1 :]]
@@ -270,13 +271,13 @@ class MeasureHook(Hook):
 
     @property
     def iteration(self) -> float:
-        """Seconds of an iteration. 0 if an epoch has one iteration, which `epoch` then contains."""
+        """Seconds of an iteration. If an epoch has only one, this is 0: `epoch` has its time."""
         within, _ = self._timed()
         return sum(within) / len(within) if within else 0.0
 
     @property
     def epoch(self) -> float:
-        """Seconds of an epoch beside its iterations."""
+        """Seconds of an epoch in addition to its iterations."""
         _, starting = self._timed()
         return max(0.0, sum(starting) / len(starting) - self.iteration) if starting else 0.0
 
@@ -302,7 +303,7 @@ class MeasureHook(Hook):
 
     @property
     def validation(self) -> float:
-        """Seconds of a validation beside its images."""
+        """Seconds of a validation in addition to its images."""
         return max(0.0, self.seconds_of_validation - self._val_seen * self.val_image)
 
     @property

@@ -15,15 +15,15 @@ from mmengine.visualization.vis_backend import force_init_env
 
 from mixdet.errors import MixDetError
 
-# mmengine's class by the name of the tracker. The tracker's package and MixDet's extra have the
-# same name as the tracker.
+# The visualization backend of each tracker. The package of a tracker and the extra of MixDet that
+# installs it have the same name as the tracker.
 TRACKERS = {
     "mlflow": "NamedMLflowVisBackend",
     "tensorboard": "TensorboardVisBackend",
     "wandb": "WandbVisBackend",
 }
 DATABASES = ("mssql", "mysql", "postgresql", "sqlite")  # stores of MLflow, by the scheme of a URI
-DATABASE_PACKAGES = ("sqlalchemy", "alembic")  # which MLflow opens databases with
+DATABASE_PACKAGES = ("sqlalchemy", "alembic")  # MLflow opens databases with these packages
 
 
 @VISBACKENDS.register_module()
@@ -89,13 +89,13 @@ def _set_mlflow_store(backend: dict, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         backend["tracking_uri"] = f"sqlite:///{folder / 'mlflow.db'}"
         backend.setdefault("artifact_location", (folder / "mlflow_artifacts").as_uri())
-    # An experiment keeps the artifact folder that it was created with. MLflow's default experiment
-    # exists already, so another one is used.
+    # An experiment keeps the artifact folder that it was created with. MLflow creates its default
+    # experiment with another folder, so MixDet uses an experiment of another name.
     backend.setdefault("exp_name", os.environ.get("MLFLOW_EXPERIMENT_NAME", "mixdet"))
 
 
 def _require_mlflow_packages(tracking_uri: str) -> None:
-    """Refuse a database if the package `mlflow-skinny` is installed, which cannot open one.
+    """Refuse a database if a package is missing, as with `mlflow-skinny`, which opens no databases.
 
     Raises:
         MixDetError: A package is missing.

@@ -20,10 +20,10 @@ from mixdet.engine.schedules import stretch_schedules
 from mixdet.engine.time_budget import TrainingCosts, loop_unit, measure_costs
 from mixdet.errors import MixDetError
 
-VALIDATIONS = 5  # of a training, if they take at most the following part of its time
+VALIDATIONS = 5  # number of validations, if they take at most `VALIDATION_PART` of the time
 VALIDATION_PART = 0.2
 TOO_SHORT = "not even one epoch and its validation fit, so one is trained"
-KEY = "training_length"  # where a config, and so a checkpoint, states the chosen length
+KEY = "training_length"  # the key of the chosen length in a config, which a checkpoint contains
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,8 @@ class TrainingLength:
             iteration is validated too.
         iterations: Number of iterations of an epoch.
         expected_minutes: The minutes that the training should take.
-        clock: As in `TrainingCosts`.
-        measured: `TrainingCosts` as text.
+        clock: 'CPU' for minutes of processor time, 'wall' for wall-clock minutes.
+        measured: The measured `TrainingCosts`, as text.
     """
 
     minutes: float | None
@@ -99,7 +99,7 @@ def check_minutes(minutes: float, cfg_options: Sequence[str] = (), launcher: str
     """Check the option `--minutes` and the options that it replaces.
 
     Raises:
-        MixDetError: The minutes are no number above 0, or another option contradicts them.
+        MixDetError: The minutes are not a number above 0, or another option contradicts them.
     """
     if not 0 < minutes < math.inf:
         raise MixDetError(f"--minutes {minutes:g}: give a number above 0")
@@ -177,11 +177,11 @@ def fit_length(costs: TrainingCosts, minutes: float, unit: str = "epochs") -> Tr
     while validations > 1 and validations * validation > VALIDATION_PART * seconds:
         validations -= 1
     epoch = costs.epoch + costs.iterations * costs.iteration
-    one = epoch if unit == "epochs" else epoch / costs.iterations
-    count = max(1, math.floor((seconds - validations * validation) / max(one, 1e-9)))
+    unit_cost = epoch if unit == "epochs" else epoch / costs.iterations
+    count = max(1, math.floor((seconds - validations * validation) / max(unit_cost, 1e-9)))
     interval = math.ceil(count / max(1, validations))
-    done = math.ceil(count / interval) if validations else 0
-    expected = costs.start + count * one + done * validation
+    actual_validations = math.ceil(count / interval) if validations else 0
+    expected = costs.start + count * unit_cost + actual_validations * validation
     return TrainingLength(
         minutes=minutes,
         unit=unit,

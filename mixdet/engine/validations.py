@@ -1,4 +1,4 @@
-"""The validations of a training: their scores, the best one, and a table of both."""
+"""The validations of a training, and a table that compares the latest one with the best one."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from mmengine.logging import MessageHub
 
 from mixdet.visual.tables import text_table
 
-# A key in the message hub, which every checkpoint contains. mmengine logs the values of keys that
-# begin with `train`, `val` or `test`.
+# The key of the validations in the message hub, which every checkpoint contains. It must not begin
+# with `train`, `val` or `test`, since mmengine logs the values of such keys.
 STATE_KEY = "progress"
 MAX_ROWS = 30  # of a table in the log
 MAX_CURVES = 3
@@ -37,7 +37,7 @@ class Validation:
 
     Attributes:
         iteration: Number of training iterations before the validation.
-        time: The same in words, such as `epoch 3`.
+        time: When the validation was, in words, such as `epoch 3`.
         scores: The metrics that are numbers, by name.
     """
 
@@ -48,7 +48,7 @@ class Validation:
 
 @dataclass
 class Validations:
-    """All validations of a training, also of the runs that it was resumed from."""
+    """All validations of a training, including those of the runs that it was resumed from."""
 
     entries: list[Validation] = field(default_factory=list)
 
@@ -75,7 +75,7 @@ class Validations:
         return self.entries[-1] if self.entries else Validation(0, "", {})
 
     def table(self, monitor: Monitor) -> str:
-        """Return a table of the latest validation beside the best one of those before."""
+        """Return a table of the latest validation and the best of the earlier validations."""
         *earlier, latest = self.entries
         best = _best(earlier, monitor)
         is_best = _best(self.entries, monitor) is latest
@@ -91,7 +91,7 @@ class Validations:
         return text + (f"\nand {len(rows) - MAX_ROWS} more" if len(rows) > MAX_ROWS else "")
 
     def curves(self, monitor: Monitor | None) -> dict[str, tuple[list[int], list[float]]]:
-        """Return iterations and values of the monitored metric and of the metrics beside it."""
+        """Return iterations and values of up to `MAX_CURVES` metrics, the monitored one first."""
         names = [monitor.name] if monitor else []
         names += [name for name in self.latest.scores if name not in names]
         curves = {}
@@ -123,7 +123,7 @@ def monitor_of(hooks: Iterable[Hook], scores: dict[str, float]) -> Monitor | Non
 
 
 def _best(entries: Iterable[Validation], monitor: Monitor) -> Validation | None:
-    """Return the validation with the best value, the first one of several, or None."""
+    """Return the first validation with the best value, or None if no validation has a value."""
     scored = [entry for entry in entries if monitor.name in entry.scores]
     sign = 1 if monitor.greater else -1
     return max(scored, key=lambda entry: sign * entry.scores[monitor.name], default=None)

@@ -162,7 +162,7 @@ def score_boxes(
 
     Raises:
         MixDetError: The backend is unknown or not installed. Or a detection has a number that is
-            not finite, or is of an image or a category that is not in the file.
+            not finite, or an image or a category that is not in the file.
     """
     categories = sorted_ids(truth.cats if category_ids is None else category_ids)
     evaluation = make_evaluator(truth, detections, categories, image_ids, backend)
@@ -263,7 +263,7 @@ def load_backend(backend: str) -> tuple[type, type]:
         backend: One of `BACKENDS`.
 
     Returns:
-        The class of the evaluator, and the class `COCO` of its arguments.
+        The class of the evaluator, and the class `COCO` of the annotations that it takes.
 
     Raises:
         MixDetError: The backend is unknown or not installed.
@@ -293,7 +293,7 @@ def _index(content: dict[str, Any], coco_class: type = COCO) -> Any:
 
 
 def check_detections(truth: COCO, detections: Sequence[dict[str, Any]]) -> None:
-    """Refuse a malformed, infinite or unknown detection.
+    """Refuse a detection that is malformed, not finite, or of an unknown image or category.
 
     The evaluators would misread or ignore such a detection without an error.
 

@@ -18,7 +18,7 @@ def weak_class_note(name: str, objects: Mapping[str, int] | None, where: str = "
     """
     text = f"{name}: AP50 is below {100 * WEAK_AP50:.0f} %{where}"
     if objects is None:
-        count, remedy = None, "look at its number and at its sizes with tools/check_data.py"
+        count, remedy = None, "check the number and sizes of its objects with tools/check_data.py"
     else:
         count = objects.get(name, 0)
         if not count:
@@ -27,8 +27,8 @@ def weak_class_note(name: str, objects: Mapping[str, int] | None, where: str = "
             remedy = "add images that show it, and train longer"
         else:
             remedy = (
-                "train longer, and if its objects are small (tools/check_data.py), with a larger "
-                "input"
+                "train longer, and use a larger input if its objects are small (see "
+                "tools/check_data.py)"
             )
     if count is not None:
         plural = "object" if count == 1 else "objects"
@@ -37,5 +37,5 @@ def weak_class_note(name: str, objects: Mapping[str, int] | None, where: str = "
 
 
 def find_weak_classes(ap50: Mapping[str, float]) -> Iterable[str]:
-    """Yield the classes whose AP50 (0 to 1) is below `WEAK_AP50`. NaN is no AP50."""
+    """Yield the classes whose AP50 (0 to 1) is below `WEAK_AP50`. An AP50 of NaN is ignored."""
     return (name for name, value in ap50.items() if value < WEAK_AP50)

@@ -1,7 +1,7 @@
 """Read images, and check image files before they are decoded.
 
-`decode` is the one reader of encoded images. Training, evaluation, the data check, `Detector` and
-the drawing functions use it, so they get equal pixels in the same orientation.
+Training, evaluation, the data check, `Detector` and the drawing functions all read images with
+`decode`, so they get equal pixels in the same orientation.
 """
 
 from mixdet.images.decoding import (

@@ -98,13 +98,13 @@ def decode(
 
 
 def missing_decoder(content: bytes) -> str | None:
-    """Say which decoder this OpenCV lacks for an image file, and the remedy. None if it lacks none.
+    """Say which decoder this OpenCV lacks for an image file, and the remedy. Otherwise return None.
 
     Args:
-        content: The bytes of the file, or the first of them.
+        content: The bytes of the file, or only the first ones.
     """
     for name, (start, suffix, version) in OPTIONAL_FORMATS.items():
-        # OpenCV tells only for files whether it has a decoder. A codec has both, or neither
+        # OpenCV can test for a decoder on files only. A build has encoder and decoder, or neither
         if re.match(start, content, re.DOTALL) and not cv2.haveImageWriter(f"image{suffix}"):
             newer = f"install opencv-python>={version}, or " if version else ""
             return f"OpenCV {cv2.__version__} does not decode {name}: {newer}convert it to PNG"
@@ -260,9 +260,9 @@ def _pil_to_array(image: Any) -> np.ndarray:
 def _load_unmapped(image: Any) -> None:
     """Load a turned TIFF without memory mapping.
 
-    Pillow maps an uncompressed gray TIFF that was opened by its path. If its orientation swaps
+    Pillow maps an uncompressed gray TIFF that was opened by its path. If the orientation swaps
     width and height, Pillow takes the turned width for the length of a row, which mixes up the
-    pixels. An image without a file name is not mapped.
+    pixels. Pillow does not map an image without a file name, so the name is removed meanwhile.
     """
     if image.format == "TIFF" and image.tag_v2.get(ORIENTATION) in TRANSPOSED:
         filename, image.filename = image.filename, ""

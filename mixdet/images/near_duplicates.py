@@ -6,15 +6,15 @@ Every image is reduced to a gray thumbnail. Two images are near-duplicates if
 - the edges of their thumbnails correlate by at least `MIN_CORRELATION`. An edge is the difference
   of two neighboring pixels, to the right and downward. Smooth shading is subtracted first.
 
-The hash alone would not do. Where an image is plain, its bits depend on noise or are all 0, so
-images that have only a plain or dark background in common have similar hashes. An image that is
-plain as a whole has no near-duplicates.
+The hash is not sufficient. In a region of nearly one gray value, its bits depend on noise or are
+all 0. So images that have only a uniform or dark background in common have similar hashes. An image
+of nearly one gray value (see `MIN_CONTRAST`) is called plain and has no near-duplicates.
 
 The search does not compare every image with every other. It divides a hash into four bands of 16
-bits. If two hashes differ in at most 11 bits, some band differs in at most two bits. So the search
-looks up each band with every choice of at most two flipped bits. An image is compared with at most
-`WINDOW` images of a lookup, and is looked up no more once it has `ENOUGH` near-duplicates. The time
-therefore grows about linearly with the number of images, even if all of them are alike.
+bits. If two hashes differ in at most 11 bits, at least one band differs in at most two bits. So the
+search looks up each band with every choice of at most two flipped bits. A lookup compares an image
+with at most `WINDOW` images. An image with `ENOUGH` near-duplicates is not looked up any more. The
+time therefore grows about linearly with the number of images, even if all of them are alike.
 """
 
 from __future__ import annotations
@@ -30,15 +30,16 @@ from scipy.sparse.csgraph import connected_components
 HEIGHT, WIDTH = 16, 18  # twice the grid of 8 x 9 cells that dHash compares
 # Measured on four sets of 360 to 1,020 real images, which are split by scene: these limits find no
 # pair across a split, while the hash alone finds 4 to 145 pairs. Of the copies that were
-# recompressed, resized, brightened or turned by 2 degrees, at least 96 % are found. Of those that
-# lost 2 % of their width and height, 99 % are found; with 4 %, 85 to 93 %; with 6 %, 36 to 57 %.
+# recompressed, resized, brightened or turned by 2 degrees, at least 96 % are found. Of the copies
+# that were cropped by 2 % of their width and height, 99 % are found. Of those that were cropped by
+# 4 %, 85 to 93 % are found, and of those that were cropped by 6 %, 36 to 57 %.
 MAX_BITS = 11
 MIN_CORRELATION = 0.7
 MIN_CONTRAST = 3.0  # standard deviation of the gray values (0 to 255) of an image that is not plain
 WINDOW = 64
 ENOUGH = 32
 BANDS, BAND_BITS = 4, 16
-# The numbers of 16 bits with at most two bits set, first 0: the flipped bits of a lookup
+# The bits that a lookup flips in a band: all 16-bit numbers with at most two bits set, 0 first
 FLIPS = [sum(1 << bit for bit in bits) for n in range(3) for bits in combinations(range(16), n)]
 BIT_COUNTS = np.array([number.bit_count() for number in range(1 << 16)], np.uint8)
 HASHES_AT_ONCE, EDGES_AT_ONCE = 1 << 18, 1 << 13  # comparisons
@@ -51,7 +52,7 @@ def thumbnail(image: np.ndarray) -> np.ndarray:
         image: (H, W, 3) uint8, BGR or RGB, or (H, W) uint8.
 
     Returns:
-        (16, 18) uint8, gray. Keep it, and stack the thumbnails of all images.
+        (16, 18) uint8, gray. The other functions take the stacked thumbnails of all images.
     """
     small = cv2.resize(image, (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA)
     return small if small.ndim == 2 else cv2.cvtColor(small, cv2.COLOR_BGR2GRAY)
@@ -84,21 +85,21 @@ def near_duplicates_in(thumbnails: np.ndarray, others: np.ndarray) -> np.ndarray
     Returns:
         (N,) int64. The index in `others` of a near-duplicate of each image, or -1 if it has none.
     """
-    found = np.full(len(thumbnails), -1)
+    neighbors = np.full(len(thumbnails), -1)
     for images in (_mirrored(thumbnails), thumbnails):
         pairs = _search(images, others, enough=1)
-        found[pairs[::-1, 0]] = pairs[::-1, 1]  # the first pair of an image is its nearest one
-    return found
+        neighbors[pairs[::-1, 0]] = pairs[::-1, 1]  # the first pair of an image is its nearest one
+    return neighbors
 
 
 def near_duplicate_groups(thumbnails: np.ndarray) -> np.ndarray:
-    """Number the images so that near-duplicates, and near-duplicates of these, have one number.
+    """Return the group of each image. Near-duplicates, and their near-duplicates, are in one group.
 
     Args:
         thumbnails: (N, 16, 18) uint8, see `thumbnail`.
 
     Returns:
-        (N,) int32. An image without a near-duplicate has a number of its own.
+        (N,) int32, numbers of groups. An image without a near-duplicate is the only one of a group.
     """
     pairs = near_duplicate_pairs(thumbnails)
     shape = (len(thumbnails), len(thumbnails))
@@ -109,8 +110,8 @@ def near_duplicate_groups(thumbnails: np.ndarray) -> np.ndarray:
 def difference_hashes(thumbnails: np.ndarray) -> np.ndarray:
     """Return the dHash of thumbnails (N, 16, 18) as (N,) uint64.
 
-    A bit says whether a cell of the 8 x 9 grid is darker than its right neighbor. The first bit is
-    that of the upper left cell.
+    A bit says whether a cell of the 8 x 9 grid is darker than its right neighbor. The first bit
+    belongs to the upper left cell.
     """
     cells = thumbnails.reshape(-1, HEIGHT // 2, 2, WIDTH // 2, 2).sum((2, 4), dtype=np.int32)
     bits = (cells[:, :, :-1] < cells[:, :, 1:]).reshape(-1, 64)
@@ -126,14 +127,14 @@ def _search(
         thumbnails: (N, 16, 18).
         others: (M, 16, 18).
         enough: An image with this many near-duplicates is not looked up any more.
-        within: Whether both sets are the same, so that an image is not compared with itself.
+        within: Whether both sets are the same. An image is then not compared with itself.
     """
     hashes, other_hashes = difference_hashes(thumbnails), difference_hashes(others)
     edges, other_edges = _edges(thumbnails), _edges(others)
     searched, known = (np.flatnonzero(~_is_plain(images)) for images in (thumbnails, others))
     counts = np.zeros(len(thumbnails), int)
     bands = [_Band(other_hashes, known, band) for band in range(BANDS)]
-    found = [np.empty((0, 2), np.int64)]
+    all_pairs = [np.empty((0, 2), np.int64)]
     for flip in FLIPS:
         for band in bands:
             active = searched[counts[searched] < enough]
@@ -147,8 +148,8 @@ def _search(
                 similar = _correlations(edges, other_edges, first, second) >= MIN_CORRELATION
                 pairs = np.stack([first[similar], second[similar]], axis=1)
                 np.add.at(counts, pairs[:, 0], 1)
-                found.append(pairs)
-    return np.concatenate(found)
+                all_pairs.append(pairs)
+    return np.concatenate(all_pairs)
 
 
 class _Band:
@@ -177,10 +178,9 @@ class _Band:
     def look_up(
         self, hashes: np.ndarray, queries: np.ndarray, flip: int
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yield indices of queries, and of the images whose band equals theirs but for `flip`.
+        """Yield indices of queries and of images. Their bands differ in the bits of `flip` only.
 
-        If there are more than `WINDOW` such images for a query, those with the nearest keys are
-        taken.
+        If a query has more than `WINDOW` such images, those with the nearest keys are taken.
         """
         keys = self._keys(hashes[queries]) ^ np.uint64(flip << (64 - BAND_BITS))
         prefixes = (keys >> np.uint64(64 - BAND_BITS)).astype(np.int64)
@@ -212,8 +212,8 @@ def _count_bits(numbers: np.ndarray) -> np.ndarray:
 def _edges(thumbnails: np.ndarray) -> np.ndarray:
     """Return the edges of thumbnails, (N, 558) float16, with mean 0 and length 1.
 
-    The brightness of a lens or a lamp, which is about a quadratic function of the position, is
-    subtracted first: it is the same in all images of a camera.
+    First, a quadratic function of the position is subtracted. It approximates the shading by a lens
+    or a lamp, which is the same in all images of a camera.
     """
     y, x = np.mgrid[-1 : 1 : HEIGHT * 1j, -1 : 1 : WIDTH * 1j]
     functions = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y]).reshape(6, -1)

@@ -1,7 +1,7 @@
-"""Check containers that are a chain of elements, each of which states its size.
+"""Check video containers that are a chain of elements. Each element states its size.
 
-Each check returns `CUT` if the file ends too early, `HOLE` if a part in its middle is missing or
-overwritten, and None if the chain is whole.
+Each check returns `CUT` if the file ends too early, `HOLE` if data in its middle are missing or
+overwritten, and None if the chain is complete.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ def _follow(
         content: The file.
         start: Position of the first element.
         element_end: Returns the end of the element at a position.
-        mark: The bytes that start an element, if they are known. Without one of these bytes after a
-            broken element, nothing but padding follows.
+        mark: The bytes that start an element, if they are known. If they do not occur after a
+            broken element, the result is `CUT`. Without `mark`, it is `HOLE`.
     """
     position = start
     while position < len(content):
@@ -75,7 +75,7 @@ def check_avi(content: mmap.mmap) -> str | None:
     for number, stated in enumerate(streams):
         stored = chunks[b"%02ddc" % number] + chunks[b"%02ddb" % number]
         if damage is None and stated and stored and stored < stated:
-            damage = CUT  # between two chunks
+            damage = CUT  # the file was cut between two chunks
     return damage
 
 
@@ -133,12 +133,13 @@ def _asf_continues(
 ) -> bool:
     """Tell whether a data packet of ASF continues the objects of the packets before it.
 
-    For each stream, `parts` has the number of its last object, its bytes so far, and its size.
+    For each stream, `parts` has the number of the last object, the number of bytes of this object
+    so far, and its size.
     """
     position = start
 
     def number(code: int) -> int:
-        """Read the number at the position, whose width is given by two bits."""
+        """Read the number at the position. The last two bits of `code` state its width."""
         nonlocal position
         width = (0, 1, 2, 4)[code & 3]
         position += width
@@ -177,7 +178,7 @@ def _asf_continues(
 
 def check_flv(content: mmap.mmap) -> str | None:
     first = _big(content, 5, 4) + 4
-    # The size of a tag is repeated after it, but some programs leave that out
+    # The size of a tag is repeated after the tag, but some programs omit this repetition
     size = 11 + _big(content, first + 1, 3)
     repeats = _big(content, first + size, 4) == size
 
@@ -214,7 +215,7 @@ def check_ogg(content: mmap.mmap) -> str | None:
 
 
 def _has_ogg_checksum(page: bytes) -> bool:
-    """Compare the checksum in a page. It is a CRC-32 whose bits run the other way than zlib's."""
+    """Check the checksum of a page: a CRC-32 with the bits in the opposite order of zlib's."""
     blank = page[:22] + bytes(4) + page[26:]
     crc = ~zlib.crc32(blank.translate(REVERSED_BITS), 0xFFFFFFFF) & 0xFFFFFFFF
     return crc.to_bytes(4, "big").translate(REVERSED_BITS) == page[22:26]
@@ -225,7 +226,7 @@ def check_mxf(content: mmap.mmap) -> str | None:
         if content[position : position + 4] != MXF_KEY:
             return None
         size, data = content[position + 16], position + 17
-        if size >= 128:  # the number of bytes that hold the size
+        if size >= 128:  # the size is in the next `size - 128` bytes
             data, size = data + size - 128, _big(content, data, size - 128)
         return data + size
 
@@ -233,7 +234,7 @@ def check_mxf(content: mmap.mmap) -> str | None:
 
 
 def check_fragments(content: mmap.mmap) -> str | None:
-    """Check the boxes of an MP4 in fragments, such as a recording that may end at any time."""
+    """Check the boxes of a fragmented MP4, such as a recording that may end at any time."""
 
     def box_end(position: int) -> int | None:
         size, kind = _big(content, position, 4), position + 4

@@ -141,8 +141,8 @@ class Detector:
         """Detect objects in one image, or in each image of a list.
 
         Args:
-            images: An image, or a list of images. An image is a path, an array or a PIL image, as
-                `mixdet.images.as_rgb` takes it.
+            images: An image, or a list of images. An image is anything that `mixdet.images.as_rgb`
+                takes, such as a path, an array or a PIL image.
             score_thr: Leave out detections with a lower score. The threshold of the config is
                 applied first.
             batch_size: Number of images computed at a time. If it is 8 or more and the folder was
@@ -177,7 +177,7 @@ def _import_trained_network(checkpoint: str | os.PathLike) -> type:
     """Import the class that runs a checkpoint. This loads torch and mmdet, and takes seconds.
 
     Raises:
-        MixDetError: A package is not installed, as on a machine that runs exported folders only.
+        MixDetError: A package is not installed. Only exported folders can run without it.
     """
     try:
         from mixdet.inference.trained import TrainedNetwork

@@ -1,4 +1,7 @@
-"""Read from an MP4 how long its video is. OpenCV ignores edit lists, which can cut a track."""
+"""Read the length of an MP4's video from its edit list, which can cut the video.
+
+OpenCV ignores edit lists.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +50,7 @@ def _edited(edits: bytes) -> int:
 
 
 def _boxes(file: BinaryIO, start: int, end: int) -> Iterator[tuple[bytes, tuple[int, int]]]:
-    """Yield (kind, (start, end)) of each MP4 box between two positions, without its header."""
+    """Yield (kind, (start, end)) of the content of each MP4 box between two positions."""
     while start + 8 <= end:
         file.seek(start)
         header = file.read(16)

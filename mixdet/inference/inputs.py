@@ -21,7 +21,7 @@ VIDEO_SUFFIXES = {
     ".mpe", ".mpeg", ".mpg", ".mts", ".mxf", ".ogv", ".qt", ".ts", ".vob", ".webm", ".wmv", ".y4m",
 }
 # fmt: on
-# Suffixes of MPEG transport streams that source files of TypeScript have as well
+# Suffixes that both MPEG transport streams and source files of TypeScript have
 TYPESCRIPT_SUFFIXES = {".mts", ".ts"}
 # The drawing of an image in one of these formats has the same format. The drawing of any other
 # image is a PNG, which every viewer can open
@@ -110,7 +110,9 @@ def _list_files(path: Path, out: Path, input_files: InputFiles) -> list[Path]:
             raise MixDetError(f"{path}: no such file or folder")
         return [path]
     if os.path.realpath(path) == os.path.realpath(out):
-        raise MixDetError(f"--out {out} is an input folder: choose another, or one inside it")
+        raise MixDetError(
+            f"--out {out} is an input folder: choose another folder, or a folder inside it"
+        )
     files, passed_over = [], Counter()
     for file in sorted(_walk(path, out, input_files.faults)):
         if file.name.startswith("._"):  # macOS keeps the metadata of another file here
@@ -154,7 +156,7 @@ def _walk(folder: Path, out: Path, faults: list[str]) -> Iterator[Path]:
 
 
 def _is_special(file: Path) -> bool:
-    """Tell whether a path is a device, a socket or a named pipe, whose reading can wait forever."""
+    """Tell whether a path is a device, a socket or a named pipe. Reading it can block forever."""
     try:
         return file.exists() and not file.is_file()
     except OSError:

@@ -163,10 +163,10 @@ def check_metadata(
         folder: The exported folder.
         file: Name of the network's file.
         manifest: The content of `mixdet.json`.
-        metadata: What the file states: see `mixdet.inference.runtimes.LoadedNetwork`.
+        metadata: The metadata of the network, see `mixdet.inference.runtimes.LoadedNetwork`.
 
     Raises:
-        MixDetError: The network computes something else. The message states what to write.
+        MixDetError: The network computes something else. The message states the correct value.
     """
 
     def refuse(key: str, value: Any, remedy: str) -> None:

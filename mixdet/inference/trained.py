@@ -53,8 +53,9 @@ class TrainedNetwork:
             the call warns, and `model` predicts.
         size: Size of the network's input in pixels: (width, height), or the side of a square. By
             default it is the size that the checkpoint was trained with, as the config in the
-            checkpoint states it. If `config` has another size, a warning says so. A config in the
-            checkpoint that `mixdet.config.plain` cannot read states no size.
+            checkpoint states it. If `config` has another size, a warning says so. If
+            `mixdet.config.plain` cannot read the config in the checkpoint, the size is taken from
+            `config`.
 
     Raises:
         MixDetError: The checkpoint cannot be read safely, has no config or does not fit its config,
@@ -148,7 +149,7 @@ def _read_config(name: str, meta: dict, config: str | os.PathLike | None, trust:
 
 
 def _take_trained_size(cfg: Config, trained: Config | None) -> None:
-    """Give a config the size and the anchors of the config that a checkpoint was trained with."""
+    """Copy the size and the anchors of `trained`, the config in the checkpoint, to `cfg`."""
     trained_wh, wh = trained and input_wh(trained), input_wh(cfg)
     if trained_wh is None or wh is None or trained_wh == wh:
         return
@@ -158,7 +159,7 @@ def _take_trained_size(cfg: Config, trained: Config | None) -> None:
         stacklevel=3,
     )
     set_input_size(cfg, trained_wh)
-    # The training may have had anchors that were not scaled with the images
+    # `set_input_size` scaled the anchors, but the checkpoint may have been trained with other ones
     heads = [c.model.get("bbox_head") or {} for c in (cfg, trained)]
     anchors, trained_anchors = (head.get("anchor_generator") or {} for head in heads)
     if anchors and anchors.get("type") == trained_anchors.get("type"):

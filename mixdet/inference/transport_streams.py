@@ -1,4 +1,4 @@
-"""Check the packets of MPEG transport streams, which have equal sizes and numbers."""
+"""Check the packets of MPEG transport streams. All packets have one size, and are numbered."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from mixdet.inference.container_chains import CUT, HOLE, MAX_PADDING
 
 PACKET = 188  # bytes of a packet, which starts with `G`
-# From one packet to the next: blocks of M2TS start with four more bytes, DVB adds 16 bytes
+# Bytes from one packet to the next. M2TS puts 4 bytes before each packet, and DVB 16 bytes after it
 STEPS = (PACKET, 192, 204)
 
 
@@ -28,14 +28,14 @@ def transport_layout(start: bytes) -> tuple[int, int] | None:
             continue
         for step in STEPS:
             marks, others = start[first::step][:8], start[first + 1 :: step][:8]
-            # The pixels of an uncompressed video can all be equal
+            # In an uncompressed video, neighboring bytes can all be `G`, so other bytes must differ
             if len(marks) >= 5 and set(marks) == {ord("G")} != set(others):
                 return first, step
     return None
 
 
 def check_transport_stream(content: mmap.mmap) -> str | None:
-    """Check that the packets are complete, and that the packets of the video are numbered."""
+    """Check that the packets are complete, and that no packet of the video is missing."""
     first, step = transport_layout(content[: 2**14])
     count = (len(content) - first) // step
     packets = np.frombuffer(content, np.uint8, count * step, first).reshape(count, step)
@@ -58,7 +58,7 @@ def check_transport_stream(content: mmap.mmap) -> str | None:
 
 
 def _starts_video(packets: np.ndarray, head: np.ndarray) -> np.ndarray:
-    """Tell for each packet of a transport stream whether a packet of video data starts in it."""
+    """Return the indices of the transport packets in which a packet of video data starts."""
     starts = np.flatnonzero(head[:, 1] & 0x40)
     has_field = (head[starts, 3] & 0x20) > 0
     data = np.where(has_field, 5 + head[starts, 4].astype(int), 4)
@@ -70,8 +70,8 @@ def _starts_video(packets: np.ndarray, head: np.ndarray) -> np.ndarray:
 def _loses_packets(packets: np.ndarray, head: np.ndarray, is_video: np.ndarray) -> bool:
     """Tell whether numbers are missing in the packets of a video.
 
-    The 4-bit number of a packet is that of the packet before it plus one, except where a flag says
-    otherwise. A packet may be sent twice.
+    The 4-bit number of a packet is one more than the number of the packet before. A flag marks the
+    exceptions. A packet may be sent twice.
     """
     may_jump = is_video & (head[:, 3] & 0x20 > 0) & (head[:, 4] > 0) & (head[:, 5] & 0x80 > 0)
     places = np.flatnonzero(is_video & (head[:, 3] & 0x10 > 0))
@@ -80,6 +80,6 @@ def _loses_packets(packets: np.ndarray, head: np.ndarray, is_video: np.ndarray) 
     pairs = packets[places[np.stack([repeated, repeated + 1])], PACKET // 2 : PACKET]
     others = repeated[(pairs[0] != pairs[1]).any(1)]
     jumps = steps > 1
-    jumps[others] = True  # packets with equal numbers, but not the same packet
+    jumps[others] = True  # packets with equal numbers, but different content
     flagged = np.diff(np.cumsum(may_jump)[places]) > 0
     return bool((jumps & ~flagged).any())

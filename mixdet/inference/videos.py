@@ -25,10 +25,10 @@ MPEG4_MAX_RATE = 65535
 DEFAULT_RATE = 25.0  # of a video or a camera that states no frame rate
 # A file without a frame rate often states the rate of its clock instead, such as 1000 or 90,000
 MAX_PLAUSIBLE_RATE = 240.0
-# Frames whose times give the frame rate if the file states none. They are read ahead, so that the
-# rate does not depend on how many frames are taken at a time
+# If the file states no frame rate, the times of this many frames give it. These frames are read
+# before the first one is returned, so the rate does not depend on how many frames a caller takes
 MEASURED_FRAMES = 10
-# Containers from whose rest FFmpeg takes the length if they are cut
+# If a file with one of these containers is cut, FFmpeg states the length of the part that is left
 LENGTH_OF_REST = ("asf", "fragments", "mpegps", "mpegts", "ogg")
 
 
@@ -59,7 +59,7 @@ class VideoReader:
         elif "://" in self.name:
             self._capture = cv2.VideoCapture(self.name)
         else:
-            # FFmpeg takes `clip:1.mp4` for an address, but not an absolute path
+            # FFmpeg would take `clip:1.mp4` for an address, so it gets the absolute path
             path = Path(self.name).absolute()
             self._path = path if path.is_file() else None
             self._capture = cv2.VideoCapture(str(path))
@@ -69,7 +69,7 @@ class VideoReader:
         self._rate = self._capture.get(cv2.CAP_PROP_FPS) if opened else 0.0
         total = self._capture.get(cv2.CAP_PROP_FRAME_COUNT) if opened else 0.0
         self._seconds = total / self._rate if 0 < total < 2**40 and self._rate > 0 else 0.0
-        # Where the rate is that of a clock, OpenCV mostly returns the number of ticks of the clock
+        # If the stated rate is the rate of a clock, OpenCV mostly counts its ticks, not the frames
         is_stated = self._seconds > 0 and not self.live
         is_count = self._states_rate() or (is_stated and self._kind() in ("avi", "mp4"))
         self.total = int(total) if is_stated and is_count else None
@@ -98,7 +98,7 @@ class VideoReader:
 
     @property
     def rate(self) -> float:
-        """Frames per second, as the file states or else as measured on the first frames."""
+        """Frames per second: as the file states, or else as the times of the first frames give."""
         if self._states_rate():
             return self._rate
         times = self._times[:MEASURED_FRAMES]
@@ -125,7 +125,7 @@ class VideoReader:
         return None
 
     def _stated_frames(self) -> int:
-        """Return the number of frames that the file states, or its length implies. 0 if none."""
+        """Return the number of frames that the file states or its length implies, or else 0."""
         if self.total is not None:
             return self.total
         return round(self._seconds * self.rate)
@@ -134,8 +134,8 @@ class VideoReader:
         """Tell whether frames are missing because the file is damaged or cut short.
 
         The number of frames that OpenCV reports is not exact. For many formats, OpenCV computes it
-        from the length of the longest track, which can be the sound, and from the frame rate, which
-        can vary. So the structure of the file has to be broken as well.
+        from the frame rate, which can vary, and the length of the longest track. This track can be
+        the sound. So the file counts as damaged only if its structure is broken as well.
         """
         if self._path is None:
             return False
@@ -155,7 +155,7 @@ class VideoReader:
         return self._times[-1] + 2.5 * gap < min(self._seconds, edited)
 
     def _has_gap(self) -> bool:
-        """Tell whether more time passes between two frames than between most others."""
+        """Tell whether the time between two frames is more than 1.5 times the median."""
         gaps = np.diff(self._times)
         return len(gaps) > 0 and gaps.max() > 1.5 * np.median(gaps)
 

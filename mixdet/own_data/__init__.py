@@ -1,8 +1,8 @@
-"""From a folder of labeled images to a config: COCO, YOLO or VOC in, COCO files and a config out.
+"""Write a config for a folder of images with COCO, YOLO or VOC annotations, and COCO files for it.
 
-The readers are MixDet's own, since each converter that was tried changes boxes without a word:
-supervision 0.31 makes 1 x 1 boxes of VOC boxes without an area and drops `difficult`; globox 2.9
-takes VOC's pixels as counted from 0.
+MixDet has its own readers, since the converters that were tried change boxes without a warning.
+supervision 0.31 turns VOC boxes without an area into boxes of 1 x 1 pixel, and drops `difficult`.
+globox 2.9 reads VOC's pixels as if they were counted from 0.
 """
 
 from mixdet.own_data.own_config import write_own_config

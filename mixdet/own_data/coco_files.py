@@ -50,7 +50,7 @@ def read_coco(files: Sequence[Path], root: Path) -> LabeledData:
         root: The folder of the data.
 
     Raises:
-        MixDetError: It is unclear which file is of which split, or an image does not exist.
+        MixDetError: It is unclear which split a file belongs to, or an image does not exist.
     """
     by_split = _by_split(files, root)
     contents = {split: read_content(file) for split, file in by_split.items()}
@@ -60,8 +60,8 @@ def read_coco(files: Sequence[Path], root: Path) -> LabeledData:
     root_category = _root_category(classes, contents)
     if root_category is not None:
         data.notes.append(
-            f"the category {root_category!r} is left out: it has no box, and the others are "
-            "below it"
+            f"the category {root_category!r} is left out: it has no box, and it is the parent of "
+            "all other categories"
         )
         classes.remove(root_category)
     files_of_names = ImagesByName(list_images(root))
@@ -85,7 +85,7 @@ def read_coco(files: Sequence[Path], root: Path) -> LabeledData:
 
 
 def _by_split(files: Sequence[Path], root: Path) -> dict[str, Path]:
-    """Return the file of each split. Its name states the split, or else the name of its folder."""
+    """Return the file of each split. The name of the file or of its folder states the split."""
     by_split = defaultdict(list)
     for file in files:
         inner = file.relative_to(root).parts[:-1]
@@ -93,8 +93,8 @@ def _by_split(files: Sequence[Path], root: Path) -> dict[str, Path]:
         by_split[next(filter(None, stated), "all")].append(file)
     if "all" in by_split and len(by_split) > 1:
         raise MixDetError(
-            f"{by_split['all'][0]}: its name states no split, but others do: put train, val or "
-            "test into its name, or move it out of the folder"
+            f"{by_split['all'][0]}: its name states no split, but the names of other COCO files "
+            "do: put train, val or test into its name, or move it out of the folder"
         )
     chosen = {}
     for split in ("all", "train", "val", "test"):
@@ -117,7 +117,7 @@ def _names(content: dict) -> list[str]:
 
 
 def _classes(contents: dict[str, dict], files: dict[str, Path]) -> list[str]:
-    """Return the classes of all files: those of the first file, then new ones of the others."""
+    """Return the classes of the first file, then the classes that only other files have."""
     classes: list[str] = []
     for split, content in contents.items():
         names = check_class_list(_names(content), str(files[split]))
@@ -155,7 +155,7 @@ def _is_as_written(entries: Sequence[dict], paths: Sequence[Path], folder: Path)
 
 
 def _with_classes(content: dict, paths: Sequence[Path], classes: list[str], file: Path) -> dict:
-    """Return the content with the categories of all files, and with the paths of the images."""
+    """Return the content with the classes of all files as categories, and with image paths."""
     name_by_id = dict(zip(_ids(content), _names(content), strict=True))
     id_by_name = {name: number for number, name in enumerate(classes, start=1)}
     images = [
@@ -176,7 +176,7 @@ def _with_classes(content: dict, paths: Sequence[Path], classes: list[str], file
 
 
 class ImagesByName:
-    """Finds the image files that COCO's `file_name`s mean.
+    """Finds the image files for the `file_name`s of COCO files.
 
     Args:
         paths: All image files of the data.
@@ -192,8 +192,8 @@ class ImagesByName:
     ) -> tuple[Path | None, list[Path]]:
         """Return the folder that most names are relative to, and the path of each image.
 
-        A name that is not relative to this folder is found by its last part, since exports name
-        folders of other machines.
+        A name that is not relative to this folder may contain folders of another machine, so its
+        image is found by the last part of the name.
 
         Args:
             entries: The image entries of a COCO file.
@@ -211,7 +211,7 @@ class ImagesByName:
                     folders[Path(*path.parts[: -len(parts)])] += 1
 
         def rank(folder: Path) -> tuple:
-            """Rank folders with equally many images, as train/ and val/ with equal names."""
+            """Rank folders. The split decides if train/ and val/ have images of equal names."""
             inner_names = folder.relative_to(os.path.commonpath([folder, file.parent])).parts
             stated = [split_of_name(name) for name in inner_names]
             return -folders[folder], folder != file.parent, split not in stated, len(folder.parts)
@@ -226,8 +226,8 @@ class ImagesByName:
     def _only_file(self, parts: tuple[str, ...], file: Path) -> Path:
         paths = self.by_name[parts[-1]]
         if len(paths) != 1:
-            found = f"{paths[0]} and {paths[1]} have this name" if paths else "no such image"
-            raise MixDetError(f"{file}: file_name {'/'.join(parts)}: {found}: correct it")
+            reason = f"{paths[0]} and {paths[1]} have this name" if paths else "no such image"
+            raise MixDetError(f"{file}: file_name {'/'.join(parts)}: {reason}: correct it")
         return paths[0]
 
 

@@ -60,14 +60,14 @@ def render_config(
     """Return the text of a config.
 
     Args:
-        out: The file that the text is for.
+        out: The file that the text will be written to.
         title: First line of the docstring.
         classes: Names of the classes, in order.
         data_root: The folder that `files` are relative to, or an empty text.
         files: (annotation file, image folder) of `train`, `val` and, if there is one, `test`.
         plan: Batch size and epochs.
         skip_empty: Whether training leaves out images without boxes.
-        size: (width, height) in pixels of the input. None takes the size of the base.
+        size: (width, height) in pixels of the input. None takes the size of the base config.
     """
     base = shipped_folder("configs") / "_base_" / "own_data.py"
     sized = describe_size(base, size) if size else SizeText([], {}, {})
@@ -97,7 +97,7 @@ def render_config(
 
 
 def _base_path(base: Path, out: Path) -> str:
-    """Return the path of the base, relative if it is beside the config or in the same checkout."""
+    """Return the path of the base config, relative if both are in one folder or checkout."""
     if (out.parent / "_base_" / "own_data.py").is_file():
         return "_base_/own_data.py"
     folder, checkout = out.resolve().parent, base.parents[2]

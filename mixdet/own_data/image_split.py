@@ -1,4 +1,4 @@
-"""Split images into training and validation, with similar images on one side."""
+"""Split images into training and validation. Similar images are never in both."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from mixdet.errors import MixDetError
 from mixdet.images import decode
 
 VAL_FRACTION = 0.2
-# Images whose difference hashes differ in at most this many of 64 bits are on one side. If that
-# joins more than half of the images, as with a fixed camera, the next number is tried.
+# Images are similar if their difference hashes differ in at most this many of 64 bits. If more than
+# half of the images are then in one group, as with a fixed camera, the next number is tried.
 MAX_BITS = (10, 6, 3, 0)
 CHUNK = 2048  # at most this many images are compared with all others at once
 
@@ -33,9 +33,10 @@ class ImageSplit:
         is_val: (n,) whether each image is for validation.
         groups: Number of groups of similar images.
         largest: Number of images of the largest group.
-        max_bits: The largest number of different bits of two images that count as similar. None if
-            only equal files are in one group.
-        by_hash: Whether the hash alone decides. If not, the share of validation was adjusted.
+        max_bits: Images whose hashes differ in at most this many bits are similar. None if only
+            equal files are in one group.
+        by_hash: Whether only a hash of the content decides between training and validation. If not,
+            groups were chosen until about a fifth of the images was reached.
     """
 
     is_val: np.ndarray
@@ -67,8 +68,8 @@ def split_images(paths: Sequence[Path]) -> ImageSplit:
     """Choose about a fifth of the images for validation.
 
     Similar images, such as neighboring frames of a video and the copies that Roboflow makes of one
-    image, form a group, and a group is on one side. A hash of the group's content decides which. So
-    an image stays on its side when others are added, unless they join its group.
+    image, form a group. A hash of the group's content decides whether the whole group is for
+    training or for validation. So added images move no earlier image, unless they join its group.
 
     Args:
         paths: The images.
@@ -117,7 +118,7 @@ def _hashes(path: Path) -> tuple[bytes, np.ndarray]:
 
 
 def _source_name(path: Path) -> str | None:
-    """Return what copies of one image have in common in Roboflow's names: `a_jpg.rf.0f3c.jpg`."""
+    """Return the part of a name that Roboflow's copies share: `a_jpg` of `a_jpg.rf.0f3c.jpg`."""
     before, mark, _ = path.name.partition(".rf.")
     return before if mark else None
 
@@ -154,18 +155,18 @@ def _group(bits: np.ndarray, equal: list[tuple[int, int]]) -> tuple[np.ndarray, 
 def _near_pairs(bits: np.ndarray, max_bits: int) -> np.ndarray:
     """Return (k, 3): the indices of two images, and the number of bits that they differ in."""
     signs = np.where(bits, 1, -1).astype(np.float32)
-    found = [np.empty((0, 3), int)]
+    near = [np.empty((0, 3), int)]
     for start in range(0, len(bits), CHUNK):
         distance = (bits.shape[1] - signs[start : start + CHUNK] @ signs.T) / 2
         rows, columns = np.nonzero(distance <= max_bits)
         later = columns > rows + start
         rows, columns = rows[later], columns[later]
-        found.append(np.stack([rows + start, columns, distance[rows, columns].astype(int)], 1))
-    return np.concatenate(found)
+        near.append(np.stack([rows + start, columns, distance[rows, columns].astype(int)], 1))
+    return np.concatenate(near)
 
 
 def _positions(groups: np.ndarray, digests: Sequence[bytes]) -> np.ndarray:
-    """Return for each group a number from 0 to 1, by a hash of its first digest."""
+    """Return for each group a number from 0 to 1, computed from its lowest digest."""
     members = defaultdict(list)
     for group, digest in zip(groups.tolist(), digests, strict=True):
         members[group].append(digest)

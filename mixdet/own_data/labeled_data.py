@@ -1,4 +1,4 @@
-"""What the readers of all formats return: images and boxes in COCO's form, by split."""
+"""What the readers of all formats return: images and boxes in COCO's format, by split."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SPLIT_WORDS = {
 
 @dataclass
 class Tally:
-    """Counts of what was changed or left out, with the place of the first case of each."""
+    """Counts of what was changed or left out, with the place of each kind's first case."""
 
     first: dict[str, str] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
@@ -68,14 +68,14 @@ class LabeledData:
 
     Attributes:
         format: `COCO`, `YOLO` or `VOC`.
-        source: The file or folder that says which data these are.
+        source: The file or folder to name in messages about these data.
         classes: Names of the classes, in order.
-        class_order: Where this order comes from.
+        class_order: Where the order of `classes` comes from, such as `the order of data.yaml`.
         splits: The content of a COCO file for each of `train`, `val` and `test`. The key is `all`
             if the data have no split. A `file_name` is the path of an image file.
         tally: What was changed or left out.
         notes: Decisions about the whole data.
-        ready: If the data can be used as they are: (annotation file, image folder) of each split.
+        ready: (annotation file, image folder) of each split, if training can use the given files.
     """
 
     format: str
@@ -271,7 +271,7 @@ def check_class_list(names: Sequence[str], where: str) -> list[str]:
 
 
 def alike_names(names: Sequence[str]) -> list[str]:
-    """Return a note for each class whose name differs from another one only by case or spaces."""
+    """Return a note for each class whose name differs from another only by case, space, - or _."""
     notes, plain = [], {}
     for name in names:
         key = re.sub(r"[\s_-]+", "", name.lower())

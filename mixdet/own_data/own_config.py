@@ -60,12 +60,12 @@ def write_own_config(
 ) -> OwnConfig:
     """Read a folder of labeled images, write a config for it, and make the quick data check.
 
-    COCO files that training can use as they are stay as they are. For all other data, COCO files
-    are written. Images are neither copied nor changed.
+    If training can use the given COCO files, the config names these files. For all other data, COCO
+    files are written. Images are neither copied nor changed.
 
     Args:
-        data: A folder with COCO, YOLO or VOC annotations. Or the COCO file, or the file that names
-            the classes of YOLO.
+        data: A folder with COCO, YOLO or VOC annotations, or a COCO file, or the file that names
+            the classes of YOLO data.
         out: The config. By default it is named after the folder, in the working folder.
         data_format: `auto`, `coco`, `yolo` or `voc`.
         data_out: Folder for the COCO files. By default it is beside the config, with the config's
@@ -73,7 +73,8 @@ def write_own_config(
         first_pixel: 1 if VOC's pixels are counted from 1 and boxes include their last pixel, 0 if
             coordinates are continuous. None decides by the coordinates.
         skip_empty: Whether training leaves out images without boxes.
-        size: (width, height) in pixels of the network's input. None takes the size of the base.
+        size: (width, height) in pixels of the network's input. None takes the size of the base
+            config.
         force: Whether existing files are replaced.
 
     Raises:
@@ -151,9 +152,9 @@ def _refuse_existing(files: Iterable[Path], force: bool) -> None:
 def _read(
     source: Path, root: Path, data_format: str, first_pixel: int | None, data_out: Path
 ) -> LabeledData:
-    """Read the data in the stated format, or in the one format that is there.
+    """Read the data in the stated format, or in the only format that the folder has.
 
-    COCO files in `data_out` are from an earlier call.
+    COCO files in `data_out` are ignored, since an earlier call wrote them.
     """
     coco: list[Path] = []
     yolo = voc = None
@@ -170,17 +171,17 @@ def _read(
             yolo = find_yolo(root)
         if data_format in ("auto", "voc"):
             voc = find_voc(root)
-    found = [name for name, value in (("coco", coco), ("yolo", yolo), ("voc", voc)) if value]
-    if not found:
+    formats = [name for name, value in (("coco", coco), ("yolo", yolo), ("voc", voc)) if value]
+    if not formats:
         kind = "COCO, YOLO or VOC" if data_format == "auto" else data_format.upper()
         raise MixDetError(
             f"{root}: no annotations in the format of {kind}: it needs a COCO file (.json), "
             "data.yaml or classes.txt (YOLO), or XML files (VOC): export the data in one of these "
             "formats"
         )
-    if len(found) > 1:
+    if len(formats) > 1:
         places = {"coco": coco[:1], "yolo": [yolo], "voc": [voc]}
-        listed = ", ".join(f"{name} ({places[name][0]})" for name in found)
+        listed = ", ".join(f"{name} ({places[name][0]})" for name in formats)
         raise MixDetError(f"{root}: annotations in several formats: {listed}: choose by --format")
     if coco:
         return read_coco(coco, root)
@@ -233,7 +234,7 @@ def _part(content: dict, chosen: Iterable[bool]) -> dict:
 
 
 def _shorten_names(data: LabeledData, root: Path) -> Path:
-    """Make the names of images relative to a folder, in place; return the folder."""
+    """Make the names of images relative to one folder, in place, and return this folder."""
     paths = [Path(entry["file_name"]) for part in data.splits.values() for entry in part["images"]]
     real_root, real_paths = os.path.realpath(root), [os.path.realpath(path) for path in paths]
     is_inside = os.path.commonpath([real_root, *real_paths]) == real_root
@@ -276,8 +277,8 @@ def _describe(data: LabeledData, skip_empty: bool) -> Iterable[str]:
         yield "the COCO files are used as they are"
     elif data.format == "COCO":
         yield (
-            "new COCO files are written, since these have no split, or file names, classes or "
-            "links that training cannot use"
+            "new COCO files are written, since the given files have no split, or have file names, "
+            "classes or links that training cannot use"
         )
     train = data.splits["train"]
     if not any(not is_crowd(annotation) for annotation in train["annotations"]):
@@ -294,26 +295,26 @@ def _describe_training(
 ) -> Iterable[str]:
     """Yield what was chosen for the training and why."""
     line = f"input size: {width_x_height(wh)}, "
-    line += "as --size says" if size else "that of the base"
+    line += "as --size says" if size else "as in the base config"
     sides = _box_sides(train, wh)
     if sides:
-        line += f"; half of the boxes are smaller than {median(sides):.0f} pixels there"
+        line += f"; half of the boxes are smaller than {median(sides):.0f} pixels at this size"
         if median(sides) < SMALL:
             line += ": a larger --size finds more of them and takes longer"
     yield line
     yield (
-        "anchors: those of the base; `check_data` compares them with the boxes, but sizes fitted "
-        "by shape alone trained worse where it was tried"
+        "anchors: as in the base config; `check_data` compares them with the boxes, but anchors "
+        "fitted only to the shapes of the boxes gave lower scores where this was tried"
     )
     yield f"batch size: {plan.batch_size}" + (
-        ", for which the learning rate of the base is meant"
+        ", for which the learning rate of the base config is meant"
         if plan.batch_size == BATCH
-        else f", all training images; the learning rate of the base is meant for {BATCH}: pass "
-        "--auto-scale-lr to the training"
+        else f", all training images; the learning rate of the base config is meant for {BATCH}: "
+        "pass --auto-scale-lr to the training"
     )
     yield (
         f"schedule: {plan.max_epochs} epochs, {plan.iterations:,} iterations, with a validation "
-        f"each {plan.val_interval} epochs; training from scratch takes thousands of iterations"
+        f"every {plan.val_interval} epochs; training from scratch takes thousands of iterations"
     )
 
 

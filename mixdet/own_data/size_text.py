@@ -1,4 +1,4 @@
-"""The lines of a config that set another input size than the base's."""
+"""The lines of a config that set another input size than the base config has."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ class SizeText:
 
 
 def describe_size(base: Path, size: tuple[int, int]) -> SizeText:
-    """Return what `--size` changes, in the words of a config.
+    """Return the changes of `--size` to a config, as text for a config file.
 
     Args:
-        base: The config that the size is changed of.
+        base: The config whose size is changed.
         size: (width, height) in pixels.
     """
     before = read_config(base)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from mixdet.errors import MixDetError
 
-BATCH = 8  # the batch that the learning rate of configs/_base_/own_data.py is for
+BATCH = 8  # the batch size that the learning rate of configs/_base_/own_data.py is meant for
 EPOCHS = 100
 MIN_ITERATIONS, MAX_ITERATIONS = 3_000, 12_000
 MIN_EPOCHS = 12
@@ -21,7 +21,7 @@ class TrainingPlan:
         batch_size: Number of images in a batch.
         max_epochs: Number of epochs.
         val_interval: Number of epochs from one validation to the next.
-        iterations: Number of batches in all.
+        iterations: Number of iterations of the whole training.
     """
 
     batch_size: int
@@ -33,16 +33,16 @@ class TrainingPlan:
 def plan_training(images: int) -> TrainingPlan:
     """Choose batch size and epochs for a training from scratch.
 
-    100 epochs, but 3,000 to 12,000 iterations: fewer do not reach a usable detector from scratch,
-    and more do not end on two cores by the evening. At least 12 epochs, since a large data set is
-    meant for a GPU. On 364 images, 60 epochs of the base's recipe (2,700 iterations) reached 51.9
-    mAP, and the first 10 of them 39.1.
+    A training has 100 epochs, but at least 3,000 and at most 12,000 iterations. Fewer iterations do
+    not give a usable detector from scratch, and more take longer than a working day on two cores. A
+    training has at least 12 epochs, since a large data set is meant for a GPU. On 364 images, the
+    mAP was 39.1 after 10 epochs and 51.9 after 60 epochs (2,700 iterations) of the base config.
 
     Args:
         images: Number of training images.
 
     Raises:
-        MixDetError: There is only one image; batch norm needs two in a batch.
+        MixDetError: There are fewer than two images. Batch norm needs two in a batch.
     """
     if images < 2:
         raise MixDetError(f"{images} training image: batch norm needs at least 2: add images")

@@ -31,7 +31,10 @@ FLAGS = {"0": False, "false": False, "unspecified": False, "1": True, "true": Tr
 
 @dataclass(frozen=True)
 class VocObject:
-    """An object of an XML file: its class, the four numbers of its box, and where it stands."""
+    """An object of an XML file: its class, the four numbers of its box, and its place in the file.
+
+    `difficult` is VOC's flag for an object that is ignored.
+    """
 
     name: str
     numbers: tuple[float, float, float, float]
@@ -53,7 +56,7 @@ class VocFile:
 def find_voc(root: Path) -> Path | None:
     """Return the first XML file of a folder that annotates an image as VOC does, or None.
 
-    A malformed file counts if there is no other, so that `read_voc` refuses it.
+    If no file does, return the first malformed XML file, which `read_voc` refuses.
     """
     malformed = None
     for file in list_files(root, "*.xml"):
@@ -69,8 +72,8 @@ def read_voc(root: Path, first_pixel: int | None = None) -> LabeledData:
     """Read the images and objects of VOC's layout.
 
     VOC counts pixels from 1, and a box includes its last pixel. Many tools write VOC's files with
-    continuous coordinates from 0. `first_pixel=None` takes VOC's definition unless a coordinate of
-    the whole data shows the other: one from 0 to below 1, or one with a fraction.
+    continuous coordinates from 0. `first_pixel=None` takes VOC's definition, unless an `xmin` or
+    `ymin` in the data is at least 0 and below 1, or a coordinate has a fraction.
 
     An image without an XML file is left out, since a tool that writes XML files writes one for each
     image that a person has looked at.
@@ -147,8 +150,8 @@ def _read_files(files: Sequence[Path], base: Path, tally: Tally) -> Iterator[Voc
 
     Args:
         files: The XML files.
-        base: The folder that their images are in, or in folders of.
-        tally: Where files that are not VOC's are counted.
+        base: The folder of their images, which may be in subfolders.
+        tally: Where files that are not in VOC's format are counted.
     """
     by_stem, by_name, owners = defaultdict(list), defaultdict(list), {}
     for image in list_images(base):
@@ -166,7 +169,7 @@ def _read_files(files: Sequence[Path], base: Path, tally: Tally) -> Iterator[Voc
         if image is None:
             where = f"{path}:{(root if name is None else name).get(LINE)}"
             raise MixDetError(
-                f"{where}: no image {written or path.stem} in {base}: add it, or remove "
+                f"{where}: no image {written or path.stem} in {base}: add the image, or remove "
                 "the XML file"
             )
         if image in owners:
@@ -176,7 +179,7 @@ def _read_files(files: Sequence[Path], base: Path, tally: Tally) -> Iterator[Voc
 
 
 def _nearest(path: Path, candidates: Sequence[Path], written: str) -> Path | None:
-    """Return the candidate whose folder is most like that of the XML file.
+    """Return the candidate whose folder is most similar to the folder of the XML file.
 
     So `train/x.xml` belongs to `train/x.jpg`, and `Annotations/a/x.xml` to `JPEGImages/a/x.jpg`.
 
@@ -185,10 +188,10 @@ def _nearest(path: Path, candidates: Sequence[Path], written: str) -> Path | Non
     """
 
     def likeness(image: Path) -> tuple[int, int, bool]:
-        ours, theirs = path.parent.parts, image.parent.parts
+        xml_folders, image_folders = path.parent.parts, image.parent.parts
         return (
-            _equal_parts(ours, theirs),
-            _equal_parts(ours[::-1], theirs[::-1]),
+            _equal_parts(xml_folders, image_folders),
+            _equal_parts(xml_folders[::-1], image_folders[::-1]),
             image.name == written,
         )
 
@@ -271,16 +274,16 @@ def _guess_first_pixel(files: Sequence[VocFile]) -> tuple[int, str]:
 
 def _box(obj: VocObject, classes: list[str], first_pixel: int) -> Box:
     x1, y1, x2, y2 = obj.numbers
-    # A box whose corners coincide has no area, though VOC's definition makes it one pixel.
+    # A box with equal corners counts as a box without an area, though VOC defines it as one pixel.
     if x2 > x1 and y2 > y1:
         x1, y1 = x1 - first_pixel, y1 - first_pixel
     return Box(classes.index(obj.name), (x1, y1, x2, y2), obj.where, obj.difficult)
 
 
 def _check_size(file: VocFile, size: tuple[int, int]) -> None:
-    """Refuse a size that is not that of the upright image: the boxes would be misplaced.
+    """Refuse a stated size that differs from the upright image, since boxes would be misplaced.
 
-    Some tools write 0 x 0, which says nothing.
+    A size of 0 x 0, which some tools write, is accepted.
     """
     if all(file.stated_size) and file.stated_size != size:
         stated, real = (f"{width} x {height}" for width, height in (file.stated_size, size))

@@ -1,4 +1,4 @@
-"""Parse XML into elements that know their line."""
+"""Parse XML into elements that contain the numbers of their lines."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from xml.parsers import expat
 
 from mixdet.errors import MixDetError
 
-LINE = "line of the file"  # the attribute that holds an element's line; XML allows no such name
+LINE = "line of the file"  # attribute for an element's line. XML allows no spaces in such a name
 
 
 def parse_with_lines(file: Path) -> ElementTree.Element:
@@ -23,7 +23,9 @@ def parse_with_lines(file: Path) -> ElementTree.Element:
         builder.start(tag, {**attributes, LINE: str(parser.CurrentLineNumber)})
 
     def refuse_entity(name: str, *_) -> None:
-        raise MixDetError(f"{file}:{parser.CurrentLineNumber}: it declares the entity {name}")
+        raise MixDetError(
+            f"{file}:{parser.CurrentLineNumber}: it declares the entity {name}: remove this line"
+        )
 
     parser.StartElementHandler, parser.EndElementHandler = start, builder.end
     parser.CharacterDataHandler, parser.EntityDeclHandler = builder.data, refuse_entity

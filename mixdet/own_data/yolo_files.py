@@ -25,14 +25,14 @@ from mixdet.own_data.labeled_data import (
     split_by_folder,
 )
 
-# A coordinate of this size or more is no fraction of the image, but most likely a pixel.
+# A coordinate of this value or more is most likely in pixels, not a fraction of the image's side.
 MAX_FRACTION = 2.0
 UNLABELED = "images without a label file, used as images without objects"
 
 
 @dataclass
 class YoloDescription:
-    """What the file with the names of the classes says.
+    """The content of the file that names the classes.
 
     Attributes:
         file: The file.
@@ -97,15 +97,16 @@ def read_yolo(file: Path, root: Path) -> LabeledData:
     paths = {split: images for split, images in paths.items() if images}
     if "train" not in paths and "all" not in paths:
         raise MixDetError(f"{file}: it names no training images: add `train: images/train`")
-    every = sorted({image for images in paths.values() for image in images})
-    labels = {image: _label_file(image) for image in every}
+    all_images = sorted({image for images in paths.values() for image in images})
+    labels = {image: _label_file(image) for image in all_images}
     _refuse_shared_labels(labels)
     if not any(label.is_file() for label in labels.values()):
         raise MixDetError(
-            f"{labels[every[0]]}: no such label file, and none for the other {len(every) - 1} "
-            f"images: YOLO's labels are in a folder `labels` beside `images`, or beside the images"
+            f"{labels[all_images[0]]}: no such label file, and none for the other "
+            f"{len(all_images) - 1} images: put YOLO's labels into a folder `labels` beside the "
+            "folder `images`, or beside the images"
         )
-    sizes = read_sizes(every, data.tally)
+    sizes = read_sizes(all_images, data.tally)
     for split, images in paths.items():
         content = CocoContent(data.classes, data.tally)
         for image in images:
@@ -120,7 +121,7 @@ def read_yolo(file: Path, root: Path) -> LabeledData:
 
 
 def _names_classes(file: Path) -> bool:
-    """Tell whether a YAML or `.data` file describes data of YOLO. A malformed data.yaml counts."""
+    """Tell whether a YAML or `.data` file describes YOLO data. A malformed data.yaml also does."""
     try:
         text = read_text(file)
         if file.suffix == ".data":
@@ -214,7 +215,7 @@ def _images_of(
     entries, line = described.sources[split]
     for entry in entries:
         source = _locate(entry, [described.base, described.file.parent], root)
-        if source is None and split == "test":  # Roboflow names it even if it exports none
+        if source is None and split == "test":  # Roboflow names one even if it exports no test data
             data.notes.append(f"{described.file}:{line}: {entry} does not exist: no test images")
         elif source is None:
             raise MixDetError(
@@ -238,11 +239,11 @@ def _listed_images(file: Path, base: Path, root: Path) -> Iterator[Path]:
 
 
 def _locate(written: str, bases: list[Path], root: Path) -> Path | None:
-    """Find the file or folder that an export names, on the machine of the reader.
+    """Find the file or folder for a path that an export names.
 
     Exports name paths of another machine (`/content/data/train`), of another working folder
-    (`../train/images`, Roboflow) or of an archive (`data/obj_train_data`, CVAT). So leading folders
-    are left out if the whole path does not exist, but none that names a split.
+    (`../train/images`, Roboflow) or of an archive (`data/obj_train_data`, CVAT). So if the path
+    does not exist, leading folders are left out, up to the first folder that names a split.
     """
     path = PurePosixPath(written.replace("\\", "/"))
     candidates = [base / path for base in (*bases, root)]
@@ -257,7 +258,7 @@ def _locate(written: str, bases: list[Path], root: Path) -> Path | None:
 
 
 def _label_file(image: Path) -> Path:
-    """Return the label file: in `labels` in place of the last `images`, or beside the image."""
+    """Return the label file: in `labels` instead of the last `images`, or beside the image."""
     parts = list(image.with_suffix(".txt").parts)
     for index in range(len(parts) - 2, -1, -1):
         if parts[index].lower() == "images":

@@ -15,7 +15,7 @@ COLORS = (
     *("#7F7F7F", "#004C76", "#8F3F00", "#006B4E", "#8A4F71"),
 )
 STYLE = {
-    "svg.fonttype": "none",  # keeps text as text: searchable, and in the font of the page
+    "svg.fonttype": "none",  # writes text, not outlines: searchable, and in the font of the page
     "svg.hashsalt": "mixdet",  # gives the same bytes for the same data
     "font.size": 11,
     "axes.spines.top": False,

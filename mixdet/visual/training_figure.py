@@ -8,7 +8,7 @@ import numpy as np
 
 from mixdet.visual.svg import figure_to_png, series_color
 
-MAX_POINTS = 150  # of a loss; more iterations are averaged
+MAX_POINTS = 150  # of the curve of a loss. The losses of more iterations are averaged
 
 
 def draw_training(
@@ -19,8 +19,8 @@ def draw_training(
     """Draw the losses and the scores of a training.
 
     Args:
-        losses: Values of each loss, one for every iteration. The last one is that of the last
-            iteration.
+        losses: Values of each loss, one for every iteration. The last value belongs to the last
+            iteration. The values of the first iterations may be missing.
         iterations: Number of iterations so far.
         scores: Iterations and values of each metric.
 

@@ -15,8 +15,9 @@ from mixdet.errors import MixDetError
 from tests.conftest import ROOT
 
 BASELINE = ROOT / "configs/ssdlite_mobilenet_v2_coco.py"
-# Parameters that larger kernels add to the network with 3x3 kernels: the sum of k * k - 9 over the
-# channels. v1 and v2 are MobileNetV1 and MobileNetV2, the columns of table 1 of the paper.
+# Number of parameters that larger kernels (k x k) add to the network with 3x3 kernels: the sum of
+# k * k - 9 over all channels. v1 and v2 are MobileNetV1 and MobileNetV2, the columns of the paper's
+# table 1. mix35 and mix357 are MixConv with the kernels 3 and 5, and 3, 5 and 7.
 ADDED = {
     "v1": {"5x5": 79_360, "mix35": 39_680, "7x7": 198_400, "mix357": 92_176},
     "v2": {"5x5": 114_176, "mix35": 57_088, "7x7": 285_440, "mix357": 133_168},
@@ -41,7 +42,7 @@ def test_counted_multiply_adds_equal_those_of_mmengine(name):
 
 
 def test_multiply_adds_by_module_equal_a_sum_by_hand():
-    """A convolution that runs twice counts twice. A layer of a skipped parent counts too.
+    """A convolution that runs twice counts twice. A layer counts even if its parent has no count.
 
     The network calls `head.forward` instead of `head`, which skips the hooks of `head`.
     """
@@ -99,7 +100,7 @@ def test_the_differences_stated_in_the_paper_follow_from_table_1():
         assert mixed - ap["3x3"] == pytest.approx(above_3x3)
 
 
-def test_the_table_shows_the_distance_to_the_paper():
+def test_the_table_shows_the_relative_differences_from_the_paper():
     rows = [
         Complexity("a", (320, 320), 4_337_013, 788_800_000, PaperRow(4.35, 0.79, 21.5)),
         Complexity("longer", (64, 128), 12, 3_000_000, None),
@@ -110,8 +111,8 @@ def test_the_table_shows_the_distance_to_the_paper():
         "| a      | 320x320 | 4,337,013 |  4.35 M | -0.30 % | 0.789 B |  0.79 B | -0.15 % |",
         "| longer |  128x64 |        12 |         |         | 0.003 B |         |         |",
     ]
-    plain = complexity_table(rows).splitlines()[2]
-    assert plain == "a       320x320  4,337,013   4.35 M  -0.30 %  0.789 B   0.79 B  -0.15 %"
+    text = complexity_table(rows).splitlines()[2]
+    assert text == "a       320x320  4,337,013   4.35 M  -0.30 %  0.789 B   0.79 B  -0.15 %"
 
 
 def test_a_config_without_an_input_size_is_refused(tmp_path):

@@ -1,4 +1,4 @@
-"""The stages add up to the whole network, and MixNet-S has the blocks of the paper."""
+"""The costs of the stages add up to the whole network, and MixNet-S has the paper's blocks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.conftest import ROOT
         "ssdlite_mobilenet_v2_mmdet_digits",  # a network without modules of MixDet
     ],
 )
-def test_the_sizes_of_the_stages_add_up_to_the_network(name):
+def test_parameters_and_multiply_adds_of_the_stages_add_up_to_the_network(name):
     path = ROOT / f"configs/{name}.py"
     rows, whole = describe_stages(path), count_complexity(path)
     assert all(isinstance(row, StageSummary) for row in rows)

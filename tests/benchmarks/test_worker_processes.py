@@ -1,4 +1,4 @@
-"""Tests of the timing of worker processes in turns, and of training in several processes."""
+"""Worker processes are timed in turns, and the processes of a group train the same weights."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.synthetic import random_batch
 
 
 class FakeRemoteFunction:
-    """A remote function whose call takes 1 second right after its own, and 10 seconds otherwise."""
+    """A remote function. A call takes 1 second if the last call had the same function, else 10."""
 
     latest, runs = None, 0
 
@@ -24,16 +24,16 @@ class FakeRemoteFunction:
 
 
 def test_only_the_second_run_of_a_warm_turn_is_timed():
-    tasks = {name: (FakeRemoteFunction(), "run") for name in ("peer", "ours")}
+    tasks = {name: (FakeRemoteFunction(), "run") for name in ("first", "second")}
     seconds = time_remote_in_turns(tasks, 2, threads=1, warm=True)
-    assert seconds == {"peer": [1.0, 1.0], "ours": [1.0, 1.0]}
-    assert FakeRemoteFunction.runs == 2 * 2 * 3
-    assert 10.0 in time_remote_in_turns(tasks, 2, threads=1)["peer"]
+    assert seconds == {"first": [1.0, 1.0], "second": [1.0, 1.0]}
+    assert FakeRemoteFunction.runs == 2 * 2 * 3  # 2 tasks, 2 calls, and 3 rounds, the first untimed
+    assert 10.0 in time_remote_in_turns(tasks, 2, threads=1)["first"]
     assert FakeRemoteFunction.runs == 2 * 2 * 3 + 2 * 3
 
 
 def weights_after_a_step(rank: int, processes: int, init_method: str):
-    """Train one step together with the other processes; return a function that gives weights."""
+    """Train one step together with the other processes. Return a function that gives weights."""
     if processes > 1:
         dist.init_process_group("gloo", init_method, rank=rank, world_size=processes)
     model, step = prepare_training("MixNet-S", "eager", 160, 2, amp=False, threads=1)
@@ -43,7 +43,7 @@ def weights_after_a_step(rank: int, processes: int, init_method: str):
 
 
 @pytest.mark.heavy
-def test_timed_processes_of_one_group_train_the_same_weights(tmp_path):
+def test_processes_of_one_group_train_the_same_weights(tmp_path):
     init_method = f"file://{tmp_path}/init"
     with (
         remote_function(weights_after_a_step, 0, 2, init_method) as first,

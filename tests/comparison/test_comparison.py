@@ -50,7 +50,7 @@ def compared(tmp_path_factory):
     folder = data / "annotations"
     shutil.copy(folder / "instances_val2017.json", folder / "tiny.json")
     add_what_is_not_scored(folder / "instances_val2017.json")
-    # the second row trains with another learning rate: the data order must still be the same
+    # the second row (config) has another learning rate, which must not change the order of the data
     part = f"val_dataloader['dataset']['indices'] = {IMAGES}\n"  # leaves out the added image
     configs = [
         write_config(root / "base", data, extra=part),
@@ -67,7 +67,7 @@ def compared(tmp_path_factory):
 
 
 def without(comparison, folder, *left_out):
-    """Copy a comparison, without its configs and without the files of some names."""
+    """Copy a comparison without some files. The copy names configs that do not exist."""
     shutil.copytree(comparison.folder, folder, ignore=shutil.ignore_patterns(*left_out))
     file = folder / "comparison.json"
     content = json.loads(file.read_text())
@@ -210,9 +210,9 @@ def test_configs_with_different_validation_data_or_the_same_name_are_refused(com
     fewer = write_config(tmp_path / "fewer", data, extra=fewer)
     with pytest.raises(MixDetError, match=r"the classes dark but .* the classes dark, bright"):
         train_all(Plan((plan.configs[0], str(fewer)), (0,)), tmp_path / "out")
-    twin = tmp_path / "twin" / f"{plan.rows[0]}.py"
+    same_name = tmp_path / "same_name" / f"{plan.rows[0]}.py"
     with pytest.raises(MixDetError, match="same name"):
-        train_all(Plan((plan.configs[0], str(twin)), (0,)), tmp_path / "out")
+        train_all(Plan((plan.configs[0], str(same_name)), (0,)), tmp_path / "out")
 
 
 def test_a_folder_is_used_by_one_comparison_at_a_time(compared):
@@ -236,7 +236,7 @@ def test_the_report_has_every_row_and_can_be_written_without_the_runs(compared, 
 
 
 def test_all_that_a_report_needs_is_kept_when_the_rows_end(compared, tmp_path):
-    """The files that `train_all` wrote are enough, without configs, data and checkpoints."""
+    """A report needs only the files that `train_all` wrote: no configs, data or checkpoints."""
     _, comparison = compared
     folder = comparison.folder.parent / "trained"
     ended = without(Comparison.read(folder), tmp_path / "out")
@@ -254,7 +254,7 @@ def test_all_that_a_report_needs_is_kept_when_the_rows_end(compared, tmp_path):
     assert "data:image" not in page.replace("data:,", "")
 
 
-def test_a_report_without_the_data_says_so(compared, tmp_path):
+def test_a_report_without_the_configs_says_that_it_has_no_images(compared, tmp_path):
     _, comparison = compared
     copy = without(comparison, tmp_path / "out", "*.pth")
     with pytest.warns(UserWarning, match=r"the report is incomplete: /nowhere/.*no such config"):
@@ -313,7 +313,7 @@ def test_the_latency_on_onnx_runtime_is_measured(compared):
 
 
 @pytest.mark.heavy
-def test_runs_in_minutes_are_measured_once_and_have_the_same_length(tmp_path, capsys):
+def test_with_minutes_each_config_is_measured_once_and_its_runs_have_that_length(tmp_path, capsys):
     data = write_images(tmp_path / "data")
     configs = [str(write_config(tmp_path / name, data)) for name in ("a", "b")]
     folder = tmp_path / "out"
@@ -458,7 +458,7 @@ class OwnBackbone(TinyBackbone):
 
 @pytest.mark.heavy
 def test_configs_whose_types_are_classes_are_compared(tmp_path):
-    """The report alone, in a new process, also finds the classes that only one config imports."""
+    """A new process with `--report` also finds the classes that only one config imports."""
     data = write_images(tmp_path / "data")
     base, other = (class_config(tmp_path / name, data) for name in ("base", "other"))
     (tmp_path / "own_backbone.py").write_text(OWN_BACKBONE)

@@ -105,7 +105,7 @@ def test_a_loop_by_iterations_is_timed_too(tmp_path, images):
 def test_another_kind_of_loop_is_refused(tmp_path, images):
     cfg = load_config(str(write_config(tmp_path, images)))
     cfg.train_cfg.type = "ValLoop"
-    with pytest.raises(MixDetError, match=r"--minutes: train_cfg.type=ValLoop is no loop"):
+    with pytest.raises(MixDetError, match=r"--minutes: train_cfg.type=ValLoop is not derived"):
         length_for(cfg, 1)
 
 

@@ -21,21 +21,20 @@ from mixdet.visual.contact_sheet import write_contact_sheet_from_results
 class ReportHook(Hook):
     """Report the results after training and after a test.
 
-    The hook logs the table of scores, a warning for each class that the detector does not find, and
+    The hook logs the table of scores, a warning for each class that the detector hardly finds, and
     the paths of the checkpoints. It also adds files to the work folder. `val_detections.json`
     contains the detections of the last validation, and `test_detections.json` the detections of a
     test. If the metric has a `results_file`, the detections are written to that file instead. The
     contact sheets `val_sheet.jpg` and `test_sheet.jpg` show detections and true boxes. Scores and
     detections come from the loop's `CocoDetectionMetric`. Without this metric, the hook logs only
-    the checkpoints. If the images have no true boxes, the hook logs only the path of the
-    detections, and draws no sheet.
+    the checkpoints. If the images have no true boxes, the hook logs no scores and draws no sheet.
 
     After a test, `test_errors.html` and `test_errors.json` contain the error analysis of
-    `mixdet.error_analysis`. After training, `tools/analyze_errors.py` makes it from
-    `val_detections.json`.
+    `mixdet.error_analysis`. After training, the hook makes no analysis: apply
+    `tools/analyze_errors.py` to `val_detections.json`.
 
     Args:
-        sheet: Whether to draw a contact sheet. If this is a path, the sheet is written there.
+        sheet: Whether to draw a contact sheet, or the path to write the sheet to.
         errors: Whether to analyze the errors of a test.
     """
 
@@ -123,7 +122,7 @@ def _image_folder(loop: BaseLoop) -> str | None:
 
 
 def _weak_class_notes(cfg: Config, metric: CocoDetectionMetric) -> list[str]:
-    """Return a sentence about each class that the detector does not find."""
+    """Return a sentence about each class that the detector hardly finds."""
     weak = list(find_weak_classes(metric.scores.per_class_50))
     if not weak:
         return []

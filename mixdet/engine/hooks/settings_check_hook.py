@@ -28,15 +28,15 @@ WRITERS = (DumpResults, DumpProposals, DumpODVGResults)  # these write files and
 class SettingsCheckHook(Hook):
     """Check the monitored metrics and the schedules of a training.
 
-    A hook or a schedule may monitor a metric: `save_best` of a checkpoint hook, or `monitor` of
+    Three settings name a metric to monitor: `save_best` of a checkpoint hook, and `monitor` of
     early stopping and of `ReduceOnPlateauLR`. If the metric does not exist, mmengine finds out only
     after the first validation. This hook compares the monitored name with the names that the
     evaluator gives. To get the names of another package's metric, the hook applies the metric to
     one image of the validation set, with one invented box as the detection.
 
     A loop without epochs, such as `IterBasedTrainLoop`, never steps a schedule with
-    `by_epoch=True`. Such a loop states that the training has one epoch. A schedule that has
-    `convert_to_iter_based=True` and no `end` therefore ends after the iterations of one epoch.
+    `by_epoch=True`. Such a loop also states that the training has one epoch, so a schedule that has
+    `convert_to_iter_based=True` and no `end` ends too early. The hook refuses both schedules.
 
     MixDet's tools add this hook to every config. `default_hooks.settings_check=None` removes it.
     """
@@ -54,7 +54,8 @@ class SettingsCheckHook(Hook):
         monitors = list(_monitors(runner))
         if runner.val_loop is None:
             for where, _ in monitors:
-                if "save_best" not in where:  # the shipped configs always set save_best
+                # save_best is allowed without a validation, since every shipped config sets it
+                if "save_best" not in where:
                     raise MixDetError(f"{where} needs a validation, but val_cfg is None")
         elif monitors:
             _check_monitors(runner, monitors)
@@ -97,7 +98,7 @@ def _monitors(runner: Runner) -> Iterator[tuple[str, str]]:
 def _check_monitors(runner: Runner, monitors: list[tuple[str, str]]) -> None:
     evaluator = runner.val_loop.evaluator
     names: list[str] = []
-    unknown: list[str] = []  # a name that contains one of these parts may be a metric too
+    unknown: list[str] = []  # a name that contains one of these texts may be a metric too
     # mmdet's `MultiDatasetsEvaluator` puts the name of the data set before each name of a metric
     prefixes = getattr(evaluator, "dataset_prefixes", None)
     for index, metric in enumerate(evaluator.metrics):

@@ -45,11 +45,11 @@ class SSDLite(SingleStageDetector):
             channels of the added levels as `extra_channels`, and leave out `out_channels`.
         bbox_head: Config of an SSD head. `in_channels` is filled in. In its `anchor_generator`,
             missing arguments are filled in. `strides` is `round(input_size / cells)` for each
-            level. If it differs between the sides, it is a pair (x, y). `input_size` and `centers`
-            are filled in if the generator takes them. mmdet's generators take a single side as
-            `input_size`, and get the shorter one. A center is half a stride. `centers` is not
-            filled in if `center_offset` is given. Sizes of anchors in pixels are taken as they are:
-            `mixdet.config.input_size.set_input_size` scales them.
+            level, or a pair (x, y) if the two sides differ. `input_size` and `centers` are filled
+            in if the generator takes them. mmdet's generators take one number as `input_size`. They
+            get the shorter side. A center is half a stride. `centers` is not filled in if
+            `center_offset` is given. Sizes of anchors in pixels are not changed here. To scale
+            them, use `mixdet.config.input_size.set_input_size`.
         train_cfg: Assigner, sampler and loss settings of the head.
         test_cfg: Post-processing settings of the head.
         data_preprocessor: Config of the data preprocessor.
@@ -60,10 +60,10 @@ class SSDLite(SingleStageDetector):
         init_cfg: Weight initialization of the whole detector.
 
     Raises:
-        MixDetError: If `mixdet.image_size.as_wh` refuses `input_size`, or the neck's convolutions
-            need larger images; if the backbone's outputs are not ordered from fine to coarse; or if
-            the strides or the number of levels of the anchor generator differ from those of
-            backbone and neck. `loss` and `predict` raise it if the images do not have `input_size`.
+        MixDetError: `mixdet.image_size.as_wh` refuses `input_size`, or the neck's convolutions need
+            larger images. Or the backbone's outputs are not ordered from fine to coarse. Or the
+            anchor generator has other strides or another number of levels than the backbone and the
+            neck. `loss` and `predict` raise this error if the images do not have `input_size`.
 
     Attributes:
         input_wh: (width, height) of the input images in pixels.
@@ -169,7 +169,7 @@ class SSDLite(SingleStageDetector):
 
 
 def _published_maps(backbone: nn.Module, input_wh: tuple[int, int]) -> list[FeatureMap] | None:
-    """Return the shapes that `out_channels` and `out_strides` give, or None if one is missing."""
+    """Compute the shapes from `out_channels` and `out_strides`. None if an attribute is missing."""
     if not (hasattr(backbone, "out_channels") and hasattr(backbone, "out_strides")):
         return None
     width, height = input_wh

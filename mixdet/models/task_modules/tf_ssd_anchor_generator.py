@@ -22,9 +22,9 @@ class TFSSDAnchorGenerator(AnchorGenerator):
     which is TensorFlow's default, and every other level has six. mmdet's `SSDAnchorGenerator`
     cannot make the first level, because the three anchors of this level have two different scales.
 
-    The scale of an anchor is the square root of its area, as a fraction of the image's side. If the
-    image is not square, it is a fraction of the shorter side, as in TensorFlow, so an anchor of
-    ratio 1 is square on any image. The ratio is its width divided by its height. The first level
+    The scale of an anchor is the square root of its area, as a fraction of the image's shorter
+    side, as in TensorFlow. So an anchor of ratio 1 is square even if the image is not. The ratio of
+    an anchor is its width divided by its height. The first level
     has the (scale, ratio) pairs (0.1, 1), (`min_scale`, 2) and (`min_scale`, 1/2). The scales of
     the levels rise linearly. A later level with scale s has one anchor for each of the ratios 1, 2,
     1/2, 3 and 1/3. It also has a square of scale sqrt(s s'), where s' is the scale of the next
