@@ -96,7 +96,7 @@ class DetectorErrors:
 
     def confusions(self, count: int = 10) -> list[tuple[str, str, int]]:
         """Return the most frequent confusions as (true class, predicted class, number)."""
-        matrix = self.errors.confusion[:-1, :-1].copy()
+        matrix = self.errors.confusion[: len(self.classes), :-1].copy()
         np.fill_diagonal(matrix, 0)
         order = np.argsort(-matrix, axis=None, kind="stable")[:count]
         rows, columns = np.unravel_index(order, matrix.shape)

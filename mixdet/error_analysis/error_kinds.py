@@ -20,6 +20,9 @@ WRONG_KINDS = {
     "class",
     "background": f"IoU below {LOW_IOU} with every object",
 }
+# Rows of the confusion matrix after those of the classes: what a detection that is matched with no
+# object overlaps by an IoU of at least `MATCH_IOU`.
+UNMATCHED_ROWS = ("already detected", "background")
 # An object is missed for the first reason that holds.
 MISSED_KINDS = {
     "wrong class": f"a wrong detection of another class has an IoU of at least {MATCH_IOU} with it",
@@ -40,8 +43,8 @@ class Errors:
         wrong_kind: (n,) index into `WRONG_KINDS`. It means nothing for other detections.
         missed: (m,) whether each true box is a missed object.
         missed_kind: (m,) index into `MISSED_KINDS`. It means nothing for other true boxes.
-        confusion: (classes + 1, classes + 1) number of boxes by true class, and background in the
-            last row, and by predicted class, and missed in the last column.
+        confusion: (classes + 2, classes + 1) number of boxes. The rows are the true classes and
+            `UNMATCHED_ROWS`, the columns the predicted classes and the missed objects.
     """
 
     correct: np.ndarray
@@ -59,6 +62,8 @@ def find_errors(matches: Matches, score_thr: float) -> Errors:
     are then matched with the remaining objects of other classes at IoU 0.5, from the highest score
     to the lowest. So a row adds up to the objects of a class, a column to its detections, and
     perfect detections give a diagonal matrix even if objects of two classes have the same box.
+    A detection that no object is left for is in the row `already detected` if it overlaps an
+    object, otherwise in the row `background`.
     """
     above = matches.score >= score_thr
     correct, wrong = above & matches.correct, above & (matches.match < 0)
@@ -67,13 +72,14 @@ def find_errors(matches: Matches, score_thr: float) -> Errors:
     missed = ~detected & ~matches.crowd
     pairs = matches.pairs.select(~matches.crowd[matches.pairs.truth])
     same_class = matches.detections.label[pairs.detection] == matches.truth.label[pairs.truth]
+    wrong_kind = _wrong_kinds(len(matches.score), pairs, same_class)
     return Errors(
         correct,
         wrong,
-        _wrong_kinds(len(matches.score), pairs, same_class),
+        wrong_kind,
         missed,
         _missed_kinds(matches, wrong, pairs, same_class),
-        _confusion(matches, correct, wrong, missed, pairs),
+        _confusion(matches, correct, wrong, wrong_kind, missed, pairs),
     )
 
 
@@ -108,19 +114,26 @@ def _missed_kinds(
 
 
 def _confusion(
-    matches: Matches, correct: np.ndarray, wrong: np.ndarray, missed: np.ndarray, pairs: Pairs
+    matches: Matches,
+    correct: np.ndarray,
+    wrong: np.ndarray,
+    wrong_kind: np.ndarray,
+    missed: np.ndarray,
+    pairs: Pairs,
 ) -> np.ndarray:
     possible = wrong[pairs.detection] & missed[pairs.truth] & (pairs.iou >= MATCH_IOU)
     position = np.empty(len(wrong), int)
     position[np.argsort(-matches.score, kind="stable")] = np.arange(len(wrong))
     confused = match_greedily(pairs.select(possible), position, matches.detections, matches.crowd)
     match = np.where(correct, matches.match, confused)
-    background = len(matches.classes)
-    true_label = np.append(matches.truth.label, background)  # for the index -1
+    classes = len(matches.classes)
+    overlaps_object = wrong_kind < 2  # a duplicate, or a wrong class
+    row = np.where(overlaps_object, classes, classes + 1)
+    row[match >= 0] = matches.truth.label[match[match >= 0]]
     used = correct | wrong
-    matrix = np.zeros((background + 1, background + 1), int)
-    np.add.at(matrix, (true_label[match[used]], matches.detections.label[used]), 1)
+    matrix = np.zeros((classes + len(UNMATCHED_ROWS), classes + 1), int)
+    np.add.at(matrix, (row[used], matches.detections.label[used]), 1)
     taken = np.zeros(len(matches.truth), bool)
     taken[match[used & (match >= 0)]] = True
-    np.add.at(matrix, (matches.truth.label[missed & ~taken], background), 1)
+    np.add.at(matrix, (matches.truth.label[missed & ~taken], classes), 1)
     return matrix

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from mixdet.error_analysis.detector_errors import DetectorErrors
-from mixdet.error_analysis.error_kinds import MISSED_KINDS, SIZES, WRONG_KINDS
+from mixdet.error_analysis.error_kinds import MISSED_KINDS, SIZES, UNMATCHED_ROWS, WRONG_KINDS
 from mixdet.error_analysis.matching import MATCH_IOU
 from mixdet.error_analysis.score_curves import Rates, ScoreCurve
 
@@ -36,7 +36,7 @@ def errors_as_dict(errors: DetectorErrors) -> dict[str, Any]:
             )
         ],
         "confusion_matrix": {
-            "true": [*errors.classes, "background"],
+            "true": [*errors.classes, *UNMATCHED_ROWS],
             "predicted": [*errors.classes, "missed"],
             "counts": errors.errors.confusion.tolist(),
             "shares": errors.confusion_shares().tolist(),

@@ -19,7 +19,7 @@ from mixdet.error_analysis.error_figures import (
     draw_precision_over_recall,
     draw_rates,
 )
-from mixdet.error_analysis.error_kinds import MISSED_KINDS, WRONG_KINDS
+from mixdet.error_analysis.error_kinds import MISSED_KINDS, UNMATCHED_ROWS, WRONG_KINDS
 from mixdet.error_analysis.error_numbers import errors_as_dict
 from mixdet.error_analysis.error_text import (
     ADVICE,
@@ -123,7 +123,7 @@ def _confusion_table(errors: DetectorErrors) -> str:
     matrix = errors.confusion_shares()
     head = "".join(f"<th><span>{escape(name)}</span></th>" for name in [*errors.classes, "missed"])
     body = ""
-    rows = zip([*errors.classes, "background"], errors.errors.confusion, matrix, strict=True)
+    rows = zip([*errors.classes, *UNMATCHED_ROWS], errors.errors.confusion, matrix, strict=True)
     for index, (name, counts, shares) in enumerate(rows):
         cells = ""
         for column, (count, part) in enumerate(zip(counts, shares, strict=True)):

@@ -15,7 +15,7 @@ from mixdet.visual.tables import text_table
 
 CLASS_COLUMNS = (
     *("class", "objects", "AP", "AP50", "precision", "recall", "F1"),
-    *("best score", "precision", "recall", "F1"),
+    *("best threshold", "precision", "recall", "F1"),
 )
 SIZE_COLUMNS = ("missed", *SIZES, "all")
 KIND_COLUMNS = (*SIZES, "all", "share")

@@ -63,10 +63,11 @@ def test_the_json_has_all_numbers_and_no_nan(scored):
     assert cat["curve"]["recall"][90] == 0.5
     assert cat["curve"]["recall"][91] == 0
     assert cat["curve"]["precision"][91] is None
-    assert content["confusion_matrix"]["true"] == [*CLASSES, "background"]
+    assert content["confusion_matrix"]["true"] == [*CLASSES, "already detected", "background"]
     assert content["confusion_matrix"]["counts"] == [
         [1, 1, 0, 0],
         [0, 0, 0, 1],
+        [0, 0, 0, 0],
         [0, 0, 0, 0],
         [0, 0, 0, 0],
     ]

@@ -56,7 +56,7 @@ def test_a_crowd_is_neither_missed_nor_confused(scored, mark):
     found = detect((1, 0, BOX, 0.9), (1, 0, BOX, 0.8), (1, 1, BOX, 0.7))
     assert kinds(data, found) == (["background"], ["not detected"])
     confusion = find_errors(match_boxes(data, found), 0.3).confusion
-    assert confusion.tolist() == [[0] * 4, [0, 0, 0, 1], [0] * 4, [0, 1, 0, 0]]
+    assert confusion.tolist() == [[0] * 4, [0, 0, 0, 1], [0] * 4, [0] * 4, [0, 1, 0, 0]]
 
 
 def test_perfect_detections_give_a_diagonal_matrix(scored):
@@ -64,12 +64,18 @@ def test_perfect_detections_give_a_diagonal_matrix(scored):
     objects = [(1, 1, BOX), (1, 0, BOX), (1, 0, FAR), (2, 2, BOX)]
     found = detect(*((*place, 1.0) for place in reversed(objects)))
     confusion = find_errors(match_boxes(scored(objects, (1, 2)), found), 0.5).confusion
-    assert confusion.tolist() == np.diag([2, 1, 1, 0]).tolist()
+    assert confusion.tolist() == [*np.diag([2, 1, 1, 0]).tolist(), [0] * 4]
+
+
+def test_detections_of_an_object_that_is_detected_have_a_row_of_their_own(scored):
+    found = detect((1, 0, BOX, 0.9), (1, 0, BOX, 0.8), (1, 1, BOX, 0.95), (1, 2, BESIDE, 0.7))
+    confusion = find_errors(match_boxes(scored([(1, 0, BOX)]), found), 0.5).confusion
+    assert confusion.tolist() == [[1, 0, 0, 0], [0] * 4, [0] * 4, [1, 1, 0, 0], [0, 0, 1, 0]]
 
 
 def test_without_detections_all_objects_are_missed(scored):
     confusion = find_errors(match_boxes(scored([(1, 0, BOX), (1, 2, FAR)]), []), 0.5).confusion
-    assert confusion[:, -1].tolist() == [1, 0, 1, 0]
+    assert confusion[:, -1].tolist() == [1, 0, 1, 0, 0]
     assert confusion.sum() == 2
 
 
@@ -84,7 +90,7 @@ def test_the_order_of_the_classes_is_that_of_the_file(scored):
 def confusion_by_loops(data, detections, score_thr) -> np.ndarray:
     """Count the confusions with plain loops over the boxes of each image."""
     label_of = {category: label for label, category in enumerate(CATEGORY_IDS)}
-    matrix = np.zeros((4, 4), int)
+    matrix = np.zeros((5, 4), int)
     for image_id in data.image_ids:
         truth = data.boxes(image_id)
         found = [d for d in detections if d["image_id"] == image_id and d["score"] >= score_thr]
@@ -112,7 +118,9 @@ def confusion_by_loops(data, detections, score_thr) -> np.ndarray:
                 for column in range(len(truth))
                 if iou[row, column] >= 0.5 and column not in taken and not crowd[column]
             ]
-            true = 3
+            objects = [column for column in range(len(truth)) if not crowd[column]]
+            overlaps = any(iou[row, column] >= 0.5 for column in objects)
+            true = 3 if overlaps else 4
             if free:
                 column = max(free, key=lambda column: (iou[row, column], column))
                 taken.add(column)
