@@ -195,7 +195,7 @@ def test_an_object_in_a_corner_is_put_back_at_its_place(config, wh, image_wh, co
         rescale=True,
     )
     best = predicted.bboxes[predicted.scores.argmax()]
-    pixels = max(image_width / width, image_height / height)  # of the image, per input pixel
+    pixels = max(image_width / width, image_height / height)  # image pixels per input pixel
     assert (best - box[0]).abs().max() <= pixels
 
 

@@ -51,7 +51,7 @@ def test_setting_another_size_and_then_the_first_size_restores_the_config():
 
 @pytest.mark.parametrize("name", sorted(config_names()))
 def test_every_shipped_config_takes_another_size(name):
-    """If the images keep their proportions, the size is the one that they have to fit into."""
+    """If a config keeps the proportions of images, its size is the one that images fit into."""
     cfg = read_config(name)
     old = input_wh(cfg)
     cfg = read_config(name, size=[side // 2 for side in old])
@@ -150,7 +150,7 @@ def test_a_wrapped_data_set_and_a_hook_with_a_pipeline_are_found():
 
 
 def test_every_transform_of_the_table_has_the_arguments_that_the_table_lists():
-    """If the table misspelled an argument, its size would never be changed."""
+    """A misspelled argument in the table would leave a size unchanged, without an error."""
     for name, sizes in TRANSFORM_SIZES.items():
         kind = TRANSFORMS.get(name) or MODELS.get(name)
         known = {key for base in kind.__mro__ for key in inspect.signature(base).parameters}

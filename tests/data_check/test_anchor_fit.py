@@ -52,7 +52,7 @@ def test_the_best_overlap_equals_the_largest_iou_with_all_anchors_of_the_grids(g
 
 @pytest.fixture
 def fit(images_copy, tmp_path):
-    """A function that writes training boxes {class: [(x, y, w, h)]}, and compares the anchors.
+    """A function that writes {class: [(x, y, w, h)]} as training boxes, and fits the anchors.
 
     Images are 64 x 64. The tiny model's anchors of stride 8 have the centers 4, 12, 20, ... Their
     squares have sides of 14 and 19.8 pixels. The anchors of stride 16 have the centers 8, 24,
@@ -78,7 +78,9 @@ def fit(images_copy, tmp_path):
 
 
 def test_the_share_of_matched_boxes_equals_a_computation_by_hand(fit):
-    """Two of the four boxes of the class `dark` have an IoU of 0.5 or more with a square of 14.
+    """Two of the four boxes of the class `dark` have an IoU of 0.5 or more with an anchor.
+
+    The nearest anchor is always a square with a side of 14:
 
     - Side 14, center (27, 27), 1 pixel off (28, 28): 13 * 13 / (2 * 14 * 14 - 13 * 13) = 0.76.
     - Side 10, on the center of the anchor: 100 / 196 = 0.51.

@@ -13,7 +13,7 @@ from mixdet.images import ImageLimits
 
 
 def add(changes: dict, first=(10, 10, 20, 20)):
-    """Return a function that adds an annotation with the box `first`, and a copy with changes."""
+    """Return a function that adds an annotation with the box `first`, and a changed copy of it."""
 
     def change(content):
         base = dict(content["annotations"][0], image_id=3, bbox=list(first))

@@ -1,4 +1,4 @@
-"""Validation images that nearly equal training images are reported, and classes of one scene."""
+"""Near-duplicates of training images, and classes that only one scene shows, are reported."""
 
 from __future__ import annotations
 
@@ -77,9 +77,9 @@ def test_a_class_of_one_scene_is_reported(check, photos, split):
 
 @pytest.mark.parametrize("other", [False, True])
 def test_a_class_with_many_images_of_one_scene_is_reported(check, images_copy, photograph, other):
-    """The class `bright` is in 80 frames of a turning camera. With `other`, one is another scene.
+    """The class `bright` is in 80 frames of a turning camera.
 
-    The class is then not reported.
+    If `other` replaces one frame by another scene, the class is not reported.
     """
     for number in range(80):
         frame = photograph[:200, number : number + 300]

@@ -16,7 +16,7 @@ TRAIN, VAL = "train_dataloader", "val_dataloader"
 
 
 def set_all(**values):
-    """Return a function that sets these fields in every annotation of a COCO content."""
+    """Return a function that sets these fields in every annotation of a COCO file's content."""
 
     def change(content):
         for annotation in content["annotations"]:

@@ -188,7 +188,7 @@ def test_a_training_in_minutes_equals_one_of_as_many_epochs_and_resumes(
 ):
     def measure(cfg, *arguments):
         assert measure_costs(cfg, *arguments).clock == "CPU"
-        # The start takes 20 s. Three epochs of 10 s and 5 validations fit into the other 40 s
+        # The start takes 20 s. Three epochs of 10 s and 5 validations fit into the rest of a minute
         return TrainingCosts("CPU", 20.0, 2.5, 0.0, 0.1, 0.0, 4, 14)
 
     monkeypatch.setattr(training_length, "measure_costs", measure)

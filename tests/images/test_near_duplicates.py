@@ -55,8 +55,8 @@ COPIES = {
 def test_a_changed_copy_is_a_near_duplicate_of_its_image_only(change):
     images = photographs()
     copies = [change(image) for image in images]
-    found = near_duplicates_in(thumbnails(copies), thumbnails(images))
-    np.testing.assert_array_equal(found, np.arange(len(images)))
+    matches = near_duplicates_in(thumbnails(copies), thumbnails(images))
+    np.testing.assert_array_equal(matches, np.arange(len(images)))
 
 
 def test_the_hash_compares_each_of_8_by_9_cells_with_its_right_neighbor():

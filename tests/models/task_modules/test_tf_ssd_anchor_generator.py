@@ -59,7 +59,10 @@ def test_levels_two_to_six_equal_torchvision(levels):
 
 
 def test_scales_rise_from_min_scale_to_max_scale():
-    """Each level's last anchor has scale sqrt(s s'). s is the level's scale, s' the next level's."""
+    """The last anchor of a level is a square of scale sqrt(s s').
+
+    s is the scale of this level, and s' is the scale of the next level.
+    """
     generator = TFSSDAnchorGenerator((8, 16, 32), 160, min_scale=0.1, max_scale=0.5)
     sides = [(level[-1, 2] - level[-1, 0]).item() for level in generator.base_anchors[1:]]
     assert sides == pytest.approx([160 * 0.15**0.5, 160 * 0.5**0.5])
