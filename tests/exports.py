@@ -1,4 +1,4 @@
-"""The same labeled images as annotation tools export them: in COCO's, YOLO's and VOC's layouts."""
+"""Write labeled images as annotation tools export them, in the layouts of COCO, YOLO and VOC."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def write_xml(
 ) -> None:
     """Write the names and boxes (x, y, w, h) of an image in VOC's format.
 
-    With `first_pixel=1`, VOC's definition, the box contains the pixel (xmax, ymax).
+    With `first_pixel=1`, as VOC defines it, the box contains the pixel (xmax, ymax).
     """
     entries = "".join(
         f"<object><name>{name}</name><difficult>{difficult}</difficult><bndbox>\n"
@@ -89,7 +89,7 @@ def write_yolo(folder: Path, train: int = 24, val: int = 8) -> dict[str, Scene]:
 
 
 def write_labels(file: Path, scene: Scene) -> None:
-    """Write the boxes of an image as lines of YOLO."""
+    """Write the boxes of an image to a label file of YOLO."""
     lines = (
         f"{label} {(x + w / 2) / WIDTH} {(y + h / 2) / HEIGHT} {w / WIDTH} {h / HEIGHT}\n"
         for label, (x, y, w, h) in scene
@@ -132,7 +132,7 @@ def write_json(file: Path, content: dict) -> None:
 
 
 def scenes_of(content: dict) -> dict[str, Scene]:
-    """Return the boxes of a COCO content by file name, rounded to a hundredth of a pixel.
+    """Return the boxes of a COCO file's content by image name, rounded to 0.01 pixels.
 
     A class is the position of its name in `CLASSES`.
     """

@@ -210,7 +210,8 @@ def test_background_on_an_ignored_box_is_not_learned(name: str):
     corners = torch.minimum(anchors[:, 2:], right_half[:, 2:])
     sides = (corners - torch.maximum(anchors[:, :2], right_half[:, :2])).clamp(min=0)
     on_ignored = sides.prod(1) > 0.5 * (anchors[:, 2:] - anchors[:, :2]).prod(1)
-    # The anchors on the ignored box have the largest losses, which is what SSD heads learn from.
+    # SSD heads learn background from the anchors with the largest losses. The anchors on the
+    # ignored box get the largest losses here.
     logits = torch.zeros(len(anchors), classes)
     logits[on_ignored, 0] = 5
     truth = InstanceData(bboxes=torch.tensor([[10.0, 30.0, 50.0, 90.0]]), labels=torch.tensor([1]))

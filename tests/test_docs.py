@@ -111,7 +111,7 @@ def test_speed_ratios_in_the_readme_equal_the_recorded_benchmarks():
         assert f"{machine['processor']} with {machine['cores']} cores" in README
 
 
-def test_the_readme_states_the_map_of_make_train():
+def test_the_readme_states_the_map_that_make_train_reaches():
     runs = (ROOT / "docs/results/digits/runs.jsonl").read_text().splitlines()
     scores = {run["row"]: run["metrics"]["coco/bbox_mAP"] for run in map(json.loads, runs)}
     assert f"about {100 * scores['ssdlite_mixnet_s_digits']:.0f} mAP" in README

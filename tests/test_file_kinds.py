@@ -113,7 +113,7 @@ def test_a_name_in_a_zip_archive_is_printed_without_control_characters(tmp_path)
     assert other_kind(file).isprintable()
 
 
-# The files of a folder, the words about the folder, and the path to name instead
+# Name of a folder: (its files, words of the error, the path or the remedy that the error names)
 FOLDERS = {
     "empty": ([], "an empty folder", "epoch_12.pth"),
     "other": (["notes.txt", "a/b/c.txt"], "a folder without a checkpoint", "epoch_12.pth"),
@@ -146,7 +146,7 @@ def test_the_error_says_what_kind_of_folder_was_given(tmp_path, name, exported):
     for file in files:
         (tmp_path / name / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name / file).write_bytes(b"x")
-    if name == "named":  # as mmengine writes it, with the path on the machine of the training
+    if name == "named":  # mmengine writes a path of the machine that trained
         (tmp_path / name / "last_checkpoint").write_text("/elsewhere/named/b.ckpt")
     with pytest.raises(MixDetError) as refusal:
         require_checkpoint(tmp_path / name, exported)

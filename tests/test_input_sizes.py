@@ -1,4 +1,4 @@
-"""With a wide and a tall input nothing is transposed, from training to the exported files."""
+"""Width and height of a wide or tall input are never exchanged, from training to the export."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def trained(request, config, quick, tmp_path_factory) -> tuple[tuple[int, int], 
 
 
 def input_shape(detector: Detector) -> tuple[int, ...]:
-    """The (height, width) of what the network takes for an image of 50 x 40 pixels."""
+    """Return the (height, width) of the network's input for an image of 50 x 40 pixels."""
     image = np.zeros((40, 50, 3), np.uint8)
     return tuple(detector._network.prepare(image)["inputs"].shape[1:])
 
@@ -159,9 +159,9 @@ def test_an_export_can_have_another_size(config, trained, tmp_path, call_main):
 @pytest.mark.parametrize("image_wh", [(900, 300), (200, 700)])
 @pytest.mark.parametrize("corner", [(0, 0), (1, 0), (0, 1), (1, 1)])
 def test_an_object_in_a_corner_is_put_back_at_its_place(config, wh, image_wh, corner):
-    """The test pipeline shrinks an image. The head gets the offsets of a known box in a corner.
+    """The head gets the offsets of an object in the shrunk image, and returns its original box.
 
-    Where the object is in the shrunk image is read from its pixels.
+    The box of the object in the shrunk image is read from the pixels.
     """
     cfg = read_config(config, size=wh)
     model = MODELS.build(cfg.model).eval()
@@ -185,17 +185,17 @@ def test_an_object_in_a_corner_is_put_back_at_its_place(config, wh, image_wh, co
     anchors = torch.cat(head.prior_generator.grid_priors(grids, device="cpu"))
     distances = (anchors[:, :2] + anchors[:, 2:] - shrunk[:, :2] - shrunk[:, 2:]).square().sum(1)
     nearest = distances.argmin(0, keepdim=True)
-    scores = torch.tensor([0.0, 0, 9]).repeat(len(anchors), 1)  # the last one is the background
+    scores = torch.tensor([0.0, 0, 9]).repeat(len(anchors), 1)  # the last class is background
     scores[nearest] = torch.tensor([9.0, 0, 0])
     offsets = torch.zeros(len(anchors), 4)
     offsets[nearest] = head.bbox_coder.encode(anchors[nearest], shrunk)
-    (found,) = head.predict_by_feat(
+    (predicted,) = head.predict_by_feat(
         *(as_levels(flat, grids, head.num_base_priors) for flat in (scores, offsets)),
         batch_img_metas=[sample.metainfo],
         rescale=True,
     )
-    best = found.bboxes[found.scores.argmax()]
-    pixels = max(image_width / width, image_height / height)  # a pixel of the network's input
+    best = predicted.bboxes[predicted.scores.argmax()]
+    pixels = max(image_width / width, image_height / height)  # image pixels per input pixel
     assert (best - box[0]).abs().max() <= pixels
 
 
@@ -247,7 +247,7 @@ def test_sizes_that_are_no_multiples_of_the_strides_train_and_predict(config, si
 
 
 def test_a_pipeline_of_another_size_is_refused(config):
-    """A transposed image must not pass."""
+    """The model refuses an image whose width and height are exchanged."""
     model = MODELS.build(read_config(config, size=WIDE).model)
     with pytest.raises(MixDetError, match=r"images of 64x128, but .*\(128, 64\).* --size 128x64"):
         model.predict(torch.zeros(1, 3, 128, 64), [])

@@ -223,7 +223,7 @@ resume = False
 def write_config(folder: Path, data_root: Path, epochs: int = 2, extra: str = "") -> Path:
     """Write a config with a work folder beside it; return its path.
 
-    The name is unique in this process, since mmengine keeps one logger and other state per name.
+    The config's name is unique in this process, since mmengine keeps a logger and more per name.
     """
     name = f"tiny_{next(_names)}"
     folder.mkdir(parents=True, exist_ok=True)

@@ -13,7 +13,7 @@ from mixdet.errors import MixDetError, run_tool
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description="Train each config with each seed, then report means, standard deviations and "
-        "differences. The same command resumes an interrupted run, and keeps finished runs."
+        "differences. Repeat the command to resume an interrupted run. Finished runs are kept."
     )
     parser.add_argument(
         "configs", nargs="*", metavar="CONFIG", help="the first config is the baseline"
@@ -36,23 +36,24 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--minutes",
         type=float,
-        help="train each config as many epochs as fit into so many minutes, validation included, "
-        "instead of train_cfg.max_epochs; each config is measured once, before the first run",
+        help="train each config for as many epochs as fit into this number of minutes, validation "
+        "included, instead of train_cfg.max_epochs; the speed of each config is measured once, "
+        "before the first run",
     )
     parser.add_argument("--data-root", help="another folder for the data, in the same layout")
     parser.add_argument(
         "--cfg-options", nargs="+", default=(), metavar="KEY=VALUE", help="override all configs"
     )
     parser.add_argument(
-        "--report", action="store_true", help="do not train; only write the report in --out again"
+        "--report", action="store_true", help="do not train, only write the report in --out again"
     )
     parser.add_argument(
         "--join",
         nargs="+",
         type=Path,
         metavar="FOLDER",
-        help="train nothing, and write one report about comparisons of the same configs on several "
-        "data sets to --out",
+        help="folders of comparisons of the same configs on several data sets: do not train, only "
+        "write one report about all of them to --out",
     )
     parser.add_argument(
         "--images",

@@ -19,8 +19,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "data",
         metavar="DATA",
-        help="folder of the data, as an annotation tool exports it; or its COCO file, data.yaml or "
-        "classes.txt",
+        help="folder that an annotation tool exported, or the COCO file, data.yaml or classes.txt "
+        "in the folder",
     )
     parser.add_argument(
         "--format",
@@ -29,7 +29,7 @@ def parse_args() -> argparse.Namespace:
         help="format of the annotations (default: %(default)s)",
     )
     parser.add_argument(
-        "--out", metavar="NAME.py", help="the config (default: named after the folder)"
+        "--out", metavar="NAME.py", help="file for the config (default: named after the folder)"
     )
     parser.add_argument(
         "--data-out",
@@ -41,12 +41,14 @@ def parse_args() -> argparse.Namespace:
         type=int,
         choices=(0, 1),
         help="for VOC: 1 if pixels are counted from 1 and boxes include their last pixel, as VOC "
-        "defines; 0 if coordinates are continuous (default: by the coordinates of the data)",
+        "defines; 0 if coordinates are continuous from 0 (default: 0 if a coordinate of the data "
+        "shows this, or else 1)",
     )
     parser.add_argument(
         "--skip-images-without-boxes",
         action="store_true",
-        help="train without these images; they teach what background is",
+        help="leave images without boxes out of the training; by default, a detector learns from "
+        "them what background is",
     )
     add_size_option(parser)
     parser.add_argument("--force", action="store_true", help="replace existing files")

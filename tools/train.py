@@ -47,8 +47,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--minutes",
         type=float,
-        help="train as many epochs as fit into so many minutes, validation included, instead of "
-        "train_cfg.max_epochs (at least one); the schedules end with the training",
+        help="train as many epochs as fit into this number of minutes, validation included, but at "
+        "least one, instead of train_cfg.max_epochs; the schedules are adapted to this length",
     )
     parser.add_argument(
         "--seed", type=int, help="seed of the run (default: the one in the config, or 0)"

@@ -61,7 +61,7 @@ def folders(tmp_path):
     ]
 
 
-def test_both_intervals_are_those_of_scipy():
+def test_both_intervals_equal_the_t_intervals_of_scipy():
     differences = {
         name: dict(enumerate(np.subtract(scores["mixed"], scores["plain"]).tolist()))
         for name, scores in SCORES.items()
@@ -73,14 +73,14 @@ def test_both_intervals_are_those_of_scipy():
         assert interval == pytest.approx((by_set_and_seed.mean(), expected.low, expected.high))
 
 
-def test_only_seeds_that_all_sets_have_count_together():
+def test_only_seeds_that_every_data_set_has_are_used():
     fixed, sampled = joined_intervals({"a": {0: 1.0, 1: 3.0, 2: 100.0}, "b": {0: 2.0, 1: 6.0}})
     assert (fixed.mean, sampled.mean) == (3, 3)
     assert joined_intervals({"a": {0: 1.0}, "b": {1: 1.0}}) == (None, None)
     assert joined_intervals({}) == (None, None)
 
 
-def test_the_report_has_each_set_and_all_sets_together(folders, tmp_path):
+def test_the_report_has_intervals_for_each_data_set_and_for_all_together(folders, tmp_path):
     text = write_joined_report(folders, tmp_path / "out", "python tools/compare.py --join ...")
     assert (tmp_path / "out/report.md").read_text() == text
     lines = {line.split("|")[1].strip(): line for line in text.splitlines() if line[0:1] == "|"}
@@ -96,7 +96,7 @@ def test_the_report_has_each_set_and_all_sets_together(folders, tmp_path):
     }
     assert cells["data set"] == ["mAP", "mAP50", "small", "medium", "large"]
     assert cells["cards"][0] == words
-    assert cells["cells"][2] == "-"  # no small objects there
+    assert cells["cells"][2] == "-"  # the data set `cells` has no small objects
     assert "birds & bees" in text
     assert "mixed: on these 3 sets together, it is" in text
     assert "It generalizes to other trainings on these sets, not to other sets." in text

@@ -1,4 +1,4 @@
-"""Intervals equal those of scipy's paired test, and the weighted mAP equals pycocotools'."""
+"""Intervals equal those of scipy's paired t-test. The weighted mAP equals that of pycocotools."""
 
 import contextlib
 import copy
@@ -34,14 +34,14 @@ def test_a_few_seeds_give_the_paired_t_interval():
     assert interval.separable == (stats.ttest_rel(ours, base).pvalue < 0.05)
 
 
-def test_the_interval_of_three_seeds_by_hand():
+def test_the_interval_of_three_seeds_equals_a_computation_by_hand():
     # differences 1, 2, 3: mean 2, standard error 1/sqrt(3), t(0.975, 2) = 4.3027
     interval = paired_interval(by_seed([1, 2, 3]), by_seed([0, 0, 0]))
     assert interval.high - interval.mean == pytest.approx(4.3027 / math.sqrt(3), abs=1e-4)
     assert not interval.separable
 
 
-def test_pairing_removes_the_effect_of_the_seed_on_both_rows():
+def test_pairing_removes_the_effect_of_a_seed_on_both_configs():
     seeds = np.array([10.0, 30.0, 20.0])
     ours = by_seed(seeds + [1.0, 1.1, 0.9])
     assert paired_interval(ours, by_seed(seeds)).separable
@@ -92,7 +92,7 @@ def make_truth(generator):
 
 
 def make_detections(truth, generator):
-    """Return two copies of each true box, shifted by a few and by many pixels, and a false box."""
+    """Return a false box, and two shifted copies of each true box: by a few and by many pixels."""
     detections = []
     for annotation in truth.dataset["annotations"]:
         for shift in (2.0, 25.0):
@@ -177,7 +177,7 @@ def test_map_is_0_without_detections_and_minus_1_without_objects():
     assert score(np.array([0, 0, 0, 0, 0, 1])) == -1
 
 
-def test_the_bootstrap_finds_a_clear_difference_but_none_between_equal_rows():
+def test_the_bootstrap_finds_a_clear_difference_but_none_between_equal_configs():
     generator = np.random.default_rng(0)
     truth = make_truth(generator)
     perfect = [
@@ -194,7 +194,7 @@ def test_the_bootstrap_finds_a_clear_difference_but_none_between_equal_rows():
 
 
 def test_the_match_file_gives_the_scores_of_pycocotools(tmp_path):
-    """AP and AP50 of each class, and the weighted mAP, from the file alone."""
+    """The file is enough to compute AP and AP50 of each class, and the weighted mAP."""
     generator = np.random.default_rng(7)
     truth = make_truth(generator)
     runs = {("a", seed): make_detections(truth, generator) for seed in (0, 1)}

@@ -38,12 +38,12 @@ def test_model_anchors_and_pipelines_get_the_size(wh):
 
 
 @pytest.mark.parametrize("size", [320, (320, 320)])
-def test_the_size_of_the_config_changes_nothing(size):
+def test_setting_the_size_that_the_config_has_changes_nothing(size):
     before, after = read_config(COCO), read_config(COCO, size=size)
     assert after.to_dict() == before.to_dict()
 
 
-def test_a_size_and_back_gives_the_config_again():
+def test_setting_another_size_and_then_the_first_size_restores_the_config():
     cfg = read_config(COCO, size=WIDE)
     set_input_size(cfg, 320)
     assert cfg.to_dict() == read_config(COCO).to_dict()
@@ -51,7 +51,7 @@ def test_a_size_and_back_gives_the_config_again():
 
 @pytest.mark.parametrize("name", sorted(config_names()))
 def test_every_shipped_config_takes_another_size(name):
-    """Where the images keep their proportions, the size is the largest one."""
+    """If a config keeps the proportions of images, its size is the one that images fit into."""
     cfg = read_config(name)
     old = input_wh(cfg)
     cfg = read_config(name, size=[side // 2 for side in old])
@@ -66,7 +66,7 @@ def test_options_are_applied_after_the_size():
     assert cfg.model.input_size == 416
 
 
-def test_a_config_file_may_state_the_same_values(tmp_path):
+def test_the_documented_values_for_another_size_equal_those_of_the_option(tmp_path):
     page = (ROOT / "docs/custom_data.md").read_text()
     (block,) = (part for part in page.split("```") if "# another size" in part)
     path = tmp_path / "wide.py"
@@ -77,7 +77,7 @@ def test_a_config_file_may_state_the_same_values(tmp_path):
 
 
 def with_pipeline(*steps: dict, **model: object) -> Config:
-    """A config whose three pipelines have these steps after a `Resize` to 320 x 320."""
+    """Return a config whose three pipelines have these steps after a `Resize` to 320 x 320."""
     cfg = read_config(COCO)
     for split in ("train", "val", "test"):
         resize = dict(type="Resize", scale=(320, 320))
@@ -149,8 +149,8 @@ def test_a_wrapped_data_set_and_a_hook_with_a_pipeline_are_found():
     assert cfg.custom_hooks[0].switch_pipeline[0].scale == WIDE
 
 
-def test_the_transforms_of_the_table_have_these_arguments():
-    """A misspelled argument would never be found in a config."""
+def test_every_transform_of_the_table_has_the_arguments_that_the_table_lists():
+    """A misspelled argument in the table would leave a size unchanged, without an error."""
     for name, sizes in TRANSFORM_SIZES.items():
         kind = TRANSFORMS.get(name) or MODELS.get(name)
         known = {key for base in kind.__mro__ for key in inspect.signature(base).parameters}
@@ -160,7 +160,7 @@ def test_the_transforms_of_the_table_have_these_arguments():
 @pytest.mark.parametrize(
     ("text", "wh"), [("416", (416, 416)), ("320x192", WIDE), ("192X320", TALL), ("33x50", (33, 50))]
 )
-def test_the_text_of_a_size(text, wh):
+def test_a_size_is_read_from_text(text, wh):
     assert parse_size(text) == wh
 
 
@@ -209,7 +209,7 @@ def test_proportions_cannot_be_kept_in_a_wide_input():
 
 
 def test_fixed_strides_of_one_size_are_refused():
-    """mmdet's SSD states the strides of its anchors for one size. RetinaNet's fit every size."""
+    """The strides in mmdet's SSD config hold for one size. RetinaNet's strides fit every size."""
     anchors = dict(type="SSDAnchorGenerator", strides=[16, 32, 64, 107, 160, 320])
     cfg = with_pipeline()
     cfg.model = dict(type="SingleStageDetector", bbox_head=dict(anchor_generator=anchors))
@@ -222,6 +222,6 @@ def test_fixed_strides_of_one_size_are_refused():
     assert scales == [(800, 512)] * 3
 
 
-def test_the_refusal_of_the_variable_names_the_option(tmp_path: Path):
+def test_the_error_for_the_config_variable_input_size_names_the_option_size(tmp_path: Path):
     with pytest.raises(MixDetError, match=r"input_size has no effect.*, or --size"):
         read_config(COCO, ["input_size=416"])

@@ -42,7 +42,7 @@ from tests.tiny import write_config
     ],
     ids=["ssd", "retina", "tensorflow"],
 )  # fmt: skip
-def test_the_best_overlap_equals_that_with_every_anchor_of_the_grid(generator, cells):
+def test_the_best_overlap_equals_the_largest_iou_with_all_anchors_of_the_grids(generator, cells):
     rng = np.random.default_rng(0)
     corners = np.sort(rng.uniform(0, 64, (500, 2, 2)), axis=1).reshape(500, 4)
     anchors = generator.grid_priors([(high, wide) for wide, high in cells], device="cpu")
@@ -52,10 +52,11 @@ def test_the_best_overlap_equals_that_with_every_anchor_of_the_grid(generator, c
 
 @pytest.fixture
 def fit(images_copy, tmp_path):
-    """A function that writes training boxes, as {class: boxes (x, y, w, h)}, and compares them.
+    """A function that writes {class: [(x, y, w, h)]} as training boxes, and fits the anchors.
 
-    Images are 64 x 64. The anchors of the tiny model are centered on multiples of 8, plus 4, and
-    of 16, plus 8. The squares have sides of 14, 19.8, 28 and 36.7 pixels.
+    Images are 64 x 64. The tiny model's anchors of stride 8 have the centers 4, 12, 20, ... Their
+    squares have sides of 14 and 19.8 pixels. The anchors of stride 16 have the centers 8, 24,
+    40, ... Their squares have sides of 28 and 36.7 pixels.
     """
 
     def run(boxes, change=lambda cfg: None):
@@ -76,12 +77,15 @@ def fit(images_copy, tmp_path):
     return run
 
 
-def test_the_share_of_matched_boxes_by_hand(fit):
-    """A square of 14 at (20, 20) to (34, 34) has the center (27, 27), one pixel off (28, 28).
+def test_the_share_of_matched_boxes_equals_a_computation_by_hand(fit):
+    """Two of the four boxes of the class `dark` have an IoU of 0.5 or more with an anchor.
 
-    Its IoU with the anchor is 13 * 13 / (2 * 14 * 14 - 13 * 13) = 0.76. A square of 8 on the anchor
-    of 14 has an IoU of 64 / 196 = 0.33, one of 10 has 100 / 196 = 0.51. One of 10 whose center is 4
-    pixels off in both directions has 8 * 8 / (196 + 100 - 64) = 0.28 with the nearest anchor.
+    The nearest anchor is always a square with a side of 14:
+
+    - Side 14, center (27, 27), 1 pixel off (28, 28): 13 * 13 / (2 * 14 * 14 - 13 * 13) = 0.76.
+    - Side 10, on the center of the anchor: 100 / 196 = 0.51.
+    - Side 8, on the center of the anchor: 64 / 196 = 0.33.
+    - Side 10, 4 pixels off in both directions: 8 * 8 / (196 + 100 - 64) = 0.28.
     """
     result = fit(
         {
@@ -98,7 +102,7 @@ def test_the_share_of_matched_boxes_by_hand(fit):
 
 
 def test_a_good_mean_hides_no_class_that_the_anchors_miss(fit):
-    """93 % of all boxes are matched, but only 4 % of those of one class."""
+    """93 % of all boxes are matched, but only 4 % of the boxes of the class `bright`."""
     large = [[20, 20, 14, 14]] * 357
     small = [[23, 23, 10, 10]] + [[25, 25, 6, 6]] * 24
     result = fit({1: large, 2: small})
@@ -117,7 +121,7 @@ def test_classes_that_the_anchors_match_get_no_note(fit):
     assert check_anchors(fit({1: [[20, 20, 14, 14]], 2: [[16, 16, 28, 28]]})) == []
 
 
-def test_the_threshold_is_that_of_the_assigner(fit):
+def test_a_match_needs_the_iou_threshold_of_the_assigner(fit):
     def strict(cfg):
         cfg.model.train_cfg.assigner.update(pos_iou_thr=0.8, match_low_quality=False)
 
@@ -141,7 +145,7 @@ def test_boxes_are_resized_as_in_training(fit):
 
 
 def test_a_wide_input_has_anchors_over_its_whole_width(fit):
-    """The box at the right edge of an input of 128 x 64 is matched, one below the input is cut."""
+    """A box at the right edge is matched. A box that is cut at the lower edge is not matched."""
 
     def wide(cfg):
         step = dict(type="Resize", scale=(128, 64), keep_ratio=False)
@@ -193,6 +197,6 @@ def without_anchors(cfg):
 @pytest.mark.parametrize(
     "change", [with_other_assigner, with_border, without_resize, without_anchors]
 )
-def test_where_no_threshold_decides_nothing_is_said(fit, change):
+def test_anchors_are_compared_only_if_an_iou_threshold_decides_at_a_known_size(fit, change):
     assert fit({1: [[20, 20, 14, 14]]}, change) is None
     assert check_anchors(None) == []

@@ -13,7 +13,7 @@ from mixdet.images import ImageLimits
 
 
 def add(changes: dict, first=(10, 10, 20, 20)):
-    """Return a function that adds a box of `first`, and a second one with changes."""
+    """Return a function that adds an annotation with the box `first`, and a changed copy of it."""
 
     def change(content):
         base = dict(content["annotations"][0], image_id=3, bbox=list(first))
@@ -41,7 +41,7 @@ def test_a_box_that_nearly_equals_another_is_reported(problems_of, bbox):
     ],
     ids=str,
 )
-def test_other_boxes_are_not_reported(problems_of, changes):
+def test_boxes_that_overlap_less_or_differ_in_another_field_are_not_reported(problems_of, changes):
     def change(content):
         content["annotations"][0]["category_id"] = 1
         add(changes)(content)
@@ -49,7 +49,7 @@ def test_other_boxes_are_not_reported(problems_of, changes):
     assert problems_of(train=change) == {}
 
 
-def test_three_equal_boxes_are_two_too_many(problems_of):
+def test_of_three_equal_boxes_two_are_reported(problems_of):
     def change(content):
         content["annotations"] += [
             dict(content["annotations"][0], id=900 + number) for number in range(2)
@@ -60,7 +60,7 @@ def test_three_equal_boxes_are_two_too_many(problems_of):
     assert "validation" in problems["duplicate_boxes"].data
 
 
-def test_the_same_boxes_are_found_as_by_a_comparison_of_all():
+def test_the_search_finds_the_boxes_that_a_comparison_of_all_pairs_finds():
     rng = np.random.default_rng(0)
     boxes = np.repeat(
         np.concatenate([rng.uniform(0, 90, (60, 2)), rng.uniform(1, 60, (60, 2))], 1), 3, 0

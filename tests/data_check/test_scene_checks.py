@@ -1,4 +1,4 @@
-"""Near-duplicates across the split, and classes of one scene, are reported."""
+"""Near-duplicates of training images, and classes that only one scene shows, are reported."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def check(images_copy, tmp_path):
 
 @pytest.fixture
 def photos(images_copy, photograph):
-    """The tiny data, with a part of a photograph as each image of training and validation."""
+    """The tiny data set, in which each image is another part of a photograph."""
     for number in range(14):
         for name, top in (("train2017", 0), ("val2017", 150)):
             part = photograph[top : top + 140, 20 * number : 20 * number + 140]
@@ -77,7 +77,10 @@ def test_a_class_of_one_scene_is_reported(check, photos, split):
 
 @pytest.mark.parametrize("other", [False, True])
 def test_a_class_with_many_images_of_one_scene_is_reported(check, images_copy, photograph, other):
-    """The class `bright` is in 80 frames of a camera that turns, and perhaps in another image."""
+    """The class `bright` is in 80 frames of a turning camera.
+
+    If `other` replaces one frame by another scene, the class is not reported.
+    """
     for number in range(80):
         frame = photograph[:200, number : number + 300]
         if other and number == 41:

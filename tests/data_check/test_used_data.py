@@ -16,7 +16,7 @@ TRAIN, VAL = "train_dataloader", "val_dataloader"
 
 
 def set_all(**values):
-    """Return a change of an annotation file that sets fields of every annotation."""
+    """Return a function that sets these fields in every annotation of a COCO file's content."""
 
     def change(content):
         for annotation in content["annotations"]:
@@ -278,7 +278,7 @@ def test_a_test_set_without_annotations_is_no_error(problems_of):
     assert all(problem.level == "note" for problem in problems.values())
 
 
-def test_types_may_be_classes(problems_of):
+def test_the_type_of_a_data_set_may_be_a_class(problems_of):
     setting = "from mmdet.datasets import CocoDataset as _Coco\n"
     assert problems_of(setting + "train_dataloader['dataset']['type'] = _Coco\n") == {}
 

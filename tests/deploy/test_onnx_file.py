@@ -21,7 +21,7 @@ from mixdet.deploy.onnx_file import write_onnx
     params=["fp32", "fp16", pytest.param("int8", marks=pytest.mark.heavy)],
 )
 def folder(request, trained, exported, tmp_path_factory):
-    """A folder with the exported folders `raw` and `end2end`. Each precision is tested."""
+    """A folder with the exported folders `raw` and `end2end`, for each of three precisions."""
     if request.param == "fp32":
         return exported
     out = tmp_path_factory.mktemp(request.param)
@@ -65,7 +65,7 @@ def test_runtimes_agree(folder, kind):
         outputs.append(network.forward([value.name for value in onnx.load(file).graph.output]))
     for got in outputs:
         boxes, scores = np.abs(got[0] - want[0]), np.abs(got[1] - want[1])
-        if kind == "end2end":  # skip padding, and ranks at which the classes differ
+        if kind == "end2end":  # skip padding, and detections of which the classes differ
             valid = (want[2] >= 0) & (got[2] == want[2])
             assert valid.sum() > 5
             boxes, scores = boxes[valid], scores[valid]

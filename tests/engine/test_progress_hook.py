@@ -42,21 +42,22 @@ def train(folder: Path, images: Path, extra: str = "", epochs: int = 2, **argume
 
 @pytest.fixture
 def slow_clock(monkeypatch):
-    """A clock of the hook that goes on by 4 seconds whenever it is read.
+    """Give the hook a clock that advances by 4 seconds at each reading.
 
-    The hook reads it once after each iteration, and in a validation of 4 batches six times: before
-    it, after each batch, and after it.
+    The hook reads the clock once per iteration. By this clock, a validation of 4 batches takes 20
+    seconds: the hook reads the clock at the start, after each batch, and at the end.
     """
     times = itertools.count(0, 4)
     monkeypatch.setattr(progress_hook, "monotonic", lambda: next(times))
 
 
-def test_a_line_is_logged_every_ten_seconds_with_the_time_that_is_left(
+def test_a_line_is_logged_at_least_every_ten_seconds_with_the_time_that_is_left(
     images, tmp_path, slow_clock
 ):
     log = train(tmp_path, images, SINGLE)
     lines = re.findall(r"Progress: (iteration.*)", log)
-    # 8 seconds after the last line. `LoggerHook` logs the last iteration of each epoch
+    # A line follows every 8 seconds, since one more iteration would make it 12. `LoggerHook` logs
+    # the last iteration of each epoch, 14 and 28, and the 8 seconds then start again
     steps = [int(line.split()[1]) for line in lines]
     assert steps == [2, 4, 6, 8, 10, 12, 16, 18, 20, 22, 24, 26]
     # 26 iterations are left, of 4 seconds each
@@ -65,7 +66,7 @@ def test_a_line_is_logged_every_ten_seconds_with_the_time_that_is_left(
         r"validations",
         lines[0],
     )
-    # two iterations of 4 seconds, and a validation: five readings later than its start
+    # two iterations of 4 seconds, and a validation of 20 seconds
     assert lines[-1].endswith("about 28 seconds left")
     losses = losses_of(tmp_path)
     assert float(lines[0].split("loss ")[1].split(",")[0]) > 0
@@ -82,15 +83,15 @@ def test_slow_iterations_are_all_logged_and_validations_too(images, tmp_path, mo
     times = itertools.count(0, 60)
     monkeypatch.setattr(progress_hook, "monotonic", lambda: next(times))
     log = train(tmp_path, images, "default_hooks['logger']['interval'] = 1000\n")
-    assert len(re.findall("Progress: iteration", log)) == 2 * 3  # `LoggerHook` logs the last
+    assert len(re.findall("Progress: iteration", log)) == 2 * 3  # `LoggerHook` logs the 4th
     assert len(re.findall("Progress: validation, batch . of 4", log)) == 2 * 4
 
 
-def test_nothing_is_added_while_the_logger_hook_logs(images, tmp_path, slow_clock):
+def test_no_progress_line_is_logged_while_the_logger_hook_logs_often(images, tmp_path, slow_clock):
     assert "Progress: iteration" not in train(tmp_path, images)
 
 
-def test_the_files_of_other_tools_are_the_same_without_the_hook(images, tmp_path, slow_clock):
+def test_losses_and_scores_in_the_logs_are_the_same_without_the_hook(images, tmp_path, slow_clock):
     records = []
     for name, options in (("with", []), ("without", ["default_hooks.progress=None"])):
         log = train(tmp_path / name, images, SINGLE, cfg_options=options)
@@ -102,7 +103,7 @@ def test_the_files_of_other_tools_are_the_same_without_the_hook(images, tmp_path
     assert (first.metrics, first.curve) == (second.metrics, second.curve)
 
 
-def test_the_loop_over_iterations_with_two_monitors(images, tmp_path, slow_clock):
+def test_a_loop_by_iterations_with_two_metrics_logs_its_progress(images, tmp_path, slow_clock):
     log = train(tmp_path, images, ITERATIONS + SINGLE)
     assert "Progress: iteration 2 of 9, loss" in log
     for iteration in (4, 8, 9):
@@ -132,7 +133,7 @@ def test_without_a_best_checkpoint_the_last_one_is_named(images, tmp_path):
     assert f"predict {tmp_path / 'work' / 'epoch_1.pth'} " in steps
 
 
-def test_a_resumed_run_keeps_the_validations_before(images, tmp_path):
+def test_a_resumed_run_keeps_the_validations_before_the_interruption(images, tmp_path):
     train(tmp_path / "whole", images)
     interrupt(tmp_path / "first", images, 6)
     launch.train(str(write_config(tmp_path / "first", images)), resume="auto")
@@ -145,7 +146,7 @@ def test_a_resumed_run_keeps_the_validations_before(images, tmp_path):
     assert (entry["iteration"], entry["time"]) == (4, "epoch 1")
 
 
-def test_a_figure_that_cannot_be_written_is_a_warning(images, tmp_path):
+def test_a_figure_that_cannot_be_written_leads_to_a_warning(images, tmp_path):
     (tmp_path / "work" / "progress.png").mkdir(parents=True)
     log = train(tmp_path, images)
     assert log.count("ProgressHook:") == 1
@@ -154,7 +155,9 @@ def test_a_figure_that_cannot_be_written_is_a_warning(images, tmp_path):
     assert (tmp_path / "work" / "epoch_2.pth").exists()
 
 
-def test_other_processes_say_nothing(images, tmp_path, monkeypatch, slow_clock):
+def test_only_the_main_process_logs_progress_and_draws_the_figure(
+    images, tmp_path, monkeypatch, slow_clock
+):
     monkeypatch.setattr(progress_hook, "is_main_process", lambda: False)
     log = train(tmp_path, images, SINGLE, epochs=1)
     assert "Progress:" not in log
@@ -199,7 +202,7 @@ def test_the_latest_validation_stands_beside_the_best_one():
     assert "best before (epoch 1)" in validations.table(less)
 
 
-def test_the_best_validation_is_that_of_the_monitored_metric():
+def test_the_metric_that_a_hook_monitors_decides_which_validation_is_best():
     scores = {"a": 1.0, "loss": 2.0, "b_acc": 3.0}
     assert monitor_of([], scores) == ("a", True)
     assert monitor_of([], {"loss": 2.0}) == ("loss", False)

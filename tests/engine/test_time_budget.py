@@ -1,4 +1,4 @@
-"""A training in minutes: its costs, its length, and the schedules that follow."""
+"""The option `--minutes` measures a training, chooses its length, and adapts its schedules."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ default_hooks['checkpoint'] = dict(type='SafeCheckpointHook', by_epoch=False, in
 
 @HOOKS.register_module()
 class Ticks(Hook):
-    """A clock on which an iteration takes 2 s, an epoch 5 s more, and so on."""
+    """Advance a fake clock: by 2 s per iteration, by 5 s more per epoch, and so on."""
 
     now = 0.0
 
@@ -69,7 +69,7 @@ class Ticks(Hook):
 
 
 def total_seconds(costs: TrainingCosts, epochs: int, interval: int) -> float:
-    """Add up a training epoch by epoch."""
+    """Add up the seconds of a training, epoch by epoch."""
     seconds = costs.start
     for epoch in range(1, epochs + 1):
         seconds += costs.epoch + costs.iterations * costs.iteration
@@ -87,7 +87,7 @@ def test_iterations_epochs_and_validations_are_timed_without_the_first_iteration
     assert (costs.iterations, costs.val_images) == (4, IMAGES)  # 14 images in batches of 4
     assert costs.val_images * costs.val_image == pytest.approx(4 * 0.7)
     assert costs.validation == pytest.approx(3)
-    # The process, `before_train`, and the first 4 iterations, which were 48 s slower
+    # The start of the process, `before_train`, and 48 s for each of the 4 slower iterations
     assert costs.start == pytest.approx(1000 + 100 + 4 * 48)
     assert cfg.to_dict() == before
     assert [*(tmp_path / "work").iterdir()] == []
@@ -97,7 +97,7 @@ def test_a_loop_by_iterations_is_timed_too(tmp_path, images):
     path = write_config(tmp_path, images, extra=TICKS + BY_ITERATIONS)
     length = length_for(load_config(str(path)), minutes=60, clock=lambda: Ticks.now)
     assert length.unit == "iterations"
-    # 3600 s - 105 s - 4 * 48 s, and 5 validations of 5.8 s
+    # The start takes 105 s, the 4 slower iterations 4 * 48 s more, and 5 validations 5.8 s each
     assert length.count == pytest.approx((3600 - 105 - 192 - 5 * 5.8) / 2, abs=1)
     assert length.val_interval * 4 < length.count <= length.val_interval * 5
 
@@ -134,7 +134,7 @@ def test_at_least_one_epoch_is_trained():
     assert length.expected_minutes * 60 == pytest.approx(total_seconds(COSTS, 1, 1))
 
 
-def test_validations_that_cost_much_are_fewer():
+def test_there_are_fewer_validations_if_they_are_slow():
     slow = TrainingCosts(**{**vars(COSTS), "val_image": 1.0})  # 101 s for a validation
     assert fit_length(slow, 15).val_interval == fit_length(slow, 15).count
     no_validation = TrainingCosts(**{**vars(COSTS), "val_images": 0})
@@ -150,7 +150,7 @@ def test_schedules_keep_the_warm_up_and_end_with_the_training():
         dict(type="CosineRestartLR", by_epoch=False, periods=[500, 11_500]),
         dict(type="CosineAnnealingLR", eta_min=0),  # mmengine ends it with the training
     ]
-    stretch_schedules(schedules, 12_000, 23_500, 1000)  # 23,000 after the warm-up, not 11,500
+    stretch_schedules(schedules, 12_000, 23_500, 1000)  # 23,000 after warm-up instead of 11,500
     assert schedules[0] == dict(type="LinearLR", by_epoch=False, begin=0, end=500)
     assert [schedules[1][key] for key in ("begin", "T_max", "end")] == [500, 23_000, 23_500]
     assert schedules[2]["milestones"] == [16, 22]  # 500 + 2 * 7500 and 500 + 2 * 10,500
@@ -188,7 +188,7 @@ def test_a_training_in_minutes_equals_one_of_as_many_epochs_and_resumes(
 ):
     def measure(cfg, *arguments):
         assert measure_costs(cfg, *arguments).clock == "CPU"
-        # Three epochs of 10 s fit into 40 s beside 5 validations
+        # The start takes 20 s. Three epochs of 10 s and 5 validations fit into the rest of a minute
         return TrainingCosts("CPU", 20.0, 2.5, 0.0, 0.1, 0.0, 4, 14)
 
     monkeypatch.setattr(training_length, "measure_costs", measure)
@@ -216,11 +216,11 @@ def test_a_training_in_minutes_equals_one_of_as_many_epochs_and_resumes(
 def test_a_length_can_be_chosen_without_training(tmp_path, images):
     config = write_config(tmp_path, images)
     length = launch.choose_length(str(config), 5, str(tmp_path / "out"), started=1000)
-    assert (length.count, length.fits) == (1, False)  # 1000 s of the 300 s are over
+    assert (length.count, length.fits) == (1, False)  # 1000 s have passed, more than 5 minutes
     assert [*(tmp_path / "out").iterdir()] == []
 
 
-def test_a_run_without_minutes_keeps_its_epochs_too(trained):
+def test_a_checkpoint_of_a_run_without_minutes_states_its_length_too(trained):
     length = stored_length(str(trained[1]))
     assert (length.unit, length.count, length.val_interval, length.iterations) == (
         "epochs",

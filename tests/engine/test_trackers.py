@@ -86,7 +86,7 @@ def test_tensorboard_gets_all_metrics_under_their_names(images, tmp_path):
 
 def test_a_tracker_that_is_named_twice_is_added_once():
     cfg = Config({"work_dir": "w", "visualizer": None})
-    trackers.TRACKERS["json"], package = "LocalVisBackend", "json"  # always installed
+    trackers.TRACKERS["json"], package = "LocalVisBackend", "json"  # `json` is always installed
     try:
         trackers.add_trackers(cfg, [package, package])
         trackers.add_trackers(cfg, [package])
@@ -115,7 +115,7 @@ def test_mlflow_uses_the_server_of_the_environment_variable(monkeypatch):
 CLASSES = ["cat", "traffic light", "é", "a@b", "a#b", "x/y", "..", "", "Größe (m)", "a_b"]
 
 
-def test_every_class_has_its_own_name():
+def test_every_class_has_its_own_metric_name():
     names = class_metric_names(CLASSES)
     assert list(names) == CLASSES
     assert len(set(names.values())) == len(CLASSES)

@@ -28,7 +28,7 @@ def test_finding_one_of_two_objects_gives_a_recall_of_one_half(tmp_path):
     assert scores.stats["bbox_mAP"] == pytest.approx(51 / 101)
     assert scores.per_class == {"cat": pytest.approx(51 / 101)}
     assert scores.per_class_50 == scores.per_class
-    # An IoU of 35 / 40 is enough for the thresholds 0.50 to 0.85, which are 8 of the 10
+    # An IoU of 35 / 40 is enough for 8 of the 10 thresholds, 0.50 to 0.85
     results = as_results(5, [[10, 10, 45, 50]], [0.9], [0], [3])
     scores = score_boxes(load_coco(tmp_path / "truth.json"), results)
     assert scores.per_class == {"cat": pytest.approx(0.8 * 51 / 101)}

@@ -1,4 +1,4 @@
-"""A class that is not found is named, with the number of its objects and what to try."""
+"""A note names each class with an AP50 near 0, the number of its objects, and a remedy."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from mixdet.evaluation.weak_classes import find_weak_classes, weak_class_note
 
 
-def test_classes_near_zero_are_weak():
+def test_classes_with_an_ap50_below_5_percent_are_weak():
     assert list(find_weak_classes({"a": 0.0, "b": 0.0499, "c": 0.05, "d": math.nan})) == ["a", "b"]
 
 
@@ -23,7 +23,7 @@ def test_classes_near_zero_are_weak():
         (None, ["tools/check_data.py"]),
     ],
 )
-def test_the_sentence_names_the_objects_and_a_remedy(objects, words):
+def test_the_note_states_the_number_of_objects_and_a_remedy(objects, words):
     note = weak_class_note("bolt", objects)
     assert note.startswith("bolt: AP50 is below 5 %")
     assert all(word in note for word in words)

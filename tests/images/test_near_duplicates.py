@@ -55,14 +55,14 @@ COPIES = {
 def test_a_changed_copy_is_a_near_duplicate_of_its_image_only(change):
     images = photographs()
     copies = [change(image) for image in images]
-    found = near_duplicates_in(thumbnails(copies), thumbnails(images))
-    np.testing.assert_array_equal(found, np.arange(len(images)))
+    matches = near_duplicates_in(thumbnails(copies), thumbnails(images))
+    np.testing.assert_array_equal(matches, np.arange(len(images)))
 
 
 def test_the_hash_compares_each_of_8_by_9_cells_with_its_right_neighbor():
     cells = np.zeros((8, 9), np.uint8)
-    cells[0, 1] = 200  # brighter than the cell to its left: the first bit
-    cells[7, 8] = 100  # the last bit
+    cells[0, 1] = 200  # brighter than the cell to its left, which sets the first bit
+    cells[7, 8] = 100  # brighter than the cell to its left, which sets the last bit
     image = np.kron(cells, np.ones((10, 10), np.uint8))
     assert difference_hashes(thumbnail(image)[None])[0] == (1 << 63) + 1
 
@@ -112,7 +112,7 @@ def smooth_images(count: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def edges(images: np.ndarray) -> np.ndarray:
-    """Return the differences of neighboring pixels, (N, 558), without a fitted quadratic."""
+    """Subtract a fitted quadratic; return the differences of neighboring pixels, (N, 558)."""
     y, x = np.mgrid[0:16, 0:18]
     terms = np.stack([x**0, x, y, x * x, x * y, y * y], axis=-1).reshape(288, 6).astype(float)
     values = images.reshape(-1, 288).T.astype(float)
@@ -121,10 +121,11 @@ def edges(images: np.ndarray) -> np.ndarray:
     return np.hstack([np.diff(values, axis=axis).reshape(len(images), -1) for axis in (1, 2)])
 
 
-def test_the_search_finds_the_pairs_that_a_comparison_of_all_finds():
+def test_the_search_finds_the_pairs_that_a_comparison_of_all_pairs_finds():
     rng = np.random.default_rng(0)
     base = smooth_images(150, rng)
-    # Every image with three copies of different noise: pairs on both sides of both limits
+    # Each image has three copies with more and more noise. Some pairs are within the limits
+    # `MAX_BITS` and `MIN_CORRELATION`, and some are not
     images = [np.clip(base + rng.normal(0, level, base.shape), 0, 255) for level in (0, 3, 8, 20)]
     images = np.concatenate(images).astype(np.uint8)
     mirrored = np.ascontiguousarray(images[:, :, ::-1])

@@ -153,7 +153,7 @@ def assert_every_reader_gives(content: bytes, expected: np.ndarray, tolerance: f
     arrays = {
         "path": as_rgb(path),
         "bytes": as_rgb(content),
-        # exif_transpose returns a copy, which for a PGM of 16 bits lacks the range of values
+        # exif_transpose returns a copy. Its copy of a 16-bit PGM does not have the range of values
         "PIL": as_rgb(Image.open(io.BytesIO(content)) if shown.mode == "I" else shown),
         "LoadImageFromFile": load(dict(img_path=str(path)))["img"][..., ::-1],
         "SSDRandomCrop": crop(dict(img_path=str(path)))["img"][..., ::-1],
@@ -190,7 +190,7 @@ def encoded(suffix: str, array: np.ndarray, options: tuple = ()) -> bytes:
 
 
 AVIF_OF_10_BITS = (cv2.IMWRITE_AVIF_DEPTH, 10, cv2.IMWRITE_AVIF_QUALITY, 100)
-FLAT_FILES = {  # no orientation: (function that returns a file, whether the file is gray)
+FLAT_FILES = {  # without orientation: (function that returns a file, whether the file is gray)
     "gif": (lambda: saved(Image.fromarray(scene(True)), "GIF"), True),
     "bmp": (lambda: saved(Image.fromarray(scene()), "BMP"), False),
     "ppm": (lambda: pnm(b"P6", scene(), 255), False),

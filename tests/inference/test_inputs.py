@@ -48,7 +48,7 @@ def test_the_suffixes_of_every_format_that_can_be_read_are_known():
     assert suffixes - {".mpo"} <= IMAGE_SUFFIXES
 
 
-def test_files_that_are_read_by_their_path_are_also_found_in_their_folder(folder, tmp_path):
+def test_a_file_that_can_be_read_by_its_path_is_also_found_in_its_folder(folder, tmp_path):
     image = Image.open(folder / "a.png")
     for suffix in ("avif", "gif", "jp2", "ppm", "jfif", "jpe", "JPG", "tif", "apng", "webp"):
         image.save(folder / f"{suffix}.{suffix}")

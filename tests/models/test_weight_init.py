@@ -211,7 +211,7 @@ def test_without_a_network_the_error_says_how_to_get_the_file(monkeypatch, tmp_p
 
 
 def test_weights_in_the_cache_need_no_network(monkeypatch, tmp_path):
-    """The cache has the layout of `huggingface_hub`. The error names a damaged file."""
+    """The cache has the layout of `huggingface_hub`. If a file is damaged, the error names it."""
     page = tmp_path / "models--timm--mixnet_m.ft_in1k"
     (page / "refs").mkdir(parents=True)
     (page / "refs" / "main").write_text("c0ffee")

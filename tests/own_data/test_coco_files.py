@@ -35,7 +35,7 @@ def test_files_that_training_can_use_stay_as_they_are(tmp_path):
     assert "the test images are left out" in data.notes[0]
 
 
-def test_roboflow_files_stand_beside_images_of_equal_names(tmp_path):
+def test_roboflow_files_are_found_in_folders_with_images_of_equal_names(tmp_path):
     for part in ("train", "valid", "test"):
         content = coco_content(draw(tmp_path / part, range(2)))
         content["categories"] = [
@@ -54,7 +54,7 @@ def test_roboflow_files_stand_beside_images_of_equal_names(tmp_path):
     "name",
     ["images/{}", "images\\{}", "../../label-studio/upload/1/{}", "/data/local-files/{}", "{}"],
 )
-def test_names_of_other_machines_are_found_by_their_last_part(tmp_path, name):
+def test_images_with_a_path_on_another_machine_are_found_by_their_file_name(tmp_path, name):
     """Label Studio and CVAT export one file without a split."""
     drawn = draw(tmp_path / "images", range(3))
     content = coco_content(drawn)

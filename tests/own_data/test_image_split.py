@@ -1,4 +1,4 @@
-"""Validation images are split off by a hash, with similar images on one side."""
+"""Validation images are split off by a hash. Similar images stay on one side of the split."""
 
 from __future__ import annotations
 

@@ -94,7 +94,7 @@ def test_boxes_equal_those_of_supervision(tmp_path):
 
 
 @pytest.mark.parametrize("first_pixel", [0, 1])
-def test_a_box_of_the_whole_image_has_its_size_from_either_first_pixel(tmp_path, first_pixel):
+def test_a_box_of_the_whole_image_is_read_with_pixels_from_0_and_from_1(tmp_path, first_pixel):
     """A box that starts at 0 shows that coordinates are continuous from 0."""
     draw(tmp_path, range(2))
     whole, other = (0, 0, WIDTH, HEIGHT), (10, 20, 30, 40)
@@ -106,7 +106,7 @@ def test_a_box_of_the_whole_image_has_its_size_from_either_first_pixel(tmp_path,
     assert words in data.notes[0]
 
 
-def test_fractions_show_coordinates_from_0_and_an_option_decides(tmp_path):
+def test_coordinates_with_fractions_count_from_0_unless_an_option_says_1(tmp_path):
     draw(tmp_path, range(1))
     write_xml(tmp_path / "000.xml", [("saw", (10.25, 20.5, 30, 40))], first_pixel=0)
     assert scenes_of(read_voc(tmp_path).splits["all"])["000.png"] == [(1, (10.25, 20.5, 30, 40))]
@@ -117,7 +117,7 @@ def test_fractions_show_coordinates_from_0_and_an_option_decides(tmp_path):
 def test_difficult_becomes_ignore_and_boxes_without_an_area_are_dropped(tmp_path):
     draw(tmp_path, range(3))
     write_xml(tmp_path / "000.xml", [("saw", (9, 9, 20, 20))], difficult=1)
-    # xmin = xmax and ymin = ymax: supervision makes a box of 1 x 1 pixel of it
+    # The first box has xmin = xmax and ymin = ymax. supervision reads it as 1 x 1 pixel
     write_xml(tmp_path / "001.xml", [("saw", (9, 9, 1, 1)), ("saw", (5, 5, 20, 20))])
     data = read_voc(tmp_path)
     first, second = data.splits["all"]["annotations"]

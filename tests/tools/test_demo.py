@@ -52,7 +52,7 @@ class TestRefusals:
             (("--runtime", "ncnn"), "gone.pth"),
         ],
     )
-    def test_arguments_that_the_detector_refuses_end_in_one_line(self, options, words):
+    def test_arguments_that_the_detector_refuses_lead_to_an_error_of_one_line(self, options, words):
         pytest.importorskip("gradio")
         command = [*TOOL, "gone.pth", "--port", "0", *options]
         done = subprocess.run(command, capture_output=True, text=True)
@@ -96,7 +96,7 @@ def test_listens_on_the_loopback_address_only(monkeypatch):
 
 
 class FakeDetector:
-    """Returns boxes with scores from 0.1 to 0.9, and records the images that it gets."""
+    """A detector that returns boxes with scores from 0.1 to 0.9, and records the images it gets."""
 
     def __init__(self, boxes: int = 9, seconds: float = 0) -> None:
         self.boxes, self.seconds, self.received = boxes, seconds, []

@@ -67,8 +67,8 @@ def test_the_config_is_short(tmp_path):
     assert max(map(len, code.splitlines())) <= 100 + len(str(tmp_path))
 
 
-def test_paths_are_those_that_the_user_gives_and_the_base_is_relative(tool, tmp_path):
-    """Within a checkout the config has no path of the machine."""
+def test_the_config_has_the_paths_that_the_user_gives_and_a_relative_base(tool, tmp_path):
+    """Within a checkout, the config has no absolute path."""
     write_yolo(tmp_path / "data", train=8, val=2)
     data = os.path.relpath(tmp_path / "data", ROOT)
     out = Path("work_dirs", f"{tmp_path.name}.py")
@@ -115,7 +115,7 @@ def test_existing_files_are_replaced_only_with_force(tool, refusal, tmp_path):
     assert not (tmp_path / "own_annotations/train.json").exists()
     assert tool(*arguments, "--force")[0] == 0
     assert "classes" in config.read_text()
-    # the files of an earlier call in the folder of the data are not taken for data
+    # files that an earlier call wrote into the folder of the data are not read as data
     inside = (tmp_path / "data", "--out", tmp_path / "data/own.py")
     assert tool("init", *inside)[0] == tool("init", *inside, "--force")[0] == 0
 
@@ -165,7 +165,7 @@ def test_a_test_split_is_in_the_config(tmp_path):
     assert cfg.val_dataloader.dataset.ann_file.endswith("val.json")
 
 
-def test_equal_training_and_validation_are_split_anew(tmp_path):
+def test_images_are_split_anew_if_training_and_validation_name_the_same_images(tmp_path):
     write_yolo(tmp_path / "data", train=20, val=2)
     file = tmp_path / "data/data.yaml"
     file.write_text(file.read_text().replace("images/val", "images/train"))
@@ -204,7 +204,7 @@ def test_names_of_classes_are_quoted(tmp_path):
     ],
     ids=["missing", "empty", "two formats", "one image", "no box"],
 )
-def test_data_without_use_are_refused(refusal, tmp_path, make, words):
+def test_data_that_cannot_be_trained_on_are_refused(refusal, tmp_path, make, words):
     make(tmp_path / "data")
     line = refusal("init", tmp_path / "data", "--out", tmp_path / "own.py")
     assert words in line
@@ -219,7 +219,7 @@ def test_the_format_and_the_file_can_be_named(tool, refusal, tmp_path):
     file = tmp_path / "data/annotations/instances_train2017.json"
     code, out, _ = tool("init", file, "--out", tmp_path / "b.py")
     assert (code, "format: COCO" in out) == (0, True)
-    assert "split off by a hash" in out  # the file is of one split
+    assert "split off by a hash" in out  # this file has no validation images
     assert "name it own.py" in refusal("init", tmp_path / "data", "--out", tmp_path / "own.json")
 
 
@@ -234,7 +234,7 @@ def test_the_schedule_fits_the_number_of_images():
     assert plans[2].batch_size == 2
 
 
-def test_the_config_of_a_size_equals_the_option_of_training(tool, tmp_path):
+def test_init_with_a_size_writes_what_the_size_option_of_training_sets(tool, tmp_path):
     write_coco(tmp_path / "data", train=8, val=2)
     arguments = ("init", tmp_path / "data", "--out")
     code, out, err = tool(*arguments, tmp_path / "wide.py", "--size", "512x288")

@@ -82,14 +82,14 @@ def test_wrong_options_of_a_shipped_config_are_refused(
 
 @pytest.mark.parametrize("name", ["train", "test", "export", "check_data"])
 @pytest.mark.parametrize("size", ["0", "-416", "416,256", "99999"])
-def test_a_size_that_is_none_is_refused(refusal, tmp_path, name, size):
+def test_a_text_that_is_no_size_is_refused(refusal, tmp_path, name, size):
     files = {"test": ["a.pth"], "export": ["a.pth", "--out", tmp_path / "out"]}
     line = refusal(name, SHIPPED, *files.get(name, []), f"--size={size}")
     assert line.startswith("error: --size")
 
 
 @pytest.mark.parametrize("name", ["compare", "ablate"])
-def test_a_comparison_in_a_folder_that_cannot_be_made_is_refused(refusal, tmp_path, name):
+def test_a_comparison_whose_folder_cannot_be_created_is_refused(refusal, tmp_path, name):
     (tmp_path / "file").write_text("")
     blocks = ("--blocks", 2) if name == "ablate" else ()
     config = "configs/table1_digits/ssdlite_mobilenet_v2_3x3_digits.py"
@@ -224,7 +224,7 @@ def test_a_batch_of_one_is_refused_if_a_feature_map_has_one_cell(refusal, coco_s
     assert "set train_dataloader.batch_size to 2" in words
 
 
-def test_each_tool_says_what_a_folder_is_that_was_given_as_a_checkpoint(
+def test_each_tool_says_what_kind_of_folder_was_given_as_a_checkpoint(
     refusal, trained, exported, tmp_path
 ):
     config, checkpoint = trained

@@ -175,7 +175,7 @@ def test_ids_that_are_text_give_the_same_scores(tool, images_copy, trained, tmp_
     arguments = ["test", *trained, "--data-root", images_copy, "--work-dir", tmp_path / "work"]
     code, before, err = tool(*arguments, "--out", tmp_path / "a.json", "--cfg-options", backend)
     assert code == 0, err
-    width = len(str(len(content["images"])))  # zeros keep the order when the ids are sorted as text
+    width = len(str(len(content["images"])))  # leading zeros keep the order of the ids as text
     for entry in content["images"]:
         entry["id"] = f"{entry['id']:0{width}}"
     for entry in content["categories"]:

@@ -170,7 +170,8 @@ def test_a_size_too_small_for_the_necks_convolutions_is_refused():
 def test_the_anchors_of_an_image_that_is_not_square_lie_at_their_cells(anchors, wide):
     """A wide image of 320 x 192 has 20 x 12, 10 x 6, 5 x 3, 3 x 2, 2 x 1 and 1 x 1 cells.
 
-    mmdet's generator takes strides in whole pixels. TensorFlow's divides the image exactly.
+    mmdet's generator takes strides in whole pixels. The generator of TensorFlow's anchors divides
+    the image exactly.
     """
     config = model_config("ssdlite_mixnet_s_coco")
     config.input_size = (320, 192) if wide else (192, 320)
@@ -193,14 +194,14 @@ def test_the_anchors_of_an_image_that_is_not_square_lie_at_their_cells(anchors, 
             torch.testing.assert_close(centers, expected.expand_as(centers), rtol=0, atol=1e-3)
 
 
-def test_the_anchors_of_a_square_are_those_of_mmdet_and_a_pair_gives_the_same():
+def test_a_square_size_given_as_a_number_or_as_a_pair_gives_the_anchors_of_mmdet():
     config = model_config("ssdlite_mixnet_s_coco")
-    made = MODELS.build(config).bbox_head.prior_generator
+    square = MODELS.build(config).bbox_head.prior_generator
     settings = dict(config.bbox_head.anchor_generator, strides=[16, 32, 64, 107, 160, 320])
     config.input_size = (320, 320)
     pair = MODELS.build(config).bbox_head.prior_generator
     for generator in (pair, TASK_UTILS.build(settings)):
-        for a, b in zip(made.base_anchors, generator.base_anchors, strict=True):
+        for a, b in zip(square.base_anchors, generator.base_anchors, strict=True):
             assert torch.equal(a, b)
 
 
@@ -250,7 +251,7 @@ def test_the_mmdet_config_for_digits_has_our_anchors_coder_and_matching():
         assert torch.equal(a, b)
     assert ours.bbox_head.bbox_coder.stds == theirs.bbox_head.bbox_coder.stds
     train_cfg = dict(theirs.train_cfg)
-    # MixDet's head leaves out ignored boxes without this threshold.
+    # MixDet's head does not learn from ignored boxes, even without this threshold.
     train_cfg["assigner"] = {**train_cfg["assigner"], "ignore_iof_thr": -1}
     assert train_cfg.pop("smoothl1_beta") == ours.bbox_head.loss_bbox.beta
     assert ours.train_cfg == train_cfg

@@ -27,11 +27,12 @@ def boxes(center: tuple[float, float], sizes: list[tuple[float, float]]) -> torc
 
 
 def test_the_anchors_of_two_cells_equal_values_computed_by_hand(levels):
-    """Level 1 has scales of 32 and 64 pixels. Level 4 has a scale of 208 and a larger square."""
+    """A cell of the first level has three anchors. A cell of the fourth level has six anchors."""
     first = boxes((5.5 * 16, 2.5 * 16), [(32, 32), (90.5097, 45.2548), (45.2548, 90.5097)])
     torch.testing.assert_close(levels[0].view(20, 20, 3, 4)[2, 5], first, rtol=0, atol=1e-3)
 
-    # 208 is 0.65 * 320. The next level has scale 0.8: the larger side is 320 * sqrt(0.65 * 0.8).
+    # The fourth level has the scale 0.65, and 208 is 0.65 * 320. The fifth level has the scale 0.8.
+    # The larger square of the fourth level has the side 320 * sqrt(0.65 * 0.8).
     fourth = boxes(
         (800 / 3, 160.0),
         [
@@ -58,7 +59,10 @@ def test_levels_two_to_six_equal_torchvision(levels):
 
 
 def test_scales_rise_from_min_scale_to_max_scale():
-    """A level's last anchor is a square of scale sqrt(s s'), where s' is the next level's scale."""
+    """The last anchor of a level is a square of scale sqrt(s s').
+
+    s is the scale of this level, and s' is the scale of the next level.
+    """
     generator = TFSSDAnchorGenerator((8, 16, 32), 160, min_scale=0.1, max_scale=0.5)
     sides = [(level[-1, 2] - level[-1, 0]).item() for level in generator.base_anchors[1:]]
     assert sides == pytest.approx([160 * 0.15**0.5, 160 * 0.5**0.5])
@@ -70,7 +74,7 @@ def test_a_single_level_has_three_anchors_per_cell():
 
 @pytest.mark.parametrize("size", [(320, 192), (192, 320)])
 def test_scales_are_fractions_of_the_shorter_side(size):
-    """TensorFlow normalizes the base anchor by the shorter side, so ratios stay ratios."""
+    """TensorFlow divides the base anchor by the shorter side, so an anchor of ratio 1 is square."""
     (anchors,) = TFSSDAnchorGenerator(((16, 16),), size).base_anchors
     by_hand = boxes((8, 8), [(19.2, 19.2), (54.3058, 27.1529), (27.1529, 54.3058)])
     torch.testing.assert_close(anchors, by_hand, rtol=0, atol=1e-3)
