@@ -8,7 +8,13 @@ import pytest
 from PIL import Image
 
 from mixdet.errors import MixDetError
-from mixdet.images import ImageLimits, as_rgb, read_image_file, refuse_foreign_name
+from mixdet.images import (
+    ImageLimits,
+    as_rgb,
+    missing_decoder,
+    read_image_file,
+    refuse_foreign_name,
+)
 from mixdet.inference.predict import predict_files
 from tests.spots import BrightSpot
 
@@ -124,6 +130,7 @@ def test_a_format_that_no_opencv_decodes_is_named(tmp_path, kind, start):
     path = tmp_path / "photo.heic"
     path.write_bytes(start + bytes(100))
     remedy = f"does not decode {kind}: convert it to PNG"
+    assert remedy in missing_decoder(path.read_bytes())
     with pytest.raises(MixDetError, match=remedy):
         as_rgb(path)
     with pytest.raises(MixDetError, match=remedy):
