@@ -256,10 +256,11 @@ def _notes(comparisons: Mapping[str, Comparison]) -> list[str]:
         "which does not mean equal.",
         f"{THESE_SETS.capitalize()}: the differences of a seed are averaged over the sets with "
         "equal weights, and the interval is over the seeds (Student's t below 8 seeds, BCa "
-        "bootstrap else). The sets are fixed. It generalizes to other trainings on these sets, not "
-        "to other sets.",
+        "bootstrap else). The sets are fixed. The result generalizes to other trainings on these "
+        "sets, not to other sets.",
         f"{OTHER_SETS.capitalize()}: the same mean, and the interval is over the mean differences "
-        "of the sets. It generalizes to other sets, as far as these are a random sample of them. "
+        "of the sets. The result generalizes to other sets, as far as these are a random sample of "
+        "them. "
         f"With {len(comparisons)} sets, the interval is wide.",
         "A set is left out of a metric that it has no object for, such as small objects (-). The "
         "intervals over several sets use only seeds that all sets have.",

@@ -11,6 +11,7 @@ from mixdet.inference.container_chains import CUT, HOLE, MAX_PADDING
 PACKET = 188  # bytes of a packet, which starts with `G`
 # Bytes from one packet to the next. M2TS puts 4 bytes before each packet, and DVB 16 bytes after it
 STEPS = (PACKET, 192, 204)
+NULL_STREAM = 0x1FFF  # packets without content, and without numbers
 
 
 def transport_layout(start: bytes) -> tuple[int, int] | None:
@@ -35,7 +36,7 @@ def transport_layout(start: bytes) -> tuple[int, int] | None:
 
 
 def check_transport_stream(content: mmap.mmap) -> str | None:
-    """Check that the packets are complete, and that no packet of the video is missing."""
+    """Check that the packets are complete, and that no number of a packet is left out."""
     first, step = transport_layout(content[: 2**14])
     count = (len(content) - first) // step
     packets = np.frombuffer(content, np.uint8, count * step, first).reshape(count, step)
@@ -47,39 +48,32 @@ def check_transport_stream(content: mmap.mmap) -> str | None:
             return CUT
         if not is_packet[: last + 1].all():
             return HOLE
-        head, is_packet = head[: last + 1], is_packet[: last + 1]
+        head = head[: last + 1]  # padding follows
     elif (len(content) - first) % step not in (0, PACKET):
         return CUT
-    program = (head[:, 1] & 0x1F).astype(int) << 8 | head[:, 2]
-    for video in np.unique(program[_starts_video(packets[: len(head)], head)]):
-        if _loses_packets(packets, head, program == video):
+    stream = (head[:, 1] & 0x1F).astype(int) << 8 | head[:, 2]
+    has_field = (head[:, 3] & 0x20 > 0) & (head[:, 4] > 0)
+    flags = np.cumsum(has_field & (head[:, 5] & 0x80 > 0))
+    for number in set(np.unique(stream)) - {NULL_STREAM}:
+        places = np.flatnonzero((stream == number) & (head[:, 3] & 0x10 > 0))
+        if _loses_packets(packets[places], flags[places]):
             return HOLE
     return None
 
 
-def _starts_video(packets: np.ndarray, head: np.ndarray) -> np.ndarray:
-    """Return the indices of the transport packets in which a packet of video data starts."""
-    starts = np.flatnonzero(head[:, 1] & 0x40)
-    has_field = (head[starts, 3] & 0x20) > 0
-    data = np.where(has_field, 5 + head[starts, 4].astype(int), 4)
-    starts, data = starts[data <= PACKET - 4], data[data <= PACKET - 4]
-    code = packets[starts[:, None], data[:, None] + np.arange(4)]
-    return starts[(code[:, :3] == (0, 0, 1)).all(1) & (code[:, 3] >> 4 == 0xE)]
+def _loses_packets(packets: np.ndarray, flags: np.ndarray) -> bool:
+    """Tell whether packets of one stream, such as the video, are missing.
 
+    The 4-bit number of a packet is that of the packet before it plus one. A packet may be sent
+    twice. Where a recording was edited, a flag near the place says that numbers may be left out.
 
-def _loses_packets(packets: np.ndarray, head: np.ndarray, is_video: np.ndarray) -> bool:
-    """Tell whether numbers are missing in the packets of a video.
-
-    The 4-bit number of a packet is one more than the number of the packet before. A flag marks the
-    exceptions. A packet may be sent twice.
+    Args:
+        packets: The packets of the stream that have content.
+        flags: For each packet, the number of flags in the file up to it.
     """
-    may_jump = is_video & (head[:, 3] & 0x20 > 0) & (head[:, 4] > 0) & (head[:, 5] & 0x80 > 0)
-    places = np.flatnonzero(is_video & (head[:, 3] & 0x10 > 0))
-    steps = np.diff(head[places, 3] & 0xF) % 16
+    steps = np.diff(packets[:, 3] & 0xF) % 16
     repeated = np.flatnonzero(steps == 0)
-    pairs = packets[places[np.stack([repeated, repeated + 1])], PACKET // 2 : PACKET]
-    others = repeated[(pairs[0] != pairs[1]).any(1)]
-    jumps = steps > 1
-    jumps[others] = True  # packets with equal numbers, but different content
-    flagged = np.diff(np.cumsum(may_jump)[places]) > 0
-    return bool((jumps & ~flagged).any())
+    ends = packets[:, PACKET // 2 : PACKET]
+    differs = (ends[repeated] != ends[repeated + 1]).any(1)  # it is another packet
+    jumps = np.concatenate([np.flatnonzero(steps > 1), repeated[differs]])
+    return bool((flags[np.minimum(jumps + 2, len(flags) - 1)] == flags[jumps]).any())

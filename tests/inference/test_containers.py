@@ -6,8 +6,9 @@ FFmpeg's own muxers make the files.
 from __future__ import annotations
 
 import functools
-import io
+import tempfile
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import cv2
@@ -24,7 +25,7 @@ CONTAINERS = {
     "divx": ("avi", "avi", "mpeg4", "mp2", {}),
     "matroska": ("mkv", "matroska", "mpeg4", "aac", {}),
     "webm": ("webm", "webm", "libvpx", "libopus", {}),
-    "mp4": ("mp4", "mp4", "mpeg4", "aac", {}),
+    "mp4": ("mp4", "mp4", "mpeg4", "aac", {"movflags": "faststart"}),
     "wmv": ("wmv", "asf", "wmv2", "mp2", {}),
     "flv": ("flv", "flv", "flv1", "aac", {}),
     "transport stream": ("ts", "mpegts", "mpeg2video", "mp2", {}),
@@ -38,20 +39,19 @@ CONTAINERS = {
 FRAMES = 100
 
 
-@functools.cache
-def encoded(name, seconds_of_sound=0, gap=0, **options):
-    """Return a file of 100 frames of noise at 25 a second.
+def encode(path, name, seconds_of_sound, gap, options):
+    """Write a file of 100 frames of noise at 25 a second.
 
     Args:
+        path: The file.
         name: Key of `CONTAINERS`.
         seconds_of_sound: Length of the sound. 0 for none.
         gap: Number of frames without a frame, in the middle.
-        **options: Further options of the muxer.
+        options: Further options of the muxer.
     """
     _, container, codec, sound_codec, own_options = CONTAINERS[name]
     rng = np.random.default_rng(0)
-    target = io.BytesIO()
-    with av.open(target, "w", format=container, options={**own_options, **options}) as file:
+    with av.open(str(path), "w", format=container, options={**own_options, **options}) as file:
         pixels = "yuvj420p" if codec == "mjpeg" else "yuv420p"
         video = file.add_stream(codec, rate=25, width=64, height=48, pix_fmt=pixels)
         video.bit_rate = 2_000_000
@@ -71,7 +71,14 @@ def encoded(name, seconds_of_sound=0, gap=0, **options):
                 for part in resampler.resample(silence):
                     file.mux(sound.encode(part))
             file.mux(sound.encode())
-    return target.getvalue()
+
+
+@functools.cache
+def encoded(name, seconds_of_sound=0, gap=0, **options):
+    """Return the content of a file that `encode` writes."""
+    with tempfile.TemporaryDirectory() as folder:
+        encode(Path(folder, "video"), name, seconds_of_sound, gap, options)
+        return Path(folder, "video").read_bytes()
 
 
 def fault_of(folder, name, content):
