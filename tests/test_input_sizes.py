@@ -21,7 +21,7 @@ from mixdet.deploy.verification import match_detections
 from mixdet.errors import MixDetError
 from mixdet.inference import Detector
 from tests.conftest import ROOT
-from tests.synthetic import coco_annotations, random_batch
+from tests.synthetic import coco_annotations, random_batch, randomize_norms
 
 WIDE, TALL = (128, 64), (64, 128)
 IMAGES = [(150, 90), (70, 160), (150, 90), (70, 160)]  # (width, height), wide and tall
@@ -75,19 +75,21 @@ def config(tmp_path_factory) -> Path:
 def trained(request, config, quick, tmp_path_factory) -> tuple[tuple[int, int], Path]:
     """A size (width, height), and a checkpoint that was trained with it.
 
-    After the training, the head gets random weights. Otherwise many scores would be nearly
-    equal, and rounding would decide which boxes NMS keeps.
+    After the training, norms and head get random values. Otherwise the scores of many cells would
+    be equal, and rounding would decide which boxes NMS keeps.
     """
     folder = tmp_path_factory.mktemp("run")
     options = [f"experiment_name={folder.name}"]
     launch.train(str(config), work_dir=str(folder), size=request.param, cfg_options=options)
     file = folder / "epoch_1.pth"
     checkpoint = torch.load(file)
-    generator = torch.Generator().manual_seed(0)
-    for name, weight in checkpoint["state_dict"].items():
-        if name.startswith("bbox_head") and name.endswith("3.weight"):
-            weight.normal_(std=0.1, generator=generator)
-    torch.save(checkpoint, file)
+    torch.manual_seed(0)
+    model = MODELS.build(read_config(config, size=request.param).model)
+    model.load_state_dict(checkpoint["state_dict"])
+    randomize_norms(model)
+    for predictor in (*model.bbox_head.cls_convs, *model.bbox_head.reg_convs):
+        torch.nn.init.normal_(predictor[-1].weight, std=0.3)
+    torch.save({**checkpoint, "state_dict": model.state_dict()}, file)
     return request.param, file
 
 
