@@ -12,6 +12,7 @@ import mixdet.plugin
 
 import numpy as np
 import pytest
+from mmengine.registry import init_default_scope
 
 from mixdet import launch
 from mixdet.compat import checkpoint
@@ -111,11 +112,15 @@ def refusal_line(result: tuple[int, str, str]) -> str:
     return line
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _mmdet_scope_of_fixtures():
+    """Build the fixtures of a module in mmdet's default scope."""
+    init_default_scope("mmdet")
+
+
 @pytest.fixture(autouse=True)
 def _mmdet_scope():
     """Start every test in mmdet's default scope. A runner leaves its own scope behind."""
-    from mmengine.registry import init_default_scope
-
     init_default_scope("mmdet")
 
 
