@@ -75,10 +75,10 @@ class TrainedNetwork:
         content = load(str(checkpoint), "cpu", trust)
         meta = content.get("meta", {})
         cfg = _read_config(str(checkpoint), meta, config, trust)
+        if config is not None:
+            _take_trained_size(cfg, checkpoint_config(meta), warn=size is None)
         if size is not None and to_2tuple(size) != input_wh(cfg):
             set_input_size(cfg, size)
-        elif size is None and config is not None:
-            _take_trained_size(cfg, checkpoint_config(meta))
         init_default_scope("mmdet")
         try:
             model = revert_sync_batchnorm(MODELS.build(cfg.model))
@@ -148,16 +148,17 @@ def _read_config(name: str, meta: dict, config: str | os.PathLike | None, trust:
         ) from error
 
 
-def _take_trained_size(cfg: Config, trained: Config | None) -> None:
+def _take_trained_size(cfg: Config, trained: Config | None, warn: bool) -> None:
     """Copy the size and the anchors of `trained`, the config in the checkpoint, to `cfg`."""
     trained_wh, wh = trained and input_wh(trained), input_wh(cfg)
     if trained_wh is None or wh is None or trained_wh == wh:
         return
-    warnings.warn(
-        f"the checkpoint was trained with images of {width_x_height(trained_wh)}, and the config "
-        f"has {width_x_height(wh)}: the detector takes {width_x_height(trained_wh)}",
-        stacklevel=3,
-    )
+    if warn:
+        warnings.warn(
+            f"the checkpoint was trained with images of {width_x_height(trained_wh)}, and the "
+            f"config has {width_x_height(wh)}: the detector takes {width_x_height(trained_wh)}",
+            stacklevel=3,
+        )
     set_input_size(cfg, trained_wh)
     # `set_input_size` scaled the anchors, but the checkpoint may have been trained with other ones
     heads = [c.model.get("bbox_head") or {} for c in (cfg, trained)]

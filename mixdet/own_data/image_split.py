@@ -19,6 +19,7 @@ from mixdet.images import decode
 from mixdet.images.near_duplicates import HEIGHT, WIDTH, near_duplicate_pairs, thumbnail
 
 VAL_FRACTION = 0.2
+BLOCKS = 10  # parts of a group of near-duplicates that has more than half of the images
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,8 @@ class ImageSplit:
         is_val: (n,) whether each image is for validation.
         groups: Number of groups of images that stay together.
         largest: Number of images of the largest group.
-        by_content: Whether near-duplicates are in one group. If not, only equal files are.
+        by_content: Whether all near-duplicates are in one group. If not, the largest group had more
+            than half of the images and was divided.
         by_hash: Whether only a hash of the content decides between training and validation. If not,
             groups were chosen until about a fifth of the images was reached.
     """
@@ -46,8 +48,9 @@ class ImageSplit:
         together = (
             "near-duplicate images are on one side"
             if self.by_content
-            else "equal files are on one side; most images are near-duplicates of each other, as "
-            "from a fixed camera"
+            else "most images are near-duplicates of each other, as from one camera. They are "
+            f"divided into {BLOCKS} blocks in the order of their names, so the scores will be too "
+            "high"
         )
         rule = "by a hash of their content"
         if not self.by_hash:
@@ -62,10 +65,10 @@ def split_images(paths: Sequence[Path]) -> ImageSplit:
     """Choose about a fifth of the images for validation.
 
     Near-duplicates, such as neighboring frames of a video, form a group. So do the copies that
-    Roboflow makes of one image. If more than half of the images would be in one group, as with a
-    fixed camera, near-duplicates are not grouped. A hash of the group's content decides whether the
-    whole group is for training or for validation. So added images move no earlier image, unless
-    they join its group.
+    Roboflow makes of one image. A hash of the group's content decides whether the whole group is
+    for training or for validation. So added images move no earlier image, unless they join its
+    group. If a group has more than half of the images, as with a fixed camera, it is divided into
+    blocks in the order of the names, such as the parts of a video.
 
     Args:
         paths: The images.
@@ -78,7 +81,7 @@ def split_images(paths: Sequence[Path]) -> ImageSplit:
     digests = [digest for digest, _ in contents]
     thumbnails = np.array([image for _, image in contents]).reshape(-1, HEIGHT, WIDTH)
     equal = _pairs_of_equal([*digests], [_source_name(path) for path in paths])
-    groups, by_content = _group(thumbnails, equal)
+    groups, by_content = _group(thumbnails, equal, paths)
     if groups.max(initial=-1) < 1:
         raise MixDetError(
             f"{len(paths)} images, all equal: training and validation need different images: add "
@@ -118,19 +121,27 @@ def _pairs_of_equal(*keys: Sequence) -> list[tuple[int, int]]:
     return pairs
 
 
-def _group(thumbnails: np.ndarray, equal: list[tuple[int, int]]) -> tuple[np.ndarray, bool]:
-    """Return the group of each image, and whether near-duplicates are in one group.
+def _group(
+    thumbnails: np.ndarray, equal: list[tuple[int, int]], paths: Sequence[Path]
+) -> tuple[np.ndarray, bool]:
+    """Return the group of each image, and whether all near-duplicates are in one group.
 
     Args:
         thumbnails: (n, 16, 18) uint8.
         equal: Pairs of images that are in one group in any case.
+        paths: The images.
     """
     count = len(thumbnails)
     together = np.array(equal, int).reshape(-1, 2)
-    groups = _connected(np.concatenate([together, near_duplicate_pairs(thumbnails)]), count)
-    if np.bincount(groups).max() <= max(1, count // 2):
+    near = near_duplicate_pairs(thumbnails)
+    groups = _connected(np.concatenate([together, near]), count)
+    sizes = np.bincount(groups)
+    if sizes.max() <= max(1, count // 2):
         return groups, True
-    return _connected(together, count), False
+    largest = groups == sizes.argmax()
+    members = sorted(np.flatnonzero(largest).tolist(), key=lambda index: paths[index])
+    blocks = [np.stack([block[:-1], block[1:]], 1) for block in np.array_split(members, BLOCKS)]
+    return _connected(np.concatenate([together, near[~largest[near[:, 0]]], *blocks]), count), False
 
 
 def _connected(pairs: np.ndarray, count: int) -> np.ndarray:
@@ -155,8 +166,8 @@ def _nearest_to_fraction(groups: np.ndarray, position: np.ndarray) -> np.ndarray
     chosen: list[int] = []
     for group in np.argsort(position, kind="stable").tolist():
         count = sizes[chosen].sum() if chosen else 0
-        if count < wanted and (not chosen or count + sizes[group] <= 1.5 * wanted):
+        if count < wanted and count + sizes[group] <= max(1, 1.5 * wanted):
             chosen.append(group)
-    if len(chosen) == 1 and sizes[chosen[0]] > 1.5 * wanted:
+    if not chosen:  # every group is too large
         chosen = [int(sizes.argmin())]
     return np.isin(groups, chosen)

@@ -58,8 +58,34 @@ def test_images_of_a_fixed_camera_are_still_split(tmp_path):
     split = split_images(paths)
     assert 1 <= split.is_val.sum() <= 3
     assert not split.by_content
-    assert "fixed camera" in split.note()
+    assert "from one camera" in split.note()
     assert "adjusted" in split.note() or split.by_hash
+
+
+def test_a_long_video_is_divided_into_blocks_and_other_scenes_stay_whole(tmp_path):
+    video = [write_scene(tmp_path / f"a{frame:02}.png", 0, noise=frame) for frame in range(60)]
+    scenes = [
+        write_scene(tmp_path / f"b{scene}{copy}.png", 1 + scene, noise=copy)
+        for scene in range(10)
+        for copy in range(4)
+    ]
+    split = split_images([*reversed(scenes), *video])
+    assert not split.by_content
+    sides = split.is_val[:40].reshape(10, 4)
+    assert (sides == sides[:, :1]).all()
+    frames = split.is_val[40:].reshape(10, 6)
+    assert (frames == frames[:, :1]).all()
+    assert 0.1 <= split.is_val.mean() <= 0.3
+
+
+def test_a_large_scene_does_not_shrink_the_validation_to_one_image(tmp_path):
+    """The large scene may be the first in the order of the hashes."""
+    for seed in range(6):
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        paths = [write_scene(folder / f"a{frame}.png", seed, noise=frame) for frame in range(9)]
+        paths += [write_scene(folder / f"b{i}.png", 100 * (seed + 1) + i) for i in range(11)]
+        assert 2 <= split_images(paths).is_val.sum() <= 6
 
 
 @pytest.mark.parametrize("count", [2, 3, 5])
