@@ -36,8 +36,8 @@ def check_classes(split: Split) -> list[Problem]:
     """Compare the classes of the config with the categories of the annotation file.
 
     mmdet selects the categories whose names are classes of the config, and numbers them in the
-    order of the file. If a name is missing, occurs twice, or has another position in the config,
-    the labels are wrong and mmdet raises no error.
+    order of the file. The labels are wrong, and mmdet raises no error, if the file lacks a name of
+    the config or has it twice, or if the config has another order.
     """
     names = [category.get("name") for category in split.categories]
     if not split.classes:

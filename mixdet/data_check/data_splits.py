@@ -34,8 +34,8 @@ class Split:
             set's Python class, such as the 80 classes of `CocoDataset`.
         limits: Limits on the bytes and pixels of an image file.
         content: `images`, `annotations` and `categories` of the annotation file.
-        is_normalized: Whether the data set reads annotations by `mixdet.annotations`. mmdet's own
-            data sets do not.
+        is_normalized: Whether the data set replaces missing or unusual fields when it reads the
+            file, as `SafeCocoDataset` does by `mixdet.annotations`. mmdet's own data sets do not.
     """
 
     name: str
@@ -156,7 +156,7 @@ def registered(registry: Registry, name: str | type) -> type:
 
 
 def is_remote(dataset: dict) -> bool:
-    """Return whether the annotations of a data set's config are not on a local disk."""
+    """Tell whether the annotation file of a data set is not on a local disk."""
     path = f"{dataset.get('data_root') or ''}{dataset.get('ann_file') or ''}"
     return dataset.get("backend_args") is not None or "://" in path
 

@@ -80,8 +80,8 @@ class ExportedFile:
         detections = []
         post = self.manifest["postprocess"]
         for boxes, scores, labels, scale in zip(*self._loaded.run(inputs), scales, strict=True):
-            # The network pads its outputs with the label -1. In the manifest, a user may have
-            # raised the score threshold or lowered the number of boxes (see `check_metadata`)
+            # The network pads its outputs with the label -1. It applies the limits of the export.
+            # A user may have written stricter limits into the manifest (see `check_metadata`)
             valid = np.flatnonzero((labels >= 0) & (scores > post["score_thr"]))
             valid = valid[: post["max_per_img"]]
             detections.append((boxes[valid] / scale, scores[valid], labels[valid]))
@@ -164,8 +164,8 @@ def suppress(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Turn raw outputs into detections, as mmdet's heads do.
 
-    A candidate is an anchor with a class, whose score is above `score_thr`. Each level keeps its
-    `nms_pre` best candidates. Non-maximum suppression (NMS) removes duplicates within each class.
+    A candidate is a pair of an anchor and a class with a score above `score_thr`. Each level keeps
+    its `nms_pre` best candidates. Non-maximum suppression (NMS) removes duplicates within each class.
     The `max_per_img` best remaining candidates are the detections.
 
     Args:
