@@ -193,7 +193,8 @@ class ImagesByName:
         """Return the folder that most names are relative to, and the path of each image.
 
         A name that is not relative to this folder may contain folders of another machine, so its
-        image is found by the last part of the name.
+        image is found by the last part of the name. Folders of another split are not searched,
+        since train/ and val/ may have different images of equal names.
 
         Args:
             entries: The image entries of a COCO file.
@@ -209,26 +210,55 @@ class ImagesByName:
             for path in self.by_name[parts[-1]]:
                 if path.parts[-len(parts) :] == parts:
                     folders[Path(*path.parts[: -len(parts)])] += 1
+        candidates = [folder for folder in folders if not _is_of_other(folder, file, split)]
 
         def rank(folder: Path) -> tuple:
             """Rank folders. The split decides if train/ and val/ have images of equal names."""
-            inner_names = folder.relative_to(os.path.commonpath([folder, file.parent])).parts
-            stated = [split_of_name(name) for name in inner_names]
-            return -folders[folder], folder != file.parent, split not in stated, len(folder.parts)
+            states_split = split in _stated_splits(folder, file)
+            return -folders[folder], folder != file.parent, not states_split, len(folder.parts)
 
-        folder = min(folders, key=rank, default=None)
+        folder = min(candidates, key=rank, default=None)
         paths = []
         for parts in names:
             path = Path(folder, *parts) if folder else None
-            paths.append(path if path and path.is_file() else self._only_file(parts, file))
+            paths.append(path if path and path.is_file() else self._only_file(parts, file, split))
         return folder, paths
 
-    def _only_file(self, parts: tuple[str, ...], file: Path) -> Path:
-        paths = self.by_name[parts[-1]]
-        if len(paths) != 1:
-            reason = f"{paths[0]} and {paths[1]} have this name" if paths else "no such image"
-            raise MixDetError(f"{file}: file_name {'/'.join(parts)}: {reason}: correct it")
-        return paths[0]
+    def _only_file(self, parts: tuple[str, ...], file: Path, split: str) -> Path:
+        """Return the only image with the last part of a name, in no folder of another split.
+
+        A name that states a split itself, such as `/data/train/x.jpg` in val.json, decides.
+        """
+        named = next(filter(None, map(split_of_name, reversed(parts[:-1]))), split)
+        found = self.by_name[parts[-1]]
+        paths = [path for path in found if not _is_of_other(path.parent, file, named)]
+        if len(paths) == 1:
+            return paths[0]
+        if paths:
+            reason = f"{paths[0]} and {paths[1]} have this name: correct it"
+        elif found:
+            reason = (
+                f"no such image, and {found[0]} is in the folder of another split than {named}: "
+                "add the image, or write its folder into the file_name"
+            )
+        else:
+            reason = "no such image: correct it"
+        raise MixDetError(f"{file}: file_name {'/'.join(parts)}: {reason}")
+
+
+def _stated_splits(folder: Path, file: Path) -> set[str]:
+    """Return the splits that a folder's path states, below the folder that it shares with a file.
+
+    For `train2017/` and `annotations/instances_val2017.json`, this is `train`.
+    """
+    inner = folder.relative_to(os.path.commonpath([folder, file.parent])).parts
+    return {*filter(None, map(split_of_name, inner))}
+
+
+def _is_of_other(folder: Path, file: Path, split: str) -> bool:
+    """Tell whether a folder states another split than that of a COCO file."""
+    stated = _stated_splits(folder, file)
+    return split != "all" and bool(stated) and split not in stated
 
 
 def _parts(entry: dict, file: Path) -> tuple[str, ...]:

@@ -35,6 +35,30 @@ def test_files_that_training_can_use_stay_as_they_are(tmp_path):
     assert "the test images are left out" in data.notes[0]
 
 
+@pytest.mark.parametrize("train", [range(8), range(5), [2]])
+def test_a_missing_validation_image_is_not_replaced_by_a_training_image(tmp_path, train):
+    """The names of the images restart in each split, so train2017/002.png is another image."""
+    for split, numbers in (("train", train), ("val", range(5))):
+        content = coco_content(draw(tmp_path / f"{split}2017", numbers))
+        write_json(tmp_path / f"annotations/instances_{split}2017.json", content)
+    assert read(tmp_path).ready["val"][1] == tmp_path / "val2017"
+    (tmp_path / "val2017/002.png").unlink()
+    words = r"instances_val2017.json: file_name 002.png: no such image, and .*train2017"
+    with pytest.raises(MixDetError, match=words):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["train2017/{}", "/elsewhere/train2017/{}"])
+def test_a_name_with_the_folder_of_another_split_is_found(tmp_path, name):
+    """Some people split the images of one folder by two COCO files."""
+    for split, numbers in (("train", range(3)), ("val", range(3, 5))):
+        content = coco_content(draw(tmp_path / "train2017", numbers))
+        for entry in content["images"]:
+            entry["file_name"] = name.format(entry["file_name"])
+        write_json(tmp_path / f"{split}.json", content)
+    assert [*scenes_of(read(tmp_path).splits["val"])] == ["003.png", "004.png"]
+
+
 def test_roboflow_files_are_found_in_folders_with_images_of_equal_names(tmp_path):
     for part in ("train", "valid", "test"):
         content = coco_content(draw(tmp_path / part, range(2)))
