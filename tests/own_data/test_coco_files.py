@@ -107,6 +107,22 @@ def test_classes_of_two_orders_get_the_order_of_the_first_file(tmp_path):
     assert scenes_of(data.splits["train"]) | scenes_of(data.splits["val"]) == drawn
 
 
+@pytest.mark.parametrize("name", [5, " hammer "])
+def test_names_of_classes_that_are_no_plain_text_need_new_files(tmp_path, name):
+    """mmdet would find no category of this name, and shift the labels of all others."""
+    write_coco(tmp_path, train=2, val=2)
+    for split in ("train", "val"):
+        file = tmp_path / f"annotations/instances_{split}2017.json"
+        content = json.loads(file.read_text())
+        content["categories"][0]["name"] = name
+        write_json(file, content)
+    data = read(tmp_path)
+    assert data.ready is None
+    assert data.classes == [str(name).strip(), "saw"]
+    names = [category["name"] for category in data.splits["val"]["categories"]]
+    assert names == data.classes
+
+
 def test_a_link_that_leads_out_of_the_image_folder_needs_a_new_file(tmp_path):
     write_coco(tmp_path / "data", train=2, val=2)
     image = tmp_path / "data/train2017/000.png"
