@@ -12,6 +12,7 @@ from xml.etree.ElementTree import Element
 
 from mixdet.errors import MixDetError
 from mixdet.own_data.labeled_data import (
+    SPLIT_WORDS,
     Box,
     CocoContent,
     LabeledData,
@@ -27,6 +28,7 @@ from mixdet.own_data.labeled_data import (
 from mixdet.own_data.xml_lines import LINE, parse_with_lines
 
 FLAGS = {"0": False, "false": False, "unspecified": False, "1": True, "true": True}
+SPLITS_OF_LISTS = ("train", "val", "trainval", "test")  # other lists are of the images of a class
 
 
 @dataclass(frozen=True)
@@ -301,11 +303,7 @@ def _check_size(file: VocFile, size: tuple[int, int]) -> None:
 def _splits(
     files: list[VocFile], folder: Path | None, base: Path, data: LabeledData
 ) -> dict[str, list[VocFile]]:
-    lists = {
-        split: file
-        for split in ("train", "val", "trainval", "test")
-        if (file := base / "ImageSets" / "Main" / f"{split}.txt").is_file()
-    }
+    lists = _split_lists(base / "ImageSets" / "Main")
     if not lists:
         by_image = {file.image: file for file in files}
         paths = split_by_folder(by_image, base)
@@ -332,6 +330,24 @@ def _splits(
                 "XML files that no list in ImageSets/Main names, left out", str(file.path)
             )
     return members
+
+
+def _split_lists(folder: Path) -> dict[str, Path]:
+    """Return the list of each split, such as `valid.txt` for `val`. `trainval` is a split too.
+
+    Raises:
+        MixDetError: Two lists are of one split.
+    """
+    lists: dict[str, Path] = {}
+    for file in sorted(folder.glob("*.txt")):
+        name = file.stem.lower()
+        split = SPLIT_WORDS.get(name, name)
+        if split in lists and split in SPLITS_OF_LISTS:
+            raise MixDetError(
+                f"{lists[split]} and {file} are lists of the same split: remove one of them"
+            )
+        lists[split] = file
+    return {split: lists[split] for split in SPLITS_OF_LISTS if split in lists}
 
 
 def _listed(

@@ -38,7 +38,7 @@ def test_all_layouts_give_the_same_boxes(tmp_path, layout):
         (tmp_path / "Annotations").rename(tmp_path / "annotations")
     elif layout in ("Roboflow", "parts"):  # with equal names in both splits
         inner = ("", "") if layout == "Roboflow" else ("images", "annotations")
-        for part in ("train", "valid"):
+        for part in ("train", "valid") if layout == "Roboflow" else ("train2017", "val2017"):
             for source, target in zip(("JPEGImages", "Annotations"), inner, strict=True):
                 target_folder = tmp_path / part / target
                 shutil.copytree(tmp_path / source, target_folder, dirs_exist_ok=True)
@@ -69,6 +69,19 @@ def test_lists_of_image_sets_equal_those_of_torchvision(tmp_path):
             assert [CLASSES[label] for label, _ in scene] == names
     (note,) = data.tally.notes()
     assert note.startswith("XML files that no list in ImageSets/Main names, left out: 2")
+
+
+@pytest.mark.parametrize(
+    ("train", "val"), [("train", "valid"), ("Train", "Validation"), ("training", "VAL")]
+)
+def test_lists_with_other_names_of_the_splits_are_used(tmp_path, train, val):
+    write_voc(tmp_path, 4)
+    write_lists(tmp_path, **{train: "000\n001\n003\n", val: "002\n", "saw_train": "000 1\n"})
+    splits = read_voc(tmp_path).splits
+    assert {name: len(part["images"]) for name, part in splits.items()} == {"train": 3, "val": 1}
+    write_lists(tmp_path, val="002\n", validation="003\n")
+    with pytest.raises(MixDetError, match=r"are lists of the same split: remove one of them"):
+        read_voc(tmp_path)
 
 
 def test_val_is_taken_out_of_trainval(tmp_path):

@@ -92,6 +92,18 @@ def test_exports_without_data_yaml_are_read(tmp_path, layout):
     assert data.classes == [*CLASSES]
 
 
+@pytest.mark.parametrize("names", [("train2017", "val2017"), ("Train", "my_validation")])
+def test_folders_whose_names_contain_a_split_are_splits(tmp_path, names):
+    write_yolo(tmp_path, train=3, val=2)
+    (tmp_path / "data.yaml").unlink()
+    (tmp_path / "classes.txt").write_text("\n".join(CLASSES))
+    for old, new in zip(("train", "val"), names, strict=True):
+        for folder in ("images", "labels"):
+            (tmp_path / folder / old).rename(tmp_path / folder / new)
+    splits = read(tmp_path).splits
+    assert {name: len(part["images"]) for name, part in splits.items()} == {"train": 3, "val": 2}
+
+
 def test_boxes_equal_those_of_supervision(tmp_path):
     supervision = pytest.importorskip("supervision")
     write_yolo(tmp_path, train=4, val=1)
