@@ -28,6 +28,7 @@ from mixdet.own_data.labeled_data import (
 from mixdet.own_data.xml_lines import LINE, parse_with_lines
 
 FLAGS = {"0": False, "false": False, "unspecified": False, "1": True, "true": True}
+MAX_FRACTIONS = 0.01  # if more boxes have a fraction, coordinates are continuous
 SPLITS_OF_LISTS = ("train", "val", "trainval", "test")  # other lists are of the images of a class
 
 
@@ -75,7 +76,8 @@ def read_voc(root: Path, first_pixel: int | None = None) -> LabeledData:
 
     VOC counts pixels from 1, and a box includes its last pixel. Many tools write VOC's files with
     continuous coordinates from 0. `first_pixel=None` takes VOC's definition, unless an `xmin` or
-    `ymin` in the data is at least 0 and below 1, or a coordinate has a fraction.
+    `ymin` in the data is at least 0 and below 1, or more than 1 % of the boxes have a coordinate
+    with a fraction.
 
     An image without an XML file is left out, since a tool that writes XML files writes one for each
     image that a person has looked at.
@@ -258,19 +260,26 @@ def _number(element: Element, key: str, path: Path, optional: bool = False) -> f
 
 
 def _guess_first_pixel(files: Sequence[VocFile]) -> tuple[int, str]:
-    """Return the number of the first pixel, and a note that says why."""
-    for file in files:
-        for obj in file.objects:
-            zero = any(0 <= value < 1 for value in obj.numbers[:2])
-            if zero or not all(value.is_integer() for value in obj.numbers):
-                reason = "a coordinate below 1" if zero else "a coordinate with a fraction"
-                return 0, (
-                    f"coordinates are taken as continuous from 0, since {obj.where} has {reason}; "
-                    "--first-pixel 1 takes VOC's definition"
-                )
+    """Return the number of the first pixel, and a note that says why.
+
+    A few boxes with fractions decide nothing: VOC2012, which counts from 1, has some.
+    """
+    objects = [obj for file in files for obj in file.objects]
+    zeros = [obj for obj in objects if any(0 <= value < 1 for value in obj.numbers[:2])]
+    fractions = [obj for obj in objects if not all(value.is_integer() for value in obj.numbers)]
+    if zeros or len(fractions) > MAX_FRACTIONS * len(objects):
+        where = (zeros or fractions)[0].where
+        reason = "a coordinate below 1" if zeros else "a coordinate with a fraction"
+        return 0, (
+            f"coordinates are taken as continuous from 0, since {where} has {reason}; "
+            "--first-pixel 1 takes VOC's definition"
+        )
+    few = ""
+    if fractions:
+        few = f", and only {len(fractions):,} of {len(objects):,} boxes have a fraction"
     return 1, (
         "pixels are counted from 1 and boxes include their last pixel, as VOC defines (no "
-        "coordinate is below 1); if your tool counts from 0, give --first-pixel 0"
+        f"coordinate is below 1{few}); if your tool counts from 0, give --first-pixel 0"
     )
 
 

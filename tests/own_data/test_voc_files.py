@@ -127,6 +127,20 @@ def test_coordinates_with_fractions_count_from_0_unless_an_option_says_1(tmp_pat
     assert scenes_of(counted)["000.png"] == [(1, (9.25, 19.5, 31, 41))]
 
 
+def test_a_single_fraction_among_many_boxes_does_not_decide(tmp_path):
+    """VOC2012, which counts pixels from 1, has two files with fractions."""
+    draw(tmp_path, range(2))
+    many = [("saw", (x, y, 20, 20)) for x in range(1, 13) for y in range(1, 13)]
+    write_xml(tmp_path / "000.xml", many)
+    write_xml(tmp_path / "001.xml", [("saw", (44.7, 20, 30, 40))])
+    data = read_voc(tmp_path)
+    assert [box for _, box in scenes_of(data.splits["all"])["000.png"]] == [box for _, box in many]
+    assert "counted from 1" in data.notes[0]
+    assert "only 1 of 145 boxes have a fraction" in data.notes[0]
+    write_xml(tmp_path / "001.xml", [("saw", (0, 20, 30, 40))], first_pixel=0)
+    assert "continuous from 0, since" in read_voc(tmp_path).notes[0]
+
+
 def test_difficult_becomes_ignore_and_boxes_without_an_area_are_dropped(tmp_path):
     draw(tmp_path, range(3))
     write_xml(tmp_path / "000.xml", [("saw", (9, 9, 20, 20))], difficult=1)
