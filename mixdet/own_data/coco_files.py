@@ -78,7 +78,8 @@ def read_coco(files: Sequence[Path], root: Path) -> LabeledData:
         names = [category.get("name") for category in content["categories"]]
         # mmdet compares the names as they are written: it finds neither the number 5 nor " saw".
         plain_names = names == _names(content) == _names(contents[next(iter(contents))])
-        if folder and plain_names and _is_as_written(content["images"], paths, folder):
+        is_inside = folder is not None and folder.is_relative_to(root)
+        if is_inside and plain_names and _is_as_written(content["images"], paths, folder):
             ready[split] = file, folder
         data.splits[split] = _with_classes(content, paths, classes, file)
     if {"train", "val"} <= ready.keys() and ready.keys() == data.splits.keys():
@@ -147,10 +148,11 @@ def _ids(content: dict) -> list:
 
 
 def _is_as_written(entries: Sequence[dict], paths: Sequence[Path], folder: Path) -> bool:
-    """Tell whether the names lead to the images, and no link leads out of the folder."""
+    """Tell whether the names, relative to a folder, lead to images within it, also by links."""
     real = os.path.realpath(folder)
     return all(
-        Path(folder, entry["file_name"]) == path
+        not PurePosixPath(entry["file_name"]).is_absolute()
+        and Path(folder, entry["file_name"]) == path
         and os.path.commonpath([real, os.path.realpath(path)]) == real
         for entry, path in zip(entries, paths, strict=True)
     )

@@ -147,6 +147,25 @@ def test_data_outside_of_the_folder_and_links_are_followed(tmp_path):
     assert written_scenes(tmp_path / "a.py") == written_scenes(tmp_path / "b.py") == drawn
 
 
+@pytest.mark.parametrize("absolute", [True, False])
+@pytest.mark.parametrize("is_relative", [True, False])
+def test_coco_names_that_are_absolute_or_begin_with_the_data_folder_are_rewritten(
+    tmp_path, monkeypatch, is_relative, absolute
+):
+    drawn = write_coco(tmp_path / "data", train=8, val=2)
+    for split in ("train", "val"):
+        file = tmp_path / f"data/annotations/instances_{split}2017.json"
+        content = json.loads(file.read_text())
+        for entry in content["images"]:
+            inner = Path("data", f"{split}2017", entry["file_name"])
+            entry["file_name"] = str(tmp_path / inner if absolute else inner)
+        write_json(file, content)
+    monkeypatch.chdir(tmp_path)
+    write_own_config("data" if is_relative else tmp_path / "data", "own.py")
+    assert written_scenes(Path("own.py")) == drawn
+    assert (tmp_path / "own_annotations").is_dir()
+
+
 def test_a_test_split_is_in_the_config(tmp_path):
     write_yolo(tmp_path / "data", train=8, val=2)
     drawn = draw(tmp_path / "data/images/test", range(20, 23))
