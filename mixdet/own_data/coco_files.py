@@ -54,16 +54,17 @@ def read_coco(files: Sequence[Path], root: Path) -> LabeledData:
     """
     by_split = _by_split(files, root)
     contents = {split: read_content(file) for split, file in by_split.items()}
+    root_category = _take_root_category(contents)
     classes = _classes(contents, by_split)
     first = next(iter(by_split.values()))
     data = LabeledData("COCO", first, classes, f"the order of {first.name}", {})
-    root_category = _root_category(classes, contents)
     if root_category is not None:
         data.notes.append(
             f"the category {root_category!r} is left out: it has no box, and it is the parent of "
             "all other categories"
         )
-        classes.remove(root_category)
+    # mmdet finds categories by their names, so it would find the left out one as well.
+    is_clear = root_category not in classes
     files_of_names = ImagesByName(list_images(root))
     ready: dict[str, tuple[Path, Path]] = {}
     for split, content in contents.items():
@@ -79,7 +80,8 @@ def read_coco(files: Sequence[Path], root: Path) -> LabeledData:
         # mmdet compares the names as they are written: it finds neither the number 5 nor " saw".
         plain_names = names == _names(content) == _names(contents[next(iter(contents))])
         is_inside = folder is not None and folder.is_relative_to(root)
-        if is_inside and plain_names and _is_as_written(content["images"], paths, folder):
+        can_stay = is_inside and is_clear and plain_names
+        if can_stay and _is_as_written(content["images"], paths, folder):
             ready[split] = file, folder
         data.splits[split] = _with_classes(content, paths, classes, file)
     if {"train", "val"} <= ready.keys() and ready.keys() == data.splits.keys():
@@ -128,18 +130,34 @@ def _classes(contents: dict[str, dict], files: dict[str, Path]) -> list[str]:
     return classes
 
 
-def _root_category(classes: list[str], contents: dict[str, dict]) -> str | None:
-    """Return the category that Roboflow adds as the parent of all others, if it has no box."""
-    parents, used = defaultdict(set), set()
-    for content in contents.values():
-        name_by_id = dict(zip(_ids(content), _names(content), strict=True))
-        used |= {name_by_id.get(entry.get("category_id")) for entry in content["annotations"]}
-        for name, category in zip(_names(content), content["categories"], strict=True):
-            parents[name].add(category.get("supercategory"))
-    for name in classes:
-        others = [parents[other] for other in classes if other != name]
-        if name not in used and others and all(group == {name} for group in others):
-            return name
+def _take_root_category(contents: dict[str, dict]) -> str | None:
+    """Take out the category that Roboflow adds as the parent of all others, if it has no box.
+
+    The category is left out by its id, since one of the others may have the same name.
+
+    Args:
+        contents: The content of each split's COCO file. The categories are changed in place.
+
+    Returns:
+        The name of the category, or None if there is none.
+    """
+    roots = {split: _root_category(content) for split, content in contents.items()}
+    names = {str(root.get("name")).strip() if root else None for root in roots.values()}
+    if len(names) != 1 or None in names:
+        return None
+    for split, content in contents.items():
+        content["categories"] = [c for c in content["categories"] if c is not roots[split]]
+    return names.pop()
+
+
+def _root_category(content: dict) -> dict | None:
+    """Return the category without a box that all others name as their `supercategory`."""
+    used = {entry.get("category_id") for entry in content["annotations"]}
+    for category in content["categories"]:
+        name = category.get("name")
+        parents = {c.get("supercategory") for c in content["categories"] if c is not category}
+        if name is not None and category.get("id") not in used and parents == {name}:
+            return category
     return None
 
 

@@ -74,6 +74,26 @@ def test_roboflow_files_are_found_in_folders_with_images_of_equal_names(tmp_path
     assert folders == {"train": "train", "val": "valid", "test": "test"}
 
 
+def test_roboflows_root_category_may_have_the_name_of_a_class(tmp_path):
+    """mmdet would find both categories by the name, so such files are written anew."""
+    for part in ("train", "valid"):
+        content = coco_content(draw(tmp_path / part, range(2)))
+        for entry in content["annotations"]:
+            entry["category_id"] = 1
+        content["categories"] = [
+            {"id": 0, "name": "saw", "supercategory": "none"},
+            {"id": 1, "name": "saw", "supercategory": "saw"},
+        ]
+        write_json(tmp_path / part / "_annotations.coco.json", content)
+    data = read(tmp_path)
+    assert data.classes == ["saw"]
+    assert "the category 'saw' is left out" in data.notes[0]
+    assert data.ready is None
+    for split in data.splits.values():
+        assert split["categories"] == [{"id": 1, "name": "saw"}]
+        assert {entry["category_id"] for entry in split["annotations"]} == {1}
+
+
 @pytest.mark.parametrize(
     "name",
     ["images/{}", "images\\{}", "../../label-studio/upload/1/{}", "/data/local-files/{}", "{}"],
