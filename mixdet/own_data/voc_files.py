@@ -152,10 +152,13 @@ def _annotation_folder(root: Path) -> Path | None:
 def _read_files(files: Sequence[Path], base: Path, tally: Tally) -> Iterator[VocFile]:
     """Read the XML files and find the image of each.
 
+    The name of the XML file decides, since `<filename>` is often outdated. If `<filename>` is
+    another existing image, the file is counted.
+
     Args:
         files: The XML files.
         base: The folder of their images, which may be in subfolders.
-        tally: Where files that are not in VOC's format are counted.
+        tally: Where files are counted that are not in VOC's format or state another image.
     """
     by_stem, by_name, owners = defaultdict(list), defaultdict(list), {}
     for image in list_images(base):
@@ -179,6 +182,12 @@ def _read_files(files: Sequence[Path], base: Path, tally: Tally) -> Iterator[Voc
         if image in owners:
             raise MixDetError(f"{owners[image]} and {path} annotate {image}: remove one of them")
         owners[image] = path
+        stated = by_name[written] or by_stem[written] or by_stem[PurePath(written).stem]
+        if stated and image not in stated:
+            what = (
+                "XML files with another existing image as <filename>, read for that of their name"
+            )
+            tally.add(what, f"{path}:{name.get(LINE)}")
         yield _read_file(path, image, root)
 
 

@@ -196,6 +196,20 @@ def test_a_wrong_file_is_refused_with_its_line(tmp_path, old, new, words):
         read_voc(tmp_path)
 
 
+@pytest.mark.parametrize("stated", ["old/002.png", "002", "002.jpg"])
+def test_a_file_that_states_another_existing_image_is_counted(tmp_path, stated):
+    write_voc(tmp_path, 3)
+    file = tmp_path / "Annotations/000.xml"
+    text = file.read_text()
+    file.write_text(text.replace("000.png", stated))
+    (note,) = read_voc(tmp_path).tally.notes()
+    assert note.startswith("XML files with another existing image as <filename>")
+    assert note.endswith(f": 1 (first: {file}:2)")
+    for name in ("absent.png", "000", "000.jpg", "old/000.png", ""):
+        file.write_text(text.replace("000.png", name))
+        assert read_voc(tmp_path).tally.notes() == []
+
+
 def test_missing_images_and_ids_are_refused(tmp_path):
     write_voc(tmp_path, 2)
     write_lists(tmp_path, train="000\nnone\n")
