@@ -120,6 +120,19 @@ def test_existing_files_are_replaced_only_with_force(tool, refusal, tmp_path):
     assert tool("init", *inside)[0] == tool("init", *inside, "--force")[0] == 0
 
 
+@pytest.mark.parametrize("write", [write_yolo, write_coco])
+def test_files_of_an_earlier_config_in_the_data_folder_are_not_read_as_data(tmp_path, write):
+    folder = tmp_path / "data"
+    drawn = write(folder, train=8, val=2)
+    if write is write_coco:  # COCO files that are written anew
+        for file in folder.glob("annotations/*.json"):
+            file.write_text(file.read_text().replace('"hammer"', '" hammer"'))
+    for name in ("a.py", "b.py"):
+        write_own_config(folder, folder / name)
+        assert (folder / name).with_name(f"{name[0]}_annotations").is_dir()
+        assert written_scenes(folder / name) == drawn
+
+
 def test_an_error_of_the_check_ends_with_code_1_after_the_config_is_written(tool, tmp_path):
     write_coco(tmp_path / "data", train=8, val=2)
     file = tmp_path / "data/annotations/instances_train2017.json"
