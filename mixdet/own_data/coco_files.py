@@ -54,16 +54,17 @@ def read_coco(files: Sequence[Path], root: Path) -> LabeledData:
     """
     by_split = _by_split(files, root)
     contents = {split: read_content(file) for split, file in by_split.items()}
+    root_category = _take_root_category(contents)
     classes = _classes(contents, by_split)
     first = next(iter(by_split.values()))
     data = LabeledData("COCO", first, classes, f"the order of {first.name}", {})
-    root_category = _root_category(classes, contents)
     if root_category is not None:
         data.notes.append(
             f"the category {root_category!r} is left out: it has no box, and it is the parent of "
             "all other categories"
         )
-        classes.remove(root_category)
+    # mmdet finds categories by their names, so it would find the left out one as well.
+    is_clear = root_category not in classes
     files_of_names = ImagesByName(list_images(root))
     ready: dict[str, tuple[Path, Path]] = {}
     for split, content in contents.items():
@@ -75,8 +76,12 @@ def read_coco(files: Sequence[Path], root: Path) -> LabeledData:
                 raise
             data.notes.append(f"the test images are left out: {error}")
             continue
-        same_categories = _names(content) == _names(contents[next(iter(contents))])
-        if folder and same_categories and _is_as_written(content["images"], paths, folder):
+        names = [category.get("name") for category in content["categories"]]
+        # mmdet compares the names as they are written: it finds neither the number 5 nor " saw".
+        plain_names = names == _names(content) == _names(contents[next(iter(contents))])
+        is_inside = folder is not None and folder.is_relative_to(root)
+        can_stay = is_inside and is_clear and plain_names
+        if can_stay and _is_as_written(content["images"], paths, folder):
             ready[split] = file, folder
         data.splits[split] = _with_classes(content, paths, classes, file)
     if {"train", "val"} <= ready.keys() and ready.keys() == data.splits.keys():
@@ -125,18 +130,34 @@ def _classes(contents: dict[str, dict], files: dict[str, Path]) -> list[str]:
     return classes
 
 
-def _root_category(classes: list[str], contents: dict[str, dict]) -> str | None:
-    """Return the category that Roboflow adds as the parent of all others, if it has no box."""
-    parents, used = defaultdict(set), set()
-    for content in contents.values():
-        name_by_id = dict(zip(_ids(content), _names(content), strict=True))
-        used |= {name_by_id.get(entry.get("category_id")) for entry in content["annotations"]}
-        for name, category in zip(_names(content), content["categories"], strict=True):
-            parents[name].add(category.get("supercategory"))
-    for name in classes:
-        others = [parents[other] for other in classes if other != name]
-        if name not in used and others and all(group == {name} for group in others):
-            return name
+def _take_root_category(contents: dict[str, dict]) -> str | None:
+    """Take out the category that Roboflow adds as the parent of all others, if it has no box.
+
+    The category is left out by its id, since one of the others may have the same name.
+
+    Args:
+        contents: The content of each split's COCO file. The categories are changed in place.
+
+    Returns:
+        The name of the category, or None if there is none.
+    """
+    roots = {split: _root_category(content) for split, content in contents.items()}
+    names = {str(root.get("name")).strip() if root else None for root in roots.values()}
+    if len(names) != 1 or None in names:
+        return None
+    for split, content in contents.items():
+        content["categories"] = [c for c in content["categories"] if c is not roots[split]]
+    return names.pop()
+
+
+def _root_category(content: dict) -> dict | None:
+    """Return the category without a box that all others name as their `supercategory`."""
+    used = {entry.get("category_id") for entry in content["annotations"]}
+    for category in content["categories"]:
+        name = category.get("name")
+        parents = {c.get("supercategory") for c in content["categories"] if c is not category}
+        if name is not None and category.get("id") not in used and parents == {name}:
+            return category
     return None
 
 
@@ -145,10 +166,11 @@ def _ids(content: dict) -> list:
 
 
 def _is_as_written(entries: Sequence[dict], paths: Sequence[Path], folder: Path) -> bool:
-    """Tell whether the names lead to the images, and no link leads out of the folder."""
+    """Tell whether the names, relative to a folder, lead to images within it, also by links."""
     real = os.path.realpath(folder)
     return all(
-        Path(folder, entry["file_name"]) == path
+        not PurePosixPath(entry["file_name"]).is_absolute()
+        and Path(folder, entry["file_name"]) == path
         and os.path.commonpath([real, os.path.realpath(path)]) == real
         for entry, path in zip(entries, paths, strict=True)
     )
@@ -193,7 +215,8 @@ class ImagesByName:
         """Return the folder that most names are relative to, and the path of each image.
 
         A name that is not relative to this folder may contain folders of another machine, so its
-        image is found by the last part of the name.
+        image is found by the last part of the name. Folders of another split are not searched,
+        since train/ and val/ may have different images of equal names.
 
         Args:
             entries: The image entries of a COCO file.
@@ -209,26 +232,55 @@ class ImagesByName:
             for path in self.by_name[parts[-1]]:
                 if path.parts[-len(parts) :] == parts:
                     folders[Path(*path.parts[: -len(parts)])] += 1
+        candidates = [folder for folder in folders if not _is_of_other(folder, file, split)]
 
         def rank(folder: Path) -> tuple:
             """Rank folders. The split decides if train/ and val/ have images of equal names."""
-            inner_names = folder.relative_to(os.path.commonpath([folder, file.parent])).parts
-            stated = [split_of_name(name) for name in inner_names]
-            return -folders[folder], folder != file.parent, split not in stated, len(folder.parts)
+            states_split = split in _stated_splits(folder, file)
+            return -folders[folder], folder != file.parent, not states_split, len(folder.parts)
 
-        folder = min(folders, key=rank, default=None)
+        folder = min(candidates, key=rank, default=None)
         paths = []
         for parts in names:
             path = Path(folder, *parts) if folder else None
-            paths.append(path if path and path.is_file() else self._only_file(parts, file))
+            paths.append(path if path and path.is_file() else self._only_file(parts, file, split))
         return folder, paths
 
-    def _only_file(self, parts: tuple[str, ...], file: Path) -> Path:
-        paths = self.by_name[parts[-1]]
-        if len(paths) != 1:
-            reason = f"{paths[0]} and {paths[1]} have this name" if paths else "no such image"
-            raise MixDetError(f"{file}: file_name {'/'.join(parts)}: {reason}: correct it")
-        return paths[0]
+    def _only_file(self, parts: tuple[str, ...], file: Path, split: str) -> Path:
+        """Return the only image with the last part of a name, in no folder of another split.
+
+        A name that states a split itself, such as `/data/train/x.jpg` in val.json, decides.
+        """
+        named = next(filter(None, map(split_of_name, reversed(parts[:-1]))), split)
+        found = self.by_name[parts[-1]]
+        paths = [path for path in found if not _is_of_other(path.parent, file, named)]
+        if len(paths) == 1:
+            return paths[0]
+        if paths:
+            reason = f"{paths[0]} and {paths[1]} have this name: correct it"
+        elif found:
+            reason = (
+                f"no such image, and {found[0]} is in the folder of another split than {named}: "
+                "add the image, or write its folder into the file_name"
+            )
+        else:
+            reason = "no such image: correct it"
+        raise MixDetError(f"{file}: file_name {'/'.join(parts)}: {reason}")
+
+
+def _stated_splits(folder: Path, file: Path) -> set[str]:
+    """Return the splits that a folder's path states, below the folder that it shares with a file.
+
+    For `train2017/` and `annotations/instances_val2017.json`, this is `train`.
+    """
+    inner = folder.relative_to(os.path.commonpath([folder, file.parent])).parts
+    return {*filter(None, map(split_of_name, inner))}
+
+
+def _is_of_other(folder: Path, file: Path, split: str) -> bool:
+    """Tell whether a folder states another split than that of a COCO file."""
+    stated = _stated_splits(folder, file)
+    return split != "all" and bool(stated) and split not in stated
 
 
 def _parts(entry: dict, file: Path) -> tuple[str, ...]:

@@ -160,7 +160,7 @@ def split_of_name(name: str) -> str | None:
 
 
 def split_by_folder(paths: Iterable[Path], root: Path) -> dict[str, list[Path]]:
-    """Sort images into splits by the names of their folders, such as `valid/images`.
+    """Sort images into splits by the names of their folders, such as `valid/images` or `val2017`.
 
     Args:
         paths: The images, below the root.
@@ -176,7 +176,7 @@ def split_by_folder(paths: Iterable[Path], root: Path) -> dict[str, list[Path]]:
     outside = []
     for path in paths:
         folders = path.parent.relative_to(root).parts
-        stated = [SPLIT_WORDS[part.lower()] for part in folders if part.lower() in SPLIT_WORDS]
+        stated = [split for split in map(split_of_name, folders) if split]
         if stated:
             splits.setdefault(stated[0], []).append(path)
         else:

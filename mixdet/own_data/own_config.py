@@ -27,6 +27,7 @@ from mixdet.own_data.voc_files import find_voc, read_voc
 from mixdet.own_data.yolo_files import find_yolo, read_yolo
 
 SPLITS = {"train": "training", "val": "validation", "test": "test"}
+DATA_OUT_END = "_annotations"  # own.py has its COCO files in own_annotations/
 SMALL = 20  # pixels; SSDLite's finest level has a stride of 16
 
 
@@ -85,7 +86,7 @@ def write_own_config(
     out = Path(out) if out is not None else Path(f"{_stem(source)}.py")
     if out.suffix != ".py":
         raise MixDetError(f"--out {out}: a config is a Python file: name it {out.stem}.py")
-    data_out = Path(data_out) if data_out is not None else out.with_name(f"{out.stem}_annotations")
+    data_out = Path(data_out) if data_out is not None else out.with_name(out.stem + DATA_OUT_END)
     _refuse_existing([out], force)
     labeled = _read(source, root, data_format, first_pixel, data_out)
     _complete_splits(labeled)
@@ -154,7 +155,8 @@ def _read(
 ) -> LabeledData:
     """Read the data in the stated format, or in the only format that the folder has.
 
-    COCO files in `data_out` are ignored, since an earlier call wrote them.
+    COCO files in `data_out`, and in a folder such as `own_annotations` beside `own.py`, are
+    ignored, since earlier calls wrote them.
     """
     coco: list[Path] = []
     yolo = voc = None
@@ -166,7 +168,11 @@ def _read(
     else:
         if data_format in ("auto", "coco"):
             own = data_out.resolve()
-            coco = [file for file in find_coco(root) if file.resolve().parent != own]
+            coco = [
+                file
+                for file in find_coco(root)
+                if file.resolve().parent != own and not _is_beside_its_config(file.parent)
+            ]
         if data_format in ("auto", "yolo"):
             yolo = find_yolo(root)
         if data_format in ("auto", "voc"):
@@ -186,6 +192,12 @@ def _read(
     if coco:
         return read_coco(coco, root)
     return read_yolo(yolo, root) if yolo else read_voc(root, first_pixel)
+
+
+def _is_beside_its_config(folder: Path) -> bool:
+    """Tell whether a folder such as `own_annotations` is beside the config `own.py`."""
+    stem = folder.name.removesuffix(DATA_OUT_END)
+    return stem != folder.name and folder.with_name(f"{stem}.py").is_file()
 
 
 def _complete_splits(data: LabeledData) -> None:

@@ -12,6 +12,7 @@ from xml.etree.ElementTree import Element
 
 from mixdet.errors import MixDetError
 from mixdet.own_data.labeled_data import (
+    SPLIT_WORDS,
     Box,
     CocoContent,
     LabeledData,
@@ -27,6 +28,8 @@ from mixdet.own_data.labeled_data import (
 from mixdet.own_data.xml_lines import LINE, parse_with_lines
 
 FLAGS = {"0": False, "false": False, "unspecified": False, "1": True, "true": True}
+MAX_FRACTIONS = 0.01  # if more boxes have a fraction, coordinates are continuous
+SPLITS_OF_LISTS = ("train", "val", "trainval", "test")  # other lists are of the images of a class
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,8 @@ def read_voc(root: Path, first_pixel: int | None = None) -> LabeledData:
 
     VOC counts pixels from 1, and a box includes its last pixel. Many tools write VOC's files with
     continuous coordinates from 0. `first_pixel=None` takes VOC's definition, unless an `xmin` or
-    `ymin` in the data is at least 0 and below 1, or a coordinate has a fraction.
+    `ymin` in the data is at least 0 and below 1, or more than 1 % of the boxes have a coordinate
+    with a fraction.
 
     An image without an XML file is left out, since a tool that writes XML files writes one for each
     image that a person has looked at.
@@ -148,10 +152,13 @@ def _annotation_folder(root: Path) -> Path | None:
 def _read_files(files: Sequence[Path], base: Path, tally: Tally) -> Iterator[VocFile]:
     """Read the XML files and find the image of each.
 
+    The name of the XML file decides, since `<filename>` is often outdated. If `<filename>` is
+    another existing image, the file is counted.
+
     Args:
         files: The XML files.
         base: The folder of their images, which may be in subfolders.
-        tally: Where files that are not in VOC's format are counted.
+        tally: Where files are counted that are not in VOC's format or state another image.
     """
     by_stem, by_name, owners = defaultdict(list), defaultdict(list), {}
     for image in list_images(base):
@@ -175,6 +182,12 @@ def _read_files(files: Sequence[Path], base: Path, tally: Tally) -> Iterator[Voc
         if image in owners:
             raise MixDetError(f"{owners[image]} and {path} annotate {image}: remove one of them")
         owners[image] = path
+        stated = by_name[written] or by_stem[written] or by_stem[PurePath(written).stem]
+        if stated and image not in stated:
+            what = (
+                "XML files with another existing image as <filename>, read for that of their name"
+            )
+            tally.add(what, f"{path}:{name.get(LINE)}")
         yield _read_file(path, image, root)
 
 
@@ -256,19 +269,26 @@ def _number(element: Element, key: str, path: Path, optional: bool = False) -> f
 
 
 def _guess_first_pixel(files: Sequence[VocFile]) -> tuple[int, str]:
-    """Return the number of the first pixel, and a note that says why."""
-    for file in files:
-        for obj in file.objects:
-            zero = any(0 <= value < 1 for value in obj.numbers[:2])
-            if zero or not all(value.is_integer() for value in obj.numbers):
-                reason = "a coordinate below 1" if zero else "a coordinate with a fraction"
-                return 0, (
-                    f"coordinates are taken as continuous from 0, since {obj.where} has {reason}; "
-                    "--first-pixel 1 takes VOC's definition"
-                )
+    """Return the number of the first pixel, and a note that says why.
+
+    A few boxes with fractions decide nothing: VOC2012, which counts from 1, has some.
+    """
+    objects = [obj for file in files for obj in file.objects]
+    zeros = [obj for obj in objects if any(0 <= value < 1 for value in obj.numbers[:2])]
+    fractions = [obj for obj in objects if not all(value.is_integer() for value in obj.numbers)]
+    if zeros or len(fractions) > MAX_FRACTIONS * len(objects):
+        where = (zeros or fractions)[0].where
+        reason = "a coordinate below 1" if zeros else "a coordinate with a fraction"
+        return 0, (
+            f"coordinates are taken as continuous from 0, since {where} has {reason}; "
+            "--first-pixel 1 takes VOC's definition"
+        )
+    few = ""
+    if fractions:
+        few = f", and only {len(fractions):,} of {len(objects):,} boxes have a fraction"
     return 1, (
         "pixels are counted from 1 and boxes include their last pixel, as VOC defines (no "
-        "coordinate is below 1); if your tool counts from 0, give --first-pixel 0"
+        f"coordinate is below 1{few}); if your tool counts from 0, give --first-pixel 0"
     )
 
 
@@ -301,11 +321,7 @@ def _check_size(file: VocFile, size: tuple[int, int]) -> None:
 def _splits(
     files: list[VocFile], folder: Path | None, base: Path, data: LabeledData
 ) -> dict[str, list[VocFile]]:
-    lists = {
-        split: file
-        for split in ("train", "val", "trainval", "test")
-        if (file := base / "ImageSets" / "Main" / f"{split}.txt").is_file()
-    }
+    lists = _split_lists(base / "ImageSets" / "Main")
     if not lists:
         by_image = {file.image: file for file in files}
         paths = split_by_folder(by_image, base)
@@ -332,6 +348,24 @@ def _splits(
                 "XML files that no list in ImageSets/Main names, left out", str(file.path)
             )
     return members
+
+
+def _split_lists(folder: Path) -> dict[str, Path]:
+    """Return the list of each split, such as `valid.txt` for `val`. `trainval` is a split too.
+
+    Raises:
+        MixDetError: Two lists are of one split.
+    """
+    lists: dict[str, Path] = {}
+    for file in sorted(folder.glob("*.txt")):
+        name = file.stem.lower()
+        split = SPLIT_WORDS.get(name, name)
+        if split in lists and split in SPLITS_OF_LISTS:
+            raise MixDetError(
+                f"{lists[split]} and {file} are lists of the same split: remove one of them"
+            )
+        lists[split] = file
+    return {split: lists[split] for split in SPLITS_OF_LISTS if split in lists}
 
 
 def _listed(

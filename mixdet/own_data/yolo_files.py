@@ -315,14 +315,18 @@ def _read_line(
             f"{where}: class id {line.split()[0]}, but {described.file} has the {len(classes)} "
             f"classes 0 to {len(classes) - 1}: correct the id, or add the class"
         )
-    if not all(math.isfinite(value) and abs(value) < MAX_FRACTION for value in values):
-        raise MixDetError(
-            f"{where}: coordinates {' '.join(line.split()[1:6])} are no fractions of the image "
-            "size: divide pixels by the width and the height of the image"
-        )
     if described.has_keypoints and len(values) > 4:
         tally.add("boxes with keypoints, of which only the box is used", where)
         values = values[:4]
+    for position, value in enumerate(values, start=2):
+        if not (math.isfinite(value) and abs(value) < MAX_FRACTION):
+            remedy = "divide pixels by the width and the height of the image"
+            if len(values) > 5:
+                remedy += ", or, if the lines have keypoints, state `kpt_shape` in data.yaml"
+            raise MixDetError(
+                f"{where}: number {position} is {line.split()[position - 1]}, which is no fraction "
+                f"of the image size: {remedy}"
+            )
     if len(values) == 5:
         tally.add("boxes with a sixth number (a confidence or a track), which is left out", where)
         values = values[:4]

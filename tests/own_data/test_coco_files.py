@@ -35,6 +35,30 @@ def test_files_that_training_can_use_stay_as_they_are(tmp_path):
     assert "the test images are left out" in data.notes[0]
 
 
+@pytest.mark.parametrize("train", [range(8), range(5), [2]])
+def test_a_missing_validation_image_is_not_replaced_by_a_training_image(tmp_path, train):
+    """The names of the images restart in each split, so train2017/002.png is another image."""
+    for split, numbers in (("train", train), ("val", range(5))):
+        content = coco_content(draw(tmp_path / f"{split}2017", numbers))
+        write_json(tmp_path / f"annotations/instances_{split}2017.json", content)
+    assert read(tmp_path).ready["val"][1] == tmp_path / "val2017"
+    (tmp_path / "val2017/002.png").unlink()
+    words = r"instances_val2017.json: file_name 002.png: no such image, and .*train2017"
+    with pytest.raises(MixDetError, match=words):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["train2017/{}", "/elsewhere/train2017/{}"])
+def test_a_name_with_the_folder_of_another_split_is_found(tmp_path, name):
+    """Some people split the images of one folder by two COCO files."""
+    for split, numbers in (("train", range(3)), ("val", range(3, 5))):
+        content = coco_content(draw(tmp_path / "train2017", numbers))
+        for entry in content["images"]:
+            entry["file_name"] = name.format(entry["file_name"])
+        write_json(tmp_path / f"{split}.json", content)
+    assert [*scenes_of(read(tmp_path).splits["val"])] == ["003.png", "004.png"]
+
+
 def test_roboflow_files_are_found_in_folders_with_images_of_equal_names(tmp_path):
     for part in ("train", "valid", "test"):
         content = coco_content(draw(tmp_path / part, range(2)))
@@ -48,6 +72,26 @@ def test_roboflow_files_are_found_in_folders_with_images_of_equal_names(tmp_path
     assert "the category 'tools' is left out" in data.notes[0]
     folders = {split: folder.name for split, (_, folder) in data.ready.items()}
     assert folders == {"train": "train", "val": "valid", "test": "test"}
+
+
+def test_roboflows_root_category_may_have_the_name_of_a_class(tmp_path):
+    """mmdet would find both categories by the name, so such files are written anew."""
+    for part in ("train", "valid"):
+        content = coco_content(draw(tmp_path / part, range(2)))
+        for entry in content["annotations"]:
+            entry["category_id"] = 1
+        content["categories"] = [
+            {"id": 0, "name": "saw", "supercategory": "none"},
+            {"id": 1, "name": "saw", "supercategory": "saw"},
+        ]
+        write_json(tmp_path / part / "_annotations.coco.json", content)
+    data = read(tmp_path)
+    assert data.classes == ["saw"]
+    assert "the category 'saw' is left out" in data.notes[0]
+    assert data.ready is None
+    for split in data.splits.values():
+        assert split["categories"] == [{"id": 1, "name": "saw"}]
+        assert {entry["category_id"] for entry in split["annotations"]} == {1}
 
 
 @pytest.mark.parametrize(
@@ -81,6 +125,22 @@ def test_classes_of_two_orders_get_the_order_of_the_first_file(tmp_path):
     for split in data.splits.values():
         split["categories"] = [c for c in split["categories"] if c["name"] != "file"]
     assert scenes_of(data.splits["train"]) | scenes_of(data.splits["val"]) == drawn
+
+
+@pytest.mark.parametrize("name", [5, " hammer "])
+def test_names_of_classes_that_are_no_plain_text_need_new_files(tmp_path, name):
+    """mmdet would find no category of this name, and shift the labels of all others."""
+    write_coco(tmp_path, train=2, val=2)
+    for split in ("train", "val"):
+        file = tmp_path / f"annotations/instances_{split}2017.json"
+        content = json.loads(file.read_text())
+        content["categories"][0]["name"] = name
+        write_json(file, content)
+    data = read(tmp_path)
+    assert data.ready is None
+    assert data.classes == [str(name).strip(), "saw"]
+    names = [category["name"] for category in data.splits["val"]["categories"]]
+    assert names == data.classes
 
 
 def test_a_link_that_leads_out_of_the_image_folder_needs_a_new_file(tmp_path):

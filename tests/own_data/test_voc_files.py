@@ -38,7 +38,7 @@ def test_all_layouts_give_the_same_boxes(tmp_path, layout):
         (tmp_path / "Annotations").rename(tmp_path / "annotations")
     elif layout in ("Roboflow", "parts"):  # with equal names in both splits
         inner = ("", "") if layout == "Roboflow" else ("images", "annotations")
-        for part in ("train", "valid"):
+        for part in ("train", "valid") if layout == "Roboflow" else ("train2017", "val2017"):
             for source, target in zip(("JPEGImages", "Annotations"), inner, strict=True):
                 target_folder = tmp_path / part / target
                 shutil.copytree(tmp_path / source, target_folder, dirs_exist_ok=True)
@@ -69,6 +69,19 @@ def test_lists_of_image_sets_equal_those_of_torchvision(tmp_path):
             assert [CLASSES[label] for label, _ in scene] == names
     (note,) = data.tally.notes()
     assert note.startswith("XML files that no list in ImageSets/Main names, left out: 2")
+
+
+@pytest.mark.parametrize(
+    ("train", "val"), [("train", "valid"), ("Train", "Validation"), ("training", "VAL")]
+)
+def test_lists_with_other_names_of_the_splits_are_used(tmp_path, train, val):
+    write_voc(tmp_path, 4)
+    write_lists(tmp_path, **{train: "000\n001\n003\n", val: "002\n", "saw_train": "000 1\n"})
+    splits = read_voc(tmp_path).splits
+    assert {name: len(part["images"]) for name, part in splits.items()} == {"train": 3, "val": 1}
+    write_lists(tmp_path, val="002\n", validation="003\n")
+    with pytest.raises(MixDetError, match=r"are lists of the same split: remove one of them"):
+        read_voc(tmp_path)
 
 
 def test_val_is_taken_out_of_trainval(tmp_path):
@@ -112,6 +125,20 @@ def test_coordinates_with_fractions_count_from_0_unless_an_option_says_1(tmp_pat
     assert scenes_of(read_voc(tmp_path).splits["all"])["000.png"] == [(1, (10.25, 20.5, 30, 40))]
     counted = read_voc(tmp_path, first_pixel=1).splits["all"]
     assert scenes_of(counted)["000.png"] == [(1, (9.25, 19.5, 31, 41))]
+
+
+def test_a_single_fraction_among_many_boxes_does_not_decide(tmp_path):
+    """VOC2012, which counts pixels from 1, has two files with fractions."""
+    draw(tmp_path, range(2))
+    many = [("saw", (x, y, 20, 20)) for x in range(1, 13) for y in range(1, 13)]
+    write_xml(tmp_path / "000.xml", many)
+    write_xml(tmp_path / "001.xml", [("saw", (44.7, 20, 30, 40))])
+    data = read_voc(tmp_path)
+    assert [box for _, box in scenes_of(data.splits["all"])["000.png"]] == [box for _, box in many]
+    assert "counted from 1" in data.notes[0]
+    assert "only 1 of 145 boxes have a fraction" in data.notes[0]
+    write_xml(tmp_path / "001.xml", [("saw", (0, 20, 30, 40))], first_pixel=0)
+    assert "continuous from 0, since" in read_voc(tmp_path).notes[0]
 
 
 def test_difficult_becomes_ignore_and_boxes_without_an_area_are_dropped(tmp_path):
@@ -167,6 +194,20 @@ def test_a_wrong_file_is_refused_with_its_line(tmp_path, old, new, words):
         return
     with pytest.raises(MixDetError, match=words):
         read_voc(tmp_path)
+
+
+@pytest.mark.parametrize("stated", ["old/002.png", "002", "002.jpg"])
+def test_a_file_that_states_another_existing_image_is_counted(tmp_path, stated):
+    write_voc(tmp_path, 3)
+    file = tmp_path / "Annotations/000.xml"
+    text = file.read_text()
+    file.write_text(text.replace("000.png", stated))
+    (note,) = read_voc(tmp_path).tally.notes()
+    assert note.startswith("XML files with another existing image as <filename>")
+    assert note.endswith(f": 1 (first: {file}:2)")
+    for name in ("absent.png", "000", "000.jpg", "old/000.png", ""):
+        file.write_text(text.replace("000.png", name))
+        assert read_voc(tmp_path).tally.notes() == []
 
 
 def test_missing_images_and_ids_are_refused(tmp_path):

@@ -92,6 +92,18 @@ def test_exports_without_data_yaml_are_read(tmp_path, layout):
     assert data.classes == [*CLASSES]
 
 
+@pytest.mark.parametrize("names", [("train2017", "val2017"), ("Train", "my_validation")])
+def test_folders_whose_names_contain_a_split_are_splits(tmp_path, names):
+    write_yolo(tmp_path, train=3, val=2)
+    (tmp_path / "data.yaml").unlink()
+    (tmp_path / "classes.txt").write_text("\n".join(CLASSES))
+    for old, new in zip(("train", "val"), names, strict=True):
+        for folder in ("images", "labels"):
+            (tmp_path / folder / old).rename(tmp_path / folder / new)
+    splits = read(tmp_path).splits
+    assert {name: len(part["images"]) for name, part in splits.items()} == {"train": 3, "val": 2}
+
+
 def test_boxes_equal_those_of_supervision(tmp_path):
     supervision = pytest.importorskip("supervision")
     write_yolo(tmp_path, train=4, val=1)
@@ -157,11 +169,15 @@ def test_boxes_are_clipped_dropped_and_counted(tmp_path):
         assert note.endswith(f"000.txt:{line})")
 
 
-def test_only_the_box_of_a_line_with_keypoints_is_used(tmp_path):
+@pytest.mark.parametrize(
+    ("shape", "keypoints"), [("[2, 2]", "0.3 0.3 0.4 0.6"), ("[2, 3]", "0.3 0.3 2 0.4 0.6 1")]
+)
+def test_only_the_box_of_a_line_with_keypoints_is_used(tmp_path, shape, keypoints):
+    """The third number of a keypoint is its visibility: 0, 1 or 2."""
     write_yolo(tmp_path, train=1, val=1)
     with (tmp_path / "data.yaml").open("a") as file:
-        file.write("kpt_shape: [2, 2]\n")
-    (tmp_path / "labels/train/000.txt").write_text("1 0.5 0.5 0.5 0.5 0.3 0.3 0.4 0.6\n")
+        file.write(f"kpt_shape: {shape}\n")
+    (tmp_path / "labels/train/000.txt").write_text(f"1 0.5 0.5 0.5 0.5 {keypoints}\n")
     box = (WIDTH / 4, HEIGHT / 4, WIDTH / 2, HEIGHT / 2)
     assert scenes_of(read(tmp_path).splits["train"])["000.png"] == [(1, box)]
 
@@ -174,8 +190,9 @@ def test_only_the_box_of_a_line_with_keypoints_is_used(tmp_path):
         ("0.5 0.5 0.5 0.1 0.1", "class id 0.5"),
         ("hammer 0.5 0.5 0.1 0.1", "not a line of numbers"),
         ("0,0.5,0.5,0.1,0.1", "not a line of numbers"),
-        ("0 80 60 20 20", "no fractions of the image size"),
-        ("0 nan 0.5 0.1 0.1", "no fractions"),
+        ("0 80 60 20 20", "number 2 is 80, which is no fraction of the image size: divide pixels"),
+        ("0 nan 0.5 0.1 0.1", "number 2 is nan, which is no fraction"),
+        ("0 0.5 0.5 0.1 0.1 0.5 0.5 2 0.4 0.4 1", "number 8 is 2, .* keypoints, state `kpt_shape`"),
         ("0 0.5 0.5 -0.1 0.1", "below 0"),
         ("0 0.5 0.5", "3 numbers"),
         ("0 0.5 0.5 0.1 0.1 0.2 0.2 0.3", "8 numbers"),

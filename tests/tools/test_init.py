@@ -120,6 +120,19 @@ def test_existing_files_are_replaced_only_with_force(tool, refusal, tmp_path):
     assert tool("init", *inside)[0] == tool("init", *inside, "--force")[0] == 0
 
 
+@pytest.mark.parametrize("write", [write_yolo, write_coco])
+def test_files_of_an_earlier_config_in_the_data_folder_are_not_read_as_data(tmp_path, write):
+    folder = tmp_path / "data"
+    drawn = write(folder, train=8, val=2)
+    if write is write_coco:  # COCO files that are written anew
+        for file in folder.glob("annotations/*.json"):
+            file.write_text(file.read_text().replace('"hammer"', '" hammer"'))
+    for name in ("a.py", "b.py"):
+        write_own_config(folder, folder / name)
+        assert (folder / name).with_name(f"{name[0]}_annotations").is_dir()
+        assert written_scenes(folder / name) == drawn
+
+
 def test_an_error_of_the_check_ends_with_code_1_after_the_config_is_written(tool, tmp_path):
     write_coco(tmp_path / "data", train=8, val=2)
     file = tmp_path / "data/annotations/instances_train2017.json"
@@ -145,6 +158,25 @@ def test_data_outside_of_the_folder_and_links_are_followed(tmp_path):
         (tmp_path / "data" / part).symlink_to(tmp_path / "real" / part)
     write_own_config(tmp_path / "data/data.yaml", tmp_path / "b.py")
     assert written_scenes(tmp_path / "a.py") == written_scenes(tmp_path / "b.py") == drawn
+
+
+@pytest.mark.parametrize("absolute", [True, False])
+@pytest.mark.parametrize("is_relative", [True, False])
+def test_coco_names_that_are_absolute_or_begin_with_the_data_folder_are_rewritten(
+    tmp_path, monkeypatch, is_relative, absolute
+):
+    drawn = write_coco(tmp_path / "data", train=8, val=2)
+    for split in ("train", "val"):
+        file = tmp_path / f"data/annotations/instances_{split}2017.json"
+        content = json.loads(file.read_text())
+        for entry in content["images"]:
+            inner = Path("data", f"{split}2017", entry["file_name"])
+            entry["file_name"] = str(tmp_path / inner if absolute else inner)
+        write_json(file, content)
+    monkeypatch.chdir(tmp_path)
+    write_own_config("data" if is_relative else tmp_path / "data", "own.py")
+    assert written_scenes(Path("own.py")) == drawn
+    assert (tmp_path / "own_annotations").is_dir()
 
 
 def test_a_test_split_is_in_the_config(tmp_path):
