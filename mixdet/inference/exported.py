@@ -165,8 +165,8 @@ def suppress(
     """Turn raw outputs into detections, as mmdet's heads do.
 
     A candidate is a pair of an anchor and a class with a score above `score_thr`. Each level keeps
-    its `nms_pre` best candidates. Non-maximum suppression (NMS) removes duplicates within each class.
-    The `max_per_img` best remaining candidates are the detections.
+    its `nms_pre` best candidates. Non-maximum suppression (NMS) removes duplicates within each
+    class. The `max_per_img` best remaining candidates are the detections.
 
     Args:
         boxes: (A, 4), (x1, y1, x2, y2) in pixels of the network's input.
