@@ -17,7 +17,7 @@ import torch
 from mmdet.registry import DATASETS
 from mmengine.config import Config
 
-from mixdet.comparison.comparison_folder import Comparison, Plan, check_unique_names
+from mixdet.comparison.comparison_folder import Comparison, Plan, check_unique_names, read_json
 from mixdet.comparison.row_costs import keep_matches, measure_rows
 from mixdet.comparison.run_processes import (
     choose_lengths,
@@ -28,7 +28,12 @@ from mixdet.comparison.run_processes import (
 from mixdet.comparison.run_record import describe_environment, read_run
 from mixdet.config.data_paths import check_data, with_annotations
 from mixdet.config.read import load_config
+from mixdet.engine.training_length import TrainingLength
 from mixdet.errors import MixDetError
+from mixdet.outputs import write_atomically
+
+# A file in the folder of a run, written at its start: the fingerprint and the length of the run
+BEGUN = "begun.json"
 
 
 def train_all(plan: Plan, folder: Path, processes: int = 0) -> Comparison:
@@ -49,8 +54,9 @@ def train_all(plan: Plan, folder: Path, processes: int = 0) -> Comparison:
 
     Raises:
         MixDetError: A config cannot be read or has another validation set than the baseline, the
-            folder holds runs that do not belong to the plan, or a run failed. The error of a failed
-            run is raised after the other runs, and names the logs of all failed runs.
+            folder holds runs that do not belong to the plan, finished or not, or a run failed. The
+            error of a failed run is raised after the other runs, and names the logs of all failed
+            runs.
     """
     check_unique_names(plan.configs)
     configs = {Path(path).stem: _read_config(plan, path) for path in plan.configs}
@@ -64,6 +70,7 @@ def train_all(plan: Plan, folder: Path, processes: int = 0) -> Comparison:
         if seed not in comparison.runs_of(row)
     ]
     with comparison.locked() as lock:
+        _check_begun(comparison, fingerprints, queue)
         comparison.write()
         _make_data(configs, queue)
         # The number does not shrink when few runs are left, so all runs have the same threads.
@@ -147,6 +154,8 @@ class _Pool:
             "cfg_options": plan.cfg_options,
             "length": length and length.as_dict(),
         }
+        begun = {"fingerprint": self.fingerprints[row], "length": arguments["length"]}
+        write_atomically(folder / BEGUN, json.dumps(begun).encode())
         environment = run_environment(self.slots, slot)
         process = start_worker(arguments, folder / "output.txt", environment, self.lock)
         self.active[row, seed] = process, slot, time.monotonic()
@@ -253,6 +262,31 @@ def _open_comparison(plan: Plan, folder: Path, fingerprints: dict[str, str]) -> 
     same_minutes = plan.minutes == stored.plan.minutes
     lengths = {row: stored.lengths[row] for row in stored.lengths if row in plan.rows}
     return Comparison(folder, plan, stored.runs, stored.rows, lengths if same_minutes else {})
+
+
+def _check_begun(
+    comparison: Comparison, fingerprints: dict[str, str], queue: Sequence[tuple[str, int]]
+) -> None:
+    """Check that the unfinished runs with a checkpoint belong to the plan, since they are resumed.
+
+    A row whose length is not known gets the length that its unfinished run was started with.
+
+    Raises:
+        MixDetError: An unfinished run has another config, other options or another length.
+    """
+    for row, seed in queue:
+        folder = comparison.run_folder(row, seed)
+        if not (folder / BEGUN).is_file() or not any(folder.glob("*.pth")):
+            continue
+        begun = read_json(folder / BEGUN)
+        length = begun["length"] and TrainingLength(**begun["length"])
+        same_length = comparison.lengths.setdefault(row, length) if length else None
+        if begun["fingerprint"] != fingerprints[row] or same_length != length:
+            raise MixDetError(
+                f"{folder} holds an unfinished run of another version of {row} (the config, "
+                "--cfg-options or --minutes have changed): choose another --out, or delete this "
+                "folder"
+            )
 
 
 def _make_data(configs: dict[str, Config], queue: Sequence[tuple[str, int]]) -> None:
