@@ -107,10 +107,10 @@ def read_comparisons(folders: Sequence[str | Path]) -> dict[str, Comparison]:
                 "the same order"
             )
     for comparison in comparisons.values():
-        missing = [row for row in first.plan.rows if not comparison.runs_of(row)]
+        missing = [row for row in first.plan.rows if not comparison.is_finished(row)]
         if missing:
             raise MixDetError(
-                f"--join: {comparison.folder} has no finished run of {', '.join(missing)}: finish "
+                f"--join: {comparison.folder} lacks finished runs of {', '.join(missing)}: finish "
                 "this comparison first"
             )
     return comparisons

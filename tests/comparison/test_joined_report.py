@@ -113,8 +113,10 @@ def test_comparisons_that_cannot_be_joined_are_refused(folders, tmp_path):
     other = write_comparison(tmp_path / "other", {"plain": (1, 2, 3), "third": (1, 2, 3)}).folder
     with pytest.raises(MixDetError, match=r"compares plain, mixed, but .*other compares plain"):
         write_joined_report([folders[0], other], tmp_path / "out")
-    unfinished = write_comparison(tmp_path / "half", {"plain": (1, 2, 3), "mixed": ()}).folder
-    with pytest.raises(MixDetError, match="has no finished run of mixed"):
-        write_joined_report([folders[0], unfinished], tmp_path / "out")
+    for name, values in (("none", ()), ("half", (1, 2))):
+        scores = {"plain": (1, 2, 3), "mixed": values}
+        unfinished = write_comparison(tmp_path / name, scores).folder
+        with pytest.raises(MixDetError, match="lacks finished runs of mixed: finish"):
+            write_joined_report([folders[0], unfinished], tmp_path / "out")
     with pytest.raises(MixDetError, match="is a comparison, whose report would be lost"):
         write_joined_report(folders, folders[0])
