@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from mmdet.registry import DATASETS
@@ -34,6 +35,8 @@ from mixdet.outputs import write_atomically
 
 # A file in the folder of a run, written at its start: the fingerprint and the length of the run
 BEGUN = "begun.json"
+# MixDet's hooks that change nothing of a training
+OBSERVING_HOOKS = {"DataCheckHook", "ProgressHook", "ReportHook", "SettingsCheckHook"}
 
 
 def train_all(plan: Plan, folder: Path, processes: int = 0) -> Comparison:
@@ -61,8 +64,9 @@ def train_all(plan: Plan, folder: Path, processes: int = 0) -> Comparison:
     check_unique_names(plan.configs)
     configs = {Path(path).stem: _read_config(plan, path) for path in plan.configs}
     _check_same_validation(plan, configs)
-    fingerprints = {row: _fingerprint(cfg, plan.minutes) for row, cfg in configs.items()}
-    comparison = _open_comparison(plan, folder, fingerprints)
+    known = {row: _fingerprints(cfg, plan.minutes) for row, cfg in configs.items()}
+    fingerprints = {row: current for row, (current, *_) in known.items()}
+    comparison = _open_comparison(plan, folder, known)
     queue = [
         (row, seed)
         for seed in plan.seeds
@@ -70,7 +74,7 @@ def train_all(plan: Plan, folder: Path, processes: int = 0) -> Comparison:
         if seed not in comparison.runs_of(row)
     ]
     with comparison.locked() as lock:
-        _check_begun(comparison, fingerprints, queue)
+        _check_begun(comparison, known, queue)
         comparison.write()
         _make_data(configs, queue)
         # The number does not shrink when few runs are left, so all runs have the same threads.
@@ -230,14 +234,31 @@ def _scored_on(cfg: Config, plan: Plan, row: str) -> tuple[str, str]:
     return ann_file, f"the classes {', '.join(classes)}"
 
 
-def _fingerprint(cfg: Config, minutes: float | None) -> str:
+def _fingerprints(cfg: Config, minutes: float | None) -> list[str]:
+    """Return the fingerprint of a config, and those that older versions of MixDet gave to it.
+
+    The hooks that only observe a training do not count: with or without them, it is the same.
+    Older versions counted them, and had no `progress`.
+    """
     content = {key: value for key, value in cfg.to_dict().items() if key != "work_dir"}
     if minutes is not None:
         content["minutes"] = minutes
-    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
+    hooks = content["default_hooks"]
+    observing = {name for name, hook in hooks.items() if _only_observes(hook)}
+    fingerprints = []
+    for left_out in (observing, {"progress"} & observing, set()):
+        counted = {name: hook for name, hook in hooks.items() if name not in left_out}
+        text = json.dumps(content | {"default_hooks": counted}, sort_keys=True, default=str)
+        fingerprints.append(hashlib.sha256(text.encode()).hexdigest())
+    return fingerprints
 
 
-def _open_comparison(plan: Plan, folder: Path, fingerprints: dict[str, str]) -> Comparison:
+def _only_observes(hook: dict[str, Any] | None) -> bool:
+    kind = str((hook or {}).get("type"))
+    return kind.removeprefix("mmdet.") in OBSERVING_HOOKS
+
+
+def _open_comparison(plan: Plan, folder: Path, known: dict[str, list[str]]) -> Comparison:
     """Return the comparison in the folder, or a new one, with the configs and seeds of the plan.
 
     Raises:
@@ -247,11 +268,11 @@ def _open_comparison(plan: Plan, folder: Path, fingerprints: dict[str, str]) -> 
         return Comparison(folder, plan)
     stored = Comparison.read(folder)
     for run in stored.runs:
-        if run.fingerprint != fingerprints.get(run.row, run.fingerprint):
+        if run.row in known and run.fingerprint not in known[run.row]:
             raise MixDetError(
-                f"{folder} holds runs of another version of {run.row} (the config, --cfg-options "
-                "or --minutes have changed): choose another --out, or delete the runs of this "
-                "config and their lines in runs.jsonl"
+                f"{folder} holds runs of another version of {run.row} (the config, --cfg-options, "
+                "--minutes or MixDet's defaults have changed): choose another --out, or delete "
+                "the runs of this config and their lines in runs.jsonl"
             )
     missing = sorted({run.row for run in stored.runs} - set(plan.rows))
     if missing:
@@ -265,7 +286,7 @@ def _open_comparison(plan: Plan, folder: Path, fingerprints: dict[str, str]) -> 
 
 
 def _check_begun(
-    comparison: Comparison, fingerprints: dict[str, str], queue: Sequence[tuple[str, int]]
+    comparison: Comparison, known: dict[str, list[str]], queue: Sequence[tuple[str, int]]
 ) -> None:
     """Check that the unfinished runs with a checkpoint belong to the plan, since they are resumed.
 
@@ -281,11 +302,11 @@ def _check_begun(
         begun = read_json(folder / BEGUN)
         length = begun["length"] and TrainingLength(**begun["length"])
         same_length = comparison.lengths.setdefault(row, length) if length else None
-        if begun["fingerprint"] != fingerprints[row] or same_length != length:
+        if begun["fingerprint"] not in known[row] or same_length != length:
             raise MixDetError(
                 f"{folder} holds an unfinished run of another version of {row} (the config, "
-                "--cfg-options or --minutes have changed): choose another --out, or delete this "
-                "folder"
+                "--cfg-options, --minutes or MixDet's defaults have changed): choose another --out, or "
+                "delete this folder"
             )
 
 

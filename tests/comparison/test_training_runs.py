@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from mixdet.comparison import Comparison, Plan, train_all, training_runs
+from mixdet.config.read import load_config
 from mixdet.engine.training_length import TrainingLength
 from mixdet.errors import MixDetError
 from tests.tiny import write_config
@@ -69,3 +70,17 @@ def test_an_unfinished_run_keeps_its_length(plan, tmp_path, monkeypatch):
     stored.write()
     with pytest.raises(MixDetError, match="holds an unfinished run of another version"):
         train_all(plan, folder)
+
+
+def test_hooks_that_only_observe_do_not_make_another_version(plan):
+    def fingerprints(*options):
+        return training_runs._fingerprints(load_config(plan.configs[0], options), None)
+
+    first = fingerprints()
+    assert len({*first}) == 3
+    for hook in ("progress", "data_check", "settings_check", "report"):
+        assert fingerprints(f"default_hooks.{hook}=None")[0] == first[0]
+    # a version without `ProgressHook` counted the other hooks
+    assert fingerprints("default_hooks.progress=None")[2] in first
+    assert first[0] not in fingerprints("default_hooks.logger.interval=7")
+    assert first[0] not in fingerprints("default_hooks.checkpoint.interval=7")
