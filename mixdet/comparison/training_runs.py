@@ -30,7 +30,7 @@ from mixdet.comparison.run_record import describe_environment, read_run
 from mixdet.config.data_paths import check_data, with_annotations
 from mixdet.config.read import load_config
 from mixdet.engine.training_length import TrainingLength
-from mixdet.errors import MixDetError
+from mixdet.errors import MixDetError, one_line
 from mixdet.outputs import write_atomically
 
 # A file in the folder of a run, written at its start: the fingerprint and the length of the run
@@ -142,7 +142,7 @@ class _Pool:
     def _measure(self) -> None:
         """Measure the finished rows."""
         self.row_ended = False
-        with _warned("the rows are not measured"):
+        with _warned("not all rows are measured"):
             measure_rows(self.comparison)
 
     def _start(self, row: str, seed: int) -> None:
@@ -194,11 +194,12 @@ class _Pool:
 
 @contextmanager
 def _warned(text: str) -> Iterator[None]:
-    """Print a `MixDetError` as a warning, so that the other runs go on."""
+    """Print an error as a warning, so that the other runs go on."""
     try:
         yield
-    except MixDetError as error:
-        print(f"warning: {text}: {error}", file=sys.stderr)
+    except Exception as error:  # the code of a config can raise anything
+        reason = error if isinstance(error, MixDetError) else one_line(error)
+        print(f"warning: {text}: {reason}", file=sys.stderr, flush=True)
 
 
 def _read_config(plan: Plan, path: str) -> Config:
@@ -305,8 +306,8 @@ def _check_begun(
         if begun["fingerprint"] not in known[row] or same_length != length:
             raise MixDetError(
                 f"{folder} holds an unfinished run of another version of {row} (the config, "
-                "--cfg-options, --minutes or MixDet's defaults have changed): choose another --out, or "
-                "delete this folder"
+                "--cfg-options, --minutes or MixDet's defaults have changed): choose another "
+                "--out, or delete this folder"
             )
 
 

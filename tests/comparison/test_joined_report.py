@@ -44,7 +44,7 @@ def write_comparison(folder, scores, small=0.1):
         for row, values in scores.items()
         for seed, value in zip(SEEDS, values, strict=False)
     ]
-    latencies = dict(latency_ms=(1, 2, 3), latency_of="a processor", onnx_ms=(4, 5, 6))
+    latencies = dict(latency_ms=(1, 2, 3), latency_of="a processor", onnx_ms=(4, 5, 6), onnx_of="a")
     rows = {row: RowRecord(10, 20, (64, 64), **latencies) for row in scores}
     lengths = {row: TrainingLength(15, "epochs", 31, 7, 60, 14.8, "CPU") for row in scores}
     folder.mkdir()
