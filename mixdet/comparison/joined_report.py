@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
-from mixdet.comparison.class_scores import class_notes
+from mixdet.comparison.class_scores import class_notes, class_table
 from mixdet.comparison.comparison_folder import Comparison
 from mixdet.comparison.report_figures import row_letter
 from mixdet.comparison.report_markdown import COST_COLUMNS, markdown_list
@@ -60,6 +60,7 @@ def write_joined_report(folders: Sequence[str | Path], out: Path, command: str =
     tables = [
         _score_table(comparisons, rows),
         *(_difference_table(comparisons, rows[0], row) for row in rows[1:]),
+        *_class_tables(comparisons),
         _cost_table(comparisons),
     ]
     conclusions, notes = _conclusions(comparisons, rows), _notes(comparisons)
@@ -208,6 +209,16 @@ def _describe_joined(interval: Interval) -> str:
     if math.isinf(interval.low):
         return f"{interval.mean:+.1f}, one value: not separable"
     return describe_difference(interval)
+
+
+def _class_tables(comparisons: Mapping[str, Comparison]) -> list[Table]:
+    """Return a table of AP and AP50 of each class for each data set that has them."""
+    caption = "AP / AP50 of each class in percent, the mean over the seeds"
+    tables = {
+        name: class_table(comparison, summarize_rows(comparison))
+        for name, comparison in comparisons.items()
+    }
+    return [(f"{name}: {caption}", *table) for name, table in tables.items() if table]
 
 
 def _cost_table(comparisons: Mapping[str, Comparison]) -> Table:

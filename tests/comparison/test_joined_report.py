@@ -8,9 +8,11 @@ from scipy import stats
 
 from mixdet.comparison import Comparison, Plan, write_joined_report
 from mixdet.comparison.comparison_folder import RowRecord, RunRecord
+from mixdet.comparison.image_matches import MatchFile, match_images
 from mixdet.comparison.joined_report import joined_intervals
 from mixdet.engine.training_length import TrainingLength
 from mixdet.errors import MixDetError
+from tests.comparison.test_score_intervals import IMAGES, make_detections, make_truth
 
 SEEDS = (0, 1, 2)
 # mAP in percent by data set, config and seed
@@ -105,6 +107,22 @@ def test_the_report_has_intervals_for_each_data_set_and_for_all_together(folders
     page = (tmp_path / "out/report.html").read_text()
     assert "birds &amp; bees" in page
     assert "<svg" in page
+
+
+def test_the_report_has_ap_and_ap50_of_each_class_of_a_data_set(folders, tmp_path):
+    generator = np.random.default_rng(0)
+    truth = make_truth(generator)
+    file = MatchFile(["one", "two", "three", "four"])
+    for row in ("plain", "mixed"):
+        boxes = make_detections(truth, generator)
+        file.runs |= {(row, seed): match_images(truth, boxes, IMAGES) for seed in SEEDS}
+    file.write(folders[0])
+    text = write_joined_report(folders, tmp_path / "out")
+    assert text.count("AP / AP50 of each class in percent") == 1
+    table = text.partition("## cards: AP / AP50 of each class")[2].partition("\n## ")[0]
+    line = next(line for line in table.splitlines() if line.startswith("| three "))
+    ap, ap50 = MatchFile.read(folders[0]).class_scores("mixed", SEEDS)["three"]
+    assert line.split("|")[4].strip() == f"{100 * ap:.1f} / {100 * ap50:.1f}"
 
 
 def test_comparisons_that_cannot_be_joined_are_refused(folders, tmp_path):
