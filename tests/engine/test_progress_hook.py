@@ -16,6 +16,7 @@ from PIL import Image
 
 from mixdet import launch
 from mixdet.comparison.run_record import read_run
+from mixdet.config.read import load_config
 from mixdet.engine.hooks import progress_hook
 from mixdet.engine.validations import Monitor, Validations, monitor_of
 from mixdet.evaluation import CocoDetectionMetric
@@ -131,9 +132,11 @@ def test_a_loop_by_iterations_with_two_metrics_logs_its_progress(images, tmp_pat
 
 
 def test_the_next_steps_name_the_files_of_the_run(images, tmp_path):
-    log = train(tmp_path, images)
+    options = ["model.bbox_head.use_depthwise=True"]
+    log = train(tmp_path, images, cfg_options=options)
     (best,) = (tmp_path / "work").glob("best_*.pth")
-    config = next(tmp_path.glob("*.py"))
+    (config,) = (tmp_path / "work").glob("*.py")
+    assert load_config(str(config)).model.bbox_head.use_depthwise  # the options are not lost
     commands = [
         shlex.split(line.partition(":")[2])
         for line in log.split("Next steps, with the best checkpoint:\n")[1].splitlines()
