@@ -196,19 +196,12 @@ def _difference_table(comparisons: Mapping[str, Comparison], baseline: str, row:
                     else "-"
                     for name in comparisons
                 ),
-                *("-" if joined is None else _describe_joined(joined) for joined in together),
+                *("-" if joined is None else describe_difference(joined) for joined in together),
             ]
         )
     names = [*comparisons, THESE_SETS, OTHER_SETS]
     cells = [list(line) for line in zip(names, *columns, strict=True)]
     return f"{row}: difference to {baseline}", ["data set", *METRICS], cells
-
-
-def _describe_joined(interval: Interval) -> str:
-    """Describe an interval. If it is unbounded, it comes from one value: a seed or a data set."""
-    if math.isinf(interval.low):
-        return f"{interval.mean:+.1f}, one value: not separable"
-    return describe_difference(interval)
 
 
 def _class_tables(comparisons: Mapping[str, Comparison]) -> list[Table]:
@@ -246,15 +239,18 @@ def _conclusions(comparisons: Mapping[str, Comparison], rows: Sequence[str]) -> 
         worse = [name for name, interval in intervals.items() if interval.high < 0]
         sentences.append(
             f"{row}: on these {len(differences)} sets together, {_in_words(fixed, baseline)}. "
-            f"Taken set by set, it is better on {', '.join(better) or 'none'} and worse on "
-            f"{', '.join(worse) or 'none'}. For other sets of their kind, "
-            f"{_in_words(sampled, baseline)}."
+            f"Taken set by set, by {len(intervals)} intervals of 95 % each, which are not "
+            f"corrected for their number, it is better on {', '.join(better) or 'none'} and worse on "
+            f"{', '.join(worse) or 'none'}. For other sets, if these sets are a random sample of "
+            f"them, {_in_words(sampled, baseline)}."
         )
     return sentences
 
 
 def _in_words(interval: Interval, baseline: str) -> str:
     ends = f"{interval.mean:+.1f} mAP [{interval.low:+.1f}, {interval.high:+.1f}]"
+    if math.isinf(interval.low):
+        ends = f"{interval.mean:+.1f} mAP, spread unknown"
     if not interval.separable:
         return f"it is not separable from {baseline} ({ends})"
     return f"it is {'better' if interval.mean > 0 else 'worse'} than {baseline} ({ends})"

@@ -127,11 +127,14 @@ def _summarize_row(
 
 
 def describe_difference(interval: Interval | None) -> str:
-    """Describe a difference and its interval. An interval that contains zero is "not separable"."""
+    """Describe a difference and its interval. An interval that contains zero is "not separable".
+
+    The spread is unknown if there is one value, or fewer than 8 equal ones (see `paired_interval`).
+    """
     if interval is None:
         return "baseline"
     if math.isinf(interval.low):
-        return f"{interval.mean:+.1f}, one seed: not separable"
+        return f"{interval.mean:+.1f}, spread unknown: not separable"
     ends = f"[{interval.low:+.1f}, {interval.high:+.1f}]"
     return f"{interval.mean:+.1f} {ends}" if interval.separable else f"not separable {ends}"
 

@@ -101,6 +101,8 @@ def test_the_report_has_intervals_for_each_data_set_and_for_all_together(folders
     assert cells["cells"][2] == "-"  # the data set `cells` has no small objects
     assert "birds & bees" in text
     assert "mixed: on these 3 sets together, it is" in text
+    assert "Taken set by set, by 3 intervals of 95 % each, which are not corrected for" in text
+    assert "For other sets, if these sets are a random sample of them, it is" in text
     assert "The result generalizes to other trainings on these sets, not to other sets." in text
     assert "15 CPU minutes" in text
     assert "31 epochs" in text
