@@ -240,9 +240,9 @@ def _conclusions(comparisons: Mapping[str, Comparison], rows: Sequence[str]) -> 
         sentences.append(
             f"{row}: on these {len(differences)} sets together, {_in_words(fixed, baseline)}. "
             f"Taken set by set, by {len(intervals)} intervals of 95 % each, which are not "
-            f"corrected for their number, it is better on {', '.join(better) or 'none'} and worse on "
-            f"{', '.join(worse) or 'none'}. For other sets, if these sets are a random sample of "
-            f"them, {_in_words(sampled, baseline)}."
+            f"corrected for their number, it is better on {', '.join(better) or 'none'} and worse "
+            f"on {', '.join(worse) or 'none'}. For other sets, if these sets are a random sample "
+            f"of them, {_in_words(sampled, baseline)}."
         )
     return sentences
 
