@@ -7,6 +7,8 @@ from pathlib import Path
 
 from mixdet.errors import MixDetError, run_tool
 
+SPLITS = ("val", "test")
+
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
@@ -23,10 +25,9 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         "--split",
-        choices=("val", "test"),
-        default="test",
-        help="the images of the detections: the config's validation or test set "
-        "(default: %(default)s)",
+        choices=SPLITS,
+        help="the images of the detections: the config's validation or test set (default: by the "
+        "name of the file, val_... or test_...)",
     )
     parser.add_argument(
         "--score-thr",
@@ -57,6 +58,7 @@ def main() -> None:
             f"{args.detections}: no such file: give the detections that tools/test.py writes, "
             "test_detections.json in the work folder"
         )
+    split = args.split or _split_of(args.detections)
     # These imports load torch and mmdet, which --help does not need.
     from mixdet.error_analysis import analyze_config, errors_as_text, write_error_files
     from mixdet.outputs import writable_folder
@@ -65,15 +67,26 @@ def main() -> None:
     errors, image_files = analyze_config(
         args.config,
         args.detections,
-        split=args.split,
+        split=split,
         score_thr=args.score_thr,
         data_root=args.data_root,
         cfg_options=args.cfg_options,
     )
-    print(errors_as_text(errors))
+    print(f"scored against {errors.scored.ann_file} (--split {split})\n\n{errors_as_text(errors)}")
     title = f"Errors of {Path(args.config).stem}"
     page = write_error_files(errors, folder / "errors.html", title, image_files, args.images)
     print(f"\nerror analysis: {page}")
+
+
+def _split_of(detections: str) -> str:
+    """Return the split that the name of a file of detections begins with."""
+    split, _, rest = Path(detections).name.partition("_")
+    if split not in SPLITS or not rest:
+        raise MixDetError(
+            f"{detections}: the name begins with neither val_ nor test_, so the images are not "
+            "known: give --split val or --split test"
+        )
+    return split
 
 
 if __name__ == "__main__":

@@ -139,17 +139,17 @@ class Comparison:
                 f"{folder}: no comparison here ({file.name} is missing): give the folder of a "
                 "comparison"
             )
-        content = _read_json(file)
+        content = read_json(file)
         lengths = content.pop("lengths", {})
         comparison = cls(folder, Plan(**{key: _as_tuple(content[key]) for key in content}))
         comparison.lengths = {row: TrainingLength(**lengths[row]) for row in lengths}
         runs_file, rows_file = folder / "runs.jsonl", folder / "rows.json"
         if runs_file.is_file():
-            comparison.runs = [RunRecord(**entry) for entry in _read_json(runs_file, lines=True)]
+            comparison.runs = [RunRecord(**entry) for entry in read_json(runs_file, lines=True)]
         if rows_file.is_file():
             comparison.rows = {
                 row: RowRecord(**{RENAMED_KEYS.get(key, key): entry[key] for key in entry})
-                for row, entry in _read_json(rows_file).items()
+                for row, entry in read_json(rows_file).items()
             }
         return comparison
 
@@ -232,8 +232,12 @@ def check_unique_names(configs: Iterable[str]) -> None:
         config_by_name[name] = config
 
 
-def _read_json(path: Path, lines: bool = False) -> Any:
-    """Read a JSON file, or a list from a file with one JSON value in each line."""
+def read_json(path: Path, lines: bool = False) -> Any:
+    """Read a JSON file, or a list from a file with one JSON value in each line.
+
+    Raises:
+        MixDetError: The file cannot be read.
+    """
     try:
         text = path.read_text(encoding="utf-8")
         return [json.loads(line) for line in text.splitlines()] if lines else json.loads(text)

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
-from mixdet.comparison.class_scores import class_notes
+from mixdet.comparison.class_scores import class_notes, class_table
 from mixdet.comparison.comparison_folder import Comparison
 from mixdet.comparison.report_figures import row_letter
 from mixdet.comparison.report_markdown import COST_COLUMNS, markdown_list
@@ -60,6 +60,7 @@ def write_joined_report(folders: Sequence[str | Path], out: Path, command: str =
     tables = [
         _score_table(comparisons, rows),
         *(_difference_table(comparisons, rows[0], row) for row in rows[1:]),
+        *_class_tables(comparisons),
         _cost_table(comparisons),
     ]
     conclusions, notes = _conclusions(comparisons, rows), _notes(comparisons)
@@ -107,10 +108,10 @@ def read_comparisons(folders: Sequence[str | Path]) -> dict[str, Comparison]:
                 "the same order"
             )
     for comparison in comparisons.values():
-        missing = [row for row in first.plan.rows if not comparison.runs_of(row)]
+        missing = [row for row in first.plan.rows if not comparison.is_finished(row)]
         if missing:
             raise MixDetError(
-                f"--join: {comparison.folder} has no finished run of {', '.join(missing)}: finish "
+                f"--join: {comparison.folder} lacks finished runs of {', '.join(missing)}: finish "
                 "this comparison first"
             )
     return comparisons
@@ -195,7 +196,7 @@ def _difference_table(comparisons: Mapping[str, Comparison], baseline: str, row:
                     else "-"
                     for name in comparisons
                 ),
-                *("-" if joined is None else _describe_joined(joined) for joined in together),
+                *("-" if joined is None else describe_difference(joined) for joined in together),
             ]
         )
     names = [*comparisons, THESE_SETS, OTHER_SETS]
@@ -203,11 +204,14 @@ def _difference_table(comparisons: Mapping[str, Comparison], baseline: str, row:
     return f"{row}: difference to {baseline}", ["data set", *METRICS], cells
 
 
-def _describe_joined(interval: Interval) -> str:
-    """Describe an interval. If it is unbounded, it comes from one value: a seed or a data set."""
-    if math.isinf(interval.low):
-        return f"{interval.mean:+.1f}, one value: not separable"
-    return describe_difference(interval)
+def _class_tables(comparisons: Mapping[str, Comparison]) -> list[Table]:
+    """Return a table of AP and AP50 of each class for each data set that has them."""
+    caption = "AP / AP50 of each class in percent, the mean over the seeds"
+    tables = {
+        name: class_table(comparison, summarize_rows(comparison))
+        for name, comparison in comparisons.items()
+    }
+    return [(f"{name}: {caption}", *table) for name, table in tables.items() if table]
 
 
 def _cost_table(comparisons: Mapping[str, Comparison]) -> Table:
@@ -235,15 +239,18 @@ def _conclusions(comparisons: Mapping[str, Comparison], rows: Sequence[str]) -> 
         worse = [name for name, interval in intervals.items() if interval.high < 0]
         sentences.append(
             f"{row}: on these {len(differences)} sets together, {_in_words(fixed, baseline)}. "
-            f"Taken set by set, it is better on {', '.join(better) or 'none'} and worse on "
-            f"{', '.join(worse) or 'none'}. For other sets of their kind, "
-            f"{_in_words(sampled, baseline)}."
+            f"Taken set by set, by {len(intervals)} intervals of 95 % each, which are not "
+            f"corrected for their number, it is better on {', '.join(better) or 'none'} and worse "
+            f"on {', '.join(worse) or 'none'}. For other sets, if these sets are a random sample "
+            f"of them, {_in_words(sampled, baseline)}."
         )
     return sentences
 
 
 def _in_words(interval: Interval, baseline: str) -> str:
     ends = f"{interval.mean:+.1f} mAP [{interval.low:+.1f}, {interval.high:+.1f}]"
+    if math.isinf(interval.low):
+        ends = f"{interval.mean:+.1f} mAP, spread unknown"
     if not interval.separable:
         return f"it is not separable from {baseline} ({ends})"
     return f"it is {'better' if interval.mean > 0 else 'worse'} than {baseline} ({ends})"

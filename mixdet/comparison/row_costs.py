@@ -9,7 +9,6 @@ of finished runs match. So a report can be written without checkpoints.
 from __future__ import annotations
 
 import datetime
-import itertools
 import json
 import time
 from collections.abc import Sequence
@@ -20,7 +19,7 @@ import numpy as np
 import torch
 
 from mixdet.analysis.complexity import count_complexity
-from mixdet.comparison.comparison_folder import Comparison, RowRecord
+from mixdet.comparison.comparison_folder import Comparison, Plan, RowRecord
 from mixdet.comparison.image_matches import ImageAP, MatchFile, match_images
 from mixdet.comparison.run_record import describe_environment
 from mixdet.comparison.score_intervals import bootstrap_images
@@ -51,8 +50,8 @@ def measure_rows(comparison: Comparison) -> None:
         comparison: The comparison. Its `rows` are changed in place.
 
     Raises:
-        MixDetError: The validation images are missing, or rows have no checkpoint. The rows that
-            have one are measured before the error is raised.
+        MixDetError: The validation images are missing, or rows have no checkpoint or cannot be
+            measured. The other rows are measured before the error is raised.
     """
     plan = comparison.plan
     finished = [row for row in plan.rows if comparison.is_finished(row)]
@@ -69,35 +68,62 @@ def measure_rows(comparison: Comparison) -> None:
 
 
 def _measure_rows(comparison: Comparison, checkpoints: dict[str, Path]) -> None:
-    """Measure rows by their checkpoints, and write `rows.json`."""
+    """Measure rows by their checkpoints, and write `rows.json`.
+
+    Raises:
+        MixDetError: The validation images are missing, or rows cannot be measured. The other rows
+            are measured before the error is raised.
+    """
     plan, rows = comparison.plan, [*checkpoints]
-    exports = {row: _export(checkpoints[row]) for row in rows}
-    networks = {("torch", row): _torch_detector(checkpoints[row]) for row in rows}
-    networks |= {
-        ("onnx", row): Detector(folder, runtime="onnx", threads=1)
-        for row, folder in exports.items()
-        if isinstance(folder, Path)
-    }
-    latencies = _time_in_turns(networks, _latency_images(comparison))
+    images, networks, exports, records = _latency_images(comparison), {}, {}, {}
     hardware = _hardware()
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    failed: dict[str, str] = {}
     for row in rows:
-        config = plan.configs[plan.rows.index(row)]
-        complexity = count_complexity(config, plan.cfg_options)
-        cfg = load_config(config, plan.cfg_options, data_root=plan.data_root)
+        try:
+            exports[row] = _export(checkpoints[row])
+            detectors = {("torch", row): _torch_detector(checkpoints[row])}
+            if isinstance(exports[row], Path):
+                detectors["onnx", row] = Detector(exports[row], runtime="onnx", threads=1)
+            for detector in detectors.values():
+                detector(images[0])
+            records[row] = _untimed_record(plan, row)
+        except Exception as error:  # the network of a user can raise anything
+            failed[row] = str(error) if isinstance(error, MixDetError) else one_line(error)
+        else:
+            networks |= detectors
+    latencies = _time_in_turns(networks, images)
+    for row, record in records.items():
         on_onnx = isinstance(exports[row], Path)
-        comparison.rows[row] = RowRecord(
-            params=complexity.params,
-            madds=complexity.madds,
-            input_hw=complexity.input_hw,
+        comparison.rows[row] = replace(
+            record,
             latency_ms=latencies["torch", row],
             latency_of=hardware,
             onnx_ms=latencies.get(("onnx", row)),
             onnx_of=processor() if on_onnx else exports[row],
             measured_at=now,
-            train_objects=training_objects(cfg),
         )
     comparison.write()
+    if failed:
+        reasons = "; ".join(f"{row}: {reason}" for row, reason in failed.items())
+        raise MixDetError(
+            f"{reasons}: the other rows are measured: mend this, and repeat the same command"
+        )
+
+
+def _untimed_record(plan: Plan, row: str) -> RowRecord:
+    """Return the record of a row without its latencies."""
+    config = plan.configs[plan.rows.index(row)]
+    complexity = count_complexity(config, plan.cfg_options)
+    cfg = load_config(config, plan.cfg_options, data_root=plan.data_root)
+    return RowRecord(
+        params=complexity.params,
+        madds=complexity.madds,
+        input_hw=complexity.input_hw,
+        latency_ms=(0.0, 0.0, 0.0),
+        latency_of="",
+        train_objects=training_objects(cfg),
+    )
 
 
 def keep_matches(comparison: Comparison, *renewed: str | int) -> None:
@@ -135,16 +161,28 @@ def keep_matches(comparison: Comparison, *renewed: str | int) -> None:
 def measure_intervals(comparison: Comparison) -> None:
     """Write the interval over images of each measured row, from `matches.npz`, to `rows.json`.
 
-    The intervals stay as they are if the file lacks a run.
+    As in the interval over seeds, a row is scored with the seeds that the baseline has too. The
+    intervals stay as they are if the file lacks one of these runs.
     """
     plan, matches = comparison.plan, MatchFile.read(comparison.folder)
-    rows = [row for row in plan.rows if comparison.runs_of(row)]
-    runs = {row: [(row, seed) for seed in comparison.runs_of(row)] for row in rows}
-    if plan.rows[0] not in rows or not matches.runs.keys() >= {*itertools.chain(*runs.values())}:
+    baseline, *rows = plan.rows
+    paired = {
+        row: sorted(comparison.runs_of(row).keys() & comparison.runs_of(baseline).keys())
+        for row in rows
+    }
+    if any(
+        (name, seed) not in matches.runs
+        for row in rows
+        for name in (row, baseline)
+        for seed in paired[row]
+    ):
         return
-    scorers = {row: [ImageAP(matches.runs[key]) for key in runs[row]] for row in rows}
-    images = len(matches.runs[runs[rows[0]][0]][0].objects)
-    intervals = bootstrap_images(scorers, images)
+    intervals = {}
+    for seeds in {*map(tuple, paired.values())} - {()}:  # rows with the same seeds share the draws
+        names = [baseline, *(row for row in rows if tuple(paired[row]) == seeds)]
+        scorers = {name: [ImageAP(matches.runs[name, seed]) for seed in seeds] for name in names}
+        images = len(matches.runs[baseline, seeds[0]][0].objects)
+        intervals |= bootstrap_images(scorers, images)
     updated = {
         row: replace(record, images_interval=tuple(intervals[row]))
         for row, record in comparison.rows.items()

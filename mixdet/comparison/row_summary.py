@@ -127,11 +127,14 @@ def _summarize_row(
 
 
 def describe_difference(interval: Interval | None) -> str:
-    """Describe a difference and its interval. An interval that contains zero is "not separable"."""
+    """Describe a difference and its interval. An interval that contains zero is "not separable".
+
+    The spread is unknown if there is one value, or fewer than 8 equal ones (see `paired_interval`).
+    """
     if interval is None:
         return "baseline"
     if math.isinf(interval.low):
-        return f"{interval.mean:+.1f}, one seed: not separable"
+        return f"{interval.mean:+.1f}, spread unknown: not separable"
     ends = f"[{interval.low:+.1f}, {interval.high:+.1f}]"
     return f"{interval.mean:+.1f} {ends}" if interval.separable else f"not separable {ends}"
 
@@ -204,17 +207,28 @@ def _cost_notes(rows: list[RowSummary]) -> list[str]:
         image = "an image of " + ", ".join(f"{size} ({name})" for name, size in sizes.items())
     in_turns = len({cost.measured_at for cost in costs}) == 1
     turns = "All rows were measured in turns" if in_turns else "Not all rows were measured in turns"
+    hardware = {row.name: row.cost.latency_of for row in rows if row.cost}
     notes = [
         f"MAdds: multiply-adds of the network for {image}, half of what is often called FLOPs.",
         "Inference: median time for one image that is in memory: resizing, network and "
-        f"post-processing. {turns}, on {costs[0].latency_of}.",
+        f"post-processing. {turns}, on {_by_row(hardware)}.",
     ]
-    if on_onnx := [cost for cost in costs if cost.onnx_ms]:
+    if on_onnx := {row.name: row.cost.onnx_of for row in rows if row.cost and row.cost.onnx_ms}:
         notes.append(
             "ONNX Runtime: the same with the exported network (--kind raw), on one thread of "
-            f"{on_onnx[0].onnx_of}."
+            f"{_by_row(on_onnx)}."
         )
     return [*notes, "Training: median time of an iteration, data loading included."]
+
+
+def _by_row(values: dict[str, str]) -> str:
+    """Return the value of all rows, or each value with its rows."""
+    names: dict[str, list[str]] = {}
+    for name, value in values.items():
+        names.setdefault(value, []).append(name)
+    if len(names) == 1:
+        return next(iter(names))
+    return ", ".join(f"{value} ({', '.join(rows)})" for value, rows in names.items())
 
 
 def _length_notes(comparison: Comparison, rows: list[RowSummary]) -> list[str]:

@@ -17,6 +17,8 @@ from mixdet.comparison.image_matches import ImageAP
 CONFIDENCE = 0.95
 MIN_BOOTSTRAP_SEEDS = 8  # with fewer seeds, the bootstrap's interval would be too narrow
 
+NO_SPREAD = 1e-9  # differences whose range is smaller are equal, up to rounding
+
 
 class Interval(NamedTuple):
     """A difference to the baseline with its 95 % confidence interval, in the unit of the scores.
@@ -43,7 +45,8 @@ def paired_interval(ours: Mapping[int, float], baseline: Mapping[int, float]) ->
     The scores are paired by seed, and only seeds that both rows have are used. With fewer than 8
     seeds, the interval is Student's t interval of the differences. With 8 or more, the interval is
     a BCa bootstrap interval of the mean. With one seed, the interval is unbounded, because a
-    single difference says nothing about the spread.
+    single difference says nothing about the spread. Nor do fewer than 8 equal differences, unless
+    they are all zero, as those of the same network are.
 
     Args:
         ours: Scores of a row by seed.
@@ -59,7 +62,9 @@ def paired_interval(ours: Mapping[int, float], baseline: Mapping[int, float]) ->
     mean = float(differences.mean())
     if len(seeds) == 1:
         return Interval(mean, -math.inf, math.inf)
-    if np.ptp(differences) == 0:
+    if np.ptp(differences) < NO_SPREAD:
+        if len(seeds) < MIN_BOOTSTRAP_SEEDS and abs(mean) >= NO_SPREAD:
+            return Interval(mean, -math.inf, math.inf)
         return Interval(mean, mean, mean)
     if len(seeds) < MIN_BOOTSTRAP_SEEDS:
         error = stats.sem(differences)

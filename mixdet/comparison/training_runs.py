@@ -12,12 +12,13 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from mmdet.registry import DATASETS
 from mmengine.config import Config
 
-from mixdet.comparison.comparison_folder import Comparison, Plan, check_unique_names
+from mixdet.comparison.comparison_folder import Comparison, Plan, check_unique_names, read_json
 from mixdet.comparison.row_costs import keep_matches, measure_rows
 from mixdet.comparison.run_processes import (
     choose_lengths,
@@ -28,7 +29,14 @@ from mixdet.comparison.run_processes import (
 from mixdet.comparison.run_record import describe_environment, read_run
 from mixdet.config.data_paths import check_data, with_annotations
 from mixdet.config.read import load_config
-from mixdet.errors import MixDetError
+from mixdet.engine.training_length import TrainingLength
+from mixdet.errors import MixDetError, one_line
+from mixdet.outputs import write_atomically
+
+# A file in the folder of a run, written at its start: the fingerprint and the length of the run
+BEGUN = "begun.json"
+# MixDet's hooks that change nothing of a training
+OBSERVING_HOOKS = {"DataCheckHook", "ProgressHook", "ReportHook", "SettingsCheckHook"}
 
 
 def train_all(plan: Plan, folder: Path, processes: int = 0) -> Comparison:
@@ -49,14 +57,16 @@ def train_all(plan: Plan, folder: Path, processes: int = 0) -> Comparison:
 
     Raises:
         MixDetError: A config cannot be read or has another validation set than the baseline, the
-            folder holds runs that do not belong to the plan, or a run failed. The error of a failed
-            run is raised after the other runs, and names the logs of all failed runs.
+            folder holds runs that do not belong to the plan, finished or not, or a run failed. The
+            error of a failed run is raised after the other runs, and names the logs of all failed
+            runs.
     """
     check_unique_names(plan.configs)
     configs = {Path(path).stem: _read_config(plan, path) for path in plan.configs}
     _check_same_validation(plan, configs)
-    fingerprints = {row: _fingerprint(cfg, plan.minutes) for row, cfg in configs.items()}
-    comparison = _open_comparison(plan, folder, fingerprints)
+    known = {row: _fingerprints(cfg, plan.minutes) for row, cfg in configs.items()}
+    fingerprints = {row: current for row, (current, *_) in known.items()}
+    comparison = _open_comparison(plan, folder, known)
     queue = [
         (row, seed)
         for seed in plan.seeds
@@ -64,6 +74,7 @@ def train_all(plan: Plan, folder: Path, processes: int = 0) -> Comparison:
         if seed not in comparison.runs_of(row)
     ]
     with comparison.locked() as lock:
+        _check_begun(comparison, known, queue)
         comparison.write()
         _make_data(configs, queue)
         # The number does not shrink when few runs are left, so all runs have the same threads.
@@ -131,7 +142,7 @@ class _Pool:
     def _measure(self) -> None:
         """Measure the finished rows."""
         self.row_ended = False
-        with _warned("the rows are not measured"):
+        with _warned("not all rows are measured"):
             measure_rows(self.comparison)
 
     def _start(self, row: str, seed: int) -> None:
@@ -147,6 +158,8 @@ class _Pool:
             "cfg_options": plan.cfg_options,
             "length": length and length.as_dict(),
         }
+        begun = {"fingerprint": self.fingerprints[row], "length": arguments["length"]}
+        write_atomically(folder / BEGUN, json.dumps(begun).encode())
         environment = run_environment(self.slots, slot)
         process = start_worker(arguments, folder / "output.txt", environment, self.lock)
         self.active[row, seed] = process, slot, time.monotonic()
@@ -181,11 +194,12 @@ class _Pool:
 
 @contextmanager
 def _warned(text: str) -> Iterator[None]:
-    """Print a `MixDetError` as a warning, so that the other runs go on."""
+    """Print an error as a warning, so that the other runs go on."""
     try:
         yield
-    except MixDetError as error:
-        print(f"warning: {text}: {error}", file=sys.stderr)
+    except Exception as error:  # the code of a config can raise anything
+        reason = error if isinstance(error, MixDetError) else one_line(error)
+        print(f"warning: {text}: {reason}", file=sys.stderr, flush=True)
 
 
 def _read_config(plan: Plan, path: str) -> Config:
@@ -221,14 +235,31 @@ def _scored_on(cfg: Config, plan: Plan, row: str) -> tuple[str, str]:
     return ann_file, f"the classes {', '.join(classes)}"
 
 
-def _fingerprint(cfg: Config, minutes: float | None) -> str:
+def _fingerprints(cfg: Config, minutes: float | None) -> list[str]:
+    """Return the fingerprint of a config, and those that older versions of MixDet gave to it.
+
+    The hooks that only observe a training do not count: with or without them, it is the same.
+    Older versions counted them, and had no `progress`.
+    """
     content = {key: value for key, value in cfg.to_dict().items() if key != "work_dir"}
     if minutes is not None:
         content["minutes"] = minutes
-    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
+    hooks = content["default_hooks"]
+    observing = {name for name, hook in hooks.items() if _only_observes(hook)}
+    fingerprints = []
+    for left_out in (observing, {"progress"} & observing, set()):
+        counted = {name: hook for name, hook in hooks.items() if name not in left_out}
+        text = json.dumps(content | {"default_hooks": counted}, sort_keys=True, default=str)
+        fingerprints.append(hashlib.sha256(text.encode()).hexdigest())
+    return fingerprints
 
 
-def _open_comparison(plan: Plan, folder: Path, fingerprints: dict[str, str]) -> Comparison:
+def _only_observes(hook: dict[str, Any] | None) -> bool:
+    kind = str((hook or {}).get("type"))
+    return kind.removeprefix("mmdet.") in OBSERVING_HOOKS
+
+
+def _open_comparison(plan: Plan, folder: Path, known: dict[str, list[str]]) -> Comparison:
     """Return the comparison in the folder, or a new one, with the configs and seeds of the plan.
 
     Raises:
@@ -238,11 +269,11 @@ def _open_comparison(plan: Plan, folder: Path, fingerprints: dict[str, str]) -> 
         return Comparison(folder, plan)
     stored = Comparison.read(folder)
     for run in stored.runs:
-        if run.fingerprint != fingerprints.get(run.row, run.fingerprint):
+        if run.row in known and run.fingerprint not in known[run.row]:
             raise MixDetError(
-                f"{folder} holds runs of another version of {run.row} (the config, --cfg-options "
-                "or --minutes have changed): choose another --out, or delete the runs of this "
-                "config and their lines in runs.jsonl"
+                f"{folder} holds runs of another version of {run.row} (the config, --cfg-options, "
+                "--minutes or MixDet's defaults have changed): choose another --out, or delete "
+                "the runs of this config and their lines in runs.jsonl"
             )
     missing = sorted({run.row for run in stored.runs} - set(plan.rows))
     if missing:
@@ -253,6 +284,31 @@ def _open_comparison(plan: Plan, folder: Path, fingerprints: dict[str, str]) -> 
     same_minutes = plan.minutes == stored.plan.minutes
     lengths = {row: stored.lengths[row] for row in stored.lengths if row in plan.rows}
     return Comparison(folder, plan, stored.runs, stored.rows, lengths if same_minutes else {})
+
+
+def _check_begun(
+    comparison: Comparison, known: dict[str, list[str]], queue: Sequence[tuple[str, int]]
+) -> None:
+    """Check that the unfinished runs with a checkpoint belong to the plan, since they are resumed.
+
+    A row whose length is not known gets the length that its unfinished run was started with.
+
+    Raises:
+        MixDetError: An unfinished run has another config, other options or another length.
+    """
+    for row, seed in queue:
+        folder = comparison.run_folder(row, seed)
+        if not (folder / BEGUN).is_file() or not any(folder.glob("*.pth")):
+            continue
+        begun = read_json(folder / BEGUN)
+        length = begun["length"] and TrainingLength(**begun["length"])
+        same_length = comparison.lengths.setdefault(row, length) if length else None
+        if begun["fingerprint"] not in known[row] or same_length != length:
+            raise MixDetError(
+                f"{folder} holds an unfinished run of another version of {row} (the config, "
+                "--cfg-options, --minutes or MixDet's defaults have changed): choose another "
+                "--out, or delete this folder"
+            )
 
 
 def _make_data(configs: dict[str, Config], queue: Sequence[tuple[str, int]]) -> None:

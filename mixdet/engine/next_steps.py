@@ -32,6 +32,10 @@ def next_commands(runner: Runner) -> str:
     ]
     config = runner.cfg.filename
     if config:
+        dumped = Path(
+            runner.work_dir, Path(config).name
+        )  # by mmengine, with the options of the run
+        config = dumped if dumped.is_file() else config
         out = shlex.quote(str(Path(runner.work_dir, "exported")))
         lines.append(
             "  export it for a device:  "

@@ -71,8 +71,10 @@ class TrainingLength:
     def apply(self, cfg: Config) -> None:
         """Set the length in a config, and stretch its schedules to it.
 
-        A hook's `switch_epoch` (the epoch at which mmdet changes the pipeline) keeps its place in
-        the training, as `milestones` do.
+        The epochs and iterations at which hooks do something keep their places in the training, as
+        `milestones` do: `switch_epoch` (when mmdet changes the pipeline), `stop_epoch`,
+        `begin_epoch` and `begin_iter` (of `EMAHook`), `save_begin` (of checkpoints) and
+        `num_last_epochs` (when mmdet's YOLOX turns mosaic off).
 
         Args:
             cfg: The config. It is changed in place.
@@ -90,9 +92,40 @@ class TrainingLength:
         moved = stretch_schedules(cfg.get("param_scheduler"), *lengths, self.iterations)
         custom = cfg.get("custom_hooks") or ()
         for hook in (*custom, *(cfg.get("default_hooks") or {}).values()):
-            if isinstance(hook, dict) and hook.get("switch_epoch"):
-                iteration = moved(hook["switch_epoch"] * self.iterations)
-                hook["switch_epoch"] = max(1, round(iteration / self.iterations))
+            if isinstance(hook, dict):
+                _move_hook(hook, moved, *lengths, self.iterations)
+
+
+def _move_hook(
+    hook: dict[str, Any], moved: Callable[[float], float], old: int, new: int, per_epoch: int
+) -> None:
+    """Move the epochs and iterations at which a hook does something, in place.
+
+    Args:
+        hook: The config of the hook.
+        moved: Function from an old position to the new position, both in iterations.
+        old: Iterations of the old training.
+        new: Iterations of the new training.
+        per_epoch: Iterations of an epoch.
+    """
+
+    def position(value: float, unit: int) -> int:
+        return round(moved(value * unit) / unit)
+
+    for key in ("switch_epoch", "stop_epoch"):
+        if hook.get(key):
+            hook[key] = max(1, position(hook[key], per_epoch))
+    save_unit = per_epoch if hook.get("by_epoch", True) else 1
+    for key, unit in (("begin_epoch", per_epoch), ("begin_iter", 1), ("save_begin", save_unit)):
+        if hook.get(key):  # it begins before the last epoch (or iteration) ends
+            hook[key] = max(0, min(position(hook[key], unit), new // unit - 1))
+    last = hook.get("num_last_epochs")
+    if last is None and str(hook.get("type")).endswith("YOLOXModeSwitchHook"):
+        last = 15  # the default of mmdet
+    if last:
+        start = position(max(0, old // per_epoch - last), per_epoch)
+        epochs = new // per_epoch
+        hook["num_last_epochs"] = max(0, min(max(1, epochs - start), epochs - 1))
 
 
 def check_minutes(minutes: float, cfg_options: Sequence[str] = (), launcher: str = "none") -> None:

@@ -15,7 +15,7 @@ from mixdet.visual.tables import text_table
 # The key of the validations in the message hub, which every checkpoint contains. It must not begin
 # with `train`, `val` or `test`, since mmengine logs the values of such keys.
 STATE_KEY = "progress"
-MAX_ROWS = 30  # of a table in the log
+MAX_ROWS = 60  # of a table in the log; a class has two
 MAX_CURVES = 3
 
 

@@ -25,11 +25,13 @@ class ScoredData:
         annotations: The annotations of the whole file, from `load_coco`.
         category_ids: The category id of each label.
         image_ids: Ids of the images that are scored, in the order of the file.
+        ann_file: The annotation file, or None if it is not known.
     """
 
     annotations: COCO
     category_ids: Sequence[int | str]
     image_ids: Sequence[int | str]
+    ann_file: str | None = None
 
     @classmethod
     def read(
@@ -61,7 +63,8 @@ class ScoredData:
         if classes is not None:
             categories = [category for category in categories if category.get("name") in classes]
             _check_classes(ann_file, [category["name"] for category in categories], list(classes))
-        data = cls(annotations, [category["id"] for category in categories], [*annotations.imgs])
+        category_ids = [category["id"] for category in categories]
+        data = cls(annotations, category_ids, [*annotations.imgs], os.fspath(ann_file))
         return data if image_ids is None else data.subset(image_ids)
 
     @property
@@ -102,7 +105,7 @@ class ScoredData:
                 "ann_file of the metric to the file of the data set"
             )
         images = [number for number in self.annotations.imgs if number in chosen]
-        return ScoredData(self.annotations, self.category_ids, images)
+        return ScoredData(self.annotations, self.category_ids, images, self.ann_file)
 
     def score(self, detections: Sequence[dict[str, Any]], backend: str = BACKENDS[0]) -> BoxScores:
         """Evaluate detections with `score_boxes`."""

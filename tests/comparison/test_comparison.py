@@ -333,7 +333,7 @@ def test_with_minutes_each_config_is_measured_once_and_its_runs_have_that_length
     assert f"{row}: measured" not in capsys.readouterr().out
     for run in more.runs:
         assert run.curve[-1][0] == more.lengths[run.row].count
-    with pytest.raises(MixDetError, match="--minutes have changed"):
+    with pytest.raises(MixDetError, match="--minutes or MixDet's defaults have changed"):
         train_all(dataclasses.replace(more.plan, minutes=0.4), folder)
 
 

@@ -8,9 +8,11 @@ from scipy import stats
 
 from mixdet.comparison import Comparison, Plan, write_joined_report
 from mixdet.comparison.comparison_folder import RowRecord, RunRecord
+from mixdet.comparison.image_matches import MatchFile, match_images
 from mixdet.comparison.joined_report import joined_intervals
 from mixdet.engine.training_length import TrainingLength
 from mixdet.errors import MixDetError
+from tests.comparison.test_score_intervals import IMAGES, make_detections, make_truth
 
 SEEDS = (0, 1, 2)
 # mAP in percent by data set, config and seed
@@ -44,7 +46,7 @@ def write_comparison(folder, scores, small=0.1):
         for row, values in scores.items()
         for seed, value in zip(SEEDS, values, strict=False)
     ]
-    latencies = dict(latency_ms=(1, 2, 3), latency_of="a processor", onnx_ms=(4, 5, 6))
+    latencies = dict(latency_ms=(1, 2, 3), latency_of="a processor", onnx_ms=(4, 5, 6), onnx_of="a")
     rows = {row: RowRecord(10, 20, (64, 64), **latencies) for row in scores}
     lengths = {row: TrainingLength(15, "epochs", 31, 7, 60, 14.8, "CPU") for row in scores}
     folder.mkdir()
@@ -99,6 +101,8 @@ def test_the_report_has_intervals_for_each_data_set_and_for_all_together(folders
     assert cells["cells"][2] == "-"  # the data set `cells` has no small objects
     assert "birds & bees" in text
     assert "mixed: on these 3 sets together, it is" in text
+    assert "Taken set by set, by 3 intervals of 95 % each, which are not corrected for" in text
+    assert "For other sets, if these sets are a random sample of them, it is" in text
     assert "The result generalizes to other trainings on these sets, not to other sets." in text
     assert "15 CPU minutes" in text
     assert "31 epochs" in text
@@ -107,14 +111,32 @@ def test_the_report_has_intervals_for_each_data_set_and_for_all_together(folders
     assert "<svg" in page
 
 
+def test_the_report_has_ap_and_ap50_of_each_class_of_a_data_set(folders, tmp_path):
+    generator = np.random.default_rng(0)
+    truth = make_truth(generator)
+    file = MatchFile(["one", "two", "three", "four"])
+    for row in ("plain", "mixed"):
+        boxes = make_detections(truth, generator)
+        file.runs |= {(row, seed): match_images(truth, boxes, IMAGES) for seed in SEEDS}
+    file.write(folders[0])
+    text = write_joined_report(folders, tmp_path / "out")
+    assert text.count("AP / AP50 of each class in percent") == 1
+    table = text.partition("## cards: AP / AP50 of each class")[2].partition("\n## ")[0]
+    line = next(line for line in table.splitlines() if line.startswith("| three "))
+    ap, ap50 = MatchFile.read(folders[0]).class_scores("mixed", SEEDS)["three"]
+    assert line.split("|")[4].strip() == f"{100 * ap:.1f} / {100 * ap50:.1f}"
+
+
 def test_comparisons_that_cannot_be_joined_are_refused(folders, tmp_path):
     with pytest.raises(MixDetError, match="two or more different"):
         write_joined_report([folders[0], folders[0]], tmp_path / "out")
     other = write_comparison(tmp_path / "other", {"plain": (1, 2, 3), "third": (1, 2, 3)}).folder
     with pytest.raises(MixDetError, match=r"compares plain, mixed, but .*other compares plain"):
         write_joined_report([folders[0], other], tmp_path / "out")
-    unfinished = write_comparison(tmp_path / "half", {"plain": (1, 2, 3), "mixed": ()}).folder
-    with pytest.raises(MixDetError, match="has no finished run of mixed"):
-        write_joined_report([folders[0], unfinished], tmp_path / "out")
+    for name, values in (("none", ()), ("half", (1, 2))):
+        scores = {"plain": (1, 2, 3), "mixed": values}
+        unfinished = write_comparison(tmp_path / name, scores).folder
+        with pytest.raises(MixDetError, match="lacks finished runs of mixed: finish"):
+            write_joined_report([folders[0], unfinished], tmp_path / "out")
     with pytest.raises(MixDetError, match="is a comparison, whose report would be lost"):
         write_joined_report(folders, folders[0])

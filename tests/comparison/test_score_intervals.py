@@ -13,6 +13,7 @@ from scipy import stats
 
 from mixdet.comparison import Interval, paired_interval
 from mixdet.comparison.image_matches import ImageAP, MatchFile, match_images
+from mixdet.comparison.row_summary import describe_difference
 from mixdet.comparison.score_intervals import bootstrap_images
 from mixdet.errors import MixDetError
 from mixdet.evaluation import score_boxes
@@ -55,6 +56,17 @@ def test_only_common_seeds_count_and_a_single_seed_gives_an_infinite_interval():
     assert not interval.separable
     with pytest.raises(ValueError, match="no seed"):
         paired_interval({0: 1.0}, {1: 1.0})
+
+
+def test_a_few_equal_differences_do_not_separate_rows():
+    base = [40.1, 41.5, 39.2]
+    ours = paired_interval(by_seed([value + 0.3 for value in base]), by_seed(base))
+    assert ours.mean == pytest.approx(0.3)
+    assert math.isinf(ours.low)
+    assert not ours.separable
+    assert describe_difference(ours) == "+0.3, spread unknown: not separable"
+    assert paired_interval(by_seed(base), by_seed(base)) == (0, 0, 0)
+    assert paired_interval(by_seed([2.0] * 8), by_seed([1.0] * 8)) == (1, 1, 1)
 
 
 def test_the_bootstrap_interval_of_many_seeds_covers_the_mean():

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import re
 import shlex
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from mmengine.hooks import CheckpointHook, EarlyStoppingHook
@@ -14,8 +16,11 @@ from PIL import Image
 
 from mixdet import launch
 from mixdet.comparison.run_record import read_run
+from mixdet.config.read import load_config
 from mixdet.engine.hooks import progress_hook
 from mixdet.engine.validations import Monitor, Validations, monitor_of
+from mixdet.evaluation import CocoDetectionMetric
+from mixdet.evaluation.coco_scores import BoxScores
 from mixdet.visual.training_figure import draw_training
 from tests.engine.test_resume import interrupt, load
 from tests.tiny import write_config
@@ -103,6 +108,19 @@ def test_losses_and_scores_in_the_logs_are_the_same_without_the_hook(images, tmp
     assert (first.metrics, first.curve) == (second.metrics, second.curve)
 
 
+def test_ap50_of_each_class_stands_below_its_ap():
+    scores = BoxScores({}, {"a/b": 0.25, "a_b": math.nan}, {"a/b": 0.5, "a_b": 0.75})
+    metric = CocoDetectionMetric.__new__(CocoDetectionMetric)
+    metric.scores = scores
+    evaluator = SimpleNamespace(metrics=[metric])
+    metric.prefix = "coco"
+    by_name = progress_hook._class_scores(
+        SimpleNamespace(val_loop=SimpleNamespace(evaluator=evaluator))
+    )
+    assert [*by_name] == ["coco/AP/a_b", "coco/AP50/a_b", "coco/AP/a_b_", "coco/AP50/a_b_"]
+    assert [*by_name.values()] == pytest.approx([0.25, 0.5, math.nan, 0.75], nan_ok=True)
+
+
 def test_a_loop_by_iterations_with_two_metrics_logs_its_progress(images, tmp_path, slow_clock):
     log = train(tmp_path, images, ITERATIONS + SINGLE)
     assert "Progress: iteration 2 of 9, loss" in log
@@ -114,9 +132,11 @@ def test_a_loop_by_iterations_with_two_metrics_logs_its_progress(images, tmp_pat
 
 
 def test_the_next_steps_name_the_files_of_the_run(images, tmp_path):
-    log = train(tmp_path, images)
+    options = ["model.bbox_head.use_depthwise=True"]
+    log = train(tmp_path, images, cfg_options=options)
     (best,) = (tmp_path / "work").glob("best_*.pth")
-    config = next(tmp_path.glob("*.py"))
+    (config,) = (tmp_path / "work").glob("*.py")
+    assert load_config(str(config)).model.bbox_head.use_depthwise  # the options are not lost
     commands = [
         shlex.split(line.partition(":")[2])
         for line in log.split("Next steps, with the best checkpoint:\n")[1].splitlines()

@@ -183,6 +183,53 @@ def test_the_length_is_written_into_the_config():
     assert cfg.custom_hooks[0].switch_epoch == 16
 
 
+@pytest.mark.parametrize(
+    ("count", "begin_epoch", "begin_iter", "save_begin", "last_epochs", "default_last"),
+    [
+        (300, 100, 60, 240, 60, 15),
+        (30, 10, 6, 24, 6, 2),
+        (1, 0, 0, 0, 0, 0),
+        (600, 200, 120, 480, 120, 30),
+    ],
+)
+def test_what_hooks_do_keeps_its_place_in_the_training(
+    count, begin_epoch, begin_iter, save_begin, last_epochs, default_last
+):
+    hooks = [
+        dict(type="EMAHook", begin_epoch=100),
+        dict(type="EMAHook", begin_iter=60),
+        dict(type="YOLOXModeSwitchHook", num_last_epochs=60),
+        dict(type="mmdet.YOLOXModeSwitchHook"),
+    ]
+    cfg = Config(
+        dict(
+            train_cfg=dict(type="EpochBasedTrainLoop", max_epochs=300),
+            custom_hooks=hooks,
+            default_hooks=dict(checkpoint=dict(type="CheckpointHook", save_begin=240), no=None),
+        )
+    )
+    TrainingLength(15, "epochs", count, 1, 2).apply(cfg)
+    epochs, iterations, switch, default = cfg.custom_hooks
+    assert (epochs.begin_epoch, iterations.begin_iter) == (begin_epoch, begin_iter)
+    assert cfg.default_hooks.checkpoint.save_begin == save_begin
+    assert switch.num_last_epochs == last_epochs
+    assert default.get("num_last_epochs", 15) == default_last
+
+
+def test_a_hook_by_iterations_keeps_its_place_in_the_training():
+    checkpoint = dict(type="CheckpointHook", by_epoch=False, save_begin=500)
+    cfg = Config(
+        dict(
+            train_cfg=dict(type="IterBasedTrainLoop", max_iters=1000),
+            custom_hooks=[dict(type="EMAHook", begin_iter=250)],
+            default_hooks=dict(checkpoint=checkpoint),
+        )
+    )
+    TrainingLength(15, "iterations", 100, 10, 60).apply(cfg)
+    assert cfg.custom_hooks[0].begin_iter == 25
+    assert cfg.default_hooks.checkpoint.save_begin == 50
+
+
 def test_a_training_in_minutes_equals_one_of_as_many_epochs_and_resumes(
     tmp_path, images, monkeypatch, capsys
 ):

@@ -59,6 +59,22 @@ def test_the_default_folder_is_that_of_the_detections(tool, tested, tmp_path, im
     assert "<img" not in (tmp_path / "errors.html").read_text()
 
 
+def test_the_name_of_the_file_decides_which_images_are_scored(tool, tested, images, tmp_path):
+    config, work = tested
+    truth = json.loads((images / "annotations/instances_val2017.json").read_text())
+    truth["annotations"] = truth["annotations"][:3]
+    other = tmp_path / "other.json"
+    other.write_text(json.dumps(truth))
+    options = [f"test_{part}.ann_file={other}" for part in ("dataloader.dataset", "evaluator")]
+    val = shutil.copy(work / "test_detections.json", tmp_path / "val_detections.json")
+    for name, scored in ((val, "instances_val2017.json"), (work / "test_detections.json", other)):
+        arguments = ("--images", 0, "--out", tmp_path, "--cfg-options", *options)
+        code, out, err = tool("analyze_errors", config, name, *arguments)
+        assert code == 0, err
+        split = name.name.partition("_")[0]
+        assert out.splitlines()[0].endswith(f"{scored} (--split {split})")
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [
@@ -83,7 +99,7 @@ def test_files_that_are_no_detections_are_refused(refusal, images, tmp_path, con
     if content is not None:
         file.parent.mkdir()
         file.write_text(content)
-    assert words in refusal("analyze_errors", config, file)
+    assert words in refusal("analyze_errors", config, file, "--split", "val")
     assert file.parent.exists() == (content is not None)
 
 
@@ -93,7 +109,9 @@ def test_data_without_objects_and_wrong_options_are_refused(refusal, images_copy
     detections = tmp_path / "detections.json"
     detections.write_text("[]")
     config = write_config(tmp_path, images_copy)
-    assert "no object" in refusal("analyze_errors", config, detections)
+    assert "no object" in refusal("analyze_errors", config, detections, "--split", "val")
+    assert "give --split val or --split test" in refusal("analyze_errors", config, detections)
     assert "--images" in refusal("analyze_errors", config, detections, "--images", -1)
-    line = refusal("analyze_errors", config, detections, "--data-root", tmp_path / "missing")
+    missing = ("--data-root", tmp_path / "missing")
+    line = refusal("analyze_errors", config, detections, "--split", "val", *missing)
     assert "missing" in line

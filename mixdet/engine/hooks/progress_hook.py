@@ -212,14 +212,16 @@ class ProgressHook(Hook):
 
 
 def _class_scores(runner: Runner) -> dict[str, float]:
-    """Return the AP of each class in the last validation, by the name of the metric."""
+    """Return AP and AP50 of each class in the last validation, by the name of the metric."""
     scores = {}
     evaluator = getattr(runner.val_loop, "evaluator", None)  # a custom loop may have none
     for metric in getattr(evaluator, "metrics", ()):
         if isinstance(metric, CocoDetectionMetric) and metric.scores is not None:
-            per_class = metric.scores.per_class
-            names = class_metric_names(per_class)
-            scores |= {f"{metric.prefix}/{names[name]}": ap for name, ap in per_class.items()}
+            by_kind = {"AP": metric.scores.per_class, "AP50": metric.scores.per_class_50}
+            names = {kind: class_metric_names(by_kind[kind], kind) for kind in by_kind}
+            for name in metric.scores.per_class:
+                for kind, per_class in by_kind.items():
+                    scores[f"{metric.prefix}/{names[kind][name]}"] = per_class[name]
     return scores
 
 

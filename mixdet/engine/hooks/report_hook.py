@@ -31,7 +31,7 @@ class ReportHook(Hook):
 
     After a test, `test_errors.html` and `test_errors.json` contain the error analysis of
     `mixdet.error_analysis`. After training, the hook makes no analysis: apply
-    `tools/analyze_errors.py` to `val_detections.json`.
+    `tools/analyze_errors.py` with `--split val` to `val_detections.json`.
 
     Args:
         sheet: Whether to draw a contact sheet, or the path to write the sheet to.
