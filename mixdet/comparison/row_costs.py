@@ -81,17 +81,18 @@ def _measure_rows(comparison: Comparison, checkpoints: dict[str, Path]) -> None:
     failed: dict[str, str] = {}
     for row in rows:
         try:
+            record = _untimed_record(plan, row)  # also imports the modules of the row's config
             exports[row] = _export(checkpoints[row])
             detectors = {("torch", row): _torch_detector(checkpoints[row])}
             if isinstance(exports[row], Path):
                 detectors["onnx", row] = Detector(exports[row], runtime="onnx", threads=1)
             for detector in detectors.values():
                 detector(images[0])
-            records[row] = _untimed_record(plan, row)
         except Exception as error:  # the network of a user can raise anything
             failed[row] = str(error) if isinstance(error, MixDetError) else one_line(error)
         else:
             networks |= detectors
+            records[row] = record
     latencies = _time_in_turns(networks, images)
     for row, record in records.items():
         on_onnx = isinstance(exports[row], Path)
