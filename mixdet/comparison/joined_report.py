@@ -12,7 +12,7 @@ from mixdet.comparison.class_scores import class_notes, class_table
 from mixdet.comparison.comparison_folder import Comparison
 from mixdet.comparison.report_figures import row_letter
 from mixdet.comparison.report_markdown import COST_COLUMNS, markdown_list
-from mixdet.comparison.report_page import fill_page, html_list, html_table
+from mixdet.comparison.report_page import fill_page, html_list
 from mixdet.comparison.row_summary import (
     SIZE_METRICS,
     Spread,
@@ -23,6 +23,7 @@ from mixdet.comparison.row_summary import (
 from mixdet.comparison.score_intervals import Interval, paired_interval
 from mixdet.errors import MixDetError
 from mixdet.outputs import writable_folder, write_atomically
+from mixdet.visual.html_page import html_table
 from mixdet.visual.svg import figure_to_svg, series_color
 from mixdet.visual.tables import text_table
 

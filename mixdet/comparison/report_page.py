@@ -9,7 +9,6 @@ import json
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
-from string import Template
 
 from mixdet.comparison.class_scores import class_notes, class_table
 from mixdet.comparison.comparison_folder import Comparison
@@ -26,6 +25,7 @@ from mixdet.comparison.row_summary import RowSummary, report_notes, summarize_ro
 from mixdet.evaluation import ScoredData
 from mixdet.visual.boxes import data_url
 from mixdet.visual.contact_sheet import draw_sheet_image, read_sheet_images
+from mixdet.visual.html_page import fill_template, html_figures, html_table
 from mixdet.visual.svg import series_color
 
 SCORE_THR = 0.3
@@ -83,41 +83,18 @@ def fill_page(
         images: See `report_as_html`. None means no images.
         left_out: See `report_as_html`.
     """
-    template = Template(Path(__file__).with_name("report_page.html").read_text(encoding="utf-8"))
-    return template.substitute(
-        title=escape(title),
+    return fill_template(
+        Path(__file__).with_name("report_page.html"),
+        title,
         tables=tables,
         command=escape(command),
         legend=legend,
-        figures="".join(
-            f"<figure><figcaption>{escape(caption)}</figcaption>{svg}</figure>"
-            for caption, svg in figures
-        ),
+        figures=html_figures(figures),
         left_out=escape(left_out),
         # A "</script>" in a string would end the page's script element.
         images=json.dumps(images or {}).replace("</", "<\\/"),
         score_thr=SCORE_THR,
     )
-
-
-def html_table(
-    header: Sequence[str], rows: Sequence[Sequence[str]], letters: Sequence[str] | None = None
-) -> str:
-    """Return a table in a box that scrolls.
-
-    Args:
-        header: The titles of the columns.
-        rows: The cells of each row.
-        letters: HTML that is put before the first cell of each row, or None.
-    """
-    head = "".join(f"<th>{escape(title)}</th>" for title in header)
-    body = ""
-    for index, (name, *values) in enumerate(rows):
-        letter = f"{letters[index]} " if letters else ""
-        cells = "".join(f"<td>{escape(value)}</td>" for value in values)
-        body += f"<tr><th>{letter}{escape(name)}</th>{cells}</tr>"
-    table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-    return f'<div class="scroll" tabindex="0">{table}</div>'
 
 
 def html_list(notes: Sequence[str]) -> str:

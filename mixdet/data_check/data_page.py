@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from html import escape
 from pathlib import Path
-from string import Template
 
 import numpy as np
 from PIL import ImageDraw
@@ -14,6 +13,7 @@ from mixdet.data_check.data_report import DataReport, anchor_lines, summary_tabl
 from mixdet.errors import MixDetError
 from mixdet.images import ImageLimits, as_rgb, read_image_file
 from mixdet.visual.boxes import data_url, draw_box, resize_longer_side
+from mixdet.visual.html_page import fill_template
 
 IMAGE_SIDE = 320
 BOX_COLOR = (235, 40, 40)
@@ -27,10 +27,10 @@ def write_data_page(report: DataReport, path: Path, title: str) -> None:
         path: File to write.
         title: Title and heading of the page.
     """
-    template = Template(Path(__file__).with_name("data_page.html").read_text(encoding="utf-8"))
     anchors = report.anchors and "\n".join(anchor_lines(report.anchors))
-    page = template.substitute(
-        title=escape(title),
+    page = fill_template(
+        Path(__file__).with_name("data_page.html"),
+        title,
         verdict="Nothing is wrong." if report.ok else "Something is wrong with the data.",
         summary=escape(summary_table(report.summaries)),
         problems="\n".join(_section(problem) for problem in report.sorted_problems()),

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from html import escape
 from pathlib import Path
-from string import Template
 from typing import Any
 
 import numpy as np
@@ -36,6 +35,7 @@ from mixdet.error_analysis.matching import MATCH_IOU
 from mixdet.outputs import write_atomically
 from mixdet.visual.boxes import data_url
 from mixdet.visual.contact_sheet import SheetImage, draw_sheet_image
+from mixdet.visual.html_page import fill_template, html_figures, html_table
 
 IMAGES = 12
 IMAGE_SIDE = 480
@@ -77,22 +77,21 @@ def error_page_html(
     images: int = IMAGES,
 ) -> str:
     """Return the HTML of the page; see `write_error_files`."""
-    template = Template(Path(__file__).with_name("error_page.html").read_text(encoding="utf-8"))
-    return template.substitute(
-        title=escape(title),
+    return fill_template(
+        Path(__file__).with_name("error_page.html"),
+        title,
         summary=escape(threshold_text(errors)),
         iou=f"{MATCH_IOU:g}",
         advice=escape(ADVICE),
         images_scored=f"{len(errors.matches.image_ids):,}",
-        classes=_table(CLASS_COLUMNS, class_rows(errors)),
+        classes=html_table(CLASS_COLUMNS, class_rows(errors), kind="classes"),
         confusion=_confusion_table(errors),
         confusions=_confusion_list(errors),
-        sizes=_table(SIZE_COLUMNS, size_rows(errors)),
+        sizes=html_table(SIZE_COLUMNS, size_rows(errors), kind="classes"),
         wrong=_kind_table("wrong detections", WRONG_KINDS, errors.wrong_kinds()),
         missed=_kind_table("missed objects", MISSED_KINDS, errors.missed_kinds()),
-        figures="".join(
-            f"<figure><figcaption>{escape(caption)}</figcaption>{svg}</figure>"
-            for caption, svg in (
+        figures=html_figures(
+            (
                 ("All classes together", draw_rates(errors)),
                 ("F1 of each class", draw_f1_by_class(errors)),
                 (f"Precision over recall at IoU {MATCH_IOU:g}", draw_precision_over_recall(errors)),
@@ -103,19 +102,10 @@ def error_page_html(
     )
 
 
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    head = "".join(f"<th>{escape(name)}</th>" for name in header)
-    body = "".join(
-        f"<tr><th>{escape(name)}</th>{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>"
-        for name, *cells in rows
-    )
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-
-
 def _kind_table(name: str, kinds: Mapping[str, str], table: np.ndarray) -> str:
     rows = kind_rows(kinds, table)
     with_meaning = [[*row, meaning] for row, meaning in zip(rows, kinds.values(), strict=True)]
-    return _table((name, *KIND_COLUMNS, "meaning"), with_meaning)
+    return html_table((name, *KIND_COLUMNS, "meaning"), with_meaning, kind="kinds")
 
 
 def _confusion_table(errors: DetectorErrors) -> str:

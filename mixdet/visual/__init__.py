@@ -1,7 +1,8 @@
 """Drawing of boxes, figures and text tables.
 
 `boxes` draws detections on an image. `contact_sheet` draws a grid of images with detections and
-true boxes. `svg` turns a matplotlib figure into SVG. `tables` lays out text tables.
+true boxes. `html_page` fills in the pages of reports. `svg` turns a matplotlib figure into SVG.
+`tables` lays out text tables.
 """
 
 from mixdet.visual.boxes import draw_detections

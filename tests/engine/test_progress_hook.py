@@ -78,6 +78,19 @@ def test_a_line_is_logged_at_least_every_ten_seconds_with_the_time_that_is_left(
     assert losses.keys() == {14, 28}
 
 
+def test_a_slow_first_iteration_does_not_count_in_the_time_that_is_left(
+    images, tmp_path, monkeypatch
+):
+    """The first iteration also starts the workers and fills the caches."""
+    times = itertools.chain([0, 1000], itertools.count(1004, 4))
+    monkeypatch.setattr(progress_hook, "monotonic", lambda: next(times))
+    first, second, *_ = re.findall(r"Progress: (iteration.*)", train(tmp_path, images, SINGLE))
+    assert first.startswith("iteration 1 of 28")
+    assert "left" not in first
+    assert second.startswith("iteration 3 of 28")
+    assert "about 2 minutes left" in second  # 25 iterations of 4 seconds each
+
+
 def losses_of(folder: Path) -> dict[int, float]:
     (file,) = folder.glob("work/*/vis_data/scalars.json")
     entries = map(json.loads, file.open())

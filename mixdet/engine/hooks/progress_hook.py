@@ -77,7 +77,7 @@ class ProgressHook(Hook):
         self.seconds = seconds
         self.figure = figure
         self._failed: set[str] = set()
-        self._is_training = self._is_figure_old = False
+        self._is_training = self._has_started = self._is_figure_old = False
         self._said = self._tick = self._validation_start = self._drawn = 0.0
         self._drawing_seconds = self._validation_seconds = 0.0
         self._durations: deque[float] = deque(maxlen=RECENT)  # of the latest iterations, in seconds
@@ -86,7 +86,7 @@ class ProgressHook(Hook):
     @_harmless
     def before_train(self, runner: Runner) -> None:
         """Start the clock, and read the validations of a run that is resumed."""
-        self._is_training = True
+        self._is_training, self._has_started = True, False
         self._said = self._tick = self._drawn = monotonic()
         self._validations = Validations.from_message_hub(runner.message_hub)
 
@@ -94,8 +94,11 @@ class ProgressHook(Hook):
     def after_train_iter(self, runner: Runner, batch_idx: int, *args, **kwargs) -> None:
         """Log a line if there was none for `seconds`."""
         self._is_figure_old = True
-        self._durations.append(self._seconds_since_tick())
-        if self._is_due(runner, batch_idx, self._durations[-1], runner.train_dataloader):
+        duration = self._seconds_since_tick()
+        if self._has_started:  # the first iteration also starts the workers of the data loader
+            self._durations.append(duration)
+        self._has_started = True
+        if self._is_due(runner, batch_idx, duration, runner.train_dataloader):
             runner.logger.info(self._training_line(runner))
 
     @_harmless
@@ -202,6 +205,8 @@ class ProgressHook(Hook):
         loss = runner.message_hub.log_scalars.get("train/loss")
         if loss is not None:
             parts.append(f"loss {loss.mean(RECENT):.4f}")
+        if not self._durations:
+            return ", ".join(parts)
         per_iteration = sum(self._durations) / len(self._durations)
         left = (runner.max_iters - iteration) * per_iteration
         validations = _validations_left(runner)
