@@ -251,13 +251,15 @@ def _length_notes(comparison: Comparison, rows: list[RowSummary]) -> list[str]:
 def _left_out(comparison: Comparison, rows: list[RowSummary]) -> list[str]:
     """Return what the report leaves out, and why."""
     left_out = []
-    unmeasured = [row.name for row in rows if not row.cost]
+    unmeasured = [row for row in rows if not row.cost]
     if unmeasured:
-        left_out.append(f"costs and latencies of {', '.join(unmeasured)} (not measured yet)")
-    reasons = {row.cost.onnx_of or "it was not measured" for row in rows if _lacks_onnx(row)}
-    if reasons:
-        names = ", ".join(row.name for row in rows if _lacks_onnx(row))
-        left_out.append(f"the latency on ONNX Runtime of {names} ({'; '.join(sorted(reasons))})")
+        names = _names_among(unmeasured, rows)
+        left_out.append(f"costs and latencies of {names} (not measured yet)")
+    lacking = [row for row in rows if row.cost and row.cost.onnx_ms is None]
+    if lacking:
+        reasons = sorted({row.cost.onnx_of or "it was not measured" for row in lacking})
+        names = _names_among(lacking, rows)
+        left_out.append(f"the latency on ONNX Runtime of {names} ({'; '.join(reasons)})")
     if len(rows) > 1 and not any(row.over_images for row in rows):
         left_out.append(f"intervals over images ({MatchFile.NAME} lacks runs)")
     if not MatchFile.read(comparison.folder).runs:
@@ -265,8 +267,8 @@ def _left_out(comparison: Comparison, rows: list[RowSummary]) -> list[str]:
     return [f"Left out: {'; '.join(left_out)}."] if left_out else []
 
 
-def _lacks_onnx(row: RowSummary) -> bool:
-    return row.cost is not None and row.cost.onnx_ms is None
+def _names_among(some: list[RowSummary], rows: list[RowSummary]) -> str:
+    return "all rows" if len(some) == len(rows) > 1 else ", ".join(row.name for row in some)
 
 
 def _environments(comparison: Comparison) -> list[str]:
@@ -277,7 +279,8 @@ def _environments(comparison: Comparison) -> list[str]:
         device, cores = environment.pop("device"), environment.pop("cores")
         threads = environment.pop("threads")
         versions = ", ".join(f"{name} {version}" for name, version in environment.items())
-        line = f"{device}, {cores} cores, {threads} threads for each run; {versions}"
+        used = "1 thread" if threads == 1 else f"{threads} threads"
+        line = f"{device}, {cores} cores, {used} for each run; {versions}"
         counts[line] = counts.get(line, 0) + 1
     if len(counts) == 1:
         return list(counts)

@@ -261,7 +261,7 @@ def test_a_report_says_which_numbers_it_leaves_out(compared, tmp_path):
     copy = without(comparison, tmp_path / "out", "runs", "rows.json", "matches.npz")
     text = write_report(copy, images=0)
     left_out = next(line for line in text.splitlines() if line.startswith("- Left out:"))
-    assert f"costs and latencies of {', '.join(copy.plan.rows)}" in left_out
+    assert "costs and latencies of all rows" in left_out
     assert "intervals over images" in left_out
     assert "AP of each class" in left_out
     assert "AP / AP50" not in text
@@ -301,7 +301,7 @@ def test_the_latency_on_onnx_runtime_is_measured(compared):
     }
     text = report_as_markdown(dataclasses.replace(comparison, rows=without_onnx))
     assert "ONNX Runtime (ms)" not in text
-    words = f"the latency on ONNX Runtime of {', '.join(plan.rows)} (onnxruntime not installed)"
+    words = "the latency on ONNX Runtime of all rows (onnxruntime not installed)"
     assert words in text
 
 
