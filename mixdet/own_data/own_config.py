@@ -315,8 +315,8 @@ def _describe_training(
             line += ": a larger --size finds more of them and takes longer"
     yield line
     yield (
-        "anchors: as in the base config; `check_data` compares them with the boxes, but anchors "
-        "fitted only to the shapes of the boxes gave lower scores where this was tried"
+        "anchors: as in the base config; `check_data` says for each class which part of the boxes "
+        "they match"
     )
     yield f"batch size: {plan.batch_size}" + (
         ", for which the learning rate of the base config is meant"

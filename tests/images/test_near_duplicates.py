@@ -16,6 +16,7 @@ from mixdet.images.near_duplicates import (
     near_duplicates_in,
     thumbnail,
 )
+from tests.conftest import ROOT
 
 
 def photographs() -> list[np.ndarray]:
@@ -163,3 +164,23 @@ def test_ten_thousand_frames_of_a_still_camera_are_one_group():
     noise = rng.integers(-4, 5, (10_000, *scene.shape))
     groups = near_duplicate_groups(np.clip(scene + noise, 0, 255).astype(np.uint8))
     assert len(np.unique(groups)) == 1
+
+
+REAL = ROOT.parent / "shared" / "real"
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="the real data sets are not at ../shared/real")
+@pytest.mark.parametrize("name", ["aquarium", "cards", "soccer", "thermal"])
+def test_real_images_split_by_scene_have_no_pair_and_their_copies_are_found(name):
+    """The hash alone finds pairs across the split of each set."""
+    train, val = (
+        [cv2.imread(str(file)) for file in sorted((REAL / name / split).iterdir())]
+        for split in ("train2017", "val2017")
+    )
+    small_train, small_val = thumbnails(train), thumbnails(val)
+    assert (near_duplicates_in(small_val, small_train) == -1).all()
+    bits = difference_hashes(small_val)[:, None] ^ difference_hashes(small_train)
+    assert (np.bitwise_count(bits) <= MAX_BITS).any()
+    for change, least in (("recompressed", 0.96), ("smaller", 0.96), ("brighter", 0.96)):
+        copies = thumbnails([COPIES[change](image) for image in val])
+        assert (near_duplicates_in(copies, small_val) >= 0).mean() >= least, change

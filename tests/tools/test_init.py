@@ -14,7 +14,7 @@ from pycocotools.coco import COCO
 
 from mixdet.config.read import read_config
 from mixdet.own_data import write_own_config
-from mixdet.own_data.training_plan import plan_training
+from mixdet.own_data.training_plan import BATCH, plan_training
 from tests.conftest import ROOT
 from tests.exports import CLASSES, draw, scenes_of, write_coco, write_json, write_voc, write_yolo
 
@@ -52,6 +52,7 @@ def test_all_formats_give_the_same_boxes_and_pass_the_check(tool, tmp_path, writ
     assert (tmp_path / "own_annotations").is_dir() == (write is not write_coco)
     cfg = read_config(config)
     assert cfg.classes == CLASSES
+    assert cfg.auto_scale_lr.base_batch_size == BATCH
     assert cfg.model.bbox_head.num_classes == 2
     assert cfg.val_evaluator.ann_file == str(
         Path(cfg.val_dataloader.dataset.data_root, cfg.val_dataloader.dataset.ann_file)
