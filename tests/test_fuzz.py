@@ -33,8 +33,8 @@ LIMITS = {"max_pixels": 10_000, "max_bytes": 1_000_000}
 
 
 def file_counts(many: int):
-    """Run a test with 50 files, and as a heavy test with `many` files."""
-    return pytest.mark.parametrize("count", [50, pytest.param(many, marks=pytest.mark.heavy)])
+    """Run a test with 20 files, and as a heavy test with `many` files."""
+    return pytest.mark.parametrize("count", [20, pytest.param(many, marks=pytest.mark.heavy)])
 
 
 @pytest.fixture

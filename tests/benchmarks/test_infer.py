@@ -21,6 +21,7 @@ def network_files(tmp_path_factory):
     return folder
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("form", [PEER, "MixDet, PyTorch", "MixDet, PyTorch fused"])
 def test_end_to_end_and_network_time_the_same_detector(network_files, form):
     threads = torch.get_num_threads()

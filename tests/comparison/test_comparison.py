@@ -183,6 +183,7 @@ def test_a_changed_config_is_refused_and_nothing_is_lost(compared):
     assert (comparison.folder / "runs.jsonl").read_text() == lines
 
 
+@pytest.mark.heavy
 def test_a_run_that_fails_is_named_and_the_others_are_finished(tmp_path):
     data = write_images(tmp_path / "data")
     bad = write_config(tmp_path / "bad", data, extra="model['backbone']['type'] = 'NoNet'\n")

@@ -31,6 +31,7 @@ def test_an_impossible_name_raises_the_same_error():
             function("no_such_module.part")
 
 
+@pytest.mark.heavy
 def test_a_detector_is_built_without_pkgutil_find_loader():
     code = """
 import pkgutil

@@ -24,6 +24,7 @@ assert not heavy & set(sys.modules), heavy & set(sys.modules)
 """)
 
 
+@pytest.mark.heavy
 def test_mmdet_imports_after_prepare_and_our_models_are_not_imported() -> None:
     run("""
 import sys

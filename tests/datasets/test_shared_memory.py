@@ -113,6 +113,7 @@ def test_images_in_a_forked_process_do_not_change():
     assert process.exitcode == 0
 
 
+@pytest.mark.heavy
 @needs_maps
 def test_forks_do_not_use_up_the_blocks():
     others = mapped_blocks()

@@ -150,6 +150,7 @@ def test_export_fails_if_map_drops_too_much(trained, tmp_path):
     assert f'Detector("{tmp_path.name}")' in (tmp_path / "README.md").read_text()
 
 
+@pytest.mark.heavy
 def test_files_of_an_earlier_export_are_named(trained, tmp_path, capsys):
     export(*trained, tmp_path, targets=("onnx", "openvino"), check=False)
     assert "earlier export" not in capsys.readouterr().out
@@ -161,6 +162,7 @@ def test_files_of_an_earlier_export_are_named(trained, tmp_path, capsys):
         assert printed.endswith(": model.bin, model.xml")
 
 
+@pytest.mark.heavy
 def test_blocks_hold_only_nodes_of_the_detector(exported, network):
     """A block is a group of nodes that are quantized together. The decoding is in no block."""
     postprocess = read_manifest(exported / "raw")["postprocess"]

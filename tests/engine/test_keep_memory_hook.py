@@ -39,7 +39,8 @@ print(done, before, faults())
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs glibc's allocator")
 # `size` is in MiB per tensor. The script makes eight tensors at a time.
-@pytest.mark.parametrize("size", [12, pytest.param(150, marks=pytest.mark.heavy)])
+@pytest.mark.heavy
+@pytest.mark.parametrize("size", [12, 150])
 def test_freed_memory_is_used_again_without_page_faults(size):
     script = SCRIPT.format(size=size)
     output = subprocess.run(

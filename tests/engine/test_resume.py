@@ -146,6 +146,7 @@ def test_resume_is_exact_with_another_batch_sampler(images, tmp_path):
     assert_same_state(resumed, whole)
 
 
+@pytest.mark.heavy
 def test_accumulated_gradients_are_not_lost(images, tmp_path):
     accumulate = "optim_wrapper['accumulative_counts'] = 3\n"
     whole = run(tmp_path / "whole", images, extra=accumulate)
