@@ -122,9 +122,12 @@ def train(
     add_trackers(cfg, tracker)
     if auto_scale_lr:
         _scale_lr(cfg)
+    resumed_from = None
     if resume is not None:
-        cfg.load_from = _latest(cfg.work_dir) if resume == "auto" else _existing(resume)
-        cfg.resume = cfg.load_from is not None
+        resumed_from = _latest(cfg.work_dir) if resume == "auto" else _existing(resume)
+        cfg.resume = resumed_from is not None
+    if resumed_from:
+        cfg.load_from = resumed_from
     elif cfg.get("load_from"):
         cfg.load_from = _existing(cfg.load_from)
     if trust_checkpoint:
