@@ -28,10 +28,12 @@ def test_a_scene_depends_on_its_arguments_only(scenes):
 def test_boxes_are_in_the_image_and_have_a_class(scenes):
     boxes = np.array([box for scene in scenes for box in scene.boxes])
     assert len(boxes) > 2 * len(scenes)
-    assert (boxes[:, :2] >= 0).all() and (boxes[:, 2:] <= SIZE).all()
+    assert (boxes[:, :2] >= 0).all()
+    assert (boxes[:, 2:] <= SIZE).all()
     assert (boxes[:, 2:] - boxes[:, :2] >= MIN_SIDE).all()
     labels = [label for scene in scenes for label in scene.labels]
-    assert {*labels} <= {*range(len(CLASSES))} and len({*labels}) > 20
+    assert {*labels} <= {*range(len(CLASSES))}
+    assert len({*labels}) > 20
 
 
 @pytest.mark.parametrize("label", range(0, len(CLASSES), 6))

@@ -26,7 +26,7 @@ FOLDER = Path(__file__).with_name("weights")
 CLASS_LAYERS = re.compile(r"bbox_head\.cls_convs\.\d+\.3\.")  # the last layer of each predictor
 
 
-def start_weights() -> dict[str, Path]:
+def start_weight_files() -> dict[str, Path]:
     """Return the files of the start weights by name."""
     return {file.stem: file for file in sorted(FOLDER.glob("*.pth"))}
 
@@ -48,7 +48,7 @@ def load_start_weights(
         MixDetError: There are no start weights of this name.
     """
     name = filename.removeprefix(SCHEME)
-    files = start_weights()
+    files = start_weight_files()
     if name not in files:
         hint = did_you_mean(name, files) or f"use one of {', '.join(map(SCHEME.__add__, files))}"
         raise MixDetError(f"load_from={filename}: no such start weights; {hint}")

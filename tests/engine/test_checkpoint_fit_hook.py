@@ -79,7 +79,8 @@ def test_weights_for_other_classes_start_a_run_but_do_not_resume_one(quick, tmp_
 
     start = f"load_from = '{checkpoint}'\noptim_wrapper['optimizer']['lr'] = 0.0\n"
     start += "val_cfg = val_dataloader = val_evaluator = None\n"
-    launch.train(str(write_config(tmp_path / "c", images, 1, extra + start)))
+    # there is no checkpoint to resume, so the run starts from the weights
+    launch.train(str(write_config(tmp_path / "c", images, 1, extra + start)), resume="auto")
     (log,) = (tmp_path / "c").glob("work/*/*.log")
     assert "load_from fits in part" in log.read_text()
     before, after = (
