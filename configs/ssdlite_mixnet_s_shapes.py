@@ -37,12 +37,9 @@ model = dict(
     input_size=size,
     bbox_head=dict(
         num_classes=len(classes),
-        anchor_generator=dict(
-            min_sizes=[16, 32, 64, 100, 140], max_sizes=[32, 64, 100, 140, 160]
-        ),
+        anchor_generator=dict(min_sizes=[16, 32, 64, 100, 140], max_sizes=[32, 64, 100, 140, 160]),
     ),
 )
 load_from = None
-optim_wrapper = dict(optimizer=dict(lr=0.006))
 train_cfg = dict(max_epochs=6, val_interval=3)
 default_hooks = dict(checkpoint=dict(interval=3))

@@ -1,13 +1,13 @@
 """The base of a config for your own data (docs/custom_data.md): SSDLite with MixNet-S, 320 x 320.
 
-The detector has a level of stride 8 for small objects. The training recipe is
-schedules/own_data.py. Its learning rate is for a batch of 8.
+The detector has a level of stride 8 for small objects, and starts from the start weights. The training
+recipe is schedules/digits.py. Its learning rate is for a batch of 8.
 """
 
 _base_ = [
     "models/ssdlite_320.py",
     "datasets/coco_320.py",
-    "schedules/own_data.py",
+    "schedules/digits.py",
     "runtime.py",
 ]
 
