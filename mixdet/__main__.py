@@ -8,6 +8,7 @@ import shutil
 import sys
 from pathlib import Path
 
+from mixdet import __version__
 from mixdet.config.shipped import config_names, shipped_folder
 from mixdet.errors import MixDetError, run_tool
 
@@ -24,6 +25,8 @@ def _run(command: str = "--help", *arguments: str) -> int | None:
     tools = {file.stem: file for file in sorted(shipped_folder("tools").glob("*.py"))}
     if command in ("-h", "--help"):
         print(_usage(tools))
+    elif command in ("-V", "--version"):
+        print(f"mixdet {__version__}")
     elif command == "configs":
         _list_or_copy_configs(*arguments[:1])
     elif command in tools:

@@ -55,6 +55,12 @@ def test_help_lists_every_tool_and_an_unknown_command_is_refused(command):
     assert err == "error: mixdet trian: no such command; see `mixdet --help` for the list\n"
 
 
+def test_the_version_is_that_of_the_installed_package(command):
+    version = metadata.version("mixdet")
+    assert command("--version")[:2] == (0, f"mixdet {version}\n")
+    assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text()
+
+
 def test_configs_are_listed_and_copied(command, tmp_path):
     code, out, _ = command("configs")
     assert code == 0

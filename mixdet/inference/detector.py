@@ -6,15 +6,18 @@ import os
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mixdet.errors import MixDetError
+from mixdet.errors import MixDetError, one_line
 from mixdet.file_kinds import other_kind, require_checkpoint
 from mixdet.images import as_rgb
 from mixdet.inference.exported import ExportedNetwork
 from mixdet.inference.processes import check_process, usable_threads
+
+if TYPE_CHECKING:
+    import supervision
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,27 @@ class Detections:
             "labels": self.labels.tolist(),
             "names": self.names,
         }
+
+    def to_supervision(self) -> supervision.Detections:
+        """Return the detections as `supervision.Detections`, to track, count, slice or draw them.
+
+        The class names are in `data["class_name"]`, where supervision's annotators look for them.
+
+        Raises:
+            MixDetError: supervision is not installed.
+        """
+        try:
+            import supervision
+        except ImportError as error:
+            raise MixDetError(
+                f'to_supervision: {one_line(error)}: pip install "mixdet[supervision]"'
+            ) from error
+        return supervision.Detections(
+            xyxy=self.boxes,
+            confidence=self.scores,
+            class_id=self.labels.astype(int),
+            data={"class_name": np.array(self.names, dtype=str)},
+        )
 
 
 class Detector:

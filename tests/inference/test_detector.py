@@ -47,6 +47,19 @@ class TestDetector:
         assert got.labels[0] == int(want.labels[first])
         assert got.names[0] == str(got.labels[0])
 
+    def test_supervision_gets_boxes_scores_and_names(self, detector, photograph, monkeypatch):
+        found = detector(photograph)
+        theirs = found.to_supervision()
+        assert np.array_equal(theirs.xyxy, found.boxes)
+        assert np.array_equal(theirs.confidence, found.scores)
+        assert [*theirs["class_name"]] == found.names
+        chosen = theirs[theirs.class_id == found.labels[0]]  # their selection keeps all fields
+        assert {*chosen["class_name"]} == {found.names[0]}
+        assert len(Detections(*(part[:0] for part in vars(found).values())).to_supervision()) == 0
+        monkeypatch.setitem(sys.modules, "supervision", None)
+        with pytest.raises(MixDetError, match=r'pip install "mixdet\[supervision\]"'):
+            found.to_supervision()
+
     def test_a_fused_copy_without_batch_norms_predicts(self, detector, photograph):
         """The test above shows that the boxes of this copy equal mmdet's boxes."""
         detector(photograph)  # the first call makes the fused copy
