@@ -1,8 +1,9 @@
 """Weights that MixDet contains, to start a training from: `load_from = "mixdet://NAME"`.
 
-They were trained on the shape scenes, by the commands in docs/start_weights.md. No real image and
-no other data set was used. The layers that predict classes are not contained, since they depend on
-the number of classes.
+They were trained on the shape scenes, by the commands in docs/start_weights.md. In place of the
+layers that predict classes, the files have layers for one class: the mean over all classes of the
+shape scenes. `MixConvSSDHead` repeats them for each of its classes, so every class starts as "an
+object of any class".
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from mixdet.outputs import write_atomically
 
 SCHEME = "mixdet://"
 FOLDER = Path(__file__).with_name("weights")
-CLASS_LAYERS = re.compile(r"bbox_head\.cls_convs\.\d+\.3\.")  # the last layer of each predictor
+CLASS_LAYER = re.compile(r"bbox_head\.cls_convs\.(\d+)\.3\.(\w+)")  # last layer of a predictor
+ANY_CLASS = r"bbox_head.any_class.\1.\2"
 
 
 def start_weight_files() -> dict[str, Path]:
@@ -56,11 +58,11 @@ def load_start_weights(
     return {"state_dict": {key: _as(tensor, torch.float32) for key, tensor in half.items()}}
 
 
-def lacks_only_class_layers(model: nn.Module, weights: Mapping[str, Tensor]) -> bool:
-    """Tell whether a state dict has all weights of a model but those of its class layers."""
-    own = model.state_dict()
-    return own.keys() - weights.keys() == {*filter(CLASS_LAYERS.match, own)} and all(
-        name in own and own[name].shape == weight.shape for name, weight in weights.items()
+def are_start_weights_of(model: nn.Module, weights: Mapping[str, Tensor]) -> bool:
+    """Tell whether a state dict has a model's weights, and `any_class` for its class layers."""
+    own = {_any_class(name): weight.shape for name, weight in model.state_dict().items()}
+    return own.keys() == weights.keys() and all(
+        own[name] == weight.shape or ".any_class." in name for name, weight in weights.items()
     )
 
 
@@ -68,7 +70,7 @@ def write_start_weights(checkpoint: str | os.PathLike, out: str | os.PathLike) -
     """Write the weights of a checkpoint as start weights, in half precision.
 
     Args:
-        checkpoint: A checkpoint of a detector with `MixConvSSDHead`.
+        checkpoint: A checkpoint of a detector with `MixConvSSDHead` and softmax.
         out: The file.
 
     Returns:
@@ -78,15 +80,22 @@ def write_start_weights(checkpoint: str | os.PathLike, out: str | os.PathLike) -
         MixDetError: The checkpoint cannot be read.
     """
     weights = checkpoints.load(checkpoint)["state_dict"]
-    kept = {
-        key: _as(tensor, torch.float16).clone()
-        for key, tensor in weights.items()
-        if not CLASS_LAYERS.match(key)
-    }
+    start = {}
+    for name, weight in weights.items():
+        if CLASS_LAYER.fullmatch(name):
+            anchors = weights[name.replace("cls_convs", "reg_convs")].shape[0] // 4
+            columns = weight.view(anchors, -1, *weight.shape[1:])  # the classes, then background
+            mean = columns[:, :-1].mean(1)
+            weight = torch.stack([mean, columns[:, -1]], 1).flatten(0, 1)
+        start[_any_class(name)] = _as(weight, torch.float16).clone()
     buffer = BytesIO()
-    torch.save(kept, buffer)
+    torch.save(start, buffer)
     write_atomically(Path(out), buffer.getvalue())
     return Path(out)
+
+
+def _any_class(name: str) -> str:
+    return CLASS_LAYER.sub(ANY_CLASS, name)
 
 
 def _as(tensor: Tensor, dtype: torch.dtype) -> Tensor:

@@ -47,6 +47,11 @@ LOADER = """dict(
 )"""
 
 
+def base_config() -> Path:
+    """Return the path of the config that the written configs are based on."""
+    return shipped_folder("configs") / "_base_" / "own_data.py"
+
+
 def render_config(
     out: Path,
     title: str,
@@ -69,7 +74,7 @@ def render_config(
         skip_empty: Whether training leaves out images without boxes.
         size: (width, height) in pixels of the input. None takes the size of the base config.
     """
-    base = shipped_folder("configs") / "_base_" / "own_data.py"
+    base = base_config()
     sized = describe_size(base, size) if size else SizeText([], {}, {})
     pipeline = "\n        pipeline={}_pipeline," if size else ""
     quoted = {split: tuple(map(_quote, pair)) for split, pair in files.items()}

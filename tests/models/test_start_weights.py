@@ -11,7 +11,7 @@ from mixdet.config.read import read_config
 from mixdet.config.shipped import shipped_folder
 from mixdet.errors import MixDetError
 from mixdet.models import load_start_weights, start_weight_files
-from mixdet.models.start_weights import lacks_only_class_layers, write_start_weights
+from mixdet.models.start_weights import are_start_weights_of, write_start_weights
 
 
 @pytest.fixture
@@ -23,26 +23,29 @@ def detector():
     return detector
 
 
-def test_all_weights_but_those_of_the_classes_are_loaded(detector):
-    classes = {name: t.clone() for name, t in detector.state_dict().items() if "cls_convs" in name}
-    checkpoint = load_checkpoint(detector, detector.load_from)
-    assert lacks_only_class_layers(detector, checkpoint["state_dict"])
+def test_every_class_starts_from_the_same_weights(detector):
+    checkpoint = load_checkpoint(detector, detector.load_from, strict=True)
+    weights = checkpoint["state_dict"]
+    assert are_start_weights_of(detector, weights)
     for name, tensor in detector.state_dict().items():
-        if name in checkpoint["state_dict"]:
-            assert torch.equal(tensor, checkpoint["state_dict"][name])
-        else:
-            assert torch.equal(tensor, classes[name])
-            assert tensor.shape[0] == 6 * (3 + 1)  # anchors, classes and background
-    assert all(tensor.isfinite().all() for tensor in detector.state_dict().values())
+        assert tensor.isfinite().all()
+        if name in weights:
+            assert torch.equal(tensor, weights[name])
+    for level, predictor in enumerate(detector.bbox_head.cls_convs):
+        by_class = predictor[-1].bias.view(6, 4)  # anchors; three classes and the background
+        start = weights[f"bbox_head.any_class.{level}.bias"].view(6, 2)
+        for column, source in enumerate((0, 0, 0, 1)):
+            assert torch.equal(by_class[:, column], start[:, source])
 
 
-def test_weights_of_another_backbone_do_not_count_as_fitting(detector):
+def test_other_weights_do_not_count_as_start_weights(detector):
     weights = load_start_weights(detector.load_from)["state_dict"]
-    name = "backbone.first.0.weight"
-    assert not lacks_only_class_layers(detector, weights | {name: weights[name][:4]})
-    assert not lacks_only_class_layers(detector, weights | {"other": weights[name]})
+    name = "backbone.conv_stem.weight"
+    assert not are_start_weights_of(detector, detector.state_dict())
+    assert not are_start_weights_of(detector, weights | {name: weights[name][:4]})
+    assert not are_start_weights_of(detector, weights | {"other": weights[name]})
     del weights[name]
-    assert not lacks_only_class_layers(detector, weights)
+    assert not are_start_weights_of(detector, weights)
 
 
 def test_an_unknown_name_is_refused_with_the_names_there_are():
@@ -53,13 +56,19 @@ def test_an_unknown_name_is_refused_with_the_names_there_are():
         load_start_weights("mixdet://yolo")
 
 
-def test_written_weights_lack_the_class_layers_and_have_half_precision(detector, tmp_path):
+def test_the_mean_over_the_classes_is_written_in_half_precision(detector, tmp_path):
     file = tmp_path / "epoch_1.pth"
     torch.save({"state_dict": detector.state_dict()}, file)
     written = torch.load(write_start_weights(file, tmp_path / "start.pth"), weights_only=True)
-    assert lacks_only_class_layers(detector, written)
-    for name, tensor in written.items():
+    assert are_start_weights_of(detector, written)
+    own = detector.state_dict()
+    for name in written.keys() & own.keys():
         torch.testing.assert_close(
-            tensor.float(), detector.state_dict()[name].float(), rtol=1e-3, atol=1e-6
+            written[name], own[name], rtol=1e-3, atol=1e-6, check_dtype=False
         )
+    for anchor in range(6):  # of the second level
+        rows = own["bbox_head.cls_convs.1.3.weight"][4 * anchor : 4 * anchor + 4]
+        start = written["bbox_head.any_class.1.weight"][2 * anchor : 2 * anchor + 2]
+        expected = torch.stack([(rows[0] + rows[1] + rows[2]) / 3, rows[3]])
+        torch.testing.assert_close(start.float(), expected, rtol=1e-3, atol=1e-6)
     assert {tensor.dtype for tensor in written.values()} == {torch.float16, torch.int64}

@@ -16,7 +16,7 @@ from mixdet.config.plain import parse_config
 from mixdet.config.read import checkpoint_config
 from mixdet.errors import MixDetError
 from mixdet.image_size import width_x_height
-from mixdet.models.start_weights import lacks_only_class_layers
+from mixdet.models.start_weights import are_start_weights_of
 from mixdet.models.weights import weight_mismatch
 
 # The config keys that decide what a run learns. The seed is not listed, since mmengine itself warns
@@ -65,11 +65,8 @@ class CheckpointFitHook(Hook):
             return
         if runner._resume or not trains:
             raise MixDetError(f"the checkpoint does not fit the config: {mismatch}")
-        if lacks_only_class_layers(model, weights):
-            runner.logger.info(
-                f"start weights: {runner._load_from}; the layers that predict the classes start "
-                "from scratch"
-            )
+        if are_start_weights_of(model, weights):
+            runner.logger.info(f"start weights: {runner._load_from}")
         else:
             runner.logger.warning(
                 f"load_from fits in part; the rest starts from scratch: {mismatch}"

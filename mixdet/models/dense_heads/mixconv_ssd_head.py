@@ -182,6 +182,17 @@ class MixConvSSDHead(SSDHead):
             for predictor in self.cls_convs:
                 nn.init.constant_(predictor[-1].bias, bias_init_with_prob(0.01))
 
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args) -> None:
+        """Repeat the layers for one class in start weights (`any_class`) for each class."""
+        for level, anchors in enumerate(self.num_base_priors):
+            for name in ("weight", "bias"):
+                weight = state_dict.pop(f"{prefix}any_class.{level}.{name}", None)
+                if weight is not None and not self.use_sigmoid_cls:
+                    columns = weight.view(anchors, 2, *weight.shape[1:])  # the object, background
+                    columns = columns[:, [0] * self.num_classes + [1]]
+                    state_dict[f"{prefix}cls_convs.{level}.3.{name}"] = columns.flatten(0, 1)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
     def loss_by_feat(
         self,
         cls_scores: list[Tensor],
