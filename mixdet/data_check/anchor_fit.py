@@ -122,8 +122,7 @@ def check_anchors(fit: AnchorFit | None) -> list[Problem]:
         "training",
         f"classes of which the anchors match less than {100 * FEW:g} % of the boxes at "
         f"{fit.input_wh[0]} x {fit.input_wh[1]}: an object without a match is learned {learned}, "
-        "so expect a low AP; a larger input size or a level of stride 8 (`taps`) matches more "
-        f"small objects: {GUIDE}",
+        f"so expect a low AP; a larger input size matches more small objects: {GUIDE}",
         len(poor),
         (
             Example(
