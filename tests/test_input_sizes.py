@@ -34,9 +34,10 @@ loader = dict(batch_size=2, num_workers=0, persistent_workers=False, dataset=dat
 train_dataloader = val_dataloader = test_dataloader = loader
 val_evaluator = test_evaluator = dict(ann_file={{root!r}} + "/annotations/instances_val2017.json")
 train_cfg = dict(max_epochs=1, val_interval=1)
+load_from = None
 model = dict(
     backbone=dict(_delete_=True, type="TinyBackbone", plain=True),
-    neck=dict(extra_channels=(8, 8, 8, 8)),
+    neck=dict(extra_channels=(8, 8, 8), level_strides=(2, 2, 2), level_paddings=(1, 1, 1)),
     bbox_head=dict(num_classes=2, kernel_sizes=3),
     test_cfg=dict(score_thr=0.001, max_per_img=10),
 )
