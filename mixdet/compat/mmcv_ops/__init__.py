@@ -45,17 +45,11 @@ def _not_compiled() -> str:
     return "n/a (not compiled)"
 
 
-OPERATORS: dict[str, Callable] = {
-    "get_compiler_version": _not_compiled,
-    "get_compiling_cuda_version": _not_compiled,
-} | {
-    name: getattr(module, name)
-    for module in (
-        *(box_suppression, deformable, feature_reassembly),
-        *(focal_loss, masked_conv, roi_pooling),
-    )
-    for name in module.__all__
-}
+MODULES = (
+    *(box_suppression, deformable, feature_reassembly),
+    *(focal_loss, masked_conv, roi_pooling),
+)
+OPERATORS = {operator.__name__: operator for module in MODULES for operator in module.OPERATORS}
 
 
 class StandIn(ModuleType):
@@ -64,6 +58,7 @@ class StandIn(ModuleType):
     def __init__(self, name: str, doc: str | None = None) -> None:
         super().__init__(name, doc)
         vars(self).update(OPERATORS)
+        self.get_compiler_version = self.get_compiling_cuda_version = _not_compiled
 
     def __getattr__(self, name: str) -> Callable:
         if name.startswith("__"):  # such as __path__, which is not an operator

@@ -9,8 +9,6 @@ from torch import Tensor
 
 from mixdet.compat.mmcv_ops.arithmetic import at_least_float32
 
-__all__ = ["nms", "nms_match", "softnms"]
-
 NAIVE, LINEAR = 0, 1  # the methods of `softnms`; the third one is Gaussian
 
 
@@ -118,3 +116,10 @@ def _ious(box: np.ndarray, boxes: np.ndarray, offset: int) -> np.ndarray:
     areas = (boxes[:, 2:] - boxes[:, :2] + offset).prod(1)
     union = area + areas - intersection
     return np.divide(intersection, union, out=np.zeros_like(union), where=union != 0)
+
+
+OPERATORS = (
+    nms,
+    nms_match,
+    softnms,
+)

@@ -16,16 +16,6 @@ from torch import Tensor
 from mixdet.compat.mmcv_ops.arithmetic import at_least_float32, input_gradients
 from mixdet.errors import MixDetError
 
-__all__ = [
-    "deform_conv_backward_input",
-    "deform_conv_backward_parameters",
-    "deform_conv_forward",
-    "modulated_deform_conv_backward",
-    "modulated_deform_conv_forward",
-    "ms_deform_attn_backward",
-    "ms_deform_attn_forward",
-]
-
 
 def deform_conv_forward(
     input: Tensor,
@@ -258,3 +248,14 @@ def _attention(spatial_shapes: Tensor) -> Callable[..., Tensor]:
         return multi_scale_deformable_attn_pytorch(value, shapes, locations, weights)
 
     return attend
+
+
+OPERATORS = (
+    deform_conv_backward_input,
+    deform_conv_backward_parameters,
+    deform_conv_forward,
+    modulated_deform_conv_backward,
+    modulated_deform_conv_forward,
+    ms_deform_attn_backward,
+    ms_deform_attn_forward,
+)

@@ -13,8 +13,6 @@ from torch.nn import functional as F
 
 from mixdet.compat.mmcv_ops.arithmetic import at_least_float32, input_gradients
 
-__all__ = ["carafe_backward", "carafe_forward", "carafe_naive_backward", "carafe_naive_forward"]
-
 
 def carafe_naive_forward(
     features: Tensor,
@@ -99,3 +97,11 @@ def _upsample(
         shifted = padded[..., top : top + height, left : left + width]
         result = result + shifted[..., None, :, None] * kernels[:, :, pixel, None]
     return result.flatten(5, 6).flatten(3, 4).flatten(1, 2)
+
+
+OPERATORS = (
+    carafe_backward,
+    carafe_forward,
+    carafe_naive_backward,
+    carafe_naive_forward,
+)

@@ -6,8 +6,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["sigmoid_focal_loss_backward", "sigmoid_focal_loss_forward"]
-
 
 def _focal_terms(
     logits: Tensor, target: Tensor, weight: Tensor, alpha: float
@@ -58,3 +56,9 @@ def sigmoid_focal_loss_backward(
     wrong = torch.sigmoid(-z)
     slope = gamma * torch.sigmoid(z) * F.logsigmoid(z) - wrong
     grad_input.copy_(sign * factor * wrong**gamma * slope)
+
+
+OPERATORS = (
+    sigmoid_focal_loss_backward,
+    sigmoid_focal_loss_forward,
+)

@@ -6,8 +6,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["masked_col2im_forward", "masked_im2col_forward"]
-
 
 def masked_im2col_forward(
     im: Tensor,
@@ -52,3 +50,9 @@ def masked_col2im_forward(
 ) -> None:
     """Write the columns of `col`, (channels, P), to P pixels of `im`, (1, channels, H, W)."""
     im[0, :, mask_h_idx, mask_w_idx] = col.to(im.dtype)
+
+
+OPERATORS = (
+    masked_col2im_forward,
+    masked_im2col_forward,
+)

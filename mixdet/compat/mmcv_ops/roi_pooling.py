@@ -17,12 +17,6 @@ from torch.nn import functional as F
 
 from mixdet.compat.mmcv_ops.arithmetic import at_least_float32, bilinear_corners, input_gradients
 
-__all__ = [
-    *("deform_roi_pool_backward", "deform_roi_pool_forward"),
-    *("roi_align_backward", "roi_align_forward"),
-    *("roi_pool_backward", "roi_pool_forward"),
-]
-
 MAX_POOL = 0  # the `pool_mode` of mmcv; the other one is 1, the average
 NO_SAMPLE = -1
 MAX_SAMPLES = 2**25  # values that `roi_align_forward` computes at once before it takes the maximum
@@ -351,3 +345,13 @@ def _bin_limits(low: Tensor, high: Tensor, bins: int, size: int) -> list[list[tu
     ends = edges[:, 1:].ceil().clamp(0, size).long()
     ends = torch.where((high > low)[:, None], ends, 0).tolist()
     return [list(zip(*limits, strict=True)) for limits in zip(starts, ends, strict=True)]
+
+
+OPERATORS = (
+    deform_roi_pool_backward,
+    deform_roi_pool_forward,
+    roi_align_backward,
+    roi_align_forward,
+    roi_pool_backward,
+    roi_pool_forward,
+)
