@@ -22,9 +22,10 @@ import torch
 from mmdet.registry import MODELS
 from mmdet.testing import demo_mm_inputs, demo_mm_proposals
 from mmengine.config import Config, ConfigDict
-from mmengine.logging import MMLogger
+from mmengine.logging import MessageHub, MMLogger
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import DefaultScope
+from mmengine.utils import import_modules_from_strings
 
 from mixdet.errors import MixDetError, one_line
 from mixdet.machine import machine_record
@@ -54,7 +55,7 @@ MORE = (
     "vfnet/vfnet_r50-mdconv-c3-c5_fpn_ms-2x_coco",
 )
 TAPS = ("stage2", "stage3", "stage5", "stage6")  # strides 4, 8, 16, 32
-SIDE, SSD_SIDE = 128, 300  # pixels of an image; SSD's layers without padding need 300
+SIDE, SSD_SIDE = 64, 300  # pixels of an image; SSD's layers without padding need 300
 BOXES = 4  # of an image
 
 
@@ -110,7 +111,10 @@ def try_detector(name: str) -> dict[str, str]:
     Returns:
         The config, the classes of detector and head, and the errors.
     """
-    model_config = Config.fromfile(CONFIGS / f"{name}.py").model
+    config = Config.fromfile(CONFIGS / f"{name}.py", import_custom_modules=False)
+    modules = config.get("custom_imports", {}).get("imports", [])
+    import_modules_from_strings(modules, allow_failed_imports=True)  # a backbone's may be missing
+    model_config = config.model
     heads = [model_config[key]["type"] for key in model_config if key.endswith("_head")]
     row = {"config": name, "detector": model_config["type"], "heads": ", ".join(heads)}
     row |= {"training": "", "prediction": ""}
@@ -204,6 +208,9 @@ def check_training(model: torch.nn.Module, data: dict[str, Any]) -> None:
         MixDetError: The loss or a gradient of the backbone is not finite, or there is no gradient.
     """
     model.train()
+    hub = MessageHub.get_current_instance()
+    for name in ("iter", "epoch"):  # BoxInst reads what a runner would set
+        hub.update_info(name, 0)
     loss, _ = model.parse_losses(model(**copy.deepcopy(data), mode="loss"))
     loss.backward()
     gradients = [p.grad for p in model.backbone.parameters() if p.grad is not None]

@@ -165,6 +165,7 @@ def test_the_commands_for_own_data_of_the_readme_are_in_custom_data_md():
         for page, files in (
             ("docs/performance.md", "benchmark/*"),
             ("docs/deploy.md", "exported/*"),
+            ("docs/any_detector.md", "mmdet/*"),
         )
         for file in sorted(ROOT.glob(f"docs/results/{files}.json"))
     ],

@@ -35,8 +35,8 @@ from mixdet.errors import MixDetError
 
 EXTENSION = "mmcv._ext"
 REMEDY = (
-    "`pip uninstall mmcv-lite`, then build mmcv 2.1.0 from source (PyPI has no wheel of it): "
-    "https://mmcv.readthedocs.io/en/latest/get_started/build.html"
+    "take the layer that uses it out of the config, or use an environment with PyTorch 2.11, "
+    "onedl-mmdetection 3.5.1 and onedl-mmcv 2.3.6, which pip compiles (docs/any_detector.md)"
 )
 
 
@@ -65,7 +65,7 @@ class StandIn(ModuleType):
             raise AttributeError(name)
 
         def missing(*args: object, **kwargs: object) -> None:
-            raise MixDetError(f"operator {name!r} needs a compiled mmcv: {REMEDY}")
+            raise MixDetError(f"mmcv's operator {name!r} needs a compiled mmcv: {REMEDY}")
 
         missing.__name__ = name
         return missing
