@@ -44,6 +44,7 @@ LEFT_OUT = {
 MORE = (
     "carafe/faster-rcnn_r50_fpn-carafe_1x_coco",
     "cascade_rcnn/cascade-mask-rcnn_r50_fpn_1x_coco",
+    "cascade_rpn/cascade-rpn_faster-rcnn_r50-caffe_fpn_1x_coco",
     "centernet/centernet-update_r50_fpn_8xb8-amp-lsj-200e_coco",
     "deformable_detr/deformable-detr-refine-twostage_r50_16xb2-50e_coco",
     "faster_rcnn/faster-rcnn_r50_fpn_soft-nms_1x_coco",
@@ -55,7 +56,9 @@ MORE = (
     "vfnet/vfnet_r50-mdconv-c3-c5_fpn_ms-2x_coco",
 )
 TAPS = ("stage2", "stage3", "stage5", "stage6")  # strides 4, 8, 16, 32
-SIDE, SSD_SIDE = 64, 300  # pixels of an image; SSD's layers without padding need 300
+# Pixels of an image. SSD's layers without padding need 300. DINO chooses 900 among the cells of the
+# feature maps.
+SIDE, DETR_SIDE, SSD_SIDE = 64, 256, 300
 BOXES = 4  # of an image
 
 
@@ -182,7 +185,8 @@ def on_mixnet(model: ConfigDict) -> ConfigDict:
 
 def batch_for(config: ConfigDict, model: torch.nn.Module) -> dict[str, Any]:
     """Return a preprocessed batch of two images, with the annotations that the config asks for."""
-    side = SSD_SIDE if "SSDNeck" in str(config.get("neck")) else SIDE
+    side = DETR_SIDE if "num_queries" in config else SIDE
+    side = SSD_SIDE if "SSDNeck" in str(config.get("neck")) else side
     text = str(config).lower()
     shapes = [(3, side, side)] * 2
     data = demo_mm_inputs(
@@ -252,17 +256,19 @@ def _values(config: dict, key: str) -> list[Any]:
 
 
 def table(record: dict, markdown: bool = False) -> str:
-    """Lay out a record: the detectors, then how many of them work."""
+    """Lay out a record: how many detectors work, each detector, and the folders left out."""
     rows = record["detectors"]
-    cells = [
-        [
-            row["config"],
-            row["detector"],
-            "yes" if not row["training"] else row["training"],
-            "" if row["training"] else ("yes" if not row["prediction"] else row["prediction"]),
-        ]
-        for row in rows
-    ]
+    cells = []
+    for row in rows:
+        trains, detects = row["training"] or "yes", row["prediction"] or "yes"
+        cells.append([row["config"], row["detector"], trains, "" if row["training"] else detects])
     text = text_table(["config of mmdet", "detector", "trains", "detects"], cells, markdown)
     working = sum(not (row["training"] or row["prediction"]) for row in rows)
-    return f"{working} of {len(rows)} detectors train and detect.\n\n{text}"
+    folders: dict[str, list[str]] = {}
+    for folder, reason in record["settings"]["left_out"].items():
+        folders.setdefault(reason, []).append(folder)
+    left_out = "; ".join(f"{reason} ({', '.join(names)})" for reason, names in folders.items())
+    return (
+        f"{working} of {len(rows)} detectors train and detect.\n\n{text}\n\n"
+        f"Folders left out: {left_out}."
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import cv2
 import numpy as np
@@ -12,8 +13,10 @@ import torchvision
 from mmengine.fileio import load
 from PIL import Image
 
+from mixdet.evaluation import ScoredData
 from mixdet.inference import Detector
-from tests.tiny import IMAGES
+from mixdet.visual.drawn_images import draw_images
+from tests.tiny import IMAGES, SIZE
 
 pytestmark = pytest.mark.usefixtures("quick")
 
@@ -55,7 +58,7 @@ def test_a_pickle_has_the_form_that_the_tools_of_mmdet_read(tool, trained, tmp_p
 
 
 def test_show_dir_draws_every_image(tool, images_copy, trained, tmp_path):
-    names = {1: "deep/1.png", 2: "../2.png", 3: "3.bmp"}
+    names = {1: "deep/1.png", 2: "2.bmp"}
     file = images_copy / "annotations/instances_val2017.json"
     content = json.loads(file.read_text())
     (images_copy / "val2017/deep").mkdir()
@@ -71,14 +74,29 @@ def test_show_dir_draws_every_image(tool, images_copy, trained, tmp_path):
     assert code == 0, err
     assert f"drawn images: {IMAGES} in {folder}" in out
     drawn = {str(path.relative_to(folder)) for path in folder.rglob("*.*")}
-    expected = {"deep/1.png", "2.png", "3.bmp.jpg"}
-    assert drawn == expected | {f"{number}.png" for number in range(4, IMAGES + 1)}
-    assert not (folder.parent / "2.png").exists()
+    expected = {"deep/1.png", "2.bmp.jpg"}
+    assert drawn == expected | {f"{number}.png" for number in range(3, IMAGES + 1)}
     image = np.asarray(Image.open(folder / "5.png"))
     assert max(image.shape) == 480
     # The drawing differs from the enlarged image: it has the boxes
     plain = Image.open(images_copy / "val2017/5.png").resize((480, 480), Image.Resampling.BICUBIC)
     assert np.abs(image.astype(int) - np.asarray(plain)).max() > 100
+
+
+def test_a_drawing_never_leaves_its_folder(images_copy, tmp_path):
+    """`tools/test.py` refuses such annotations. A hook in a run of mmdet's tool draws them."""
+    file = images_copy / "annotations/instances_val2017.json"
+    content = json.loads(file.read_text())
+    for entry in content["images"]:
+        entry["file_name"] = f"../val2017/{entry['file_name']}"
+    content["images"][0]["file_name"] = str(images_copy / "val2017/1.png")
+    file.write_text(json.dumps(content))
+    (tmp_path / "results.json").write_text("[]")
+    folder = tmp_path / "a" / "b"
+    draw_images(ScoredData.read(file), images_copy / "val2017", tmp_path / "results.json", folder)
+    assert len(list(folder.rglob("*.png"))) == IMAGES
+    assert list(tmp_path.glob("a/*")) == [folder]
+    assert max(Image.open(images_copy / "val2017/1.png").size) == SIZE  # not overwritten
 
 
 def test_augmentation_merges_the_boxes_of_the_image_and_of_its_mirror_image(
@@ -146,20 +164,25 @@ def test_augmenting_what_the_training_never_saw_is_warned_about(tool, trained, t
         (["--out", "{tmp}/file/x.pkl"], r"--out .*file: "),
     ],
 )
-def test_what_cannot_be_written_is_refused(refusal, trained, tmp_path, options, message):
+def test_what_cannot_be_written_is_refused(refusal, images, trained, tmp_path, options, message):
     (tmp_path / "file").touch()
     options = [option.format(tmp=tmp_path) for option in options]
     if "shown" in options[1]:
         config = tmp_path / "config.py"
         config.write_text(
             f"_base_ = {str(trained[0])!r}\n"
-            "test_evaluator = dict(_delete_=True, type='CocoMetric', ann_file=None)\n"
+            "test_evaluator = dict(_delete_=True, type='CocoMetric',\n"
+            f"    ann_file='{images}/annotations/instances_val2017.json')\n"
         )
         trained = (config, trained[1])
-    assert pytest.importorskip("re").search(message, refusal("test", *trained, *options))
+    assert re.search(message, refusal("test", *trained, *options))
 
 
 def test_a_pipeline_that_packs_nothing_cannot_be_augmented(refusal, trained, tmp_path):
-    options = ["--cfg-options", "test_dataloader.dataset.pipeline=[{'type':'LoadImageFromFile'}]"]
-    message = refusal("test", *trained, "--tta", "--work-dir", tmp_path, *options)
+    config = tmp_path / "config.py"
+    config.write_text(
+        f"_base_ = {str(trained[0])!r}\n"
+        "test_dataloader = dict(dataset=dict(pipeline=[dict(type='LoadImageFromFile')]))\n"
+    )
+    message = refusal("test", config, trained[1], "--tta", "--work-dir", tmp_path)
     assert "--tta: the test pipeline ends with LoadImageFromFile" in message

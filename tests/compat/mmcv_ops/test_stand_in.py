@@ -24,9 +24,7 @@ without_compiled_mmcv = pytest.mark.skipif(
 @without_compiled_mmcv
 def test_the_error_of_a_missing_operator_names_the_operator() -> None:
     boxes = torch.tensor([[4.0, 4.0, 2.0, 2.0, 0.0]])
-    with pytest.raises(
-        MixDetError, match=r"'box_iou_rotated'.*out of the config.*onedl-mmcv"
-    ):
+    with pytest.raises(MixDetError, match=r"'box_iou_rotated'.*out of the config.*onedl-mmcv"):
         mmcv.ops.box_iou_rotated(boxes, boxes)
     assert not hasattr(sys.modules["mmcv._ext"], "__path__")
 
