@@ -40,6 +40,7 @@ LEFT_OUT = {
     **dict.fromkeys(("glip", "grounding_dino", "mm_grounding_dino"), "needs a language model"),
     **dict.fromkeys(("lad", "ld"), "needs the weights of a teacher"),
     "soft_teacher": "needs unlabeled images",
+    "misc": "wraps a detector of Detectron2",
 }
 MORE = (
     "carafe/faster-rcnn_r50_fpn-carafe_1x_coco",
@@ -150,6 +151,8 @@ def on_mixnet(model: ConfigDict) -> ConfigDict:
     for node in _dicts(model):
         if isinstance(node.get("init_cfg"), dict) and "checkpoint" in node.init_cfg:
             node.init_cfg = None  # weights would be downloaded
+        if "pretrained" in node:
+            node.pretrained = None
     model.data_preprocessor.pop("batch_augments", None)  # they enlarge the images
     old, necks = model.backbone, model.get("neck")
     neck = necks[0] if isinstance(necks, list) else necks
