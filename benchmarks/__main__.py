@@ -118,6 +118,14 @@ def parse_args() -> argparse.Namespace:
         help="time a detector with growing images, batches and kernels, and time its layers",
     )
     commands.add_parser("start", parents=[common], help="time the start of a tool")
+    command = commands.add_parser(
+        "detectors", help="try which detectors of mmdet train and detect with MixNet-S"
+    )
+    command.add_argument(
+        "--only", nargs="+", metavar="NAME", help="folders of mmdet's configs (default: all)"
+    )
+    command.add_argument("--out", metavar="FILE", help="write the results as JSON")
+    command.add_argument("--markdown", action="store_true", help="print the table as Markdown")
 
     command = commands.add_parser("report", help="print the tables of records")
     command.add_argument("files", nargs="+", type=Path, metavar="FILE", help="written by --out")

@@ -1,7 +1,6 @@
 """MixNet-M as the backbone of mmdet's RetinaNet, with an FPN on strides 8, 16 and 32.
 
-The neck's `in_channels` must be the channels of the backbone's outputs (`taps`). MixDet's `SSDLite`
-needs no such setting.
+The neck's channels and the strides of the anchors follow from the backbone's outputs (`taps`).
 """
 
 _base_ = [
@@ -27,7 +26,7 @@ model = dict(
     ),
     neck=dict(
         type="FPN",
-        in_channels=[40, 120, 200],
+        in_channels="backbone",
         out_channels=256,
         add_extra_convs="on_output",
         num_outs=5,
@@ -43,7 +42,7 @@ model = dict(
             octave_base_scale=4,
             scales_per_octave=3,
             ratios=[0.5, 1.0, 2.0],
-            strides=[8, 16, 32, 64, 128],
+            strides="neck",
         ),
         bbox_coder=dict(
             type="DeltaXYWHBBoxCoder",

@@ -31,6 +31,12 @@ from mixdet.config.read import load_config, require
 from mixdet.data_check.check_config_data import check_before_runner
 from mixdet.engine.amp import amp_wrapper_type
 from mixdet.engine.batch_size import scale_lr_by_accumulated_batches
+from mixdet.engine.evaluation_options import (
+    augment_test,
+    set_drawings,
+    set_report,
+    set_results_file,
+)
 from mixdet.engine.trackers import add_trackers
 from mixdet.engine.training_length import (
     TrainingLength,
@@ -183,6 +189,8 @@ def evaluate(
     *,
     out: str | None = None,
     sheet: str | None = None,
+    show_dir: str | None = None,
+    tta: bool = False,
     work_dir: str | None = None,
     launcher: str = "none",
     data_root: str | None = None,
@@ -195,10 +203,14 @@ def evaluate(
     Args:
         config: Path of the config.
         checkpoint: Path or URL of the checkpoint.
-        out: File for the detections as COCO results JSON. By default it is `test_detections.json`
-            in the work folder.
+        out: File for the detections. A `.pkl` file gets the form that mmdet's tools read. Any other
+            file gets COCO results JSON, which by default is `test_detections.json` in the work
+            folder.
         sheet: File for a drawing of true and predicted boxes. By default it is `test_sheet.jpg` in
             the work folder.
+        show_dir: Folder for all images, drawn with true and predicted boxes. By default none are
+            drawn.
+        tta: Test-time augmentation: see `mixdet.engine.evaluation_options.augment_test`.
         work_dir: As in `train`.
         launcher: As in `train`.
         data_root: As in `train`.
@@ -221,16 +233,19 @@ def evaluate(
     check_before_runner(cfg, ("test_dataloader",))
     writable_folder("--work-dir", cfg.work_dir)
     if out is not None:
-        _set_results_file(cfg, str(writable_file("--out", out)))
+        set_results_file(cfg, out)
     if sheet is not None:
-        hooks = dict(cfg.get("default_hooks") or {})
-        report = {**(hooks.get("report") or {}), "type": "ReportHook"}
-        report["sheet"] = str(writable_file("--sheet", sheet))
-        cfg.default_hooks = {**hooks, "report": report}
+        set_report(cfg, sheet=str(writable_file("--sheet", sheet)))
+    if show_dir is not None:
+        set_drawings(cfg, show_dir)
+    warning = augment_test(cfg) if tta else ""
     if trust_checkpoint:
         trust_checkpoints()
     with _explained_errors(config, cfg):
-        metrics = Runner.from_cfg(cfg).test()
+        runner = Runner.from_cfg(cfg)
+        if warning:
+            runner.logger.warning(warning)
+        metrics = runner.test()
     _close_process_group(launcher)
     return metrics
 
@@ -322,18 +337,6 @@ def _latest(work_dir: str) -> str | None:
         return None
     in_folder = Path(work_dir, Path(latest).name)
     return str(in_folder) if in_folder.is_file() else _existing(latest)
-
-
-def _set_results_file(cfg: Config, path: str) -> None:
-    evaluator = cfg.test_evaluator
-    metrics = evaluator if isinstance(evaluator, (list, tuple)) else [evaluator]
-    coco_metrics = [metric for metric in metrics if metric["type"] == "CocoDetectionMetric"]
-    if not coco_metrics:
-        raise MixDetError(
-            "--out: only a CocoDetectionMetric writes detections: add one to test_evaluator"
-        )
-    for metric in coco_metrics:
-        metric.results_file = path
 
 
 def _check_resumable(checkpoint: str, trust: bool) -> None:

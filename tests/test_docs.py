@@ -143,6 +143,16 @@ def test_the_example_config_of_the_readme_builds_a_detector(tmp_path):
     assert type(model.bbox_head.loss_cls).__name__ == "FocalLoss"
 
 
+def test_the_example_config_of_any_detector_md_builds_a_detector(tmp_path):
+    (text,) = re.findall(
+        r"```python\n(.*?)```", (ROOT / "docs/any_detector.md").read_text(), flags=re.S
+    )
+    (tmp_path / "fcos.py").write_text(text)
+    model = MODELS.build(read_config(tmp_path / "fcos.py").model)
+    assert type(model).__name__ == "FCOS"
+    assert [conv.conv.in_channels for conv in model.neck.lateral_convs] == [40, 120, 200]
+
+
 def test_the_mixconv_of_the_readme_equals_its_merged_convolution():
     (text,) = (block for block in readme_blocks() if "MixConv2d(" in block)
     names: dict = {}
@@ -165,6 +175,7 @@ def test_the_commands_for_own_data_of_the_readme_are_in_custom_data_md():
         for page, files in (
             ("docs/performance.md", "benchmark/*"),
             ("docs/deploy.md", "exported/*"),
+            ("docs/any_detector.md", "mmdet/*"),
         )
         for file in sorted(ROOT.glob(f"docs/results/{files}.json"))
     ],

@@ -14,13 +14,25 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("checkpoint", help="path or URL of the checkpoint")
     parser.add_argument(
         "--out",
-        metavar="JSON",
-        help="file for the detections as COCO results (default: in the work folder)",
+        metavar="FILE",
+        help="file for the detections: x.pkl for mmdet's tools of analysis, any other name for "
+        "COCO results (default: COCO results in the work folder)",
     )
     parser.add_argument(
         "--sheet",
         metavar="JPG",
         help="file for a drawing of true and predicted boxes (default: in the work folder)",
+    )
+    parser.add_argument(
+        "--show-dir",
+        metavar="FOLDER",
+        help="draw every image with its true and its predicted boxes into this folder",
+    )
+    parser.add_argument(
+        "--tta",
+        action="store_true",
+        help="detect in several versions of each image and merge their boxes: those of "
+        "tta_pipeline in the config, or the image and its mirror image",
     )
     parser.add_argument(
         "--work-dir", help="folder for log and results (default: work_dirs/<name of the config>)"

@@ -205,6 +205,7 @@ def _set_anchors(
     generator: dict, wh: tuple[int, int], old_wh: tuple[int, int], fixed_strides: bool
 ) -> None:
     strides = generator.get("strides") or []
+    strides = [] if isinstance(strides, str) else strides  # "neck" fits every size
     # Feature maps have strides of powers of two at every size. SSD's other strides are the sides of
     # the image divided by the numbers of cells.
     special = [s for s in strides if not isinstance(s, int) or s & (s - 1)]

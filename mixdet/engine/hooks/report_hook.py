@@ -15,6 +15,7 @@ from mixdet.data_check.used_data import training_objects
 from mixdet.evaluation import CocoDetectionMetric
 from mixdet.evaluation.weak_classes import find_weak_classes, weak_class_note
 from mixdet.visual.contact_sheet import write_contact_sheet_from_results
+from mixdet.visual.drawn_images import draw_images
 
 
 @HOOKS.register_module()
@@ -36,13 +37,17 @@ class ReportHook(Hook):
     Args:
         sheet: Whether to draw a contact sheet, or the path to write the sheet to.
         errors: Whether to analyze the errors of a test.
+        drawings: Folder to draw all images of a test into, with true and predicted boxes, or None.
     """
 
     priority = "LOWEST"  # run after the checkpoint hook has written the last checkpoint
 
-    def __init__(self, sheet: bool | str = True, errors: bool = True) -> None:
+    def __init__(
+        self, sheet: bool | str = True, errors: bool = True, drawings: str | None = None
+    ) -> None:
         self.sheet = sheet
         self.errors = errors
+        self.drawings = drawings
 
     def before_val(self, runner: Runner) -> None:
         """Set the metric's results file."""
@@ -71,6 +76,7 @@ class ReportHook(Hook):
         """Report the test."""
         if is_main_process():
             self._report(runner, runner.test_loop, "test", "Test, in percent")
+            self._draw_images(runner, runner.test_loop)
             self._report_errors(runner, runner.test_loop)
 
     def _set_results_file(self, runner: Runner, loop: BaseLoop, mode: str) -> None:
@@ -93,6 +99,13 @@ class ReportHook(Hook):
             path = Path(self.sheet) if isinstance(self.sheet, str) else default
             write_contact_sheet_from_results(metric.scored, image_folder, metric.results_file, path)
             runner.logger.info(f"true and predicted boxes: {path}")
+
+    def _draw_images(self, runner: Runner, loop: BaseLoop) -> None:
+        metric, image_folder = _metric(loop), _image_folder(loop)
+        if self.drawings is None or metric is None or image_folder is None:
+            return
+        count = draw_images(metric.scored, image_folder, metric.results_file, self.drawings)
+        runner.logger.info(f"drawn images: {count} in {self.drawings}")
 
     def _report_errors(self, runner: Runner, loop: BaseLoop) -> None:
         metric = _metric(loop)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import torch
 from mmdet.models.detectors import SingleStageDetector
@@ -13,21 +12,14 @@ from mmdet.models.utils import unpack_gt_instances
 from mmdet.registry import MODELS, TASK_UTILS
 from mmdet.structures import SampleList
 from mmengine.utils import to_2tuple
-from torch import Tensor, nn
+from torch import Tensor
 
 from mixdet.errors import MixDetError, one_line
 from mixdet.image_size import as_size, as_wh, width_x_height
+from mixdet.models.detectors.feature_maps import FeatureMap, backbone_maps, grids, neck_maps
 from mixdet.models.task_modules import TFSSDAnchorGenerator
 
 HeadOutputs = tuple[list[Tensor], list[Tensor]]
-
-
-class FeatureMap(NamedTuple):
-    """Shape of a feature map (N, channels, rows, columns)."""
-
-    channels: int
-    rows: int
-    columns: int
 
 
 @MODELS.register_module()
@@ -69,6 +61,8 @@ class SSDLite(SingleStageDetector):
         input_wh: (width, height) of the input images in pixels.
     """
 
+    reads_shapes = True  # so `shape_references` does not complete the config
+
     def __init__(
         self,
         backbone: dict,
@@ -85,19 +79,17 @@ class SSDLite(SingleStageDetector):
         super(SingleStageDetector, self).__init__(
             data_preprocessor=data_preprocessor, init_cfg=init_cfg
         )
-        width, height = self.input_wh = as_wh(input_size, "model.input_size")
+        self.input_wh = as_wh(input_size, "model.input_size")
         self.backbone = MODELS.build(backbone)
-        maps = _published_maps(self.backbone, self.input_wh) or _dry_run(
-            self.backbone, torch.zeros(1, 3, height, width)
-        )
+        maps = backbone_maps(self.backbone, self.input_wh)
         _check_order(maps)
         if neck is not None:
             self.neck = MODELS.build(_complete_neck(neck, maps))
             try:
-                maps = _dry_run(self.neck, [torch.zeros(1, *feature_map) for feature_map in maps])
+                maps = neck_maps(self.neck, maps)
             except RuntimeError as error:  # a convolution without padding needs several cells
                 raise MixDetError(
-                    f"model.neck cannot compute its levels from maps of {_grids(maps)} cells: "
+                    f"model.neck cannot compute its levels from maps of {grids(maps)} cells: "
                     f"{one_line(error)}; model.input_size={input_size!r} may be too small"
                 ) from error
         head = _complete_head(bbox_head, maps, self.input_wh)
@@ -168,38 +160,12 @@ class SSDLite(SingleStageDetector):
         return super().extract_feat(batch_inputs.contiguous(memory_format=layout))
 
 
-def _published_maps(backbone: nn.Module, input_wh: tuple[int, int]) -> list[FeatureMap] | None:
-    """Compute the shapes from `out_channels` and `out_strides`. None if an attribute is missing."""
-    if not (hasattr(backbone, "out_channels") and hasattr(backbone, "out_strides")):
-        return None
-    width, height = input_wh
-    return [
-        FeatureMap(channels, -(-height // stride), -(-width // stride))
-        for channels, stride in zip(backbone.out_channels, backbone.out_strides, strict=True)
-    ]
-
-
-@torch.no_grad()
-def _dry_run(module: nn.Module, inputs: Tensor | list[Tensor]) -> list[FeatureMap]:
-    """Run a module once and return the shapes of its outputs."""
-    training = module.training
-    module.eval()  # keeps the batch norm statistics
-    outputs = module(inputs)
-    module.train(training)
-    return [FeatureMap(*output.shape[1:]) for output in outputs]
-
-
-def _grids(maps: Sequence[FeatureMap]) -> str:
-    """Return the numbers of cells along the sides, as `width x height`, for a message."""
-    return ", ".join(f"{feature_map.columns}x{feature_map.rows}" for feature_map in maps)
-
-
 def _check_order(maps: Sequence[FeatureMap]) -> None:
     """Raise a `MixDetError` if the feature maps are not ordered from fine to coarse."""
     for sides in ([m.rows for m in maps], [m.columns for m in maps]):
         if sorted(sides, reverse=True) != sides:
             raise MixDetError(
-                f"model.backbone: the outputs have {_grids(maps)} cells, but must be ordered from "
+                f"model.backbone: the outputs have {grids(maps)} cells, but must be ordered from "
                 "fine to coarse: name the finer taps first"
             )
 
@@ -207,9 +173,9 @@ def _check_order(maps: Sequence[FeatureMap]) -> None:
 def _complete_neck(neck: dict, maps: Sequence[FeatureMap]) -> dict:
     """Return a copy of the neck's config with the channels of the backbone's outputs."""
     neck = copy.deepcopy(neck)
-    channels = tuple(feature_map.channels for feature_map in maps)
+    channels = [feature_map.channels for feature_map in maps]  # mmdet's FPN refuses a tuple
     if "extra_channels" in neck:
-        neck["out_channels"] = channels + tuple(neck.pop("extra_channels"))
+        neck["out_channels"] = channels + list(neck.pop("extra_channels"))
     neck["in_channels"] = channels
     return neck
 
@@ -232,6 +198,8 @@ def _complete_anchors(anchors: dict, maps: Sequence[FeatureMap], input_wh: tuple
     width, height = input_wh
     pairs = [(round(width / m.columns), round(height / m.rows)) for m in maps]
     strides = [x if x == y else (x, y) for x, y in pairs]
+    if isinstance(anchors.get("strides"), str):  # "neck" is what SSDLite fills in anyway
+        del anchors["strides"]
     given = anchors.setdefault("strides", strides)
     if [tuple(to_2tuple(stride)) for stride in given] != pairs:
         raise MixDetError(
@@ -249,6 +217,6 @@ def _complete_anchors(anchors: dict, maps: Sequence[FeatureMap], input_wh: tuple
         if key in anchors and len(anchors[key]) != len(maps):
             raise MixDetError(
                 f"model.bbox_head.anchor_generator.{key} has {len(anchors[key])} entries, but "
-                f"backbone and neck give {len(maps)} levels, of {_grids(maps)} cells: give one "
+                f"backbone and neck give {len(maps)} levels, of {grids(maps)} cells: give one "
                 "entry per level"
             )
