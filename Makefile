@@ -66,7 +66,7 @@ test-onedl: .venv-onedl/.installed
 	$(PYTHON) -m venv .venv-onedl
 	MMCV_WITH_OPS=0 .venv-onedl/bin/python -m pip install --quiet --disable-pip-version-check \
 	  onedl-mmengine==0.10.12 onedl-mmcv==2.3.6 onedl-mmdetection==3.5.1 "torch>=2.6" torchvision \
-	  "timm>=1.0.11" scikit-learn scikit-image "pycocotools>=2.0.8" tqdm tensorboard \
+	  "timm>=1.0.11" scikit-learn scikit-image "pycocotools>=2.0.8" "hotcoco>=1.3" tqdm tensorboard \
 	  "faster-coco-eval>=1.6.5" \
 	  "pytest>=8" pytest-randomly hypothesis
 	.venv-onedl/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .

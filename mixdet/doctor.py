@@ -20,7 +20,7 @@ from mixdet.machine import cores
 
 MODULES = (  # import names, which can differ from the names of distributions
     *("torch", "torchvision", "mmengine", "mmcv", "mmdet", "timm", "pycocotools"),
-    *("numpy", "scipy", "cv2", "PIL", "matplotlib", "sklearn", "skimage", "tqdm"),
+    *("hotcoco", "numpy", "scipy", "cv2", "PIL", "matplotlib", "sklearn", "skimage", "tqdm"),
     *("huggingface_hub", "safetensors"),
 )
 COCO_LAYOUT = (

@@ -51,7 +51,7 @@ def random_batch(batch_size: int, size: int, seed: int = 0) -> dict[str, list]:
 
 
 def random_coco_detections(
-    images: int, classes: int = CLASSES, seed: int = 0
+    images: int, classes: int = CLASSES, seed: int = 0, per_image: int = 0
 ) -> tuple[COCO, list[dict]]:
     """Draw true boxes, detections near them, and false detections.
 
@@ -59,13 +59,16 @@ def random_coco_detections(
         images: Number of images of 640 x 480 pixels.
         classes: Number of categories.
         seed: Seed of the random numbers.
+        per_image: Fill up the detections of each image to this number with false ones.
 
     Returns:
-        The ground truth, and the detections as COCO results: boxes are (x, y, width, height).
+        The ground truth, and the detections as COCO results: boxes are (x, y, width, height). The
+        detections of an image follow each other.
     """
     rng = np.random.default_rng(seed)
     annotations, detections = [], []
     for image in range(images):
+        first = len(detections)
         for _ in range(rng.integers(0, 15)):
             box_wh = np.exp(rng.uniform(2, 5.5, 2))
             box = np.concatenate([rng.random(2) * [560, 400], box_wh])
@@ -84,7 +87,8 @@ def random_coco_detections(
                 moved = box + rng.normal(0, 0.1, 4) * np.tile(box_wh, 2)
                 moved[2:] = np.maximum(moved[2:], 1)
                 detections.append(_coco_result(image, category, moved, rng.random()))
-        for _ in range(rng.integers(0, 20)):
+        false = rng.integers(0, 20)
+        for _ in range(max(false, per_image - len(detections) + first)):
             box = np.concatenate([rng.random(2) * 400, 5 + rng.random(2) * 200])
             category, score = int(rng.integers(classes)), rng.random() / 2
             detections.append(_coco_result(image, category, box, score))

@@ -20,7 +20,7 @@ from mixdet.config.read import load_config
 from mixdet.data_check import quick_check
 from mixdet.errors import MixDetError
 from mixdet.evaluation import load_coco, score_boxes
-from mixdet.evaluation.coco_scores import BACKENDS
+from mixdet.evaluation.evaluators import BACKENDS
 from tests.synthetic import coco_annotations
 from tests.tiny import CLASSES, write_config
 

@@ -21,7 +21,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import Params
 
 from mixdet.errors import MixDetError
-from mixdet.evaluation.coco_scores import make_evaluator, sorted_ids
+from mixdet.evaluation.evaluators import make_evaluator, sorted_ids
 from mixdet.outputs import write_atomically
 
 RECALLS = Params("bbox").recThrs

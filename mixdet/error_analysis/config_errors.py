@@ -16,7 +16,7 @@ from mixdet.data_check.used_data import read_used_data
 from mixdet.error_analysis.detector_errors import DetectorErrors, analyze_errors
 from mixdet.errors import MixDetError
 from mixdet.evaluation import ScoredData
-from mixdet.evaluation.coco_scores import BACKENDS
+from mixdet.evaluation.evaluators import BACKENDS
 
 SPLITS = ("val", "test")
 
@@ -67,7 +67,7 @@ def _scored_data(
     image_ids = [number for part in used.parts for number in part.image_ids]
     paths = [path for part in used.parts for path in part.paths]
     scored = ScoredData.read(ann_file, used.parts[0].classes, image_ids, metric.get("backend_args"))
-    return scored, dict(zip(image_ids, paths, strict=True)), metric.get("backend", BACKENDS[0])
+    return scored, dict(zip(image_ids, paths, strict=True)), metric.get("backend") or BACKENDS[0]
 
 
 def read_results(path: str | os.PathLike) -> list[dict[str, Any]]:

@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from mixdet.evaluation.coco_scores import check_detections, sorted_ids
+from mixdet.evaluation.detection_arrays import check_detections
+from mixdet.evaluation.evaluators import sorted_ids
 from mixdet.evaluation.scored_data import ScoredData
 
 MATCH_IOU = 0.5

@@ -1,4 +1,4 @@
-"""Compute the 12 COCO metrics and the AP of each class with pycocotools, without rounding."""
+"""Compute the 12 COCO metrics and the AP of each class, without rounding."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
 from mixdet.annotations import read_annotations
-from mixdet.errors import MixDetError, one_line
+from mixdet.evaluation.detection_arrays import DetectionArrays
+from mixdet.evaluation.evaluators import BACKENDS, index, make_evaluator, sorted_ids
 
 # Names for pycocotools' `stats`, in its order. The first six are average precisions: over IoU 0.50
 # to 0.95, at IoU 0.50, at IoU 0.75, and for small, medium and large objects. The last six are
@@ -27,8 +27,6 @@ STATS = (
     *("bbox_mAP", "bbox_mAP_50", "bbox_mAP_75", "bbox_mAP_s", "bbox_mAP_m", "bbox_mAP_l"),
     *("AR_1", "AR_10", "AR_100", "AR_s_100", "AR_m_100", "AR_l_100"),
 )
-
-BACKENDS = ("pycocotools", "faster_coco_eval")
 
 
 @dataclass(frozen=True)
@@ -113,7 +111,7 @@ def load_coco(ann_file: str | os.PathLike, name: str | None = None) -> COCO:
     Raises:
         MixDetError: The file does not exist, or is not in COCO's format.
     """
-    return _index(read_annotations(ann_file, name))
+    return index(read_annotations(ann_file, name))
 
 
 def as_results(
@@ -145,7 +143,7 @@ def as_results(
 @pause_garbage_collection()
 def score_boxes(
     truth: COCO,
-    detections: Sequence[dict[str, Any]],
+    detections: Sequence[dict[str, Any]] | DetectionArrays,
     category_ids: Iterable[int | str] | None = None,
     image_ids: Iterable[int | str] | None = None,
     backend: str = BACKENDS[0],
@@ -155,10 +153,11 @@ def score_boxes(
     Args:
         truth: The annotations, from `load_coco`.
         detections: Detections in COCO's results format, with `image_id`, `category_id`, `bbox`
-            in (x, y, width, height) pixels and `score`. The list may be empty.
+            in (x, y, width, height) pixels and `score`, or in arrays. There may be none.
         category_ids: Categories to evaluate, by default all categories of the file.
         image_ids: Images to evaluate, by default all images of the file.
-        backend: 'pycocotools', or 'faster_coco_eval', which gives the same results in less time.
+        backend: 'pycocotools', or 'hotcoco', which gives the same results to the last bit in less
+            time, or 'faster_coco_eval', which differs by rounding errors.
 
     Raises:
         MixDetError: The backend is unknown or not installed. Or a detection has a number that is
@@ -184,151 +183,3 @@ def _mean(precision: np.ndarray) -> float:
     """Return the mean of the defined precisions, or NaN if none is defined."""
     defined = precision[precision > -1]
     return float(defined.mean()) if defined.size else math.nan
-
-
-def make_evaluator(
-    truth: COCO,
-    detections: Sequence[dict[str, Any]],
-    category_ids: Iterable[int | str] | None = None,
-    image_ids: Iterable[int | str] | None = None,
-    backend: str = BACKENDS[0],
-) -> Any:
-    """Make a backend's evaluator of boxes. Only the given categories and images are evaluated.
-
-    The evaluators need ids that are whole numbers, but the ids in a file may be text. Therefore
-    images and categories are numbered from 1 in the order of their ids. Annotations are numbered
-    in the order of the file.
-
-    Args:
-        truth: See `score_boxes`.
-        detections: See `score_boxes`.
-        category_ids: See `score_boxes`.
-        image_ids: See `score_boxes`.
-        backend: See `score_boxes`.
-
-    Returns:
-        The evaluator. Its method `evaluate` has not been called yet.
-
-    Raises:
-        MixDetError: See `score_boxes`.
-    """
-    evaluator_class, coco_class = load_backend(backend)
-    check_detections(truth, detections)
-    images = sorted_ids(truth.imgs if image_ids is None else image_ids)
-    categories = sorted_ids(truth.cats if category_ids is None else category_ids)
-    image_numbers = {image_id: number for number, image_id in enumerate(images, 1)}
-    category_numbers = {category_id: number for number, category_id in enumerate(categories, 1)}
-
-    def index(boxes: Iterable[dict]) -> Any:
-        """Return a `COCO` object of the backend that contains only the boxes to evaluate."""
-        numbered = []
-        for box in boxes:
-            image = image_numbers.get(box["image_id"])
-            category = category_numbers.get(box["category_id"])
-            if image is not None and category is not None:
-                numbers = {"id": len(numbered) + 1, "image_id": image, "category_id": category}
-                numbered.append(box | numbers)
-        content = {
-            "images": [{"id": number} for number in image_numbers.values()],
-            "categories": [{"id": number} for number in category_numbers.values()],
-            "annotations": numbered,
-        }
-        return _index(content, coco_class)
-
-    objects = (
-        {key: annotation[key] for key in ("image_id", "category_id", "bbox", "area", "iscrowd")}
-        for annotation in truth.dataset["annotations"]
-    )
-    results = (
-        {
-            **{key: detection[key] for key in ("image_id", "category_id", "bbox", "score")},
-            "area": detection["bbox"][2] * detection["bbox"][3],
-            "iscrowd": 0,
-        }
-        for detection in detections
-    )
-    with contextlib.redirect_stdout(io.StringIO()):
-        return evaluator_class(index(objects), index(results), "bbox")
-
-
-def sorted_ids(ids: Iterable[int | str]) -> list[int | str]:
-    """Return the ids in ascending order and without duplicates. Numbers come before text."""
-    return sorted(set(ids), key=lambda number: (isinstance(number, str), number))
-
-
-def load_backend(backend: str) -> tuple[type, type]:
-    """Import the backend of an evaluation.
-
-    Args:
-        backend: One of `BACKENDS`.
-
-    Returns:
-        The class of the evaluator, and the class `COCO` of the annotations that it takes.
-
-    Raises:
-        MixDetError: The backend is unknown or not installed.
-    """
-    if backend not in BACKENDS:
-        raise MixDetError(
-            f"backend={backend!r} of the COCO metric is unknown: use one of {BACKENDS}"
-        )
-    if backend == "pycocotools":
-        return COCOeval, COCO
-    try:
-        import faster_coco_eval as faster
-    except ImportError as error:
-        raise MixDetError(
-            'backend="faster_coco_eval" needs another package: pip install "mixdet[fast-eval]"'
-        ) from error
-    return faster.COCOeval_faster, faster.COCO
-
-
-def _index(content: dict[str, Any], coco_class: type = COCO) -> Any:
-    """Return a `COCO` object of a backend, and hide what pycocotools prints."""
-    coco = coco_class()
-    coco.dataset = content
-    with contextlib.redirect_stdout(io.StringIO()):
-        coco.createIndex()
-    return coco
-
-
-def check_detections(truth: COCO, detections: Sequence[dict[str, Any]]) -> None:
-    """Refuse a detection that is malformed, not finite, or of an unknown image or category.
-
-    The evaluators would misread or ignore such a detection without an error.
-
-    Args:
-        truth: See `score_boxes`.
-        detections: See `score_boxes`.
-
-    Raises:
-        MixDetError: See `score_boxes`.
-    """
-    try:
-        numbers = np.array([(*box["bbox"], box["score"]) for box in detections])
-        numbers = numbers if numbers.size else np.zeros((0, 5))
-        if numbers.ndim != 2 or numbers.shape[1] != 5 or numbers.dtype.kind not in "iuf":
-            raise ValueError("a bbox or a score has other values")
-        finite = np.isfinite(numbers).all(1)
-        ids = {
-            key: {detection[key] for detection in detections} for key in ("image_id", "category_id")
-        }
-    except (KeyError, TypeError, ValueError) as error:
-        raise MixDetError(
-            f"detections: not in COCO's results format ({one_line(error)}): give every detection "
-            "an image_id, a category_id, a bbox of four numbers and a score"
-        ) from error
-    if not finite.all():
-        first = detections[int(np.argmin(finite))]
-        raise MixDetError(
-            f"{np.count_nonzero(~finite)} detections are not finite (first: image "
-            f"{first['image_id']}, bbox {first['bbox']}, score {first['score']}): the network "
-            "computes NaN or infinity: check its weights, and the loss in the log of its training"
-        )
-    for key, known in (("image_id", truth.imgs), ("category_id", truth.cats)):
-        unknown = ids[key] - known.keys()
-        if unknown:
-            raise MixDetError(
-                f"detections have the {key} {min(unknown, key=str)!r}, which is not in the "
-                "annotation file: give the annotation file that belongs to the detections"
-            )

@@ -11,7 +11,9 @@ from mmengine.fileio import get_local_path
 from pycocotools.coco import COCO
 
 from mixdet.errors import MixDetError
-from mixdet.evaluation.coco_scores import BACKENDS, BoxScores, load_coco, score_boxes
+from mixdet.evaluation.coco_scores import BoxScores, load_coco, score_boxes
+from mixdet.evaluation.detection_arrays import DetectionArrays
+from mixdet.evaluation.evaluators import BACKENDS
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,11 @@ class ScoredData:
         images = [number for number in self.annotations.imgs if number in chosen]
         return ScoredData(self.annotations, self.category_ids, images, self.ann_file)
 
-    def score(self, detections: Sequence[dict[str, Any]], backend: str = BACKENDS[0]) -> BoxScores:
+    def score(
+        self,
+        detections: Sequence[dict[str, Any]] | DetectionArrays,
+        backend: str = BACKENDS[0],
+    ) -> BoxScores:
         """Evaluate detections with `score_boxes`."""
         return score_boxes(self.annotations, detections, self.category_ids, self.image_ids, backend)
 

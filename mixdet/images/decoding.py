@@ -5,7 +5,10 @@ from __future__ import annotations
 import io
 import os
 import re
+import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -124,12 +127,35 @@ def _decode_pnm(pixels: np.ndarray, flag: int, max_value: int) -> np.ndarray | N
     return image if full == 255 else (image >> 8).astype(np.uint8)
 
 
+_warning_filters = threading.Lock()
+
+
+def _after_fork_in_child() -> None:
+    global _warning_filters  # a thread that does not exist in the child may hold the lock
+    _warning_filters = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
+    os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+@contextmanager
+def _pillow_warnings_ignored() -> Iterator[None]:
+    """Ignore Pillow's warnings about many pixels and about metadata.
+
+    The filters of warnings belong to the process. If two threads change and restore them at the
+    same time, the wrong ones may remain.
+    """
+    with _warning_filters, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
 def _refuse_tiff_pixel_type(content: bytes, name: str | os.PathLike) -> None:
     from PIL import Image, UnidentifiedImageError
 
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns about many pixels and about metadata
+        with _pillow_warnings_ignored():
             image = Image.open(io.BytesIO(content), formats=("TIFF",))
     except (UnidentifiedImageError, Image.DecompressionBombError):
         return  # OpenCV decides whether the file can be decoded
@@ -167,8 +193,7 @@ def orientation_of(content: bytes) -> int:
     from PIL import Image
 
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns about metadata
+        with _pillow_warnings_ignored():
             image = Image.open(io.BytesIO(content), formats=IMAGE_FORMATS)
             value = image.getexif().get(ORIENTATION)  # this may decode the image of a PNG
     except Exception:  # damaged data raise various errors
@@ -288,4 +313,4 @@ def _decode_rgb(content: bytes, name: str | os.PathLike) -> np.ndarray:
     if bgr is None:
         reason = missing_decoder(content) or "it is damaged, or another kind of file"
         raise MixDetError(f"cannot read {name} as an image: {reason}")
-    return np.ascontiguousarray(bgr[..., ::-1])
+    return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +18,7 @@ from mixdet.file_kinds import other_kind, require_checkpoint
 from mixdet.images import as_rgb
 from mixdet.inference.exported import ExportedNetwork
 from mixdet.inference.processes import check_process, usable_threads
+from mixdet.inference.work_ahead import map_ahead, thread_pool
 
 if TYPE_CHECKING:
     import supervision
@@ -169,9 +173,11 @@ class Detector:
                 takes, such as a path, an array or a PIL image.
             score_thr: Leave out detections with a lower score. The threshold of the config is
                 applied first.
-            batch_size: Number of images computed at a time. If it is 8 or more and the folder was
-                exported with `--kind raw`, OpenVINO computes eight images at once. This is faster.
-                The first call with eight images is slow, because it compiles the network.
+            batch_size: Number of images computed at a time. Up to 8 threads of ONNX Runtime or
+                OpenVINO each compute an image of their own, which is faster than sharing one. The
+                first call with several images is slow, because it loads the network again. With
+                one thread, or more than 8, OpenVINO computes eight images at once if the folder
+                was exported with `--kind raw`. Files are read while the network computes.
 
         Returns:
             `Detections` for an image, or a list of `Detections` for a list of images.
@@ -183,15 +189,23 @@ class Detector:
         check_process(self._process)
         if not isinstance(images, list | tuple):
             return self([images], score_thr=score_thr)[0]
-        results = []
-        for start in range(0, len(images), batch_size):
-            batch = [as_rgb(image) for image in images[start : start + batch_size]]
-            for boxes, scores, labels in self._network(batch):
-                order = np.argsort(-scores, kind="stable")
-                names = [self._name(label) for label in labels[order]]
-                detections = Detections(boxes[order], scores[order], labels[order], names)
-                results.append(detections.above(score_thr))
+        with ExitStack() as stack:
+            arrays: Iterator[np.ndarray] = map(as_rgb, images)
+            if len(images) > 1 and not all(isinstance(image, np.ndarray) for image in images):
+                # Other threads read the next images while the network computes
+                pool = stack.enter_context(thread_pool())
+                arrays = stack.enter_context(map_ahead(pool, as_rgb, images, batch_size))
+            results = []
+            while batch := list(islice(arrays, batch_size)):
+                results += [self._detections(*found, score_thr) for found in self._network(batch)]
         return results
+
+    def _detections(
+        self, boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray, score_thr: float
+    ) -> Detections:
+        order = np.argsort(-scores, kind="stable")
+        names = [self._name(label) for label in labels[order]]
+        return Detections(boxes[order], scores[order], labels[order], names).above(score_thr)
 
     def _name(self, label: int) -> str:
         return self.classes[label] if label < len(self.classes) else str(label)

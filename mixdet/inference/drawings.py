@@ -58,21 +58,32 @@ def _draw_with_opencv(image: np.ndarray, detections: Detections) -> np.ndarray:
     return canvas
 
 
-def write_image(image: np.ndarray, path: Path, taken: set[Path]) -> None:
-    """Write an image. If it is too large for the file format of the path, write a PNG instead.
+def writable_path(path: Path, image: np.ndarray, taken: set[Path]) -> Path:
+    """Return the path, or that of a PNG if the image is too large for the path's file format.
 
     Args:
-        image: (H, W, 3) uint8 RGB.
-        path: The file.
+        path: The file for the drawing.
+        image: (H, W, 3). Drawings of large images have the size of the image.
         taken: Paths that the PNG must not overwrite. The path of the PNG is added to the set.
-
-    Raises:
-        MixDetError: The file cannot be written.
     """
     if max(image.shape[:2]) > MAX_SIDES.get(path.suffix, np.inf):
         path = free_name(path.with_suffix(".png"), taken)
         taken.add(path)
-    encoded, content = cv2.imencode(path.suffix, image[..., ::-1], OPTIONS.get(path.suffix, []))
+    return path
+
+
+def write_image(image: np.ndarray, path: Path) -> None:
+    """Write an image.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        path: The file.
+
+    Raises:
+        MixDetError: The file cannot be written.
+    """
+    bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+    encoded, content = cv2.imencode(path.suffix, bgr, OPTIONS.get(path.suffix, []))
     if not encoded:
         raise MixDetError(f"{path} cannot be written: OpenCV cannot encode an image of its size")
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from mixdet.inference.manifest import (
     read_manifest,
     usable_runtimes,
 )
-from mixdet.inference.runtimes import RUNTIME_FILES, RUNTIME_PACKAGES, load
+from mixdet.inference.runtimes import RUNTIME_FILES, RUNTIME_PACKAGES, Run, load
 
 
 class ExportedFile:
@@ -67,6 +68,14 @@ class ExportedFile:
             For each image: boxes (n, 4) as (x1, y1, x2, y2) in pixels of the image, scores (n,) and
             labels (n,).
         """
+        if len(images) > 1 and self._loaded.streams > 1:
+            run = self._loaded.stream()  # not in the threads, which would all load the network
+            with ThreadPoolExecutor(min(self._loaded.streams, len(images))) as pool:
+                found = pool.map(lambda image: self._detect([image], run), images)
+                return [detections for [detections] in found]
+        return self._detect(images, self._loaded.run)
+
+    def _detect(self, images: Sequence[np.ndarray], run: Run) -> list[tuple[np.ndarray, ...]]:
         inputs = network_input(images, self.manifest)
         input_wh = inputs.shape[2:0:-1]
         scales = [
@@ -75,11 +84,11 @@ class ExportedFile:
         if self.manifest["kind"] == "raw":
             return [
                 suppress(*outputs, scale, self.manifest)
-                for outputs, scale in zip(self.raw_outputs(inputs), scales, strict=True)
+                for outputs, scale in zip(self.raw_outputs(inputs, run), scales, strict=True)
             ]
         detections = []
         post = self.manifest["postprocess"]
-        for boxes, scores, labels, scale in zip(*self._loaded.run(inputs), scales, strict=True):
+        for boxes, scores, labels, scale in zip(*run(inputs), scales, strict=True):
             # The network pads its outputs with the label -1. It applies the limits of the export.
             # A user may have written stricter limits into the manifest (see `check_metadata`)
             valid = np.flatnonzero((labels >= 0) & (scores > post["score_thr"]))
@@ -87,19 +96,23 @@ class ExportedFile:
             detections.append((boxes[valid] / scale, scores[valid], labels[valid]))
         return detections
 
-    def raw_outputs(self, inputs: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def raw_outputs(
+        self, inputs: np.ndarray, run: Run | None = None
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Compute the outputs of a file of kind raw: boxes and scores before NMS.
 
         Args:
             inputs: (N, H, W, 3) uint8, as `network_input` returns them.
+            run: Computes the outputs, by default all threads together.
 
         Yields:
             Boxes (A, 4) and scores (A, classes) of each image.
         """
+        run = run or self._loaded.run
         start, batch = 0, self._loaded.batch
         while start < len(inputs):
             end = start + (batch if start + batch <= len(inputs) else 1)
-            boxes, scores = self._loaded.run(inputs[start:end])
+            boxes, scores = run(inputs[start:end])
             expected = sum(level["anchors"] for level in self.manifest["levels"])
             expected = expected, len(self.manifest["classes"])
             if scores.shape[1:] != expected:

@@ -22,11 +22,12 @@ import numpy as np
 
 from mixdet.errors import MixDetError
 from mixdet.images import as_rgb
-from mixdet.inference.detector import Detector
-from mixdet.inference.drawings import draw, write_image
+from mixdet.inference.detector import Detections, Detector
+from mixdet.inference.drawings import draw, writable_path, write_image
 from mixdet.inference.inputs import InputFiles, describe, find_inputs
 from mixdet.inference.results import DiskError, ResultFiles, result_files
 from mixdet.inference.videos import VideoReader, VideoWriter
+from mixdet.inference.work_ahead import map_ahead, thread_pool
 
 MAX_LISTED_FAULTS = 5  # largest number of faults that the message at the end of a run lists
 
@@ -87,13 +88,55 @@ def _predict_images(
     faults: list[str],
     **options: Any,
 ) -> None:
-    taken = {target for _, target in input_files.images + input_files.videos}
-    for batch in _batches(_read_images(input_files.images, faults), options["batch_size"]):
-        detected = detector([image for *_, image in batch], **options)
-        for (source, target, image), detections in zip(batch, detected, strict=True):
-            results.add({"file": str(source), **detections.as_dict()})
-            with _noted(faults):
-                write_image(draw(image, detections), target, taken)
+    """Predict on the images, and write their drawings.
+
+    The network computes in this thread. Meanwhile other threads read the next images and draw the
+    previous ones. So up to four batches of images are in memory.
+    """
+    images, batch_size = input_files.images, options["batch_size"]
+    taken = {target for _, target in images + input_files.videos}
+
+    def readable(contents: Iterable[np.ndarray | MixDetError]) -> Iterator[tuple]:
+        """Yield each image that could be read, with its file and the file for its drawing."""
+        for (source, target), image in zip(images, contents, strict=True):
+            if isinstance(image, MixDetError):
+                faults.append(str(image))
+            else:
+                yield source, writable_path(target, image, taken), image
+            bar.update()
+
+    def detect(contents: Iterable[np.ndarray | MixDetError]) -> Iterator[tuple]:
+        """Yield each image, its detections and the file for its drawing."""
+        for batch in _batches(readable(contents), batch_size):
+            detected = detector([image for *_, image in batch], **options)
+            for (source, target, image), detections in zip(batch, detected, strict=True):
+                results.add({"file": str(source), **detections.as_dict()})
+                yield image, detections, target
+
+    with (
+        _progress(len(images), "img") as bar,
+        thread_pool() as pool,
+        map_ahead(pool, _read, (source for source, _ in images), batch_size) as contents,
+        map_ahead(pool, _write_drawing, detect(contents), batch_size, cancel=False) as written,
+    ):
+        faults.extend(fault for fault in written if fault)
+
+
+def _read(path: Path) -> np.ndarray | MixDetError:
+    """Return an image, or the error if it cannot be read."""
+    try:
+        return as_rgb(path)
+    except MixDetError as error:
+        return error
+
+
+def _write_drawing(result: tuple[np.ndarray, Detections, Path]) -> str | None:
+    """Draw detections on an image, and write it. Return the fault if it cannot be written."""
+    image, detections, path = result
+    faults: list[str] = []
+    with _noted(faults):
+        write_image(draw(image, detections), path)
+    return faults[0] if faults else None
 
 
 def predict_video(
@@ -164,21 +207,6 @@ def _noted(faults: list[str]) -> Iterator[None]:
         raise
     except MixDetError as error:
         faults.append(str(error))
-
-
-def _read_images(
-    images: list[tuple[Path, Path]], faults: list[str]
-) -> Iterator[tuple[Path, Path, np.ndarray]]:
-    """Read image files one by one; skip an unreadable file, and add its error to `faults`."""
-    with _progress(len(images), "img") as bar:
-        for source, target in images:
-            try:
-                image = as_rgb(source)
-            except MixDetError as error:
-                faults.append(str(error))
-            else:
-                yield source, target, image
-            bar.update()
 
 
 def _batches(items: Iterable, size: int) -> Iterator[list]:

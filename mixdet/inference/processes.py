@@ -8,6 +8,7 @@ networks of its parent, since runtimes also wait for their threads when they fre
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import sys
@@ -47,13 +48,20 @@ def check_process(process: int) -> None:
         )
 
 
-def guard_call(call: Callable[[np.ndarray], list]) -> Callable[[np.ndarray], list]:
-    """Return a function that runs `call`, only in this process and in one thread at a time.
+def guard_call(
+    call: Callable[[np.ndarray], list], one_at_a_time: bool = True
+) -> Callable[[np.ndarray], list]:
+    """Return a function that runs `call`, only in this process.
+
+    Args:
+        call: The function.
+        one_at_a_time: Let threads that call at the same time wait for each other.
 
     Raises:
         MixDetError: The returned function is called in a fork of this process.
     """
-    process, lock = os.getpid(), threading.Lock()
+    process = os.getpid()
+    lock = threading.Lock() if one_at_a_time else contextlib.nullcontext()
 
     def guarded(images: np.ndarray) -> list:
         check_process(process)  # before the lock, which can be held forever in a child

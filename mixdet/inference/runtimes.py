@@ -6,16 +6,14 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from mixdet.errors import MixDetError
-from mixdet.inference.processes import (
-    guard_call,
-    omp_num_threads,
-    usable_threads,
-)
+from mixdet.inference.processes import guard_call, omp_num_threads, usable_threads
+from mixdet.machine import cores
 
 Run = Callable[[np.ndarray], list[np.ndarray]]
 
@@ -39,6 +37,9 @@ RUNTIME_PACKAGES = {
 METADATA_KEYS = ("kind", "input", "classes", "postprocess")
 # OpenVINO can reshape a network for one image to a network for this many images
 OPENVINO_BATCH = 8
+# ONNX Runtime and OpenVINO compute several images faster if each thread computes an image of its
+# own than if all threads share an image. With more threads than this, some would have no image
+MAX_STREAMS = 8
 # Packages that an export to 8 bits needs for any target. ONNX Runtime measures which blocks (groups
 # of layers) cost the most accuracy in 8 bits. NNCF quantizes for OpenVINO
 INT8_PACKAGES = ("onnxruntime", "nncf")
@@ -55,6 +56,10 @@ class LoadedNetwork(NamedTuple):
             raises `MixDetError` in a fork of the process that loaded the network.
         batch: Number of images that a file of kind raw computes at once, or 1 if it takes only
             single images.
+        streams: Number of images that are computed faster by as many threads than one by one.
+        stream: Returns a function like `run`, which takes one image, and computes it with one
+            thread. `streams` threads may call it at the same time. None if `streams` is 1. The
+            first call loads the network once more.
         metadata: The values of the manifest that the file itself states, by the keys in
             `METADATA_KEYS`. Files for other runtimes than ONNX Runtime and OpenVINO state none.
     """
@@ -62,6 +67,8 @@ class LoadedNetwork(NamedTuple):
     shape: Sequence[int | str | None] | None
     run: Run
     batch: int = 1
+    streams: int = 1
+    stream: Callable[[], Run] | None = None
     metadata: Mapping[str, Any] = {}
 
 
@@ -96,21 +103,37 @@ def load(
             "another runtime"
         )
     loaded = loaders[runtime](path, precision, threads)
-    return loaded._replace(run=guard_call(loaded.run))
+    loaded = loaded._replace(run=guard_call(loaded.run))
+    streams = threads or cores()
+    if loaded.stream is None or not 1 < streams <= MAX_STREAMS:
+        return loaded._replace(stream=None)
+
+    @cache
+    def stream() -> Run:
+        return guard_call(loaded.stream(streams), one_at_a_time=False)
+
+    return loaded._replace(streams=streams, stream=stream)
 
 
 def _onnx(path: Path, precision: str, threads: int | None) -> LoadedNetwork:
     import onnxruntime
 
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # errors
-    if threads is not None:
-        options.intra_op_num_threads = threads
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    shape = session.get_inputs()[0].shape
-    metadata = _parse_metadata(session.get_modelmeta().custom_metadata_map)
+    def load_session(threads: int | None) -> Any:
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3  # errors
+        if threads is not None:
+            options.intra_op_num_threads = threads
+        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+    def run_on(session: Any) -> Run:
+        return lambda images: session.run(None, {"image": images})
+
+    session = load_session(threads)
     return LoadedNetwork(
-        shape, lambda images: session.run(None, {"image": images}), metadata=metadata
+        session.get_inputs()[0].shape,
+        run_on(session),
+        stream=lambda _: run_on(load_session(1)),  # computes in the thread that calls it
+        metadata=_parse_metadata(session.get_modelmeta().custom_metadata_map),
     )
 
 
@@ -163,7 +186,23 @@ def _openvino(path: Path, precision: str, threads: int | None) -> LoadedNetwork:
         network = batched() if 1 < batch == len(images) else single
         return list(network(images).values())
 
-    return LoadedNetwork(shape, run, batch, _parse_metadata(texts))
+    def stream(count: int) -> Run:
+        several = config | {"NUM_STREAMS": count, "INFERENCE_NUM_THREADS": count}
+        network = core.compile_model(core.read_model(path), "CPU", several)
+        requests: SimpleQueue = SimpleQueue()
+        for _ in range(count):
+            requests.put(network.create_infer_request())
+
+        def run_one(images: np.ndarray) -> list[np.ndarray]:
+            request = requests.get()
+            try:
+                return list(request.infer(images).values())
+            finally:
+                requests.put(request)
+
+        return run_one
+
+    return LoadedNetwork(shape, run, batch, stream=stream, metadata=_parse_metadata(texts))
 
 
 def _reshape(model: Any, images: int) -> bool:

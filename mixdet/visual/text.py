@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 import warnings
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +39,10 @@ class FittedText:
     def __init__(self, text: str, size: int, max_width: float | None = None) -> None:
         file, letters = _font_for(frozenset(text) - ASCII)
         self._font = _load_font(file, size)
+        self._length = cache(self._font.getlength)  # mostly needed twice, and slow
         self.lines = self._break_lines(_escape(text, letters), max_width)
         self._line_height = sum(self._font.getmetrics())
-        self.width = max(round(self._font.getlength(line) + 0.5) for line in self.lines)
+        self.width = max(round(self._length(line) + 0.5) for line in self.lines)
         self.height = self._line_height * len(self.lines)
 
     def draw(self, draw: ImageDraw.ImageDraw, corner: tuple[float, float], color: tuple) -> None:
@@ -51,12 +52,12 @@ class FittedText:
             draw.text((x, y + index * self._line_height), line, fill=color, font=self._font)
 
     def _break_lines(self, text: str, max_width: float | None) -> list[str]:
-        if max_width is None or self._font.getlength(text) <= max_width:
+        if max_width is None or self._length(text) <= max_width:
             return [text]
         lines = [""]
         for character in text:
             longer = lines[-1] + character
-            fits = self._font.getlength(longer) <= max_width
+            fits = self._length(longer) <= max_width
             # A mark stays with the letter that it belongs to
             if fits or not lines[-1] or unicodedata.combining(character):
                 lines[-1] = longer

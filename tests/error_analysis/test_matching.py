@@ -9,7 +9,7 @@ import pytest
 
 from mixdet.error_analysis.matching import match_boxes
 from mixdet.errors import MixDetError
-from mixdet.evaluation.coco_scores import make_evaluator
+from mixdet.evaluation.evaluators import make_evaluator
 from tests.error_analysis.conftest import detect, random_case
 
 BOX = (10, 10, 40, 40)

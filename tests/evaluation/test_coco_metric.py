@@ -6,7 +6,7 @@ import contextlib
 import io
 import json
 import math
-import sys
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -16,21 +16,35 @@ from pycocotools.cocoeval import COCOeval
 
 from mixdet.errors import MixDetError
 from mixdet.evaluation import CocoDetectionMetric, load_coco, score_boxes
-from mixdet.evaluation.coco_scores import BACKENDS, STATS
-from tests.synthetic import coco_annotations, random_coco_detections
+from mixdet.evaluation.coco_scores import STATS
+from mixdet.evaluation.evaluators import BACKENDS
+from tests.synthetic import coco_annotations
 
 CLASSES = ("cat", "dog", "emu")
 
 
-def pycocotools_numbers(ann_file, results_file) -> list[float]:
-    """Return the 12 numbers that pycocotools computes."""
+class Scores(NamedTuple):
+    """The 12 numbers, and the AP and then the AP50 of the classes that have objects."""
+
+    stats: list[float]
+    per_class: list[float]
+
+
+def pycocotools_scores(ann_file, results_file) -> Scores:
+    """Return what pycocotools computes from two files."""
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO(str(ann_file))
         evaluation = COCOeval(truth, truth.loadRes(str(results_file)), "bbox")
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
-    return evaluation.stats.tolist()
+    precision = evaluation.eval["precision"][..., 0, -1]  # (IoU, recall, class), -1 if undefined
+    tables = [precision[..., index] for index in range(precision.shape[-1])]
+    tables += [table[:1] for table in tables]
+    return Scores(
+        evaluation.stats.tolist(),
+        [float(table[table > -1].mean()) for table in tables if (table > -1).any()],
+    )
 
 
 def noisy_predictions(truth: COCO, seed: int = 0) -> list[dict]:
@@ -84,16 +98,32 @@ def ann_file(tmp_path):
     return path
 
 
-def test_the_scores_equal_those_of_pycocotools(coco_sample, tmp_path):
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_scores_equal_those_of_pycocotools(coco_sample, tmp_path, backend):
     ann_file = coco_sample / "annotations" / "instances_val2017.json"
     truth = load_coco(ann_file)
     classes = tuple(category["name"] for category in truth.dataset["categories"])
     results = tmp_path / "new folder" / "results.json"
     metric, numbers = evaluate(
-        ann_file, noisy_predictions(truth), classes, results_file=str(results)
+        ann_file,
+        noisy_predictions(truth),
+        classes,
+        results_file=str(results),
+        backend=backend,
+        classwise=True,
     )
-    assert list(numbers) == [f"coco/{name}" for name in STATS]
-    assert list(numbers.values()) == pycocotools_numbers(ann_file, results)
+    want = pycocotools_scores(ann_file, results)
+    per_class = [
+        value for name, value in numbers.items() if name.startswith(("coco/AP/", "coco/AP50/"))
+    ]
+    stats = list(numbers.values())[: len(STATS)]
+    assert list(numbers)[: len(STATS)] == [f"coco/{name}" for name in STATS]
+    if backend == "faster_coco_eval":
+        assert stats == pytest.approx(want.stats, abs=1e-12)
+        assert per_class == pytest.approx(want.per_class, abs=1e-12)
+    else:
+        assert stats == want.stats
+        assert per_class == want.per_class
     assert 0.1 < numbers["coco/bbox_mAP"] < 0.9
     assert numbers["coco/AR_1"] < numbers["coco/AR_10"] < numbers["coco/AR_100"]
     assert all(type(value) is float for value in numbers.values())
@@ -210,42 +240,3 @@ def test_the_table_shows_percent_and_every_class(ann_file):
         "AR_100": "100.0",
     }
     assert classes.split() == ["cat", "100.0", "100.0", "dog", "100.0", "100.0", "emu", "-", "-"]
-
-
-class TestFasterCocoEval:
-    """`backend="faster_coco_eval"` gives pycocotools' numbers."""
-
-    def test_scores_of_the_coco_sample_equal_those_of_pycocotools(self, coco_sample):
-        ann_file = coco_sample / "annotations/instances_val2017.json"
-        truth = load_coco(ann_file)
-        samples = noisy_predictions(truth)
-        classes = [category["name"] for category in truth.dataset["categories"]]
-        (slow, want), (fast, got) = (
-            evaluate(ann_file, samples, classes, backend=backend) for backend in BACKENDS
-        )
-        assert got == pytest.approx(want, abs=1e-12)  # the backends add in different orders
-        assert want["coco/bbox_mAP"] > 0.2
-        assert fast.scores.per_class == pytest.approx(slow.scores.per_class, abs=1e-12, nan_ok=True)
-
-    @pytest.mark.heavy
-    def test_scores_of_5000_images_equal_those_of_pycocotools(self):
-        truth, detections = random_coco_detections(5000)
-        want, got = (score_boxes(truth, detections, backend=backend) for backend in BACKENDS)
-        assert got.stats == pytest.approx(want.stats, abs=1e-12)
-        assert 0.1 < want.stats["bbox_mAP"] < 0.9
-
-    def test_scores_without_objects_or_detections_equal_those_of_pycocotools(self, ann_file):
-        truth = load_coco(ann_file)
-        for detections in (
-            [],
-            [{"image_id": 3, "category_id": 8, "bbox": [1, 1, 5, 5], "score": 1}],
-        ):
-            want, got = (score_boxes(truth, detections, backend=name) for name in BACKENDS)
-            assert got.stats == want.stats
-
-    def test_an_unknown_backend_and_a_missing_package_are_refused(self, monkeypatch):
-        with pytest.raises(MixDetError, match="backend='coco' of the COCO metric"):
-            CocoDetectionMetric("truth.json", backend="coco")
-        monkeypatch.setitem(sys.modules, "faster_coco_eval", None)
-        with pytest.raises(MixDetError, match="fast-eval"):
-            CocoDetectionMetric("truth.json", backend="faster_coco_eval")

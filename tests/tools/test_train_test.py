@@ -9,10 +9,11 @@ import signal
 import subprocess
 import sys
 
+import hotcoco
 import pytest
 import torch
 
-from mixdet.evaluation.coco_scores import BACKENDS
+from mixdet.evaluation.evaluators import BACKENDS
 from tests.conftest import ROOT
 from tests.tiny import CLASSES, write_config
 
@@ -37,11 +38,22 @@ def test_help_imports_no_large_package(name):
     assert "--data-root" in done.stdout
 
 
-def test_the_report_of_training_and_the_test_of_its_checkpoint_agree(tool, images, tmp_path):
-    """Both tools print the same scores, write the same detections, and draw a contact sheet."""
+def test_the_report_of_training_and_the_test_of_its_checkpoint_agree(
+    tool, images, tmp_path, monkeypatch
+):
+    """Both tools print the same scores, write the same detections, and draw a contact sheet.
+
+    hotcoco scores the validations, and pycocotools the test.
+    """
+    evaluators, evaluator = [], hotcoco.COCOeval
+    monkeypatch.setattr(
+        hotcoco, "COCOeval", lambda *arguments: evaluators.append(1) or evaluator(*arguments)
+    )
     config = write_config(tmp_path, images)
     code, out, err = tool("train", config, "--cfg-options", "default_hooks.report.sheet=True")
     assert code == 0, err
+    assert evaluators
+    evaluators.clear()
     work = tmp_path / "work"
     report = out[out.index("Validation after 2 epochs") :]
     assert all(word in report for word in ("mAP50", "mAP75", "small", "medium", "large", *CLASSES))
@@ -55,6 +67,7 @@ def test_the_report_of_training_and_the_test_of_its_checkpoint_agree(tool, image
         "test", config, work / "epoch_2.pth", "--out", results, "--sheet", sheet
     )
     assert code == 0, err
+    assert not evaluators
     table = report.splitlines()[1:6]
     assert "\n".join(table) in again
     assert json.loads(results.read_text()) == json.loads((work / "val_detections.json").read_text())
