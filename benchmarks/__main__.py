@@ -67,9 +67,7 @@ def parse_args() -> argparse.Namespace:
     )
     add_networks(command)
 
-    command = commands.add_parser(
-        "eval", parents=[common, coco], help="time testing against mmdet, and the metric by itself"
-    )
+    command = commands.add_parser("eval", parents=[common, coco], help="time testing against mmdet")
     command.add_argument(
         "--trained",
         nargs=2,
@@ -82,11 +80,16 @@ def parse_args() -> argparse.Namespace:
         "--backends",
         nargs="+",
         metavar="NAME",
-        help="backends of MixDet's metric: pycocotools (default), faster_coco_eval",
+        help="backends of MixDet's metric: pycocotools (default), hotcoco, faster_coco_eval",
     )
     command.add_argument(
         "--times", type=positive, help="how often a test repeats COCO's images (default: 1)"
     )
+
+    command = commands.add_parser(
+        "metric", parents=[common], help="time the backends of the COCO metric"
+    )
+    command.add_argument("--images", type=positive, help="number of images (default: 5000)")
 
     command = commands.add_parser(
         "infer", parents=[common], help="time detection on all installed runtimes"
@@ -108,6 +111,17 @@ def parse_args() -> argparse.Namespace:
         metavar="FOLDER",
         help="also time these folders (exported with --kind raw), and plot their mAP",
     )
+
+    command = commands.add_parser(
+        "predict",
+        parents=[common],
+        help="time tools/predict.py on a folder of images against another checkout",
+    )
+    command.add_argument(
+        "--checkout", required=True, metavar="FOLDER", help="another checkout of MixDet"
+    )
+    command.add_argument("--images", type=positive, help="number of images (default: 500)")
+    command.add_argument("--network", metavar="NAME", help="backbone (default: MixNet-M)")
 
     commands.add_parser(
         "fuse", parents=[common], help="time MixConv as trained, padded and fused on two runtimes"

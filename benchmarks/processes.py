@@ -7,10 +7,12 @@ not affect the others.
 from __future__ import annotations
 
 import contextlib
+import math
 import multiprocessing
 import time
 from collections.abc import Callable, Iterator, Mapping
 from multiprocessing.connection import Connection
+from pathlib import Path
 
 from benchmarks.timing import K, turn_order
 
@@ -94,3 +96,19 @@ def time_remote_in_turns(
         if turn:
             seconds[name].append(function.cpu if threads == 1 else function.wall)
     return seconds
+
+
+def process_memory(key: str) -> float:
+    """Return the current ('VmRSS') or peak ('VmHWM') memory of this process in MB.
+
+    The result is NaN on systems other than Linux.
+    """
+    status = Path("/proc/self/status")
+    lines = status.read_text().splitlines() if status.is_file() else []
+    return next((int(line.split()[1]) / 1e3 for line in lines if line.startswith(key)), math.nan)
+
+
+def reset_peak_memory() -> None:
+    """Set the peak ('VmHWM') of this process to its current memory, on Linux."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")

@@ -19,7 +19,6 @@ from mmengine.runner import Runner
 from torch import nn
 
 from benchmarks.coco_images import PACK_DET_INPUTS, coco_dataset
-from benchmarks.metric_backends import backends_table, measure_backends
 from benchmarks.networks import NETWORKS, check_known, our_model, peer_model
 from benchmarks.processes import remote_function, time_remote_in_turns
 from benchmarks.timing import format_range, items_per_second, speedup
@@ -27,14 +26,13 @@ from benchmarks.weights import copy_weights, initialize_as_trained
 from mixdet.config.data_paths import set_data_root
 from mixdet.config.read import load_config
 from mixdet.config.shipped import shipped_folder
-from mixdet.evaluation.coco_scores import BACKENDS, load_backend
+from mixdet.evaluation.evaluators import BACKENDS, load_backend
 from mixdet.inference.trained import TrainedNetwork
 from mixdet.machine import machine_record
 from mixdet.visual.tables import text_table
 
 SIZE = 320
 SCORE_THRESHOLDS = (1e-8, 1e-3)  # our configs for the paper's Table 1 use 1e-8
-METRIC_IMAGES = 5000
 
 
 def measure(
@@ -45,9 +43,8 @@ def measure(
     times: int = 1,
     backends: Sequence[str] = BACKENDS[:1],
     score_thresholds: Sequence[float] = SCORE_THRESHOLDS,
-    metric_images: int = METRIC_IMAGES,
 ) -> dict[str, object]:
-    """Time `Runner.test` with mmdet and with MixDet, and time both backends of the metric.
+    """Time `Runner.test` with mmdet and with MixDet.
 
     mmdet's side uses mmdet's detector, head, data set, metric and hooks, and tests one image at a
     time as mmdet's configs do. MixDet's side follows MixDet's configs. Each side runs in its own
@@ -62,11 +59,9 @@ def measure(
             work that a test does once, such as fusing, takes a small share of the time.
         backends: Backends of MixDet's metric to test with. mmdet's side always uses pycocotools.
         score_thresholds: Score thresholds to test with.
-        metric_images: Number of synthetic images for timing the metric by itself.
 
     Returns:
-        A record with these keys: `kind`, `machine`, `settings`, `detectors` (images per second) and
-        `metric` (the result of `measure_backends`).
+        A record with these keys: `kind`, `machine`, `settings` and `detectors` (images per second).
 
     Raises:
         MixDetError: The images are missing, a name is unknown, or a file cannot be read.
@@ -89,7 +84,6 @@ def measure(
         "machine": measured_on,
         "settings": settings,
         "detectors": rows,
-        "metric": measure_backends(rounds, metric_images),
     }
 
 
@@ -270,17 +264,7 @@ def our_settings(cfg: Config, backend: str) -> dict:
 
 
 def table(record: dict[str, object], markdown: bool = False) -> str:
-    """Lay out the record of `measure` as text: the detectors, then the metric by itself."""
-    metric = backends_table(record["metric"], markdown)
-    return f"{_detectors_table(record, markdown)}\n\n{metric}"
-
-
-def page_table(record: dict[str, object]) -> str:
-    """Lay out the detectors as Markdown."""
-    return _detectors_table(record, markdown=True)
-
-
-def _detectors_table(record: dict[str, object], markdown: bool) -> str:
+    """Lay out the record of `measure` as text."""
     rows = [
         [
             row["detector"],

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 from types import SimpleNamespace
 
 import mixdet.plugin
@@ -21,7 +19,7 @@ from mmengine.registry import init_default_scope
 from torch import nn
 
 from benchmarks.networks import NETWORKS, check_known, our_model, peer_model
-from benchmarks.processes import remote_function, time_remote_in_turns
+from benchmarks.processes import process_memory, remote_function, time_remote_in_turns
 from benchmarks.timing import format_range, items_per_second, speedup
 from benchmarks.weights import copy_weights, initialize
 from mixdet.engine.amp import amp_wrapper_type
@@ -124,13 +122,13 @@ def _start_training(
     """Return a function that trains a step ('step') or returns the peak memory in MB ('peak')."""
     _, step = prepare_training(name, form, size, batch, amp, threads)
     data = random_batch(batch, size)
-    memory_before = _process_memory("VmRSS")
+    memory_before = process_memory("VmRSS")
 
     def answer(request: str) -> float:
         if request == "peak":
             if device() == "cuda":
                 return torch.cuda.max_memory_allocated() / 1e6
-            return _process_memory("VmHWM") - memory_before
+            return process_memory("VmHWM") - memory_before
         step(data)
         return 0.0
 
@@ -189,16 +187,6 @@ def sgd_wrapper(model: nn.Module, amp: bool) -> OptimWrapper:
     # On noise images, the loss would diverge at a usual learning rate.
     optimizer = dict(type="SGD", lr=1e-6, momentum=0.9, weight_decay=4e-5)
     return build_optim_wrapper(model, dict(type=wrapper_type, optimizer=optimizer))
-
-
-def _process_memory(key: str) -> float:
-    """Return the current ('VmRSS') or peak ('VmHWM') memory of this process in MB.
-
-    The result is NaN on systems other than Linux.
-    """
-    status = Path("/proc/self/status")
-    lines = status.read_text().splitlines() if status.is_file() else []
-    return next((int(line.split()[1]) / 1e3 for line in lines if line.startswith(key)), math.nan)
 
 
 def table(record: dict[str, object], markdown: bool = False) -> str:

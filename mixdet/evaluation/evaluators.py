@@ -19,6 +19,7 @@ import os
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -157,7 +158,7 @@ class _Boxes:
 def _numbers(ids: Sequence[int | str], given: Sequence[int | str]) -> np.ndarray:
     """Return the place of each id in `given`, counted from 1, or 0 if it is not there."""
     number_of = {name: number for number, name in enumerate(given, 1)}
-    return np.fromiter((number_of.get(name, 0) for name in ids), np.int64, len(ids))
+    return np.fromiter(map(number_of.get, ids, repeat(0)), np.int64, len(ids))
 
 
 def _objects(truth: COCO) -> _Boxes:

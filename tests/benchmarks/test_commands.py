@@ -23,10 +23,12 @@ from benchmarks.inference_forms import MATRIX_PRODUCT
 from benchmarks.input_pipeline import RECIPES
 from benchmarks.networks import our_model
 from benchmarks.records import MODULES, module_of
-from mixdet.evaluation.coco_scores import BACKENDS
+from mixdet.evaluation.evaluators import BACKENDS
+from tests.conftest import ROOT
 from tests.tiny import IMAGES
 
-DATA_ROOT = dict.fromkeys(("input", "feed", "eval"), ("--data-root", "coco"))
+REQUIRED = dict.fromkeys(("input", "feed", "eval"), ("--data-root", "coco"))
+REQUIRED["predict"] = ("--checkout", "other")
 
 
 @pytest.mark.heavy
@@ -53,7 +55,7 @@ def test_input_times_both_pipelines(benchmark_command, coco_sample, tmp_path):
 
 @pytest.mark.parametrize("command", MODULES)
 def test_every_option_is_a_parameter_of_measure(command, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["benchmarks", command, *DATA_ROOT.get(command, ())])
+    monkeypatch.setattr(sys, "argv", ["benchmarks", command, *REQUIRED.get(command, ())])
     options = vars(parse_args()).keys() - {"command", "out", "markdown"}
     assert options <= inspect.signature(module_of(command).measure).parameters.keys()
 
@@ -75,6 +77,8 @@ def test_unknown_networks_forms_and_backends_are_refused(refused_command, tmp_pa
     assert "MixNet-Q" in refused_command("eval", *arguments, "MixNet-Q")
     message = refused_command("eval", *arguments, "MixNet-S", "--backends", "cocotools")
     assert "'cocotools'" in message
+    message = refused_command("predict", "--checkout", tmp_path)
+    assert "no tools/predict.py" in message
 
 
 @pytest.mark.heavy
@@ -87,16 +91,47 @@ def test_eval_measures_every_detector_and_backend(coco_sample, trained):
         times=2,
         backends=BACKENDS,
         score_thresholds=[1e-3],
-        metric_images=20,
     )
-    sample, sample_faster, own_data, _ = record["detectors"]
-    assert (sample["backend"], sample_faster["backend"]) == BACKENDS
+    *sample_rows, own_data, _, _ = record["detectors"]
+    assert tuple(row["backend"] for row in sample_rows) == BACKENDS
+    sample = sample_rows[0]
     assert (sample["detector"], sample["images"]) == ("MixNet-S", 2 * 47)
     assert (own_data["detector"], own_data["images"]) == (trained[0].stem, IMAGES)
-    assert record["metric"]["largest_difference"] < 1e-12
     for row in record["detectors"]:
         assert row["speedup"]["median"] > 0
     assert "MixNet-S" in testing.table(record)
+
+
+@pytest.mark.heavy
+def test_metric_times_every_backend(benchmark_command, tmp_path):
+    out = tmp_path / "metric.json"
+    code, text, err = benchmark_command("metric", "--rounds", 1, "--images", 20, "--out", out)
+    assert code == 0, err
+    few, filled = json.loads(out.read_text())["rows"]
+    assert few["detections"] < 20 * 100 <= filled["detections"]
+    for row in (few, filled):
+        assert tuple(row["backends"]) == BACKENDS
+        reference, hotcoco, faster = row["backends"].values()
+        assert reference["largest_difference"] == hotcoco["largest_difference"] == 0
+        assert faster["largest_difference"] < 1e-12
+        assert all(values["seconds"]["low"] > 0 for values in row["backends"].values())
+    assert "hotcoco" in text
+
+
+@pytest.mark.heavy
+def test_predict_times_two_checkouts_with_equal_predictions(benchmark_command, tmp_path):
+    out = tmp_path / "predict.json"
+    arguments = ("--checkout", ROOT, "--network", "MixNet-S", "--images", 9, "--rounds", 1)
+    code, text, err = benchmark_command("predict", *arguments, "--out", out)
+    assert code == 0, err
+    rows = json.loads(out.read_text())["rows"]
+    assert [row["runtime"] for row in rows] == ["onnx", "openvino"]
+    for row in rows:
+        assert row["largest_difference"] == 0
+        assert row["boxes"] > 1
+        assert row["speedup"]["median"] == pytest.approx(row["ratio_of_minima"])
+        assert row["mixdet"]["peak_mb"] > 50
+    assert "openvino" in text
 
 
 @pytest.mark.heavy
