@@ -12,6 +12,7 @@ from mmdet.registry import MODELS
 from PIL import Image
 from pycocotools.coco import COCO
 
+from mixdet.config.input_size import input_wh
 from mixdet.config.read import read_config
 from mixdet.own_data import write_own_config
 from mixdet.own_data.training_plan import BATCH, plan_training
@@ -78,7 +79,7 @@ def test_the_input_is_smaller_if_nearly_all_boxes_are_large(tmp_path, shrink, si
     file.write_text(json.dumps(content))
     own = write_own_config(tmp_path / "data", tmp_path / "own.py")
     cfg = read_config(own.config)
-    assert cfg.model.input_size == side
+    assert input_wh(cfg) == (side, side)
     assert cfg.test_dataloader.dataset.pipeline[1].scale == (side, side)
     (line,) = (line for line in own.lines if line.startswith("input size"))
     assert f"{side}x{side}, " in line

@@ -381,7 +381,6 @@ def test_each_level_has_its_kernel_sizes():
         (dict(train_cfg=dict(neg_pos_ratio="b")), "neg_pos_ratio=b: give a number above 0"),
         (dict(test_cfg=dict(nms=dict(type="nmss"))), r"test_cfg=.*nmss"),
         (dict(test_cfg=dict(nms=dict(type="nms", iou=0.5))), r"test_cfg=.*iou"),
-        (dict(test_cfg=dict(nms=dict(type="soft_nms"))), r"test_cfg=.*'softnms' needs a comp"),
         (dict(test_cfg=dict(nms=dict(iou_threshold=45))), r"nms\.iou_threshold out of range"),
         (dict(test_cfg=dict(nms=dict(iou_threshold=-2))), r"nms\.iou_threshold out of range"),
         (dict(test_cfg=dict(nms=None)), r"test_cfg=.*'nms': None"),
