@@ -119,6 +119,19 @@ def parse_args() -> argparse.Namespace:
     )
     commands.add_parser("start", parents=[common], help="time the start of a tool")
 
+    command = commands.add_parser(
+        "scale",
+        parents=[common],
+        help="measure the time and memory that annotations of COCO's size take",
+    )
+    command.add_argument(
+        "--baseline", metavar="FOLDER", help="also measure this checkout of another version"
+    )
+    command.add_argument("--images", type=positive, help="number of images (default: 118287)")
+    command.add_argument(
+        "--annotations", type=positive, help="number of annotations (default: 860001)"
+    )
+
     command = commands.add_parser("report", help="print the tables of records")
     command.add_argument("files", nargs="+", type=Path, metavar="FILE", help="written by --out")
     command.add_argument(

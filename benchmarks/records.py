@@ -21,6 +21,7 @@ MODULES = {
     "fuse": "mixconv_fusing",
     "grow": "scaling",
     "start": "startup",
+    "scale": "scale",
 }
 
 

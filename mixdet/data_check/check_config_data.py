@@ -46,7 +46,6 @@ from mixdet.data_check.used_data_checks import (
     check_stated_sizes,
 )
 from mixdet.errors import MixDetError
-from mixdet.evaluation import load_coco
 
 ANNOTATION_CHECKS = (
     *(check_classes, check_not_empty, check_ids, check_stated_sizes),
@@ -209,12 +208,7 @@ def _check_used(
         problems += check_ignored_boxes(used, cfg.get("model") or {})
     for loader in used.loaders:
         problems += check_batches(used, loader, cfg[loader], processes)
-    contents = {split.ann_file: split.content for split in splits}
-
-    def read_content(ann_file: str) -> dict:
-        return contents[ann_file] if ann_file in contents else load_coco(ann_file).dataset
-
-    return problems + check_metrics(cfg, used, read_content)
+    return problems + check_metrics(cfg, used)
 
 
 def _launched_processes(cfg: Config) -> int:

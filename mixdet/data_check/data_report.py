@@ -119,7 +119,7 @@ def summarize_split(split: Split, all_used: list[UsedData]) -> SplitSummary:
         all_used: The data of the loaders. If several of them read the file for the split, only the
             data of the first one are counted.
     """
-    counts = (len(part) for part in (split.images, split.annotations, split.classes))
+    counts = (len(part) for part in (split.images, split.table, split.classes))
     names = split.name.split(", ")
     used_images, objects = None, dict.fromkeys(split.classes, 0)
     for used in all_used:

@@ -47,11 +47,10 @@ def read_image_files(split: Split) -> ImageFiles:
     them.
     """
     files = ImageFiles(split)
-    stated = split.stated_sizes(split.images)
     sizes = {
-        str(image["file_name"]): tuple(size)
-        for image, size in zip(split.images, stated, strict=True)
-        if image.get("file_name")
+        str(name): tuple(size)
+        for name, size in zip(split.images.names, split.images.sizes.tolist(), strict=True)
+        if name
     }
 
     def read(name: str) -> tuple[tuple[int, int], bytes, np.ndarray] | None:

@@ -16,8 +16,9 @@ import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from mixdet.annotations import read_annotations
+from mixdet.annotations import read_table
 from mixdet.errors import MixDetError, one_line
+from mixdet.evaluation.ground_truth import GroundTruth
 
 # Names for pycocotools' `stats`, in its order. The first six are average precisions: over IoU 0.50
 # to 0.95, at IoU 0.50, at IoU 0.75, and for small, medium and large objects. The last six are
@@ -104,7 +105,9 @@ def pause_garbage_collection() -> Iterator[None]:
 
 
 def load_coco(ann_file: str | os.PathLike, name: str | None = None) -> COCO:
-    """Read an annotation file with `mixdet.annotations.read_annotations`.
+    """Read an annotation file, with normalized annotations (see `mixdet.annotations`).
+
+    The result holds the boxes. Other fields of the annotations, such as polygons, are left out.
 
     Args:
         ann_file: The file.
@@ -113,7 +116,7 @@ def load_coco(ann_file: str | os.PathLike, name: str | None = None) -> COCO:
     Raises:
         MixDetError: The file does not exist, or is not in COCO's format.
     """
-    return _index(read_annotations(ann_file, name))
+    return GroundTruth(read_table(ann_file, name))
 
 
 def as_results(
