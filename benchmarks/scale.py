@@ -74,7 +74,14 @@ def measure(
         if (name, "peer") in runs
     ]
     settings = {"rounds": rounds, "images": images, "annotations": annotations}
+    settings["baseline"] = baseline and _version(baseline)
     return {"kind": "scale", "machine": measured_on, "settings": settings, "rows": rows}
+
+
+def _version(checkout: str) -> str:
+    command = ["git", "-C", checkout, "describe", "--always", "--dirty"]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    return run.stdout.strip() or "another version"
 
 
 def _measure_process(task: str, checkout: Path, root: Path) -> dict[str, float]:
@@ -106,7 +113,7 @@ def table(record: dict[str, object], markdown: bool = False) -> str:
     for row in record["rows"]:
         for side in SIDES:
             values, is_ours = row[side], side == "mixdet"
-            peer = "mmdet" if row["task"] == "data set" else "baseline"
+            peer = "mmdet" if row["task"] == "data set" else record["settings"]["baseline"]
             rows.append(
                 [
                     row["task"],

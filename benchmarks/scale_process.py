@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader, Dataset
 from mixdet.evaluation.coco_scores import load_coco
 
 try:
-    import mixdet.launch  # noqa: F401 - `tools/train.py` imports it
+    import mixdet.launch
 except ImportError:  # an older version
     import mixdet.engine.launch  # noqa: F401
 

@@ -131,10 +131,16 @@ def file_state(file: str | os.PathLike | int) -> tuple[int, ...]:
 
 
 @contextmanager
-def mapped(path: str | os.PathLike) -> Iterator[mmap.mmap]:
-    """Map a file, whose pages the operating system reads when they are needed."""
+def mapped(path: str | os.PathLike) -> Iterator[Content]:
+    """Map a file, whose pages the operating system reads when they are needed.
+
+    Empty files and those of some file systems cannot be mapped. Their bytes are read.
+    """
     with Path(path).open("rb") as file:
-        content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        try:
+            content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except (OSError, ValueError):
+            content = file.read()
     try:
         yield content
     finally:

@@ -59,12 +59,9 @@ def read_table(
             return _tables[key][1]
         _tables.pop(key, None)
         entries = FileEntries(path)
-        if state[2]:
-            with mapped(path) as content:
-                table = _read(content, name, entries)
-        else:
-            table = _read(b"", name)
-        if entries.state == state and time.time() - Path(path).stat().st_mtime > SETTLED:
+        with mapped(path) as content:
+            table = _read(content, name, entries)
+        if entries.state == state and abs(time.time() - Path(path).stat().st_mtime) > SETTLED:
             _tables[key] = state, table
             if len(_tables) > MAX_TABLES:
                 _tables.popitem(last=False)

@@ -123,11 +123,15 @@ def check_ids(split: Split) -> list[Problem]:
             (Example(f"{kind} id {number!r}") for number in unusable),
         )
     fields = {"file_name": images.names, "width": images.widths, "height": images.heights}
-    incomplete = [
-        image
-        for image in range(len(images))
-        if any(values[image] is None for values in fields.values())
-    ]
+    incomplete = sorted(
+        {
+            image
+            for values in fields.values()
+            if isinstance(values, list)  # an array of whole numbers lacks none
+            for image, value in enumerate(values)
+            if value is None
+        }
+    )
     problems += problem_list(
         "incomplete_images",
         ERROR,

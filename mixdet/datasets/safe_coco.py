@@ -37,8 +37,8 @@ from mixdet.images import (
 class NormalizedCOCO(COCO):
     """mmdet's `COCO` for an annotation file, with normalized annotations.
 
-    Only data sets that change `parse_data_info` use this class, since it keeps all fields of all
-    annotations in memory.
+    Data sets that change `parse_data_info` or have proposals use this class. It keeps all fields of
+    all annotations in memory.
 
     Args:
         annotation_file: The annotation file.
@@ -118,7 +118,8 @@ class SafeCocoDataset(CocoDataset):
             MixDetError: The file cannot be used, or a file name leads out of the image folder.
         """
         own = type(self).parse_data_info, type(self).COCOAPI
-        if own != (SafeCocoDataset.parse_data_info, NormalizedCOCO):
+        is_changed = own != (SafeCocoDataset.parse_data_info, NormalizedCOCO)
+        if is_changed or self.proposal_file is not None:  # mmdet adds proposals to the dicts
             return super().load_data_list()
         with get_local_path(self.ann_file, backend_args=self.backend_args) as path:
             table = read_table(path, self.ann_file, temporary=path != self.ann_file)
@@ -137,8 +138,7 @@ class SafeCocoDataset(CocoDataset):
             more["text"] = self.metainfo["classes"]
             more["caption_prompt"] = self.caption_prompt
             more["custom_entities"] = True
-        infos = CocoInfos(table, self.cat2label, self.data_prefix, self.seg_map_suffix, more)
-        return infos if self.proposal_file is None else list(infos)  # mmdet adds the proposals
+        return CocoInfos(table, self.cat2label, self.data_prefix, self.seg_map_suffix, more)
 
     def parse_data_info(self, raw_data_info: dict) -> dict:
         """Return the annotations of an image. Only subclasses that change this method call it.
