@@ -14,26 +14,6 @@ therefore normalizes them, so that training, the data check and every evaluator 
 - If any annotation id is repeated or is not a whole number above 0, all annotations get new ids.
 - Anything else that is not in COCO's format is refused.
 
-A file is read once per process: `read_table` returns the same table again as long as the file does
-not change.
+A file is read once per process: `reading.read_table` returns the same table again as long as the
+file does not change.
 """
-
-from mixdet.annotations.content import read_content
-from mixdet.annotations.reading import read_annotations, read_table
-from mixdet.annotations.rules import fault_of, is_crowd, is_id, is_number, unusable_ids
-from mixdet.annotations.table import AnnotationTable, ImageColumns, Objects, has_repeated
-
-__all__ = [
-    "AnnotationTable",
-    "ImageColumns",
-    "Objects",
-    "fault_of",
-    "has_repeated",
-    "is_crowd",
-    "is_id",
-    "is_number",
-    "read_annotations",
-    "read_content",
-    "read_table",
-    "unusable_ids",
-]

@@ -53,7 +53,7 @@ def parse_content(text: bytes, name: str) -> dict[str, Any]:
     for kind in ("images", "annotations", "categories"):
         entries = content.get(kind)
         if not isinstance(entries, list):
-            raise unusable(f"{kind}: a list expected, got {shown(entries)}", name)
+            raise MixDetError(f"{refused}: {kind}: a list expected, got {shown(entries)}")
         for index, entry in enumerate(entries):
             if not isinstance(entry, dict):
                 raise unusable(f"{kind}[{index}]: an object expected, got {shown(entry)}", name)

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mixdet.annotations import has_repeated, is_id, unusable_ids
+from mixdet.annotations.rules import is_id, unusable_ids
+from mixdet.annotations.table import has_repeated
 from mixdet.data_check.data_problems import ERROR, NOTE, WARNING, Example, Problem, problem_list
 from mixdet.data_check.data_splits import Split
 from mixdet.errors import MixDetError, did_you_mean

@@ -12,7 +12,8 @@ from mmdet.registry import DATASETS
 from mmengine.config import Config
 from mmengine.registry import Registry
 
-from mixdet.annotations import AnnotationTable, ImageColumns, read_table
+from mixdet.annotations.reading import read_table
+from mixdet.annotations.table import AnnotationTable, ImageColumns
 from mixdet.config.data_paths import LOADERS, with_annotations
 from mixdet.data_check.class_name_checks import malformed_classes
 from mixdet.data_check.data_problems import SPLIT_NAMES

@@ -12,7 +12,8 @@ from mmdet.evaluation import CocoMetric, LVISMetric, MultiDatasetsEvaluator, VOC
 from mmdet.registry import EVALUATOR, METRICS
 from mmengine.config import Config
 
-from mixdet.annotations import AnnotationTable, read_table
+from mixdet.annotations.reading import read_table
+from mixdet.annotations.table import AnnotationTable
 from mixdet.data_check.data_problems import ERROR, WARNING, Example, Problem, problem_list
 from mixdet.data_check.data_splits import is_remote, registered
 from mixdet.data_check.used_data import UsedData, UsedPart

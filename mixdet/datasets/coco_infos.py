@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from mixdet.annotations import AnnotationTable
+from mixdet.annotations.table import AnnotationTable
 
 
 class CocoInfos(Sequence):

@@ -18,7 +18,8 @@ from mmengine.dataset import force_full_init
 from mmengine.fileio import get_local_path
 from mmengine.logging import print_log
 
-from mixdet.annotations import AnnotationTable, read_annotations, read_table
+from mixdet.annotations.reading import read_annotations, read_table
+from mixdet.annotations.table import AnnotationTable
 from mixdet.datasets.coco_infos import CocoInfos
 from mixdet.datasets.mask_use import uses_masks
 from mixdet.datasets.samplers import SampleIndex

@@ -16,7 +16,7 @@ import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from mixdet.annotations import read_table
+from mixdet.annotations.reading import read_table
 from mixdet.errors import MixDetError, one_line
 from mixdet.evaluation.ground_truth import GroundTruth
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from pycocotools.coco import COCO
 
-from mixdet.annotations import AnnotationTable
+from mixdet.annotations.table import AnnotationTable
 
 BLOCK = 4096  # annotations that are made at once
 
@@ -129,6 +129,8 @@ class Annotations(Sequence):
 class AnnotationsByImage(Mapping):
     """The annotations of each image that has any, by the id of the image.
 
+    As in pycocotools, an unknown id gives an empty list.
+
     Args:
         table: The annotation file.
     """
@@ -149,6 +151,9 @@ class AnnotationsByImage(Mapping):
     def __iter__(self) -> Iterator[Any]:
         return iter(self._spans)
 
+    def __contains__(self, image_id: object) -> bool:
+        return image_id in self._spans
+
     def __getitem__(self, image_id: Any) -> list[dict]:
-        start, end = self._spans[image_id]
+        start, end = self._spans.get(image_id, (0, 0))
         return list(Annotations(self._table, self._table.objects.by_image[start:end]))

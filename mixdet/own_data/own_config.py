@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from mixdet.annotations import fault_of, is_crowd
+from mixdet.annotations.rules import fault_of, is_crowd
 from mixdet.config.data_paths import LOADERS
 from mixdet.config.input_size import input_wh
 from mixdet.config.read import load_config

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torchvision.ops import box_iou
 
-from mixdet.annotations import read_table
+from mixdet.annotations.reading import read_table
 from mixdet.data_check.data_splits import Split
 from mixdet.data_check.duplicate_boxes import find_duplicate_boxes
 from mixdet.images import ImageLimits
