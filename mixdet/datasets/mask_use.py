@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from mmcv.transforms import BaseTransform
 from mmdet.datasets.transforms import InstaBoost
 from mmengine.dataset import Compose
 
@@ -41,5 +42,5 @@ def _transforms(node: Any) -> Iterator[Any]:
     elif callable(node):
         yield node
         for child in getattr(node, "__dict__", {}).values():
-            if isinstance(child, (list, tuple, Compose)):
+            if isinstance(child, (list, tuple, Compose, BaseTransform)):
                 yield from _transforms(child)

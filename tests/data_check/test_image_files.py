@@ -6,6 +6,7 @@ import json
 import os
 import runpy
 import signal
+import time
 
 import pytest
 
@@ -37,6 +38,7 @@ def test_ctrl_c_reports_what_was_checked_so_far(images_copy, tmp_path, monkeypat
     def interrupt_at_6(*arguments):
         calls.append(arguments)
         if len(calls) == 6:
+            time.sleep(0.5)  # the main thread takes the earlier results meanwhile
             os.kill(os.getpid(), signal.SIGINT)
         return decode(*arguments)
 

@@ -17,7 +17,7 @@ from mixdet.config.read import load_config
 from mixdet.data_check import quick_check
 from mixdet.errors import MixDetError
 from mixdet.evaluation import ScoredData
-from tests.tiny import CLASSES, write_config
+from tests.tiny import CLASSES, IMAGES, write_config
 
 KINDS = ("CocoDataset", "SafeCocoDataset")
 NAMES = ("cat", "dog", "tree", "mug")
@@ -105,7 +105,10 @@ def assert_same(mmdet, ours) -> None:
         {"filter_cfg": {"filter_empty_gt": True, "min_size": 32}},
         {"filter_cfg": {"min_size": 64}},
         {"filter_cfg": {"filter_empty_gt": True}, "test_mode": True},
-        {"metainfo": {"classes": ("mug", "dog")}, "filter_cfg": {"filter_empty_gt": True}},
+        {
+            "metainfo": {"classes": ("mug", "dog", "person")},
+            "filter_cfg": {"filter_empty_gt": True},
+        },
         {"metainfo": {"classes": ("person", "chair", "cat")}},
         {"metainfo": {"classes": ["none of them"]}},
         {"indices": 7},
@@ -141,9 +144,7 @@ def test_wrappers_give_the_same(ann_file, wrap):
     mmdet, ours = build_both(ann_file, wrap, filter_cfg={"filter_empty_gt": True})
     assert len(ours) == len(mmdet)
     for index in range(0, len(mmdet), 5):
-        if hasattr(mmdet, "get_data_info"):
-            assert ours.get_data_info(index) == mmdet.get_data_info(index)
-        assert ours[index] == mmdet[index]
+        assert ours.get_data_info(index) == mmdet.get_data_info(index)
 
 
 @pytest.mark.parametrize("indices", [4, -4, [1, 1, 0]])
@@ -232,10 +233,10 @@ def test_a_subclass_may_parse_each_image_itself(ann_file):
 
 def test_other_encodings_of_a_file_give_the_same(tmp_path):
     content = generated_content(0)
-    content["annotations"][0]["note"] = "Ü 字 \ud83d\ude00 }, {"
+    content["annotations"][0]["note"] = "Ü 字 😀 }, {"
     texts = {
         "plain": json.dumps(content).encode(),
-        "unicode": json.dumps(content, ensure_ascii=False).encode("utf-8", "surrogatepass"),
+        "unicode": json.dumps(content, ensure_ascii=False).encode(),
         "signature": json.dumps(content).encode("utf-8-sig"),
         "utf16": json.dumps(content).encode("utf-16"),
         "surrogate": json.dumps(content).replace("\\ude00", "").encode(),
@@ -245,13 +246,8 @@ def test_other_encodings_of_a_file_give_the_same(tmp_path):
     for name, text in texts.items():
         path = tmp_path / f"{name}.json"
         path.write_bytes(text)
-        try:
-            dataset = DATASETS.build({"type": "SafeCocoDataset", **settings(path)})
-        except MixDetError:
-            assert name == "unicode"  # a surrogate pair in UTF-8 is not Unicode
-            continue
+        dataset = DATASETS.build({"type": "SafeCocoDataset", **settings(path)})
         infos[name] = [dataset.get_data_info(index) for index in range(len(dataset))]
-    assert len(infos) >= 5
     assert all(info == infos["plain"] for info in infos.values())
 
 
@@ -261,7 +257,7 @@ def test_other_encodings_of_a_file_give_the_same(tmp_path):
         (lambda text: text[:-30], "line 3, column "),
         (lambda text: text + "x", "line 3, column "),
         (lambda text: text.replace('"images"', '"images', 1), "line 2, column "),
-        (lambda text: text.replace("[", "[,", 1), "line 1, column "),
+        (lambda text: text.replace('"annotations": [', '"annotations": [,', 1), "line 1, column "),
         (lambda text: "", "line 1, column 1"),
     ],
 )
@@ -297,19 +293,24 @@ def test_a_fault_is_named_with_its_place(tmp_path, kind, fields, fault):
     assert str(error.value).endswith(f"({path})")
 
 
-def test_the_check_the_data_set_and_the_metric_read_a_file_once(images_copy, tmp_path, monkeypatch):
+def test_the_check_the_data_set_and_the_metric_read_a_file_once(images_copy, tmp_path):
     train, val = (images_copy / "annotations" / f"instances_{s}2017.json" for s in ("train", "val"))
     for path in (train, val):
         os.utime(path, (0, 0))  # the process reads a file again if it was just written
-    opened = []
-    sys.addaudithook(lambda event, arguments: event == "open" and opened.append(arguments[0]))
+    opened, watching = [], [True]
+
+    def note(event, arguments):  # a hook stays until the process ends
+        if event == "open" and watching and isinstance(arguments[0], (str, Path)):
+            opened.append(os.path.realpath(arguments[0]))
+
+    sys.addaudithook(note)
     cfg = load_config(write_config(tmp_path, images_copy))
-    opened.clear()
     quick_check(cfg)
     datasets = [DATASETS.build(cfg[f"{split}_dataloader"].dataset) for split in ("train", "val")]
-    ScoredData.read(val, CLASSES)
-    assert [len(dataset[0]["inputs"]) for dataset in datasets] == [3, 3]
-    assert [opened.count(str(path)) + opened.count(path) for path in (train, val)] == [1, 1]
+    truth = ScoredData.read(val, CLASSES)
+    watching.clear()
+    assert [len(dataset) for dataset in datasets] == [IMAGES, len(truth.image_ids)]
+    assert [opened.count(str(path)) for path in (train, val)] == [1, 1]
 
 
 def test_a_file_that_is_written_again_is_read_again(images_copy):
