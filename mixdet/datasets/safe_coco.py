@@ -198,6 +198,11 @@ class SafeCocoDataset(CocoDataset):
             return self.data_list.select(indices)
         return super()._get_unserialized_subset(indices)
 
+    def _copy_without_annotation(self, memo: dict | None = None) -> SafeCocoDataset:
+        # By default, mmengine uses one memo for the copies of all data sets. Once a data set is
+        # freed, an attribute of another one may have its id, and is then replaced by the data set.
+        return super()._copy_without_annotation({} if memo is None else memo)
+
     def prepare_data(self, idx: int) -> Any:
         """Run the pipeline on an image. In training another image replaces a broken image.
 

@@ -166,10 +166,21 @@ MASKS = [
 ]
 
 
-def test_a_transform_that_loads_masks_gets_the_polygons(coco_sample):
-    path = coco_sample / "annotations" / "instances_val2017.json"
+@pytest.fixture
+def with_polygons(coco_sample, tmp_path) -> Path:
+    """The annotations of real images, with a polygon in each box."""
+    content = json.loads((coco_sample / "annotations" / "instances_val2017.json").read_text())
+    for annotation in content["annotations"]:
+        x, y, width, height = annotation["bbox"]
+        annotation["segmentation"] = [[x, y + height, x + width / 2, y, x + width, y + height]]
+    path = tmp_path / "instances.json"
+    path.write_text(json.dumps(content))
+    return path
+
+
+def test_a_transform_that_loads_masks_gets_the_polygons(coco_sample, with_polygons):
     options = {"data_prefix": {"img": str(coco_sample / "val2017")}, "pipeline": MASKS}
-    mmdet, ours = build_both(path, indices=6, **options)
+    mmdet, ours = build_both(with_polygons, indices=6, **options)
     loader = DataLoader(ours, num_workers=2, collate_fn=lambda samples: samples[0])
     count = 0
     for index, sample in enumerate(loader):
@@ -197,22 +208,17 @@ class CountMasks(BaseTransform):
     ],
     ids=["direct", "nested"],
 )
-def test_a_transform_of_a_user_gets_the_polygons(coco_sample, transform):
-    path = coco_sample / "annotations" / "instances_val2017.json"
+def test_a_transform_of_a_user_gets_the_polygons(coco_sample, with_polygons, transform):
     pack = {"type": "PackDetInputs", "meta_keys": ("masks",)}
     options = {"data_prefix": {"img": str(coco_sample / "val2017")}}
-    _, ours = build_both(path, pipeline=[MASKS[0], transform, pack], **options)
-    expected = sum("mask" in one for one in ours.get_data_info(0)["instances"])
-    assert ours[0]["data_samples"].masks == expected > 0
+    _, ours = build_both(with_polygons, pipeline=[MASKS[0], transform, pack], **options)
+    assert ours[0]["data_samples"].masks == len(ours.get_data_info(0)["instances"]) > 0
 
 
-def test_polygons_of_a_file_that_changed_are_refused(coco_sample, tmp_path):
-    path = tmp_path / "annotations.json"
-    text = (coco_sample / "annotations" / "instances_val2017.json").read_text()
-    path.write_text(text)
-    dataset = build_both(path, metainfo={"classes": ("person",)})[1]
-    path.write_text(f" {text}")
-    with pytest.raises(MixDetError, match=r"annotations\.json was changed"):
+def test_polygons_of_a_file_that_changed_are_refused(with_polygons):
+    dataset = build_both(with_polygons)[1]
+    with_polygons.write_text(f" {with_polygons.read_text()}")
+    with pytest.raises(MixDetError, match=r"instances\.json was changed"):
         [dataset.get_data_info(index) for index in range(len(dataset))]
 
 
@@ -304,13 +310,28 @@ def test_the_check_the_data_set_and_the_metric_read_a_file_once(images_copy, tmp
             opened.append(os.path.realpath(arguments[0]))
 
     sys.addaudithook(note)
-    cfg = load_config(write_config(tmp_path, images_copy))
+    types = [f"{split}_dataloader.dataset.type=SafeCocoDataset" for split in ("train", "val")]
+    cfg = load_config(write_config(tmp_path, images_copy), types)
     quick_check(cfg)
     datasets = [DATASETS.build(cfg[f"{split}_dataloader"].dataset) for split in ("train", "val")]
     truth = ScoredData.read(val, CLASSES)
     watching.clear()
     assert [len(dataset) for dataset in datasets] == [IMAGES, len(truth.image_ids)]
     assert [opened.count(str(path)) for path in (train, val)] == [1, 1]
+
+
+def test_a_subset_is_a_copy_of_its_own_data_set(images):
+    path = images / "annotations" / "instances_val2017.json"
+    freed = set()
+    for _ in range(20):
+        dataset = build_both(path, metainfo={"classes": CLASSES})[1]
+        dataset.get_subset(2)
+        freed.add(id(dataset))
+        del dataset
+    dataset = build_both(path, metainfo={"classes": CLASSES})[1]
+    candidates = [[] for _ in range(100_000)]  # some of them take the place of a freed data set
+    dataset.note = next((item for item in candidates if id(item) in freed), [])
+    assert dataset.get_subset(2).note == []
 
 
 def test_a_file_that_is_written_again_is_read_again(images_copy):
