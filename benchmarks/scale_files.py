@@ -8,6 +8,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import mixdet.compat.prepared
+
 import cv2
 import numpy as np
 from mmdet.datasets import CocoDataset
