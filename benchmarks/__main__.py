@@ -141,6 +141,19 @@ def parse_args() -> argparse.Namespace:
     command.add_argument("--out", metavar="FILE", help="write the results as JSON")
     command.add_argument("--markdown", action="store_true", help="print the table as Markdown")
 
+    command = commands.add_parser(
+        "scale",
+        parents=[common],
+        help="measure the time and memory that annotations of COCO's size take",
+    )
+    command.add_argument(
+        "--baseline", metavar="FOLDER", help="also measure this checkout of another version"
+    )
+    command.add_argument("--images", type=positive, help="number of images (default: 118287)")
+    command.add_argument(
+        "--annotations", type=positive, help="number of annotations (default: 860001)"
+    )
+
     command = commands.add_parser("report", help="print the tables of records")
     command.add_argument("files", nargs="+", type=Path, metavar="FILE", help="written by --out")
     command.add_argument(

@@ -24,6 +24,7 @@ MODULES = {
     "grow": "scaling",
     "start": "startup",
     "detectors": "mmdet_detectors",
+    "scale": "scale",
 }
 
 

@@ -168,7 +168,7 @@ def test_an_unusual_field_means_the_same_in_training_and_every_backend(
     written, monkeypatch, change, meaning, said
 ):
     lines = []
-    monkeypatch.setattr("mixdet.annotations.print_log", lambda line, **_: lines.append(line))
+    monkeypatch.setattr("mixdet.annotations.table.print_log", lambda line, **_: lines.append(line))
     content, expected = reference(), reference()
     change(content)
     meaning(expected)
@@ -230,23 +230,38 @@ def test_ids_of_images_and_categories_may_be_text(written, change):
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"bbox": [1, float("nan"), 9, 9]}, "[1, nan, 9, 9]: give four finite numbers in pixels"),
-        ({"bbox": [1, 2, float("inf"), 9]}, "[1, 2, inf, 9]: give four finite"),
-        ({"bbox": [1, 2, 10**400, 9]}, "give four finite"),
-        ({"bbox": ["1", "2", "9", "9"]}, "['1', '2', '9', '9']: give four finite"),
-        ({"bbox": "1 2 9 9"}, "'1 2 9 9': give four finite"),
-        ({"bbox": [1, 2, 9]}, "[1, 2, 9]: give four finite"),
-        ({"bbox": []}, "[]: give four finite"),
-        ({"bbox": None}, "None: give four finite"),
-        ({"bbox": [1, 2, 9, True]}, "[1, 2, 9, True]: give four finite"),
-        ({"area": "81"}, "the `area` '81': give a number, or leave it out"),
-        ({"area": float("nan")}, "the `area` nan: give a number"),
-        ({"area": [81]}, "the `area` [81]: give a number"),
-        ({"iscrowd": "0"}, "the `iscrowd` '0': give 0 or 1"),
-        ({"iscrowd": float("nan")}, "the `iscrowd` nan: give 0 or 1"),
-        ({"ignore": "false"}, "the `ignore` 'false': give 0 or 1"),
-        ({"category_id": None}, "the `category_id` None: give the id"),
-        ({"image_id": None}, "the `image_id` None: give the id"),
+        (
+            {"bbox": [1, float("nan"), 9, 9]},
+            "bbox: 4 finite numbers of pixels expected, got [1, nan, 9, 9]",
+        ),
+        (
+            {"bbox": [1, 2, float("inf"), 9]},
+            "bbox: 4 finite numbers of pixels expected, got [1, 2, inf, 9]",
+        ),
+        (
+            {"bbox": [1, 2, 10**400, 9]},
+            "bbox: 4 finite numbers of pixels expected, got [1, 2, 1000",
+        ),
+        (
+            {"bbox": ["1", "2", "9", "9"]},
+            "bbox: 4 finite numbers of pixels expected, got ['1', '2'",
+        ),
+        ({"bbox": "1 2 9 9"}, "bbox: 4 numbers expected, got '1 2 9 9'"),
+        ({"bbox": [1, 2, 9]}, "bbox: 4 numbers expected, got 3"),
+        ({"bbox": []}, "bbox: 4 numbers expected, got 0"),
+        ({"bbox": None}, "bbox: 4 numbers expected, got None"),
+        (
+            {"bbox": [1, 2, 9, True]},
+            "bbox: 4 finite numbers of pixels expected, got [1, 2, 9, True]",
+        ),
+        ({"area": "81"}, "area: a number or no field expected, got '81'"),
+        ({"area": float("nan")}, "area: a number or no field expected, got nan"),
+        ({"area": [81]}, "area: a number or no field expected, got [81]"),
+        ({"iscrowd": "0"}, "iscrowd: 0 or 1 expected, got '0'"),
+        ({"iscrowd": float("nan")}, "iscrowd: 0 or 1 expected, got nan"),
+        ({"ignore": "false"}, "ignore: 0 or 1 expected, got 'false'"),
+        ({"category_id": None}, "category_id: a number or text expected, got None"),
+        ({"image_id": None}, "image_id: a number or text expected, got None"),
     ],
 )
 def test_an_ambiguous_value_is_refused_with_its_annotation_and_field(
@@ -259,24 +274,37 @@ def test_an_ambiguous_value_is_refused_with_its_annotation_and_field(
     for read in (load_coco, instances):
         with pytest.raises(MixDetError) as error:
             read(path)
-        assert str(error.value).startswith(f"{path}: annotation 1 in ")
-        assert words in str(error.value)
+        assert str(error.value).startswith(f"annotations[0].{words}")
+        assert str(error.value).endswith(f" ({path})")
     problems = {p.code: p for p in quick_check(load_config(write_config(tmp_path, images_copy)))}
     assert problems["broken_boxes"].level == "error"
     assert words in problems["broken_boxes"].line()
 
 
+NO_LISTS = [
+    "images: a list expected, got None",
+    "annotations: a list expected, got {}",
+    "categories: a list expected, got None",
+]
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda c: c["images"][1].update(id=1), "the id 1 in `images` occurs 2 times"),
-        (lambda c: c["categories"][1].update(id=1), "the id 1 in `categories` occurs 2 times"),
-        (lambda c: c["images"][1].pop("id"), "the id None in `images` is neither"),
-        (lambda c: c["images"][1].update(id=[1]), "images[1] is not an object with ids"),
-        (lambda c: c["annotations"].append("x"), "annotations[5] is not an object"),
-        (lambda c: c.pop("images"), "add a list of images"),
-        (lambda c: c.update(annotations={}), "add a list of annotations"),
-        (lambda c: c.pop("categories"), "add a list of categories"),
+        (lambda c: c["images"][1].update(id=1), "images[1].id: 1 is also the id of images[0]"),
+        (
+            lambda c: c["categories"][1].update(id=1),
+            "categories[1].id: 1 is also the id of categories[0]",
+        ),
+        (lambda c: c["images"][1].pop("id"), "images[1].id: a number or text expected, got None"),
+        (
+            lambda c: c["images"][1].update(id=[1]),
+            "images[1].id: a number or text expected, got [1]",
+        ),
+        (lambda c: c["annotations"].append("x"), "annotations[5]: an object expected, got 'x'"),
+        (lambda c: c.pop("images"), NO_LISTS[0]),
+        (lambda c: c.update(annotations={}), NO_LISTS[1]),
+        (lambda c: c.pop("categories"), NO_LISTS[2]),
     ],
 )
 def test_a_file_with_duplicate_ids_or_malformed_lists_is_refused(written, change, words):
@@ -286,8 +314,9 @@ def test_a_file_with_duplicate_ids_or_malformed_lists_is_refused(written, change
     for read in (load_coco, instances):
         with pytest.raises(MixDetError) as error:
             read(path)
-        assert str(error.value).startswith(f"{path}: ")
-        assert words in str(error.value)
+        place = f"{path}: not a COCO annotation file: " if words in NO_LISTS else ""
+        assert str(error.value).startswith(place + words)
+        assert str(path) in str(error.value)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

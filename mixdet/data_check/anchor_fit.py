@@ -12,7 +12,6 @@ from mmdet.models.task_modules import AnchorGenerator, BboxOverlaps2D, MaxIoUAss
 from mmengine.config import Config
 from torch import nn
 
-from mixdet.annotations import is_crowd
 from mixdet.data_check.data_problems import NOTE, Example, Problem, problem_list
 from mixdet.data_check.data_splits import Split
 
@@ -233,17 +232,7 @@ def _resized_boxes(
     Returns:
         (n, 4) boxes (x1, y1, x2, y2) in pixels, cut at the edges of the image, and (n,) labels.
     """
-    label_of_name = {name: label for label, name in enumerate(split.classes)}
-    label_of_id = {
-        number: label_of_name.get(name, -1) for number, name in split.category_name_by_id.items()
-    }
-    labels = np.array(
-        [
-            -1 if is_crowd(annotation) else label_of_id.get(annotation.get("category_id"), -1)
-            for annotation in split.annotations
-        ],
-        int,
-    )
+    labels = np.where(split.crowd, -1, split.labels)
     boxes, images = split.boxes, split.sizes
     with np.errstate(invalid="ignore"):
         used = (labels >= 0) & (boxes[:, 2:] >= 1).all(1) & (images >= 1).all(1)

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+from array import array
 from collections import Counter
 from pathlib import Path
 
-from mixdet.annotations import is_id, unusable_ids
+import numpy as np
+
+from mixdet.annotations.rules import is_id, unusable_ids
+from mixdet.annotations.table import has_repeated
 from mixdet.data_check.data_problems import ERROR, NOTE, WARNING, Example, Problem, problem_list
 from mixdet.data_check.data_splits import Split
 from mixdet.errors import MixDetError, did_you_mean
@@ -21,11 +25,7 @@ def check_not_empty(split: Split) -> list[Problem]:
     if not split.images:
         text = f"no image in {split.ann_file}: add images, or name another ann_file"
         return problem_list("no_images", ERROR, split.name, text, 1)
-    names = (
-        split.category_name_by_id.get(annotation.get("category_id"))
-        for annotation in split.annotations
-    )
-    if split.classes and not any(name in split.classes for name in names):
+    if split.classes and not (split.labels >= 0).any():
         text = "no box of any class of the config; there is nothing to score"
         level = NOTE if split.name == "test" else ERROR
         return problem_list("no_boxes", level, split.name, text, 1)
@@ -39,7 +39,7 @@ def check_classes(split: Split) -> list[Problem]:
     order of the file. The labels are wrong, and mmdet raises no error, if the file lacks a name of
     the config or has it twice, or if the config has another order.
     """
-    names = [category.get("name") for category in split.categories]
+    names = split.category_names
     if not split.classes:
         text = "the config names no classes; add metainfo=dict(classes=(...)) to the data set"
         return problem_list("no_classes", ERROR, split.name, text, 1)
@@ -52,7 +52,7 @@ def check_classes(split: Split) -> list[Problem]:
         ERROR,
         split.name,
         "classes of the config that are not in the annotations; the labels would be wrong; "
-        f"the file has {', '.join(map(str, names)) or 'no categories'}",
+        f"the file has {', '.join(names) or 'no categories'}",
         len(missing),
         (Example(_with_suggestion(name, unused or names)) for name in missing),
     )
@@ -90,12 +90,16 @@ def check_classes(split: Split) -> list[Problem]:
 def check_ids(split: Split) -> list[Problem]:
     """Find unusable ids, missing fields of images, and boxes of unknown images or categories."""
     problems = []
-    for kind, level, consequence, entries in (
-        ("image", ERROR, "", split.images),
-        ("annotation", WARNING, "; they are numbered anew", split.annotations),
-        ("category", ERROR, "", split.categories),
+    table, images = split.table, split.images
+    category_ids = [category.get("id") for category in table.categories]
+    for kind, level, consequence, ids in (
+        ("image", ERROR, "", images.ids),
+        ("annotation", WARNING, "; they are numbered anew", table.ids),
+        ("category", ERROR, "", category_ids),
     ):
-        counts = Counter(entry.get("id") for entry in entries)
+        if isinstance(ids, array) and not has_repeated(ids) and min(ids, default=1) > 0:
+            continue
+        counts = Counter(ids)
         twice = [number for number, count in counts.items() if count > 1]
         problems += problem_list(
             f"{kind}_ids_twice",
@@ -106,7 +110,7 @@ def check_ids(split: Split) -> list[Problem]:
             (Example(f"{kind} id {number!r}") for number in twice),
         )
         if kind == "annotation":
-            unusable = [number for number in unusable_ids(entries) if counts[number] == 1]
+            unusable = [number for number in unusable_ids(ids) if counts[number] == 1]
             level, wrong = NOTE, f"are not whole numbers above 0{consequence}"
         else:
             unusable = [number for number in counts if not is_id(number)]
@@ -119,31 +123,36 @@ def check_ids(split: Split) -> list[Problem]:
             len(unusable),
             (Example(f"{kind} id {number!r}") for number in unusable),
         )
-    fields = ("file_name", "width", "height")
-    incomplete = [image for image in split.images if any(field not in image for field in fields)]
+    fields = {"file_name": images.names, "width": images.widths, "height": images.heights}
+    incomplete = sorted(
+        {
+            image
+            for values in fields.values()
+            if isinstance(values, list)  # an array of whole numbers lacks none
+            for image, value in enumerate(values)
+            if value is None
+        }
+    )
     problems += problem_list(
         "incomplete_images",
         ERROR,
         split.name,
         f"images that lack one of {', '.join(fields)}",
         len(incomplete),
-        (Example(f"id {image.get('id')}") for image in incomplete),
+        (Example(f"id {images.ids[image]}") for image in incomplete),
     )
-    for code, key, known in (
-        ("unknown_images", "image_id", split.image_by_id),
-        ("unknown_categories", "category_id", split.category_name_by_id),
+    for code, key, ids, found in (
+        ("unknown_images", "image_id", table.image_ids, table.image),
+        ("unknown_categories", "category_id", table.category_ids, table.category),
     ):
-        unknown = [entry for entry in split.annotations if entry.get(key) not in known]
+        unknown = np.flatnonzero(found < 0)
         problems += problem_list(
             code,
             WARNING,
             split.name,
             f"boxes whose {key} is not in the file; training and evaluation leave them out",
             len(unknown),
-            (
-                Example(f"annotation {entry.get('id')}: {key} {entry.get(key)!r}")
-                for entry in unknown
-            ),
+            (Example(f"annotation {table.ids[index]}: {key} {ids[index]!r}") for index in unknown),
         )
     return problems
 
@@ -155,15 +164,14 @@ def check_file_names(split: Split) -> list[Problem]:
     """
     outside, missing = [], []
     listings: dict[str, dict[str, bool]] = {}
-    for image in split.images:
-        name = image.get("file_name")
+    for image, name in enumerate(split.images.names):
         try:
             refuse_foreign_name(name, split.root or "")
             if split.root is not None and not _exists(split.root, name, listings):
                 missing.append(split.path(image))
         except MixDetError as error:
             outside.append(str(error))
-    counts = Counter(str(image.get("file_name")) for image in split.images)
+    counts = Counter(map(str, split.images.names))
     twice = [name for name, count in counts.items() if count > 1]
     problems = problem_list(
         "names_outside_the_root",
@@ -193,9 +201,12 @@ def check_file_names(split: Split) -> list[Problem]:
 
 
 def _classes_without_boxes(split: Split) -> list[Problem]:
-    names = split.category_name_by_id
-    used = {names.get(annotation.get("category_id")) for annotation in split.annotations}
-    empty = [name for name in split.classes if name not in used and name in names.values()]
+    used = set(np.unique(split.labels).tolist())
+    empty = [
+        name
+        for label, name in enumerate(split.classes)
+        if label not in used and name in split.category_names
+    ]
     return problem_list(
         "classes_without_examples",
         WARNING if split.is_training else NOTE,

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-
 import numpy as np
 
-from mixdet.annotations import inspect_annotations
 from mixdet.data_check.data_problems import ERROR, NOTE, WARNING, Example, Problem, problem_list
 from mixdet.data_check.data_splits import Split
 from mixdet.data_check.duplicate_boxes import SAME_IOU, find_duplicate_boxes
@@ -24,29 +21,28 @@ def check_boxes(split: Split) -> list[Problem]:
 
     If the boxes are in another format, their size and position are not checked.
     """
-    boxes, findings = split.boxes, inspect_annotations(split.annotations)
-    broken = _mask(split, findings.faults)
+    table, boxes = split.table, split.boxes
     problems = problem_list(
         "broken_boxes",
         ERROR,
         split.name,
         "annotations that cannot be used; training and evaluation refuse them",
-        len(findings.faults),
-        (_example(split, index, f": it has {fault}") for index, fault in findings.faults.items()),
+        len(table.faults),
+        (_fault_example(split, index, fault) for index, fault in table.faults.items()),
     )
     other_format = guess_format(boxes, split.sizes)
     if other_format:
         text = f"boxes that look like {other_format}; convert them to COCO's x y w h in pixels"
-        return problems + _box_problems(split, "box_format", ERROR, text, ~broken)
+        return problems + _box_problems(split, "box_format", ERROR, text, table.is_usable)
     x, y, width, height = boxes.T
     image_width, image_height = split.sizes.T
     with np.errstate(invalid="ignore"):
-        flat = (width <= 0) | (height <= 0)
+        flat = table.is_flat
         small = ~flat & ((width < 1) | (height < 1))
         beyond = _extends_beyond(boxes, split.sizes) & ~flat
         outside = (x >= image_width) | (y >= image_height) | (x + width <= 0) | (y + height <= 0)
-    no_area = _mask(split, findings.no_area) & ~small
-    unstated = np.array([annotation.get("area") is None for annotation in split.annotations], bool)
+    no_area = table.lacks_area & ~small
+    unstated = np.isnan(table.areas)
     for code, level, text, wrong in (
         (
             "flat_boxes",
@@ -95,7 +91,7 @@ def check_boxes(split: Split) -> list[Problem]:
                 if split.is_normalized
                 else "mmdet's CocoDataset takes them for background: use SafeCocoDataset"
             ),
-            _mask(split, findings.ignored),
+            table.ignore & ~flat,
         ),
     ):
         problems += _box_problems(split, code, level, text, wrong)
@@ -108,7 +104,7 @@ def check_boxes(split: Split) -> list[Problem]:
         "the object counts twice in training, and once as missed in evaluation: remove one of them",
         len(duplicates),
         (
-            _example(split, later, f", like annotation {split.annotations[earlier].get('id')}")
+            _example(split, later, f", like annotation {table.ids[earlier]}")
             for later, earlier in duplicates.items()
         ),
     )
@@ -164,20 +160,21 @@ def _box_problems(
     return problem_list(code, level, split.name, text, len(indices), examples)
 
 
-def _mask(split: Split, indices: Collection[int]) -> np.ndarray:
-    """Return (n,) bool, true for the annotations with these indices."""
-    mask = np.zeros(len(split.annotations), bool)
-    mask[list(indices)] = True
-    return mask
+def _fault_example(split: Split, index: int, fault: str) -> Example:
+    image = split.table.image[index]
+    place = f"annotations[{index}].{fault}"
+    return Example(f"{place}, in {_name(split, image)}", split.path(image))
 
 
-def _example(split: Split, index: int, fault: str = "") -> Example:
-    annotation = split.annotations[index]
-    image = split.image_by_id.get(annotation.get("image_id"), {})
-    box, size = split.boxes[index], split.sizes[index]
-    text = f"annotation {annotation.get('id')} in {image.get('file_name')}: "
-    text += f"bbox {annotation.get('bbox')}"
+def _example(split: Split, index: int, more: str = "") -> Example:
+    image = split.table.image[index]
+    box, size = split.boxes[index].tolist(), split.sizes[index]
+    numbers = ", ".join(f"{value:g}" for value in box)
+    text = f"annotation {split.table.ids[index]} in {_name(split, image)}: bbox [{numbers}]"
     if not np.isnan(size).any():
         text += f" in an image of {size[0]:g} x {size[1]:g}"
-    text += fault
-    return Example(text, split.path(image), None if np.isnan(box).any() else tuple(box.tolist()))
+    return Example(text + more, split.path(image), tuple(box))
+
+
+def _name(split: Split, image: int) -> str:
+    return str(split.images.names[image]) if image >= 0 else "an unknown image"

@@ -31,6 +31,7 @@ from mixdet.data_check.data_problems import (
 from mixdet.data_check.data_report import DataReport, summarize_split
 from mixdet.data_check.data_splits import Split, read_splits
 from mixdet.data_check.image_file_checks import (
+    ImageFiles,
     check_image_files,
     check_shared_images,
     read_image_files,
@@ -46,7 +47,6 @@ from mixdet.data_check.used_data_checks import (
     check_stated_sizes,
 )
 from mixdet.errors import MixDetError
-from mixdet.evaluation import load_coco
 
 ANNOTATION_CHECKS = (
     *(check_classes, check_not_empty, check_ids, check_stated_sizes),
@@ -112,11 +112,14 @@ def check_before_runner(cfg: Config, loaders: tuple[str, ...]) -> None:
     _latest[_data_settings(cfg, loaders)] = report
 
 
-def full_check(cfg: Config) -> DataReport:
+def full_check(cfg: Config, workers: int | None = None) -> DataReport:
     """Check the training, validation and test data, every image, and the anchors.
+
+    Ctrl-C ends the reading of images. The report then is about the images that were read.
 
     Args:
         cfg: The config.
+        workers: Number of threads that read images, by default one for each processor core.
 
     Raises:
         MixDetError: The config has no `CocoDataset` on a local disk, or an annotation file is
@@ -128,23 +131,37 @@ def full_check(cfg: Config) -> DataReport:
         raise MixDetError(
             "the config has no CocoDataset on a local disk; other data sets cannot be checked"
         )
-    all_files = [read_image_files(split) for split in splits if split.root is not None]
-    for files in all_files:
-        problems += check_image_files(files)
+    all_files = [ImageFiles(split) for split in splits if split.root is not None]
+    interrupted = False
+    try:
+        for files in all_files:
+            read_image_files(files, workers)
+    except KeyboardInterrupt:
+        interrupted = True
+    problems += _check_images(all_files, interrupted)
+    fit = None
+    if cfg.get("model"):
+        model = MODELS.build(cfg.model)
+        training = next((split for split in splits if split.is_training), None)
+        fit = training and fit_anchors(training, cfg, model)
+    problems += check_anchors(fit)
+    unread = sum(len(files.names) - files.read for files in all_files) if interrupted else 0
+    return replace(report, problems=problems, anchors=fit, unread_images=unread)
+
+
+def _check_images(all_files: list[ImageFiles], interrupted: bool) -> list[Problem]:
+    """Report what is wrong with the image files that were read."""
+    problems = [problem for files in all_files for problem in check_image_files(files)]
     trained = [files for files in all_files if files.split.is_training]
     others = [files for files in all_files if not files.split.is_training]
     for other in others:
         for training in trained:
             problems += check_shared_images(training, other)
             problems += check_near_duplicates(training, other)
-    for files in (trained, *([other] for other in others)):
+    # Some of the images of a class say nothing about all of them.
+    for files in () if interrupted else (trained, *([other] for other in others)):
         problems += check_single_scenes(files)
-    fit = None
-    if cfg.get("model"):
-        model = MODELS.build(cfg.model)
-        training = next((split for split in splits if split.is_training), None)
-        fit = training and fit_anchors(training, cfg, model)
-    return replace(report, problems=problems + check_anchors(fit), anchors=fit)
+    return problems
 
 
 def _check(cfg: Config, loaders: tuple[str, ...]) -> tuple[DataReport, list[Split]]:
@@ -209,12 +226,7 @@ def _check_used(
         problems += check_ignored_boxes(used, cfg.get("model") or {})
     for loader in used.loaders:
         problems += check_batches(used, loader, cfg[loader], processes)
-    contents = {split.ann_file: split.content for split in splits}
-
-    def read_content(ann_file: str) -> dict:
-        return contents[ann_file] if ann_file in contents else load_coco(ann_file).dataset
-
-    return problems + check_metrics(cfg, used, read_content)
+    return problems + check_metrics(cfg, used)
 
 
 def _launched_processes(cfg: Config) -> int:

@@ -68,6 +68,25 @@ class Problem:
         return asdict(self)
 
 
+@dataclass
+class Tally:
+    """Counts occurrences of a problem, and keeps the first of them.
+
+    Attributes:
+        count: Number of occurrences.
+        examples: The first `MAX_EXAMPLES` occurrences.
+    """
+
+    count: int = 0
+    examples: list[Example] = field(default_factory=list)
+
+    def add(self, example: Example) -> None:
+        """Count an occurrence."""
+        self.count += 1
+        if len(self.examples) < MAX_EXAMPLES:
+            self.examples.append(example)
+
+
 def problem_list(
     code: str,
     level: str,

@@ -57,16 +57,18 @@ class DataReport:
         summaries: Sizes of the checked data sets.
         problems: What is wrong with the data sets.
         anchors: Which boxes the anchors match, or None if this was not counted.
+        unread_images: How many images were not read, since Ctrl-C ended the check.
     """
 
     summaries: list[SplitSummary]
     problems: list[Problem]
     anchors: AnchorFit | None
+    unread_images: int = 0
 
     @property
     def ok(self) -> bool:
-        """Whether there is no error and no warning."""
-        return all(problem.level == NOTE for problem in self.problems)
+        """Whether all images were checked, without an error or a warning."""
+        return not self.unread_images and all(problem.level == NOTE for problem in self.problems)
 
     @property
     def has_errors(self) -> bool:
@@ -91,6 +93,7 @@ class DataReport:
             "data": [asdict(summary) for summary in self.summaries],
             "problems": [problem.as_dict() for problem in self.sorted_problems()],
             "anchors": self.anchors and self.anchors.as_dict(),
+            "unread_images": self.unread_images,
         }
 
     def text(self) -> str:
@@ -106,8 +109,11 @@ class DataReport:
             parts.append("\n".join(lines))
         if self.anchors:
             parts.append("\n".join(anchor_lines(self.anchors)))
+        if self.unread_images:
+            parts.append(f"interrupted: {self.unread_images:,} images were not read")
         problems = sum(problem.level != NOTE for problem in self.problems)
-        parts.append(f"problems: {problems}" if problems else "nothing is wrong")
+        if problems or not self.unread_images:
+            parts.append(f"problems: {problems}" if problems else "nothing is wrong")
         return "\n\n".join(parts)
 
 
@@ -119,7 +125,7 @@ def summarize_split(split: Split, all_used: list[UsedData]) -> SplitSummary:
         all_used: The data of the loaders. If several of them read the file for the split, only the
             data of the first one are counted.
     """
-    counts = (len(part) for part in (split.images, split.annotations, split.classes))
+    counts = (len(part) for part in (split.images, split.table, split.classes))
     names = split.name.split(", ")
     used_images, objects = None, dict.fromkeys(split.classes, 0)
     for used in all_used:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +12,8 @@ from mmdet.registry import DATASETS
 from mmengine.config import Config
 from mmengine.registry import Registry
 
-from mixdet.annotations import read_content
+from mixdet.annotations.reading import read_table
+from mixdet.annotations.table import AnnotationTable, ImageColumns
 from mixdet.config.data_paths import LOADERS, with_annotations
 from mixdet.data_check.class_name_checks import malformed_classes
 from mixdet.data_check.data_problems import SPLIT_NAMES
@@ -33,7 +33,7 @@ class Split:
         classes: Class names in the config. If the config has none, the class names of the data
             set's Python class, such as the 80 classes of `CocoDataset`.
         limits: Limits on the bytes and pixels of an image file.
-        content: `images`, `annotations` and `categories` of the annotation file.
+        table: The annotation file, with m images and n annotations.
         is_normalized: Whether the data set replaces missing or unusual fields when it reads the
             file, as `SafeCocoDataset` does by `mixdet.annotations`. mmdet's own data sets do not.
     """
@@ -43,7 +43,7 @@ class Split:
     root: str | None
     classes: tuple[str, ...]
     limits: ImageLimits
-    content: dict
+    table: AnnotationTable
     is_normalized: bool = True
 
     @property
@@ -51,57 +51,45 @@ class Split:
         """Whether a detector is trained on these data."""
         return self.name.startswith("training")
 
-    @cached_property
-    def images(self) -> list[dict]:
-        """The image entries."""
-        return self.content["images"]
+    @property
+    def images(self) -> ImageColumns:
+        """The images."""
+        return self.table.images
 
     @cached_property
-    def annotations(self) -> list[dict]:
-        """The annotation entries, one for each box."""
-        return self.content["annotations"]
+    def category_names(self) -> list[str]:
+        """The names of the categories. Names that are not strings are converted to strings."""
+        return [str(category.get("name")) for category in self.table.categories]
 
     @cached_property
-    def categories(self) -> list[dict]:
-        """The category entries. Names that are not strings are converted to strings."""
-        return [
-            {**category, "name": str(category.get("name"))}
-            for category in self.content["categories"]
-        ]
+    def labels(self) -> np.ndarray:
+        """(n,) index of each annotation's class in `classes`, or -1 if it has none of them."""
+        label_of = {name: label for label, name in enumerate(self.classes)}
+        labels = [label_of.get(name, -1) for name in self.category_names]
+        return np.array([*labels, -1])[self.table.category]  # the category -1 takes the last
 
-    @cached_property
-    def image_by_id(self) -> dict:
-        """The image entries by id."""
-        return {image.get("id"): image for image in self.images}
-
-    @cached_property
-    def category_name_by_id(self) -> dict:
-        """The category names by id."""
-        return {category.get("id"): category.get("name") for category in self.categories}
-
-    @cached_property
+    @property
     def boxes(self) -> np.ndarray:
         """(n, 4) unchanged `bbox` of each annotation. If it is not four finite numbers, NaN."""
-        return finite_rows([annotation.get("bbox") for annotation in self.annotations], 4)
+        return self.table.boxes
 
     @cached_property
     def sizes(self) -> np.ndarray:
         """(n, 2) width and height in pixels of each annotation's image. NaN if unknown."""
-        images = self.image_by_id
-        size_by_id = dict(zip(images, self.stated_sizes(images.values()), strict=True))
-        image_ids = (annotation.get("image_id") for annotation in self.annotations)
-        unknown = np.full(2, np.nan)
-        sizes = [size_by_id.get(image_id, unknown) for image_id in image_ids]
-        return np.array(sizes, float).reshape(-1, 2)
+        return np.vstack([self.images.sizes, [np.nan, np.nan]])[self.table.image]
 
-    @staticmethod
-    def stated_sizes(images: Iterable[dict]) -> np.ndarray:
-        """Return (n, 2) width and height in pixels of image entries. NaN if they are missing."""
-        return finite_rows([[image.get("width"), image.get("height")] for image in images], 2)
+    @cached_property
+    def crowd(self) -> np.ndarray:
+        """(n,) whether each annotation is neither an object nor background."""
+        return self.table.iscrowd | self.table.ignore
 
-    def path(self, image: dict) -> str | None:
-        """Return the path of an image file, or None if the root or the file name is unknown."""
-        name = image.get("file_name")
+    def path(self, image: int) -> str | None:
+        """Return the path of an image file, or None if the root or the file name is unknown.
+
+        Args:
+            image: The index of the image, or -1 for an unknown one.
+        """
+        name = self.images.names[image] if image >= 0 else None
         if self.root is None or not isinstance(name, str):
             return None
         return str(Path(self.root, name))
@@ -139,11 +127,11 @@ def read_splits(cfg: Config, loaders: tuple[str, ...] = LOADERS) -> list[Split]:
             if name not in splits[key].name:
                 splits[key].name += f", {name}"
             continue
-        content = read_content(ann_file)
+        table = read_table(ann_file)
         root = None if "://" in images else images
         is_normalized = issubclass(dataset_class, SafeCocoDataset)
         limits = image_limits(dataset)
-        splits[key] = Split(name, ann_file, root, classes, limits, content, is_normalized)
+        splits[key] = Split(name, ann_file, root, classes, limits, table, is_normalized)
     return list(splits.values())
 
 
@@ -165,29 +153,6 @@ def image_limits(dataset: dict) -> ImageLimits:
     """Return the image limits of a data set's config."""
     keys = ("max_bytes", "max_pixels")
     return ImageLimits(**{key: dataset[key] for key in keys if key in dataset})
-
-
-def finite_rows(rows: list, width: int) -> np.ndarray:
-    """Return an array (n, width) of the rows. Rows that are not `width` finite numbers are NaN."""
-    try:
-        values = np.array(rows)
-    except ValueError:  # the rows have different lengths
-        values = None
-    if values is None or values.dtype.kind not in "iuf" or values.shape != (len(rows), width):
-        values = np.array([_float_row(row, width) for row in rows], float).reshape(-1, width)
-    values = values.astype(float)
-    values[~np.isfinite(values).all(1)] = np.nan
-    return values
-
-
-def _float_row(row, width: int) -> list[float]:
-    is_row = isinstance(row, list) and len(row) == width
-    if not is_row or not all(isinstance(value, (int, float)) for value in row):
-        return [np.nan] * width
-    try:
-        return [float(value) for value in row]
-    except OverflowError:  # an integer of several hundred digits
-        return [np.nan] * width
 
 
 def _join(root: str, part: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from mixdet.annotations import is_crowd
 from mixdet.data_check.data_splits import Split
 
 SAME_IOU = 0.9  # boxes of one class with a higher IoU are taken for boxes of one object
@@ -48,18 +47,9 @@ def _objects(split: Split) -> tuple[np.ndarray, np.ndarray]:
 
     The annotations of one image and class form a group.
     """
-    with np.errstate(invalid="ignore"):
-        has_area = (split.boxes[:, 2:] > 0).all(1)
-    names, classes = split.category_name_by_id, set(split.classes)
-    numbers: dict[tuple, int] = {}
-    objects, groups = [], []
-    for index, annotation in enumerate(split.annotations):
-        name = names.get(annotation.get("category_id"))
-        if has_area[index] and name in classes and not is_crowd(annotation):
-            key = annotation.get("image_id"), name
-            objects.append(index)
-            groups.append(numbers.setdefault(key, len(numbers)))
-    return np.array(objects, int), np.array(groups, int)
+    image, has_area = split.table.image, (split.boxes[:, 2:] > 0).all(1)
+    objects = np.flatnonzero((image >= 0) & (split.labels >= 0) & ~split.crowd & has_area)
+    return objects, image[objects] * len(split.classes) + split.labels[objects]
 
 
 def _iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path, PurePath
 
 import numpy as np
@@ -12,8 +12,10 @@ from mmdet.evaluation import CocoMetric, LVISMetric, MultiDatasetsEvaluator, VOC
 from mmdet.registry import EVALUATOR, METRICS
 from mmengine.config import Config
 
+from mixdet.annotations.reading import read_table
+from mixdet.annotations.table import AnnotationTable
 from mixdet.data_check.data_problems import ERROR, WARNING, Example, Problem, problem_list
-from mixdet.data_check.data_splits import finite_rows, is_remote, registered
+from mixdet.data_check.data_splits import is_remote, registered
 from mixdet.data_check.used_data import UsedData, UsedPart
 from mixdet.errors import MixDetError
 from mixdet.evaluation import CocoDetectionMetric
@@ -24,9 +26,7 @@ COCO_METRICS = (CocoDetectionMetric, CocoMetric)
 EVALUATORS = {"val_dataloader": "val_evaluator", "test_dataloader": "test_evaluator"}
 
 
-def check_metrics(
-    cfg: Config, used: UsedData, read_content: Callable[[str], dict]
-) -> list[Problem]:
+def check_metrics(cfg: Config, used: UsedData) -> list[Problem]:
     """Compare the metrics of a data loader with the data of the loader.
 
     `CocoDetectionMetric`, mmdet's `CocoMetric` and mmdet's `VOCMetric` are checked.
@@ -34,8 +34,6 @@ def check_metrics(
     Args:
         cfg: The config.
         used: The data of a validation or test loader.
-        read_content: Returns the content of an annotation file by its path. It raises a
-            `MixDetError` if the file cannot be read.
     """
     # Validation and test often share a metric, so each text is reported only once.
     problems: dict[str, Problem] = {}
@@ -47,7 +45,7 @@ def check_metrics(
                 metric_problems = _check_annotations_are_loaded(used, key)
             elif issubclass(metric_class, COCO_METRICS) and metric_class is not LVISMetric:
                 metric_problems = _check_ids(used.name, parts, samples)
-                metric_problems += _check_truth(used, parts, metric, key, read_content)
+                metric_problems += _check_truth(used, parts, metric, key)
             for problem in metric_problems:
                 problems.setdefault(problem.text.replace(key, ""), problem)
     return list(problems.values())
@@ -93,13 +91,7 @@ def _check_ids(name: str, parts: list[UsedPart], samples: int) -> list[Problem]:
     return problems + problem_list("repeated_images", ERROR, name, text, max(0, min(repeated, 1)))
 
 
-def _check_truth(
-    used: UsedData,
-    parts: list[UsedPart],
-    metric: dict,
-    key: str,
-    read_content: Callable[[str], dict],
-) -> list[Problem]:
+def _check_truth(used: UsedData, parts: list[UsedPart], metric: dict, key: str) -> list[Problem]:
     """Compare the annotation file of a COCO metric with the annotation file of the data set."""
     ann_file = metric.get("ann_file")
     scores_all = issubclass(registered(METRICS, metric["type"]), CocoMetric)
@@ -116,16 +108,19 @@ def _check_truth(
         text = f"{key} ({ann_file}) does not exist: {remedy}"
         return problem_list("metric_file_missing", ERROR, used.name, text, 1)
     try:
-        content = read_content(ann_file)
+        table = read_table(ann_file)
+        if ann_file not in own_files:
+            table.objects  # noqa: B018 - raises an error if they cannot be used
     except MixDetError as error:
         return problem_list("metric_file_broken", ERROR, used.name, f"{key}: {error}", 1)
     problems = []
     is_own = [os.path.realpath(file) for file in own_files] == [os.path.realpath(ann_file)]
     if not is_own:  # other checks already compare the data set with its own file
-        problems = _check_categories(used.name, parts[0].classes, metric, content, key)
-        problems += _check_images(used.name, parts, content, f"{key} ({ann_file})", remedy)
+        problems = _check_categories(used.name, parts[0].classes, metric, table, key)
+        problems += _check_images(used.name, parts, table, f"{key} ({ann_file})", remedy)
     seen = {image_id for part in parts for image_id in part.image_ids}
-    unseen = [image for image in content["images"] if image.get("id") not in seen]
+    images = zip(table.images.ids, table.images.names, strict=True)
+    unseen = [name for image_id, name in images if image_id not in seen]
     if scores_all and not problems:
         problems += problem_list(
             "unseen_images",
@@ -134,15 +129,15 @@ def _check_truth(
             f"images of {key} that the data set does not yield; CocoMetric counts their objects as "
             "missed: use CocoDetectionMetric, or a file without these images",
             len(unseen),
-            (Example(str(image.get("file_name"))) for image in unseen),
+            (Example(str(name)) for name in unseen),
         )
     return problems
 
 
 def _check_categories(
-    name: str, classes: tuple[str, ...], metric: dict, content: dict, key: str
+    name: str, classes: tuple[str, ...], metric: dict, table: AnnotationTable, key: str
 ) -> list[Problem]:
-    categories = content.get("categories") or []
+    categories = table.categories
     if metric.get("sort_categories"):
         categories = sorted(categories, key=lambda category: category["id"])
     names = [category.get("name") for category in categories]
@@ -159,10 +154,10 @@ def _check_categories(
 
 
 def _check_images(
-    name: str, parts: list[UsedPart], content: dict, file: str, remedy: str
+    name: str, parts: list[UsedPart], table: AnnotationTable, file: str, remedy: str
 ) -> list[Problem]:
     """Report a metric's file that lacks image ids of the data, or uses them for other images."""
-    truth = {image.get("id"): image for image in content["images"]}
+    truth = {image_id: index for index, image_id in enumerate(table.images.ids)}
     unknown = [
         (image_id, path)
         for part in parts
@@ -174,15 +169,15 @@ def _check_images(
         text = f"{len(unknown):,} of {total:,} images are not in {file}: {remedy}"
         examples = [Example(f"id {image_id!r}, {path}", path) for image_id, path in unknown[:5]]
         return problem_list("metric_lacks_images", ERROR, name, text, 1, examples)
-    boxes = _boxes_by_image(content)
     problems = []
     for part in parts:
-        same = _same_boxes(part, boxes)
+        images = np.array([truth[image_id] for image_id in part.image_ids], int)
+        same = _same_boxes(part, table, images)
         if len(same):
             share = float(same.mean())
             text = f"{100 * (1 - share):.0f} % of the boxes of {part.ann_file} are not in {file}"
         else:  # there are no boxes, so compare the file names of the images
-            stems = [PurePath(str(truth[i].get("file_name"))).stem for i in part.image_ids]
+            stems = [PurePath(str(table.images.names[image])).stem for image in images]
             equal = [
                 PurePath(path).stem == stem for path, stem in zip(part.paths, stems, strict=True)
             ]
@@ -197,26 +192,26 @@ def _check_images(
     return problems
 
 
-def _boxes_by_image(content: dict) -> dict[object, np.ndarray]:
-    rows: dict[object, list] = {}
-    for annotation in content.get("annotations") or []:
-        rows.setdefault(annotation.get("image_id"), []).append(annotation.get("bbox"))
-    return {image_id: finite_rows(boxes, 4) for image_id, boxes in rows.items()}
-
-
-def _same_boxes(part: UsedPart, boxes: dict[object, np.ndarray]) -> np.ndarray:
-    """Return for each box of a data set whether `boxes` has the same box for the same image.
+def _same_boxes(part: UsedPart, table: AnnotationTable, images: np.ndarray) -> np.ndarray:
+    """Return for each box of a data set whether a file has the same box for the same image.
 
     Args:
         part: The data of the data set.
-        boxes: (n, 4) boxes, (x, y, w, h), by image id.
+        table: The file.
+        images: The index in the file of each image of the data set.
     """
     own = np.hstack([part.boxes[:, :2], part.boxes[:, 2:] - part.boxes[:, :2]])
+    order = np.argsort(table.image, kind="stable")
+    others = table.boxes[order]
+    starts, ends = (
+        np.searchsorted(table.image[order], images[part.image_of_box], side)
+        for side in ("left", "right")
+    )
     same = np.zeros(len(own), bool)
-    for index, (image, box) in enumerate(zip(part.image_of_box, own, strict=True)):
-        others = boxes.get(part.image_ids[image])
-        if others is not None:
-            same[index] = (np.abs(others - box) <= TOLERANCE).all(1).any()
+    for step in range((ends - starts).max(initial=0)):  # the boxes of all images at once
+        open_boxes = np.flatnonzero(~same & (starts + step < ends))
+        near = np.abs(others[starts[open_boxes] + step] - own[open_boxes]) <= TOLERANCE
+        same[open_boxes] = near.all(1)
     return same
 
 

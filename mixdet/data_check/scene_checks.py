@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from mixdet.annotations import is_crowd
 from mixdet.data_check.data_problems import NOTE, WARNING, Example, Problem, problem_list
 from mixdet.data_check.image_file_checks import ImageFiles
 from mixdet.images.near_duplicates import near_duplicate_groups, near_duplicates_in
@@ -111,10 +110,11 @@ def _is_one_scene(thumbnails: np.ndarray) -> bool:
 
 
 def _objects(files: ImageFiles) -> Iterator[tuple[str, str]]:
-    """Yield the name of the class and the path of the image of each object."""
+    """Yield the name of each class and the path of each image that has an object of it."""
     split = files.split
-    for annotation in split.annotations:
-        name = split.category_name_by_id.get(annotation.get("category_id"))
-        path = split.path(split.image_by_id.get(annotation.get("image_id"), {}))
-        if name in split.classes and path is not None and not is_crowd(annotation):
-            yield name, path
+    objects = np.flatnonzero((split.labels >= 0) & (split.table.image >= 0) & ~split.crowd)
+    pairs = np.unique(np.stack([split.labels[objects], split.table.image[objects]]), axis=1)
+    for label, image in pairs.T.tolist():
+        path = split.path(image)
+        if path is not None:
+            yield split.classes[label], path

@@ -15,6 +15,7 @@ from mmengine.dist import is_distributed
 
 from mixdet.data_check.data_problems import SPLIT_NAMES
 from mixdet.data_check.data_splits import is_remote, registered
+from mixdet.datasets.coco_infos import CocoInfos
 from mixdet.errors import MixDetError, one_line
 from mixdet.evaluation.coco_scores import pause_garbage_collection
 
@@ -29,7 +30,7 @@ class UsedPart:
         filters: The `filter_cfg` of the data set. It is empty in test mode, which has no filter.
         image_ids: The ids of the images.
         paths: The path of each image.
-        is_tall: Whether each image is higher than wide.
+        is_tall: (m,) whether each image is higher than wide.
         image_of_box: (n,) index of the image of each box.
         boxes: (n, 4) boxes, (x1, y1, x2, y2) in pixels.
         labels: (n,) index of the class of each box.
@@ -41,7 +42,7 @@ class UsedPart:
     filters: dict
     image_ids: list
     paths: list[str]
-    is_tall: list[bool]
+    is_tall: np.ndarray
     image_of_box: np.ndarray
     boxes: np.ndarray
     labels: np.ndarray
@@ -51,7 +52,8 @@ class UsedPart:
     def objects(self) -> dict[str, int]:
         """The number of objects of each class."""
         labels = self.labels[~self.ignored]
-        return {name: int((labels == index).sum()) for index, name in enumerate(self.classes)}
+        counts = np.bincount(labels, minlength=len(self.classes)).tolist()
+        return dict(zip(self.classes, counts, strict=True))
 
 
 @dataclass
@@ -173,21 +175,30 @@ def _parts(dataset) -> Iterator[BaseDetDataset]:
 
 def _read_part(dataset: BaseDetDataset) -> UsedPart:
     infos = dataset.data_list
-    instances = [
-        (index, *instance["bbox"], instance["bbox_label"], instance["ignore_flag"])
-        for index, info in enumerate(infos)
-        for instance in info["instances"]
-    ]
-    rows = np.array(instances, float).reshape(-1, 7)
+    if isinstance(infos, CocoInfos):
+        image_ids, paths = infos.ids, infos.paths
+        is_tall = infos.sizes[:, 0] < infos.sizes[:, 1]
+        image_of_box, boxes, labels, ignored = infos.boxes()
+    else:
+        image_ids, paths = ([info[key] for info in infos] for key in ("img_id", "img_path"))
+        is_tall = np.array([info["width"] < info["height"] for info in infos], bool)
+        instances = [
+            (index, *instance["bbox"], instance["bbox_label"], instance["ignore_flag"])
+            for index, info in enumerate(infos)
+            for instance in info["instances"]
+        ]
+        rows = np.array(instances, float).reshape(-1, 7)
+        image_of_box, labels = rows[:, 0].astype(int), rows[:, 5].astype(int)
+        boxes, ignored = rows[:, 1:5], rows[:, 6] > 0
     return UsedPart(
         ann_file=dataset.ann_file,
         classes=tuple(dataset.metainfo["classes"]),
         filters={} if dataset.test_mode else dict(dataset.filter_cfg or {}),
-        image_ids=[info["img_id"] for info in infos],
-        paths=[info["img_path"] for info in infos],
-        is_tall=[info["width"] < info["height"] for info in infos],
-        image_of_box=rows[:, 0].astype(int),
-        boxes=rows[:, 1:5],
-        labels=rows[:, 5].astype(int),
-        ignored=rows[:, 6] > 0,
+        image_ids=image_ids,
+        paths=paths,
+        is_tall=is_tall,
+        image_of_box=image_of_box,
+        boxes=boxes,
+        labels=labels,
+        ignored=ignored,
     )

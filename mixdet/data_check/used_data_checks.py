@@ -18,12 +18,22 @@ from mmdet.registry import DATA_SAMPLERS, MODELS, TASK_UTILS
 from mmengine.dataset import InfiniteSampler
 
 from mixdet.data_check.data_problems import ERROR, NOTE, WARNING, Example, Problem, problem_list
-from mixdet.data_check.data_splits import Split, finite_rows, registered
+from mixdet.data_check.data_splits import Split, registered
 from mixdet.data_check.used_data import UsedData
 from mixdet.models.dense_heads import MixConvSSDHead
 
 # If a larger fraction of the images is left out for having no boxes, this is reported as a warning.
 MAX_LEFT_OUT = 0.1
+# Why a box is no object, in the order in which the reasons are tried.
+REASONS = (
+    "in images that are not used",
+    "with `ignore`",
+    "with `iscrowd`",
+    "whose `area` is not above 0",
+    "less than a pixel wide or high",
+    "outside of their images",
+)
+OUTSIDE = len(REASONS) - 1
 ENDLESS_SAMPLERS = (InfiniteSampler, MultiDataSampler, MultiSourceSampler)
 
 
@@ -33,11 +43,9 @@ def check_stated_sizes(split: Split) -> list[Problem]:
     mmdet fails if a size is text. If a size is 0, mmdet leaves out every box of the image. Missing
     sizes are not reported here.
     """
-    sizes = split.stated_sizes(split.images)
-    with np.errstate(invalid="ignore"):
-        wrong = np.flatnonzero(~(sizes > 0).all(1))
-    images = [split.images[index] for index in wrong]
-    images = [image for image in images if "width" in image and "height" in image]
+    wrong = np.flatnonzero(~(split.images.sizes > 0).all(1)).tolist()
+    images = [split.images.entry(index) for index in wrong]
+    images = [image for image in images if None not in (image["width"], image["height"])]
     return problem_list(
         "wrong_image_sizes",
         ERROR,
@@ -46,7 +54,7 @@ def check_stated_sizes(split: Split) -> list[Problem]:
         "without quotation marks",
         len(images),
         (
-            Example(f"{image.get('file_name')}: {image['width']!r} x {image['height']!r}")
+            Example(f"{image['file_name']}: {image['width']!r} x {image['height']!r}")
             for image in images
         ),
     )
@@ -60,15 +68,14 @@ def check_left_out(split: Split, used: UsedData) -> list[Problem]:
         used: The data of a loader that reads the file.
     """
     used_ids, filters = _of_file(split, used)
-    left_out = [image for image in split.images if image.get("id") not in used_ids]
-    if not left_out:
+    left_out = np.flatnonzero([number not in used_ids for number in split.images.ids])
+    if not len(left_out):
         return []
     min_size = filters.get("min_size", 0)
-    small = split.stated_sizes(left_out).min(1) < min_size
+    small = split.images.sizes[left_out].min(1) < min_size
     empty = np.zeros(len(left_out), bool)
     if filters.get("filter_empty_gt"):
-        with_boxes = {annotation.get("image_id") for annotation in _of_classes(split)}
-        empty = np.array([image.get("id") not in with_boxes for image in left_out])
+        empty = ~np.isin(left_out, split.table.image[split.labels >= 0])
     empty &= ~small
     others = len(left_out) - int((small | empty).sum())
     reasons = (
@@ -89,7 +96,7 @@ def check_left_out(split: Split, used: UsedData) -> list[Problem]:
         used.name,
         f"images that are left out, of {len(split.images):,} in the file: {text}{remedy}",
         len(left_out),
-        (Example(str(image.get("file_name")), split.path(image)) for image in left_out),
+        (Example(str(split.images.names[image]), split.path(image)) for image in left_out),
     )
 
 
@@ -103,17 +110,20 @@ def check_objects(split: Split, used: UsedData) -> list[Problem]:
         split: The content of the annotation file.
         used: The data of a loader that reads the file.
     """
-    reasons: dict[str, Counter] = {}
     used_ids, _ = _of_file(split, used)
     with_objects = {name for name, count in used.objects.items() if count and used.is_training}
-    for annotation in _of_classes(split):
-        name = split.category_name_by_id[annotation["category_id"]]
-        if name in with_objects:
+    reason = _why_no_object(split, used_ids, used.is_training)
+    reasons: dict[str, Counter] = {}
+    for label, name in enumerate(split.classes):
+        of_class = reason[split.labels == label]
+        if not len(of_class) or name in with_objects:
             continue
-        reason = _why_no_object(annotation, used_ids, used.is_training)
-        if reason is None and not used.is_training:
+        if not used.is_training and (of_class == OUTSIDE).any():
             with_objects.add(name)
-        reasons.setdefault(name, Counter())[reason] += 1
+        counts = np.bincount(of_class, minlength=len(REASONS))
+        reasons[name] = Counter(
+            {text: int(count) for text, count in zip(REASONS, counts, strict=True) if count}
+        )
     lost = {name: counts for name, counts in reasons.items() if name not in with_objects}
     purpose = "to learn from" if used.is_training else "to be found"
     if lost and not with_objects:
@@ -198,7 +208,7 @@ def check_batches(used: UsedData, loader: str, settings: dict, processes: int) -
     if batch_sampler and issubclass(
         registered(DATA_SAMPLERS, batch_sampler["type"]), AspectRatioBatchSampler
     ):
-        tall = sum(sum(part.is_tall) for part in used.parts)
+        tall = sum(int(part.is_tall.sum()) for part in used.parts)
         samples = max(tall, used.image_count - tall) * samples // used.image_count
         images += f", at most {samples:,} of one orientation"
     if samples < batch:
@@ -219,35 +229,21 @@ def _of_file(split: Split, used: UsedData) -> tuple[set, dict]:
     return {image_id for part in parts for image_id in part.image_ids}, filters
 
 
-def _of_classes(split: Split) -> Iterator[dict]:
-    """Yield the annotations of the config's classes."""
-    names, classes = split.category_name_by_id, set(split.classes)
-    for annotation in split.annotations:
-        if names.get(annotation.get("category_id")) in classes:
-            yield annotation
+def _why_no_object(split: Split, used_ids: set, is_training: bool) -> np.ndarray:
+    """Return (n,) the index in `REASONS` of why each annotation is no object.
 
-
-def _why_no_object(annotation: dict, used_ids: set, is_training: bool) -> str | None:
-    """Say why a box is no object, or return None if no reason is known."""
-    if annotation.get("image_id") not in used_ids:
-        return "in images that are not used"
-    if annotation.get("ignore"):
-        return "with `ignore`"
-    if annotation.get("iscrowd"):
-        return "with `iscrowd`"
+    If no other reason is known, it is `OUTSIDE`.
+    """
+    table = split.table
+    used = np.array([number in used_ids for number in split.images.ids] + [False], bool)
+    reasons = [~used[table.image], table.ignore, table.iscrowd]
     if is_training:
-        area = finite_rows([[annotation.get("area", 1)]], 1)[0, 0]
-        width, height = finite_rows([annotation.get("bbox")], 4)[0, 2:]
-        if not area > 0:
-            return "whose `area` is not above 0"
-        if not (width >= 1 and height >= 1):
-            return "less than a pixel wide or high"
-    return None
+        width, height = split.boxes[:, 2:].T
+        reasons += [table.areas <= 0, ~((width >= 1) & (height >= 1))]
+    return np.select(reasons, range(len(reasons)), OUTSIDE)
 
 
 def _describe(counts: Counter) -> str:
     boxes = sum(counts.values())
-    reasons = ", ".join(
-        f"{count:,} {reason or 'outside of their images'}" for reason, count in counts.items()
-    )
+    reasons = ", ".join(f"{count:,} {reason}" for reason, count in counts.items())
     return f"{boxes:,} box{'es' if boxes > 1 else ''} ({reasons})"

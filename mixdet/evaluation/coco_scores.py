@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 from pycocotools.coco import COCO
 
-from mixdet.annotations import read_annotations
+from mixdet.annotations.reading import read_table
 from mixdet.evaluation.detection_arrays import DetectionArrays
-from mixdet.evaluation.evaluators import BACKENDS, index, make_evaluator, sorted_ids
+from mixdet.evaluation.evaluators import BACKENDS, make_evaluator, sorted_ids
+from mixdet.evaluation.ground_truth import GroundTruth
 
 # Names for pycocotools' `stats`, in its order. The first six are average precisions: over IoU 0.50
 # to 0.95, at IoU 0.50, at IoU 0.75, and for small, medium and large objects. The last six are
@@ -102,7 +103,9 @@ def pause_garbage_collection() -> Iterator[None]:
 
 
 def load_coco(ann_file: str | os.PathLike, name: str | None = None) -> COCO:
-    """Read an annotation file with `mixdet.annotations.read_annotations`.
+    """Read an annotation file, with normalized annotations (see `mixdet.annotations`).
+
+    The result holds the boxes. Other fields of the annotations, such as polygons, are left out.
 
     Args:
         ann_file: The file.
@@ -111,7 +114,7 @@ def load_coco(ann_file: str | os.PathLike, name: str | None = None) -> COCO:
     Raises:
         MixDetError: The file does not exist, or is not in COCO's format.
     """
-    return index(read_annotations(ann_file, name))
+    return GroundTruth(read_table(ann_file, name))
 
 
 def as_results(

@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from mixdet.annotations import read_content
+from mixdet.annotations.content import read_content
 from mixdet.errors import MixDetError
 from mixdet.own_data.labeled_data import (
     LabeledData,

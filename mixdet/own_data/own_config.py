@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from mixdet.annotations import inspect_annotations, is_crowd
+from mixdet.annotations.rules import fault_of, is_crowd
 from mixdet.config.data_paths import LOADERS
 from mixdet.config.input_size import input_wh
 from mixdet.config.read import load_config, read_config
@@ -349,10 +349,10 @@ def _choose_size(train: dict, size: tuple[int, int] | None) -> tuple[tuple[int, 
 def _box_sides(content: dict, wh: tuple[int, int]) -> list[float]:
     """Return the square roots of the boxes' areas in images that are resized to (width, height)."""
     sizes = {image["id"]: (image.get("width"), image.get("height")) for image in content["images"]}
-    faults, sides = inspect_annotations(content["annotations"]).faults, []
-    for index, annotation in enumerate(content["annotations"]):
+    sides = []
+    for annotation in content["annotations"]:
         stated = sizes.get(annotation.get("image_id"), (None, None))
-        if index not in faults and all(isinstance(s, int) and s > 0 for s in stated):
+        if fault_of(annotation) is None and all(isinstance(s, int) and s > 0 for s in stated):
             _, _, width, height = annotation["bbox"]
             fraction = max(width, 0) * max(height, 0) / (stated[0] * stated[1])
             sides.append((wh[0] * wh[1] * fraction) ** 0.5)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
 from torchvision.ops import box_iou
 
+from mixdet.annotations.reading import read_table
 from mixdet.data_check.data_splits import Split
 from mixdet.data_check.duplicate_boxes import find_duplicate_boxes
 from mixdet.images import ImageLimits
@@ -60,7 +63,7 @@ def test_of_three_equal_boxes_two_are_reported(problems_of):
     assert "validation" in problems["duplicate_boxes"].data
 
 
-def test_the_search_finds_the_boxes_that_a_comparison_of_all_pairs_finds():
+def test_the_search_finds_the_boxes_that_a_comparison_of_all_pairs_finds(tmp_path):
     rng = np.random.default_rng(0)
     boxes = np.repeat(
         np.concatenate([rng.uniform(0, 90, (60, 2)), rng.uniform(1, 60, (60, 2))], 1), 3, 0
@@ -81,7 +84,9 @@ def test_the_search_finds_the_boxes_that_a_comparison_of_all_pairs_finds():
             for index, (box, (image, category)) in enumerate(zip(boxes, owners, strict=True))
         ],
     }
-    split = Split("training", "file", None, ("1", "2"), ImageLimits(), content)
+    (tmp_path / "file.json").write_text(json.dumps(content))
+    table = read_table(tmp_path / "file.json")
+    split = Split("training", "file", None, ("1", "2"), ImageLimits(), table)
     corners = torch.tensor(np.hstack([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]]))
     same = box_iou(corners, corners).numpy() > 0.9
     same &= (owners[:, None] == owners[None]).all(2)

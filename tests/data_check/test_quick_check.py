@@ -80,6 +80,10 @@ def without_width(content, data):
     del content["images"][2]["width"]
 
 
+def with_null_width(content, data):
+    content["images"][2]["width"] = None
+
+
 def of_no_image(content, data):
     content["annotations"][0]["image_id"] = 999
 
@@ -144,15 +148,21 @@ def all_gone(content, data):
         (same_image_id, "image_ids_twice", "error", "image id 1"),
         (same_category_id, "category_ids_twice", "error", "category id 1"),
         (without_width, "incomplete_images", "error", "id 3"),
+        (with_null_width, "incomplete_images", "error", "id 3"),
         (of_no_image, "unknown_images", "warning", "image_id 999"),
         (of_no_category, "unknown_categories", "warning", "category_id 999"),
         (no_area, "no_area_stated", "warning", "annotation 1"),
         (without_images, "no_images", "error", None),
         (same_name, "names_twice", "warning", "1.png"),
-        (set_box(float("nan"), 2, 9, 9), "broken_boxes", "error", "annotation 1 in 1.png"),
-        (set_box(1, 2, float("inf"), 9), "broken_boxes", "error", "annotation 1 in 1.png"),
-        (set_box(1, 2, 9), "broken_boxes", "error", "bbox [1, 2, 9]"),
-        (set_box("1", 2, 9, 9), "broken_boxes", "error", "annotation 1"),
+        (set_box(float("nan"), 2, 9, 9), "broken_boxes", "error", "annotations[0].bbox: 4 finite"),
+        (set_box(1, 2, float("inf"), 9), "broken_boxes", "error", "got [1, 2, inf, 9], in 1.png"),
+        (
+            set_box(1, 2, 9),
+            "broken_boxes",
+            "error",
+            "annotations[0].bbox: 4 numbers expected, got 3",
+        ),
+        (set_box("1", 2, 9, 9), "broken_boxes", "error", "annotations[0].bbox"),
         (set_box(1, 2, 0, 9), "flat_boxes", "warning", "annotation 1"),
         (set_box(1, 2, 9, -3), "flat_boxes", "warning", "annotation 1"),
         (set_box(1, 2, 0.5, 9), "small_boxes", "warning", "annotation 1"),
