@@ -138,7 +138,7 @@ class AnnotationsByImage(Mapping):
     def __init__(self, table: AnnotationTable) -> None:
         objects, ids = table.objects, table.images.ids
         images, starts = np.unique(objects.image[objects.by_image], return_index=True)
-        ends = [*starts[1:].tolist(), len(objects)]
+        ends = [*starts.tolist(), len(objects)][1:]  # none for a file without annotations
         self._table = table
         self._spans = {
             ids[image]: span
