@@ -176,6 +176,7 @@ def test_the_commands_for_own_data_of_the_readme_are_in_custom_data_md():
             ("docs/performance.md", "benchmark/*"),
             ("docs/deploy.md", "exported/*"),
             ("docs/any_detector.md", "mmdet/*"),
+            ("docs/large_data.md", "coco_size/*"),
         )
         for file in sorted(ROOT.glob(f"docs/results/{files}.json"))
     ],
